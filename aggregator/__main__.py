@@ -1,0 +1,41 @@
+"""`python -m aggregator`: closes the windows of the sessions on REDIS_URL. Start more of them to share the sessions."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from types import FrameType
+
+from aggregator.loop import AggregatorLoop
+from schemas.errors import Refused
+from transport.connection import check_server
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment
+
+
+def main() -> int:
+    argparse.ArgumentParser(prog="python -m aggregator", description=__doc__).parse_args()
+    stopping = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    end_with_supervisor()
+    log = log_to_stderr("aggregator")
+    try:
+        url = redis_url_from_environment()
+        check_server(url)
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+    standing = Standing("aggregator")
+    standing.ready = True
+    AggregatorLoop(url, standing, log, lambda: stopping).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""Checkpoints: a session's record as bytes, and back. Floats are exact, so that a new owner's frames are the same bytes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from aggregator.session import Session, SessionRecord
+from schemas.sessions import Opening
+
+CHECKPOINT_VERSION = 1
+
+
+class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
+    """The record after the window `record.window - 1`. Contents of kept tokens are read again from `need_from` on (None: none)."""
+
+    version: int
+    record: SessionRecord
+    need_from: str | None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Checkpoint)
+
+
+def dump(session: Session) -> bytes:
+    return _encoder.encode(Checkpoint(CHECKPOINT_VERSION, session.record, session.need_from))
+
+
+def load(opening: Opening, opened: str, raw: bytes) -> tuple[Session, str | None]:
+    """The session, and the entry id from which on restore() wants entries up to the record's cut (None: none)."""
+    checkpoint = _decoder.decode(raw)
+    return Session(opening, opened, checkpoint.record), checkpoint.need_from

@@ -1,0 +1,107 @@
+"""The energy of one member, E_m(t) in [0, 1]: how fast, how surely and how smoothly its tokens come.
+
+    velocity   v = clamp((tps - tps_min) / (tps_max - tps_min))       tokens of the last second
+    certainty  c = 1 - H / ln K                                       entropy of the top-K list, K distinct pieces
+    friction   f = 1 - clamp((dt - stall_ms) / (ceil_ms - stall_ms))  dt between arrivals
+    base       0.5 v + 0.3 c + 0.2 f, or 0.7 v + 0.3 f where no certainty was ever measured
+    E          a * base + (1 - a) * E_prev, one update for each distinct arrival
+
+Between arrivals E holds for stall_ms and then halves every half_life_ms; E_prev is that decayed value.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+
+import msgspec
+
+from schemas.grid import NS_PER_MS, NS_PER_S
+from schemas.sessions import EnergyProfile
+
+_LN2 = math.log(2.0)
+
+
+def clamp(value: float, low: float = 0.0, high: float = 1.0) -> float:
+    """`value`, or the bound that it passes."""
+    return low if value < low else high if value > high else value
+
+
+def certainty_of(top: list[tuple[bytes, float]]) -> float | None:
+    """1 - H / ln K in [0, 1] of the list normalised to sum 1; entries of one piece add up. None below two distinct pieces.
+
+    H is Shannon's entropy in nats; ln K its largest value, so that 1 means one certain piece and 0 means all alike.
+    """
+    masses: dict[bytes, float] = {}
+    for piece, logprob in top:
+        masses[piece] = masses.get(piece, 0.0) + math.exp(min(logprob, 0.0))
+    total = sum(masses.values())
+    if len(masses) < 2 or total <= 0.0:
+        return None
+    entropy = -sum(p * math.log(p) for mass in masses.values() if (p := mass / total) > 0.0)
+    return clamp(1.0 - entropy / math.log(len(masses)))
+
+
+class EnergyMeter(msgspec.Struct, array_like=True):
+    """What of a member's past its energy depends on. Times are nanoseconds of Redis's clock, but arrivals the model's."""
+
+    energy: float = 0.0
+    certainty: float | None = None
+    last_token_ns: int = 0
+    last_arrival_ns: int | None = None
+    # Entry times of the tokens of the last second.
+    recent_ns: list[int] = []
+    # The arrival that is being gathered: tokens that came together make one update.
+    gathered_arrival_ns: int | None = None
+    gathered_ns: int = 0
+    gathered_certainties: list[float] = []
+
+    def add_token(self, entry_ns: int, arrival_ns: int, certainty: float | None, profile: EnergyProfile) -> None:
+        """A token that arrived at `arrival_ns` and whose entry has the time `entry_ns`."""
+        if arrival_ns != self.gathered_arrival_ns:
+            self.settle(profile)
+            # A rest of an arrival that an earlier window has settled counts for tokens per second alone.
+            self.gathered_arrival_ns = arrival_ns if arrival_ns != self.last_arrival_ns else None
+        self.recent_ns.append(entry_ns)
+        if self.gathered_arrival_ns is None:
+            return
+        self.gathered_ns = entry_ns
+        if certainty is not None:
+            self.gathered_certainties.append(certainty)
+
+    def settle(self, profile: EnergyProfile) -> None:
+        """Makes the update of the arrival gathered so far, if there is one."""
+        arrival_ns = self.gathered_arrival_ns
+        if arrival_ns is None:
+            return
+        if self.gathered_certainties:
+            self.certainty = sum(self.gathered_certainties) / len(self.gathered_certainties)
+        dt_ms = None if self.last_arrival_ns is None else (arrival_ns - self.last_arrival_ns) / NS_PER_MS
+        base = _base(self.tokens_per_s(self.gathered_ns), self.certainty, dt_ms, profile)
+        smoothing = profile.smoothing
+        self.energy = clamp(smoothing * base + (1.0 - smoothing) * self.at(self.gathered_ns, profile))
+        self.last_token_ns, self.last_arrival_ns = self.gathered_ns, arrival_ns
+        self.gathered_arrival_ns, self.gathered_certainties = None, []
+
+    def at(self, t_ns: int, profile: EnergyProfile) -> float:
+        """E at `t_ns`, in [0, 1]: the last update, decayed from stall_ms after its arrival on."""
+        idle_ms = (t_ns - self.last_token_ns) / NS_PER_MS - profile.stall_ms
+        if idle_ms <= 0.0:
+            return self.energy
+        return clamp(self.energy * math.exp(-_LN2 * idle_ms / profile.half_life_ms))
+
+    def tokens_per_s(self, t_ns: int) -> int:
+        """Tokens whose entries lie in (t_ns - 1 s, t_ns]."""
+        del self.recent_ns[: bisect_right(self.recent_ns, t_ns - NS_PER_S)]
+        return bisect_right(self.recent_ns, t_ns)
+
+
+def _base(tokens_per_s: float, certainty: float | None, dt_ms: float | None, profile: EnergyProfile) -> float:
+    """The unsmoothed energy in [0, 1]. The first token has no dt: no friction was felt."""
+    velocity = clamp((tokens_per_s - profile.tps_min) / (profile.tps_max - profile.tps_min))
+    friction = 1.0
+    if dt_ms is not None:
+        friction = 1.0 - clamp((dt_ms - profile.stall_ms) / (profile.ceil_ms - profile.stall_ms))
+    if certainty is None:
+        return 0.7 * velocity + 0.3 * friction
+    return 0.5 * velocity + 0.3 * certainty + 0.2 * friction

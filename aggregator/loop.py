@@ -1,0 +1,192 @@
+"""The loop: sixty times a second, one millisecond past the grid's points in Redis's own time.
+
+    tick:  TIME, what is new for each session, new sessions --> close what is due --> commits
+
+One thread, no asyncio (a third of its CPU for each command), two round trips a tick however many sessions there are. Without a
+session it waits in a blocking read instead of ticking.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from structlog.stdlib import BoundLogger
+
+from aggregator.owned import OwnedSession, load_session
+from schemas import keys
+from schemas.errors import Malformed, RedisAway
+from schemas.grid import NS_PER_MS, NS_PER_S, window_index_at, window_start_ns
+from transport.commit import end_session, redis_ms, redis_ns, take_over, taken, verdict
+from transport.connection import Command, Pipe, ReplyError
+from transport.leases import MOST_DELIVERIES, REFRESH_S, Lease, Leases, is_missing_group
+from transport.process import Standing
+
+_PAST_GRID_POINT_NS = NS_PER_MS
+_TICK_NS = NS_PER_S // 60
+# Taking a session costs some round trips: more in one tick would make the others late.
+_MOST_NEW_A_TICK = 2
+_MOST_WINDOWS_A_TICK = 60
+_IDLE_BLOCK_MS = 250
+_RECONNECT_S = 0.25
+
+
+class AggregatorLoop:
+    """Closes the windows of the sessions whose leases it holds, until `is_stopping` says so."""
+
+    def __init__(self, url: str, standing: Standing, log: BoundLogger, is_stopping: Callable[[], bool]) -> None:
+        self._pipe = Pipe(url)
+        self._leases = Leases(keys.AGGREGATOR_GROUP, standing.name)
+        self._standing = standing
+        self._log = log
+        self._is_stopping = is_stopping
+        self._owned: dict[str, OwnedSession] = {}
+        self._rested_until: dict[str, float] = {}
+        self._upkeep_due = 0.0
+        self._is_late = False
+        self._is_away = False
+        self.windows = 0
+
+    def run(self) -> None:
+        """Ticks until it shall stop; then hands its sessions over at once."""
+        while not self._is_stopping():
+            try:
+                sleep_ns = self._tick()
+            except RedisAway as error:
+                self._lose_redis(error)
+                continue
+            if self._is_away:
+                self._log.warning("Redis is back")
+                self._is_away = False
+            if self._owned:
+                time.sleep(sleep_ns / NS_PER_S)
+        self._leave()
+
+    def _lose_redis(self, error: RedisAway) -> None:
+        """What is in memory may no longer be true: it is loaded again when Redis is back."""
+        if not self._is_away:
+            self._log.warning("Redis is away; waiting for it", error=str(error))
+        self._is_away = True
+        self._owned.clear()
+        self._upkeep_due = 0.0
+        time.sleep(_RECONNECT_S)
+
+    def _leave(self) -> None:
+        try:
+            self._pipe.run([self._leases.hand_over(), *self._standing.leave()])
+        except RedisAway:
+            self._log.warning("Redis is away; the sessions will be taken over when their leases run out")
+        self._pipe.close()
+
+    def _tick(self) -> int:
+        """One tick; returns how long to sleep until the next one, in nanoseconds."""
+        started = time.monotonic()
+        beat = started >= self._upkeep_due
+        if beat:
+            self._upkeep()
+        self._own_more()
+        owned = list(self._owned.values())
+        block_ms = None if owned else _IDLE_BLOCK_MS
+        asks: list[Command] = [] if self._is_late else [self._leases.read_new(_MOST_NEW_A_TICK, block_ms)]
+        replies = self._pipe.run([*asks, *(session.read_command() for session in owned), ("TIME",)])
+        if asks:
+            self._add_new(replies.pop(0))
+        now_ns = redis_ns(replies[-1])
+        received = time.monotonic_ns()
+        for session, reply in zip(owned, replies, strict=False):
+            session.add_entries(reply)
+        self._commit_due(owned, redis_ms(replies[-1]), beat)
+        spent_ns = time.monotonic_ns() - received
+        self._is_late = bool(owned) and time.monotonic() - started > _TICK_NS / NS_PER_S
+        next_tick_ns = window_start_ns(window_index_at(now_ns) + 1) + _PAST_GRID_POINT_NS
+        return max(0, next_tick_ns - now_ns - spent_ns)
+
+    def _upkeep(self) -> None:
+        """Once a second: the leases, and this process's record."""
+        self._upkeep_due = time.monotonic() + REFRESH_S
+        self._standing.detail |= {"sessions": len(self._owned), "windows": self.windows}
+        take_over_most = 0 if self._is_late else _MOST_NEW_A_TICK
+        reply, *_ = self._pipe.run([self._leases.refresh(take_over_most), *self._standing.renew()])
+        if is_missing_group(reply):
+            self._pipe.run(self._leases.create_group())
+        lost, _taken = self._leases.add_refresh(reply)
+        for lease in lost:
+            if self._owned.pop(lease.session, None):
+                self._log.warning("another aggregator took the session over", session=lease.session)
+
+    def _add_new(self, reply: Any) -> None:
+        if is_missing_group(reply):
+            self._pipe.run(self._leases.create_group())
+        self._leases.add_new(reply)
+
+    def _own_more(self) -> None:
+        """Loads sessions whose leases are held, but which are not in memory."""
+        now = time.monotonic()
+        waiting = [
+            lease
+            for lease in self._leases.held.values()
+            if lease.session not in self._owned and self._rested_until.get(lease.session, 0.0) <= now
+        ]
+        for lease in waiting[:_MOST_NEW_A_TICK]:
+            self._own(lease)
+
+    def _own(self, lease: Lease) -> None:
+        (reply,) = self._pipe.run([take_over(lease.session)])
+        try:
+            found = taken(reply)
+        except (Malformed, ReplyError) as error:
+            self._end(lease, f"The session cannot be read: {error}")
+            return
+        if found is None or found.status != "open":
+            self._release(lease)
+            return
+        if lease.deliveries >= MOST_DELIVERIES:
+            self._end(lease, f"{lease.deliveries} aggregators took this session and none could go on with it.")
+            return
+        # Between the lease and the epoch another may have come: whoever holds the lease now goes on.
+        (refreshed,) = self._pipe.run([self._leases.refresh(0)])
+        self._leases.add_refresh(refreshed)
+        if lease.entry_id in self._leases.held:
+            self._owned[lease.session] = OwnedSession(lease, load_session(self._pipe, found), found)
+
+    def _end(self, lease: Lease, reason: str) -> None:
+        self._log.error("a session is ended", session=lease.session, reason=reason)
+        self._pipe.run([end_session(lease.session, reason)])
+        self._release(lease)
+
+    def _release(self, lease: Lease) -> None:
+        self._owned.pop(lease.session, None)
+        self._rested_until.pop(lease.session, None)
+        self._pipe.run([self._leases.acknowledge(lease)])
+
+    def _commit_due(self, owned: list[OwnedSession], now_ms: int, beat: bool) -> None:
+        commits: list[tuple[OwnedSession, Command]] = []
+        for session in owned:
+            commits += [(session, command) for command in session.close_due(now_ms, _MOST_WINDOWS_A_TICK, beat)]
+        if not commits:
+            return
+        replies = self._pipe.run([command for _, command in commits])
+        for (session, _), reply in zip(commits, replies, strict=True):
+            if self._owned.get(session.name) is session:
+                self._add_commit(session, reply)
+        for session in owned:
+            if session.core.record.ended and self._owned.get(session.name) is session:
+                self._release(session.lease)
+
+    def _add_commit(self, session: OwnedSession, reply: Any) -> None:
+        match verdict(reply):
+            case "OK":
+                self.windows += 1
+            case "GONE":
+                self._release(session.lease)
+            case "STALE":
+                self._owned.pop(session.name)
+            case "ERROR":
+                # Redis is out of memory or read-only for now: rest the session, then load it again.
+                if session.name not in self._rested_until:
+                    self._log.error("Redis refuses a frame; trying again", session=session.name, error=str(reply))
+                self._rested_until[session.name] = time.monotonic() + 1.0
+                self._owned.pop(session.name)
+            case _:
+                self._owned.pop(session.name)

@@ -1,0 +1,116 @@
+"""A session that this process owns: the core, and what has been read for it but belongs to windows that are still open.
+
+    Redis --read_command--> add_entries --> unclosed --> close_due --> commit commands --> Redis
+                                                             |
+                                                           Session (the core)
+
+Whatever goes wrong with a commit, the owner throws this away and loads the session again: nothing is ever retried with
+new content.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aggregator.checkpoint import dump, load
+from aggregator.session import Session, StreamEntry
+from schemas.grid import is_due, last_ms_of_window, window_of_entry
+from schemas.keys import entry_ms, id_before
+from transport.commit import MOST_ENTRIES, Taken, commit_frame, entries_read, read_entries
+from transport.connection import Command, Pipe, ReplyError
+from transport.leases import Lease
+
+# The whole state is written once a second; a new owner computes what lies between again.
+_WINDOWS_PER_CHECKPOINT = 60
+
+
+class OwnedSession:
+    """One session under one epoch."""
+
+    def __init__(self, lease: Lease, session: Session, taken: Taken) -> None:
+        self.lease = lease
+        self.core = session
+        self.epoch = taken.epoch
+        self.read_to = taken.cut
+        self.unclosed: list[StreamEntry] = []
+        self.is_behind = False
+
+    @property
+    def name(self) -> str:
+        return self.lease.session
+
+    def read_command(self) -> Command:
+        """Asks for what was written since the last read."""
+        return read_entries(self.name, self.read_to)
+
+    def add_entries(self, reply: Any) -> None:
+        """Takes in the reply of read_command. A full one leaves the session behind: it closes nothing until it has read on."""
+        entries = [] if isinstance(reply, ReplyError) else entries_read(reply)
+        self.is_behind = isinstance(reply, ReplyError) or len(entries) == MOST_ENTRIES
+        if entries:
+            self.unclosed += entries
+            self.read_to = entries[-1][0]
+
+    def close_due(self, now_ms: int, most: int, beat: bool) -> list[Command]:
+        """Closes up to `most` windows that no later entry can belong to; one commit command for each. The last one may beat."""
+        core, commands = self.core, list[Command]()
+        while len(commands) < most and not self.is_behind and not core.record.ended:
+            window = core.record.window
+            if not is_due(core.origin_ns, window, now_ms):
+                break
+            is_last = len(commands) + 1 == most or not is_due(core.origin_ns, window + 1, now_ms)
+            commands.append(self._close(window, beat and is_last))
+        return commands
+
+    def _close(self, window: int, beat: bool) -> Command:
+        core = self.core
+        closed = core.close(_split_off(self.unclosed, core.origin_ns, window))
+        return commit_frame(
+            closed.frame,
+            self.epoch,
+            last_ms_of_window(core.origin_ns, window),
+            progress=core.progress,
+            stops=closed.stops,
+            dead=closed.dead,
+            checkpoint=dump(core) if window % _WINDOWS_PER_CHECKPOINT == _WINDOWS_PER_CHECKPOINT - 1 else b"",
+            beat=beat,
+            end_reason=core.end_reason if closed.frame.final else "",
+        )
+
+
+def load_session(pipe: Pipe, taken: Taken) -> Session:
+    """The core as it was when the window `taken.window` was committed. Raises RedisAway."""
+    if taken.checkpoint:
+        core, need_from = load(taken.opening, taken.opened, taken.checkpoint)
+        if need_from is not None:
+            for entry_id, raw in _all_entries(pipe, taken, id_before(need_from), core.record.cut):
+                core.restore(entry_id, raw)
+    else:
+        core = Session(taken.opening, taken.opened)
+    entries = _all_entries(pipe, taken, core.record.cut, taken.cut)
+    while core.record.window <= taken.window:
+        core.close(_split_off(entries, core.origin_ns, core.record.window))
+    return core
+
+
+def _all_entries(pipe: Pipe, taken: Taken, after: str, last: str) -> list[StreamEntry]:
+    """The entries in (after, last], page by page."""
+    found: list[StreamEntry] = []
+    while True:
+        (reply,) = pipe.run([read_entries(taken.opening.session, after, last)])
+        if isinstance(reply, ReplyError):
+            raise reply
+        page = entries_read(reply)
+        found += page
+        if len(page) < MOST_ENTRIES:
+            return found
+        after = page[-1][0]
+
+
+def _split_off(entries: list[StreamEntry], origin_ns: int, window: int) -> list[StreamEntry]:
+    """Takes the entries of windows up to `window` off the front of the list."""
+    count = 0
+    while count < len(entries) and window_of_entry(origin_ns, entry_ms(entries[count][0])) <= window:
+        count += 1
+    taken, entries[:count] = entries[:count], []
+    return taken

@@ -1,0 +1,43 @@
+"""`python -m consumers.decipher`: composes the events of the sessions on REDIS_URL."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+
+import uvloop
+
+from consumers.decipher.follower import Decipher
+from schemas.errors import Refused
+from transport.connection import check_server
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment
+
+
+async def follow() -> None:
+    """Follows until SIGTERM or SIGINT. Raises Refused."""
+    url = redis_url_from_environment()
+    check_server(url)
+    running = asyncio.create_task(Decipher(url, Standing("decipher"), log_to_stderr("decipher")).run())
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, running.cancel)
+    loop.add_signal_handler(signal.SIGINT, running.cancel)
+    end_with_supervisor()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+def main() -> int:
+    argparse.ArgumentParser(prog="python -m consumers.decipher", description=__doc__).parse_args()
+    try:
+        uvloop.run(follow())
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

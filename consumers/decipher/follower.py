@@ -1,0 +1,133 @@
+"""DECIPHER's shell: follows the frames of every open session and writes their events, each once.
+
+    council:sessions --> one task a session:  frames --> Composer --> events and cursor, in one script
+
+The cursor lives in the session's state and moves with the events: a second DECIPHER, or one that was killed and came back, writes
+nothing twice and leaves nothing out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from structlog.stdlib import BoundLogger
+
+from consumers.decipher.composer import Composer, encode_event
+from schemas.errors import RedisAway, SessionGone
+from schemas.frames import Frame, decode_frame
+from transport.connection import AsyncPipe, ReplyError
+from transport.events import EventBatch, frame_before, write_events
+from transport.frames import read_frames, read_session_names
+from transport.process import Standing
+from transport.sessions import SessionState, find_session
+
+_BLOCK_MS = 1_000
+_RETRY_S = 0.25
+_RENEW_S = 1.0
+# Each session has a connection of its own to wait on.
+_MOST_SESSIONS = 256
+
+
+class Decipher:
+    """All sessions' composers in one process."""
+
+    def __init__(self, url: str, standing: Standing, log: BoundLogger) -> None:
+        self._url, self._standing, self._log = url, standing, log
+        self._following: dict[str, asyncio.Task[None]] = {}
+        self._is_away = False
+        self._frames = 0
+
+    async def run(self) -> None:
+        """Follows whatever is announced, until it is cancelled."""
+        pipe, renewing = AsyncPipe(self._url), asyncio.create_task(self._renew())
+        after = "0"
+        try:
+            while True:
+                try:
+                    for after, session in await read_session_names(pipe, after, _BLOCK_MS):  # noqa: B020
+                        self._follow(session)
+                    self._come_back()
+                except RedisAway as error:
+                    self._lose(error)
+                    # A Redis that lost its data begins its ids anew.
+                    after = "0"
+                    await asyncio.sleep(_RETRY_S)
+        finally:
+            renewing.cancel()
+            for task in self._following.values():
+                task.cancel()
+            await pipe.close()
+
+    def _follow(self, session: str) -> None:
+        if session in self._following or len(self._following) >= _MOST_SESSIONS:
+            return
+        task = asyncio.create_task(self._compose_session(session))
+        self._following[session] = task
+        task.add_done_callback(lambda _: self._following.pop(session, None))
+
+    async def _compose_session(self, session: str) -> None:
+        pipe = AsyncPipe(self._url)
+        try:
+            while True:
+                try:
+                    state = await find_session(pipe, session)
+                    if await self._compose_from(pipe, state):
+                        return
+                except (RedisAway, ReplyError) as error:
+                    self._lose(error)
+                    await asyncio.sleep(_RETRY_S)
+        except SessionGone:
+            return
+        finally:
+            await pipe.close()
+
+    async def _compose_from(self, pipe: AsyncPipe, state: SessionState) -> bool:
+        """Composes from the session's cursor on; True at its end, False where another DECIPHER moved the cursor."""
+        cursor = state.decipher
+        composer = Composer(state.origin_ns, await frame_before(pipe, state.session, cursor))
+        while True:
+            frames = await read_frames(pipe, state.session, cursor, _BLOCK_MS)
+            if not frames:
+                if (await find_session(pipe, state.session)).status != "open":
+                    return True
+                continue
+            batch = EventBatch(cursor, frames[-1][0], [], False)
+            for entry_id, raw in frames:
+                started = time.perf_counter()
+                frame = decode_frame(raw)
+                self._add(batch, composer, frame, entry_id, started)
+            moved_to = await write_events(pipe, state.session, batch)
+            if moved_to != batch.after:
+                return False
+            cursor = batch.after
+            self._frames += len(frames)
+            if batch.final:
+                return True
+
+    def _add(self, batch: EventBatch, composer: Composer, frame: Frame, entry_id: str, started: float) -> None:
+        window = entry_id.partition("-")[0]
+        events = composer.compose(frame, lambda: (time.perf_counter() - started) * 1000)
+        batch.events += [(f"{window}-{n}", encode_event(event)) for n, event in enumerate(events)]
+        batch.final = frame.final
+
+    async def _renew(self) -> None:
+        pipe = AsyncPipe(self._url)
+        while True:
+            self._standing.ready = True
+            self._standing.detail |= {"sessions": len(self._following), "frames": self._frames}
+            try:
+                await pipe.run(self._standing.renew())
+            except RedisAway as error:
+                self._lose(error)
+            await asyncio.sleep(_RENEW_S)
+
+    def _lose(self, error: Exception) -> None:
+        if not self._is_away:
+            self._log.warning("Redis is away; waiting for it", error=str(error))
+        self._is_away = True
+
+    def _come_back(self) -> None:
+        if self._is_away:
+            self._log.warning("Redis is back")
+        self._is_away = False

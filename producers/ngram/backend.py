@@ -1,0 +1,104 @@
+"""The n-gram council's members as backends: they answer by the clock, at a pace that a person can read along with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import islice
+from random import Random
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from producers.backend import BackendFailed, Chunk, Ending, Loading, Piece, Request
+from schemas.errors import Refused, Unavailable
+
+if TYPE_CHECKING:
+    # The command line lists the models: that must need neither numpy nor the corpus.
+    from producers.ngram.model import NgramModel
+    from producers.ngram.tokenizers import Kind
+
+
+class NgramSpec(msgspec.Struct, frozen=True):
+    """`order` is n: a token is drawn after the n - 1 before it."""
+
+    kind: Kind
+    order: int
+    tokens_per_s: float
+
+
+# The first two, four and six of them differ as much as they can; each pace is some 45 to 60 characters a second.
+_SPECS = {
+    "ngram:word-3": NgramSpec("word", 3, 11.0),
+    "ngram:char-6": NgramSpec("char", 6, 45.0),
+    "ngram:bpe-3": NgramSpec("bpe", 3, 16.0),
+    "ngram:word-4": NgramSpec("word", 4, 9.0),
+    "ngram:char-8": NgramSpec("char", 8, 52.0),
+    "ngram:bpe-2": NgramSpec("bpe", 2, 14.0),
+}
+NGRAM_MODELS = tuple(_SPECS)
+
+
+class NgramBackend:
+    """One n-gram model.
+
+    It draws a token when the token is taken, so nobody's waiting costs anything (`pauses`). It has no use for a system
+    text, and ignores it: it knows how its corpus goes on, not what it is told to do.
+    """
+
+    pauses = True
+    # A token costs 0.1 ms of CPU, so eight sessions at the fastest pace keep one core 4 % busy.
+    slots = 8
+
+    def __init__(self, name: str, tokens_per_s: float | None = None) -> None:
+        """`tokens_per_s` replaces the model's own pace; infinity means as fast as it can.
+
+        Raises Refused for a name that is not one of NGRAM_MODELS, and for a pace that is not above 0.
+        """
+        if name not in _SPECS:
+            raise Refused("unknown_model", f"There is no model {name!r}: choose one of {', '.join(NGRAM_MODELS)}.")
+        self.name = name
+        self._spec = _SPECS[name]
+        pace = self._spec.tokens_per_s if tokens_per_s is None else tokens_per_s
+        if not pace > 0.0:
+            raise Refused("bad_pace", f"The pace of {name} is {pace} tokens a second: give a number above 0.")
+        self._interval_s = 1.0 / pace
+        self._model: NgramModel | None = None
+
+    async def start(self) -> None:
+        """Learns, in a thread. Raises Unavailable where this Python was packaged without its help topics."""
+        self._model = await asyncio.to_thread(_learn, self._spec)
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk | Loading | Ending]:
+        """One chunk a token, in step with the clock: only a token late by a whole interval moves the next."""
+        if self._model is None:
+            raise BackendFailed(f"The model {self.name} was asked before it had learnt.")
+        prompted = self._model.prompted(request.prompt)
+        answer = prompted.answer(request.temperature, Random(request.seed), request.top_k)
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        tokens = 0
+        for drawn in islice(answer, request.max_tokens):
+            due = max(due + self._interval_s, loop.time())
+            await asyncio.sleep(due - loop.time())
+            yield Chunk((Piece(drawn.text, logprob=drawn.logprob, quality="real", top=drawn.top),))
+            tokens += 1
+        yield Ending("length" if tokens == request.max_tokens else "stop")
+
+    async def close(self) -> None:
+        """Forgets."""
+        self._model = None
+
+
+def _learn(spec: NgramSpec) -> NgramModel:
+    from producers.ngram.corpus import load_passages
+    from producers.ngram.model import NgramModel
+
+    try:
+        passages = load_passages()
+    except ImportError:
+        raise Unavailable(
+            "This Python was packaged without its help topics (pydoc_data), which the n-gram models learn from: "
+            "install the full standard library, or name other models."
+        ) from None
+    return NgramModel(spec.kind, spec.order, passages)

@@ -1,0 +1,173 @@
+"""An n-gram language model: how often did which token follow the last n - 1?
+
+Every place of the corpus becomes one integer, its context with the nearest token in the highest bits. Once the places
+are sorted, those that share their last j tokens stand side by side, for every j at once: one array serves all orders.
+
+    context | next    (n = 3)
+     at the | end       .
+     in the | body      | after     . after
+     in the | order     | "the"     ' "in the"
+     of the | loop      '
+    is then | bound
+
+A distribution is built from short contexts to long ones (Witten-Bell smoothing; Chen, Goodman 1998, section 2.4). With
+N the places of a context, T the number of different tokens that come next there, and c(w) how often w does,
+
+    p_j(w) = (N c(w) / C + T p_(j-1)(w)) / (N + T)        C = sum of all c(w);  p_(-1)(w) = 1 / size of the vocabulary
+
+so that it sums to 1, and no token is impossible. The prompt weighs what is counted, c, by its passage (relevance.py);
+N and T, how far a context is to be trusted, stay what they are. There is no constant to tune: on passages held back,
+halving T makes each of the six models worse.
+
+Pure: no clock, no socket; whoever asks brings the random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from random import Random
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from producers.ngram.relevance import PassageIndex
+from producers.ngram.tokenizers import END, Kind, learnt_tokenizer
+
+Distribution = NDArray[np.float64]
+
+KEY_BITS = 62
+# Longer ranges are few (at most places / LONG_RANGE of each context length) and come again and again: they are kept.
+LONG_RANGE = 2_000
+
+
+class Drawn(msgspec.Struct, frozen=True, gc=False):
+    """One token of an answer. `top` holds the most probable pieces, best first; b"" is the end of the answer.
+
+    Logprobs are natural logarithms of the model's own probabilities, whatever the temperature at which it was drawn.
+    """
+
+    text: str
+    logprob: float
+    top: tuple[tuple[bytes, float], ...]
+
+
+class NgramModel:
+    """What a model has learnt from its passages. Its order n is at least 2."""
+
+    def __init__(self, kind: Kind, order: int, passages: Sequence[str]) -> None:
+        """Learns. Raises ValueError where n is too small, or n - 1 tokens do not fit into one key."""
+        self.order = order
+        self.tokenizer = learnt_tokenizer(kind, passages)
+        self.piece_bytes = tuple(piece.encode() for piece in self.tokenizer.pieces)
+        self.vocabulary = len(self.piece_bytes)
+        self.token_bits = (self.vocabulary - 1).bit_length()
+        if order < 2 or self.token_bits * (order - 1) > KEY_BITS:
+            raise ValueError(f"no {order}-gram model of {self.vocabulary} tokens: {KEY_BITS} bits hold a context")
+        texts = [self.tokenizer.encode(passage) for passage in passages]
+        keys, following = self._places(texts)
+        by_key = np.argsort(keys, kind="stable")
+        self.keys = keys[by_key]
+        self.following = following[by_key]
+        self.passage = np.repeat(np.arange(len(texts)), [len(text) + 1 for text in texts])[by_key]
+        self.index = PassageIndex(passages)
+
+    def _places(self, texts: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The key and the next token of every place. Before a text stand n - 1 ENDs; the END after it is a place."""
+        before = [END] * (self.order - 1)
+        stream = np.array([token for text in texts for token in before + text] + before, dtype=np.int64)
+        places = np.arange(self.order - 1, len(stream))
+        places = places[(stream[places] != END) | (stream[places - 1] != END)]
+        keys = np.zeros(len(places), dtype=np.int64)
+        for distance in range(1, self.order):
+            keys |= stream[places - distance] << self.shift(distance)
+        return keys, stream[places]
+
+    def prompted(self, prompt: str) -> PromptedModel:
+        return PromptedModel(self, prompt)
+
+    def shift(self, distance: int) -> int:
+        """Where in a key the token stands that comes `distance` before the place."""
+        return self.token_bits * (self.order - 1 - distance)
+
+
+class PromptedModel:
+    """A model as one prompt weighs it."""
+
+    def __init__(self, model: NgramModel, prompt: str) -> None:
+        self._model = model
+        self._weights = model.index.weights(prompt)[model.passage]
+        self._kept: dict[tuple[int, int], Distribution] = {}
+        self._unigrams = self._mixed(np.full(model.vocabulary, 1.0 / model.vocabulary), 0, len(model.keys))
+
+    def distribution(self, context: Sequence[int]) -> Distribution:
+        """What follows the last n - 1 tokens of `context`, one probability a token. An answer is never empty: after END
+        (which stands before the first token, n - 1 times) no END follows.
+        """
+        model = self._model
+        shared, key, low, high = self._unigrams, 0, 0, len(model.keys)
+        for distance in range(1, model.order):
+            shift = model.shift(distance)
+            key |= context[-distance] << shift
+            start, stop = model.keys[low:high].searchsorted((key, key + (1 << shift))).tolist()
+            if start == stop:
+                break
+            low, high = low + start, low + stop
+            shared = self._longer(shared, distance, low, high)
+        if context[-1] != END:
+            return shared
+        begun = shared.copy()
+        begun[END] = 0.0
+        begun /= begun.sum()
+        return begun
+
+    def _longer(self, shorter: Distribution, distance: int, low: int, high: int) -> Distribution:
+        if high - low <= LONG_RANGE:
+            return self._mixed(shorter, low, high)
+        kept = self._kept.get((distance, low))
+        if kept is None:
+            kept = self._kept[distance, low] = self._mixed(shorter, low, high)
+        return kept
+
+    def _mixed(self, shorter: Distribution, low: int, high: int) -> Distribution:
+        """p_j of the context whose places are low:high, from p_(j-1)."""
+        counts = np.bincount(self._model.following[low:high], self._weights[low:high], self._model.vocabulary)
+        places, different = high - low, np.count_nonzero(counts)
+        mixed: Distribution = (counts * (places / counts.sum()) + different * shorter) / (places + different)
+        return mixed
+
+    def answer(self, temperature: float, random: Random, top_k: int) -> Iterator[Drawn]:
+        """The tokens of one answer, until it draws END. Temperature 0 takes the most probable token."""
+        pieces = self._model.tokenizer.pieces
+        context = [END] * (self._model.order - 1)
+        while True:
+            distribution = self.distribution(context)
+            with np.errstate(divide="ignore"):
+                logprobs = np.log(distribution)
+            token = drawn_token(logprobs, temperature, random)
+            if token == END:
+                return
+            yield Drawn(pieces[token], float(logprobs[token]), self._top(logprobs, top_k))
+            context = [*context[1:], token]
+
+    def _top(self, logprobs: Distribution, top_k: int) -> tuple[tuple[bytes, float], ...]:
+        """The most probable tokens that are possible; of equals, the lower token first."""
+        count = min(top_k, len(logprobs))
+        if count == 0:
+            return ()
+        best = np.argpartition(logprobs, -count)[-count:]
+        best = best[np.lexsort((best, -logprobs[best]))]
+        names = self._model.piece_bytes
+        pairs = zip(best.tolist(), logprobs[best].tolist(), strict=True)
+        return tuple((names[token], logprob) for token, logprob in pairs if logprob > -np.inf)
+
+
+def drawn_token(logprobs: Distribution, temperature: float, random: Random) -> int:
+    """A token drawn in proportion to p ** (1 / temperature), with one random number; the most probable one at 0."""
+    best = int(logprobs.argmax())
+    if temperature == 0.0:
+        return best
+    with np.errstate(over="ignore"):
+        mass = np.exp((logprobs - logprobs[best]) / temperature).cumsum()
+    # The last token takes what is left, so that no rounding can point past it.
+    return int(mass[:-1].searchsorted(random.random() * mass[-1], side="right"))

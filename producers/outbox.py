@@ -1,0 +1,217 @@
+"""What a producer has to say about one member of one session, and getting it into the stream whatever happens to Redis.
+
+    model --add--> tokens[0..n) --flush--> XADD     sent = how many Redis has taken
+                       ^                     |
+                       +--- after a break: sent = the aggregator's next seq, and on from there
+
+Everything is kept until the session is over (at most max_tokens tokens), so that it can be written again; what arrives twice is
+counted and ignored by its seq. At least one entry a second is written: silence would mean that this process is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+from structlog.stdlib import BoundLogger
+
+from producers.backend import Piece
+from schemas.entries import Alive, AnyEntry, Failed, Finished, Loading, Token, Waiting, pack_top
+from schemas.errors import RedisAway
+from transport.connection import AsyncPipe, Command, ReplyError
+from transport.sessions import SessionState, read_state, session_state
+from transport.tokens import RisingClock, control_read, read_control, write_entry
+
+# A second's silence is a beat lost; half of it leaves room for a slow round trip.
+_SIGN_S = 0.5
+_CONTROL_S = 0.1
+_STATE_S = 1.0
+_RETRY_S = 0.25
+# One round trip's worth of entries.
+_MOST_AT_ONCE = 256
+# With no aggregator nobody confirms the end; the stream holds it anyway.
+_MOST_CONFIRMATION_S = 30.0
+
+
+class Outbox:
+    """The entries of one claim. `stopped` is set when nothing of this member is wanted any more."""
+
+    def __init__(self, pipe: AsyncPipe, session: str, member: int, claim: str, log: BoundLogger) -> None:
+        self.stopped = asyncio.Event()
+        self._pipe, self._session, self._member, self._claim = pipe, session, member, claim
+        self._log = log
+        self._clock = RisingClock()
+        self._tokens: list[Token] = []
+        self._sent = 0
+        self._ending: Finished | Failed | None = None
+        self._ending_sent = False
+        self._ended_at = 0.0
+        self._sign: type[Alive] | type[Waiting] | type[Loading] = Alive
+        self._news = asyncio.Event()
+        self._control_seen = "0"
+        self._written_at = self._control_at = self._state_at = 0.0
+        self._is_stuck = False
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._tokens)
+
+    @property
+    def count(self) -> int:
+        return len(self._tokens)
+
+    def add(self, pieces: tuple[Piece, ...]) -> None:
+        """Pieces that arrived now, together."""
+        arrival_ns = self._clock.now_ns()
+        for piece in pieces:
+            self._tokens.append(
+                Token(
+                    member=self._member,
+                    claim=self._claim,
+                    seq=len(self._tokens),
+                    lane=piece.lane,
+                    text=piece.text,
+                    arrival_ns=arrival_ns,
+                    written_ns=0,
+                    logprob=piece.logprob,
+                    quality=piece.quality,
+                    piece=piece.piece,
+                    top=pack_top(list(piece.top)),
+                )
+            )
+        self._news.set()
+
+    def show(self, sign: type[Alive] | type[Waiting] | type[Loading]) -> None:
+        """What the once-a-second entry says from now on."""
+        if sign is not self._sign:
+            self._sign, self._written_at = sign, 0.0
+            self._news.set()
+
+    def finish(self, reason: str) -> None:
+        self._end(Finished(self._member, self._claim, 0, len(self._tokens), reason))
+
+    def fail(self, reason: str) -> None:
+        self._end(Failed(self._member, self._claim, 0, reason))
+
+    def _end(self, ending: Finished | Failed) -> None:
+        self._ending, self._ended_at = ending, time.monotonic()
+        self._news.set()
+
+    async def deliver(self) -> None:
+        """Writes until the end is confirmed, or until the member is not wanted any more."""
+        while not self.stopped.is_set():
+            try:
+                await asyncio.wait_for(self._news.wait(), _CONTROL_S)
+            except TimeoutError:
+                pass
+            self._news.clear()
+            try:
+                await self.flush()
+            except RedisAway as error:
+                self._get_stuck(str(error))
+                # Redis may have lost what it had taken: begin again where the aggregator is.
+                self._state_at, self._sent, self._ending_sent = 0.0, 0, False
+                await self._wait_for_state()
+            if self._ending_sent and time.monotonic() - self._ended_at > _MOST_CONFIRMATION_S:
+                return
+
+    async def flush(self) -> None:
+        """One round trip: what is unsent, or a sign of life; and a look at control and state when due. Raises RedisAway."""
+        now = time.monotonic()
+        entries = self._unsent()
+        if not entries and not self._ending_sent and now - self._written_at >= _SIGN_S:
+            entries = [self._sign(self._member, self._claim, self._clock.now_ns())]
+        commands: list[Command] = [write_entry(self._session, entry) for entry in entries]
+        asks_control = now - self._control_at >= _CONTROL_S
+        asks_state = now - self._state_at >= _STATE_S
+        if asks_control:
+            commands.append(read_control(self._session, self._control_seen))
+        if asks_state:
+            commands.append(read_state(self._session))
+        if not commands:
+            return
+        replies = await self._pipe.run(commands)
+        if asks_state:
+            self._state_at = now
+            self._add_state(session_state(self._session, replies.pop()))
+        if asks_control:
+            self._control_at = now
+            self._add_control(replies.pop())
+        if entries:
+            self._written_at = now
+            await self._add_written(entries, replies)
+
+    def _unsent(self) -> list[AnyEntry]:
+        written_ns = self._clock.now_ns()
+        tokens = self._tokens[self._sent : self._sent + _MOST_AT_ONCE]
+        entries: list[AnyEntry] = [msgspec.structs.replace(token, written_ns=written_ns) for token in tokens]
+        if self._ending and not self._ending_sent and self._sent + len(tokens) == len(self._tokens):
+            entries.append(msgspec.structs.replace(self._ending, written_ns=written_ns))
+        return entries
+
+    async def _add_written(self, entries: list[AnyEntry], replies: list[Any]) -> None:
+        for entry, reply in zip(entries, replies, strict=True):
+            if reply is None:
+                self.stopped.set()
+                return
+            if isinstance(reply, ReplyError):
+                # Out of memory, or loading: hold what there is and try again. What followed in this round trip is
+                # ahead of the missing one, so the core ignores it, and it is written again as well.
+                self._get_stuck(str(reply))
+                await asyncio.sleep(_RETRY_S)
+                return
+            if isinstance(entry, Token):
+                self._sent += 1
+            elif isinstance(entry, Finished | Failed):
+                self._ending_sent = True
+        if self._is_stuck:
+            self._log.warning("Redis takes entries again")
+            self._is_stuck = False
+        if self._unsent():
+            self._news.set()
+
+    def _add_control(self, reply: Any) -> None:
+        stops, last = control_read(reply)
+        self._control_seen = last or self._control_seen
+        if any(not stop.members or self._member in stop.members for stop in stops):
+            self.stopped.set()
+
+    def _add_state(self, state: SessionState | None) -> None:
+        """The aggregator's view: is this member still wanted, and did all that was written arrive?"""
+        if state is None or state.status != "open":
+            self.stopped.set()
+            return
+        if len(state.progress) <= self._member:
+            return
+        progress = state.progress[self._member]
+        if progress.ended or (progress.next_seq and progress.claim != self._claim):
+            self.stopped.set()
+        elif self._ending_sent and time.monotonic() - self._ended_at > _STATE_S:
+            # Written a second ago and not accepted: something before it was lost.
+            self._sent, self._ending_sent = progress.next_seq, False
+            self._news.set()
+
+    async def _wait_for_state(self) -> None:
+        """After a break: waits for Redis, and takes up where the aggregator is."""
+        while not self.stopped.is_set():
+            try:
+                (reply,) = await self._pipe.run([read_state(self._session)])
+            except RedisAway:
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if isinstance(reply, ReplyError):
+                await asyncio.sleep(_RETRY_S)
+                continue
+            state = session_state(self._session, reply)
+            self._add_state(state)
+            if state and len(state.progress) > self._member and state.progress[self._member].claim == self._claim:
+                self._sent = state.progress[self._member].next_seq
+            self._news.set()
+            return
+
+    def _get_stuck(self, error: str) -> None:
+        if not self._is_stuck:
+            self._log.warning("Redis does not take entries; holding them", error=error)
+        self._is_stuck = True

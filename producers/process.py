@@ -1,0 +1,162 @@
+"""A producer process: it takes its model's sessions from its consumer group and serves each in a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from structlog.stdlib import BoundLogger
+
+from producers.backend import Backend
+from producers.serving import Serving
+from schemas import keys
+from schemas.errors import RedisAway
+from transport.connection import AsyncPipe, ReplyError
+from transport.leases import REFRESH_S, Lease, Leases, is_missing_group
+from transport.process import Standing
+
+_BLOCK_MS = 1_000
+_RETRY_S = 0.25
+# Sessions that wait for a slot cost a task each; whoever has more than this leaves them to others.
+_MOST_SESSIONS = 64
+_GOODBYE_S = 2.0
+
+
+class ProducerProcess:
+    """One model, served until `stopping` is set."""
+
+    def __init__(
+        self, url: str, model: str, backend: Backend, standing: Standing, log: BoundLogger, stopping: asyncio.Event
+    ) -> None:
+        self._pipe, self._blocking_pipe = AsyncPipe(url), AsyncPipe(url)
+        self._leases = Leases(keys.producer_group(model), standing.name)
+        self._model, self._backend = model, backend
+        self._standing, self._log, self._stopping = standing, log, stopping
+        self._ready = asyncio.Event()
+        self._slots = asyncio.Semaphore(backend.slots)
+        self._servings: dict[str, tuple[Lease, Serving, asyncio.Task[None]]] = {}
+        self._is_away = False
+
+    async def run(self) -> None:
+        """Serves; then says goodbye to the sessions it has begun and hands the others over."""
+        work = [asyncio.create_task(self._keep_up()), asyncio.create_task(self._take_new())]
+        starting = asyncio.create_task(self._start())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([*work, starting, stopping], return_when=asyncio.FIRST_EXCEPTION)
+        await self._until_stopped(work, starting, stopping)
+
+    async def _until_stopped(
+        self, work: list[asyncio.Task[None]], starting: asyncio.Task[None], stopping: asyncio.Task[bool]
+    ) -> None:
+        for task in (*work, starting, stopping):
+            task.cancel()
+        try:
+            async with asyncio.timeout(_GOODBYE_S):
+                await self._say_goodbye()
+        except (RedisAway, TimeoutError):
+            self._log.warning("Redis is away; the sessions will be taken over when their leases run out")
+        results = await asyncio.gather(*work, starting, return_exceptions=True)
+        await self._backend.close()
+        await self._pipe.close()
+        await self._blocking_pipe.close()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _start(self) -> None:
+        await self._backend.start()
+        self._ready.set()
+        self._standing.ready = True
+        await self._renew()
+        await self._stopping.wait()
+
+    async def _say_goodbye(self) -> None:
+        for lease, serving, task in list(self._servings.values()):
+            begun = serving.has_begun
+            await serving.stop()
+            task.cancel()
+            if begun:
+                await self._pipe.run([self._leases.acknowledge(lease)])
+        await self._pipe.run([self._leases.hand_over(), *self._standing.leave()])
+
+    async def _renew(self) -> None:
+        self._standing.detail["sessions"] = len(self._servings)
+        with contextlib.suppress(RedisAway):
+            await self._pipe.run(self._standing.renew())
+
+    async def _keep_up(self) -> None:
+        """Once a second: the record, the leases, and whoever of this model is silent."""
+        while True:
+            try:
+                room = _MOST_SESSIONS - len(self._servings)
+                reply, *_ = await self._pipe.run([self._leases.refresh(min(room, 4)), *self._standing.renew()])
+                self._come_back()
+                if is_missing_group(reply):
+                    await self._pipe.run(self._leases.create_group())
+                lost, taken = self._leases.add_refresh(reply)
+                for lease in lost:
+                    self._give_up(lease)
+                for lease in taken:
+                    self._serve(lease)
+            except RedisAway as error:
+                self._lose(error)
+            self._standing.detail["sessions"] = len(self._servings)
+            await asyncio.sleep(REFRESH_S)
+
+    async def _take_new(self) -> None:
+        while True:
+            room = _MOST_SESSIONS - len(self._servings)
+            if room <= 0:
+                await asyncio.sleep(_RETRY_S)
+                continue
+            try:
+                ask = self._leases.read_new(min(room, 8), _BLOCK_MS)
+                (reply,) = await self._blocking_pipe.run([ask], block_s=_BLOCK_MS / 1000)
+                if is_missing_group(reply):
+                    await self._blocking_pipe.run(self._leases.create_group())
+                elif isinstance(reply, ReplyError):
+                    await asyncio.sleep(_RETRY_S)
+                for lease in self._leases.add_new(reply):
+                    self._serve(lease)
+            except RedisAway as error:
+                self._lose(error)
+                await asyncio.sleep(_RETRY_S)
+
+    def _serve(self, lease: Lease) -> None:
+        if lease.entry_id in self._servings:
+            return
+        serving = Serving(
+            self._pipe, lease.session, self._model, self._backend, self._ready, self._slots,
+            self._standing.name, self._log,
+        )  # fmt: skip
+        task = asyncio.create_task(self._see_through(lease, serving))
+        self._servings[lease.entry_id] = (lease, serving, task)
+
+    async def _see_through(self, lease: Lease, serving: Serving) -> None:
+        while True:
+            try:
+                await serving.run()
+                await self._pipe.run([self._leases.acknowledge(lease)])
+                break
+            except RedisAway:
+                # Before the claim nothing was said, and an acknowledgement may be said twice: from the look on again.
+                await asyncio.sleep(_RETRY_S)
+            except ReplyError as error:
+                self._log.warning("Redis refuses a session", session=lease.session, error=str(error))
+                await asyncio.sleep(REFRESH_S)
+        self._servings.pop(lease.entry_id, None)
+
+    def _give_up(self, lease: Lease) -> None:
+        if found := self._servings.pop(lease.entry_id, None):
+            self._log.warning("another producer took the session over", session=lease.session)
+            found[2].cancel()
+
+    def _lose(self, error: RedisAway) -> None:
+        if not self._is_away:
+            self._log.warning("Redis is away; waiting for it", error=str(error))
+        self._is_away = True
+
+    def _come_back(self) -> None:
+        if self._is_away:
+            self._log.warning("Redis is back")
+        self._is_away = False

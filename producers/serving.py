@@ -1,0 +1,159 @@
+"""One member of one session, from the look at the session to the last entry.
+
+look --> claim --> did an earlier claim write text? --yes--> failed: producer died after it began
+                          | no
+                          v
+                   wait for a slot --> generate --> finished or failed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from structlog.stdlib import BoundLogger
+
+from producers.backend import Backend, BackendFailed, Chunk, Ending, Loading, Request
+from producers.outbox import Outbox
+from schemas import entries
+from schemas.claims import ClaimLedger, Verdict
+from schemas.entries import Claim, Token, decode_entry
+from schemas.errors import Malformed, SessionGone
+from schemas.sessions import Opening
+from transport.commit import MOST_ENTRIES, entries_read, read_entries
+from transport.connection import AsyncPipe, ReplyError
+from transport.sessions import find_session, read_opening
+from transport.tokens import RisingClock, write_entry
+
+DIED_AFTER_IT_BEGAN = "producer died after it began"
+STOPPED = "its producer was stopped"
+
+
+class Serving:
+    """One session's member of this process's model. `run` returns when nothing is left to do for it."""
+
+    def __init__(
+        self,
+        pipe: AsyncPipe,
+        session: str,
+        model: str,
+        backend: Backend,
+        ready: asyncio.Event,
+        slots: asyncio.Semaphore,
+        producer: str,
+        log: BoundLogger,
+    ) -> None:
+        self._pipe, self._session, self._model, self._producer = pipe, session, model, producer
+        self._backend, self._ready, self._slots = backend, ready, slots
+        self._log = log.bind(session=session)
+        self._outbox: Outbox | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """True once the model has said something: then nobody else can go on with it."""
+        return self._outbox is not None and self._outbox.has_begun
+
+    async def run(self) -> None:
+        """Raises RedisAway before anything was claimed; after that a break of Redis is waited for."""
+        try:
+            state = await find_session(self._pipe, self._session)
+            opening = await read_opening(self._pipe, state)
+        except (SessionGone, Malformed):
+            return
+        member = next((i for i, spec in enumerate(opening.members) if spec.model == self._model), None)
+        if member is None or state.status != "open":
+            return
+        if len(state.progress) > member and state.progress[member].ended:
+            return
+        claim = await self._claim(member)
+        if claim is None:
+            return
+        outbox = self._outbox = Outbox(self._pipe, self._session, member, claim, self._log)
+        if await self._someone_began(state.opened, member, claim):
+            outbox.fail(DIED_AFTER_IT_BEGAN)
+            await outbox.deliver()
+            return
+        await self._serve(outbox, opening)
+
+    async def stop(self) -> None:
+        """Says that the member's text ends here, if it has begun."""
+        if self._outbox and self._outbox.has_begun:
+            self._outbox.fail(STOPPED)
+            await self._outbox.flush()
+
+    async def _claim(self, member: int) -> str | None:
+        mark = Claim(member, RisingClock().now_ns(), self._backend.pauses, self._producer)
+        entry_id = await self._pipe.one(*write_entry(self._session, mark))
+        return entry_id.decode() if entry_id else None
+
+    async def _someone_began(self, opened: str, member: int, claim: str) -> bool:
+        """True where text of this member was accepted before our claim."""
+        ledger, after = ClaimLedger(), opened
+        while True:
+            (reply,) = await self._pipe.run([read_entries(self._session, after, claim)])
+            if isinstance(reply, ReplyError):
+                raise reply
+            page = entries_read(reply)
+            for entry_id, raw in page:
+                try:
+                    entry = decode_entry(raw)
+                except Malformed:
+                    continue
+                if isinstance(entry, Claim) and entry.member == member:
+                    ledger.add_claim(entry_id)
+                elif isinstance(entry, Token) and entry.member == member:
+                    if ledger.judge_token(entry.claim, entry.seq) is Verdict.ACCEPTED:
+                        return True
+            if len(page) < MOST_ENTRIES:
+                return False
+            after = page[-1][0]
+
+    async def _serve(self, outbox: Outbox, opening: Opening) -> None:
+        generating = asyncio.create_task(self._generate(outbox, opening))
+        try:
+            await outbox.deliver()
+        finally:
+            generating.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await generating
+
+    async def _generate(self, outbox: Outbox, opening: Opening) -> None:
+        sampling = opening.sampling
+        request = Request(
+            opening.prompt,
+            opening.system,
+            sampling.max_tokens,
+            sampling.temperature,
+            sampling.seed,
+            sampling.top_k,
+            opening.limits.silence_ms,
+        )
+        outbox.show(entries.Loading)
+        await self._ready.wait()
+        outbox.show(entries.Waiting if self._slots.locked() else entries.Alive)
+        async with self._slots:
+            outbox.show(entries.Alive)
+            try:
+                ending = await self._follow(outbox, request)
+                outbox.finish(ending.reason)
+            except BackendFailed as failure:
+                outbox.fail(str(failure))
+            except Exception as bug:  # noqa: BLE001  # a bug of ours must end the member with a reason, not with silence
+                self._log.exception("the backend broke")
+                outbox.fail(f"the producer's backend broke ({type(bug).__name__})")
+
+    async def _follow(self, outbox: Outbox, request: Request) -> Ending:
+        async with contextlib.aclosing(self._backend.generate(request)) as items:  # type: ignore[type-var]
+            async for item in items:
+                match item:
+                    case Loading():
+                        outbox.show(entries.Loading)
+                    case Chunk():
+                        outbox.show(entries.Alive)
+                        outbox.add(item.pieces[: request.max_tokens - outbox.count])
+                        if outbox.count >= request.max_tokens:
+                            # A server that ignores max_tokens must not fill the stream.
+                            return Ending("length")
+                    case Ending():
+                        return item
+        raise BackendFailed("its stream ended without finishing")

@@ -1,0 +1,51 @@
+"""The control stream: what the council says to a session's producers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.errors import Malformed
+
+
+class Stop(msgspec.Struct, array_like=True, frozen=True, tag="stop"):
+    """These members' producers stop generating; an empty list means all of them."""
+
+    members: tuple[int, ...] = ()
+    reason: str = "cancelled"
+
+
+class Progress(msgspec.Struct, array_like=True, frozen=True):
+    """What the aggregator has accepted of one member: the winning claim, the next seq, and whether it has ended."""
+
+    claim: str
+    next_seq: int
+    ended: bool
+
+
+_encoder = msgspec.msgpack.Encoder()
+_stop_decoder = msgspec.msgpack.Decoder(Stop)
+_progress_decoder = msgspec.msgpack.Decoder(tuple[Progress, ...])
+
+
+def encode_stop(stop: Stop) -> bytes:
+    return _encoder.encode(stop)
+
+
+def decode_stop(raw: bytes) -> Stop:
+    """Raises Malformed."""
+    try:
+        return _stop_decoder.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise Malformed(f"a control entry does not decode: {error}") from error
+
+
+def encode_progress(progress: tuple[Progress, ...]) -> bytes:
+    return _encoder.encode(progress)
+
+
+def decode_progress(raw: bytes) -> tuple[Progress, ...]:
+    """Raises Malformed."""
+    try:
+        return _progress_decoder.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise Malformed(f"a session's progress does not decode: {error}") from error

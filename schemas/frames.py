@@ -1,0 +1,109 @@
+"""Frames: what one closed window says about a session. The names below are the names in JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from schemas.entries import Lane, Quality
+from schemas.errors import Malformed
+
+FRAME_VERSION = 1
+
+MemberState = Literal["waiting", "loading", "thinking", "answering", "held", "detached", "finished", "dropped"]
+Mode = Literal["step", "free", "single"]
+
+
+class MemberFrame(msgspec.Struct, array_like=True, frozen=True):
+    """One member at the end of the window; `text` and `thinking` are what this frame releases of it.
+
+    energy in [0, 1]; certainty in [0, 1], the latest that was measured; tokens_per_s over the last second;
+    position_bytes is the released end of its answer; reason says why it finished or dropped.
+    """
+
+    model: str
+    state: MemberState
+    energy: float
+    tokens_per_s: float
+    certainty: float | None
+    position_bytes: int
+    buffered_tokens: int
+    text: str
+    thinking: str
+    reason: str | None
+
+
+class TokenFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A token whose last byte this frame releases. start and end are byte offsets in its member's lane."""
+
+    member: int
+    lane: Lane
+    seq: int
+    start: int
+    end: int
+    logprob: float | None
+    quality: Quality
+
+
+class Frame(msgspec.Struct, array_like=True, frozen=True):
+    """One window of one session: a pure function of its token stream up to and including `cut`.
+
+    start_ns and end_ns count from the session's origin. energy and diversity_index lie in [0, 1]; di_source says
+    whether the index was measured. sync_lag_ms and arrival_skew_ms are None until two members are aligned. late,
+    duplicates and dead_letters count what this window alone saw.
+    """
+
+    version: int
+    session: str
+    window_index: int
+    start_ns: int
+    end_ns: int
+    mode: Mode
+    final: bool
+    cut: str
+    energy: float
+    diversity_index: float
+    di_source: Literal["logprobs", "fallback"]
+    sync_lag_ms: float | None
+    arrival_skew_ms: float | None
+    late: int
+    duplicates: int
+    dead_letters: int
+    members: tuple[MemberFrame, ...]
+    tokens: tuple[TokenFrame, ...]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Frame)
+
+
+def encode_frame(frame: Frame) -> bytes:
+    return _encoder.encode(frame)
+
+
+def decode_frame(raw: bytes) -> Frame:
+    """Raises Malformed."""
+    try:
+        return _decoder.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise Malformed(f"a frame does not decode: {error}") from error
+
+
+def named(struct: msgspec.Struct) -> dict[str, Any]:
+    """A wire struct as an object with named keys, less its version: what JSON shows of it."""
+    out: dict[str, Any] = {}
+    for name in struct.__struct_fields__:
+        value = getattr(struct, name)
+        if isinstance(value, msgspec.Struct):
+            value = named(value)
+        elif isinstance(value, tuple):
+            value = [named(item) if isinstance(item, msgspec.Struct) else item for item in value]
+        if name != "version":
+            out[name] = value
+    return out
+
+
+def frame_json(frame: Frame) -> bytes:
+    """The frame as one line of JSON."""
+    return msgspec.json.encode(named(frame))

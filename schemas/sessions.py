@@ -1,0 +1,96 @@
+"""A session: what a person asks for, and its opening entry, which holds all that can influence a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from schemas.errors import Refused
+
+ENTRY_VERSION = 1
+
+Sync = Literal["free", "step"]
+MAX_PROMPT_BYTES = 32 * 1024
+MAX_TOKENS_LIMIT = 8_192
+
+
+class EnergyProfile(msgspec.Struct, array_like=True, frozen=True):
+    """The constants of a member's energy. Tokens a second; milliseconds; `smoothing` is the weight of the newest base, in (0, 1]."""
+
+    tps_max: float
+    stall_ms: float
+    smoothing: float
+    tps_min: float = 0.0
+    ceil_ms: float = 1_500.0
+    half_life_ms: float = 700.0
+
+
+class Limits(msgspec.Struct, array_like=True, frozen=True):
+    """When patience ends. Milliseconds of window time, or counts of beats (one a second)."""
+
+    first_token_ms: int = 60_000
+    loading_ms: int = 300_000
+    silence_ms: int = 30_000
+    beats_without_entry: int = 5
+    beats_without_claim: int = 5
+    allowed_lateness_ms: int = 20
+    life_ms: int = 3_600_000
+    # Tokens of one member that wait for the others at the frontier; past that the alignment falls back.
+    unaligned_tokens: int = 4_096
+
+
+def limits_with(overrides: Mapping[str, int]) -> Limits:
+    """The default limits with some of them changed. Raises Refused for a name that is none, or a number below 1."""
+    for name, value in overrides.items():
+        if name not in Limits.__struct_fields__:
+            raise Refused(
+                "unknown_limit", f"There is no limit {name!r}: the limits are {', '.join(Limits.__struct_fields__)}."
+            )
+        if not isinstance(value, int) or value < 1:
+            raise Refused("bad_limit", f"The limit {name} is {value!r}: give a whole number, 1 or more.")
+    return msgspec.structs.replace(Limits(), **overrides)
+
+
+class Member(msgspec.Struct, array_like=True, frozen=True):
+    """One model in a session and its confidence weight (finite, >= 0)."""
+
+    model: str
+    weight: float = 1.0
+
+
+class Sampling(msgspec.Struct, array_like=True, frozen=True):
+    """What every model server is asked for. `top_k` is how many alternatives a token, not a sampling cut."""
+
+    max_tokens: int = 512
+    temperature: float = 0.7
+    seed: int | None = None
+    top_k: int = 20
+
+
+class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
+    """The first entry of a token stream. The core reads no other setting."""
+
+    version: int
+    session: str
+    prompt: str
+    members: tuple[Member, ...]
+    system: str = ""
+    sampling: Sampling = Sampling()
+    sync: Sync = "free"
+    tier: str = "mid"
+    profile: EnergyProfile = EnergyProfile(tps_max=14.0, stall_ms=400.0, smoothing=0.35)
+    limits: Limits = Limits()
+
+
+class SessionRequest(msgspec.Struct, frozen=True):
+    """What a person asks for, before the tier and the models that are served have had their say."""
+
+    prompt: str
+    models: tuple[str, ...] = ()
+    weights: dict[str, float] = {}
+    system: str = ""
+    max_tokens: int = 512
+    temperature: float = 0.7
+    seed: int | None = None

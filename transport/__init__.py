@@ -1,0 +1,1 @@
+"""The one door to Redis: connections, sessions and their leases, tokens, the frame commit, fan-out, the embedded server."""

@@ -1,0 +1,120 @@
+"""The aggregator's side of the door: taking a session over, reading its tokens, and committing its windows exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from schemas import keys
+from schemas.control import Progress, Stop, encode_progress, encode_stop
+from schemas.entries import Beat, decode_entry, encode_entry
+from schemas.frames import Frame, encode_frame
+from schemas.sessions import Opening
+from transport.connection import Command, ReplyError
+from transport.scripts import COMMIT, END, TAKE_OVER
+
+# A reply of this many entries is half a megabyte: a session that is behind catches up in few reads.
+MOST_ENTRIES = 2_000
+
+_BEAT = encode_entry(Beat())
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A session as its new owner finds it. `window` is the last committed one (-1: none); checkpoint is empty before the first."""
+
+    status: str
+    epoch: int
+    window: int
+    cut: str
+    checkpoint: bytes
+    opened: str
+    opening: Opening
+
+
+def take_over(session: str) -> Command:
+    """Makes the caller the session's owner: every earlier owner's commits are refused from here on."""
+    return TAKE_OVER.call([keys.state(session), keys.tokens(session)], [])
+
+
+def taken(reply: Any) -> Taken | None:
+    """What take_over returned; None where the session is gone. Raises Malformed where its opening is none."""
+    if isinstance(reply, ReplyError):
+        raise reply
+    if reply[0] == b"GONE":
+        return None
+    status, epoch, window, cut, checkpoint, opened, raw = reply
+    opening = decode_entry(raw)
+    assert isinstance(opening, Opening), "the open script writes nothing else"
+    return Taken(status.decode(), epoch, int(window), cut.decode(), checkpoint, opened.decode(), opening)
+
+
+def read_entries(session: str, after: str, last: str = "+") -> Command:
+    """Up to MOST_ENTRIES entries of the token stream after the id `after`, up to `last`."""
+    return ("XRANGE", keys.tokens(session), f"({after}", last, "COUNT", MOST_ENTRIES)
+
+
+def entries_read(reply: Any) -> list[tuple[str, bytes]]:
+    """The entries in the reply of read_entries. An entry of foreign fields has its first value taken, and will not decode."""
+    return [(entry[0].decode(), entry[1][1]) for entry in reply]
+
+
+def commit_frame(
+    frame: Frame,
+    epoch: int,
+    last_ms: int,
+    *,
+    progress: tuple[Progress, ...],
+    stops: Sequence[Stop],
+    dead: Sequence[tuple[str, bytes]],
+    checkpoint: bytes,
+    beat: bool,
+    end_reason: str,
+) -> Command:
+    """Commits one window; `last_ms` is its last millisecond, `checkpoint` may be empty. What it answers is verdict()'s business."""
+    of_session = keys.of_session(frame.session)
+    state, tokens, frames, _events, control, dead_key = of_session
+    return COMMIT.call(
+        [state, tokens, frames, control, dead_key],
+        [
+            epoch,
+            frame.window_index,
+            frame.cut,
+            last_ms,
+            encode_frame(frame),
+            keys.FRAMES_MAXLEN,
+            encode_progress(progress),
+            checkpoint,
+            _BEAT if beat and not frame.final else b"",
+            "ended" if frame.final else "open",
+            end_reason if frame.final else "",
+            keys.RETENTION_S if frame.final else 0,
+            keys.CONTROL_MAXLEN,
+            len(stops),
+            *map(encode_stop, stops),
+            *(part for entry in dead for part in entry),
+        ],
+    )
+
+
+def verdict(reply: Any) -> str:
+    """OK, GONE, STALE, AGAIN, WINDOW, or ERROR where Redis refused the script."""
+    return "ERROR" if isinstance(reply, ReplyError) else str(reply.decode().split(" ")[0])
+
+
+def end_session(session: str, reason: str) -> Command:
+    """Ends a session that cannot be computed: no further frame, but a reason."""
+    return END.call(
+        [keys.state(session), keys.control(session)], [reason, encode_stop(Stop((), reason)), keys.CONTROL_MAXLEN]
+    )
+
+
+def redis_ms(time_reply: Any) -> int:
+    """The milliseconds of a TIME reply, floored."""
+    return int(time_reply[0]) * 1000 + int(time_reply[1]) // 1000
+
+
+def redis_ns(time_reply: Any) -> int:
+    """The nanoseconds of a TIME reply."""
+    return int(time_reply[0]) * 1_000_000_000 + int(time_reply[1]) * 1_000

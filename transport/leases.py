@@ -1,0 +1,111 @@
+"""Who serves which session: a consumer group on the sessions stream, whose pending entries are the leases.
+
+    new ----read_new----> held --refresh each second--> held
+                            |  lost to another          |  finished: acknowledge
+                            v                           v
+                     dropped at once              gone from the group
+
+An owner that says nothing for `takeover_idle_ms` loses its sessions to whoever asks next. This module makes the commands and
+takes in the replies; the aggregator sends them through a Pipe, producers through an AsyncPipe.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from schemas import keys
+from transport.connection import Command, ReplyError
+from transport.scripts import LEASE
+
+TAKEOVER_IDLE_MS = 3_000
+REFRESH_S = 1.0
+# A session whose owners died ten times kills its owners: it is ended with an error, not handed on.
+MOST_DELIVERIES = 10
+# Longer than any idle limit, so that the next one who looks may take the session at once.
+_HANDED_OVER_IDLE_MS = 86_400_000
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A session that is ours to serve. `entry_id` is its entry in the sessions stream; `deliveries` counts its owners."""
+
+    entry_id: str
+    session: str
+    deliveries: int = 1
+
+
+class Leases:
+    """The leases of one consumer of one group."""
+
+    def __init__(self, group: str, consumer_name: str, takeover_idle_ms: int = TAKEOVER_IDLE_MS) -> None:
+        self.group = group
+        self.consumer_name = consumer_name
+        self.takeover_idle_ms = takeover_idle_ms
+        self.held: dict[str, Lease] = {}
+
+    def create_group(self) -> list[Command]:
+        """Makes the group and its stream where they are missing; an existing group answers BUSYGROUP, which is no failure."""
+        return [
+            ("XGROUP", "CREATE", keys.SESSIONS, self.group, "0", "MKSTREAM"),
+            ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S),
+        ]
+
+    def read_new(self, most: int, block_ms: int | None = None) -> Command:
+        """Asks for sessions that nobody has served yet."""
+        block: tuple[str | int, ...] = () if block_ms is None else ("BLOCK", block_ms)
+        return (
+            "XREADGROUP",
+            "GROUP",
+            self.group,
+            self.consumer_name,
+            "COUNT",
+            most,
+            *block,
+            "STREAMS",
+            keys.SESSIONS,
+            ">",
+        )
+
+    def add_new(self, reply: Any) -> list[Lease]:
+        """The leases in the reply of read_new; they are held from now on."""
+        if not reply or isinstance(reply, ReplyError):
+            return []
+        return self._hold([Lease(entry[0].decode(), entry[1][1].decode()) for entry in reply[0][1]])
+
+    def refresh(self, take_over_most: int) -> Command:
+        """Renews what is held, and asks for up to `take_over_most` sessions whose owners are silent."""
+        limits = (self.takeover_idle_ms, take_over_most, 0)
+        return LEASE.call([keys.SESSIONS], [self.group, self.consumer_name, *limits, *self.held])
+
+    def add_refresh(self, reply: Any) -> tuple[list[Lease], list[Lease]]:
+        """(lost, taken over) by the reply of refresh. An error (the group is gone with its stream) loses everything."""
+        if isinstance(reply, ReplyError):
+            lost, self.held = list(self.held.values()), {}
+            return lost, []
+        still = {entry_id.decode() for entry_id in reply[0]}
+        lost = [lease for entry_id, lease in self.held.items() if entry_id not in still]
+        for lease in lost:
+            del self.held[lease.entry_id]
+        return lost, self._hold([Lease(entry[0].decode(), entry[1].decode(), int(entry[2])) for entry in reply[1]])
+
+    def hand_over(self) -> Command:
+        """Lets the next consumer that looks take everything over at once."""
+        return LEASE.call(
+            [keys.SESSIONS],
+            [self.group, self.consumer_name, self.takeover_idle_ms, 0, _HANDED_OVER_IDLE_MS, *self.held],
+        )
+
+    def acknowledge(self, lease: Lease) -> Command:
+        """The session needs no owner of this group any more."""
+        self.held.pop(lease.entry_id, None)
+        return ("XACK", keys.SESSIONS, self.group, lease.entry_id)
+
+    def _hold(self, leases: list[Lease]) -> list[Lease]:
+        self.held |= {lease.entry_id: lease for lease in leases}
+        return leases
+
+
+def is_missing_group(reply: Any) -> bool:
+    """True where the group vanished: Redis was restarted without persistence, or the stream expired."""
+    return isinstance(reply, ReplyError) and str(reply).startswith("NOGROUP")

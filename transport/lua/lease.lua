@@ -1,0 +1,28 @@
+-- One step of a consumer's leases on the sessions stream: refresh its own, take over what others left.
+-- A lease is a pending entry. Only what is still ours is claimed again: a plain XCLAIM lets a paused owner that wakes up
+-- steal it back from whoever took it over.
+-- KEYS sessions   ARGV group, consumer, idle_ms, how many to take over, the idle time that the held ones get (0: a refresh;
+-- a large one hands them over), then the entry ids held
+-- Returns {ids still held, {id, session, deliveries} of each one taken over}
+local group, consumer, idle_ms, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local held, taken = {}, {}
+for i = 6, #ARGV do
+  local mine = redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1)
+  if mine[1] and mine[1][2] == consumer then
+    redis.call('XCLAIM', KEYS[1], group, consumer, 0, ARGV[i], 'IDLE', ARGV[5], 'JUSTID')
+    held[#held + 1] = ARGV[i]
+  end
+end
+if most > 0 then
+  local left = redis.call('XPENDING', KEYS[1], group, 'IDLE', idle_ms, '-', '+', most)
+  for _, pending in ipairs(left) do
+    local id = pending[1]
+    local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+    if not entry then -- trimmed away: there is nothing left to serve
+      redis.call('XACK', KEYS[1], group, id)
+    elseif #redis.call('XCLAIM', KEYS[1], group, consumer, idle_ms, id) > 0 then
+      taken[#taken + 1] = {id, entry[2][2], pending[4] + 1}
+    end
+  end
+end
+return {held, taken}

@@ -1,0 +1,13 @@
+-- A new owner of a session: from here on the commits of every earlier one are STALE.
+-- KEYS state, tokens   ARGV (none)
+-- Returns {status, epoch, window, cut, checkpoint or '', opening's id, opening}; status GONE where the session expired.
+local state = redis.call('HMGET', KEYS[1], 'status', 'window', 'cut', 'checkpoint', 'opened')
+if not state[1] then
+  return {'GONE'}
+end
+local opening = redis.call('XRANGE', KEYS[2], state[5], state[5])[1]
+if not opening then
+  return {'GONE'}
+end
+local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+return {state[1], epoch, state[2], state[3], state[4] or '', state[5], opening[2][2]}

@@ -1,0 +1,144 @@
+"""What every process of the council has in common: a name, a record that it renews, an end that comes with its supervisor's.
+
+A process that a supervisor started (COUNCIL_SUPERVISED=1) holds the read end of a pipe as its standard input. When the
+supervisor is gone, however it went, that pipe ends, and so does the process: SIGTERM first, and an end without mercy after.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from schemas import keys
+from schemas.errors import Refused
+from schemas.processes import ProcessRecord, Role
+from transport.connection import AsyncPipe, Command, ReplyError
+
+RENEW_S = 1.0
+# What a process may take to end well before it is ended: under the five seconds that a council promises.
+_GRACE_S = 3.0
+_FORGET_MS = 60_000
+
+
+class Standing:
+    """This process as the council's register shows it."""
+
+    def __init__(self, role: Role, **detail: str | int | float | bool) -> None:
+        self.role: Role = role
+        self.detail = detail
+        self.ready = False
+        self.host = socket.gethostname()
+        self.pid = os.getpid()
+        self.name = f"{role}-{self.host}-{self.pid}-{secrets.token_hex(2)}"
+        self.started_ms = time.time_ns() // 1_000_000
+
+    def record(self) -> ProcessRecord:
+        """What is true now."""
+        times = os.times()
+        return ProcessRecord(
+            self.name, self.role, self.host, self.pid, self.started_ms, self.ready, _rss_bytes(),
+            round(times.user + times.system, 3), dict(self.detail),
+        )  # fmt: skip
+
+    def renew(self) -> list[Command]:
+        """Lives on for PROCESS_TTL_S; keeps the sessions stream from expiring as well."""
+        now_ms = time.time_ns() // 1_000_000
+        return [
+            ("SET", keys.process(self.name), msgspec.json.encode(self.record()), "EX", keys.PROCESS_TTL_S),
+            ("ZADD", keys.PROCESSES, now_ms, self.name),
+            ("ZREMRANGEBYSCORE", keys.PROCESSES, "-inf", now_ms - _FORGET_MS),
+            ("EXPIRE", keys.PROCESSES, keys.SESSIONS_TTL_S),
+            ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S),
+        ]
+
+    def leave(self) -> list[Command]:
+        """Takes the record away at once."""
+        return [("DEL", keys.process(self.name)), ("ZREM", keys.PROCESSES, self.name)]
+
+
+async def list_processes(pipe: AsyncPipe) -> list[ProcessRecord]:
+    """The processes that run, oldest first. Raises RedisAway."""
+    names = await pipe.one("ZRANGE", keys.PROCESSES, 0, -1)
+    replies = await pipe.run([("GET", keys.process(name.decode())) for name in names])
+    records = [
+        msgspec.json.decode(reply, type=ProcessRecord)
+        for reply in replies
+        if reply and not isinstance(reply, ReplyError)
+    ]
+    return sorted(records, key=lambda record: record.started_ms)
+
+
+def served_models(records: Sequence[ProcessRecord]) -> list[str]:
+    """The models that a producer serves, each once: first in the order in which a council prefers them, then as they came."""
+    served = [str(record.detail.get("model", "")) for record in records if record.role == "producer"]
+    preferred = [
+        model
+        for record in records
+        if record.role == "council"
+        for model in str(record.detail.get("models", "")).split(",")
+        if model in served
+    ]
+    return list(dict.fromkeys(preferred + served))
+
+
+def _rss_bytes() -> int:
+    """Resident memory; where the system does not tell, the most it ever was."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def end_with_supervisor() -> None:
+    """Ties this process's life to its supervisor's, where it has one; a Ctrl-C in the terminal is then the supervisor's business."""
+    if os.environ.get("COUNCIL_SUPERVISED") != "1":
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_S)
+    os._exit(1)
+
+
+def log_to_stderr(role: str) -> structlog.stdlib.BoundLogger:
+    """The process's log. COUNCIL_LOG sets the level; prompts and tokens are never logged above debug."""
+    level = logging.getLevelNamesMapping().get(os.environ.get("COUNCIL_LOG", "warning").upper(), logging.WARNING)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+    )
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(role=role)
+    return logger
+
+
+def redis_url_from_environment() -> str:
+    """The Redis that a role alone works on. Raises Refused where none is named."""
+    url = os.environ.get("REDIS_URL", "")
+    if not url:
+        raise Refused(
+            "no_redis_url", "REDIS_URL is not set: say which Redis to work on, such as redis://127.0.0.1:6379/0."
+        )
+    return url

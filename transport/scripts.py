@@ -1,0 +1,32 @@
+"""The Lua scripts, each in a file of its own beside this one. A script runs whole or not at all, and touches one slot."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+
+
+class Script:
+    """A script, known to Redis by the SHA-1 of its source."""
+
+    def __init__(self, name: str) -> None:
+        self.source = (files("transport") / "lua" / f"{name}.lua").read_bytes()
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
+
+    def call(
+        self, keys: Sequence[str], arguments: Sequence[str | bytes | int | float]
+    ) -> tuple[str | bytes | int | float, ...]:
+        """The command that runs it."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+
+OPEN = Script("open")
+LEASE = Script("lease")
+TAKE_OVER = Script("take_over")
+COMMIT = Script("commit")
+CANCEL = Script("cancel")
+EVENTS = Script("events")
+END = Script("end")
+
+SCRIPTS = (OPEN, LEASE, TAKE_OVER, COMMIT, CANCEL, EVENTS, END)

@@ -1,0 +1,143 @@
+"""Sessions: opening, looking at, listing and cancelling them."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import msgspec
+
+from schemas import keys
+from schemas.control import Progress, Stop, decode_progress, encode_stop
+from schemas.entries import Cancel, decode_entry, encode_entry
+from schemas.errors import Refused, SessionGone
+from schemas.grid import NS_PER_MS, next_grid_point_ns
+from schemas.sessions import Opening
+from transport.connection import AsyncPipe, Command, ReplyError, info_fields, raise_first_error
+from transport.scripts import CANCEL, OPEN
+
+# Above this share of Redis's memory limit no session is opened, so that those that run can end well.
+_FULLEST = 0.8
+# Most sessions that a listing shows, newest first.
+MOST_LISTED = 200
+
+
+class SessionState(msgspec.Struct, frozen=True):
+    """A session as its state hash tells it. `window` is the last committed one, -1 before the first; status is open or ended."""
+
+    session: str
+    status: str
+    opened: str
+    window: int
+    epoch: int
+    reason: str
+    decipher: str
+    progress: tuple[Progress, ...]
+
+    @property
+    def origin_ns(self) -> int:
+        """The first grid point at or after the opening entry, in nanoseconds of Unix time."""
+        return origin_ns(self.opened)
+
+
+def origin_ns(opened: str) -> int:
+    """The origin of the session whose opening entry has the id `opened`."""
+    return next_grid_point_ns(keys.entry_ms(opened) * NS_PER_MS)
+
+
+def new_session_id() -> str:
+    """Twelve hexadecimal digits: safe in keys, URLs and shells."""
+    return secrets.token_hex(6)
+
+
+async def open_session(pipe: AsyncPipe, opening: Opening) -> str:
+    """Writes the opening and announces it; returns the opening's entry id. Raises Refused where Redis is (nearly) full, RedisAway."""
+    await _check_memory(pipe)
+    life_s = opening.limits.life_ms // 1000
+    (opened,) = await pipe.run(
+        [OPEN.call(keys.of_session(opening.session), [encode_entry(opening), life_s + keys.RETENTION_S])]
+    )
+    if isinstance(opened, ReplyError):
+        if str(opened).startswith("OOM"):
+            raise _full() from opened
+        raise opened
+    oldest_ms = max(0, keys.entry_ms(opened.decode()) - 2 * opening.limits.life_ms)
+    raise_first_error(
+        await pipe.run(
+            [
+                ("XADD", keys.SESSIONS, "MINID", "~", oldest_ms, "*", keys.SESSION_FIELD, opening.session),
+                ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S),
+            ]
+        )
+    )
+    return str(opened.decode())
+
+
+async def _check_memory(pipe: AsyncPipe) -> None:
+    fields = info_fields(await pipe.one("INFO", "memory"))
+    limit = int(fields.get("maxmemory", 0))
+    if limit and int(fields["used_memory"]) > _FULLEST * limit:
+        raise _full()
+
+
+def _full() -> Refused:
+    return Refused(
+        "redis_full",
+        "Redis is short of memory, so no new session is opened: wait until old sessions expire, or raise its maxmemory.",
+        status=503,
+    )
+
+
+_STATE_FIELDS = ("status", "opened", "window", "epoch", "reason", "decipher", "progress")
+
+
+def read_state(session: str) -> Command:
+    """The command whose reply session_state() understands."""
+    return ("HMGET", keys.state(session), *_STATE_FIELDS)
+
+
+def session_state(session: str, reply: Any) -> SessionState | None:
+    """The state in the reply of read_state; None where the session is gone."""
+    if isinstance(reply, ReplyError) or reply[0] is None:
+        return None
+    status, opened, window, epoch, reason, decipher = (value.decode() if value else "" for value in reply[:6])
+    progress = decode_progress(reply[6]) if reply[6] else ()
+    return SessionState(session, status, opened, int(window), int(epoch), reason, decipher or "0-0", progress)
+
+
+async def find_session(pipe: AsyncPipe, session: str) -> SessionState:
+    """Raises SessionGone where there is no such session (any more)."""
+    (reply,) = await pipe.run([read_state(session)])
+    state = session_state(session, reply)
+    if state is None:
+        raise SessionGone(f"There is no session {session!r} here: `council sessions` lists those that are.")
+    return state
+
+
+async def read_opening(pipe: AsyncPipe, state: SessionState) -> Opening:
+    """Raises SessionGone."""
+    entries = await pipe.one("XRANGE", keys.tokens(state.session), state.opened, state.opened)
+    entry = decode_entry(entries[0][1][1]) if entries else None
+    if not isinstance(entry, Opening):
+        raise SessionGone(f"The session {state.session!r} has expired.")
+    return entry
+
+
+async def list_sessions(pipe: AsyncPipe) -> list[SessionState]:
+    """The newest sessions that are still there, newest first."""
+    entries = await pipe.one("XREVRANGE", keys.SESSIONS, "+", "-", "COUNT", MOST_LISTED)
+    names = [entry[1][1].decode() for entry in entries]
+    replies = await pipe.run([read_state(name) for name in names])
+    states = (session_state(name, reply) for name, reply in zip(names, replies, strict=True))
+    return [state for state in states if state is not None]
+
+
+async def cancel_session(pipe: AsyncPipe, session: str, reason: str = "cancelled") -> None:
+    """Stops a session's members; one that has ended stays as it is. Raises SessionGone."""
+    session_keys = [keys.state(session), keys.tokens(session), keys.control(session)]
+    mark, word = encode_entry(Cancel((), reason)), encode_stop(Stop((), reason))
+    (status,) = await pipe.run([CANCEL.call(session_keys, [mark, word, keys.CONTROL_MAXLEN])])
+    if isinstance(status, ReplyError):
+        raise status
+    if status == b"GONE":
+        raise SessionGone(f"There is no session {session!r} here: `council sessions` lists those that are.")

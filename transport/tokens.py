@@ -1,0 +1,52 @@
+"""A producer's side of the door: writing entries to a session's token stream, and hearing what the council wants."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from schemas import keys
+from schemas.control import Stop, decode_stop
+from schemas.entries import AnyEntry, encode_entry
+from schemas.errors import Malformed
+from transport.connection import Command, ReplyError
+
+_MOST_WORDS = 16
+
+
+def write_entry(session: str, entry: AnyEntry) -> Command:
+    """Appends an entry; answers its id, or None where the session is gone (it is never created again)."""
+    return ("XADD", keys.tokens(session), "NOMKSTREAM", "*", keys.ENTRY_FIELD, encode_entry(entry))
+
+
+def read_control(session: str, after: str) -> Command:
+    """Asks for what was said to the producers after the id `after`."""
+    return ("XRANGE", keys.control(session), f"({after}", "+", "COUNT", _MOST_WORDS)
+
+
+def control_read(reply: Any) -> tuple[list[Stop], str | None]:
+    """The words in the reply of read_control, and the id of the last one (None: there was none)."""
+    if not reply or isinstance(reply, ReplyError):
+        return [], None
+    stops = []
+    for _, fields in reply:
+        try:
+            stops.append(decode_stop(fields[1]))
+        except Malformed:
+            # A word of a later version: this producer does not know it, and loses nothing by that.
+            continue
+    return stops, reply[-1][0].decode()
+
+
+class RisingClock:
+    """Wall-clock nanoseconds that never fall: while the wall clock is behind what was told, the monotonic clock goes on."""
+
+    def __init__(self) -> None:
+        self._told_ns = 0
+        self._told_at_ns = 0
+
+    def now_ns(self) -> int:
+        at_ns, wall_ns = time.monotonic_ns(), time.time_ns()
+        self._told_ns = max(wall_ns, self._told_ns + at_ns - self._told_at_ns) if self._told_ns > wall_ns else wall_ns
+        self._told_at_ns = at_ns
+        return self._told_ns
