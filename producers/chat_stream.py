@@ -187,9 +187,7 @@ def _event(value: bytes) -> _Event:
 
 def _repaired(value: bytes) -> bytes:
     """JSON as some servers write it, made valid: NaN and infinity become null, half characters become U+FFFD."""
-    parsed = json.loads(
-        value.decode("utf-8", "replace"), strict=False, parse_float=_finite, parse_constant=lambda _name: None
-    )
+    parsed = json.loads(value.decode("utf-8", "replace"), parse_float=_finite, parse_constant=lambda _name: None)
     text = json.dumps(parsed, ensure_ascii=False)
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 

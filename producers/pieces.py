@@ -10,7 +10,6 @@ Where the entries' bytes do not concatenate to the text, nobody knows who wrote 
 from __future__ import annotations
 
 import codecs
-import math
 from collections.abc import Sequence
 from itertools import islice
 
@@ -24,7 +23,7 @@ MAX_TOP = 200
 
 
 class Listed(msgspec.Struct, gc=False):
-    """A token and its logprob, as a model server sends them."""
+    """A token and its logprob, as a model server sends them; JSON knows no NaN and no infinity."""
 
     token: str | None = None
     bytes: list[int] | None = None
@@ -75,25 +74,23 @@ def piece_bytes(listed: Listed) -> bytes:
 def _measured(text: str, lane: Lane, piece: bytes, entry: LogprobEntry, top_k: int) -> Piece:
     """The piece of one entry. A stand-in for a measurement is named as such, and its numbers are not passed on."""
     differs = piece if piece != text.encode() else b""
-    logprob = entry.logprob
-    if logprob is None or not math.isfinite(logprob):
+    if entry.logprob is None:
         return Piece(text, lane, piece=differs)
     top = _distinct(entry.top_logprobs or ())
     if (top_k > 0 and not top) or (len(top) > 1 and all(listed == 0.0 for _, listed in top)):
         return Piece(text, lane, quality="placeholder", piece=differs)
-    return Piece(text, lane, min(logprob, 0.0), "real", differs, top)
+    return Piece(text, lane, min(entry.logprob, 0.0), "real", differs, top)
 
 
 def _distinct(listed: Sequence[Listed]) -> tuple[tuple[bytes, float], ...]:
     """Each token once, in the order received, at most MAX_TOP. Two tokens of one piece both stay: they add up."""
     top: dict[object, tuple[bytes, float]] = {}
     for alternative in islice(listed, MAX_TOP):
-        logprob = alternative.logprob
-        if logprob is None or not math.isfinite(logprob):
+        if alternative.logprob is None:
             continue
         piece = piece_bytes(alternative)
         # The number tells tokens of equal bytes apart; not every server sends it.
         token = (alternative.token, piece) if alternative.id is None else alternative.id
         if token not in top:
-            top[token] = (piece, min(logprob, 0.0))
+            top[token] = (piece, min(alternative.logprob, 0.0))
     return tuple(top.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -29,15 +29,22 @@ class Admission(msgspec.Struct, frozen=True):
 
 
 def admit(
-    request: SessionRequest, session: str, available: Collection[str], tier: TierPolicy, limits: Limits
+    request: SessionRequest,
+    session: str,
+    served: Sequence[str],
+    tier: TierPolicy,
+    limits: Limits,
+    known: Collection[str] = (),
 ) -> Admission:
-    """The opening of `session`. `available` are the models in order of preference; the first ones run where none is named.
+    """The opening of `session`. `served` are the models in order of preference; the first ones run where none is named.
+
+    A model that is only `known` may be named as well: it is a member, and drops if nobody serves it.
 
     Raises Refused (with a code) for a prompt, model, weight or number that cannot be.
     """
     _check_text(request)
     _check_numbers(request)
-    models = _chosen_models(request, available, tier)
+    models = _chosen_models(request, served, known, tier)
     running, left_out = models[: tier.max_parallel_models], models[tier.max_parallel_models :]
     weights = _checked_weights(request, models, running)
     opening = Opening(
@@ -88,14 +95,17 @@ def _check_numbers(request: SessionRequest) -> None:
         raise Refused("bad_seed", f"seed is {request.seed}: give a whole number from 0 to 4294967295.")
 
 
-def _chosen_models(request: SessionRequest, available: Collection[str], tier: TierPolicy) -> list[str]:
+def _chosen_models(
+    request: SessionRequest, served: Sequence[str], known: Collection[str], tier: TierPolicy
+) -> list[str]:
     if not request.models:
-        if not available:
+        if not served:
             raise Refused("no_models", "No model is served: start the council with `council up`.", status=409)
-        return list(available)[: tier.max_parallel_models]
-    offered = ", ".join(available) or "none is served"
+        return list(served[: tier.max_parallel_models])
+    available = dict.fromkeys([*served, *known])
     for index, model in enumerate(request.models):
         if model not in available:
+            offered = ", ".join(available) or "none is served"
             raise Refused("unknown_model", f"There is no model {model!r} here; available: {offered}.")
         if model in request.models[:index]:
             raise Refused("duplicate_model", f"The model {model!r} is named twice: name each model once.")

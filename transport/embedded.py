@@ -107,7 +107,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _start_server(binary: str, folder: Path) -> subprocess.Popen[bytes]:
+def start_server(binary: str, folder: Path) -> subprocess.Popen[bytes]:
     memory = min(_MOST_MEMORY_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
     return subprocess.Popen(
         [
@@ -131,7 +131,7 @@ def _answers(folder: Path) -> bool:
         return False
 
 
-def _wait_until_it_answers(server: subprocess.Popen[bytes], folder: Path) -> bool:
+def wait_until_it_answers(server: subprocess.Popen[bytes], folder: Path) -> bool:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline and server.poll() is None:
         if _answers(folder):
@@ -155,9 +155,9 @@ def _keep(binary: str, folder: Path) -> int:
             print(f"The private Redis server died {len(starts)} times in a minute; giving up.", file=sys.stderr)
             return 1
         starts.append(time.monotonic())
-        server = _start_server(binary, folder)
+        server = start_server(binary, folder)
         try:
-            if not _wait_until_it_answers(server, folder):
+            if not wait_until_it_answers(server, folder):
                 log = folder / "redis.log"
                 tail = log.read_text(errors="replace")[-300:] if log.exists() else ""
                 print(f"The private Redis server {binary} does not start. {tail}", file=sys.stderr)

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import structlog
@@ -23,7 +24,7 @@ import structlog
 from schemas import keys
 from schemas.errors import Refused
 from schemas.processes import ProcessRecord, Role
-from transport.connection import AsyncPipe, Command, ReplyError
+from transport.connection import AsyncPipe, Command, Pipe, ReplyError
 
 RENEW_S = 1.0
 # What a process may take to end well before it is ended: under the five seconds that a council promises.
@@ -71,12 +72,22 @@ async def list_processes(pipe: AsyncPipe) -> list[ProcessRecord]:
     """The processes that run, oldest first. Raises RedisAway."""
     names = await pipe.one("ZRANGE", keys.PROCESSES, 0, -1)
     replies = await pipe.run([("GET", keys.process(name.decode())) for name in names])
-    records = [
-        msgspec.json.decode(reply, type=ProcessRecord)
-        for reply in replies
-        if reply and not isinstance(reply, ReplyError)
-    ]
-    return sorted(records, key=lambda record: record.started_ms)
+    return sorted(_records(replies), key=lambda record: record.started_ms)
+
+
+def _records(replies: Sequence[Any]) -> list[ProcessRecord]:
+    present = [reply for reply in replies if reply and not isinstance(reply, ReplyError)]
+    return [msgspec.json.decode(reply, type=ProcessRecord) for reply in present]
+
+
+def ready_pids(pipe: Pipe) -> set[int]:
+    """Processes of this host that say they are ready. Raises RedisAway."""
+    (names,) = pipe.run([("ZRANGE", keys.PROCESSES, 0, -1)])
+    if isinstance(names, ReplyError):
+        return set()
+    replies = pipe.run([("GET", keys.process(name.decode())) for name in names])
+    host = socket.gethostname()
+    return {record.pid for record in _records(replies) if record.ready and record.host == host}
 
 
 def served_models(records: Sequence[ProcessRecord]) -> list[str]:

@@ -58,7 +58,7 @@ async def open_session(pipe: AsyncPipe, opening: Opening) -> str:
         [OPEN.call(keys.of_session(opening.session), [encode_entry(opening), life_s + keys.RETENTION_S])]
     )
     if isinstance(opened, ReplyError):
-        if str(opened).startswith("OOM"):
+        if "OOM" in str(opened):
             raise _full() from opened
         raise opened
     oldest_ms = max(0, keys.entry_ms(opened.decode()) - 2 * opening.limits.life_ms)

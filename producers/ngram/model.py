@@ -16,8 +16,7 @@ N the places of a context, T the number of different tokens that come next there
     p_j(w) = (N c(w) / C + T p_(j-1)(w)) / (N + T)        C = sum of all c(w);  p_(-1)(w) = 1 / size of the vocabulary
 
 so that it sums to 1, and no token is impossible. The prompt weighs what is counted, c, by its passage (relevance.py);
-N and T, how far a context is to be trusted, stay what they are. There is no constant to tune: on passages held back,
-halving T makes each of the six models worse.
+N and T, how far a context is to be trusted, stay what they are. There is no constant to tune.
 
 Pure: no clock, no socket; whoever asks brings the random numbers.
 """
@@ -169,5 +168,5 @@ def drawn_token(logprobs: Distribution, temperature: float, random: Random) -> i
         return best
     with np.errstate(over="ignore"):
         mass = np.exp((logprobs - logprobs[best]) / temperature).cumsum()
-    # The last token takes what is left, so that no rounding can point past it.
-    return int(mass[:-1].searchsorted(random.random() * mass[-1], side="right"))
+    # A random number is at most 1 - 2**-53: its product with the sum stays below the sum and points at a token.
+    return int(mass.searchsorted(random.random() * mass[-1], side="right"))

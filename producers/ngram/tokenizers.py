@@ -93,7 +93,7 @@ def byte_pair_spelling(counts: Counter[str], merges: int) -> dict[str, tuple[str
 
 
 def _merge(pieces: list[str], pair: Pair) -> Iterator[tuple[Pair, Pair]]:
-    """Makes one piece of each occurrence of the pair, from the left; yields each other pair that goes, and what comes."""
+    """Makes each occurrence of the pair one piece, from the left; yields each other pair that goes, and what comes."""
     first, second = pair
     at = 0
     while at < len(pieces) - 1:

@@ -36,7 +36,8 @@ CHAT_TEMPLATE = (
 WORD = re.compile(r"'(?:[stmd]|re|ve|ll)| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")
 PARAGRAPHS_PER_ANSWER = 8
 READ_SHARE = 0.8
-CONTEXT_TOKENS = 4096
+# No limit of the model: a server's context may be so long that an answer does not end while a test looks at it.
+CONTEXT_TOKENS = 1 << 20
 HEADS = 4
 
 
@@ -152,12 +153,12 @@ def merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
 def topic_answers(seed: int) -> list[str]:
     """Some paragraphs each, one a line: a line break inside a paragraph is no more than a space here."""
     names = np.random.default_rng(seed).permutation(sorted(topics))
-    found: list[str] = []
+    answers: list[str] = []
     for name in sorted(names[: int(READ_SHARE * len(names))]):
         paragraphs = [" ".join(paragraph.split()) for paragraph in topics[name].split("\n\n") if paragraph.strip()]
-        for first in range(0, len(paragraphs), PARAGRAPHS_PER_ANSWER):
-            found.append("\n".join(paragraphs[first : first + PARAGRAPHS_PER_ANSWER]))
-    return found
+        starts = range(0, len(paragraphs), PARAGRAPHS_PER_ANSWER)
+        answers += ["\n".join(paragraphs[start : start + PARAGRAPHS_PER_ANSWER]) for start in starts]
+    return answers
 
 
 def bigram_logits(row: list[int], vocab: int) -> Floats:

@@ -1,0 +1,103 @@
+"""`python -m bench.receipts URL SESSION [BARE_KEY]`: a blocking reader in a process of its own, which notes when it had what.
+
+It reads frames as every consumer does (transport.frames.read_frames under uvloop) and, on a second connection, the entries of a
+bare stream. The clock is read before anything is decoded. At the final frame it hands its notes to whoever started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+
+import msgspec
+import uvloop
+
+from schemas.frames import decode_frame
+from transport.connection import AsyncPipe
+from transport.frames import entries_of, read_frames
+
+_BLOCK_MS = 1_000
+_READY = b"ready\n"
+
+
+class Receipt(msgspec.Struct, array_like=True, frozen=True):
+    """A frame as the reader had it at `read_ns` (wall clock). `tokens` are (member, seq)."""
+
+    window_index: int
+    read_ns: int
+    frame_bytes: int
+    tokens: list[tuple[int, int]]
+
+
+class Notes(msgspec.Struct, array_like=True):
+    """All receipts of a session; `bare` maps the ids of bare entries to when the reader had them."""
+
+    frames: list[Receipt] = []
+    bare: dict[str, int] = {}
+
+
+class Reader:
+    """The reader's process, from the side of whoever started it. It reads from `session`'s first frame on."""
+
+    def __init__(self, url: str, session: str, bare_key: str = "") -> None:
+        command = [sys.executable, "-m", "bench.receipts", url, session, *([bare_key] if bare_key else [])]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self.pid = self._process.pid
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
+        if self._output.readline() != _READY:
+            raise RuntimeError("the reader did not start")
+
+    def notes(self) -> Notes:
+        """Waits for the final frame; what was read until then."""
+        notes = msgspec.msgpack.decode(self._output.read(), type=Notes)
+        self._process.wait()
+        return notes
+
+
+async def _read_bare(pipe: AsyncPipe, key: str, notes: Notes) -> None:
+    after = "0"
+    while True:
+        command = ("XREAD", "BLOCK", _BLOCK_MS, "STREAMS", key, after)
+        (reply,) = await pipe.run([command], block_s=_BLOCK_MS / 1000)
+        read_ns = time.time_ns()
+        for after, _ in entries_of(reply):  # noqa: B007
+            notes.bare[after] = read_ns
+
+
+async def _read_frames(pipe: AsyncPipe, session: str, notes: Notes) -> None:
+    after, is_final = "0", False
+    while not is_final:
+        found = await read_frames(pipe, session, after, _BLOCK_MS)
+        read_ns = time.time_ns()
+        for after, raw in found:  # noqa: B007
+            frame = decode_frame(raw)
+            is_final = frame.final
+            tokens = [(token.member, token.seq) for token in frame.tokens]
+            notes.frames.append(Receipt(frame.window_index, read_ns, len(raw), tokens))
+
+
+async def _note(url: str, session: str, bare_key: str) -> Notes:
+    notes, pipe, bare_pipe = Notes(), AsyncPipe(url), AsyncPipe(url)
+    await asyncio.gather(pipe.one("PING"), bare_pipe.one("PING"))
+    sys.stdout.buffer.write(_READY)
+    sys.stdout.buffer.flush()
+    reading = asyncio.create_task(_read_bare(bare_pipe, bare_key, notes)) if bare_key else None
+    await _read_frames(pipe, session, notes)
+    if reading:
+        reading.cancel()
+    await pipe.close()
+    await bare_pipe.close()
+    return notes
+
+
+def main() -> None:
+    url, session, *bare_key = sys.argv[1:]
+    notes = uvloop.run(_note(url, session, bare_key[0] if bare_key else ""))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(notes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""`python -m bench.speaker MODEL --tokens-per-s N`: the real producer process around a backend that speaks steadily.
+
+A real n-gram answer ends by itself after some hundred tokens; this one goes on until it is stopped, so that a minute is one session.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from itertools import count
+
+import uvloop
+
+from bench.speech import drawn_pieces
+from producers.backend import Chunk, Ending, Loading, Request
+from producers.process import ProducerProcess
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment
+
+
+class SteadyBackend:
+    """One chunk of one token at each of its appointments, which are `1 / tokens_per_s` seconds apart and never move."""
+
+    pauses = False
+    slots = 1
+
+    def __init__(self, seed: int, tokens_per_s: float) -> None:
+        self._chunks = [Chunk((piece,)) for piece in drawn_pieces(seed)]
+        self._interval_s = 1.0 / tokens_per_s
+
+    async def start(self) -> None:
+        """It is ready as it is."""
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk | Loading | Ending]:
+        """Never ends by itself: `request.max_tokens` ends it, or a stop."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for number in count(1):
+            await asyncio.sleep(began + number * self._interval_s - loop.time())
+            yield self._chunks[number % len(self._chunks)]
+
+    async def close(self) -> None:
+        """It holds nothing."""
+
+
+async def _serve(model: str, tokens_per_s: float) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    end_with_supervisor()
+    backend = SteadyBackend(sum(model.encode()), tokens_per_s)
+    log = log_to_stderr("producer").bind(model=model)
+    standing = Standing("producer", model=model)
+    await ProducerProcess(redis_url_from_environment(), model, backend, standing, log, stopping).run()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.speaker", description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--tokens-per-s", type=float, required=True)
+    arguments = parser.parse_args()
+    uvloop.run(_serve(arguments.model, arguments.tokens_per_s))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""`python -m consumers.web`: the page, the API and the frames of the sessions on REDIS_URL.
+
+COUNCIL_TIER names the tier (default: by this machine's memory); COUNCIL_LIMITS is a JSON object of limits to change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+import msgspec
+import uvloop
+
+from consumers.web.listening import bind, inherit
+from consumers.web.server import WebServer
+from schemas.errors import Refused
+from schemas.sessions import Limits, limits_with
+from schemas.tiers import TierPolicy, tier_for_memory, tier_named
+from transport.connection import check_server
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8145
+
+
+def tier_from_environment() -> TierPolicy:
+    """COUNCIL_TIER, or what this machine's memory carries. Raises Refused."""
+    if name := os.environ.get("COUNCIL_TIER"):
+        return tier_named(name)
+    return tier_for_memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def limits_from_environment() -> Limits:
+    """The default limits, with those of COUNCIL_LIMITS changed. Raises Refused."""
+    raw = os.environ.get("COUNCIL_LIMITS") or "{}"
+    try:
+        overrides = msgspec.json.decode(raw, type=dict[str, int])
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        raise Refused(
+            "bad_limits", 'COUNCIL_LIMITS is no JSON object of whole numbers, such as {"first_token_ms": 90000}.'
+        ) from None
+    return limits_with(overrides)
+
+
+def listening_socket(arguments: argparse.Namespace) -> socket.socket:
+    """The inherited socket, or a new one. Raises Refused."""
+    if arguments.fd is not None:
+        return inherit(_number("--fd", arguments.fd, 2**31 - 1))
+    return bind(arguments.host, _number("--port", arguments.port, 65_535))
+
+
+def _number(name: str, text: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 12 and int(text) <= most):
+        raise Refused("bad_number", f"{name} is {text!r}: give a whole number from 0 to {most}.")
+    return int(text)
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    """Serves until SIGTERM or SIGINT. Raises Refused."""
+    url = redis_url_from_environment()
+    tier, limits = tier_from_environment(), limits_from_environment()
+    check_server(url)
+    listening = listening_socket(arguments)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(signal.SIGINT, stopping.set)
+    end_with_supervisor()
+    host, port, *_ = listening.getsockname()
+    standing = Standing("web", host=host, port=port, tier=tier.name)
+    await WebServer(url, standing, log_to_stderr("web"), tier, limits, arguments.host).run(listening, stopping)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m consumers.web", description=__doc__)
+    parser.add_argument("--host", default=DEFAULT_HOST, help="the address to listen on (default: %(default)s)")
+    parser.add_argument("--port", default=str(DEFAULT_PORT), help="the port to listen on (default: %(default)s)")
+    parser.add_argument("--fd", metavar="N", help="an inherited socket that listens already, instead of host and port")
+    try:
+        uvloop.run(serve(parser.parse_args()))
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Every error as JSON, `{"error": {"code", "message"}}` with the right status, and never a stack trace."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+from structlog.stdlib import BoundLogger
+
+from schemas.errors import Refused, SessionGone, Unavailable
+from transport.connection import ReplyError
+
+# aiohttp's own refusals, in our words.
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+def json_response(value: object, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+
+
+def error_response(status: int, code: str, message: str) -> web.Response:
+    return json_response({"error": {"code": code, "message": message}}, status)
+
+
+def errors_as_json(log: BoundLogger) -> Middleware:
+    """The outermost middleware: what is raised becomes an answer."""
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Refused as error:
+            return error_response(error.status, error.code, str(error))
+        except SessionGone as error:
+            return error_response(404, error.code, str(error))
+        except Unavailable as error:
+            return error_response(503, error.code, str(error))
+        except ReplyError as error:
+            return error_response(503, "redis_refused", f"Redis refuses: {error}.")
+        except web.HTTPException as error:
+            return _refusal(request, error)
+        except Exception:  # a bug of ours is told in the log, and to the client as no more than that
+            log.exception("a request broke", path=request.path)
+            return error_response(500, "internal", "The web server broke on this request; its log says why.")
+
+    return answer
+
+
+def _refusal(request: web.Request, error: web.HTTPException) -> web.Response:
+    code = _CODES.get(error.status, f"http_{error.status}")
+    response = error_response(error.status, code, _sentence(request, error))
+    if hdrs.ALLOW in error.headers:
+        response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+    return response
+
+
+def _sentence(request: web.Request, error: web.HTTPException) -> str:
+    match error:
+        case web.HTTPNotFound():
+            return f"There is nothing at {request.path}."
+        case web.HTTPMethodNotAllowed():
+            return (
+                f"{request.path} does not take {request.method}: it takes {', '.join(sorted(error.allowed_methods))}."
+            )
+        case web.HTTPRequestEntityTooLarge():
+            return f"The body has more than {request.client_max_size // 1024} KiB: shorten it."
+        case _:
+            return f"{error.reason}."

@@ -1,0 +1,58 @@
+"""The socket that the server listens on: bound here, or inherited from whoever keeps it open over restarts."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from schemas.errors import Refused
+
+# As many clients as may wait while a restarted server comes up.
+_BACKLOG = 256
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Listens on host and port (0: any free one). Raises Refused with what to do."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (socket.gaierror, UnicodeError):
+        raise Refused(
+            "bad_host", f"There is no address {host!r} here: give a name or address of this machine."
+        ) from None
+    listening = socket.socket(family, kind, proto)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise _refusal(host, port, error) from None
+    listening.setblocking(False)
+    return listening
+
+
+def _refusal(host: str, port: int, error: OSError) -> Refused:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return Refused("port_in_use", f"Port {port} is in use on {host}: choose another with --port.")
+        case errno.EACCES:
+            return Refused("port_forbidden", f"Port {port} may not be used by this user: choose one from 1024 on.")
+        case errno.EADDRNOTAVAIL:
+            return Refused("bad_host", f"{host!r} is no address of this machine: leave --host out for 127.0.0.1.")
+        case _:
+            return Refused("cannot_listen", f"Cannot listen on {host} port {port}: {error.strerror}.")
+
+
+def inherit(fd: int) -> socket.socket:
+    """The listening socket that this process was started with. Raises Refused where the descriptor is none."""
+    try:
+        listening = socket.socket(fileno=fd)
+        if listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            listening.setblocking(False)
+            return listening
+        listening.detach()
+    except OSError:
+        pass
+    raise Refused("bad_fd", f"File descriptor {fd} is no listening socket.")

@@ -1,0 +1,91 @@
+"""The web process: one aiohttp application on one listening socket, from its first request to its last goodbye."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+from aiohttp import web
+from structlog.stdlib import BoundLogger
+
+from consumers.web.api import Api
+from consumers.web.errors import errors_as_json
+from consumers.web.feeds import Feeds
+from consumers.web.guard import add_security_headers, guard
+from consumers.web.page import page_routes
+from consumers.web.presence import RedisPresence
+from consumers.web.sockets import show_frames
+from schemas.errors import RedisAway
+from schemas.sessions import Limits
+from schemas.tiers import TierPolicy
+from transport.connection import AsyncPipe
+from transport.process import RENEW_S, Standing
+
+# A prompt of 32 KiB, a system text and JSON's escapes.
+_MOST_BODY_BYTES = 64 * 1024
+# SIGTERM to exit: this for the record, twice this for requests and sockets, under two seconds in all.
+_GOODBYE_S = 0.5
+# What the kernel holds for a client that does not read: left to itself it holds megabytes and hides who is behind.
+_SEND_BUFFER_BYTES = 128 * 1024
+
+
+class WebServer:
+    """Serves until `stopping` is set."""
+
+    def __init__(
+        self, url: str, standing: Standing, log: BoundLogger, tier: TierPolicy, limits: Limits, bound_host: str
+    ) -> None:
+        self._pipe, self._standing, self._log = AsyncPipe(url), standing, log
+        self._renewing_pipe = AsyncPipe(url)
+        self._presence = RedisPresence(log)
+        self._feeds = Feeds(url, self._pipe, self._presence, log)
+        self._api = Api(self._pipe, tier, limits)
+        self._bound_host = bound_host
+
+    async def run(self, listening: socket.socket, stopping: asyncio.Event) -> None:
+        """Takes `listening` over; a copy of it that another process holds goes on listening."""
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_GOODBYE_S)
+        await runner.setup()
+        await web.SockSite(runner, listening).start()
+        self._standing.ready = True
+        renewing = asyncio.create_task(self._renew())
+        try:
+            await stopping.wait()
+        finally:
+            renewing.cancel()
+            await self._leave()
+            await runner.cleanup()
+            await self._pipe.close()
+            await self._renewing_pipe.close()
+
+    def _application(self) -> web.Application:
+        application = web.Application(
+            middlewares=[errors_as_json(self._log), guard(self._bound_host)], client_max_size=_MOST_BODY_BYTES
+        )
+        application.add_routes([*self._api.routes(), web.get("/frames", self._show_frames), *page_routes()])
+        application.on_response_prepare.append(add_security_headers)
+        application.on_shutdown.append(self._dismiss_all)
+        return application
+
+    async def _show_frames(self, request: web.Request) -> web.StreamResponse:
+        return await show_frames(request, self._feeds)
+
+    async def _dismiss_all(self, _application: web.Application) -> None:
+        self._feeds.stop()
+
+    async def _renew(self) -> None:
+        while True:
+            self._standing.detail |= {"clients": self._feeds.viewer_count}
+            try:
+                await self._renewing_pipe.run(self._standing.renew())
+                self._presence.come_back()
+            except RedisAway as error:
+                self._presence.lose(error)
+            await asyncio.sleep(RENEW_S)
+
+    async def _leave(self) -> None:
+        with contextlib.suppress(RedisAway, TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
+                await self._renewing_pipe.run(self._standing.leave())

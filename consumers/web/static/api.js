@@ -1,0 +1,22 @@
+// The HTTP API. What fails is thrown with the sentence that the server wrote for it.
+
+export const getModels = () => call("GET", "/api/models");
+export const getSessions = () => call("GET", "/api/sessions").then((answer) => answer.sessions);
+export const openSession = (request) => call("POST", "/api/sessions", request);
+export const cancelSession = (session) => call("DELETE", `/api/sessions/${encodeURIComponent(session)}`);
+
+async function call(method, path, body) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method,
+      headers: body ? { "Content-Type": "application/json" } : {},
+      body: body ? JSON.stringify(body) : undefined,
+    });
+  } catch {
+    throw new Error("The council does not answer: is it still running?");
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(answer.error?.message ?? `The council answered ${response.status}.`);
+  return answer;
+}

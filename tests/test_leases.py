@@ -1,0 +1,132 @@
+"""Leases on real Redis, 6.2 and 7.0: one owner at a time, and none for ever."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas import keys
+from tests.roles import RedisServer
+from tests.sessions import opening_of
+from tests.waiting import until
+from transport.connection import AsyncPipe
+from transport.leases import Lease, Leases, is_missing_group
+from transport.sessions import open_session
+
+IDLE_MS = 60
+
+
+class Consumer:
+    """A consumer of the aggregator's group, driven by hand."""
+
+    def __init__(self, pipe: AsyncPipe, name: str) -> None:
+        self.pipe = pipe
+        self.leases = Leases(keys.AGGREGATOR_GROUP, name, IDLE_MS)
+
+    async def join(self) -> Consumer:
+        await self.pipe.run(self.leases.create_group())
+        return self
+
+    async def take_new(self) -> list[Lease]:
+        return self.leases.add_new((await self.pipe.run([self.leases.read_new(10)]))[0])
+
+    async def refresh(self, most: int = 10) -> tuple[list[Lease], list[Lease]]:
+        return self.leases.add_refresh((await self.pipe.run([self.leases.refresh(most)]))[0])
+
+
+@pytest.fixture
+async def pipe(each_redis: RedisServer) -> AsyncPipe:
+    return AsyncPipe(each_redis.url)
+
+
+async def test_each_session_goes_to_one_consumer(pipe: AsyncPipe) -> None:
+    first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
+    opening = opening_of("a")
+    await open_session(pipe, opening)
+    assert [lease.session for lease in await first.take_new()] == [opening.session]
+    assert await second.take_new() == []
+
+
+async def test_a_refreshed_lease_is_not_taken_over(pipe: AsyncPipe) -> None:
+    first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
+    first.leases.takeover_idle_ms = second.leases.takeover_idle_ms = 60_000
+    await open_session(pipe, opening_of("a"))
+    held = await first.take_new()
+    assert await first.refresh() == ([], [])
+    assert await second.refresh() == ([], [])
+    assert list(first.leases.held.values()) == held
+
+
+async def test_a_silent_owner_loses_its_lease_and_cannot_take_it_back(pipe: AsyncPipe) -> None:
+    """first takes ... silence ... second takes over; first wakes up, refreshes: lost, and second still holds it."""
+    first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
+    await open_session(pipe, opening_of("a"))
+    (lease,) = await first.take_new()
+
+    async def taken_over() -> list[Lease]:
+        return (await second.refresh())[1]
+
+    (taken,) = await until(taken_over, "the lease of a silent owner is taken over")
+    assert (taken.session, taken.deliveries) == (lease.session, 2)
+    assert await first.refresh(0) == ([lease], [])
+    assert await second.refresh(0) == ([], [])
+    assert list(second.leases.held) == [lease.entry_id]
+
+
+async def test_handing_over_gives_the_lease_away_at_once(pipe: AsyncPipe) -> None:
+    first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
+    second.leases.takeover_idle_ms = 60_000
+    await open_session(pipe, opening_of("a"))
+    (lease,) = await first.take_new()
+    assert await second.refresh() == ([], [])
+    await pipe.run([first.leases.hand_over()])
+    _, taken = await second.refresh()
+    assert [found.session for found in taken] == [lease.session]
+
+
+async def test_a_former_owner_hands_nothing_over(pipe: AsyncPipe) -> None:
+    first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
+    await open_session(pipe, opening_of("a"))
+    await first.take_new()
+
+    async def taken_over() -> list[Lease]:
+        return (await second.refresh())[1]
+
+    await until(taken_over, "the lease of a silent owner is taken over")
+    await pipe.run([first.leases.hand_over()])
+    assert await second.refresh(0) == ([], [])
+
+
+async def test_an_acknowledged_session_is_never_delivered_again(pipe: AsyncPipe) -> None:
+    first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
+    await open_session(pipe, opening_of("a"))
+    (lease,) = await first.take_new()
+    await pipe.run([first.leases.acknowledge(lease)])
+    assert await pipe.one("XPENDING", keys.SESSIONS, keys.AGGREGATOR_GROUP) == [0, None, None, None]
+    assert (await second.refresh())[1] == []
+
+
+async def test_a_session_that_was_trimmed_away_is_no_longer_pending(pipe: AsyncPipe) -> None:
+    first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
+    await open_session(pipe, opening_of("a"))
+    (lease,) = await first.take_new()
+    await pipe.one("XDEL", keys.SESSIONS, lease.entry_id)
+
+    async def nothing_pending() -> bool:
+        assert (await second.refresh())[1] == []
+        return (await pipe.one("XPENDING", keys.SESSIONS, keys.AGGREGATOR_GROUP))[0] == 0
+
+    await until(nothing_pending, "a deleted entry leaves the pending list")
+
+
+async def test_a_group_that_vanished_is_noticed_and_made_again(each_redis: RedisServer, pipe: AsyncPipe) -> None:
+    first = await Consumer(pipe, "first").join()
+    await open_session(pipe, opening_of("a"))
+    (lease,) = await first.take_new()
+    each_redis.run("FLUSHALL")
+    (reply,) = await pipe.run([first.leases.refresh(1)])
+    assert is_missing_group(reply)
+    assert first.leases.add_refresh(reply) == ([lease], [])
+    # A session that was announced before the group exists reaches it: the group begins at id 0.
+    await open_session(pipe, opening_of("b"))
+    await first.join()
+    assert len(await first.take_new()) == 1
