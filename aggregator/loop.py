@@ -21,6 +21,7 @@ from schemas.grid import NS_PER_MS, NS_PER_S, window_index_at, window_start_ns
 from transport.commit import end_session, redis_ms, redis_ns, take_over, taken, verdict
 from transport.connection import Command, Pipe, ReplyError
 from transport.leases import MOST_DELIVERIES, REFRESH_S, Lease, Leases, is_missing_group
+from transport.presence import RedisPresence
 from transport.process import Standing
 
 _PAST_GRID_POINT_NS = NS_PER_MS
@@ -45,7 +46,7 @@ class AggregatorLoop:
         self._rested_until: dict[str, float] = {}
         self._upkeep_due = 0.0
         self._is_late = False
-        self._is_away = False
+        self._presence = RedisPresence(log)
         self.windows = 0
 
     def run(self) -> None:
@@ -56,18 +57,14 @@ class AggregatorLoop:
             except RedisAway as error:
                 self._lose_redis(error)
                 continue
-            if self._is_away:
-                self._log.warning("Redis is back")
-                self._is_away = False
+            self._presence.come_back()
             if self._owned:
                 time.sleep(sleep_ns / NS_PER_S)
         self._leave()
 
     def _lose_redis(self, error: RedisAway) -> None:
         """What is in memory may no longer be true: it is loaded again when Redis is back."""
-        if not self._is_away:
-            self._log.warning("Redis is away; waiting for it", error=str(error))
-        self._is_away = True
+        self._presence.lose(error)
         self._owned.clear()
         self._upkeep_due = 0.0
         time.sleep(_RECONNECT_S)

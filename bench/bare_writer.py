@@ -1,4 +1,7 @@
-"""`python -m bench.bare_writer URL BYTES ENTRIES_PER_S`: bare pipelined XADDs, a batch sixty times a second, until its input ends."""
+"""`python -m bench.bare_writer URL BYTES ENTRIES_PER_S`.
+
+Bare pipelined XADDs, sixty batches a second, until its standard input ends. It says so when it has begun.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ def main() -> None:
     url, entry_bytes, entries_per_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     pipe, began_ns, written = Pipe(url), time.time_ns(), 0
     command: Command = ("XADD", "bench:bare", "MAXLEN", "~", _MAXLEN, "*", "e", b"x" * entry_bytes)
+    print("ready", flush=True)
     batch = 0
     while not select.select([0], [], [], 0)[0]:
         batch += 1

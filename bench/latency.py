@@ -1,8 +1,8 @@
-"""From a token to its frame: how long after the end of its window a reader has the frame, beside a bare hop through Redis.
+"""From a token to its frame: how long after its window's end a reader has the frame, beside a bare hop through Redis.
 
-    t0 -XADD-> token stream    end of window -1 ms-> read, close, commit -> frames -XREAD-> t1
-       |--------- inherent wait ---------|------------------ past the tick ----------------|
-    t0 -XADD-> bare stream -XREAD-> t1                           the limit, in the same run
+t0 -XADD-> token stream    end of window -1 ms-> read, close, commit -> frames -XREAD-> t1
+   |--------- inherent wait ---------|------------------ past the tick ----------------|
+t0 -XADD-> bare stream -XREAD-> t1                           the limit, in the same run
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ from transport.tokens import write_entry
 _TOKENS_PER_S = 50
 _WARM_UP_S = 1.0
 _BARE_KEY = "bench:bare"
-# What the aggregator's loop waits past a window's end, by design: entries carry whole milliseconds, and timers fire late.
+# What the aggregator's loop waits past a window's end by design: the ids of entries carry whole milliseconds.
 _DESIGNED_MS = 1.0
 _AIMED_RATIO = 4.0
 _CAPTION = (
-    "One member; {count} tokens with top-20 lists at {rate}/s at random times, each by XADD on one connection; a reader in a process "
-    "of its own blocks in XREAD on the frames. Raw: from before the XADD until the reader has the frame. Past the tick: from the end of "
-    "the token's window (or from the XADD, where that came later), so without the inherent wait. Bare: by turns with the tokens, the "
-    "same bytes by XADD to a stream of their own, and a blocking XREAD in the same reader. The timer is the writer's own: how late "
-    "time.sleep returns. The loop aims 1 ms past a window's end by design."
+    "One member; {count} tokens with top-20 lists at {rate}/s and at random times, each by XADD on one connection; "
+    "a reader in a process of its own blocks in XREAD on the frames. Raw: from before the XADD until the reader has "
+    "the frame. Past the tick: from the end of the token's window (from the XADD, where that came later), so "
+    "without the inherent wait. Bare: by turns with the tokens, the same bytes by XADD to another stream, and a "
+    "blocking XREAD in the same reader. Timer: how late time.sleep returns in the writer. The loop aims 1 ms past a "
+    "window's end by design."
 )
 
 
@@ -80,7 +81,7 @@ def measure(seconds: float) -> Report:
 
 
 def _write(pipe: Pipe, session: str, until_ns: int) -> _Sent:
-    """Tokens and bare entries of the same bytes by turns, each at a random time, so that they fall anywhere in a window."""
+    """Tokens and bare entries of the same bytes by turns, at random times, so that they fall anywhere in a window."""
     sent, random, pieces = _Sent(), Random(1), drawn_pieces(0)
     (reply,) = pipe.run([write_entry(session, Claim(0, time.time_ns()))])
     claim = reply.decode()

@@ -1,7 +1,7 @@
 """A minute of a full council: six members at 100 tokens a second each, through every real process, window by window.
 
-Beside it, in the same run: a bare tick (a timer, one XADD, a blocking XREAD) in the middle of each window, where it disturbs the
-aggregator least; and after it, bare XADDs at the same rate, for what Redis and a writer need at least.
+Beside it, in the same run: a bare tick (a timer, one XADD, a blocking XREAD) in the middle of each window, where it
+disturbs the aggregator least; and after it, bare XADDs at the same rate, for what Redis and a writer need at least.
 """
 
 from __future__ import annotations
@@ -38,20 +38,22 @@ _PAST_POINT_NS = NS_PER_MS
 _SAMPLED_ENTRIES = 1_000
 
 _WINDOWS_CAPTION = (
-    "Six real producer processes around a bench backend that speaks steadily (a token with a top-20 list every 10 ms: an n-gram answer "
-    "would end by itself), the aggregator and DECIPHER; a reader in a process of its own blocks in XREAD on the frames. Jitter: from a "
-    "window's end until the reader has its frame; late: more than one window. Bare tick, in the same run: a timer 1 ms past the middle "
-    "of each window, one XADD of 900 bytes on an idle connection, a blocking XREAD in the same reader; counted from the middle."
+    "Six real producer processes around a bench backend that speaks steadily (a token with a top-20 list every 10 "
+    "ms; an n-gram answer would end by itself), the aggregator and DECIPHER; a reader in a process of its own "
+    "blocks in XREAD on the frames. Times: from a window's end until the reader has its frame; late: by more than "
+    "one window. Bare tick, in the same run: a timer 1 ms past the middle of each window, one XADD of 900 bytes on "
+    "a connection of its own, a blocking XREAD in the same reader; its times count from the middle."
 )
 _PROCESSES_CAPTION = (
-    "CPU over the same interval from /proc/<pid>/stat, in % of one core. Bare, right after it with every role ended: one process that "
-    "writes as many entries of the same size in one pipeline per window, to the same Redis. The council also reads each entry back, "
-    "closes and commits 60 windows a second, and composes their events."
+    "CPU over the same interval from /proc/<pid>/stat, in % of one core. Bare, right after it with all roles ended: "
+    "one process writes as many entries of the same size, in one pipeline for each window, to the same Redis. The "
+    "council also reads each entry back, closes and commits 60 windows a second, and composes their events. In "
+    "brackets: the measuring."
 )
 
 
 class _Run(msgspec.Struct, frozen=True):
-    """What was measured from `began_ns` to `ended_ns`. `ticks` maps ids of bare ticks to the middles of their windows."""
+    """What was measured from `began_ns` to `ended_ns`. `ticks`: the middle of its window by the id of a bare tick."""
 
     began_ns: int
     ended_ns: int
@@ -129,9 +131,11 @@ def _bare(stage: Stage, entry_bytes: int, entries_per_s: float, seconds: float) 
     writer = subprocess.Popen(
         [sys.executable, "-m", "bench.bare_writer", stage.url, str(entry_bytes), str(entries_per_s)],
         stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert writer.stdin is not None
-    time.sleep(1.0)  # its start is not what is measured
+    assert writer.stdout is not None
+    writer.stdout.readline()
     meter = UsageMeter({"redis-server": stage.redis_pid, "a bare writer": writer.pid})
     time.sleep(seconds)
     usage = meter.read()

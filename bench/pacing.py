@@ -1,4 +1,4 @@
-"""Keeping an appointment with the wall clock, and how late this machine is for one: the limit of everything that ticks."""
+"""Keeping an appointment with the wall clock; how late a machine is for one limits everything that ticks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""`python -m bench.receipts URL SESSION [BARE_KEY]`: a blocking reader in a process of its own, which notes when it had what.
+"""`python -m bench.receipts URL SESSION [BARE_KEY]`: a blocking reader in its own process; it notes what came when.
 
-It reads frames as every consumer does (transport.frames.read_frames under uvloop) and, on a second connection, the entries of a
-bare stream. The clock is read before anything is decoded. At the final frame it hands its notes to whoever started it.
+It reads frames as every consumer does (transport.frames.read_frames under uvloop) and, on a second connection, the
+entries of a bare stream. The clock is read before anything is decoded. At the final frame it hands its notes to whoever
+started it.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ async def _read_bare(pipe: AsyncPipe, key: str, notes: Notes) -> None:
         command = ("XREAD", "BLOCK", _BLOCK_MS, "STREAMS", key, after)
         (reply,) = await pipe.run([command], block_s=_BLOCK_MS / 1000)
         read_ns = time.time_ns()
-        for after, _ in entries_of(reply):  # noqa: B007
+        for after, _ in entries_of(reply):
             notes.bare[after] = read_ns
 
 

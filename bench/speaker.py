@@ -1,6 +1,7 @@
 """`python -m bench.speaker MODEL --tokens-per-s N`: the real producer process around a backend that speaks steadily.
 
-A real n-gram answer ends by itself after some hundred tokens; this one goes on until it is stopped, so that a minute is one session.
+A real n-gram answer ends by itself after some hundred tokens; this one goes on until it is stopped, so that a minute is
+one session.
 """
 
 from __future__ import annotations

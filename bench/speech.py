@@ -1,7 +1,7 @@
-"""What a benchmark's members say: pieces with top-20 lists of the shape that language models send, drawn once and then repeated.
+"""What a benchmark's members say: pieces with top-20 lists of the shape that language models send, drawn once.
 
-The i-th most probable piece has a probability in proportion to i^-s, with s from 0.6 (undecided) to 4 (sure), and the list
-holds 70 to 99 % of the mass. One token in twenty was sampled from outside its list, as servers report it.
+The i-th most probable piece has a probability in proportion to i^-s, with s from 0.6 (undecided) to 4 (sure), and the
+list holds 70 to 99 % of the mass. One token in twenty was sampled from outside its list, as servers report it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from producers.backend import Piece
 
 TOP_K = 20
 _DRAWN = 512
-_WORDS = (
-    "the of and to in is that it for was on are as with they be at one have this from or had by hot but some what there we "
-    "can out other were all your when up use word how said each which do their time if will way about many then them would "
-    "write like so these her long make thing see him two has look more day could go come did my sound no most number who over "
-    "know water than call first people may down side been now find generator function value returns object exception"
-).split()
+_TEXT = (
+    "the of and to in is that it for was on are as with they be at one have this from or had by hot but some what "
+    "there we can out other were all your when up use word how said each which do their time if will way about "
+    "many then them would write like so these her long make thing see him two has look more day could go come did "
+    "my sound no most number who over know water than call first people may down side been now find generator "
+    "function value returns object exception"
+)
+_WORDS = _TEXT.split()
 
 
 def drawn_pieces(seed: int) -> tuple[Piece, ...]:

@@ -1,4 +1,4 @@
-"""A private Redis and the council's real processes on it, started as the supervisor starts them, and gone at the end."""
+"""A private Redis and the council's real processes on it, started as the supervisor starts them, gone at the end."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class UsageMeter:
 
 
 def _cpu_s(pid: int) -> float:
-    """User and system time of all the process's threads (proc(5): fields 14 and 15 of stat; the name may hold blanks)."""
+    """User and system time of all its threads (proc(5): fields 14 and 15 of stat; field 2 may hold blanks)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import shutil
 import socket
@@ -24,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from council.children import Child
-from schemas.errors import CouncilError, RedisAway, Refused, Unavailable
+from schemas.errors import RedisAway, Refused, Unavailable
 from schemas.tiers import TierPolicy
 from transport.connection import Pipe
 from transport.embedded import NO_SERVER, find_server

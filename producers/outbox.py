@@ -15,12 +15,12 @@ import time
 from typing import Any
 
 import msgspec
-from structlog.stdlib import BoundLogger
 
 from producers.backend import Piece
 from schemas.entries import Alive, AnyEntry, Failed, Finished, Loading, Token, Waiting, pack_top
 from schemas.errors import RedisAway
 from transport.connection import AsyncPipe, Command, ReplyError
+from transport.presence import RedisPresence
 from transport.sessions import SessionState, read_state, session_state
 from transport.tokens import RisingClock, control_read, read_control, write_entry
 
@@ -38,10 +38,10 @@ _MOST_CONFIRMATION_S = 30.0
 class Outbox:
     """The entries of one claim. `stopped` is set when nothing of this member is wanted any more."""
 
-    def __init__(self, pipe: AsyncPipe, session: str, member: int, claim: str, log: BoundLogger) -> None:
+    def __init__(self, pipe: AsyncPipe, session: str, member: int, claim: str, presence: RedisPresence) -> None:
         self.stopped = asyncio.Event()
         self._pipe, self._session, self._member, self._claim = pipe, session, member, claim
-        self._log = log
+        self._presence = presence
         self._clock = RisingClock()
         self._tokens: list[Token] = []
         self._sent = 0
@@ -52,7 +52,6 @@ class Outbox:
         self._news = asyncio.Event()
         self._control_seen = "0"
         self._written_at = self._control_at = self._state_at = 0.0
-        self._is_stuck = False
 
     @property
     def has_begun(self) -> bool:
@@ -110,7 +109,7 @@ class Outbox:
             try:
                 await self.flush()
             except RedisAway as error:
-                self._get_stuck(str(error))
+                self._presence.lose(error)
                 # Redis may have lost what it had taken: begin again where the aggregator is.
                 self._state_at, self._sent, self._ending_sent = 0.0, 0, False
                 await self._wait_for_state()
@@ -159,16 +158,14 @@ class Outbox:
             if isinstance(reply, ReplyError):
                 # Out of memory, or loading: hold what there is and try again. What followed in this round trip is
                 # ahead of the missing one, so the core ignores it, and it is written again as well.
-                self._get_stuck(str(reply))
+                self._presence.lose(reply)
                 await asyncio.sleep(_RETRY_S)
                 return
             if isinstance(entry, Token):
                 self._sent += 1
             elif isinstance(entry, Finished | Failed):
                 self._ending_sent = True
-        if self._is_stuck:
-            self._log.warning("Redis takes entries again")
-            self._is_stuck = False
+        self._presence.come_back()
         if self._unsent():
             self._news.set()
 
@@ -210,8 +207,3 @@ class Outbox:
                 self._sent = state.progress[self._member].next_seq
             self._news.set()
             return
-
-    def _get_stuck(self, error: str) -> None:
-        if not self._is_stuck:
-            self._log.warning("Redis does not take entries; holding them", error=error)
-        self._is_stuck = True

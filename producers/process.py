@@ -13,6 +13,7 @@ from schemas import keys
 from schemas.errors import RedisAway
 from transport.connection import AsyncPipe, ReplyError
 from transport.leases import REFRESH_S, Lease, Leases, is_missing_group
+from transport.presence import RedisPresence
 from transport.process import Standing
 
 _BLOCK_MS = 1_000
@@ -35,27 +36,22 @@ class ProducerProcess:
         self._ready = asyncio.Event()
         self._slots = asyncio.Semaphore(backend.slots)
         self._servings: dict[str, tuple[Lease, Serving, asyncio.Task[None]]] = {}
-        self._is_away = False
+        self._presence = RedisPresence(log)
 
     async def run(self) -> None:
         """Serves; then says goodbye to the sessions it has begun and hands the others over."""
-        work = [asyncio.create_task(self._keep_up()), asyncio.create_task(self._take_new())]
-        starting = asyncio.create_task(self._start())
+        work = [asyncio.create_task(part()) for part in (self._start, self._keep_up, self._take_new)]
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait([*work, starting, stopping], return_when=asyncio.FIRST_EXCEPTION)
-        await self._until_stopped(work, starting, stopping)
-
-    async def _until_stopped(
-        self, work: list[asyncio.Task[None]], starting: asyncio.Task[None], stopping: asyncio.Task[bool]
-    ) -> None:
-        for task in (*work, starting, stopping):
+        # Work never ends by itself: what ends here is the wish to stop, or a part that broke.
+        await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in (*work, stopping):
             task.cancel()
         try:
             async with asyncio.timeout(_GOODBYE_S):
                 await self._say_goodbye()
         except (RedisAway, TimeoutError):
             self._log.warning("Redis is away; the sessions will be taken over when their leases run out")
-        results = await asyncio.gather(*work, starting, return_exceptions=True)
+        results = await asyncio.gather(*work, return_exceptions=True)
         await self._backend.close()
         await self._pipe.close()
         await self._blocking_pipe.close()
@@ -67,7 +63,8 @@ class ProducerProcess:
         await self._backend.start()
         self._ready.set()
         self._standing.ready = True
-        await self._renew()
+        with contextlib.suppress(RedisAway):
+            await self._pipe.run(self._standing.renew())
         await self._stopping.wait()
 
     async def _say_goodbye(self) -> None:
@@ -79,18 +76,13 @@ class ProducerProcess:
                 await self._pipe.run([self._leases.acknowledge(lease)])
         await self._pipe.run([self._leases.hand_over(), *self._standing.leave()])
 
-    async def _renew(self) -> None:
-        self._standing.detail["sessions"] = len(self._servings)
-        with contextlib.suppress(RedisAway):
-            await self._pipe.run(self._standing.renew())
-
     async def _keep_up(self) -> None:
         """Once a second: the record, the leases, and whoever of this model is silent."""
         while True:
             try:
                 room = _MOST_SESSIONS - len(self._servings)
                 reply, *_ = await self._pipe.run([self._leases.refresh(min(room, 4)), *self._standing.renew()])
-                self._come_back()
+                self._presence.come_back()
                 if is_missing_group(reply):
                     await self._pipe.run(self._leases.create_group())
                 lost, taken = self._leases.add_refresh(reply)
@@ -99,7 +91,7 @@ class ProducerProcess:
                 for lease in taken:
                     self._serve(lease)
             except RedisAway as error:
-                self._lose(error)
+                self._presence.lose(error)
             self._standing.detail["sessions"] = len(self._servings)
             await asyncio.sleep(REFRESH_S)
 
@@ -119,7 +111,7 @@ class ProducerProcess:
                 for lease in self._leases.add_new(reply):
                     self._serve(lease)
             except RedisAway as error:
-                self._lose(error)
+                self._presence.lose(error)
                 await asyncio.sleep(_RETRY_S)
 
     def _serve(self, lease: Lease) -> None:
@@ -127,7 +119,7 @@ class ProducerProcess:
             return
         serving = Serving(
             self._pipe, lease.session, self._model, self._backend, self._ready, self._slots,
-            self._standing.name, self._log,
+            self._standing.name, self._presence, self._log,
         )  # fmt: skip
         task = asyncio.create_task(self._see_through(lease, serving))
         self._servings[lease.entry_id] = (lease, serving, task)
@@ -150,13 +142,3 @@ class ProducerProcess:
         if found := self._servings.pop(lease.entry_id, None):
             self._log.warning("another producer took the session over", session=lease.session)
             found[2].cancel()
-
-    def _lose(self, error: RedisAway) -> None:
-        if not self._is_away:
-            self._log.warning("Redis is away; waiting for it", error=str(error))
-        self._is_away = True
-
-    def _come_back(self) -> None:
-        if self._is_away:
-            self._log.warning("Redis is back")
-        self._is_away = False

@@ -22,6 +22,7 @@ from schemas.errors import Malformed, SessionGone
 from schemas.sessions import Opening
 from transport.commit import MOST_ENTRIES, entries_read, read_entries
 from transport.connection import AsyncPipe, ReplyError
+from transport.presence import RedisPresence
 from transport.sessions import find_session, read_opening
 from transport.tokens import RisingClock, write_entry
 
@@ -41,10 +42,12 @@ class Serving:
         ready: asyncio.Event,
         slots: asyncio.Semaphore,
         producer: str,
+        presence: RedisPresence,
         log: BoundLogger,
     ) -> None:
         self._pipe, self._session, self._model, self._producer = pipe, session, model, producer
         self._backend, self._ready, self._slots = backend, ready, slots
+        self._presence = presence
         self._log = log.bind(session=session)
         self._outbox: Outbox | None = None
 
@@ -68,7 +71,7 @@ class Serving:
         claim = await self._claim(member)
         if claim is None:
             return
-        outbox = self._outbox = Outbox(self._pipe, self._session, member, claim, self._log)
+        outbox = self._outbox = Outbox(self._pipe, self._session, member, claim, self._presence)
         if await self._someone_began(state.opened, member, claim):
             outbox.fail(DIED_AFTER_IT_BEGAN)
             await outbox.deliver()

@@ -37,12 +37,16 @@ class Outcome:
 
 def environment(url: str | None = None, **variables: str) -> dict[str, str]:
     """The environment of a command: this project on the path, and a Redis or none."""
-    found = {name: value for name, value in os.environ.items() if not name.startswith("COUNCIL_") and name != "REDIS_URL"}
+    found = {
+        name: value for name, value in os.environ.items() if not name.startswith("COUNCIL_") and name != "REDIS_URL"
+    }
     found["PYTHONPATH"] = _PROJECT
     return found | ({"REDIS_URL": url} if url else {}) | variables
 
 
-def council(*arguments: str, url: str | None = None, cwd: Path | None = None, stdin: str = "", **variables: str) -> Outcome:
+def council(
+    *arguments: str, url: str | None = None, cwd: Path | None = None, stdin: str = "", **variables: str
+) -> Outcome:
     """Runs `council ARGUMENTS` to its end."""
     done = subprocess.run(
         [*COUNCIL, *arguments], env=environment(url, **variables), cwd=cwd, input=stdin,

@@ -15,7 +15,9 @@ from transport.connection import AsyncPipe
 from transport.sessions import SessionState, find_session, new_session_id
 
 
-def opening_of(*models: str, max_tokens: int = 64, limits: Limits | None = None, prompt: str = "What is a list?") -> Opening:
+def opening_of(
+    *models: str, max_tokens: int = 64, limits: Limits | None = None, prompt: str = "What is a list?"
+) -> Opening:
     """An opening with a fixed seed."""
     return Opening(
         version=ENTRY_VERSION,
@@ -61,7 +63,9 @@ async def check_the_law(pipe: AsyncPipe, session: str) -> list[Frame]:
     assert again == [raw for _, raw in committed]
     frames = [decode_frame(raw) for _, raw in committed]
     seen = [(token.member, token.seq) for frame in frames for token in frame.tokens]
-    assert sorted(seen) == [(m, seq) for m in sorted({m for m, _ in seen}) for seq in range(sum(x == m for x, _ in seen))]
+    assert sorted(seen) == [
+        (m, seq) for m in sorted({m for m, _ in seen}) for seq in range(sum(x == m for x, _ in seen))
+    ]
     return frames
 
 

@@ -102,7 +102,9 @@ BROKEN = {
 }
 
 
-async def test_a_member_whose_server_fails_drops_with_its_reason(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> None:
+async def test_a_member_whose_server_fails_drops_with_its_reason(
+    redis: RedisServer, roles: Roles, pipe: AsyncPipe
+) -> None:
     """404, 500, HTML, half a line, nothing, an end without done, an error in mid-stream: the others go on, exit 0."""
     async with faulty_server() as server:
         roles.ready("aggregator")
@@ -245,7 +247,9 @@ async def test_a_reader_that_had_enough_cancels_the_session(redis: RedisServer, 
 def test_a_private_council_answers_and_leaves_nothing(tmp_path: Path) -> None:
     """No council runs and no Redis is named: one is started for the call, and is gone afterwards."""
     variables = {"TMPDIR": str(tmp_path), "COUNCIL_NGRAM_TOKENS_PER_S": "200"}
-    outcome = council("ask", "What is a list?", "--models", "ngram:word-3,ngram:char-6", "--max-tokens", "20", **variables)
+    outcome = council(
+        "ask", "What is a list?", "--models", "ngram:word-3,ngram:char-6", "--max-tokens", "20", **variables
+    )
     assert outcome.code == 0, outcome.said
     assert [member["tokens"] for member in _checked(outcome)[1]["members"]] == [20, 20]
     assert list(tmp_path.iterdir()) == []
@@ -255,7 +259,9 @@ def test_the_same_seed_gives_the_same_answers(tmp_path: Path) -> None:
     variables = {"TMPDIR": str(tmp_path), "COUNCIL_NGRAM_TOKENS_PER_S": "200"}
     texts = []
     for _ in range(2):
-        outcome = council("ask", "-", "--models", "ngram:word-3", "--max-tokens", "15", "--seed", "5", stdin="lists", **variables)
+        outcome = council(
+            "ask", "-", "--models", "ngram:word-3", "--max-tokens", "15", "--seed", "5", stdin="lists", **variables
+        )
         texts.append(outcome.lines[-1]["members"][0]["text"])
     assert texts[0] == texts[1] != ""
 

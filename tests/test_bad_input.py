@@ -33,7 +33,10 @@ ASKS = {
     "negative seed": (["ask", "hi", "--seed", "-1"], ["seed"]),
     "unknown flag": (["ask", "hi", "--frobnicate"], ["--frobnicate"]),
     "tokens no number": (["ask", "hi", "--max-tokens", "many"], ["--max-tokens", "integer"]),
-    "unreachable redis": (["ask", "hi", "--redis-url", "redis://127.0.0.1:1/0"], ["No Redis answers at redis://127.0.0.1:1/0"]),
+    "unreachable redis": (
+        ["ask", "hi", "--redis-url", "redis://127.0.0.1:1/0"],
+        ["No Redis answers at redis://127.0.0.1:1/0"],
+    ),
     "wrong redis url": (["ask", "hi", "--redis-url", "http://localhost"], ["no Redis URL", "redis://HOST:PORT"]),
     "redis url port": (["ask", "hi", "--redis-url", "redis://localhost:notaport"], ["no Redis URL"]),
     "no council to stop": (["stop", "abc"], ["council up"]),
@@ -61,10 +64,16 @@ SETTINGS = {
     "unknown key": ('tier = "low"\nport = 1\nspeed = 3\n', ["council.toml, line 3", "speed", "no such setting"]),
     "wrong value": ('# a comment\ntier = "huge"\n', ["council.toml, line 2", "tier"]),
     "wrong type": ('port = "many"\n', ["council.toml, line 1", "port"]),
-    "nested": ('[servers.mine]\nurl = "http://127.0.0.1:1"\nmodels = []\n', ["council.toml, line 3", "servers.mine.models"]),
+    "nested": (
+        '[servers.mine]\nurl = "http://127.0.0.1:1"\nmodels = []\n',
+        ["council.toml, line 3", "servers.mine.models"],
+    ),
     "no url": ('[servers.mine]\nurl = "nonsense"\nmodels = ["a"]\n', ["council.toml, line 2", "servers.mine.url"]),
     "unknown limit": ("[limits]\nfirst_token_ms = 5\nlast_token_ms = 5\n", ["council.toml, line", "last_token_ms"]),
-    "twice": ('[servers.a]\nurl = "http://h"\nmodels = ["m"]\n[servers.b]\nurl = "http://h"\nmodels = ["m"]\n', ["'m'", "twice"]),
+    "twice": (
+        '[servers.a]\nurl = "http://h"\nmodels = ["m"]\n[servers.b]\nurl = "http://h"\nmodels = ["m"]\n',
+        ["'m'", "twice"],
+    ),
 }
 
 
@@ -75,7 +84,9 @@ def test_malformed_settings_are_refused_with_key_and_line(case: str, tmp_path: P
     council("ask", "hi", cwd=tmp_path, TMPDIR=str(tmp_path)).assert_refused(*words)
 
 
-@pytest.mark.parametrize(("name", "value"), [("COUNCIL_TIER", "huge"), ("COUNCIL_PORT", "many"), ("COUNCIL_LIMITS", "{")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("COUNCIL_TIER", "huge"), ("COUNCIL_PORT", "many"), ("COUNCIL_LIMITS", "{")]
+)
 def test_a_malformed_variable_is_refused_by_name(name: str, value: str, tmp_path: Path) -> None:
     council("ask", "hi", cwd=tmp_path, **{name: value}).assert_refused("COUNCIL_")
 
@@ -136,7 +147,12 @@ def test_a_role_without_redis_says_so(role: list[str], tmp_path: Path) -> None:
     def run(url: str | None) -> Outcome:
         return Outcome(
             subprocess.run(
-                [sys.executable, "-m", *role], env=environment(url), capture_output=True, text=True, timeout=60, check=False
+                [sys.executable, "-m", *role],
+                env=environment(url),
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
             )
         )
 

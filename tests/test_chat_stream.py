@@ -48,9 +48,9 @@ def test_several_entries_of_a_chunk_share_its_text() -> None:
 
 def test_a_split_character_is_shown_whole_and_both_its_tokens_are_measured() -> None:
     pieces = pieces_of("split_character")
-    assert [(piece.text, piece.piece, piece.quality) for piece in pieces] == [
-        ("", b"\xc3", "real"),
-        ("é", b"\xa9", "real"),
+    assert [(piece.text, piece.piece, piece.quality, piece.lane) for piece in pieces] == [
+        ("", b"\xc3", "real", "answer"),
+        ("é", b"\xa9", "real", "answer"),
     ]
 
 

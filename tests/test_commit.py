@@ -50,7 +50,9 @@ async def each_pipe(each_redis: RedisServer) -> AsyncPipe:
     return AsyncPipe(each_redis.url)
 
 
-async def test_every_key_of_a_session_has_a_life_from_the_first_moment(each_redis: RedisServer, each_pipe: AsyncPipe) -> None:
+async def test_every_key_of_a_session_has_a_life_from_the_first_moment(
+    each_redis: RedisServer, each_pipe: AsyncPipe
+) -> None:
     opening = opening_of("a")
     await open_session(each_pipe, opening)
     names = each_redis.run("KEYS", "*")
@@ -145,7 +147,10 @@ async def test_cancelling_stops_members_and_ends_the_session(each_pipe: AsyncPip
     state = await find_session(each_pipe, opening.session)
     assert state.status == "ended"
     assert all(progress.ended for progress in state.progress)
-    assert [keys.entry_ms(entry[0].decode()) > 0 for entry in await each_pipe.one("XRANGE", keys.control(opening.session), "-", "+")]
+    assert [
+        keys.entry_ms(entry[0].decode()) > 0
+        for entry in await each_pipe.one("XRANGE", keys.control(opening.session), "-", "+")
+    ]
 
 
 async def test_a_full_redis_takes_no_new_session(own_redis: RedisServer) -> None:

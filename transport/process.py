@@ -6,6 +6,8 @@ supervisor is gone, however it went, that pipe ends, and so does the process: SI
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -22,9 +24,10 @@ import msgspec
 import structlog
 
 from schemas import keys
-from schemas.errors import Refused
+from schemas.errors import RedisAway, Refused
 from schemas.processes import ProcessRecord, Role
 from transport.connection import AsyncPipe, Command, Pipe, ReplyError
+from transport.presence import RedisPresence
 
 RENEW_S = 1.0
 # What a process may take to end well before it is ended: under the five seconds that a council promises.
@@ -66,6 +69,23 @@ class Standing:
     def leave(self) -> list[Command]:
         """Takes the record away at once."""
         return [("DEL", keys.process(self.name)), ("ZREM", keys.PROCESSES, self.name)]
+
+
+async def keep_record(url: str, standing: Standing, presence: RedisPresence) -> None:
+    """Renews the record each second until it is cancelled; then takes it away."""
+    pipe = AsyncPipe(url)
+    try:
+        while True:
+            try:
+                await pipe.run(standing.renew())
+                presence.come_back()
+            except RedisAway as error:
+                presence.lose(error)
+            await asyncio.sleep(RENEW_S)
+    finally:
+        with contextlib.suppress(RedisAway):
+            await pipe.run(standing.leave())
+        await pipe.close()
 
 
 async def list_processes(pipe: AsyncPipe) -> list[ProcessRecord]:

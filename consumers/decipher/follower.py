@@ -19,12 +19,12 @@ from schemas.frames import Frame, decode_frame
 from transport.connection import AsyncPipe, ReplyError
 from transport.events import EventBatch, frame_before, write_events
 from transport.frames import read_frames, read_session_names
-from transport.process import Standing
+from transport.presence import RedisPresence
+from transport.process import Standing, keep_record
 from transport.sessions import SessionState, find_session
 
 _BLOCK_MS = 1_000
 _RETRY_S = 0.25
-_RENEW_S = 1.0
 # Each session has a connection of its own to wait on.
 _MOST_SESSIONS = 256
 
@@ -33,30 +33,33 @@ class Decipher:
     """All sessions' composers in one process."""
 
     def __init__(self, url: str, standing: Standing, log: BoundLogger) -> None:
-        self._url, self._standing, self._log = url, standing, log
+        self._url, self._standing = url, standing
+        self._presence = RedisPresence(log)
         self._following: dict[str, asyncio.Task[None]] = {}
-        self._is_away = False
         self._frames = 0
 
     async def run(self) -> None:
         """Follows whatever is announced, until it is cancelled."""
-        pipe, renewing = AsyncPipe(self._url), asyncio.create_task(self._renew())
+        pipe = AsyncPipe(self._url)
+        self._standing.ready = True
+        record = asyncio.create_task(keep_record(self._url, self._standing, self._presence))
         after = "0"
         try:
             while True:
                 try:
                     for after, session in await read_session_names(pipe, after, _BLOCK_MS):  # noqa: B020
                         self._follow(session)
-                    self._come_back()
+                    self._presence.come_back()
                 except RedisAway as error:
-                    self._lose(error)
+                    self._presence.lose(error)
                     # A Redis that lost its data begins its ids anew.
                     after = "0"
                     await asyncio.sleep(_RETRY_S)
         finally:
-            renewing.cancel()
-            for task in self._following.values():
+            tasks = [record, *self._following.values()]
+            for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await pipe.close()
 
     def _follow(self, session: str) -> None:
@@ -75,7 +78,7 @@ class Decipher:
                     if await self._compose_from(pipe, state):
                         return
                 except (RedisAway, ReplyError) as error:
-                    self._lose(error)
+                    self._presence.lose(error)
                     await asyncio.sleep(_RETRY_S)
         except SessionGone:
             return
@@ -102,6 +105,7 @@ class Decipher:
                 return False
             cursor = batch.after
             self._frames += len(frames)
+            self._standing.detail |= {"sessions": len(self._following), "frames": self._frames}
             if batch.final:
                 return True
 
@@ -110,24 +114,3 @@ class Decipher:
         events = composer.compose(frame, lambda: (time.perf_counter() - started) * 1000)
         batch.events += [(f"{window}-{n}", encode_event(event)) for n, event in enumerate(events)]
         batch.final = frame.final
-
-    async def _renew(self) -> None:
-        pipe = AsyncPipe(self._url)
-        while True:
-            self._standing.ready = True
-            self._standing.detail |= {"sessions": len(self._following), "frames": self._frames}
-            try:
-                await pipe.run(self._standing.renew())
-            except RedisAway as error:
-                self._lose(error)
-            await asyncio.sleep(_RENEW_S)
-
-    def _lose(self, error: Exception) -> None:
-        if not self._is_away:
-            self._log.warning("Redis is away; waiting for it", error=str(error))
-        self._is_away = True
-
-    def _come_back(self) -> None:
-        if self._is_away:
-            self._log.warning("Redis is back")
-        self._is_away = False

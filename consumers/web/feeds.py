@@ -153,12 +153,13 @@ class Feed:
 
 
 class Feeds:
-    """The feeds of the sessions that somebody watches."""
+    """The feeds of the sessions that somebody watches. `too_slow` counts the clients that were cut off."""
 
     def __init__(self, url: str, pipe: AsyncPipe, presence: RedisPresence, log: BoundLogger) -> None:
         self._url, self._pipe, self._presence, self._log = url, pipe, presence, log
         self._feeds: dict[str, Feed] = {}
         self._is_stopping = False
+        self.too_slow = 0
 
     @property
     def viewer_count(self) -> int:

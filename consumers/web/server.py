@@ -77,7 +77,7 @@ class WebServer:
 
     async def _renew(self) -> None:
         while True:
-            self._standing.detail |= {"clients": self._feeds.viewer_count}
+            self._standing.detail |= {"clients": self._feeds.viewer_count, "too_slow": self._feeds.too_slow}
             try:
                 await self._renewing_pipe.run(self._standing.renew())
                 self._presence.come_back()

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from consumers.web.feeds import Feeds, Goodbye, Viewer
+from consumers.web.feeds import TOO_SLOW, Feeds, Goodbye, Viewer
 from schemas.errors import Refused
 
 # Clients have nothing to say here: more than this closes the socket (1009).
@@ -38,6 +38,7 @@ async def show_frames(request: web.Request, feeds: Feeds) -> web.WebSocketRespon
     try:
         await socket.prepare(request)
         if goodbye := await _watch(socket, viewer):
+            feeds.too_slow += goodbye is TOO_SLOW
             await _say(goodbye, socket)
     finally:
         feeds.leave(session, viewer)
@@ -71,7 +72,8 @@ async def _ignore_messages(socket: web.WebSocketResponse) -> None:
 
 
 async def _say(goodbye: Goodbye, socket: web.WebSocketResponse) -> None:
+    import sys; print("SAY", goodbye, file=sys.stderr)
     reason = goodbye.reason.encode()[:_MOST_REASON_BYTES].decode(errors="ignore").encode()
     with contextlib.suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(_GOODBYE_S):
-            await socket.close(code=goodbye.code, message=reason)
+            r = await socket.close(code=goodbye.code, message=reason); print("CLOSED", r, socket.exception(), socket.close_code, file=sys.stderr)

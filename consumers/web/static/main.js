@@ -91,7 +91,6 @@ function take(frame) {
     at("session").hidden = false;
     lanes.show(names);
     strip.show(names.length);
-    strip.forgetColours();
     const isWhole = frame.window_index === 0;
     setStatus(isWhole ? "The council answers." : "The council answers; the beginning is no longer kept.");
   }

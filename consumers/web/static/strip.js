@@ -1,34 +1,36 @@
-// The strip: the energies of the last 20 seconds, one point a window, the newest at the right.
+// The strip: the energies of up to 20 seconds, one point a window. It fills from the left, then moves on.
 
 import { colourNameOf, shapeOf } from "./marks.js";
 
 const WINDOWS = 1200;
+const WINDOWS_A_SECOND = 60;
+const SECONDS_A_TICK = 5;
 // A shape on each line every so many windows: it travels with the line, where a dash would crawl along it.
-const SHAPE_EVERY = 150;
+const SHAPE_EVERY = 200;
 const SHAPE_PX = 4;
-const PAD_TOP = 10;
-const PAD_BOTTOM = 20;
-const PAD_LEFT = 28;
-const PAD_RIGHT = 26;
+const PAD = { top: 12, right: 34, bottom: 22, left: 26 };
 const LABEL_PX = 15;
 
 export class Strip {
   #canvas;
-  #context;
+  #draw;
   #ensemble = new Float32Array(WINDOWS);
   #members = [];
   #first = 0;
   #last = -1;
   #colours = null;
+  #plot = null;
 
   constructor(canvas) {
     this.#canvas = canvas;
-    this.#context = canvas.getContext("2d");
+    this.#draw = canvas.getContext("2d");
   }
 
+  // A new session of so many members.
   show(memberCount) {
     this.#members = Array.from({ length: memberCount }, () => new Float32Array(WINDOWS));
     this.#last = -1;
+    this.#colours = null;
   }
 
   add(frame) {
@@ -45,16 +47,14 @@ export class Strip {
   }
 
   draw() {
-    const { width, height } = this.#fit();
-    const draw = this.#context;
-    const colours = (this.#colours ??= this.#readColours());
-    const plot = { left: PAD_LEFT, right: width - PAD_RIGHT, top: PAD_TOP, bottom: height - PAD_BOTTOM };
-    draw.clearRect(0, 0, width, height);
-    this.#drawGrid(plot, colours);
+    this.#fit();
+    this.#colours ??= this.#readColours();
+    this.#drawGrid();
     if (this.#last < 0) return;
-    this.#members.forEach((series, index) => this.#drawMember(plot, series, index, colours));
-    this.#drawLine(plot, this.#ensemble, colours.ink, 2.5);
-    this.#drawLabels(plot, colours);
+    this.#members.forEach((series, index) => this.#drawLine(series, this.#colours.members[index], 1.5));
+    this.#drawLine(this.#ensemble, this.#colours.ink, 2.5);
+    this.#members.forEach((series, index) => this.#drawShapes(series, index));
+    this.#drawLabels();
   }
 
   #fit() {
@@ -65,8 +65,9 @@ export class Strip {
       this.#canvas.width = across;
       this.#canvas.height = down;
     }
-    this.#context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    return { width, height };
+    this.#draw.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.#draw.clearRect(0, 0, width, height);
+    this.#plot = { left: PAD.left, right: width - PAD.right, top: PAD.top, bottom: height - PAD.bottom };
   }
 
   #readColours() {
@@ -76,100 +77,112 @@ export class Strip {
       ink: colour("--ink"),
       quiet: colour("--quiet"),
       line: colour("--line"),
-      ground: colour("--ground"),
       members: this.#members.map((_, index) => colour(colourNameOf(index))),
       font: `12px ${colour("--sans")}`,
     };
   }
 
-  #x(plot, windowIndex) {
-    return plot.right - ((this.#last - windowIndex) / (WINDOWS - 1)) * (plot.right - plot.left);
-  }
-
-  #y(plot, energy) {
-    return plot.bottom - energy * (plot.bottom - plot.top);
-  }
-
-  #oldest() {
+  get #oldest() {
     return Math.max(this.#first, this.#last - WINDOWS + 1);
   }
 
-  #drawGrid(plot, colours) {
-    const draw = this.#context;
+  #x(windowIndex) {
+    return this.#plot.left + ((windowIndex - this.#oldest) / (WINDOWS - 1)) * (this.#plot.right - this.#plot.left);
+  }
+
+  #y(energy) {
+    return this.#plot.bottom - energy * (this.#plot.bottom - this.#plot.top);
+  }
+
+  #drawGrid() {
+    const [draw, plot] = [this.#draw, this.#plot];
     draw.lineWidth = 1;
-    draw.strokeStyle = colours.line;
-    draw.fillStyle = colours.quiet;
-    draw.font = colours.font;
+    draw.strokeStyle = this.#colours.line;
+    draw.fillStyle = this.#colours.quiet;
+    draw.font = this.#colours.font;
     draw.textBaseline = "middle";
     draw.textAlign = "right";
     for (const energy of [0, 0.5, 1]) {
-      const y = Math.round(this.#y(plot, energy)) + 0.5;
+      const y = Math.round(this.#y(energy)) + 0.5;
       draw.beginPath();
       draw.moveTo(plot.left, y);
       draw.lineTo(plot.right, y);
       draw.stroke();
       draw.fillText(energy === 0.5 ? ".5" : String(energy), plot.left - 8, y);
     }
+    this.#drawSeconds();
+  }
+
+  #drawSeconds() {
+    const draw = this.#draw;
+    const every = SECONDS_A_TICK * WINDOWS_A_SECOND;
     draw.textBaseline = "alphabetic";
-    draw.textAlign = "left";
-    draw.fillText("20 s ago", plot.left, plot.bottom + 16);
-    draw.textAlign = "right";
-    draw.fillText("now", plot.right, plot.bottom + 16);
+    draw.textAlign = "center";
+    const newest = this.#oldest + WINDOWS;
+    for (let at = Math.ceil(this.#oldest / every) * every; at <= newest; at += every) {
+      draw.fillText(`${at / WINDOWS_A_SECOND} s`, this.#x(at), this.#plot.bottom + 17);
+    }
   }
 
-  #drawLine(plot, series, colour, width) {
-    const draw = this.#context;
+  #trace(series) {
     // More points than pixels cost time and show nothing.
-    const step = Math.max(1, Math.floor(WINDOWS / (plot.right - plot.left)));
-    const oldest = this.#oldest();
-    draw.beginPath();
-    for (let at = oldest - (oldest % step) + step; at < this.#last; at += step) {
-      draw.lineTo(this.#x(plot, at), this.#y(plot, series[at % WINDOWS]));
+    const step = Math.max(1, Math.floor(WINDOWS / (this.#plot.right - this.#plot.left)));
+    this.#draw.beginPath();
+    for (let at = Math.ceil(this.#oldest / step) * step; at < this.#last; at += step) {
+      this.#draw.lineTo(this.#x(at), this.#y(series[at % WINDOWS]));
     }
-    draw.lineTo(plot.right, this.#y(plot, series[this.#last % WINDOWS]));
-    draw.strokeStyle = colour;
-    draw.lineWidth = width;
-    draw.lineJoin = "round";
-    draw.stroke();
+    this.#draw.lineTo(this.#x(this.#last), this.#y(series[this.#last % WINDOWS]));
   }
 
-  #drawMember(plot, series, index, colours) {
-    const draw = this.#context;
-    const colour = colours.members[index];
-    this.#drawLine(plot, series, colour, 1.5);
-    const shape = new Path2D(shapeOf(index));
+  #drawLine(series, colour, width) {
+    this.#trace(series);
+    this.#draw.strokeStyle = colour;
+    this.#draw.lineWidth = width;
+    this.#draw.lineJoin = "round";
+    this.#draw.stroke();
+  }
+
+  #drawShapes(series, index) {
+    // The lines take turns, so that shapes of lines that run together stand beside each other.
     const offset = Math.round((index * SHAPE_EVERY) / this.#members.length);
-    const oldest = this.#oldest();
-    const first = oldest + ((((offset - oldest) % SHAPE_EVERY) + SHAPE_EVERY) % SHAPE_EVERY);
-    draw.fillStyle = colour;
-    for (let at = first; at <= this.#last; at += SHAPE_EVERY) {
-      draw.save();
-      draw.translate(this.#x(plot, at), this.#y(plot, series[at % WINDOWS]));
-      draw.scale(SHAPE_PX, SHAPE_PX);
-      draw.fill(shape);
-      draw.restore();
+    const path = new Path2D(shapeOf(index));
+    this.#draw.fillStyle = this.#colours.members[index];
+    for (let at = Math.ceil((this.#oldest - offset) / SHAPE_EVERY) * SHAPE_EVERY + offset; at < this.#last; at += SHAPE_EVERY) {
+      this.#drawShape(path, this.#x(at), this.#y(series[at % WINDOWS]));
     }
   }
 
-  // At the right end of each line its name; names that would cover each other move apart.
-  #drawLabels(plot, colours) {
-    const draw = this.#context;
+  #drawShape(path, x, y) {
+    this.#draw.save();
+    this.#draw.translate(x, y);
+    this.#draw.scale(SHAPE_PX, SHAPE_PX);
+    this.#draw.fill(path);
+    this.#draw.restore();
+  }
+
+  // At the head of each line its name; names that would cover each other move apart.
+  #drawLabels() {
+    const draw = this.#draw;
     const place = this.#last % WINDOWS;
-    const labels = this.#members.map((series, index) => ({ text: String(index + 1), y: this.#y(plot, series[place]) }));
-    labels.push({ text: "E", y: this.#y(plot, this.#ensemble[place]), isEnsemble: true });
+    const labels = this.#members.map((series, index) => ({ index, y: this.#y(series[place]) }));
+    labels.push({ index: -1, y: this.#y(this.#ensemble[place]) });
     labels.sort((one, other) => other.y - one.y);
-    let limit = plot.bottom + LABEL_PX / 2;
+    let limit = this.#plot.bottom;
     for (const label of labels) {
       label.y = Math.min(label.y, limit);
       limit = label.y - LABEL_PX;
     }
-    const overflow = Math.max(0, PAD_TOP / 2 - labels.at(-1).y);
+    const overflow = Math.max(0, PAD.top / 2 - labels.at(-1).y);
+    const x = this.#x(this.#last) + 10;
     draw.textAlign = "left";
     draw.textBaseline = "middle";
-    for (const label of labels) {
-      draw.font = label.isEnsemble ? `600 ${colours.font}` : colours.font;
-      draw.fillStyle = label.isEnsemble ? colours.ink : colours.quiet;
-      draw.fillText(label.text, plot.right + 8, label.y + overflow);
+    for (const { index, y } of labels) {
+      const isEnsemble = index < 0;
+      draw.font = isEnsemble ? `600 ${this.#colours.font}` : this.#colours.font;
+      draw.fillStyle = isEnsemble ? this.#colours.ink : this.#colours.members[index];
+      if (!isEnsemble) this.#drawShape(new Path2D(shapeOf(index)), x + 3, y + overflow);
+      draw.fillStyle = this.#colours.ink;
+      draw.fillText(isEnsemble ? "E" : String(index + 1), isEnsemble ? x : x + 11, y + overflow + 0.5);
     }
   }
 }

@@ -1,0 +1,228 @@
+"""`council up`: everything comes up, dies are mended, and everything is gone when it is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import pytest
+
+from tests.commands import COUNCIL, council, environment
+from tests.roles import RedisServer, Roles
+from tests.waiting import wait_until
+
+_MODELS = "ngram:word-3,ngram:char-6"
+
+
+class Up:
+    """A running `council up` with its own temporary folder."""
+
+    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
+        self.folder = folder
+        self.said: IO[bytes] = tempfile.TemporaryFile()
+        self.environment = environment(TMPDIR=str(folder), COUNCIL_NGRAM_TOKENS_PER_S="60", **variables)
+        self.process = subprocess.Popen(
+            [*COUNCIL, "up", "--no-open", "--port", "0", "--models", _MODELS, *arguments],
+            env=self.environment, stdin=subprocess.DEVNULL, stderr=self.said, cwd=folder,
+        )  # fmt: skip
+        wait_until(self._is_ready, "the council is ready", 60)
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.text()
+        return "Open http" in self.text()
+
+    def text(self) -> str:
+        self.said.seek(0)
+        return self.said.read().decode()
+
+    @property
+    def address(self) -> str:
+        return self.text().partition("Open ")[2].partition(",")[0]
+
+    def status(self) -> dict[str, Any]:
+        outcome = council("status", "--json", TMPDIR=str(self.folder))
+        assert outcome.code == 0, outcome.said
+        status: dict[str, Any] = msgspec.json.decode(outcome.out)
+        return status
+
+    def pids(self, role: str = "") -> list[int]:
+        return [found["pid"] for found in self.status()["processes"] if not role or found["role"] == role]
+
+    def family(self) -> set[int]:
+        """The supervisor and all its descendants, Redis and its keeper too."""
+        found = {self.process.pid}
+        while True:
+            more = {pid for pid, parent in _parents().items() if parent in found} - found
+            if not more:
+                return found
+            found |= more
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(20)
+        self.said.close()
+
+
+def _parents() -> dict[int, int]:
+    """Each process's parent."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if fields[0] != "Z":
+                found[int(entry.name)] = int(fields[1])
+    return found
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    running = Up(tmp_path)
+    yield running
+    running.close()
+
+
+def test_up_serves_the_page_and_asks_are_answered_by_it(up: Up) -> None:
+    with urllib.request.urlopen(up.address) as page:
+        assert b"<title>" in page.read()
+    outcome = council("ask", "What is a list?", "--max-tokens", "15", "--json", TMPDIR=str(up.folder))
+    assert outcome.code == 0, outcome.said
+    assert [member["model"] for member in outcome.lines[-1]["members"]] == _MODELS.split(",")
+    sessions = msgspec.json.decode(council("sessions", "--json", TMPDIR=str(up.folder)).out)
+    assert [(found["session"], found["status"]) for found in sessions] == [(outcome.lines[-1]["session"], "ended")]
+    assert outcome.lines[-1]["session"] in council("sessions", TMPDIR=str(up.folder)).out
+    roles = [found["role"] for found in up.status()["processes"]]
+    assert sorted(roles) == ["aggregator", "council", "decipher", "producer", "producer", "web"]
+    assert "aggregator" in council("status", TMPDIR=str(up.folder)).out
+
+
+def test_stop_ends_a_session_and_its_text_stays(up: Up) -> None:
+    asking = subprocess.Popen([*COUNCIL, "ask", "hi", "--json"], env=up.environment, stdout=subprocess.PIPE)
+    assert asking.stdout is not None
+    session = msgspec.json.decode(asking.stdout.readline())["session"]
+    wait_until(lambda: any(up.status()["sessions"]), "the session is open")
+    (cursors,) = up.status()["sessions"]
+    assert cursors["session"] == session
+    assert cursors["aggregator_lag"] < 60
+    outcome = council("stop", session, TMPDIR=str(up.folder))
+    assert outcome.code == 0, outcome.said
+    out, _ = asking.communicate(timeout=10)
+    summary = msgspec.json.decode(out.splitlines()[-1])
+    assert "cancelled" in {member["reason"] for member in summary["members"]}
+    assert council("stop", "nosuchsession", TMPDIR=str(up.folder)).code == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything_within_five_seconds(up: Up, number: signal.Signals) -> None:
+    family = up.family()
+    assert len(family) >= 7
+    up.process.send_signal(number)
+    began = time.monotonic()
+    assert up.process.wait(10) == 0
+    assert time.monotonic() - began < 5.0
+    assert not family & set(_parents())
+    assert list(up.folder.iterdir()) == []
+    assert "Traceback" not in up.text()
+
+
+def test_killing_the_supervisor_ends_everything_within_ten_seconds(up: Up) -> None:
+    """SIGKILL: no process, socket or temporary folder is left."""
+    family = up.family()
+    up.process.kill()
+    up.process.wait()
+    wait_until(lambda: not family & set(_parents()), "all processes are gone", 10)
+    wait_until(lambda: not list(up.folder.iterdir()), "the temporary folder is gone", 10)
+    assert "Traceback" not in up.text()
+
+
+@pytest.mark.parametrize("role", ["aggregator", "producer", "decipher", "web"])
+def test_a_role_that_is_killed_is_started_again(up: Up, role: str) -> None:
+    victim = up.pids(role)[0]
+    os.kill(victim, signal.SIGKILL)
+
+    def is_mended() -> bool:
+        ready = [found for found in up.status()["processes"] if found["role"] == role and found["ready"]]
+        return victim not in [found["pid"] for found in ready] and len(ready) == (2 if role == "producer" else 1)
+
+    wait_until(is_mended, f"{role} is back")
+    assert f"{role}" in up.text()
+    assert "was killed by SIGKILL; starting it again" in up.text()
+    assert council("ask", "hi", "--max-tokens", "5", TMPDIR=str(up.folder)).code == 0
+    with urllib.request.urlopen(up.address) as page:
+        assert page.status == 200
+
+
+def test_a_private_redis_that_is_killed_is_started_again(up: Up) -> None:
+    (keeper,) = [pid for pid in up.family() if _command(pid).count("transport.embedded")]
+    (server,) = [pid for pid, parent in _parents().items() if parent == keeper]
+    os.kill(server, signal.SIGKILL)
+    wait_until(lambda: any(p == keeper and pid != server for pid, p in _parents().items()), "the server is back")
+
+    def answers() -> bool:
+        return council("ask", "hi", "--max-tokens", "5", TMPDIR=str(up.folder)).code == 0
+
+    wait_until(answers, "the council answers again")
+
+
+def test_a_keeper_that_is_killed_takes_its_server_along_and_both_come_back(up: Up) -> None:
+    (keeper,) = [pid for pid in up.family() if _command(pid).count("transport.embedded")]
+    os.kill(keeper, signal.SIGKILL)
+    wait_until(lambda: "keeper of the private Redis died" in up.text(), "the supervisor noticed")
+
+    def answers() -> bool:
+        return council("ask", "hi", "--max-tokens", "5", TMPDIR=str(up.folder)).code == 0
+
+    wait_until(answers, "the council answers again")
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+def test_what_a_killed_keeper_left_is_swept_at_the_next_start(tmp_path: Path) -> None:
+    old = tmp_path / f"council-{os.getuid()}-old"
+    old.mkdir(mode=0o700)
+    (old / "lock").touch()
+    foreign = tmp_path / f"council-{os.getuid()}-foreign"
+    foreign.mkdir(mode=0o755)
+    foreign.chmod(0o755)
+    with contextlib.closing(Up(tmp_path)):
+        assert not old.exists()
+        assert foreign.exists()
+
+
+ROLES = (["producers", "ngram:char-6"], ["aggregator"], ["consumers.decipher"], ["consumers.web", "--port", "0"])
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role[0])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_role_alone_ends_at_a_signal_and_leaves_the_register(
+    redis: RedisServer, roles: Roles, role: list[str], number: signal.Signals
+) -> None:
+    running = roles.ready(*role)
+    assert running.end(number) == 0
+    assert "Traceback" not in running.said()
+    assert redis.run("KEYS", "council:process:*") == []
+
+
+def test_help_names_every_command_and_flag() -> None:
+    help_text = council("--help").out
+    for command in ("up", "ask", "stop", "sessions", "status"):
+        assert command in help_text
+    ask_help = council("ask", "--help").out
+    for flag in ("--models", "--weights", "--tier", "--system", "--max-tokens", "--seed", "--temperature", "--json"):
+        assert flag in ask_help
+    up_help = council("up", "--help").out
+    for flag in ("--tier", "--models", "--host", "--port", "--redis-url", "--no-open"):
+        assert flag in up_help
