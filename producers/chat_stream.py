@@ -92,12 +92,15 @@ class ChatStream:
         """The chunks that `data` completes. Raises ServerFault after the last good one; then the stream is over."""
         *lines, rest = data.split(b"\n")
         for line in lines:
+            if self.finished:
+                return
             self._keep(line)
             whole, self._parts, self._parts_bytes = b"".join(self._parts), [], 0
             if chunk := self._chunk(whole):
                 self.heard += 1
                 yield chunk
-        self._keep(rest)
+        if not self.finished:
+            self._keep(rest)
 
     def end(self) -> Ending:
         """How the answer ended, when no more bytes come. Raises ServerFault where it did not."""

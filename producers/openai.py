@@ -23,7 +23,7 @@ from schemas.errors import Refused
 CONNECT_S = 5.0
 # A prompt of 32 KiB fits a socket's buffer: who does not take it in 10 s is stuck.
 WRITE_S = 10.0
-# The producer asks for no more than `slots` at once; twice that leaves room for those that are being closed.
+# There are twice as many connections as slots, for those that are being closed: none is free only by a bug of ours.
 POOL_S = 5.0
 # After the reason why it ended a server has only its usage and [DONE] to send, which it does at once.
 TAIL_S = 1.0
@@ -200,7 +200,7 @@ def _network_fault(error: httpx.HTTPError) -> str:
         case httpx.WriteTimeout():
             return f"did not take the request within {WRITE_S:g} s"
         case httpx.PoolTimeout():
-            return f"has no free connection: {POOL_S:g} s were waited for one"
+            return f"had no free connection for {POOL_S:g} s"
         case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError() | httpx.CloseError():
             return "broke off the connection"
         case _:

@@ -18,7 +18,7 @@ import msgspec
 from producers.backend import Piece
 from schemas.entries import Lane
 
-# No server lists more that a person could see; the largest list a Token may carry.
+# The longest list that a Token may carry.
 MAX_TOP = 200
 
 

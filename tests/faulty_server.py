@@ -142,6 +142,7 @@ STREAMED: dict[str, tuple[bytes, ...]] = {
     "good": (*BEGUN, STOP, USAGE, DONE),
     "finish_only": (*BEGUN, delta({}, reason="length")),
     "done_only": (*BEGUN, DONE),
+    "babbles_on": (*BEGUN, STOP, b"data: {oops\n", b"<b>what?</b>\n"),
     "nothing": (),
     "unfinished": BEGUN,
     "half_a_line": (*BEGUN, token(" lost")[:40]),

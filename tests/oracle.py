@@ -10,7 +10,6 @@ Shares nothing with the core but the wire structs and the grid. An entry's time 
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,6 @@ from schemas.grid import NS_PER_MS, NS_PER_S, next_grid_point_ns, window_of_entr
 from schemas.keys import entry_ms, entry_order, is_entry_id
 from schemas.sessions import EnergyProfile, Limits, Opening
 
-DEF = float(os.environ.get("DEF", "0"))
 WHITE_SPACE = " \t\n\r\x0b\x0c"
 Stream = list[tuple[str, bytes]]
 MemberMark = wire.Claim | wire.Waiting | wire.Loading | wire.Alive | wire.Finished | wire.Failed
@@ -377,7 +375,7 @@ def diversity_index(aligned: list[Accepted], weights: list[float]) -> float:
     for one, weight in zip(aligned, weights, strict=True):
         for piece, share in piece_distribution(one).items():
             mixture[piece] = mixture.get(piece, 0.0) + weight / sum(weights) * share
-    return _unit(1.0 - max(mixture.values(), default=DEF))
+    return _unit(1.0 - max(mixture.values(), default=0.0))
 
 
 def piece_distribution(one: Accepted) -> dict[bytes, float]:

@@ -160,7 +160,7 @@ def _write_token(draw: st.DrawFn, writer: _Writer, member: int, producer: _Produ
             draw(st.sampled_from(WORDS)),
             producer.arrival_ns,
             writer.ms * NS_PER_MS,
-            draw(st.sampled_from(LOGPROBS)),
+            draw(st.sampled_from(LOGPROBS).filter(lambda x: x == x)),
             quality,
             draw(_often(b"", b" the", b"\xff")),
             draw(tops()) if quality != "missing" else NO_TOP,

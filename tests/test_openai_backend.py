@@ -246,7 +246,7 @@ async def test_the_servers_words_are_cut(server: FaultyServer) -> None:
     assert 200 < len(told) < 250
 
 
-@pytest.mark.parametrize("model", ["good", "done_only", "finish_only", "finishes_and_stays"])
+@pytest.mark.parametrize("model", ["good", "done_only", "finish_only", "finishes_and_stays", "babbles_on"])
 async def test_a_finished_answer_ends_however_the_stream_does(
     server: FaultyServer, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

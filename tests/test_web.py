@@ -46,7 +46,9 @@ def council(roles: Roles) -> Roles:
 
 
 async def opened(client: aiohttp.ClientSession, web: WebServer, **request: Any) -> dict[str, Any]:
-    async with client.post(f"{web.http}/api/sessions", json={"prompt": "What is a list?", "seed": 7} | request) as answer:
+    async with client.post(
+        f"{web.http}/api/sessions", json={"prompt": "What is a list?", "seed": 7} | request
+    ) as answer:
         found: dict[str, Any] = await answer.json()
         assert answer.status == 201, found
         return found
@@ -79,8 +81,9 @@ async def test_a_session_is_opened_watched_to_its_final_frame_and_listed(
     async with client.get(f"{web.http}/api/sessions") as answer:
         (listed,) = (await answer.json())["sessions"]
     assert listed.pop("opened_ms") > 0
+    last = len(messages) - 1
     assert listed == {
-        "session": session, "status": "ended", "window_index": len(messages) - 1, "models": [WORD, CHAR], "reason": None,
+        "session": session, "status": "ended", "window_index": last, "models": [WORD, CHAR], "reason": None,
     }  # fmt: skip
 
 
@@ -168,7 +171,6 @@ async def test_a_client_that_does_not_read_is_cut_off_and_hurts_nobody(
     # What it gets when it wakes up has no hole.
     assert windows(received) == list(range(len(received)))
     assert len(received) < recorder.count
-    print(web.said(), asleep.exception(), len(received), recorder.count)
     assert asleep.close_code == 1013
 
 
@@ -237,7 +239,13 @@ REFUSALS: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("GET", "/nothing", {}, 404, "not_found"),
     ("GET", "/static/../api.py", {}, 404, "not_found"),
     ("PUT", "/api/sessions", {}, 405, "method_not_allowed"),
-    ("POST", "/api/sessions", {"data": b"{}", "headers": {"Content-Type": "text/plain"}}, 415, "unsupported_media_type"),
+    (
+        "POST",
+        "/api/sessions",
+        {"data": b"{}", "headers": {"Content-Type": "text/plain"}},
+        415,
+        "unsupported_media_type",
+    ),
     ("POST", "/api/sessions", {"data": b" " * 65_537}, 413, "body_too_large"),
     ("POST", "/api/sessions", {"data": b'{"prompt": "%s"}' % (b"a" * 32_769)}, 413, "prompt_too_long"),
     ("POST", "/api/sessions", {"data": b'{"prompt": "a"}'}, 409, "no_models"),
@@ -265,7 +273,11 @@ async def test_a_socket_is_refused_before_the_upgrade(
 ) -> None:
     session = Recorder(redis).session
     own = {"Origin": web.http}
-    for headers, name, status in ((own, "abc", 404), (FOREIGN, session, 403), (own | {"Host": "evil.example"}, session, 403)):
+    for headers, name, status in (
+        (own, "abc", 404),
+        (FOREIGN, session, 403),
+        (own | {"Host": "evil.example"}, session, 403),
+    ):
         with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
             await client.ws_connect(f"{web.http}/frames?session={name}", headers=headers)
         assert refusal.value.status == status

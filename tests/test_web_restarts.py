@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from tests.roles import RedisServer, Roles
-from tests.waiting import until, wait_until
+from tests.waiting import wait_until
 from tests.web_server import Recorder, Speaker, WebServer, record_of, windows
 
 
@@ -42,17 +42,20 @@ async def test_a_client_that_comes_back_after_a_kill_goes_on_where_it_was(
         while len(seen) < 20:
             seen += windows([(await found.receive(10)).data])
         web.kill()
-        rest = [message.data async for message in found]
-        seen += windows(rest)
+        seen += windows(await rest_of(found))
     connecting = asyncio.create_task(client.ws_connect(f"{web.http}/frames?session={session}"))
     web.start()
     async with await connecting as found:
         speaker.say("still here")
         speaker.finish()
-        messages = [message.data async for message in found]
+        messages = await rest_of(found)
     assert '"text":"still here"' in "".join(messages)
     seen += [window for window in windows(messages) if window > seen[-1]]
     assert seen == list(range(len(messages)))
+
+
+async def rest_of(found: aiohttp.ClientWebSocketResponse) -> list[str]:
+    return [message.data async for message in found]
 
 
 async def test_sigterm_ends_it_within_two_seconds_with_sockets_open(
@@ -64,16 +67,16 @@ async def test_sigterm_ends_it_within_two_seconds_with_sockets_open(
     async with contextlib.AsyncExitStack() as stack:
         address = f"{web.http}/frames?session={recorder.session}"
         sockets = [await stack.enter_async_context(client.ws_connect(address)) for _ in range(4)]
-        deaf, *others = sockets
+        _deaf, *others = sockets
         recorder.write(2_000)
         for found in others:
             await found.receive(5)
+        reading = [asyncio.create_task(rest_of(found)) for found in others]
         taken_s = await asyncio.to_thread(web.end)
         assert taken_s < 2.0
-        for found in others:
-            messages = [message.data async for message in found]
+        for messages in await asyncio.gather(*reading):
             assert windows(messages) == list(range(1, len(messages) + 1))
-            assert found.close_code == 1001
+        assert [found.close_code for found in others] == [1001] * 3
     assert record_of(redis, web) is None
     assert web.said() == ""
 
@@ -96,7 +99,7 @@ async def test_redis_away_is_said_once_and_the_frames_go_on_when_it_is_back(
                 assert await answer.json() == {"ok": True}
             own_redis.start()
             recorder.write(10, final=True)
-            seen += windows([message.data async for message in found])
+            seen += windows(await rest_of(found))
             assert found.close_code == 1000
         assert seen == list(range(20))
         wait_until(lambda: "Redis is back" in web.said(), "the web says that Redis is back")

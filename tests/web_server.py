@@ -31,10 +31,11 @@ PACE = ("--tokens-per-s", "200")
 
 
 class WebServer:
-    """`python -m consumers.web` on a socket that outlives it, as under a supervisor. One for each test: it may be killed."""
+    """`python -m consumers.web` on a socket that outlives it, as under a supervisor: it may be killed."""
 
     def __init__(self, url: str) -> None:
-        self._url, self._errors = url, tempfile.TemporaryFile()
+        self._url = url
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
         self.http = f"http://{self.address}"

@@ -65,9 +65,9 @@ class Viewer:
         self.cut_off: asyncio.Future[Goodbye] = asyncio.get_running_loop().create_future()
 
     async def send_all(self, send: Callable[[bytes], Awaitable[None]]) -> Goodbye:
-        """Sends every frame from `at` on as fast as `send` takes them; returns once the feed has no more."""
+        """Sends every frame from `at` on as fast as `send` takes them, until there are no more or it is dismissed."""
         history = self._feed.history
-        while True:
+        while not self.cut_off.done():
             self._news.clear()
             while self.at < len(history):
                 for line in history.lines_from(self.at):
@@ -76,6 +76,7 @@ class Viewer:
             if self._feed.goodbye:
                 return self._feed.goodbye
             await self._news.wait()
+        return self.cut_off.result()
 
     def hear(self, now_s: float) -> None:
         """The feed has something new at `now_s` of the loop's time."""
@@ -92,6 +93,7 @@ class Viewer:
         """Ends its watching, wherever it stands."""
         if not self.cut_off.done():
             self.cut_off.set_result(goodbye)
+            self._news.set()
 
 
 class Feed:
@@ -185,7 +187,8 @@ class Feeds:
         return viewer
 
     def leave(self, session: str, viewer: Viewer) -> None:
-        """The last one to leave ends the feed."""
+        """Ends its watching. The last one to leave ends the feed."""
+        viewer.dismiss(STOPPING)
         feed = self._feeds[session]
         feed.viewers.discard(viewer)
         if not feed.viewers:

@@ -35,35 +35,34 @@ async def show_frames(request: web.Request, feeds: Feeds) -> web.WebSocketRespon
     if not socket.can_prepare(request):
         raise Refused("no_websocket", "This address speaks WebSocket only.", status=426)
     viewer = await feeds.join(session)
+    tasks: list[asyncio.Task[Any]] = []
     try:
         await socket.prepare(request)
-        if goodbye := await _watch(socket, viewer):
+        sending = asyncio.create_task(viewer.send_all(lambda line: socket.send_frame(line, WSMsgType.TEXT)))
+        hearing = asyncio.create_task(_ignore_messages(socket))
+        tasks = [sending, hearing]
+        if goodbye := await _first_reason(sending, hearing, viewer):
             feeds.too_slow += goodbye is TOO_SLOW
             await _say(goodbye, socket)
     finally:
         feeds.leave(session, viewer)
+        # Never cancel what may wait for the socket: aiohttp then fails every later write to it, the goodbye too. The
+        # end of the connection ends both tasks; a mere close() would wait for a peer that reads nothing.
         if request.transport is not None:
-            # A peer that reads nothing would keep a mere close() waiting with its buffers.
             request.transport.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return socket
 
 
-async def _watch(socket: web.WebSocketResponse, viewer: Viewer) -> Goodbye | None:
-    """Sends until there is a reason to stop; None where the client went by itself."""
-    sending = asyncio.create_task(viewer.send_all(lambda line: socket.send_frame(line, WSMsgType.TEXT)))
-    hearing = asyncio.create_task(_ignore_messages(socket))
-    first: set[asyncio.Future[Any]] = {sending, hearing, viewer.cut_off}
-    try:
-        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-        if hearing.done():
-            return None
-        return viewer.cut_off.result() if viewer.cut_off.done() else sending.result()
-    except ConnectionError:
+async def _first_reason(sending: asyncio.Task[Goodbye], hearing: asyncio.Task[None], viewer: Viewer) -> Goodbye | None:
+    """Waits until there is a reason to stop; None where the client went by itself."""
+    reasons: set[asyncio.Future[Any]] = {sending, hearing, viewer.cut_off}
+    await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+    if viewer.cut_off.done():
+        return viewer.cut_off.result()
+    if hearing.done() or sending.exception() is not None:
         return None
-    finally:
-        for task in (sending, hearing):
-            task.cancel()
-        await asyncio.gather(sending, hearing, return_exceptions=True)
+    return sending.result()
 
 
 async def _ignore_messages(socket: web.WebSocketResponse) -> None:
@@ -72,8 +71,7 @@ async def _ignore_messages(socket: web.WebSocketResponse) -> None:
 
 
 async def _say(goodbye: Goodbye, socket: web.WebSocketResponse) -> None:
-    import sys; print("SAY", goodbye, file=sys.stderr)
     reason = goodbye.reason.encode()[:_MOST_REASON_BYTES].decode(errors="ignore").encode()
     with contextlib.suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(_GOODBYE_S):
-            r = await socket.close(code=goodbye.code, message=reason); print("CLOSED", r, socket.exception(), socket.close_code, file=sys.stderr)
+            await socket.close(code=goodbye.code, message=reason)

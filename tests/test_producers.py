@@ -1,0 +1,169 @@
+"""Producers as real processes on real Redis: claims, started text that is never repeated, and what a stream shows of them."""
+
+from __future__ import annotations
+
+import signal
+
+from schemas.entries import AnyEntry, Claim, Failed, Finished, Token, decode_entry
+from schemas.sessions import Limits
+from tests.roles import RedisServer, Roles, roles_on
+from tests.sessions import check_the_law, opening_of, token_stream, until_ended, written_texts
+from tests.waiting import until
+from transport.connection import AsyncPipe
+from transport.sessions import cancel_session, find_session, open_session
+from transport.tokens import write_entry
+
+
+async def _entries(pipe: AsyncPipe, session: str) -> list[AnyEntry]:
+    return [decode_entry(raw) for _, raw in await token_stream(pipe, session)]
+
+
+async def _has_begun(pipe: AsyncPipe, session: str, tokens: int) -> bool:
+    state = await find_session(pipe, session)
+    return bool(state.progress) and state.progress[0].next_seq >= tokens
+
+
+async def test_a_producer_says_what_it_does_and_sequence_numbers_are_dense(roles: Roles, pipe: AsyncPipe) -> None:
+    roles.ready("aggregator")
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
+    opening = opening_of("ngram:char-6", max_tokens=30)
+    await open_session(pipe, opening)
+    await until_ended(pipe, opening.session)
+    entries = await _entries(pipe, opening.session)
+    (claim,) = [entry for entry in entries if isinstance(entry, Claim)]
+    assert claim.pauses
+    tokens = [entry for entry in entries if isinstance(entry, Token)]
+    assert [token.seq for token in tokens] == list(range(30))
+    assert {token.quality for token in tokens} == {"real"}
+    arrivals = [token.arrival_ns for token in tokens]
+    assert arrivals == sorted(arrivals)
+    assert all(token.written_ns >= token.arrival_ns for token in tokens)
+    (finished,) = [entry for entry in entries if isinstance(entry, Finished)]
+    assert (finished.tokens, finished.reason) == (30, "length")
+
+
+async def test_a_session_that_was_not_begun_is_taken_over(roles: Roles, pipe: AsyncPipe) -> None:
+    """The first producer is paused before it hears of the session, and killed: the second answers."""
+    roles.ready("aggregator")
+    first = roles.ready("producers", "ngram:char-6")
+    first.process.send_signal(signal.SIGSTOP)
+    opening = opening_of("ngram:char-6", max_tokens=20)
+    await open_session(pipe, opening)
+    # The paused one may hold the session: its read was under way when it was paused.
+    second = roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
+    await until_ended(pipe, opening.session)
+    frames = await check_the_law(pipe, opening.session)
+    assert frames[-1].members[0].state == "finished"
+    assert second.process.poll() is None
+    first.kill()
+
+
+async def test_started_text_is_never_repeated(roles: Roles, pipe: AsyncPipe) -> None:
+    """The producer dies after it began; another of the same model takes the session over: failed, and no second text."""
+    roles.ready("aggregator")
+    victim = roles.ready("producers", "ngram:char-6", "--tokens-per-s", "15")
+    opening = opening_of("ngram:char-6", max_tokens=400)
+    await open_session(pipe, opening)
+    await until(lambda: _has_begun(pipe, opening.session, 5), "the member has begun")
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "15")
+    victim.kill()
+    await until_ended(pipe, opening.session)
+    frames = await check_the_law(pipe, opening.session)
+    member = frames[-1].members[0]
+    assert member.state == "dropped"
+    assert member.reason == "producer died after it began"
+    entries = await _entries(pipe, opening.session)
+    assert len([entry for entry in entries if isinstance(entry, Claim)]) == 2
+    assert len({entry.claim for entry in entries if isinstance(entry, Token)}) == 1
+    text = "".join(frame.members[0].text for frame in frames)
+    assert text == (await written_texts(pipe, opening.session))[0]
+
+
+async def test_a_producer_that_is_stopped_says_so_and_hands_over_what_it_has_not_begun(roles: Roles, pipe: AsyncPipe) -> None:
+    roles.ready("aggregator")
+    first = roles.ready("producers", "ngram:char-6", "--tokens-per-s", "15")
+    opening = opening_of("ngram:char-6", max_tokens=400)
+    await open_session(pipe, opening)
+    await until(lambda: _has_begun(pipe, opening.session, 5), "the member has begun")
+    assert first.end() == 0
+    await until_ended(pipe, opening.session, 10)
+    frames = await check_the_law(pipe, opening.session)
+    assert frames[-1].members[0].reason == "its producer was stopped"
+    assert "Traceback" not in first.said()
+
+
+async def test_a_cancelled_session_stops_the_model(roles: Roles, pipe: AsyncPipe) -> None:
+    roles.ready("aggregator")
+    producer = roles.ready("producers", "ngram:char-6", "--tokens-per-s", "15")
+    opening = opening_of("ngram:char-6", max_tokens=400)
+    await open_session(pipe, opening)
+    await until(lambda: _has_begun(pipe, opening.session, 5), "the member has begun")
+    await cancel_session(pipe, opening.session)
+    await until_ended(pipe, opening.session)
+
+    async def is_acknowledged() -> bool:
+        return (await pipe.one("XPENDING", "council:sessions", "producer:ngram:char-6"))[0] == 0
+
+    await until(is_acknowledged, "the producer lets go of the session")
+    assert producer.process.poll() is None
+
+
+async def test_connections_that_are_cut_in_mid_answer_cost_no_token(own_redis: RedisServer) -> None:
+    """Redis cuts every connection, twice: producer and aggregator connect again, and every token is in one frame."""
+    pipe = AsyncPipe(own_redis.url)
+    with roles_on(own_redis.url) as roles:
+        roles.ready("aggregator")
+        roles.ready("producers", "ngram:char-6", "--tokens-per-s", "40")
+        opening = opening_of("ngram:char-6", max_tokens=400, limits=Limits(beats_without_entry=50))
+        await open_session(pipe, opening)
+        await until(lambda: _has_begun(pipe, opening.session, 5), "the member has begun")
+        await pipe.one("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await until(lambda: _has_begun(pipe, opening.session, 60), "the member goes on")
+        await pipe.one("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await until_ended(pipe, opening.session)
+        frames = await check_the_law(pipe, opening.session)
+        (finished,) = {e.tokens for e in await _entries(pipe, opening.session) if isinstance(e, Finished)}
+        assert sum(len(frame.tokens) for frame in frames) == finished > 60
+        assert frames[-1].members[0].state == "finished"
+    await pipe.close()
+
+
+async def test_a_member_of_another_model_is_left_alone(roles: Roles, pipe: AsyncPipe) -> None:
+    roles.ready("producers", "ngram:char-6")
+    opening = opening_of("ngram:word-3")
+    await open_session(pipe, opening)
+
+    async def is_acknowledged() -> bool:
+        groups = await pipe.one("XINFO", "GROUPS", "council:sessions")
+        facts = [dict(zip(group[::2], group[1::2], strict=True)) for group in groups]
+        return any(fact[b"last-delivered-id"] != b"0-0" and fact[b"pending"] == 0 for fact in facts)
+
+    await until(is_acknowledged, "the session was looked at and let go")
+    assert len(await token_stream(pipe, opening.session)) == 1
+
+
+async def test_a_late_claimant_of_a_failed_session_writes_nothing(roles: Roles, pipe: AsyncPipe) -> None:
+    """The session has ended before its producer comes: acknowledged, not a word."""
+    roles.ready("aggregator")
+    opening = opening_of("ngram:char-6", limits=Limits(beats_without_claim=1))
+    await open_session(pipe, opening)
+    await until_ended(pipe, opening.session)
+    length = len(await token_stream(pipe, opening.session))
+    roles.ready("producers", "ngram:char-6")
+
+    async def is_acknowledged() -> bool:
+        return (await pipe.one("XPENDING", "council:sessions", "producer:ngram:char-6"))[0] == 0
+
+    await until(is_acknowledged, "the ended session is acknowledged")
+    assert len(await token_stream(pipe, opening.session)) == length
+
+
+async def test_a_failed_mark_drops_the_member_with_its_reason(roles: Roles, pipe: AsyncPipe) -> None:
+    roles.ready("aggregator")
+    opening = opening_of("x", "y")
+    await open_session(pipe, opening)
+    for member in (0, 1):
+        claim = (await pipe.one(*write_entry(opening.session, Claim(member, 0)))).decode()
+        await pipe.one(*write_entry(opening.session, Failed(member, claim, 0, f"reason {member}")))
+    state = await until_ended(pipe, opening.session)
+    assert state.reason == "Every member dropped: x: reason 0; y: reason 1."
