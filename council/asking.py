@@ -20,6 +20,8 @@ from schemas.sessions import SessionRequest
 
 EXIT_OK, EXIT_FAILED, EXIT_CANCELLED = 0, 1, 130
 _DRAWN_HZ = 15
+# Whoever waits longer than this wants to know why.
+_QUIET_S = 0.5
 
 
 class Summary:
@@ -81,6 +83,9 @@ async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool
         loop.add_signal_handler(number, interrupted.set)
     opening = asyncio.create_task(ensemble.open(request))
     waiting = asyncio.create_task(interrupted.wait())
+    await asyncio.wait({opening, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=_QUIET_S)
+    if not opening.done() and ensemble.is_private and not as_json:
+        print("council: No council runs here; starting a private one for this call.", file=sys.stderr)
     await asyncio.wait({opening, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if not opening.done():
         opening.cancel()

@@ -116,6 +116,11 @@ class TurboEnsemble:
     ) -> None:
         await self.close()
 
+    @property
+    def is_private(self) -> bool:
+        """True while a private council is being started, or runs, for this object."""
+        return self._private is not None
+
     async def close(self) -> None:
         """Ends the private council, if there is one."""
         await self._stack.aclose()

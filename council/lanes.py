@@ -38,7 +38,7 @@ class Lanes:
         frame = self._frame
         if frame is None:
             return Text("waiting for the first frame", style="dim")
-        lines = max(2, (height - 4) // len(frame.members) - 2)
+        lines = max(1, (height - 2) // len(frame.members) - 2)
         lanes = [self._lane(index, member, width - 4, lines) for index, member in enumerate(frame.members)]
         return Group(self._head(frame), *lanes)
 

@@ -105,6 +105,17 @@ def test_up_serves_the_page_and_asks_are_answered_by_it(up: Up) -> None:
     assert "aggregator" in council("status", TMPDIR=str(up.folder)).out
 
 
+def test_up_on_a_redis_that_is_named_uses_it_and_leaves_it_running(redis: RedisServer, tmp_path: Path) -> None:
+    with contextlib.closing(Up(tmp_path, "--redis-url", redis.url)) as up:
+        assert list(tmp_path.iterdir()) == []
+        outcome = council("ask", "hi", "--max-tokens", "5", "--redis-url", redis.url)
+        assert outcome.code == 0, outcome.said
+        up.process.terminate()
+        assert up.process.wait(5) == 0
+    assert redis.run("PING") == b"PONG"
+    assert redis.run("KEYS", "council:process:*") == []
+
+
 def test_stop_ends_a_session_and_its_text_stays(up: Up) -> None:
     asking = subprocess.Popen([*COUNCIL, "ask", "hi", "--json"], env=up.environment, stdout=subprocess.PIPE)
     assert asking.stdout is not None

@@ -1,0 +1,224 @@
+"""The page in a real browser: what a person asks, sees and does, and what their browser must never do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from schemas import keys
+from schemas.frames import decode_frame
+from tests.roles import RedisServer, Roles
+from tests.web_server import CHAR, PACE, WORD, Speaker, WebServer
+
+_ARTIFACTS = Path(__file__).parent.parent / "artifacts"
+_SWITCHES = [
+    "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-quic", "--disable-gpu",
+]  # fmt: skip
+_COUNT_DRAWINGS = """
+    window.drawings = 0;
+    const clear = CanvasRenderingContext2D.prototype.clearRect;
+    CanvasRenderingContext2D.prototype.clearRect = function (...area) {
+        window.drawings += 1;
+        return clear.apply(this, area);
+    };
+"""
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def web(redis: RedisServer) -> Iterator[WebServer]:
+    found = WebServer(redis.url)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, web: WebServer) -> Iterator[Open]:
+    """Opens the page; afterwards no page may have met an error, or anything that its own policy forbids."""
+    contexts, complaints = [], []
+
+    def open_page(width: int = 1280, height: int = 800, **options: str) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)  # type: ignore[arg-type]
+        contexts.append(context)
+        context.add_init_script(_COUNT_DRAWINGS)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console", lambda message: complaints.append(message.text) if "Security Policy" in message.text else None
+        )
+        page.goto(web.http)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def speaker(redis: RedisServer, roles: Roles) -> Speaker:
+    """A model that says what the test tells it to."""
+    roles.ready("aggregator")
+    found = Speaker(redis, "test:speaker")
+    found.offer()
+    return found
+
+
+def ask(page: Page, prompt: str) -> None:
+    page.keyboard.type(prompt)
+    page.keyboard.press("Enter")
+
+
+def released_texts(redis: RedisServer) -> list[str]:
+    """What the frames of the only session say of each member."""
+    (entry,) = redis.run("XRANGE", keys.SESSIONS, "-", "+")  # type: ignore[misc]
+    raws = redis.run("XRANGE", keys.frames(entry[1][1].decode()), "-", "+")
+    frames = [decode_frame(raw[1][1]) for raw in raws]  # type: ignore[attr-defined]
+    return ["".join(frame.members[index].text for frame in frames) for index in range(len(frames[0].members))]
+
+
+def test_a_person_asks_at_once_and_reads_what_each_member_said(
+    redis: RedisServer, roles: Roles, open_page: Open
+) -> None:
+    for arguments in (["aggregator"], ["producers", WORD, *PACE], ["producers", CHAR, *PACE]):
+        roles.ready(*arguments)
+    page = open_page()
+    expect(page.get_by_label("What should the council answer?")).to_be_focused()
+    expect(page.get_by_role("checkbox", checked=True)).to_have_count(2)
+    page.keyboard.type("What is a list?")
+    page.keyboard.press("Shift+Enter")
+    ask(page, "And a tuple?")
+    expect(page.locator("#question")).to_have_text("What is a list?\nAnd a tuple?", use_inner_text=True)
+    expect(page.get_by_role("status")).to_have_text("Ended: 2 of 2 finished.", timeout=60_000)
+    expect(page.locator("article h2")).to_have_text(["1 ngram:word-3", "2 ngram:char-6"])
+    assert page.locator("article > .text").all_text_contents() == released_texts(redis)
+    expect(page.locator("#window")).not_to_have_text("–")
+    assert is_drawn(page)
+
+
+def is_drawn(page: Page) -> bool:
+    """True where the strip shows a line in the first member's colour."""
+    return bool(
+        page.evaluate("""() => {
+            const canvas = document.getElementById("strip");
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            const pixels = new Uint32Array(data.buffer);
+            return pixels.includes(0xffb27200); // #0072b2, as little-endian RGBA
+        }""")
+    )
+
+
+def test_what_a_model_writes_is_shown_as_the_characters_that_it_is(speaker: Speaker, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "<b>Hello</b>")
+    speaker.take_newest()
+    markup = "<script>window.harm = 1</script><img src=x onerror='window.harm = 2'> & \u2028 \N{GRINNING FACE}"
+    speaker.say("<i>Let me think.</i>", "thinking")
+    speaker.say(markup)
+    speaker.fail("<img src=x onerror='window.harm = 3'> broke")
+    lane = page.get_by_role("article")
+    expect(lane.locator(".state")).to_have_text("dropped: <img src=x onerror='window.harm = 3'> broke")
+    assert lane.locator("> .text").text_content() == markup
+    expect(lane.locator("details .text")).to_be_hidden()
+    lane.locator("summary").click()
+    expect(lane.locator("details .text")).to_have_text("<i>Let me think.</i>")
+    expect(page.locator("#question")).to_have_text("<b>Hello</b>")
+    expect(page.locator("#diversity")).to_have_text("not measured")
+    assert page.locator("img, b, i, article script").count() == 0
+    assert page.evaluate("window.harm") is None
+
+
+def test_a_page_that_is_opened_later_follows_the_running_session(speaker: Speaker, open_page: Open) -> None:
+    ask(open_page(), "Hello")
+    speaker.take_newest()
+    speaker.say("so far")
+    late = open_page()
+    expect(late.locator("article > .text")).to_have_text("so far")
+    speaker.say(", and on")
+    expect(late.locator("article > .text")).to_have_text("so far, and on")
+    expect(late.get_by_role("button", name="Stop")).to_be_visible()
+
+
+def test_after_a_restart_of_the_web_the_text_goes_on_and_nothing_is_doubled(
+    speaker: Speaker, web: WebServer, open_page: Open
+) -> None:
+    page = open_page()
+    ask(page, "Hello")
+    speaker.take_newest()
+    speaker.say("before")
+    expect(page.locator("article > .text")).to_have_text("before")
+    web.kill()
+    expect(page.get_by_role("status")).to_have_text("The connection is lost; trying again…")
+    speaker.say(", between")
+    web.start()
+    expect(page.get_by_role("status")).to_have_text("The council answers.", timeout=20_000)
+    speaker.say(", after")
+    speaker.finish()
+    expect(page.get_by_role("status")).to_have_text("Ended: 1 of 1 finished.")
+    assert page.locator("article > .text").text_content() == "before, between, after"
+
+
+def test_stop_ends_the_session_and_the_page_is_ready_for_the_next_question(speaker: Speaker, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "Hello")
+    speaker.take_newest()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("status")).to_have_text("Ended: 0 of 1 finished.")
+    expect(page.locator("article .state")).to_have_text("dropped: cancelled")
+    expect(page.get_by_role("button", name="Ask")).to_be_visible()
+    expect(page.get_by_label("What should the council answer?")).to_be_focused()
+
+
+def test_a_page_on_which_nothing_happens_draws_nothing(speaker: Speaker, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "Hello")
+    speaker.take_newest()
+    speaker.say("done")
+    speaker.finish()
+    expect(page.get_by_role("status")).to_have_text("Ended: 1 of 1 finished.")
+    with page.expect_response("**/api/models"):
+        page.evaluate("new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
+        drawings = page.evaluate("drawings")
+    assert 0 < drawings == page.evaluate("drawings")
+
+
+def test_an_error_is_shown_as_the_sentence_that_the_server_wrote(speaker: Speaker, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "  ")
+    expect(page.get_by_role("alert")).to_have_text("The prompt is empty: write what the council should answer.")
+    page.get_by_role("checkbox").uncheck()
+    page.get_by_label("What should the council answer?").press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("No model is chosen: tick at least one.")
+
+
+def test_the_page_fits_every_window_and_leaves_pictures(speaker: Speaker, roles: Roles, open_page: Open) -> None:
+    """Four seconds of a session at a human pace, in three windows at once."""
+    for model in (WORD, CHAR):
+        roles.ready("producers", model)
+    speaker.offer()
+    first = open_page(1280, 800, color_scheme="dark")
+    expect(first.get_by_role("checkbox")).to_have_count(3)
+    ask(first, "How does Python decide which of two values is the smaller one?")
+    speaker.take_newest()
+    speaker.say("Donaudampfschiffahrtsgesellschaftskapitän" * 4)
+    others = [open_page(360, 780), open_page(1920, 1080, reduced_motion="reduce")]
+    _ARTIFACTS.mkdir(exist_ok=True)
+    for page in (first, *others):
+        page.wait_for_function("Number(document.getElementById('window').textContent) >= 240")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        width = page.evaluate("innerWidth")
+        page.screenshot(path=_ARTIFACTS / f"page-{width}.png", full_page=width == 360)
