@@ -165,7 +165,7 @@ def _windows(run: _Run) -> tuple[Table, Aim]:
     table.add_row("ratio", "", "", "", "", *ratios)
     table.add_section()
     expected_tokens = round(MEMBERS * TOKENS_PER_S * seconds)
-    table.add_row("tokens", str(expected_tokens), str(tokens))
+    table.add_row("tokens, about", str(expected_tokens), str(tokens))
     late, missing = _late(jitter), after - first - len(frames)
     measured = f"{late} of {after - first} late, {missing} missing (bare ticks late: {_late(bare)})"
     return table, Aim("every window on time (within one window of its end)", measured, late == missing == 0)

@@ -20,6 +20,9 @@ from transport.connection import AsyncPipe
 from transport.frames import entries_of, read_frames
 
 _BLOCK_MS = 1_000
+_FINAL_S = 10.0
+# The last bare entry was written before the final frame, but comes by another connection.
+_LAST_BARE_S = 0.2
 _READY = b"ready\n"
 
 
@@ -47,15 +50,16 @@ class Reader:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
         self.pid = self._process.pid
         assert self._process.stdout is not None
-        self._output = self._process.stdout
-        if self._output.readline() != _READY:
+        if self._process.stdout.readline() != _READY:
             raise RuntimeError("the reader did not start")
 
     def notes(self) -> Notes:
-        """Waits for the final frame; what was read until then."""
-        notes = msgspec.msgpack.decode(self._output.read(), type=Notes)
-        self._process.wait()
-        return notes
+        """Waits for the final frame; what was read until then. Raises subprocess.TimeoutExpired where none comes."""
+        try:
+            output, _ = self._process.communicate(timeout=_FINAL_S)
+        finally:
+            self._process.kill()
+        return msgspec.msgpack.decode(output, type=Notes)
 
 
 async def _read_bare(pipe: AsyncPipe, key: str, notes: Notes) -> None:
@@ -88,6 +92,7 @@ async def _note(url: str, session: str, bare_key: str) -> Notes:
     reading = asyncio.create_task(_read_bare(bare_pipe, bare_key, notes)) if bare_key else None
     await _read_frames(pipe, session, notes)
     if reading:
+        await asyncio.sleep(_LAST_BARE_S)
         reading.cancel()
     await pipe.close()
     await bare_pipe.close()

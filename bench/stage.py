@@ -33,7 +33,10 @@ class Stage:
         assert self._keeper.stdin is not None
         assert self._keeper.stdout is not None
         self._lifeline = self._keeper.stdin
-        self.url = str(json.loads(self._keeper.stdout.readline())["url"])
+        line = self._keeper.stdout.readline()
+        if not line:
+            raise RuntimeError("the private Redis did not start")
+        self.url = str(json.loads(line)["url"])
         self.pipe = Pipe(self.url)
         return self
 

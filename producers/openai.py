@@ -10,6 +10,7 @@ Such a server goes on generating while nobody reads; it stops when the connectio
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -38,7 +39,7 @@ QUOTED_CHARS = (8, 24)
 
 
 class OpenAIBackend:
-    """One model behind an OpenAI-compatible server: one client, a connection for each answer."""
+    """One model behind an OpenAI-compatible server: one pooled client, whose idle connection is kept alive."""
 
     def __init__(self, model: str, base_url: str, *, slots: int = 4) -> None:
         """`base_url` with or without /v1; credentials in it are sent, never shown. Raises Refused for no URL."""
@@ -65,12 +66,11 @@ class OpenAIBackend:
         # No proxy and no .netrc of the environment: the server is the one that was named.
         self._client = httpx.AsyncClient(
             auth=self._auth,
-            # llama-server promises to keep a connection and closes it after each stream: of 15 requests that came at
-            # once over the same one, 3 found it closed. A new one costs a fraction of a millisecond an answer.
-            headers={"Accept": "text/event-stream", "Accept-Encoding": "identity", "Connection": "close"},
+            headers={"Accept": "text/event-stream", "Accept-Encoding": "identity"},
             # No read time-out: before the first token the council counts, after it `silence_ms` does.
             timeout=httpx.Timeout(connect=CONNECT_S, write=WRITE_S, pool=POOL_S, read=None),
-            limits=httpx.Limits(max_connections=2 * self._slots),
+            # One idle connection is kept: whoever finds it closed has a new one at the second try, for certain.
+            limits=httpx.Limits(max_connections=2 * self._slots, max_keepalive_connections=1),
             trust_env=False,
         )
 
@@ -89,7 +89,7 @@ class OpenAIBackend:
         try:
             for _ in range(LOADING_ASKS):
                 stream, heard, silent_at = ChatStream(request.top_k), 0, None
-                async with self._client.stream("POST", self._url, content=content) as response:
+                async with contextlib.aclosing(await self._asked(self._client, content)) as response:
                     loading = await _is_loading(response)
                     reads = response.aiter_raw()
                     while not loading and (data := await _next_bytes(reads, silent_at, stream.finished)):
@@ -110,6 +110,18 @@ class OpenAIBackend:
             raise self._failed(str(fault), request) from fault
         except httpx.HTTPError as error:
             raise self._failed(_network_fault(error), request) from error
+
+    async def _asked(self, client: httpx.AsyncClient, content: bytes) -> httpx.Response:
+        """The beginning of the server's answer.
+
+        llama-server promises to keep a connection and closes it after each stream: of 15 requests that came at once over
+        the same one, 3 found it closed. Nothing was answered then, so it is asked again, once.
+        """
+        request = client.build_request("POST", self._url, content=content)
+        try:
+            return await client.send(request, stream=True)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            return await client.send(request, stream=True)
 
     def _body(self, request: Request) -> bytes:
         """The request's JSON, in ASCII: so that not even half a character in a prompt can break it."""

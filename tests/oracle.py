@@ -59,10 +59,9 @@ class Life:
     def running(self) -> bool:
         return self.state not in ("finished", "dropped")
 
-    @property
-    def aligned_tokens(self) -> list[Accepted]:
-        """The tokens that hold bytes of the answer: the only ones that can be aligned."""
-        return [one for one in self.accepted if one.token.lane == "answer" and one.end > one.start]
+    def kept_tokens(self, limit: int) -> list[Accepted]:
+        """The newest tokens that hold bytes of the answer: the only ones that can be aligned."""
+        return [one for one in self.accepted if one.token.lane == "answer" and one.end > one.start][-limit:]
 
     def position(self, lane: wire.Lane) -> int:
         return max((one.end for one in self.accepted if one.token.lane == lane), default=0)
@@ -342,7 +341,8 @@ def frontier_after(before: Frontier, window: WindowEnd, opening: Opening) -> Fro
     if not concerned:
         return before
     least = min(positions[number] for number in concerned)
-    starts = [one.start for number in concerned for one in window.lives[number].aligned_tokens]
+    limit = opening.limits.unaligned_tokens
+    starts = [one.start for number in concerned for one in window.lives[number].kept_tokens(limit)]
     x = max(before.x or 0, *(start for start in starts if start < least))
     if (x, concerned) == (before.x, before.concerned):
         return before
@@ -350,7 +350,7 @@ def frontier_after(before: Frontier, window: WindowEnd, opening: Opening) -> Fro
 
 
 def _measured(x: int, concerned: tuple[int, ...], window: WindowEnd, opening: Opening) -> Frontier:
-    kept = [window.lives[number].aligned_tokens[-opening.limits.unaligned_tokens :] for number in concerned]
+    kept = [window.lives[number].kept_tokens(opening.limits.unaligned_tokens) for number in concerned]
     aligned = [one for tokens in kept for one in tokens if one.start <= x < one.end]
     if len(aligned) < len(concerned):
         return Frontier(x, concerned)

@@ -117,7 +117,7 @@ limits = st.builds(
     beats_without_claim=_often(5, 1, 3),
     allowed_lateness_ms=st.sampled_from((20, 1)),
     life_ms=_often(3_600_000, 100, 1_000, 2_499),
-    unaligned_tokens=_often(4_096, 1, 2, 4),
+    unaligned_tokens=st.sampled_from((4_096, 1, 2, 4)),
 )
 
 
@@ -251,8 +251,12 @@ def recorded(draw: st.DrawFn) -> Recorded:
         writer.wait(draw(st.sampled_from(GAPS_MS[:8])))
         if draw(_often(True, False)):
             _write_claim(draw, writer, member, producer)
+    # In a hurried session most tokens share a window; with a favourite one member runs ahead of the others.
+    gaps_ms = draw(st.sampled_from((GAPS_MS, GAPS_MS[:12])))
+    favourite = draw(st.integers(0, len(producers) - 1))
+    speakers = st.sampled_from((*range(len(producers)), *(favourite,) * draw(st.sampled_from((0, 0, 5)))))
     for _ in range(draw(st.integers(0, MAX_STEPS))):
-        writer.wait(draw(st.sampled_from(GAPS_MS)))
-        member = draw(st.integers(0, len(producers) - 1))
+        writer.wait(draw(st.sampled_from(gaps_ms)))
+        member = draw(speakers)
         draw(st.sampled_from(_STEPS))(draw, writer, member, producers[member])
     return Recorded(opening, writer.stream, draw(_often(0, 1, 40, 200)))

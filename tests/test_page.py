@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from schemas import keys
 from schemas.frames import decode_frame
 from tests.roles import RedisServer, Roles
+from tests.waiting import wait_until
 from tests.web_server import CHAR, PACE, WORD, Speaker, WebServer
 
 _ARTIFACTS = Path(__file__).parent.parent / "artifacts"
@@ -179,8 +181,32 @@ def test_stop_ends_the_session_and_the_page_is_ready_for_the_next_question(speak
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("status")).to_have_text("Ended: 0 of 1 finished.")
     expect(page.locator("article .state")).to_have_text("dropped: cancelled")
-    expect(page.get_by_role("button", name="Ask")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
     expect(page.get_by_label("What should the council answer?")).to_be_focused()
+
+
+def test_a_new_question_stops_the_answer_to_the_one_before(
+    speaker: Speaker, redis: RedisServer, open_page: Open
+) -> None:
+    page = open_page()
+    ask(page, "First")
+    speaker.take_newest()
+    speaker.say("one")
+    expect(page.locator("article > .text")).to_have_text("one")
+    page.get_by_label("What should the council answer?").fill("Second")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#question")).to_have_text("Second")
+    expect(page.locator("article .state")).to_have_text("waiting")
+    newer, older = page.evaluate("fetch('/api/sessions').then((answer) => answer.json())")["sessions"]
+    assert newer["status"] == "open"
+    wait_until(lambda: redis.run("HGET", keys.state(older["session"]), "status") == b"ended", "the first one ends")
+
+
+def test_without_an_aggregator_the_page_says_what_is_missing(redis: RedisServer, open_page: Open) -> None:
+    Speaker(redis, "test:speaker").offer()
+    page = open_page()
+    ask(page, "Hello")
+    expect(page.get_by_role("status")).to_have_text("No frame has come yet: does an aggregator run?", timeout=10_000)
 
 
 def test_a_page_on_which_nothing_happens_draws_nothing(speaker: Speaker, open_page: Open) -> None:
@@ -218,7 +244,7 @@ def test_the_page_fits_every_window_and_leaves_pictures(speaker: Speaker, roles:
     others = [open_page(360, 780), open_page(1920, 1080, reduced_motion="reduce")]
     _ARTIFACTS.mkdir(exist_ok=True)
     for page in (first, *others):
-        page.wait_for_function("Number(document.getElementById('window').textContent) >= 240")
+        expect(page.locator("#window")).to_have_text(re.compile(r"^(2[4-9]|[3-9]\d)\d$"), timeout=30_000)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         width = page.evaluate("innerWidth")
         page.screenshot(path=_ARTIFACTS / f"page-{width}.png", full_page=width == 360)

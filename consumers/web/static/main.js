@@ -10,6 +10,7 @@ import { Strip } from "./strip.js";
 const WINDOWS_A_NUMBER = 12;
 const STILL_STRIP_MS = 1_000;
 const LOOK_FOR_MODELS_MS = 4_000;
+const SILENCE_MS = 4_000;
 
 const at = (id) => document.getElementById(id);
 const lanes = new Lanes(at("lanes"));
@@ -19,16 +20,18 @@ const wantsLessMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 let following = null;
 let isAsking = false;
+let isOwn = false;
 let newest = null;
 let numbersOf = -1;
 let stripDrawnMs = 0;
 let isDrawScheduled = false;
+let silenceTimer = 0;
 
 // --- asking and stopping ---
 
 async function ask() {
   const prompt = at("prompt").value;
-  if (isAsking || isRunning()) return;
+  if (isAsking) return;
   if (models.isEmptied()) {
     showError("No model is chosen: tick at least one.");
     return;
@@ -38,6 +41,8 @@ async function ask() {
   setStatus("Asking…");
   try {
     const opened = await openSession({ prompt, models: models.chosen() });
+    // Nobody would see what an earlier question of ours goes on to say; somebody else's session is theirs.
+    if (isRunning() && isOwn) cancelSession(following.session).catch(() => {});
     showError(opened.warnings.join(" "));
     follow(opened.session, prompt);
     at("prompt").value = "";
@@ -64,19 +69,24 @@ const isRunning = () => following !== null && !at("stop-button").hidden;
 
 function showRunning(runs) {
   at("stop-button").hidden = !runs;
-  at("ask-button").hidden = runs;
 }
 
 // --- following ---
 
+// A session that was asked for here comes with its prompt; one that was found running has none to show.
 function follow(session, prompt) {
   following?.leave();
+  isOwn = prompt !== "";
   newest = null;
   numbersOf = -1;
   showRunning(true);
   at("question").hidden = !prompt;
   at("question").textContent = prompt;
   setStatus("The council is called…");
+  clearTimeout(silenceTimer);
+  silenceTimer = setTimeout(() => {
+    if (newest === null) setStatus("No frame has come yet: does an aggregator run?");
+  }, SILENCE_MS);
   following = new Following(session, {
     onFrame: take,
     onAway: () => setStatus("The connection is lost; trying again…"),
@@ -186,8 +196,7 @@ at("ask").addEventListener("submit", (event) => {
 at("prompt").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  if (isRunning()) setStatus("The council still answers: stop it first, or wait.");
-  else at("ask").requestSubmit();
+  at("ask").requestSubmit();
 });
 at("prompt").addEventListener("input", fitPrompt);
 at("stop-button").addEventListener("click", stop);
