@@ -16,7 +16,7 @@ from producers.backend import BackendFailed, Chunk, Ending, Loading, Piece, Requ
 from producers.openai import OpenAIBackend
 from schemas.errors import Refused
 from tests import faulty_server as faults
-from tests.faulty_server import FaultyServer, faulty_server
+from tests.faulty_server import BEGUN, DONE, STOP, FaultyServer, faulty_server
 from tests.llama.gguf_model import gguf_model, session_folder
 from tests.llama.server import llama_process, llama_server
 from tests.waiting import until
@@ -347,9 +347,28 @@ async def test_a_host_that_cannot_be_is_a_failure_like_any_other() -> None:
     assert told
 
 
-async def test_a_kept_connection_that_the_server_closed_costs_no_answer(llama: str) -> None:
-    """llama-server closes connections after a stream though it promises to keep them: no follow-up fails by that."""
-    async with asyncio.timeout(QUICKLY_S), started("tiny", llama) as backend:
-        for _ in range(30):
-            items = [item async for item in backend.generate(asked(max_tokens=1))]
-            assert items[-1] == Ending("length")
+async def test_a_kept_connection_that_the_server_closes_costs_no_answer() -> None:
+    """The server keeps its connection after an answer, and closes it when it is asked again: as a server that is tired of it."""
+    requests: list[int] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(0)
+        await reader.readuntil(b"\r\n\r\n")
+        requests[-1] += 1
+        body = b"".join((*BEGUN, STOP, DONE))
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(head + body)
+        await writer.drain()
+        while b"POST" not in await reader.read(65_536):
+            pass
+        requests[-1] += 1
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
+        url = "http://127.0.0.1:%d" % listening.sockets[0].getsockname()[1]
+        async with asyncio.timeout(QUICKLY_S), started("tired", url) as backend:
+            for _ in range(3):
+                items = [item async for item in backend.generate(REQUEST)]
+                assert items[-1] == Ending("stop")
+    # Each connection answered once, and was asked a second time in vain, but for the last.
+    assert requests == [2, 2, 1]
