@@ -133,7 +133,7 @@ async def test_a_session_that_ends_without_a_final_frame_is_closed_with_its_reas
         assert [(await found.receive()).type for _ in range(3)] == [aiohttp.WSMsgType.TEXT] * 3
         with contextlib.closing(Pipe(redis.url)) as pipe:
             pipe.run([end_session(recorder.session, "The session cannot be read.")])
-        goodbye = await found.receive()
+        goodbye = await found.receive(10)
     assert (goodbye.data, goodbye.extra) == (1011, "The session cannot be read.")
 
 
