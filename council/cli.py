@@ -17,13 +17,14 @@ import typer
 import uvloop
 from rich.console import Console
 
+from consumers.web.listening import bind
 from council import reports
 from council.asking import ask as ask_council
 from council.catalogue import models_to_serve
 from council.ensemble import TurboEnsemble
 from council.meeting import require_council
 from council.settings import Settings, load_settings
-from council.supervisor import Plan, Supervisor, bound_socket
+from council.supervisor import Plan, Supervisor
 from schemas.errors import CouncilError, Refused
 from schemas.sessions import SessionRequest
 from transport.connection import AsyncPipe, check_server
@@ -65,8 +66,8 @@ def up(
     served, warnings = models_to_serve(settings, policy)
     if settings.redis_url:
         check_server(settings.redis_url)
-    listening = bound_socket(settings.host, settings.port)
-    plan = Plan(served, policy, settings.limits, settings.redis_url, settings.ngram_tokens_per_s)
+    listening = bind(settings.host, settings.port)
+    plan = Plan(served, policy, settings.limits, settings.redis_url, settings.ngram_tokens_per_s, host=settings.host)
     for warning in warnings:
         _say(warning)
     _supervise(Supervisor(plan, _say, listening), settings, listening, opens_page=not no_open)

@@ -46,6 +46,7 @@ class Plan(msgspec.Struct, frozen=True):
     redis_url: str | None = None
     ngram_tokens_per_s: float | None = None
     is_private: bool = False
+    host: str = "127.0.0.1"
 
 
 class Supervisor:
@@ -157,7 +158,10 @@ class Supervisor:
         if self._web_socket is not None:
             children.append(Child("decipher", ["consumers.decipher"], environment, self._say))
             fd = self._web_socket.fileno()
-            children.append(Child("web", ["consumers.web", "--fd", str(fd)], environment, self._say, [fd]))
+            self._web_socket.set_inheritable(True)
+            children.append(
+                Child("web", ["consumers.web", "--fd", str(fd), "--host", plan.host], environment, self._say, [fd])
+            )
         return children
 
     def _wait_until_ready(self) -> None:
@@ -191,23 +195,3 @@ class Supervisor:
         with contextlib.suppress(RedisAway):
             pipe.run(standing.leave())
         pipe.close()
-
-
-def bound_socket(host: str, port: int) -> socket.socket:
-    """A listening socket for the web, taken before anything is started. Raises Refused where the port is in use."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise Refused("bad_host", f"--host {host!r} cannot be used: {error}.") from None
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-        found.listen(128)
-    except OSError as error:
-        found.close()
-        raise Refused(
-            "port_in_use", f"Port {port} on {host} cannot be used ({error.strerror}): choose another with --port."
-        ) from None
-    found.set_inheritable(True)
-    return found

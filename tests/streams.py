@@ -124,9 +124,7 @@ limits = st.builds(
 @st.composite
 def openings(draw: st.DrawFn) -> Opening:
     members = tuple(Member(f"model-{number}", draw(weights)) for number in range(draw(st.integers(1, 4))))
-    return Opening(
-        ENTRY_VERSION, "s1", "Why?", members, sync="free", profile=draw(profiles), limits=draw(limits)
-    )
+    return Opening(ENTRY_VERSION, "s1", "Why?", members, sync="free", profile=draw(profiles), limits=draw(limits))
 
 
 _piece = st.sampled_from(tuple(word.encode() for word in WORDS[:12]) + (b"\xff\xfe", b" \xf0"))

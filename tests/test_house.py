@@ -24,7 +24,19 @@ PURE = [
     )),
     ROOT / "consumers/decipher/composer.py",
 ]  # fmt: skip
-IMPURE = {"time", "datetime", "socket", "asyncio", "random", "secrets", "logging", "structlog", "os", "threading", "redis"}
+IMPURE = {
+    "time",
+    "datetime",
+    "socket",
+    "asyncio",
+    "random",
+    "secrets",
+    "logging",
+    "structlog",
+    "os",
+    "threading",
+    "redis",
+}
 
 
 def _sources() -> list[Path]:
@@ -70,7 +82,10 @@ def test_every_module_and_public_name_says_what_holds() -> None:
 
 def test_the_readme_begins_with_exactly_two_commands() -> None:
     first_screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:24])
-    assert re.findall(r"^ {4}(\S.*?)\s*(?:#.*)?$", first_screen.partition("\n## ")[0], re.M) == ["make run", "make test"]
+    assert re.findall(r"^ {4}(\S.*?)\s*(?:#.*)?$", first_screen.partition("\n## ")[0], re.M) == [
+        "make run",
+        "make test",
+    ]
 
 
 def test_the_readme_names_commands_that_exist() -> None:
@@ -85,14 +100,20 @@ def test_the_readme_names_commands_that_exist() -> None:
 def test_the_readmes_python_is_six_lines_that_run(tmp_path: Path) -> None:
     block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert block
-    body = [line for line in block[1].splitlines() if line.strip() and not line.startswith(("import", "from", "asyncio.run"))]
+    body = [
+        line
+        for line in block[1].splitlines()
+        if line.strip() and not line.startswith(("import", "from", "asyncio.run"))
+    ]
     assert len(body) <= 6
-    from tests.commands import environment
-
     import sys
 
+    from tests.commands import environment
+
     variables = environment(TMPDIR=str(tmp_path), COUNCIL_NGRAM_TOKENS_PER_S="400", COUNCIL_LIMITS='{"life_ms": 3000}')
-    done = subprocess.run([sys.executable, "-c", block[1]], env=variables, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", block[1]], env=variables, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 10
 
@@ -128,5 +149,9 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
 def test_nothing_in_the_repository_names_a_machine() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     pattern = re.compile(r"/(?:wo" + r"rk|ro" + r"ot|home/\w+)/|https?://[^ )]*/sim" + r"ple")
-    found = [name for name in tracked if (ROOT / name).suffix in {".py", ".md", ".toml", ".txt", ".lua", ".js", ".yaml", ""}]
-    assert [name for name in found if (ROOT / name).is_file() and pattern.search((ROOT / name).read_text(errors="replace"))] == []
+    found = [
+        name for name in tracked if (ROOT / name).suffix in {".py", ".md", ".toml", ".txt", ".lua", ".js", ".yaml", ""}
+    ]
+    assert [
+        name for name in found if (ROOT / name).is_file() and pattern.search((ROOT / name).read_text(errors="replace"))
+    ] == []

@@ -1,32 +1,51 @@
 """The law: frames are a pure function of the token stream. The fast core against the slow oracle, on random streams.
 
-token stream --+--> replayed() -----------------------------+
-               +--> replayed(), dumped and loaded each window +--> the same frames
-               +--> oracle_frames() ------------------------+
+token stream --+--> replayed() ------------------------------+
+               +--> a Session, dumped and loaded each window +--> the same frames
+               +--> oracle_frames() -------------------------+
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, NoReturn
 
-from hypothesis import HealthCheck, given, settings
+import msgspec
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
+from aggregator import checkpoint
 from aggregator.replay import replayed
-from schemas.frames import Frame, named
-from tests.oracle import Stream, oracle_frames
+from aggregator.session import Session
+from schemas import grid
+from schemas.entries import AnyEntry, Beat, Cancel, Claim, Failed, Token, decode_entry, encode_entry, pack_top
+from schemas.errors import Malformed
+from schemas.frames import Frame, MemberFrame, encode_frame, frame_json, named
+from schemas.keys import entry_ms, entry_order, is_entry_id
+from schemas.sessions import ENTRY_VERSION, Member, Opening
+from tests.oracle import Stream, accepted_tokens, oracle_frames
 from tests.streams import Recorded, recorded
 
-# Numbers in frames are rounded to 1e-9, so two that agree may still differ by one unit, and by the sums' last digits.
+# Numbers in frames are rounded to 1e-9, so two that agree may still fall on either side of a half.
 NEAR = 2e-9
-examples = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+# Without the explain phase: it runs minutes, and the shrunk stream says enough.
+unhurried = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+)
 
 
 def core_frames(stream: Stream, windows: int) -> list[Frame]:
     return [closed.frame for closed in replayed(stream, windows)]
 
 
-def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
+def differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:
     """Where two values differ: floats by more than NEAR, all else at all."""
     if isinstance(ours, float) and isinstance(theirs, float):
         if not abs(ours - theirs) <= NEAR:
@@ -46,12 +65,322 @@ def assert_law(stream: Stream, windows: int) -> list[Frame]:
     ours, theirs = core_frames(stream, windows), oracle_frames(stream, windows)
     for index, (frame, expected) in enumerate(zip(ours, theirs, strict=False)):
         assert frame.version == expected.version
-        assert not list(differences(named(frame), named(expected), f"frame {index}"))
+        assert list(differences(named(frame), named(expected), f"frame {index}")) == []
     assert len(ours) == len(theirs)
     return ours
 
 
-@settings(examples, max_examples=300)
+def assert_same_numbers(ours: list[Frame], theirs: list[Frame], names: Sequence[str]) -> None:
+    """These numbers of the frames agree; `names` are fields of a frame."""
+    for index, (frame, other) in enumerate(zip(ours, theirs, strict=True)):
+        for name in names:
+            assert list(differences(getattr(frame, name), getattr(other, name), f"frame {index}.{name}")) == []
+
+
+def rewritten(stream: Stream, opening: Opening, change: Callable[[AnyEntry], AnyEntry]) -> Stream:
+    """The stream with another opening and each entry changed; what does not decode stays as it is."""
+    entries: Stream = [(stream[0][0], encode_entry(opening))]
+    for entry_id, raw in stream[1:]:
+        try:
+            entries.append((entry_id, encode_entry(change(decode_entry(raw)))))
+        except Malformed:
+            entries.append((entry_id, raw))
+    return entries
+
+
+def windows_of(session: Recorded) -> list[int]:
+    """Each entry's window."""
+    origin_ns = grid.next_grid_point_ns(entry_ms(session.stream[0][0]) * grid.NS_PER_MS)
+    return [grid.window_of_entry(origin_ns, entry_ms(entry_id)) for entry_id, _ in session.stream]
+
+
+# --- the law itself ---------------------------------------------------------------------------------------------------
+
+
+@settings(unhurried, max_examples=400)
 @given(recorded())
 def test_core_and_oracle_agree_on_every_frame(session: Recorded) -> None:
     assert_law(session.stream, session.windows)
+
+
+@settings(unhurried, max_examples=100)
+@given(recorded())
+def test_dump_and_load_at_every_window_changes_no_byte(session: Recorded) -> None:
+    """window 0 | dump, load, restore | window 1 | dump, load, restore | ... against one session that lives throughout."""
+    opened, windows = session.stream[0][0], windows_of(session)
+    core = Session(session.opening, opened)
+    for frame in core_frames(session.stream, session.windows):
+        raw = checkpoint.dump(core)
+        core, need_from = checkpoint.load(session.opening, opened, raw)
+        for entry_id, entry in session.stream if need_from is not None else ():
+            if entry_order(need_from) <= entry_order(entry_id) <= entry_order(core.record.cut):
+                core.restore(entry_id, entry)
+        assert checkpoint.dump(core) == raw
+        of_window = [
+            entry for entry, window in zip(session.stream, windows, strict=True) if window == frame.window_index
+        ]
+        entries = of_window[1:] if frame.window_index == 0 else of_window
+        assert encode_frame(core.close(entries).frame) == encode_frame(frame)
+
+
+@settings(unhurried, max_examples=60)
+@given(recorded(), st.data())
+def test_a_frame_depends_on_nothing_after_its_window(session: Recorded, data: st.DataObject) -> None:
+    frames = core_frames(session.stream, session.windows)
+    count = data.draw(st.integers(0, len(frames)))
+    heard = [entry for entry, window in zip(session.stream, windows_of(session), strict=True) if window < count]
+    again = core_frames(heard or session.stream[:1], count)
+    assert [encode_frame(frame) for frame in again] == [encode_frame(frame) for frame in frames[:count]]
+
+
+@settings(unhurried, max_examples=100)
+@given(recorded())
+def test_every_accepted_token_is_in_exactly_one_frame_and_every_text_goes_out_once(session: Recorded) -> None:
+    frames = core_frames(session.stream, session.windows)
+    for number, accepted in enumerate(accepted_tokens(session.stream, session.windows)):
+        shown = [token for frame in frames for token in frame.tokens if token.member == number]
+        members = [frame.members[number] for frame in frames]
+        tokens = [one.token for one in accepted]
+        assert [(token.lane, token.seq) for token in shown] == [(token.lane, seq) for seq, token in enumerate(tokens)]
+        assert "".join(member.text for member in members) == _text(tokens, "answer")
+        assert "".join(member.thinking for member in members) == _text(tokens, "thinking")
+        for lane in ("answer", "thinking"):
+            spans = [(0, 0), *((token.start, token.end) for token in shown if token.lane == lane)]
+            assert all(earlier[1] == later[0] <= later[1] for earlier, later in pairwise(spans))
+
+
+def _text(tokens: list[Token], lane: str) -> str:
+    return "".join(token.text for token in tokens if token.lane == lane)
+
+
+AWKWARD_ENTRIES = {
+    "text that is no UTF-8": encode_entry(Token(0, "1001-0", 0, "answer", "x", 0, 0)).replace(b"\xa1x", b"\xa1\xff"),
+    "a reason that is no UTF-8": encode_entry(Cancel((), "x")).replace(b"\xa1x", b"\xa1\xff"),
+    "a claim that is no UTF-8": encode_entry(Failed(0, "x", 0, "")).replace(b"\xa1x", b"\xa1\xff"),
+    "a tag that is no UTF-8": b"\x91\xa1\xff",
+    "a list of a hundred thousand lists, where a field is not known": b"\x92\xa4beat" + b"\x91" * 100_000 + b"\x90",
+    "a list of a hundred thousand lists for a top list": (
+        encode_entry(Token(0, "1001-0", 0, "answer", "x", 0, 0))[:-1] + b"\x91" * 100_000 + b"\x90"
+    ),
+}
+
+
+@pytest.mark.parametrize("raw", AWKWARD_ENTRIES.values(), ids=AWKWARD_ENTRIES.keys())
+def test_an_entry_that_does_not_decode_is_a_dead_letter_and_the_session_goes_on(raw: bytes) -> None:
+    with pytest.raises(Malformed):
+        decode_entry(raw)
+    (frame,) = assert_law(_two_members([("1001-0", encode_entry(Claim(0, 0))), ("1002-0", raw)]), 1)
+    assert (frame.dead_letters, frame.final) == (1, False)
+
+
+def _two_members(entries: Stream) -> Stream:
+    opening = Opening(ENTRY_VERSION, "s1", "Why?", (Member("model-0"), Member("model-1")))
+    return [("1000-0", encode_entry(opening)), *entries]
+
+
+@pytest.mark.parametrize("logprob", [None, math.nan])
+@pytest.mark.parametrize("top", [[], [(b"a", -1.5), (b"b", -2.0)], [(b" the", -1.5), (b"b", math.nan)]])
+def test_a_logprob_that_is_no_number_is_a_missing_one(logprob: float | None, top: list[tuple[bytes, float]]) -> None:
+    """Only the list speaks: what it does not say of the token that was drawn, nobody knows."""
+    token = Token(0, "1001-0", 0, "answer", "the", 0, 0, logprob, "real", b"", pack_top(top))
+    stream = _two_members([("1001-0", encode_entry(Claim(0, 0))), ("1002-0", encode_entry(token))])
+    (frame,) = assert_law(stream, 1)
+    (shown,) = frame.tokens
+    assert shown.logprob is None
+    assert frame.diversity_index == pytest.approx(1.0 - (math.exp(-1.5) if top else 0.0), abs=NEAR)
+
+
+# --- the numbers ------------------------------------------------------------------------------------------------------
+
+
+@settings(unhurried, max_examples=100)
+@given(recorded())
+def test_every_number_lies_in_its_range(session: Recorded) -> None:
+    previous: Frame | None = None
+    for frame in core_frames(session.stream, session.windows):
+        assert 0 <= frame.start_ns < frame.end_ns
+        assert min(frame.late, frame.duplicates, frame.dead_letters) >= 0
+        assert 0.0 <= frame.diversity_index <= 1.0
+        assert frame.di_source == "logprobs" or frame.diversity_index == 0.5
+        for spread_ms in (frame.sync_lag_ms, frame.arrival_skew_ms):
+            assert spread_ms is None or spread_ms >= 0.0
+        for number, member in enumerate(frame.members):
+            before = previous.members[number] if previous else None
+            _assert_in_range(member, before)
+        for token in frame.tokens:
+            assert 0 <= token.start <= token.end
+            assert token.logprob is None or -math.inf < token.logprob <= 0.0
+        _assert_energy_between(frame, session.opening)
+        previous = frame
+
+
+def _assert_in_range(member: MemberFrame, before: MemberFrame | None) -> None:
+    assert 0.0 <= member.energy <= 1.0
+    assert member.certainty is None or 0.0 <= member.certainty <= 1.0
+    assert member.tokens_per_s >= 0.0
+    assert member.position_bytes >= (before.position_bytes if before else 0)
+    assert member.buffered_tokens == 0
+    assert (member.reason is None) == (member.state not in ("finished", "dropped"))
+    if before is not None and before.reason is not None:
+        assert (member.state, member.reason, member.text, member.thinking) == (before.state, before.reason, "", "")
+
+
+def _assert_energy_between(frame: Frame, opening: Opening) -> None:
+    running = [number for number, member in enumerate(frame.members) if member.reason is None]
+    finished = [number for number, member in enumerate(frame.members) if member.state == "finished"]
+    counted = running or finished
+    if any(opening.members[number].weight for number in counted):
+        energies = [frame.members[number].energy for number in counted]
+        assert min(energies) - NEAR <= frame.energy <= max(energies) + NEAR
+    else:
+        assert frame.energy == 0.0
+
+
+@settings(unhurried, max_examples=60)
+@given(recorded(), st.sampled_from((0.5, 3.0, 1e-9, 1e9)))
+def test_numbers_do_not_change_when_all_weights_are_scaled(session: Recorded, scale: float) -> None:
+    members = tuple(Member(member.model, member.weight * scale) for member in session.opening.members)
+    opening = msgspec.structs.replace(session.opening, members=members)
+    scaled = core_frames(rewritten(session.stream, opening, lambda entry: entry), session.windows)
+    frames = core_frames(session.stream, session.windows)
+    assert_same_numbers(frames, scaled, ("energy", "diversity_index", "di_source", "sync_lag_ms", "arrival_skew_ms"))
+
+
+@settings(unhurried, max_examples=60)
+@given(recorded(), st.randoms(use_true_random=False))
+def test_numbers_do_not_change_when_members_are_listed_in_another_order(session: Recorded, random: Any) -> None:
+    order = list(range(len(session.opening.members)))
+    random.shuffle(order)
+    moved = {old: new for new, old in enumerate(order)}
+
+    def change(entry: AnyEntry) -> AnyEntry:
+        if isinstance(entry, Opening | Beat):
+            return entry
+        if isinstance(entry, Cancel):
+            return Cancel(tuple(moved.get(member, member) for member in entry.members), entry.reason)
+        return msgspec.structs.replace(entry, member=moved.get(entry.member, entry.member))
+
+    opening = msgspec.structs.replace(session.opening, members=tuple(session.opening.members[old] for old in order))
+    reordered = core_frames(rewritten(session.stream, opening, change), session.windows)
+    frames = core_frames(session.stream, session.windows)
+    assert_same_numbers(frames, reordered, ("energy", "diversity_index", "di_source", "sync_lag_ms", "arrival_skew_ms"))
+
+
+@settings(unhurried, max_examples=60)
+@given(recorded(), st.data())
+def test_diversity_does_not_change_when_a_member_is_doubled(session: Recorded, data: st.DataObject) -> None:
+    """Both halves say the same at the same time, and share the weight. Not of sync_lag_ms: one alone has none."""
+    doubled = data.draw(st.integers(0, len(session.opening.members) - 1))
+    members = [Member(member.model, member.weight or 1.0) for member in session.opening.members]
+    frames = core_frames(
+        rewritten(session.stream, _with_members(session, members), lambda entry: entry), session.windows
+    )
+    copy = len(members)
+    members[doubled] = Member(members[doubled].model, members[doubled].weight / 2)
+    members.append(Member("copy", members[doubled].weight))
+    stream: Stream = [(session.stream[0][0], encode_entry(_with_members(session, members)))]
+    for entry_id, raw in session.stream[1:]:
+        stream.extend(_doubled(entry_id, raw, doubled, copy))
+    assert_same_numbers(frames, core_frames(stream, session.windows), ("energy", "diversity_index", "di_source"))
+
+
+def _with_members(session: Recorded, members: list[Member]) -> Opening:
+    return msgspec.structs.replace(session.opening, members=tuple(members))
+
+
+def _doubled(entry_id: str, raw: bytes, doubled: int, copy: int) -> Stream:
+    """An entry, and where it is the doubled member's the copy's entry behind it. Ids in a millisecond spread to make room."""
+    try:
+        entry = decode_entry(raw)
+    except Malformed:
+        return [(_spread(entry_id, 0), raw)]
+    if isinstance(entry, Cancel) and copy in entry.members:
+        return [(_spread(entry_id, 0), b"")]
+    if isinstance(entry, Cancel) and doubled in entry.members:
+        return [(_spread(entry_id, 0), encode_entry(Cancel((*entry.members, copy), entry.reason)))]
+    if isinstance(entry, Opening | Beat | Cancel):
+        return [(_spread(entry_id, 0), raw)]
+    if entry.member == copy:
+        return [(_spread(entry_id, 0), b"")]
+    out: Stream = []
+    for member in (entry.member, copy) if entry.member == doubled else (entry.member,):
+        half = msgspec.structs.replace(entry, member=member)
+        if not isinstance(half, Claim) and is_entry_id(half.claim):
+            half = msgspec.structs.replace(half, claim=_spread(half.claim, member == copy))
+        out.append((_spread(entry_id, member == copy), encode_entry(half)))
+    return out
+
+
+def _spread(entry_id: str, half: int) -> str:
+    ms, _, number = entry_id.partition("-")
+    return f"{ms}-{2 * int(number) + half}"
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_diversity_is_nothing_when_all_are_sure_of_one_piece(count: int) -> None:
+    opening = Opening(ENTRY_VERSION, "s1", "Why?", tuple(Member(f"model-{number}") for number in range(count)))
+    stream = [("1000-0", encode_entry(opening))]
+    for number in range(count):
+        token = Token(number, f"1001-{number}", 0, "answer", " so", 0, 0, 0.0, "real", b"", pack_top([(b"so", 0.0)]))
+        stream.append((f"1001-{number}", encode_entry(Claim(number, 0))))
+        stream.append((f"1001-{number + count}", encode_entry(token)))
+    stream.sort(key=lambda pair: entry_order(pair[0]))
+    (frame,) = assert_law(stream, 1)
+    assert (frame.diversity_index, frame.di_source) == (0.0, "logprobs")
+
+
+# --- JSON and the grid ------------------------------------------------------------------------------------------------
+
+
+@settings(unhurried, max_examples=60)
+@given(recorded())
+def test_a_frame_in_json_says_what_the_frame_says_and_has_no_nan(session: Recorded) -> None:
+    def refuse(constant: str) -> NoReturn:
+        raise AssertionError(constant)
+
+    for frame in core_frames(session.stream, session.windows):
+        # A NaN would have become null: it equals nothing, so the comparison finds it.
+        assert json.loads(frame_json(frame), parse_constant=refuse) == named(frame)
+
+
+large = st.integers(-(2**80), 2**80) | st.integers(-1_000, 1_000)
+
+
+@given(large)
+def test_windows_are_sixtieths_of_a_second_and_their_index_is_found_again(window_index: int) -> None:
+    start_ns = grid.window_start_ns(window_index)
+    assert start_ns == math.ceil(Fraction(window_index * 10**9, 60))
+    assert grid.window_index_at(start_ns) == window_index
+    assert grid.window_index_at(start_ns - 1) == window_index - 1
+
+
+@given(large)
+def test_every_nanosecond_lies_in_the_window_of_its_index(t_ns: int) -> None:
+    window_index = grid.window_index_at(t_ns)
+    assert window_index == math.floor(Fraction(t_ns * 60, 10**9))
+    assert grid.window_start_ns(window_index) <= t_ns < grid.window_start_ns(window_index + 1)
+
+
+@given(large, st.sampled_from((-1, 0, 1)))
+def test_the_next_grid_point_is_the_first_at_or_after(window_index: int, off_ns: int) -> None:
+    t_ns = grid.window_start_ns(window_index) + off_ns
+    expected = window_index + 1 if off_ns == 1 else window_index
+    assert grid.next_grid_point_ns(t_ns) == grid.window_start_ns(expected)
+
+
+@given(st.integers(0, 2**62), st.integers(0, 2**40), st.integers(-2, 2))
+def test_a_window_is_due_from_the_millisecond_after_its_last(opened_ms: int, window_index: int, off_ms: int) -> None:
+    """last_ms_of_window, window_of_entry and is_due draw one and the same line between a window and the next."""
+    origin_ns = grid.next_grid_point_ns(opened_ms * grid.NS_PER_MS)
+    last_ms = grid.last_ms_of_window(origin_ns, window_index)
+    ms = last_ms + off_ms
+    is_over = off_ms > 0
+    assert (grid.window_of_entry(origin_ns, ms) > window_index) == is_over
+    assert grid.is_due(origin_ns, window_index, ms) == is_over
+    assert (Fraction(ms * grid.NS_PER_MS) >= origin_ns + Fraction((window_index + 1) * 10**9, 60)) == is_over
+
+
+@given(st.integers(0, 2**62), st.integers(-2_000, 0))
+def test_what_came_before_the_origin_belongs_to_window_0(opened_ms: int, off_ms: int) -> None:
+    origin_ns = grid.next_grid_point_ns(opened_ms * grid.NS_PER_MS)
+    assert grid.window_of_entry(origin_ns, opened_ms + off_ms) == 0

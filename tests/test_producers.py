@@ -79,7 +79,9 @@ async def test_started_text_is_never_repeated(roles: Roles, pipe: AsyncPipe) -> 
     assert text == (await written_texts(pipe, opening.session))[0]
 
 
-async def test_a_producer_that_is_stopped_says_so_and_hands_over_what_it_has_not_begun(roles: Roles, pipe: AsyncPipe) -> None:
+async def test_a_producer_that_is_stopped_says_so_and_hands_over_what_it_has_not_begun(
+    roles: Roles, pipe: AsyncPipe
+) -> None:
     roles.ready("aggregator")
     first = roles.ready("producers", "ngram:char-6", "--tokens-per-s", "15")
     opening = opening_of("ngram:char-6", max_tokens=400)

@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -71,11 +71,14 @@ class Standing:
         return [("DEL", keys.process(self.name)), ("ZREM", keys.PROCESSES, self.name)]
 
 
-async def keep_record(url: str, standing: Standing, presence: RedisPresence) -> None:
-    """Renews the record each second until it is cancelled; then takes it away."""
+async def keep_record(
+    url: str, standing: Standing, presence: RedisPresence, facts: Callable[[], Mapping[str, int]]
+) -> None:
+    """Renews the record, with the role's own facts, each second until it is cancelled; then takes it away."""
     pipe = AsyncPipe(url)
     try:
         while True:
+            standing.detail |= facts()
             try:
                 await pipe.run(standing.renew())
                 presence.come_back()

@@ -42,7 +42,7 @@ class Decipher:
         """Follows whatever is announced, until it is cancelled."""
         pipe = AsyncPipe(self._url)
         self._standing.ready = True
-        record = asyncio.create_task(keep_record(self._url, self._standing, self._presence))
+        record = asyncio.create_task(keep_record(self._url, self._standing, self._presence, self._facts))
         after = "0"
         try:
             while True:
@@ -61,6 +61,9 @@ class Decipher:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await pipe.close()
+
+    def _facts(self) -> dict[str, int]:
+        return {"sessions": len(self._following), "frames": self._frames}
 
     def _follow(self, session: str) -> None:
         if session in self._following or len(self._following) >= _MOST_SESSIONS:
@@ -92,8 +95,12 @@ class Decipher:
         while True:
             frames = await read_frames(pipe, state.session, cursor, _BLOCK_MS)
             if not frames:
-                if (await find_session(pipe, state.session)).status != "open":
+                is_over = (await find_session(pipe, state.session)).status != "open"
+                # What was committed between the read and the look is read now; nothing comes after it.
+                frames = await read_frames(pipe, state.session, cursor, 1) if is_over else []
+                if is_over and not frames:
                     return True
+            if not frames:
                 continue
             batch = EventBatch(cursor, frames[-1][0], [], False)
             for entry_id, raw in frames:
@@ -105,7 +112,6 @@ class Decipher:
                 return False
             cursor = batch.after
             self._frames += len(frames)
-            self._standing.detail |= {"sessions": len(self._following), "frames": self._frames}
             if batch.final:
                 return True
 

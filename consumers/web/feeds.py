@@ -18,12 +18,12 @@ import msgspec
 from structlog.stdlib import BoundLogger
 
 from consumers.web.history import History
-from consumers.web.presence import RedisPresence
 from schemas.errors import Malformed, RedisAway, Refused, SessionGone
 from schemas.frames import decode_frame, frame_json
 from schemas.keys import FRAMES_MAXLEN
 from transport.connection import AsyncPipe, ReplyError
 from transport.frames import read_frames
+from transport.presence import RedisPresence
 from transport.sessions import find_session
 
 # Ten seconds: a page that was busy for so long redraws faster from the beginning than from where it was.

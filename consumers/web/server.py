@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 
 from aiohttp import web
@@ -14,13 +13,12 @@ from consumers.web.errors import errors_as_json
 from consumers.web.feeds import Feeds
 from consumers.web.guard import add_security_headers, guard
 from consumers.web.page import page_routes
-from consumers.web.presence import RedisPresence
 from consumers.web.sockets import show_frames
-from schemas.errors import RedisAway
 from schemas.sessions import Limits
 from schemas.tiers import TierPolicy
 from transport.connection import AsyncPipe
-from transport.process import RENEW_S, Standing
+from transport.presence import RedisPresence
+from transport.process import Standing, keep_record
 
 # A prompt of 32 KiB, a system text and JSON's escapes.
 _MOST_BODY_BYTES = 64 * 1024
@@ -36,8 +34,7 @@ class WebServer:
     def __init__(
         self, url: str, standing: Standing, log: BoundLogger, tier: TierPolicy, limits: Limits, bound_host: str
     ) -> None:
-        self._pipe, self._standing, self._log = AsyncPipe(url), standing, log
-        self._renewing_pipe = AsyncPipe(url)
+        self._url, self._pipe, self._standing, self._log = url, AsyncPipe(url), standing, log
         self._presence = RedisPresence(log)
         self._feeds = Feeds(url, self._pipe, self._presence, log)
         self._api = Api(self._pipe, tier, limits)
@@ -50,15 +47,14 @@ class WebServer:
         await runner.setup()
         await web.SockSite(runner, listening).start()
         self._standing.ready = True
-        renewing = asyncio.create_task(self._renew())
+        record = asyncio.create_task(keep_record(self._url, self._standing, self._presence, self._facts))
         try:
             await stopping.wait()
         finally:
-            renewing.cancel()
-            await self._leave()
+            record.cancel()
+            await asyncio.wait([record], timeout=_GOODBYE_S)
             await runner.cleanup()
             await self._pipe.close()
-            await self._renewing_pipe.close()
 
     def _application(self) -> web.Application:
         application = web.Application(
@@ -75,17 +71,5 @@ class WebServer:
     async def _dismiss_all(self, _application: web.Application) -> None:
         self._feeds.stop()
 
-    async def _renew(self) -> None:
-        while True:
-            self._standing.detail |= {"clients": self._feeds.viewer_count, "too_slow": self._feeds.too_slow}
-            try:
-                await self._renewing_pipe.run(self._standing.renew())
-                self._presence.come_back()
-            except RedisAway as error:
-                self._presence.lose(error)
-            await asyncio.sleep(RENEW_S)
-
-    async def _leave(self) -> None:
-        with contextlib.suppress(RedisAway, TimeoutError):
-            async with asyncio.timeout(_GOODBYE_S):
-                await self._renewing_pipe.run(self._standing.leave())
+    def _facts(self) -> dict[str, int]:
+        return {"clients": self._feeds.viewer_count, "too_slow": self._feeds.too_slow}
