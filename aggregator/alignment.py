@@ -16,10 +16,11 @@ from schemas.grid import NS_PER_MS, window_start_ns
 
 
 class Alignment(msgspec.Struct, array_like=True):
-    """The frontier x (bytes; None before anything is aligned), the members that stand at it, and what was measured there.
+    """The frontier x (bytes; None before anything is aligned), the members that stand at it, and what was measured
+    there.
 
-    sync_lag_ms is the spread of the times at which the aligned tokens were released, arrival_skew_ms that of their arrivals;
-    both None with fewer than two of them.
+    sync_lag_ms is the spread of the times at which the aligned tokens were released, arrival_skew_ms that of their
+    arrivals; both None with fewer than two of them.
     """
 
     x: int | None = None
@@ -30,7 +31,8 @@ class Alignment(msgspec.Struct, array_like=True):
     arrival_skew_ms: float | None = None
 
     def advance(self, members: Sequence[MemberRecord], weights: Sequence[float], contents: Mapping[str, Token]) -> None:
-        """Moves x as far as the text of the members concerned allows: in free mode, those that run and have text past it."""
+        """Moves x as far as the text of the members concerned allows: in free mode, those that run and have text past
+        it."""
         reaching = [i for i, member in enumerate(members) if member.is_running and member.position > (self.x or 0)]
         if not reaching:
             return
@@ -42,7 +44,8 @@ class Alignment(msgspec.Struct, array_like=True):
         self._measure([token_at(kept[i], x) for i in reaching], [weights[i] for i in reaching], contents)
 
     def _measure(self, found: Sequence[Kept | None], weights: Sequence[float], contents: Mapping[str, Token]) -> None:
-        # A member may be so far ahead that its token at x was let go (Limits.unaligned_tokens): then nothing is compared.
+        # A member may be so far ahead that its token at x was let go (Limits.unaligned_tokens): then nothing is
+        # compared.
         aligned = [token for token in found if token is not None]
         is_whole = len(aligned) == len(found)
         tokens = [contents[token.entry_id] for token in aligned]

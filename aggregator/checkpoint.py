@@ -1,4 +1,5 @@
-"""Checkpoints: a session's record as bytes, and back. Floats are exact, so that a new owner's frames are the same bytes."""
+"""Checkpoints: a session's record as bytes, and back. Floats are exact, so that a new owner's frames are the same
+bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ CHECKPOINT_VERSION = 1
 
 
 class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
-    """The record after the window `record.window - 1`. Contents of kept tokens are read again from `need_from` on (None: none)."""
+    """The record after the window `record.window - 1`. Contents of kept tokens are read again from `need_from` on
+    (None: none)."""
 
     version: int
     record: SessionRecord

@@ -25,7 +25,8 @@ def leading_space_dropped(data: bytes) -> bytes:
 
 
 def piece_probabilities(token: Token, *, first: bool) -> dict[bytes, float]:
-    """p_m: probability by piece, summing to at most 1. `first`: the token is at position 0, where leading space is dropped.
+    """p_m: probability by piece, summing to at most 1. `first`: the token is at position 0, where leading space is
+    dropped.
 
     Entries that map to one piece add up; a list that sums above 1 is divided by its sum.
     """
@@ -35,7 +36,7 @@ def piece_probabilities(token: Token, *, first: bool) -> dict[bytes, float]:
         probabilities[key] = probabilities.get(key, 0.0) + math.exp(min(logprob, 0.0))
     sampled = token.piece or token.text.encode()
     sampled = leading_space_dropped(sampled) if first else sampled
-    if sampled not in probabilities and token.logprob is not None:
+    if sampled not in probabilities and token.logprob is not None and not math.isnan(token.logprob):
         probabilities[sampled] = math.exp(min(token.logprob, 0.0))
     total = sum(probabilities.values())
     if total > 1.0:

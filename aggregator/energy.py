@@ -28,7 +28,8 @@ def clamp(value: float, low: float = 0.0, high: float = 1.0) -> float:
 
 
 def certainty_of(top: list[tuple[bytes, float]]) -> float | None:
-    """1 - H / ln K in [0, 1] of the list normalised to sum 1; entries of one piece add up. None below two distinct pieces.
+    """1 - H / ln K in [0, 1] of the list normalised to sum 1; entries of one piece add up. None below two distinct
+    pieces.
 
     H is Shannon's entropy in nats; ln K its largest value, so that 1 means one certain piece and 0 means all alike.
     """
@@ -43,7 +44,8 @@ def certainty_of(top: list[tuple[bytes, float]]) -> float | None:
 
 
 class EnergyMeter(msgspec.Struct, array_like=True):
-    """What of a member's past its energy depends on. Times are nanoseconds of Redis's clock, but arrivals the model's."""
+    """What of a member's past its energy depends on. Times are nanoseconds of Redis's clock, but arrivals the
+    model's."""
 
     energy: float = 0.0
     certainty: float | None = None

@@ -8,7 +8,8 @@ from aggregator.energy import clamp
 
 
 def ensemble_energy(energies: Sequence[float], weights: Sequence[float]) -> float:
-    """E = min(1, sum(g_m E_m) / sum(g_m)), in [0, 1]; 0 where the weights sum to 0. Scaling all weights changes nothing."""
+    """E = min(1, sum(g_m E_m) / sum(g_m)), in [0, 1]; 0 where the weights sum to 0. Scaling all weights changes
+    nothing."""
     total = sum(weights)
     if total <= 0.0:
         return 0.0

@@ -1,7 +1,8 @@
 """The frontier: the place in the answers up to which they can be compared.
 
 Positions are byte offsets in each member's own answer. In free mode the members concerned are the running ones whose
-released text reaches past x; x is the largest start of a token of any of them that lies before the end of every one's text:
+released text reaches past x; x is the largest start of a token of any of them that lies before the end of every one's
+text:
 
     member 0   |The|  sky| is| blue| and|                 x
     member 1   |The sky|  is|  gr                         |
@@ -19,7 +20,8 @@ import msgspec
 
 
 class Kept(msgspec.Struct, array_like=True, gc=False):
-    """A released token of an answer that the frontier has not passed: bytes [start, end). Its content is kept elsewhere."""
+    """A released token of an answer that the frontier has not passed: bytes [start, end). Its content is kept
+    elsewhere."""
 
     start: int
     end: int
@@ -29,7 +31,8 @@ class Kept(msgspec.Struct, array_like=True, gc=False):
 
 
 def frontier_of(kept: Mapping[int, list[Kept]], position: Mapping[int, int], x: int | None) -> int | None:
-    """The new x (>= the old one) for the members in `kept`, whose released text ends at `position`; None while there is none."""
+    """The new x (>= the old one) for the members in `kept`, whose released text ends at `position`; None while there
+    is none."""
     if not kept:
         return x
     end = min(position[member] for member in kept)

@@ -2,8 +2,8 @@
 
     tick:  TIME, what is new for each session, new sessions --> close what is due --> commits
 
-One thread, no asyncio (a third of its CPU for each command), two round trips a tick however many sessions there are. Without a
-session it waits in a blocking read instead of ticking.
+One thread, no asyncio (a third of its CPU for each command), two round trips a tick however many sessions there are.
+Without a session it waits in a blocking read instead of ticking.
 """
 
 from __future__ import annotations

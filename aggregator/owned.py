@@ -44,7 +44,8 @@ class OwnedSession:
         return read_entries(self.name, self.read_to)
 
     def add_entries(self, reply: Any) -> None:
-        """Takes in the reply of read_command. A full one leaves the session behind: it closes nothing until it has read on."""
+        """Takes in the reply of read_command. A full one leaves the session behind: it closes nothing until it has
+        read on."""
         entries = [] if isinstance(reply, ReplyError) else entries_read(reply)
         self.is_behind = isinstance(reply, ReplyError) or len(entries) == MOST_ENTRIES
         if entries:
@@ -52,7 +53,8 @@ class OwnedSession:
             self.read_to = entries[-1][0]
 
     def close_due(self, now_ms: int, most: int, beat: bool) -> list[Command]:
-        """Closes up to `most` windows that no later entry can belong to; one commit command for each. The last one may beat."""
+        """Closes up to `most` windows that no later entry can belong to; one commit command for each. The last one
+        may beat."""
         core, commands = self.core, list[Command]()
         while len(commands) < most and not self.is_behind and not core.record.ended:
             window = core.record.window

@@ -13,7 +13,8 @@ from schemas.sessions import Opening
 
 
 def replayed(stream: Iterable[StreamEntry], windows: int = 0) -> Iterator[Closed]:
-    """Every window of the session, from its opening to its final frame or else to its last entry, but at least `windows`.
+    """Every window of the session, from its opening to its final frame or else to its last entry, but at least
+    `windows`.
 
     The first entry is the opening. Raises Malformed where it is not.
     """

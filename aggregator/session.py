@@ -3,7 +3,8 @@
 Rules
  1. Everything that affects a frame is in the opening or in an entry of the token stream. No clock, no I/O, no chance.
  2. An entry belongs to the window of its id's millisecond. Entries are taken in the stream's order, each once.
- 3. close() takes exactly the entries of the next window and returns its frame. Nothing read beyond it is part of the state.
+ 3. close() takes exactly the entries of the next window and returns its frame. Nothing read beyond it is part of the
+ state.
 
     entries of window k --> close() --> Closed(frame k, words to the producers, entries that did not decode)
                               ^  |
@@ -52,7 +53,8 @@ StreamEntry = tuple[str, bytes]
 
 
 class SessionRecord(msgspec.Struct, array_like=True):
-    """All that the next frames depend on, apart from the contents of the kept tokens. `window` is the next one to close."""
+    """All that the next frames depend on, apart from the contents of the kept tokens. `window` is the next one to
+    close."""
 
     members: list[MemberRecord]
     cut: str

@@ -1,4 +1,5 @@
-"""The Local Council: two to six local models answer one prompt at once, and every sixtieth of a second says what happens.
+"""The Local Council: two to six local models answer one prompt at once, and every sixtieth of a second says what
+happens.
 
 from council import TurboEnsemble
 """

@@ -76,7 +76,8 @@ class Summary:
 
 
 async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool) -> int:
-    """Runs one session to its end; the exit code. Raises CouncilError. Ctrl-C and SIGTERM cancel the session, not the council."""
+    """Runs one session to its end; the exit code. Raises CouncilError. Ctrl-C and SIGTERM cancel the session, not the
+    council."""
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -52,7 +52,8 @@ class Child:
         )
 
     def watch(self) -> None:
-        """Starts it again after it died, at most MOST_RESTARTS_A_MINUTE times, each time a little later; says so aloud."""
+        """Starts it again after it died, at most MOST_RESTARTS_A_MINUTE times, each time a little later; says so
+        aloud."""
         if self.is_running or self.gave_up:
             return
         now = time.monotonic()

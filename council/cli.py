@@ -31,7 +31,7 @@ from transport.connection import AsyncPipe, check_server
 from transport.sessions import cancel_session
 
 app = typer.Typer(
-    help="The Local Council: several language models on this machine answer one prompt, and you watch what happens between them.",
+    help="The Local Council: several language models on this machine answer one prompt, and you watch what happens.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -79,7 +79,7 @@ class EnsembleSession:
             raise CouncilError(state.reason)
         if silent_s > NO_AGGREGATOR_S:
             raise NoAggregator(
-                "No aggregator closes this session's windows: start one with `council up`, or with `python -m aggregator`."
+                "No aggregator closes this session's windows: start one with `council up` or `python -m aggregator`."
             )
 
     async def cancel(self, reason: str = "cancelled") -> None:
@@ -91,9 +91,9 @@ class EnsembleSession:
 class TurboEnsemble:
     """A council of local models.
 
-    `redis_url` names the council's Redis; without it, the council that runs on this machine is used, or else a private one
-    is started and ended with this object. `tier` (low, mid, high, hybrid) caps the members of a session; without it, the
-    running council's tier counts, or the one that this machine's memory calls for.
+    `redis_url` names the council's Redis; without it, the council that runs on this machine is used, or else a
+    private one is started and ended with this object. `tier` (low, mid, high, hybrid) caps the members of a session;
+    without it, the running council's tier counts, or the one that this machine's memory calls for.
     """
 
     def __init__(
@@ -137,7 +137,10 @@ class TurboEnsemble:
         temperature: float = 0.7,
         seed: int | None = None,
     ) -> AsyncIterator[Frame]:
-        """Opens a session and yields its frames. Whoever leaves early cancels it. Raises as open() and EnsembleSession.frames()."""
+        """Opens a session and yields its frames; whoever leaves early cancels it.
+
+        Raises as open() and EnsembleSession.frames() do.
+        """
         request = SessionRequest(prompt, tuple(models), dict(weights or {}), system, max_tokens, temperature, seed)
         session = await self.open(request)
         final = False
@@ -161,7 +164,7 @@ class TurboEnsemble:
         return EnsembleSession(pipe, admission.opening, admission.warnings)
 
     async def _meet(self, request: SessionRequest, known: Mapping[str, str | None]) -> AsyncPipe:
-        """The connection to the council that shall answer; a private one is started for the models that it has to serve."""
+        """The connection to the council that shall answer; a private one is started for the models that it serves."""
         if self._pipe and (self._private is None or set(request.models) <= set(self._private)):
             return self._pipe
         url = None

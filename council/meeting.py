@@ -1,4 +1,5 @@
-"""Which council a caller meets: the one at a named Redis, the one that runs on this machine, or a private one for this call."""
+"""Which council a caller meets: the one at a named Redis, the one that runs on this machine, or a private one for
+this call."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _PRIVATE_END_S = 6.0
 
 
 async def running_council() -> str | None:
-    """The Redis URL of the council that this user runs on this machine, the newest if there are several; None if there is none."""
+    """The Redis URL of the council that this user runs on this machine, the newest if there are several; None if
+    there is none."""
     for folder in private_folders():
         if not is_kept(folder):
             continue
@@ -37,7 +39,8 @@ async def running_council() -> str | None:
 
 
 async def require_council(redis_url: str | None) -> str:
-    """The Redis URL of a council that is there. Raises Refused where Redis does not answer, or where no council runs."""
+    """The Redis URL of a council that is there. Raises Refused where Redis does not answer, or where no council
+    runs."""
     if redis_url:
         await asyncio.to_thread(check_server, redis_url)
         return redis_url
@@ -52,7 +55,8 @@ async def require_council(redis_url: str | None) -> str:
 
 @contextlib.asynccontextmanager
 async def private_council(plan: Plan) -> AsyncIterator[str]:
-    """Runs the plan for the time of the context; the URL of its Redis. Raises Refused or Unavailable where it cannot be started."""
+    """Runs the plan for the time of the context; the URL of its Redis. Raises Refused or Unavailable where it cannot
+    be started."""
     if plan.redis_url is None and find_server() is None:
         raise Refused("no_redis", NO_SERVER)
     process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,5 @@
-"""`python -m council.private PLAN`: a council for one caller. It says its Redis's URL on standard output when it is ready."""
+"""`python -m council.private PLAN`: a council for one caller. It says its Redis's URL on standard output when it is
+ready."""
 
 from __future__ import annotations
 

@@ -73,7 +73,8 @@ def _fields(info: Any) -> dict[str, str]:
 
 
 def _cursors(state: SessionState, now_ns: int) -> dict[str, Any]:
-    """How far a session's readers are. lag: windows that are due and not yet committed, or committed and not yet composed."""
+    """How far a session's readers are. lag: windows that are due and not yet committed, or committed and not yet
+    composed."""
     due = window_index_at(max(0, now_ns - state.origin_ns)) - 1
     composed = entry_order(state.decipher)[0] - 1
     return {

@@ -72,7 +72,8 @@ class Settings(BaseSettings):
 
 
 def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
-    """The settings with the flags that are not None on top. Raises Refused with the key, and the line where it stands in a file."""
+    """The settings with the flags that are not None on top. Raises Refused with the key, and the line where it stands
+    in a file."""
     path = config or Path(DEFAULT_FILE)
     text, values = _read(path, required=config is not None)
     if os.environ.get("REDIS_URL"):

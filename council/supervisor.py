@@ -1,4 +1,5 @@
-"""The supervisor: one process for each model, an aggregator, DECIPHER, the web; kept running, and all gone when it is gone.
+"""The supervisor: one process for each model, an aggregator, DECIPHER, the web; kept running, and all gone when it is
+gone.
 
     Supervisor --stdin pipes--> keeper of a private Redis (unless a Redis was named)
                            \\--> producers, aggregator, consumers.decipher, consumers.web
@@ -38,7 +39,8 @@ _WATCH_S = 0.05
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a council consists of. `models` maps each to its server's URL; a private council is one that nobody else may find."""
+    """What a council consists of. `models` maps each to its server's URL; a private council is one that nobody else
+    may find."""
 
     models: dict[str, str | None]
     tier: TierPolicy
@@ -86,7 +88,8 @@ class Supervisor:
         return self._stopping.is_set()
 
     def run(self) -> None:
-        """Keeps the children running until stop() is called. Raises Unavailable where the private Redis is lost for good."""
+        """Keeps the children running until stop() is called. Raises Unavailable where the private Redis is lost for
+        good."""
         while not self._stopping.wait(_WATCH_S):
             self._watch()
 

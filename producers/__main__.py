@@ -1,7 +1,7 @@
 """`python -m producers MODEL [--backend URL]`: serves one model to the sessions on REDIS_URL.
 
-An n-gram model (ngram:word-3, ...) runs in this process; any other is asked for at an OpenAI-compatible server. Start the same
-model twice to serve more sessions at once.
+An n-gram model (ngram:word-3, ...) runs in this process; any other is asked for at an OpenAI-compatible server. Start
+the same model twice to serve more sessions at once.
 """
 
 from __future__ import annotations

@@ -114,8 +114,8 @@ class OpenAIBackend:
     async def _asked(self, client: httpx.AsyncClient, content: bytes) -> httpx.Response:
         """The beginning of the server's answer.
 
-        llama-server promises to keep a connection and closes it after each stream: of 15 requests that came at once over
-        the same one, 3 found it closed. Nothing was answered then, so it is asked again, once.
+        llama-server promises to keep a connection and closes it after each stream: of 15 requests that came at once
+        over the same one, 3 found it closed. Nothing was answered then, so it is asked again, once.
         """
         request = client.build_request("POST", self._url, content=content)
         try:

@@ -4,13 +4,15 @@
                        ^                     |
                        +--- after a break: sent = the aggregator's next seq, and on from there
 
-Everything is kept until the session is over (at most max_tokens tokens), so that it can be written again; what arrives twice is
-counted and ignored by its seq. At least one entry a second is written: silence would mean that this process is gone.
+Everything is kept until the session is over (at most max_tokens tokens), so that it can be written again; what
+arrives twice is counted and ignored by its seq. At least one entry a second is written: silence would mean that this
+process is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
@@ -101,10 +103,8 @@ class Outbox:
     async def deliver(self) -> None:
         """Writes until the end is confirmed, or until the member is not wanted any more."""
         while not self.stopped.is_set():
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _CONTROL_S)
-            except TimeoutError:
-                pass
             self._news.clear()
             try:
                 await self.flush()
@@ -117,7 +117,8 @@ class Outbox:
                 return
 
     async def flush(self) -> None:
-        """One round trip: what is unsent, or a sign of life; and a look at control and state when due. Raises RedisAway."""
+        """One round trip: what is unsent, or a sign of life; and a look at control and state when due. Raises
+        RedisAway."""
         now = time.monotonic()
         entries = self._unsent()
         if not entries and not self._ending_sent and now - self._written_at >= _SIGN_S:

@@ -105,7 +105,8 @@ class Serving:
                 if isinstance(entry, Claim) and entry.member == member:
                     ledger.add_claim(entry_id)
                 elif isinstance(entry, Token) and entry.member == member:
-                    if ledger.judge_token(entry.claim, entry.seq) is Verdict.ACCEPTED:
+                    began = ledger.judge_token(entry.claim, entry.seq) is Verdict.ACCEPTED
+                    if began:
                         return True
             if len(page) < MOST_ENTRIES:
                 return False

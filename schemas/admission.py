@@ -1,4 +1,5 @@
-"""From a request to an opening: everything that can be wrong with a request is found here, before anything is started."""
+"""From a request to an opening: everything that can be wrong with a request is found here, before anything is
+started."""
 
 from __future__ import annotations
 

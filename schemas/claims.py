@@ -1,7 +1,7 @@
 """Who writes a member: the rules of claims and sequence numbers, for those who write and those who read.
 
-A claim is the id of its claim mark. The latest claim before any accepted text wins; from the first accepted token on, only
-a `failed` mark of a later claim counts. Of the winner's tokens only the next one in sequence is accepted:
+A claim is the id of its claim mark. The latest claim before any accepted text wins; from the first accepted token on,
+only a `failed` mark of a later claim counts. Of the winner's tokens only the next one in sequence is accepted:
 
     claim A   A:0 A:1   claim B   B:0   A:2   failed(B)
               ok  ok    ignored   dup   ok    the member drops: the producer of A died after it began
@@ -39,7 +39,8 @@ class ClaimLedger:
         return True
 
     def judge_token(self, claim: str, seq: int) -> Verdict:
-        """Accepts the winner's next token; what is lower, or a loser's, is a duplicate; what is higher waits to be sent again."""
+        """Accepts the winner's next token; what is lower, or a loser's, is a duplicate; what is higher waits to be
+        sent again."""
         if not self.claim or claim != self.claim or seq < self.next_seq:
             return Verdict.DUPLICATE
         if seq > self.next_seq:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from schemas.entries import UNDECODABLE
 from schemas.errors import Malformed
 
 
@@ -35,7 +36,7 @@ def decode_stop(raw: bytes) -> Stop:
     """Raises Malformed."""
     try:
         return _stop_decoder.decode(raw)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise Malformed(f"a control entry does not decode: {error}") from error
 
 
@@ -47,5 +48,5 @@ def decode_progress(raw: bytes) -> tuple[Progress, ...]:
     """Raises Malformed."""
     try:
         return _progress_decoder.decode(raw)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise Malformed(f"a session's progress does not decode: {error}") from error

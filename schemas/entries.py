@@ -6,7 +6,8 @@
     token                       what the model wrote, with what was measured about it
     cancel, beat                marks of the council: a person's wish, and the aggregator's second
 
-Every struct is a msgpack array whose first element is its tag. New fields come last, with a default; none is ever moved.
+Every struct is a msgpack array whose first element is its tag. New fields come last, with a default; none is ever
+moved.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Token(Entry, array_like=True, frozen=True, gc=False, tag="t"):
     """One token of one member.
 
-    `text` is what is shown; `piece` the token's own bytes where they differ from it (empty: they do not). `logprob` is the
-    natural logarithm of the sampled token's probability, None where it was not measured. `top` is a packed list of
-    (piece, logprob), as the server sent it, at most 200 long. Times are wall clock, kept rising by the monotonic clock.
+    `text` is what is shown; `piece` the token's own bytes where they differ from it (empty: they do not). `logprob`
+    is the natural logarithm of the sampled token's probability, None where it was not measured. `top` is a packed
+    list of (piece, logprob), as the server sent it, at most 200 long. Times are wall clock, kept rising by the
+    monotonic clock.
     """
 
     member: int
@@ -117,6 +119,9 @@ class Beat(Entry, frozen=True, tag="beat"):
 Mark = Claim | Waiting | Loading | Alive | Finished | Failed | Cancel | Beat
 AnyEntry = Opening | Token | Mark
 
+# What msgspec raises for bytes that are not what they should be; the last for lists nested beyond reason.
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyEntry] = msgspec.msgpack.Decoder(AnyEntry)
 _top_decoder: msgspec.msgpack.Decoder[list[tuple[bytes, float | None]]] = msgspec.msgpack.Decoder(
@@ -129,10 +134,11 @@ def encode_entry(entry: AnyEntry) -> bytes:
 
 
 def decode_entry(raw: bytes) -> AnyEntry:
-    """The entry in `raw`. Raises Malformed where there is none; whether `top` decodes is found out when it is needed."""
+    """The entry in `raw`. Raises Malformed where there is none; whether `top` decodes is found out when it is
+    needed."""
     try:
         return _decoder.decode(raw)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise Malformed(f"an entry of a token stream does not decode: {error}") from error
 
 
@@ -142,9 +148,10 @@ def pack_top(top: list[tuple[bytes, float]]) -> msgspec.Raw:
 
 
 def unpack_top(top: msgspec.Raw) -> list[tuple[bytes, float]]:
-    """The reverse of pack_top, less what is no number. Empty where the bytes are no such list: then nothing was measured."""
+    """The reverse of pack_top, less what is no number. Empty where the bytes are no such list: then nothing was
+    measured."""
     try:
         pairs = _top_decoder.decode(top)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return []
     return [(piece, logprob) for piece, logprob in pairs if logprob is not None and not math.isnan(logprob)]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from schemas.entries import Lane, Quality
+from schemas.entries import UNDECODABLE, Lane, Quality
 from schemas.errors import Malformed
 
 FRAME_VERSION = 1
@@ -86,7 +86,7 @@ def decode_frame(raw: bytes) -> Frame:
     """Raises Malformed."""
     try:
         return _decoder.decode(raw)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise Malformed(f"a frame does not decode: {error}") from error
 
 

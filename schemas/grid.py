@@ -23,7 +23,8 @@ def window_start_ns(window_index: int) -> int:
 
 
 def window_index_at(t_ns: int) -> int:
-    """The window that holds `t_ns`: window_start_ns(k) <= t_ns < window_start_ns(k + 1). Negative times give negative windows."""
+    """The window that holds `t_ns`: window_start_ns(k) <= t_ns < window_start_ns(k + 1). Negative times give negative
+    windows."""
     return t_ns * FRAME_RATE_HZ // NS_PER_S
 
 
@@ -33,7 +34,8 @@ def next_grid_point_ns(t_ns: int) -> int:
 
 
 def last_ms_of_window(origin_ns: int, window_index: int) -> int:
-    """The last millisecond (of Redis's clock) whose entries belong to this window of the session that began at `origin_ns`."""
+    """The last millisecond (of Redis's clock) whose entries belong to this window of the session that began at
+    `origin_ns`."""
     return (origin_ns + window_start_ns(window_index + 1) - 1) // NS_PER_MS
 
 

@@ -17,7 +17,8 @@ MAX_TOKENS_LIMIT = 8_192
 
 
 class EnergyProfile(msgspec.Struct, array_like=True, frozen=True):
-    """The constants of a member's energy. Tokens a second; milliseconds; `smoothing` is the weight of the newest base, in (0, 1]."""
+    """The constants of a member's energy. Tokens a second; milliseconds; `smoothing` is the weight of the newest
+    base, in (0, 1]."""
 
     tps_max: float
     stall_ms: float

@@ -25,7 +25,8 @@ class Outcome:
         return [json.loads(line) for line in self.out.splitlines()]
 
     def assert_refused(self, *words: str) -> None:
-        """Exit code 2, one sentence on standard error that holds these words, nothing on standard output, no traceback."""
+        """Exit code 2, one sentence on standard error that holds these words, nothing on standard output, no
+        traceback."""
         assert (self.code, self.out) == (2, ""), (self.code, self.out, self.said)
         self.assert_said(*words)
 

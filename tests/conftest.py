@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-# Imported here, where the stack is shallow: pytest would do it deep inside a report, where Python 3.11's compiler fails.
+# Imported here, where the stack is shallow: pytest would do it deep inside a report, where Python 3.11's compiler
+# fails.
 from hypothesis import settings
 
 from tests.roles import RedisServer, Roles, redis_binaries, roles_on

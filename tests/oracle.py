@@ -1,10 +1,12 @@
-"""The frames of a token stream, computed slowly and straight from their definitions: what the fast core must agree with.
+"""The frames of a token stream, computed slowly and straight from their definitions: what the fast core must agree
+with.
 
     stream --lives()--> for each window: what was counted, who runs and why not, every token accepted so far
                             |
                             +--> energy, frontier and diversity, anew for each window, from those tokens
 
-Shares nothing with the core but the wire structs and the grid. An entry's time is its id's; times are absolute nanoseconds.
+Shares nothing with the core but the wire structs and the grid. An entry's time is its id's; times are absolute
+nanoseconds.
 """
 
 from __future__ import annotations
@@ -172,9 +174,11 @@ def _hear(raw: bytes, entry_id: str, place: int, window: int, opening: Opening, 
         if entry_ns - entry.written_ns > opening.limits.allowed_lateness_ms * NS_PER_MS:
             counted.append("late")
         life = members[entry.member]
-        if life.running and isinstance(entry, wire.Token):
+        if not life.running:
+            return counted
+        if isinstance(entry, wire.Token):
             counted += _hear_token(life, entry, place, entry_ns, window)
-        elif life.running:
+        else:
             _hear_mark(life, entry, entry_id, entry_ns)
     return counted
 
@@ -250,7 +254,8 @@ def _check_patience(life: Life, end_ns: int, origin_ns: int, limits: Limits) -> 
 
 
 def settled_groups(accepted: list[Accepted]) -> list[list[Accepted]]:
-    """Tokens that came together in one window. What follows of an arrival that is settled already makes no new group."""
+    """Tokens that came together in one window. What follows of an arrival that is settled already makes no new
+    group."""
     groups: list[list[Accepted]] = []
     for _, together in groupby(accepted, key=lambda one: (one.window, one.token.arrival_ns)):
         group = list(together)
@@ -293,7 +298,7 @@ def latest_certainty(groups: Sequence[list[Accepted]]) -> float | None:
 
 def decayed(energy: float, since_ns: int, t_ns: int, profile: EnergyProfile) -> float:
     silent_ms = (t_ns - since_ns) / NS_PER_MS - profile.stall_ms
-    return energy * 0.5 ** (max(0.0, silent_ms) / profile.half_life_ms)
+    return energy * math.pow(0.5, max(0.0, silent_ms) / profile.half_life_ms)
 
 
 def energy_at(t_ns: int, accepted: list[Accepted], profile: EnergyProfile) -> float:

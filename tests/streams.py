@@ -1,7 +1,8 @@
-"""Whole token streams of one session, drawn at random: mostly as producers write them, and now and then as nobody should.
+"""Whole token streams of one session, drawn at random: mostly as producers write them, and now and then as nobody
+should.
 
-A step of a stream is one or a few entries; most are the next tokens of a member, so that what needs accepted and aligned
-tokens happens often. Times favour the edges of windows and of limits, where `<` and `<=` differ.
+A step of a stream is one or a few entries; most are the next tokens of a member, so that what needs accepted and
+aligned tokens happens often. Times favour the edges of windows and of limits, where `<` and `<=` differ.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ MAX_STEPS = 50
 WORDS = (" the", "the", " cat", " sat", "a", " on", "é", " 日本", "\n", " ", "\t x", "", "   ", "\u00a0", "🙂!", "\x85")
 # Gaps in ms between steps: often none, often the edge of a window (50 ms are three of them), at times a stall.
 GAPS_MS = (0, 0, 0, 1, 1, 3, 5, 16, 17, 17, 20, 33, 34, 50, 50, 80, 100, 150, 400, 401, 500, 1_000)
+# With these, and an opening on a grid point, times meet limits exactly.
+ROUND_GAPS_MS = (0, 0, 0, 50, 50, 100, 450, 500, 900, 950, 1_000)
 LOGPROBS = (-0.1, -0.7, -0.7, -1.6, -2.3, -4.0, -30.0, 0.0, 0.4, -1e-10, -math.inf, math.inf, math.nan, None)
 # None of these decodes into an entry.
 GARBAGE = (
@@ -127,7 +130,7 @@ def openings(draw: st.DrawFn) -> Opening:
     return Opening(ENTRY_VERSION, "s1", "Why?", members, sync="free", profile=draw(profiles), limits=draw(limits))
 
 
-_piece = st.sampled_from(tuple(word.encode() for word in WORDS[:12]) + (b"\xff\xfe", b" \xf0"))
+_piece = st.sampled_from((*(word.encode() for word in WORDS[:12]), b"\xff\xfe", b" \xf0"))
 _drawn_top = st.lists(st.tuples(_piece, st.sampled_from(LOGPROBS)), max_size=5)
 
 
@@ -158,7 +161,7 @@ def _write_token(draw: st.DrawFn, writer: _Writer, member: int, producer: _Produ
             draw(st.sampled_from(WORDS)),
             producer.arrival_ns,
             writer.ms * NS_PER_MS,
-            draw(st.sampled_from(LOGPROBS).filter(lambda x: x == x)),
+            draw(st.sampled_from(LOGPROBS)),
             quality,
             draw(_often(b"", b" the", b"\xff")),
             draw(tops()) if quality != "missing" else NO_TOP,
@@ -179,8 +182,8 @@ def _write_claim(draw: st.DrawFn, writer: _Writer, member: int, producer: _Produ
 
 
 def _write_mark(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
-    kind = draw(st.sampled_from((Alive, Waiting, Loading, Loading)))
-    writer.write(kind(member, draw(_claims(writer, producer)), _written_ns(draw, writer)))
+    kinds: tuple[type[Alive | Waiting | Loading], ...] = (Alive, Waiting, Loading, Loading)
+    writer.write(draw(st.sampled_from(kinds))(member, draw(_claims(writer, producer)), _written_ns(draw, writer)))
 
 
 def _write_end(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
@@ -209,15 +212,17 @@ def _write_odd_token(draw: st.DrawFn, writer: _Writer, member: int, producer: _P
 
 def _write_council(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
     """A beat, far more often than a cancel."""
+    beat: Cancel | Beat = Beat()
     cancel = Cancel(draw(st.sampled_from(((member,), (member,), (), (member, 9), (-1,)))))
-    writer.write(draw(st.sampled_from((Beat(), Beat(), Beat(), Beat(), cancel))))
+    writer.write(draw(st.sampled_from((beat, beat, beat, beat, cancel))))
 
 
 def _write_garbage(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
     second = Opening(ENTRY_VERSION, "s2", "Again?", (Member("model-0"),))
     nobody = Alive(draw(st.sampled_from((-1, 4, 99))), "5-0", 0)
     unclaimed = Alive(member, draw(st.sampled_from(NO_CLAIMS)), 0)
-    writer.write(draw(st.sampled_from((*GARBAGE, second, nobody, unclaimed))))
+    writes: tuple[AnyEntry | bytes, ...] = (*GARBAGE, second, nobody, unclaimed)
+    writer.write(draw(st.sampled_from(writes)))
 
 
 def _claims(writer: _Writer, producer: _Producer) -> st.SearchStrategy[str]:
@@ -227,7 +232,7 @@ def _claims(writer: _Writer, producer: _Producer) -> st.SearchStrategy[str]:
 
 def _written_ns(draw: st.DrawFn, writer: _Writer) -> int:
     """Just now, or as late as is allowed, to the nanosecond."""
-    late_ns = draw(_often(0, 1 * NS_PER_MS, 20 * NS_PER_MS, 20 * NS_PER_MS + 1, -5 * NS_PER_MS))
+    late_ns: int = draw(_often(0, 1 * NS_PER_MS, 20 * NS_PER_MS, 20 * NS_PER_MS + 1, -5 * NS_PER_MS))
     return writer.ms * NS_PER_MS - late_ns
 
 
@@ -244,13 +249,14 @@ def recorded(draw: st.DrawFn) -> Recorded:
     opening = draw(openings())
     writer = _Writer(draw(st.sampled_from((1_000, 60_000, 1_700_000_000_000)) | st.integers(1, 10**13)))
     writer.write(opening)
+    # Where the gaps are short, most tokens share a window.
+    gaps_ms = draw(st.sampled_from((GAPS_MS, GAPS_MS[:12], ROUND_GAPS_MS)))
     producers = [_Producer() for _ in opening.members]
     for member, producer in enumerate(producers):
-        writer.wait(draw(st.sampled_from(GAPS_MS[:8])))
+        writer.wait(draw(st.sampled_from(gaps_ms[:6])))
         if draw(_often(True, False)):
             _write_claim(draw, writer, member, producer)
-    # In a hurried session most tokens share a window; with a favourite one member runs ahead of the others.
-    gaps_ms = draw(st.sampled_from((GAPS_MS, GAPS_MS[:12])))
+    # With a favourite one member runs ahead of the others.
     favourite = draw(st.integers(0, len(producers) - 1))
     speakers = st.sampled_from((*range(len(producers)), *(favourite,) * draw(st.sampled_from((0, 0, 5)))))
     for _ in range(draw(st.integers(0, MAX_STEPS))):

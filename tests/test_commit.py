@@ -39,7 +39,8 @@ class Owner:
         reply = await self.pipe.one(
             *commit_frame(
                 frame, self.epoch, last_ms_of_window(self.core.origin_ns, window or frame.window_index),
-                progress=self.core.progress, stops=closed.stops, dead=closed.dead, checkpoint=b"", beat=False, end_reason="",
+                progress=self.core.progress, stops=closed.stops, dead=closed.dead, checkpoint=b"", beat=False,
+                end_reason="",
             )
         )  # fmt: skip
         return verdict(reply)

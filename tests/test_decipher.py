@@ -36,8 +36,8 @@ def frame_of(window: int, energy: float, text: str, state: str = "answering") ->
     tokens = (TokenFrame(0, "answer", window, 0, len(text), None, "missing"),) if text else ()
     start, end = window_start_ns(window), window_start_ns(window + 1)
     return Frame(
-        FRAME_VERSION, "s", window, start, end, "single", state == "finished", "1-0", energy, 0.5, "fallback", None, None,
-        0, 0, 0, (member,), tokens,
+        FRAME_VERSION, "s", window, start, end, "single", state == "finished", "1-0", energy, 0.5, "fallback",
+        None, None, 0, 0, 0, (member,), tokens,
     )  # fmt: skip
 
 
@@ -51,7 +51,8 @@ def test_a_frame_becomes_the_events_of_the_protocol() -> None:
         "timestamp": 1_700_000_000_016,
         "frameNumber": 60 * 1_700_000_000,
         "payload": {
-            "totalEnergy": 0.25, "deltaEnergy": 0.25, "tokensGenerated": 1, "processingTime": 0.5, "modelId": "ensemble",
+            "totalEnergy": 0.25, "deltaEnergy": 0.25, "tokensGenerated": 1, "processingTime": 0.5,
+            "modelId": "ensemble",
         },
     }  # fmt: skip
     assert msgspec.json.decode(encode_event(first[1])) == {
@@ -74,7 +75,8 @@ def test_model_ids_are_of_the_protocol_and_all_different() -> None:
 
 
 async def test_every_frame_is_composed_once_though_decipher_is_killed(roles: Roles, pipe: AsyncPipe) -> None:
-    """Two DECIPHERs at once; one is killed in mid-session, a third comes: no event twice, none missing, the texts whole."""
+    """Two DECIPHERs at once; one is killed in mid-session, a third comes: no event twice, none missing, the texts
+    whole."""
     roles.ready("aggregator")
     roles.ready("producers", "ngram:word-3", "--tokens-per-s", "60")
     first = roles.ready("consumers.decipher")

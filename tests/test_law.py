@@ -106,14 +106,17 @@ def test_core_and_oracle_agree_on_every_frame(session: Recorded) -> None:
 @settings(unhurried, max_examples=100)
 @given(recorded())
 def test_dump_and_load_at_every_window_changes_no_byte(session: Recorded) -> None:
-    """window 0 | dump, load, restore | window 1 | dump, load, restore | ... against one session that lives throughout."""
+    """window 0 | dump, load, restore | window 1 | dump, load, restore | ... against one session that lives
+    throughout."""
     opened, windows = session.stream[0][0], windows_of(session)
     core = Session(session.opening, opened)
     for frame in core_frames(session.stream, session.windows):
         raw = checkpoint.dump(core)
         core, need_from = checkpoint.load(session.opening, opened, raw)
-        for entry_id, entry in session.stream if need_from is not None else ():
-            if entry_order(need_from) <= entry_order(entry_id) <= entry_order(core.record.cut):
+        for entry_id, entry in session.stream:
+            if need_from is not None and entry_order(need_from) <= entry_order(entry_id) <= entry_order(
+                core.record.cut
+            ):
                 core.restore(entry_id, entry)
         assert checkpoint.dump(core) == raw
         of_window = [
@@ -289,7 +292,8 @@ def _with_members(session: Recorded, members: list[Member]) -> Opening:
 
 
 def _doubled(entry_id: str, raw: bytes, doubled: int, copy: int) -> Stream:
-    """An entry, and where it is the doubled member's the copy's entry behind it. Ids in a millisecond spread to make room."""
+    """An entry, and where it is the doubled member's the copy's entry behind it. Ids in a millisecond spread to make
+    room."""
     try:
         entry = decode_entry(raw)
     except Malformed:

@@ -348,7 +348,8 @@ async def test_a_host_that_cannot_be_is_a_failure_like_any_other() -> None:
 
 
 async def test_a_kept_connection_that_the_server_closes_costs_no_answer() -> None:
-    """The server keeps its connection after an answer, and closes it when it is asked again: as a server that is tired of it."""
+    """The server keeps its connection after an answer, and closes it when it is asked again: as a server that is
+    tired of it."""
     requests: list[int] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -365,7 +366,7 @@ async def test_a_kept_connection_that_the_server_closes_costs_no_answer() -> Non
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
-        url = "http://127.0.0.1:%d" % listening.sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         async with asyncio.timeout(QUICKLY_S), started("tired", url) as backend:
             for _ in range(3):
                 items = [item async for item in backend.generate(REQUEST)]

@@ -1,4 +1,5 @@
-"""Producers as real processes on real Redis: claims, started text that is never repeated, and what a stream shows of them."""
+"""Producers as real processes on real Redis: claims, started text that is never repeated, and what a stream shows of
+them."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ async def test_a_session_that_was_not_begun_is_taken_over(roles: Roles, pipe: As
 
 
 async def test_started_text_is_never_repeated(roles: Roles, pipe: AsyncPipe) -> None:
-    """The producer dies after it began; another of the same model takes the session over: failed, and no second text."""
+    """The producer dies after it began; another of the same model takes the session over: failed, and no second
+    text."""
     roles.ready("aggregator")
     victim = roles.ready("producers", "ngram:char-6", "--tokens-per-s", "15")
     opening = opening_of("ngram:char-6", max_tokens=400)

@@ -35,7 +35,7 @@ class WebServer:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
+        self._errors = tempfile.TemporaryFile()  # closed by close()
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
         self.http = f"http://{self.address}"

@@ -1,1 +1,2 @@
-"""The one door to Redis: connections, sessions and their leases, tokens, the frame commit, fan-out, the embedded server."""
+"""The one door to Redis: connections, sessions and their leases, tokens, the frame commit, fan-out, the embedded
+server."""

@@ -1,4 +1,5 @@
-"""The aggregator's side of the door: taking a session over, reading its tokens, and committing its windows exactly once."""
+"""The aggregator's side of the door: taking a session over, reading its tokens, and committing its windows exactly
+once."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _BEAT = encode_entry(Beat())
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A session as its new owner finds it. `window` is the last committed one (-1: none); checkpoint is empty before the first."""
+    """A session as its new owner finds it. `window` is the last committed one (-1: none); checkpoint is empty before
+    the first."""
 
     status: str
     epoch: int
@@ -56,7 +58,8 @@ def read_entries(session: str, after: str, last: str = "+") -> Command:
 
 
 def entries_read(reply: Any) -> list[tuple[str, bytes]]:
-    """The entries in the reply of read_entries. An entry of foreign fields has its first value taken, and will not decode."""
+    """The entries in the reply of read_entries. An entry of foreign fields has its first value taken, and will not
+    decode."""
     return [(entry[0].decode(), entry[1][1]) for entry in reply]
 
 
@@ -72,7 +75,8 @@ def commit_frame(
     beat: bool,
     end_reason: str,
 ) -> Command:
-    """Commits one window; `last_ms` is its last millisecond, `checkpoint` may be empty. What it answers is verdict()'s business."""
+    """Commits one window; `last_ms` is its last millisecond, `checkpoint` may be empty. What it answers is
+    verdict()'s business."""
     of_session = keys.of_session(frame.session)
     state, tokens, frames, _events, control, dead_key = of_session
     return COMMIT.call(

@@ -6,8 +6,8 @@
 redis-py's own connection does the work (its parser, TLS, ACL and URL forms); its client layer is left out, because it
 costs four to five times a packed write and because its automatic retries write twice and lose reads. Nothing is ever
 retried here: a lost reply raises RedisAway, and the caller, who alone knows what may be said again, decides. An error
-that Redis answers is returned in its place as a ReplyError, not raised, so that one refused command hides no other's reply.
-Every new connection loads the scripts, so that EVALSHA finds them after a restart of Redis.
+that Redis answers is returned in its place as a ReplyError, not raised, so that one refused command hides no other's
+reply. Every new connection loads the scripts, so that EVALSHA finds them after a restart of Redis.
 """
 
 from __future__ import annotations
@@ -182,7 +182,8 @@ def raise_first_error(replies: Sequence[Any]) -> None:
 
 
 def check_server(url: str) -> None:
-    """Raises Refused, with a sentence that says what to do, unless a Redis that can carry a council answers at `url`."""
+    """Raises Refused, with a sentence that says what to do, unless a Redis that can carry a council answers at
+    `url`."""
     pipe = Pipe(url)
     try:
         (info,) = pipe.run([("INFO", "server")])
@@ -208,5 +209,5 @@ def check_server(url: str) -> None:
 
 def info_fields(info: bytes) -> dict[str, str]:
     """The answer of INFO as a dictionary."""
-    pairs = (line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
-    return {name: value for name, value in pairs}
+    pairs = (line.partition(":") for line in info.decode("utf-8", "replace").splitlines())
+    return {name: value for name, separator, value in pairs if separator}

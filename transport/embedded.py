@@ -3,8 +3,9 @@
     supervisor --stdin pipe--> keeper --child--> redis-server (unix socket, mode 700, no TCP port, nothing on disk)
 
 The keeper makes a temporary folder, starts the server in it, prints one line of JSON with its URL, and waits. When its
-standard input ends (the supervisor is gone, however it went) or on SIGTERM, it stops the server and removes the folder. If the
-keeper itself is killed, the server dies with it (PR_SET_PDEATHSIG on Linux) and the next keeper sweeps what is left.
+standard input ends (the supervisor is gone, however it went) or on SIGTERM, it stops the server and removes the
+folder. If the keeper itself is killed, the server dies with it (PR_SET_PDEATHSIG on Linux) and the next keeper sweeps
+what is left.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ class EventBatch(msgspec.Struct):
 
 
 async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> str:
-    """Writes the batch if the cursor stands at its beginning; returns where the cursor stands now. Raises SessionGone, RedisAway."""
+    """Writes the batch if the cursor stands at its beginning; returns where the cursor stands now. Raises
+    SessionGone, RedisAway."""
     retention_s = keys.RETENTION_S if batch.final else 0
     events = (part for event in batch.events for part in event)
     arguments: list[str | bytes | int] = [batch.before, batch.after, _EVENTS_MAXLEN, retention_s, *events]

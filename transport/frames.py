@@ -1,4 +1,5 @@
-"""Reading what others write: frames by session, and the names of new sessions. Many may read; nobody waits for a reader."""
+"""Reading what others write: frames by session, and the names of new sessions. Many may read; nobody waits for a
+reader."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ _MOST_AT_ONCE = 600
 
 
 async def read_frames(pipe: AsyncPipe, session: str, after: str, block_ms: int) -> list[tuple[str, bytes]]:
-    """Frames after the id `after`, as (entry id, packed frame); waits up to block_ms for the first. Raises RedisAway."""
+    """Frames after the id `after`, as (entry id, packed frame); waits up to block_ms for the first. Raises
+    RedisAway."""
     return await _read(pipe, keys.frames(session), after, block_ms)
 
 

@@ -5,8 +5,8 @@
                             v                           v
                      dropped at once              gone from the group
 
-An owner that says nothing for `takeover_idle_ms` loses its sessions to whoever asks next. This module makes the commands and
-takes in the replies; the aggregator sends them through a Pipe, producers through an AsyncPipe.
+An owner that says nothing for `takeover_idle_ms` loses its sessions to whoever asks next. This module makes the
+commands and takes in the replies; the aggregator sends them through a Pipe, producers through an AsyncPipe.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _HANDED_OVER_IDLE_MS = 86_400_000
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """A session that is ours to serve. `entry_id` is its entry in the sessions stream; `deliveries` counts its owners."""
+    """A session that is ours to serve. `entry_id` is its entry in the sessions stream; `deliveries` counts its
+    owners."""
 
     entry_id: str
     session: str
@@ -45,7 +46,8 @@ class Leases:
         self.held: dict[str, Lease] = {}
 
     def create_group(self) -> list[Command]:
-        """Makes the group and its stream where they are missing; an existing group answers BUSYGROUP, which is no failure."""
+        """Makes the group and its stream where they are missing; an existing group answers BUSYGROUP, which is no
+        failure."""
         return [
             ("XGROUP", "CREATE", keys.SESSIONS, self.group, "0", "MKSTREAM"),
             ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S),

@@ -1,7 +1,9 @@
-"""What every process of the council has in common: a name, a record that it renews, an end that comes with its supervisor's.
+"""What every process of the council has in common: a name, a record that it renews, an end that comes with its
+supervisor's.
 
 A process that a supervisor started (COUNCIL_SUPERVISED=1) holds the read end of a pipe as its standard input. When the
-supervisor is gone, however it went, that pipe ends, and so does the process: SIGTERM first, and an end without mercy after.
+supervisor is gone, however it went, that pipe ends, and so does the process: SIGTERM first, and an end without mercy
+after.
 """
 
 from __future__ import annotations
@@ -114,7 +116,8 @@ def ready_pids(pipe: Pipe) -> set[int]:
 
 
 def served_models(records: Sequence[ProcessRecord]) -> list[str]:
-    """The models that a producer serves, each once: first in the order in which a council prefers them, then as they came."""
+    """The models that a producer serves, each once: first in the order in which a council prefers them, then as they
+    came."""
     served = [str(record.detail.get("model", "")) for record in records if record.role == "producer"]
     preferred = [
         model
@@ -137,7 +140,8 @@ def _rss_bytes() -> int:
 
 
 def end_with_supervisor() -> None:
-    """Ties this process's life to its supervisor's, where it has one; a Ctrl-C in the terminal is then the supervisor's business."""
+    """Ties this process's life to its supervisor's, where it has one; a Ctrl-C in the terminal is then the
+    supervisor's business."""
     if os.environ.get("COUNCIL_SUPERVISED") != "1":
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)

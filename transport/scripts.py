@@ -1,4 +1,5 @@
-"""The Lua scripts, each in a file of its own beside this one. A script runs whole or not at all, and touches one slot."""
+"""The Lua scripts, each in a file of its own beside this one. A script runs whole or not at all, and touches one
+slot."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ MOST_LISTED = 200
 
 
 class SessionState(msgspec.Struct, frozen=True):
-    """A session as its state hash tells it. `window` is the last committed one, -1 before the first; status is open or ended."""
+    """A session as its state hash tells it. `window` is the last committed one (-1: none); status is open or ended."""
 
     session: str
     status: str
@@ -51,7 +51,10 @@ def new_session_id() -> str:
 
 
 async def open_session(pipe: AsyncPipe, opening: Opening) -> str:
-    """Writes the opening and announces it; returns the opening's entry id. Raises Refused where Redis is (nearly) full, RedisAway."""
+    """Writes the opening and announces it; returns the opening's entry id.
+
+    Raises Refused where Redis is (nearly) full, RedisAway.
+    """
     await _check_memory(pipe)
     life_s = opening.limits.life_ms // 1000
     (opened,) = await pipe.run(
@@ -83,7 +86,7 @@ async def _check_memory(pipe: AsyncPipe) -> None:
 def _full() -> Refused:
     return Refused(
         "redis_full",
-        "Redis is short of memory, so no new session is opened: wait until old sessions expire, or raise its maxmemory.",
+        "Redis is short of memory, so no session is opened: wait until old sessions expire, or raise its maxmemory.",
         status=503,
     )
 

@@ -39,7 +39,8 @@ def control_read(reply: Any) -> tuple[list[Stop], str | None]:
 
 
 class RisingClock:
-    """Wall-clock nanoseconds that never fall: while the wall clock is behind what was told, the monotonic clock goes on."""
+    """Wall-clock nanoseconds that never fall: while the wall clock is behind what was told, the monotonic clock goes
+    on."""
 
     def __init__(self) -> None:
         self._told_ns = 0

@@ -34,7 +34,8 @@ class Composer:
         self._previous = previous
 
     def compose(self, frame: Frame, elapsed_ms: Callable[[], float]) -> list[Event]:
-        """The frame's events in order; `elapsed_ms` tells what the frame has taken so far, shown clamped to its budget."""
+        """The frame's events in order; `elapsed_ms` tells what the frame has taken so far, shown clamped to its
+        budget."""
         at_ns = self._origin_ns + frame.end_ns
         timestamp = at_ns // NS_PER_MS
         before = self._previous.energy if self._previous else 0.0

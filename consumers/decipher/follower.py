@@ -2,8 +2,8 @@
 
     council:sessions --> one task a session:  frames --> Composer --> events and cursor, in one script
 
-The cursor lives in the session's state and moves with the events: a second DECIPHER, or one that was killed and came back, writes
-nothing twice and leaves nothing out.
+The cursor lives in the session's state and moves with the events: a second DECIPHER, or one that was killed and came
+back, writes nothing twice and leaves nothing out.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ class Decipher:
         try:
             while True:
                 try:
-                    for after, session in await read_session_names(pipe, after, _BLOCK_MS):  # noqa: B020
+                    for entry_id, session in await read_session_names(pipe, after, _BLOCK_MS):
                         self._follow(session)
+                        after = entry_id
                     self._presence.come_back()
                 except RedisAway as error:
                     self._presence.lose(error)
