@@ -6,6 +6,7 @@ from __future__ import annotations
 import msgspec
 
 from aggregator.session import Session, SessionRecord
+from schemas.errors import Malformed
 from schemas.sessions import Opening
 
 CHECKPOINT_VERSION = 1
@@ -29,6 +30,14 @@ def dump(session: Session) -> bytes:
 
 
 def load(opening: Opening, opened: str, raw: bytes) -> tuple[Session, str | None]:
-    """The session, and the entry id from which on restore() wants entries up to the record's cut (None: none)."""
-    checkpoint = _decoder.decode(raw)
+    """The session, and the entry id from which on restore() wants entries up to the record's cut (None: none).
+
+    Raises Malformed for bytes that are no checkpoint of this version.
+    """
+    try:
+        checkpoint = _decoder.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise Malformed(f"a checkpoint does not decode: {error}") from error
+    if checkpoint.version != CHECKPOINT_VERSION:
+        raise Malformed(f"a checkpoint has version {checkpoint.version}, not {CHECKPOINT_VERSION}")
     return Session(opening, opened, checkpoint.record), checkpoint.need_from

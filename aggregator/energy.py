@@ -35,11 +35,12 @@ def certainty_of(top: list[tuple[bytes, float]]) -> float | None:
     """
     masses: dict[bytes, float] = {}
     for piece, logprob in top:
-        masses[piece] = masses.get(piece, 0.0) + math.exp(min(logprob, 0.0))
+        masses[piece] = masses.get(piece, 0.0) + (math.exp(logprob) if logprob < 0.0 else 1.0)
     total = sum(masses.values())
     if len(masses) < 2 or total <= 0.0:
         return None
-    entropy = -sum(p * math.log(p) for mass in masses.values() if (p := mass / total) > 0.0)
+    # H of the masses m divided by their total T, without dividing each: ln T - sum(m ln m) / T.
+    entropy = math.log(total) - sum(mass * math.log(mass) for mass in masses.values() if mass > 0.0) / total
     return clamp(1.0 - entropy / math.log(len(masses)))
 
 

@@ -16,10 +16,10 @@ from structlog.stdlib import BoundLogger
 
 from aggregator.owned import OwnedSession, load_session
 from schemas import keys
-from schemas.errors import Malformed, RedisAway
+from schemas.errors import Malformed, RedisAway, RedisRefuses
 from schemas.grid import NS_PER_MS, NS_PER_S, window_index_at, window_start_ns
 from transport.commit import end_session, redis_ms, redis_ns, take_over, taken, verdict
-from transport.connection import Command, Pipe, ReplyError
+from transport.connection import Command, Pipe
 from transport.leases import MOST_DELIVERIES, REFRESH_S, Lease, Leases, is_missing_group
 from transport.presence import RedisPresence
 from transport.process import Standing
@@ -31,6 +31,7 @@ _MOST_NEW_A_TICK = 2
 _MOST_WINDOWS_A_TICK = 60
 _IDLE_BLOCK_MS = 250
 _RECONNECT_S = 0.25
+_REST_S = 1.0
 
 
 class AggregatorLoop:
@@ -90,11 +91,11 @@ class AggregatorLoop:
         if asks:
             self._add_new(replies.pop(0))
         now_ns = redis_ns(replies[-1])
-        received = time.monotonic_ns()
+        told_at = time.monotonic_ns()
         for session, reply in zip(owned, replies, strict=False):
             session.add_entries(reply)
         self._commit_due(owned, redis_ms(replies[-1]), beat)
-        spent_ns = time.monotonic_ns() - received
+        spent_ns = time.monotonic_ns() - told_at
         self._is_late = bool(owned) and time.monotonic() - started > _TICK_NS / NS_PER_S
         next_tick_ns = window_start_ns(window_index_at(now_ns) + 1) + _PAST_GRID_POINT_NS
         return max(0, next_tick_ns - now_ns - spent_ns)
@@ -126,14 +127,17 @@ class AggregatorLoop:
             if lease.session not in self._owned and self._rested_until.get(lease.session, 0.0) <= now
         ]
         for lease in waiting[:_MOST_NEW_A_TICK]:
-            self._own(lease)
+            try:
+                self._own(lease)
+            except RedisRefuses as error:
+                self._rest(lease.session, error)
 
     def _own(self, lease: Lease) -> None:
         (reply,) = self._pipe.run([take_over(lease.session)])
         try:
             found = taken(reply)
-        except (Malformed, ReplyError) as error:
-            self._end(lease, f"The session cannot be read: {error}")
+        except Malformed as error:
+            self._end(lease, f"The session cannot be read: {error}.")
             return
         if found is None or found.status != "open":
             self._release(lease)
@@ -160,7 +164,13 @@ class AggregatorLoop:
     def _commit_due(self, owned: list[OwnedSession], now_ms: int, beat: bool) -> None:
         commits: list[tuple[OwnedSession, Command]] = []
         for session in owned:
-            commits += [(session, command) for command in session.close_due(now_ms, _MOST_WINDOWS_A_TICK, beat)]
+            try:
+                commands = session.close_due(now_ms, _MOST_WINDOWS_A_TICK, beat)
+            except Exception as bug:  # noqa: BLE001  # a bug that one session brings out must not end the others
+                self._log.exception("a window cannot be computed", session=session.name)
+                self._end(session.lease, f"The aggregator failed on this session ({type(bug).__name__}).")
+                continue
+            commits += [(session, command) for command in commands]
         if not commits:
             return
         replies = self._pipe.run([command for _, command in commits])
@@ -180,10 +190,13 @@ class AggregatorLoop:
             case "STALE":
                 self._owned.pop(session.name)
             case "ERROR":
-                # Redis is out of memory or read-only for now: rest the session, then load it again.
-                if session.name not in self._rested_until:
-                    self._log.error("Redis refuses a frame; trying again", session=session.name, error=str(reply))
-                self._rested_until[session.name] = time.monotonic() + 1.0
-                self._owned.pop(session.name)
+                self._rest(session.name, reply)
             case _:
                 self._owned.pop(session.name)
+
+    def _rest(self, session: str, error: object) -> None:
+        """Redis is out of memory, loading or read-only for now: the session is loaded again a little later."""
+        if session not in self._rested_until:
+            self._log.error("Redis refuses a session for now; trying again", session=session, error=str(error))
+        self._rested_until[session] = time.monotonic() + _REST_S
+        self._owned.pop(session, None)

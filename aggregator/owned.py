@@ -14,10 +14,11 @@ from typing import Any
 
 from aggregator.checkpoint import dump, load
 from aggregator.session import Session, StreamEntry
+from schemas.errors import Malformed
 from schemas.grid import is_due, last_ms_of_window, window_of_entry
 from schemas.keys import entry_ms, id_before
 from transport.commit import MOST_ENTRIES, Taken, commit_frame, entries_read, read_entries
-from transport.connection import Command, Pipe, ReplyError
+from transport.connection import Command, Pipe, ReplyError, accepted
 from transport.leases import Lease
 
 # The whole state is written once a second; a new owner computes what lies between again.
@@ -81,17 +82,23 @@ class OwnedSession:
 
 
 def load_session(pipe: Pipe, taken: Taken) -> Session:
-    """The core as it was when the window `taken.window` was committed. Raises RedisAway."""
-    if taken.checkpoint:
-        core, need_from = load(taken.opening, taken.opened, taken.checkpoint)
-        if need_from is not None:
-            for entry_id, raw in _all_entries(pipe, taken, id_before(need_from), core.record.cut):
-                core.restore(entry_id, raw)
-    else:
-        core = Session(taken.opening, taken.opened)
+    """The core as it was when the window `taken.window` was committed. Raises RedisAway, RedisRefuses."""
+    core = _from_checkpoint(pipe, taken) or Session(taken.opening, taken.opened)
     entries = _all_entries(pipe, taken, core.record.cut, taken.cut)
     while core.record.window <= taken.window:
         core.close(_split_off(entries, core.origin_ns, core.record.window))
+    return core
+
+
+def _from_checkpoint(pipe: Pipe, taken: Taken) -> Session | None:
+    """The core as of the last checkpoint; None where there is none, or one of another version: then all is computed."""
+    try:
+        core, need_from = load(taken.opening, taken.opened, taken.checkpoint)
+    except Malformed:
+        return None
+    if need_from is not None:
+        for entry_id, raw in _all_entries(pipe, taken, id_before(need_from), core.record.cut):
+            core.restore(entry_id, raw)
     return core
 
 
@@ -100,9 +107,7 @@ def _all_entries(pipe: Pipe, taken: Taken, after: str, last: str) -> list[Stream
     found: list[StreamEntry] = []
     while True:
         (reply,) = pipe.run([read_entries(taken.opening.session, after, last)])
-        if isinstance(reply, ReplyError):
-            raise reply
-        page = entries_read(reply)
+        page = entries_read(accepted(reply))
         found += page
         if len(page) < MOST_ENTRIES:
             return found

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from council.supervisor import Plan
-from schemas.errors import RedisAway, Refused, Unavailable
-from transport.connection import AsyncPipe, ReplyError, check_server
+from schemas.errors import RedisAway, RedisRefuses, Refused, Unavailable
+from transport.connection import AsyncPipe, check_server
 from transport.embedded import NO_SERVER, find_server, is_kept, private_folders, url_of
 from transport.process import list_processes
 
@@ -29,7 +29,7 @@ async def running_council() -> str | None:
         pipe = AsyncPipe(url_of(folder))
         try:
             records = await list_processes(pipe)
-        except (RedisAway, ReplyError):
+        except (RedisAway, RedisRefuses):
             continue
         finally:
             await pipe.close()

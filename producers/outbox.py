@@ -20,7 +20,7 @@ import msgspec
 
 from producers.backend import Piece
 from schemas.entries import Alive, AnyEntry, Failed, Finished, Loading, Token, Waiting, pack_top
-from schemas.errors import RedisAway
+from schemas.errors import RedisAway, RedisRefuses
 from transport.connection import AsyncPipe, Command, ReplyError
 from transport.presence import RedisPresence
 from transport.sessions import SessionState, read_state, session_state
@@ -135,7 +135,8 @@ class Outbox:
         replies = await self._pipe.run(commands)
         if asks_state:
             self._state_at = now
-            self._add_state(session_state(self._session, replies.pop()))
+            if not isinstance(state := replies.pop(), ReplyError):
+                self._add_state(session_state(self._session, state))
         if asks_control:
             self._control_at = now
             self._add_control(replies.pop())
@@ -167,7 +168,7 @@ class Outbox:
             elif isinstance(entry, Finished | Failed):
                 self._ending_sent = True
         self._presence.come_back()
-        if self._unsent():
+        if self._sent < len(self._tokens) or (self._ending and not self._ending_sent):
             self._news.set()
 
     def _add_control(self, reply: Any) -> None:
@@ -196,13 +197,10 @@ class Outbox:
         while not self.stopped.is_set():
             try:
                 (reply,) = await self._pipe.run([read_state(self._session)])
-            except RedisAway:
+                state = session_state(self._session, reply)
+            except (RedisAway, RedisRefuses):
                 await asyncio.sleep(_RETRY_S)
                 continue
-            if isinstance(reply, ReplyError):
-                await asyncio.sleep(_RETRY_S)
-                continue
-            state = session_state(self._session, reply)
             self._add_state(state)
             if state and len(state.progress) > self._member and state.progress[self._member].claim == self._claim:
                 self._sent = state.progress[self._member].next_seq

@@ -10,7 +10,7 @@ from structlog.stdlib import BoundLogger
 from producers.backend import Backend
 from producers.serving import Serving
 from schemas import keys
-from schemas.errors import RedisAway
+from schemas.errors import RedisAway, RedisRefuses
 from transport.connection import AsyncPipe, ReplyError
 from transport.leases import REFRESH_S, Lease, Leases, is_missing_group
 from transport.presence import RedisPresence
@@ -133,7 +133,7 @@ class ProducerProcess:
             except RedisAway:
                 # Before the claim nothing was said, and an acknowledgement may be said twice: from the look on again.
                 await asyncio.sleep(_RETRY_S)
-            except ReplyError as error:
+            except RedisRefuses as error:
                 self._log.warning("Redis refuses a session", session=lease.session, error=str(error))
                 await asyncio.sleep(REFRESH_S)
         self._servings.pop(lease.entry_id, None)

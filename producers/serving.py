@@ -21,7 +21,7 @@ from schemas.entries import Claim, Token, decode_entry
 from schemas.errors import Malformed, SessionGone
 from schemas.sessions import Opening
 from transport.commit import MOST_ENTRIES, entries_read, read_entries
-from transport.connection import AsyncPipe, ReplyError
+from transport.connection import AsyncPipe, accepted
 from transport.presence import RedisPresence
 from transport.sessions import find_session, read_opening
 from transport.tokens import RisingClock, write_entry
@@ -94,9 +94,7 @@ class Serving:
         ledger, after = ClaimLedger(), opened
         while True:
             (reply,) = await self._pipe.run([read_entries(self._session, after, claim)])
-            if isinstance(reply, ReplyError):
-                raise reply
-            page = entries_read(reply)
+            page = entries_read(accepted(reply))
             for entry_id, raw in page:
                 try:
                     entry = decode_entry(raw)

@@ -5,6 +5,7 @@
     ├── Malformed      bytes that are not what they claim to be; the entry is counted and kept aside
     └── Unavailable    something that is needed is away: exit 1, or HTTP 503
         ├── RedisAway      no answer from Redis: wait and connect again
+        ├── RedisRefuses   Redis answered with an error: out of memory, still loading, no permission
         ├── NoAggregator   a session is open and nobody closes its windows
         └── SessionGone    the session's keys have expired, or Redis lost them
 
@@ -41,6 +42,12 @@ class RedisAway(Unavailable):
     """Redis did not answer; nothing is known about whether the last commands ran."""
 
     code = "redis_away"
+
+
+class RedisRefuses(Unavailable):
+    """Redis answered a command with an error; the command did nothing."""
+
+    code = "redis_refuses"
 
 
 class NoAggregator(Unavailable):

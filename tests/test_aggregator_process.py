@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import signal
 
+import msgspec
+
 from schemas import keys
 from schemas.errors import RedisAway
+from schemas.sessions import ENTRY_VERSION, EnergyProfile, Limits
 from tests.roles import RedisServer, Role, Roles, roles_on
-from tests.sessions import check_the_law, committed_frames, opening_of, until_ended
+from tests.sessions import check_the_law, committed_frames, opening_of, until_ended, written_texts
 from tests.waiting import until
 from transport.commit import end_session
 from transport.connection import AsyncPipe
@@ -120,19 +123,75 @@ async def test_a_redis_that_forgot_everything_is_served_again(own_redis: RedisSe
     await pipe.close()
 
 
-async def test_a_session_that_nobody_can_compute_is_ended_with_a_reason(roles: Roles, pipe: AsyncPipe) -> None:
-    """An opening that does not decode: the session ends, the aggregator lives, others are served."""
-    broken = opening_of("ngram:word-3")
-    await open_session(pipe, broken)
-    await pipe.one("HSET", keys.state(broken.session), "opened", "1-1")
-    await pipe.one("DEL", keys.tokens(broken.session))
+async def test_a_session_of_another_version_is_ended_with_a_reason(roles: Roles, pipe: AsyncPipe) -> None:
+    """An opening that this version cannot compute: its session ends, the aggregator lives, others are served."""
+    foreign = msgspec.structs.replace(opening_of("ngram:word-3"), version=ENTRY_VERSION + 1)
+    await open_session(pipe, foreign)
     aggregator = roles.ready("aggregator")
     roles.ready("producers", "ngram:char-6", "--tokens-per-s", "200")
     opening = opening_of("ngram:char-6", max_tokens=20)
     await open_session(pipe, opening)
     await until_ended(pipe, opening.session)
-    assert await committed_frames(pipe, broken.session) == []
+    state = await until_ended(pipe, foreign.session)
+    assert "another version" in state.reason
+    assert await committed_frames(pipe, foreign.session) == []
     assert aggregator.process.poll() is None
+
+
+async def test_a_session_that_brings_out_a_bug_ends_alone(roles: Roles, pipe: AsyncPipe) -> None:
+    """A profile that no admission writes makes the core divide by zero: that session ends, the others go on."""
+    profile = EnergyProfile(tps_max=0.0, stall_ms=400.0, smoothing=0.3)
+    poison = msgspec.structs.replace(opening_of("ngram:char-6"), profile=profile)
+    aggregator = roles.ready("aggregator")
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
+    opening = opening_of("ngram:char-6", max_tokens=60)
+    await open_session(pipe, opening)
+    await open_session(pipe, poison)
+    state = await until_ended(pipe, poison.session)
+    assert state.reason == "The aggregator failed on this session (ZeroDivisionError)."
+    assert (await until_ended(pipe, opening.session)).epoch == 1
+    await check_the_law(pipe, opening.session)
+    assert aggregator.process.poll() is None
+
+
+async def test_a_checkpoint_of_another_version_is_not_needed(roles: Roles, pipe: AsyncPipe) -> None:
+    """The next owner cannot read the checkpoint: it computes all from the opening, and the law holds."""
+    first = roles.ready("aggregator")
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "40")
+    opening = opening_of("ngram:char-6", max_tokens=150)
+    await open_session(pipe, opening)
+    await _windows(pipe, opening.session, 70)
+    assert first.end() == 0
+    assert await pipe.one("HEXISTS", keys.state(opening.session), "checkpoint") == 1
+    await pipe.one("HSET", keys.state(opening.session), "checkpoint", msgspec.msgpack.encode([99, None, None]))
+    roles.ready("aggregator")
+    await until_ended(pipe, opening.session)
+    await check_the_law(pipe, opening.session)
+
+
+async def test_a_redis_out_of_memory_is_waited_for(own_redis: RedisServer) -> None:
+    """Redis refuses writes in mid-session, then has room again: every token is there once, and nobody died."""
+    pipe = AsyncPipe(own_redis.url)
+    with roles_on(own_redis.url) as roles:
+        aggregator = roles.ready("aggregator")
+        producer = roles.ready("producers", "ngram:char-6", "--tokens-per-s", "40")
+        opening = opening_of("ngram:char-6", max_tokens=200, limits=Limits(beats_without_entry=60))
+        await open_session(pipe, opening)
+        await _windows(pipe, opening.session, 30)
+        await pipe.one("CONFIG", "SET", "maxmemory", "1mb")
+
+        async def both_noticed() -> bool:
+            return "Redis refuses" in aggregator.said() and "Redis is away" in producer.said()
+
+        await until(both_noticed, "aggregator and producer hold what they have")
+        await pipe.one("CONFIG", "SET", "maxmemory", "0")
+        await until_ended(pipe, opening.session)
+        frames = await check_the_law(pipe, opening.session)
+        assert frames[-1].members[0].state == "finished"
+        texts = await written_texts(pipe, opening.session)
+        assert "".join(frame.members[0].text for frame in frames) == texts[0]
+        assert aggregator.said().count("Redis refuses") == 1
+    await pipe.close()
 
 
 async def test_an_ended_session_tells_its_producers_to_stop(pipe: AsyncPipe) -> None:

@@ -7,7 +7,7 @@ import pytest
 from aggregator.session import Session
 from schemas import keys
 from schemas.entries import Alive, Claim, Token
-from schemas.errors import Refused
+from schemas.errors import RedisRefuses, Refused
 from schemas.grid import last_ms_of_window
 from schemas.sessions import Opening
 from tests.roles import RedisServer
@@ -66,7 +66,7 @@ async def test_every_key_of_a_session_has_a_life_from_the_first_moment(
 async def test_a_session_is_opened_once(each_pipe: AsyncPipe) -> None:
     opening = opening_of("a")
     await open_session(each_pipe, opening)
-    with pytest.raises(Exception, match="open already"):
+    with pytest.raises(RedisRefuses, match="open already"):
         await open_session(each_pipe, opening)
 
 

@@ -11,9 +11,10 @@ import msgspec
 from schemas import keys
 from schemas.control import Progress, Stop, encode_progress, encode_stop
 from schemas.entries import Beat, decode_entry, encode_entry
+from schemas.errors import Malformed
 from schemas.frames import Frame, encode_frame
-from schemas.sessions import Opening
-from transport.connection import Command, ReplyError
+from schemas.sessions import ENTRY_VERSION, Opening
+from transport.connection import Command, ReplyError, accepted
 from transport.scripts import COMMIT, END, TAKE_OVER
 
 # A reply of this many entries is half a megabyte: a session that is behind catches up in few reads.
@@ -41,14 +42,13 @@ def take_over(session: str) -> Command:
 
 
 def taken(reply: Any) -> Taken | None:
-    """What take_over returned; None where the session is gone. Raises Malformed where its opening is none."""
-    if isinstance(reply, ReplyError):
-        raise reply
-    if reply[0] == b"GONE":
+    """What take_over returned; None where the session is gone. Raises RedisRefuses; Malformed without an opening."""
+    if accepted(reply)[0] == b"GONE":
         return None
     status, epoch, window, cut, checkpoint, opened, raw = reply
     opening = decode_entry(raw)
-    assert isinstance(opening, Opening), "the open script writes nothing else"
+    if not isinstance(opening, Opening) or opening.version != ENTRY_VERSION:
+        raise Malformed("it was opened by another version of the council")
     return Taken(status.decode(), epoch, int(window), cut.decode(), checkpoint, opened.decode(), opening)
 
 

@@ -26,7 +26,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
-from schemas.errors import RedisAway, Refused
+from schemas.errors import RedisAway, RedisRefuses, Refused
 from transport.scripts import SCRIPTS
 
 Command = tuple[str | bytes | int | float, ...]
@@ -137,11 +137,9 @@ class AsyncPipe:
             return replies
 
     async def one(self, *command: str | bytes | int | float) -> Any:
-        """The reply of a single command; an error that Redis answers is raised as a ReplyError. Raises RedisAway."""
+        """The reply of a single command. Raises RedisAway, and RedisRefuses for an error that Redis answers."""
         (reply,) = await self.run([command])
-        if isinstance(reply, ReplyError):
-            raise reply
-        return reply
+        return accepted(reply)
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         await self._connection.send_packed_command(pack(commands), check_health=False)
@@ -174,11 +172,16 @@ def _lost_its_scripts(replies: list[Any]) -> bool:
     return any(isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT") for reply in replies)
 
 
-def raise_first_error(replies: Sequence[Any]) -> None:
-    """For callers to whom any refused command is a failure of all: raises the first ReplyError."""
-    for reply in replies:
-        if isinstance(reply, ReplyError):
-            raise reply
+def accepted(reply: Any) -> Any:
+    """The reply. Raises RedisRefuses where it is an error."""
+    if isinstance(reply, ReplyError):
+        raise RedisRefuses(f"Redis refuses: {reply}")
+    return reply
+
+
+def atomically(*commands: Command) -> list[Command]:
+    """The commands as one transaction: nobody sees a moment in between. The last reply is the list of theirs."""
+    return [("MULTI",), *commands, ("EXEC",)]
 
 
 def check_server(url: str) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from schemas import keys
 from schemas.errors import SessionGone
 from schemas.frames import Frame, decode_frame
-from transport.connection import AsyncPipe, ReplyError
+from transport.connection import AsyncPipe, accepted
 from transport.scripts import EVENTS
 
 # As long as the frames are kept, with a handful of events each.
@@ -30,9 +30,7 @@ async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> str:
     events = (part for event in batch.events for part in event)
     arguments: list[str | bytes | int] = [batch.before, batch.after, _EVENTS_MAXLEN, retention_s, *events]
     (reply,) = await pipe.run([EVENTS.call([keys.state(session), keys.events(session)], arguments)])
-    if isinstance(reply, ReplyError):
-        raise reply
-    if reply[0] == b"GONE":
+    if accepted(reply)[0] == b"GONE":
         raise SessionGone(f"The session {session!r} has expired.")
     return str(reply[1].decode())
 

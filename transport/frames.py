@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas import keys
-from transport.connection import AsyncPipe, ReplyError
+from transport.connection import AsyncPipe, accepted
 
 # Ten seconds of frames in one reply: a reader that is behind catches up in few round trips and bounded memory.
 _MOST_AT_ONCE = 600
@@ -26,9 +26,7 @@ async def read_session_names(pipe: AsyncPipe, after: str, block_ms: int) -> list
 async def _read(pipe: AsyncPipe, key: str, after: str, block_ms: int) -> list[tuple[str, bytes]]:
     command = ("XREAD", "COUNT", _MOST_AT_ONCE, "BLOCK", block_ms, "STREAMS", key, after)
     (reply,) = await pipe.run([command], block_s=block_ms / 1000)
-    if isinstance(reply, ReplyError):
-        raise reply
-    return entries_of(reply)
+    return entries_of(accepted(reply))
 
 
 def entries_of(reply: Any) -> list[tuple[str, bytes]]:

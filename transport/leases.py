@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from schemas import keys
-from transport.connection import Command, ReplyError
+from transport.connection import Command, ReplyError, atomically
 from transport.scripts import LEASE
 
 TAKEOVER_IDLE_MS = 3_000
@@ -48,10 +48,10 @@ class Leases:
     def create_group(self) -> list[Command]:
         """Makes the group and its stream where they are missing; an existing group answers BUSYGROUP, which is no
         failure."""
-        return [
+        return atomically(
             ("XGROUP", "CREATE", keys.SESSIONS, self.group, "0", "MKSTREAM"),
             ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S),
-        ]
+        )
 
     def read_new(self, most: int, block_ms: int | None = None) -> Command:
         """Asks for sessions that nobody has served yet."""

@@ -28,7 +28,7 @@ import structlog
 from schemas import keys
 from schemas.errors import RedisAway, Refused
 from schemas.processes import ProcessRecord, Role
-from transport.connection import AsyncPipe, Command, Pipe, ReplyError
+from transport.connection import AsyncPipe, Command, Pipe, ReplyError, atomically
 from transport.presence import RedisPresence
 
 RENEW_S = 1.0
@@ -62,9 +62,11 @@ class Standing:
         now_ms = time.time_ns() // 1_000_000
         return [
             ("SET", keys.process(self.name), msgspec.json.encode(self.record()), "EX", keys.PROCESS_TTL_S),
-            ("ZADD", keys.PROCESSES, now_ms, self.name),
-            ("ZREMRANGEBYSCORE", keys.PROCESSES, "-inf", now_ms - _FORGET_MS),
-            ("EXPIRE", keys.PROCESSES, keys.SESSIONS_TTL_S),
+            *atomically(
+                ("ZADD", keys.PROCESSES, now_ms, self.name),
+                ("ZREMRANGEBYSCORE", keys.PROCESSES, "-inf", now_ms - _FORGET_MS),
+                ("EXPIRE", keys.PROCESSES, keys.SESSIONS_TTL_S),
+            ),
             ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S),
         ]
 

@@ -13,7 +13,7 @@ from schemas.entries import Cancel, decode_entry, encode_entry
 from schemas.errors import Refused, SessionGone
 from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.sessions import Opening
-from transport.connection import AsyncPipe, Command, ReplyError, info_fields, raise_first_error
+from transport.connection import AsyncPipe, Command, ReplyError, accepted, atomically, info_fields
 from transport.scripts import CANCEL, OPEN
 
 # Above this share of Redis's memory limit no session is opened, so that those that run can end well.
@@ -63,16 +63,11 @@ async def open_session(pipe: AsyncPipe, opening: Opening) -> str:
     if isinstance(opened, ReplyError):
         if "OOM" in str(opened):
             raise _full() from opened
-        raise opened
+        accepted(opened)
     oldest_ms = max(0, keys.entry_ms(opened.decode()) - 2 * opening.limits.life_ms)
-    raise_first_error(
-        await pipe.run(
-            [
-                ("XADD", keys.SESSIONS, "MINID", "~", oldest_ms, "*", keys.SESSION_FIELD, opening.session),
-                ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S),
-            ]
-        )
-    )
+    announce = ("XADD", keys.SESSIONS, "MINID", "~", oldest_ms, "*", keys.SESSION_FIELD, opening.session)
+    *_, done = await pipe.run(atomically(announce, ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S)))
+    accepted(accepted(done)[0])
     return str(opened.decode())
 
 
@@ -100,8 +95,8 @@ def read_state(session: str) -> Command:
 
 
 def session_state(session: str, reply: Any) -> SessionState | None:
-    """The state in the reply of read_state; None where the session is gone."""
-    if isinstance(reply, ReplyError) or reply[0] is None:
+    """The state in the reply of read_state; None where the session is gone. Raises RedisRefuses."""
+    if accepted(reply)[0] is None:
         return None
     status, opened, window, epoch, reason, decipher = (value.decode() if value else "" for value in reply[:6])
     progress = decode_progress(reply[6]) if reply[6] else ()
@@ -140,7 +135,5 @@ async def cancel_session(pipe: AsyncPipe, session: str, reason: str = "cancelled
     session_keys = [keys.state(session), keys.tokens(session), keys.control(session)]
     mark, word = encode_entry(Cancel((), reason)), encode_stop(Stop((), reason))
     (status,) = await pipe.run([CANCEL.call(session_keys, [mark, word, keys.CONTROL_MAXLEN])])
-    if isinstance(status, ReplyError):
-        raise status
-    if status == b"GONE":
+    if accepted(status) == b"GONE":
         raise SessionGone(f"There is no session {session!r} here: `council sessions` lists those that are.")

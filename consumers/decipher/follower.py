@@ -14,9 +14,10 @@ import time
 from structlog.stdlib import BoundLogger
 
 from consumers.decipher.composer import Composer, encode_event
-from schemas.errors import RedisAway, SessionGone
+from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
 from schemas.frames import Frame, decode_frame
-from transport.connection import AsyncPipe, ReplyError
+from schemas.keys import entry_order
+from transport.connection import AsyncPipe
 from transport.events import EventBatch, frame_before, write_events
 from transport.frames import read_frames, read_session_names
 from transport.presence import RedisPresence
@@ -25,7 +26,7 @@ from transport.sessions import SessionState, find_session
 
 _BLOCK_MS = 1_000
 _RETRY_S = 0.25
-# Each session has a connection of its own to wait on.
+# Each session has a connection of its own to wait on; new ones wait until there is room (a reply's worth over it).
 _MOST_SESSIONS = 256
 
 
@@ -34,7 +35,7 @@ class Decipher:
 
     def __init__(self, url: str, standing: Standing, log: BoundLogger) -> None:
         self._url, self._standing = url, standing
-        self._presence = RedisPresence(log)
+        self._presence, self._log = RedisPresence(log), log
         self._following: dict[str, asyncio.Task[None]] = {}
         self._frames = 0
 
@@ -47,6 +48,9 @@ class Decipher:
         try:
             while True:
                 try:
+                    if len(self._following) >= _MOST_SESSIONS:
+                        await asyncio.sleep(_RETRY_S)
+                        continue
                     for entry_id, session in await read_session_names(pipe, after, _BLOCK_MS):
                         self._follow(session)
                         after = entry_id
@@ -67,7 +71,7 @@ class Decipher:
         return {"sessions": len(self._following), "frames": self._frames}
 
     def _follow(self, session: str) -> None:
-        if session in self._following or len(self._following) >= _MOST_SESSIONS:
+        if session in self._following:
             return
         task = asyncio.create_task(self._compose_session(session))
         self._following[session] = task
@@ -79,13 +83,15 @@ class Decipher:
             while True:
                 try:
                     state = await find_session(pipe, session)
-                    if await self._compose_from(pipe, state):
+                    if _is_composed(state) or await self._compose_from(pipe, state):
                         return
-                except (RedisAway, ReplyError) as error:
+                except (RedisAway, RedisRefuses) as error:
                     self._presence.lose(error)
                     await asyncio.sleep(_RETRY_S)
         except SessionGone:
             return
+        except Malformed as error:
+            self._log.error("a session's frames cannot be read", session=session, error=str(error))
         finally:
             await pipe.close()
 
@@ -121,3 +127,8 @@ class Decipher:
         events = composer.compose(frame, lambda: (time.perf_counter() - started) * 1000)
         batch.events += [(f"{window}-{n}", encode_event(event)) for n, event in enumerate(events)]
         batch.final = frame.final
+
+
+def _is_composed(state: SessionState) -> bool:
+    """True for a session that has ended and whose every frame is composed: one of an earlier hour, at a start."""
+    return state.status != "open" and entry_order(state.decipher)[0] > state.window

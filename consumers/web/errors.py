@@ -8,7 +8,6 @@ from aiohttp.typedefs import Handler, Middleware
 from structlog.stdlib import BoundLogger
 
 from schemas.errors import Refused, SessionGone, Unavailable
-from transport.connection import ReplyError
 
 # aiohttp's own refusals, in our words.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
@@ -35,8 +34,6 @@ def errors_as_json(log: BoundLogger) -> Middleware:
             return error_response(404, error.code, str(error))
         except Unavailable as error:
             return error_response(503, error.code, str(error))
-        except ReplyError as error:
-            return error_response(503, "redis_refused", f"Redis refuses: {error}.")
         except web.HTTPException as error:
             return _refusal(request, error)
         except Exception:  # a bug of ours is told in the log, and to the client as no more than that

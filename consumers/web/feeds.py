@@ -18,10 +18,10 @@ import msgspec
 from structlog.stdlib import BoundLogger
 
 from consumers.web.history import History
-from schemas.errors import Malformed, RedisAway, Refused, SessionGone
+from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
 from schemas.frames import decode_frame, frame_json
 from schemas.keys import FRAMES_MAXLEN
-from transport.connection import AsyncPipe, ReplyError
+from transport.connection import AsyncPipe
 from transport.frames import read_frames
 from transport.presence import RedisPresence
 from transport.sessions import find_session
@@ -122,7 +122,7 @@ class Feed:
                         self._tell()
                         await asyncio.sleep(0)
                     after = frames[-1][0] if frames else after
-                except (RedisAway, ReplyError) as error:
+                except (RedisAway, RedisRefuses) as error:
                     self._presence.lose(error)
                     await asyncio.sleep(_RETRY_S)
         except (SessionGone, Malformed) as error:
