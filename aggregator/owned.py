@@ -15,7 +15,7 @@ from typing import Any
 from aggregator.checkpoint import dump, load
 from aggregator.session import Session, StreamEntry
 from schemas.errors import Malformed
-from schemas.grid import is_due, last_ms_of_window, window_of_entry
+from schemas.grid import NS_PER_MS, due_ms, is_due, last_ms_of_window, window_of_entry
 from schemas.keys import entry_ms, id_before
 from transport.commit import MOST_ENTRIES, Taken, commit_frame, entries_read, read_entries
 from transport.connection import Command, Pipe, ReplyError, accepted
@@ -39,6 +39,11 @@ class OwnedSession:
     @property
     def name(self) -> str:
         return self.lease.session
+
+    @property
+    def due_ns(self) -> int:
+        """When the next window is due, in nanoseconds of Redis's clock."""
+        return due_ms(self.core.origin_ns, self.core.record.window) * NS_PER_MS
 
     def read_command(self) -> Command:
         """Asks for what was written since the last read."""

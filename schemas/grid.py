@@ -44,6 +44,11 @@ def window_of_entry(origin_ns: int, entry_ms: int) -> int:
     return max(0, window_index_at(entry_ms * NS_PER_MS - origin_ns))
 
 
+def due_ms(origin_ns: int, window_index: int) -> int:
+    """The first millisecond at which no entry that Redis still writes can belong to the window."""
+    return -(-(origin_ns + window_start_ns(window_index + 1)) // NS_PER_MS)
+
+
 def is_due(origin_ns: int, window_index: int, now_ms: int) -> bool:
-    """True once no entry that Redis writes from `now_ms` on can belong to the window."""
-    return now_ms * NS_PER_MS >= origin_ns + window_start_ns(window_index + 1)
+    """True once Redis's clock, floored to `now_ms`, has passed the window."""
+    return now_ms >= due_ms(origin_ns, window_index)
