@@ -7,6 +7,7 @@ import pytest
 
 from consumers.decipher.composer import Composer, encode_event
 from schemas import keys
+from schemas.errors import SessionGone
 from schemas.events import EnergyUpdate, TokenStream, protocol_model_ids
 from schemas.frames import FRAME_VERSION, Frame, MemberFrame, TokenFrame
 from schemas.grid import window_index_at, window_start_ns
@@ -14,6 +15,7 @@ from tests.roles import Roles
 from tests.sessions import committed_frames, opening_of, until_ended, written_texts
 from tests.waiting import until
 from transport.connection import AsyncPipe
+from transport.events import EventBatch, write_events
 from transport.sessions import find_session, open_session
 
 # One strict decoder for each type: a key that the protocol does not name fails the test.
@@ -112,3 +114,20 @@ def test_the_strict_decoder_refuses_a_key_too_many() -> None:
     assert isinstance(decoded(raw), EnergyUpdate)
     with pytest.raises(msgspec.ValidationError):
         decoded(raw[:-1] + b',"extra":1}')
+
+
+async def test_events_are_written_once_with_their_cursor(pipe: AsyncPipe) -> None:
+    """Two DECIPHERs compose the same frames: the slower one writes nothing, and learns where the cursor stands."""
+    opening = opening_of("a")
+    await open_session(pipe, opening)
+    batch = EventBatch("0-0", "2-0", [("1-0", b"{}"), ("2-0", b"{}")], False)
+    assert await write_events(pipe, opening.session, batch) == "2-0"
+    slower = EventBatch("0-0", "1-0", [("1-0", b"{}")], False)
+    assert await write_events(pipe, opening.session, slower) == "2-0"
+    following = EventBatch("2-0", "3-0", [("3-0", b"{}")], True)
+    assert await write_events(pipe, opening.session, following) == "3-0"
+    entries = await pipe.one("XRANGE", keys.events(opening.session), "-", "+")
+    assert [entry[0] for entry in entries] == [b"1-0", b"2-0", b"3-0"]
+    await pipe.one("DEL", keys.state(opening.session))
+    with pytest.raises(SessionGone):
+        await write_events(pipe, opening.session, following)
