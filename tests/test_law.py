@@ -23,16 +23,30 @@ from aggregator import checkpoint
 from aggregator.replay import replayed
 from aggregator.session import Session
 from schemas import grid
-from schemas.entries import AnyEntry, Beat, Cancel, Claim, Failed, Token, decode_entry, encode_entry, pack_top
+from schemas.entries import (
+    Alive,
+    AnyEntry,
+    Beat,
+    Cancel,
+    Claim,
+    Failed,
+    Loading,
+    Token,
+    Waiting,
+    decode_entry,
+    encode_entry,
+    pack_top,
+)
 from schemas.errors import Malformed
 from schemas.frames import Frame, MemberFrame, encode_frame, frame_json, named
 from schemas.keys import entry_ms, entry_order, is_entry_id
-from schemas.sessions import ENTRY_VERSION, Member, Opening
+from schemas.sessions import ENTRY_VERSION, Limits, Member, Opening
 from tests.oracle import Stream, accepted_tokens, oracle_frames
 from tests.streams import Recorded, recorded
 
 # Numbers in frames are rounded to 1e-9, so two that agree may still fall on either side of a half.
 NEAR = 2e-9
+UNLIMITED = Limits()
 # Without the explain phase: it runs minutes, and the shrunk stream says enough.
 unhurried = settings(
     deadline=None,
@@ -156,6 +170,31 @@ def _text(tokens: list[Token], lane: str) -> str:
     return "".join(token.text for token in tokens if token.lane == lane)
 
 
+@pytest.mark.parametrize(
+    ("limits", "mark", "window_index", "reason"),
+    [
+        (Limits(first_token_ms=50), Waiting, 2, "no first token within 0.05 s"),
+        (Limits(loading_ms=100), Loading, 5, "still loading after 0.1 s"),
+        (Limits(life_ms=100), Alive, 5, "the session reached its longest life of 0.00166667 min"),
+    ],
+)
+def test_patience_ends_with_the_window_that_ends_at_its_limit(
+    limits: Limits, mark: type[Waiting | Loading | Alive], window_index: int, reason: str
+) -> None:
+    """Three windows are 50 ms to the nanosecond; opening, claim and mark all lie on the origin."""
+    marks = [("1000-1", encode_entry(Claim(0, 0))), ("1000-2", encode_entry(mark(0, "1000-1", 0)))]
+    frames = assert_law(_members(1, marks, limits), 100)
+    assert [frame.members[0].reason for frame in frames] == [None] * window_index + [reason]
+    assert frames[-1].final
+
+
+def test_a_token_counts_for_tokens_per_s_in_the_windows_that_end_less_than_a_second_after_it() -> None:
+    """The token comes at 50 ms, where window 3 begins; window 62 ends at 1,050 ms, to the nanosecond."""
+    token = Token(0, "1000-1", 0, "answer", "so", 0, 0)
+    frames = assert_law(_members(1, [("1000-1", encode_entry(Claim(0, 0))), ("1050-0", encode_entry(token))]), 70)
+    assert [frame.window_index for frame in frames if frame.members[0].tokens_per_s] == list(range(3, 62))
+
+
 AWKWARD_ENTRIES = {
     "text that is no UTF-8": encode_entry(Token(0, "1001-0", 0, "answer", "x", 0, 0)).replace(b"\xa1x", b"\xa1\xff"),
     "a reason that is no UTF-8": encode_entry(Cancel((), "x")).replace(b"\xa1x", b"\xa1\xff"),
@@ -172,13 +211,13 @@ AWKWARD_ENTRIES = {
 def test_an_entry_that_does_not_decode_is_a_dead_letter_and_the_session_goes_on(raw: bytes) -> None:
     with pytest.raises(Malformed):
         decode_entry(raw)
-    (frame,) = assert_law(_two_members([("1001-0", encode_entry(Claim(0, 0))), ("1002-0", raw)]), 1)
+    (frame,) = assert_law(_members(2, [("1001-0", encode_entry(Claim(0, 0))), ("1002-0", raw)]), 1)
     assert (frame.dead_letters, frame.final) == (1, False)
 
 
-def _two_members(entries: Stream) -> Stream:
-    opening = Opening(ENTRY_VERSION, "s1", "Why?", (Member("model-0"), Member("model-1")))
-    return [("1000-0", encode_entry(opening)), *entries]
+def _members(count: int, entries: Stream, limits: Limits = UNLIMITED) -> Stream:
+    members = tuple(Member(f"model-{number}") for number in range(count))
+    return [("1000-0", encode_entry(Opening(ENTRY_VERSION, "s1", "Why?", members, limits=limits))), *entries]
 
 
 @pytest.mark.parametrize("logprob", [None, math.nan])
@@ -186,7 +225,7 @@ def _two_members(entries: Stream) -> Stream:
 def test_a_logprob_that_is_no_number_is_a_missing_one(logprob: float | None, top: list[tuple[bytes, float]]) -> None:
     """Only the list speaks: what it does not say of the token that was drawn, nobody knows."""
     token = Token(0, "1001-0", 0, "answer", "the", 0, 0, logprob, "real", b"", pack_top(top))
-    stream = _two_members([("1001-0", encode_entry(Claim(0, 0))), ("1002-0", encode_entry(token))])
+    stream = _members(2, [("1001-0", encode_entry(Claim(0, 0))), ("1002-0", encode_entry(token))])
     (frame,) = assert_law(stream, 1)
     (shown,) = frame.tokens
     assert shown.logprob is None
@@ -322,14 +361,13 @@ def _spread(entry_id: str, half: int) -> str:
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_diversity_is_nothing_when_all_are_sure_of_one_piece(count: int) -> None:
-    opening = Opening(ENTRY_VERSION, "s1", "Why?", tuple(Member(f"model-{number}") for number in range(count)))
-    stream = [("1000-0", encode_entry(opening))]
+    entries: Stream = []
     for number in range(count):
         token = Token(number, f"1001-{number}", 0, "answer", " so", 0, 0, 0.0, "real", b"", pack_top([(b"so", 0.0)]))
-        stream.append((f"1001-{number}", encode_entry(Claim(number, 0))))
-        stream.append((f"1001-{number + count}", encode_entry(token)))
-    stream.sort(key=lambda pair: entry_order(pair[0]))
-    (frame,) = assert_law(stream, 1)
+        entries.append((f"1001-{number}", encode_entry(Claim(number, 0))))
+        entries.append((f"1001-{number + count}", encode_entry(token)))
+    entries.sort(key=lambda pair: entry_order(pair[0]))
+    (frame,) = assert_law(_members(count, entries), 1)
     assert (frame.diversity_index, frame.di_source) == (0.0, "logprobs")
 
 
@@ -338,13 +376,19 @@ def test_diversity_is_nothing_when_all_are_sure_of_one_piece(count: int) -> None
 
 @settings(unhurried, max_examples=60)
 @given(recorded())
-def test_a_frame_in_json_says_what_the_frame_says_and_has_no_nan(session: Recorded) -> None:
+def test_json_says_what_the_frame_says_rounded_to_a_billionth_and_never_nan(session: Recorded) -> None:
     def refuse(constant: str) -> NoReturn:
         raise AssertionError(constant)
 
+    def parse_rounded(digits: str) -> float:
+        number = float(digits)
+        assert number == round(number, 9)
+        return number
+
     for frame in core_frames(session.stream, session.windows):
         # A NaN would have become null: it equals nothing, so the comparison finds it.
-        assert json.loads(frame_json(frame), parse_constant=refuse) == named(frame)
+        shown = json.loads(frame_json(frame), parse_constant=refuse, parse_float=parse_rounded)
+        assert shown == named(frame)
 
 
 large = st.integers(-(2**80), 2**80) | st.integers(-1_000, 1_000)
