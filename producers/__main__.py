@@ -11,13 +11,10 @@ import asyncio
 import signal
 import sys
 
-import uvloop
-
 from producers.backends import backend_for
 from producers.process import ProducerProcess
-from schemas.errors import Refused
 from transport.connection import check_server
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment, run_role
 
 
 async def serve(arguments: argparse.Namespace) -> None:
@@ -42,12 +39,7 @@ def main() -> int:
     parser.add_argument(
         "--tokens-per-s", type=float, metavar="N", help="the pace of an n-gram model (default: a human one)"
     )
-    try:
-        uvloop.run(serve(parser.parse_args()))
-    except Refused as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run_role(serve(parser.parse_args()))
 
 
 if __name__ == "__main__":

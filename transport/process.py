@@ -19,11 +19,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import structlog
+import uvloop
 
 from schemas import keys
 from schemas.errors import RedisAway, Refused
@@ -182,3 +183,13 @@ def redis_url_from_environment() -> str:
             "no_redis_url", "REDIS_URL is not set: say which Redis to work on, such as redis://127.0.0.1:6379/0."
         )
     return url
+
+
+def run_role(work: Coroutine[Any, Any, None]) -> int:
+    """Runs an asyncio role to its end; its exit code. What is refused is one sentence on standard error, and 2."""
+    try:
+        uvloop.run(work)
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0

@@ -8,12 +8,9 @@ import contextlib
 import signal
 import sys
 
-import uvloop
-
 from consumers.decipher.follower import Decipher
-from schemas.errors import Refused
 from transport.connection import check_server
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment, run_role
 
 
 async def follow() -> None:
@@ -31,12 +28,7 @@ async def follow() -> None:
 
 def main() -> int:
     argparse.ArgumentParser(prog="python -m consumers.decipher", description=__doc__).parse_args()
-    try:
-        uvloop.run(follow())
-    except Refused as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run_role(follow())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import socket
 import sys
 
 import msgspec
-import uvloop
 
 from consumers.web.listening import bind, inherit
 from consumers.web.server import WebServer
@@ -21,7 +20,7 @@ from schemas.errors import Refused
 from schemas.sessions import Limits, limits_with
 from schemas.tiers import TierPolicy, tier_for_memory, tier_named
 from transport.connection import check_server
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment, run_role
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8145
 
@@ -79,12 +78,7 @@ def main() -> int:
     parser.add_argument("--host", default=DEFAULT_HOST, help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", default=str(DEFAULT_PORT), help="the port to listen on (default: %(default)s)")
     parser.add_argument("--fd", metavar="N", help="an inherited socket that listens already, instead of host and port")
-    try:
-        uvloop.run(serve(parser.parse_args()))
-    except Refused as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run_role(serve(parser.parse_args()))
 
 
 if __name__ == "__main__":
