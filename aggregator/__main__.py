@@ -9,8 +9,7 @@ from types import FrameType
 
 from aggregator.loop import AggregatorLoop
 from schemas.errors import Refused
-from transport.connection import check_server
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_of_role
 
 
 def main() -> int:
@@ -26,8 +25,7 @@ def main() -> int:
     end_with_supervisor()
     log = log_to_stderr("aggregator")
     try:
-        url = redis_url_from_environment()
-        check_server(url)
+        url = redis_of_role()
     except Refused as error:
         print(error, file=sys.stderr)
         return 2

@@ -20,7 +20,7 @@ from schemas import keys
 from schemas.errors import Malformed, RedisAway, RedisRefuses
 from schemas.grid import NS_PER_S
 from transport.commit import end_session, redis_ms, redis_ns, take_over, taken, verdict
-from transport.connection import Command, Pipe
+from transport.connection import Command, Pipe, ReplyError
 from transport.leases import MOST_DELIVERIES, REFRESH_S, Lease, Leases, is_missing_group
 from transport.presence import RedisPresence
 from transport.process import Standing
@@ -86,11 +86,11 @@ class AggregatorLoop:
         """
         started, owned = time.monotonic(), list(self._owned.values())
         if not owned:
-            (reply,) = self._pipe.run([self._leases.read_new(_MOST_NEW_A_TICK, _IDLE_BLOCK_MS)])
-            self._add_new(reply)
-            self._keep_house()
+            self._idle()
             return 0
         *replies, told = self._pipe.run([*(session.read_command() for session in owned), ("TIME",)])
+        if isinstance(told, ReplyError):
+            raise RedisAway(f"Redis does not tell the time: {told}")
         now_ns, told_at = redis_ns(told), time.monotonic_ns()
         for session, reply in zip(owned, replies, strict=True):
             session.add_entries(reply)
@@ -99,8 +99,20 @@ class AggregatorLoop:
         self._is_late = time.monotonic() - started > _TICK_NS / NS_PER_S
         # Whoever is still behind is served at the next tick anyway.
         due_ns = [session.due_ns for session in self._owned.values() if session.due_ns > now_ns]
-        next_tick_ns = max(due_ns, default=now_ns + _TICK_NS) - _TIMER_LATENESS_NS
+        # Not more than a tick: a session whose ids are ahead of Redis's clock (a failover) must not stop the others.
+        next_tick_ns = min(max(due_ns, default=now_ns + _TICK_NS), now_ns + _TICK_NS) - _TIMER_LATENESS_NS
         return max(0, next_tick_ns - now_ns - (time.monotonic_ns() - told_at))
+
+    def _idle(self) -> None:
+        """Without a session: waits for one, unless there are leases whose sessions are to be loaded."""
+        self._is_late = False
+        block_ms = None if self._leases.held else _IDLE_BLOCK_MS
+        (reply,) = self._pipe.run([self._leases.read_new(_MOST_NEW_A_TICK, block_ms)])
+        self._add_new(reply)
+        self._keep_house()
+        if not self._owned and (self._leases.held or isinstance(reply, ReplyError)):
+            # Redis refuses for now: what is asked again at once is refused again at once.
+            time.sleep(_RECONNECT_S)
 
     def _keep_house(self) -> None:
         """Once a second the leases and this process's record; always what is held and not yet loaded."""
@@ -161,8 +173,11 @@ class AggregatorLoop:
 
     def _end(self, lease: Lease, reason: str) -> None:
         self._log.error("a session is ended", session=lease.session, reason=reason)
-        self._pipe.run([end_session(lease.session, reason)])
-        self._release(lease)
+        (reply,) = self._pipe.run([end_session(lease.session, reason)])
+        if isinstance(reply, ReplyError):
+            self._rest(lease.session, reply)
+        else:
+            self._release(lease)
 
     def _release(self, lease: Lease) -> None:
         self._owned.pop(lease.session, None)

@@ -17,7 +17,7 @@ import uvloop
 from bench.speech import drawn_pieces
 from producers.backend import Chunk, Ending, Loading, Request
 from producers.process import ProducerProcess
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_of_role
 
 
 class SteadyBackend:
@@ -53,7 +53,7 @@ async def _serve(model: str, tokens_per_s: float) -> None:
     backend = SteadyBackend(sum(model.encode()), tokens_per_s)
     log = log_to_stderr("producer").bind(model=model)
     standing = Standing("producer", model=model)
-    await ProducerProcess(redis_url_from_environment(), model, backend, standing, log, stopping).run()
+    await ProducerProcess(redis_of_role(), model, backend, standing, log, stopping).run()
 
 
 def main() -> None:

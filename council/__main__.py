@@ -1,5 +1,17 @@
-"""`python -m council` is the `council` command."""
+"""The `council` command, also as `python -m council`."""
 
-from council.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Runs the command. A Ctrl-C while it still loads ends it like any other: 130, without a word."""
+    try:
+        from council.cli import run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -230,8 +230,8 @@ def _say(sentence: str) -> None:
     print(f"council: {sentence}", file=sys.stderr, flush=True)
 
 
-def main() -> None:
-    """The command's entry point: every failure is one sentence and an exit code (2: refused, 1: failed)."""
+def run() -> None:
+    """Runs the command: every failure is one sentence and an exit code (2: refused, 1: failed)."""
     try:
         app()
     except Refused as error:
@@ -240,9 +240,3 @@ def main() -> None:
     except CouncilError as error:
         _say(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -55,18 +55,22 @@ class EnsembleSession:
         Redis stays away for half a minute, CouncilError where the session was ended without a last frame.
         """
         after, heard_at = "0", time.monotonic()
+        # While Redis is away nobody can close a window: that silence is not the aggregator's.
+        silent_from = heard_at
         while True:
             try:
                 found = await read_frames(self._pipe, self.session, after, _BLOCK_MS)
                 if not found:
-                    await self._look_why(time.monotonic() - heard_at)
+                    await self._look_why(time.monotonic() - silent_from)
             except RedisAway:
-                if time.monotonic() - heard_at > _REDIS_PATIENCE_S:
+                silent_from = time.monotonic()
+                if silent_from - heard_at > _REDIS_PATIENCE_S:
                     raise
                 await asyncio.sleep(_RETRY_S)
                 continue
-            for after, raw in found:  # noqa: B007
-                heard_at = time.monotonic()
+            for entry_id, raw in found:
+                after, heard_at = entry_id, time.monotonic()
+                silent_from = heard_at
                 frame = decode_frame(raw)
                 yield frame
                 if frame.final:

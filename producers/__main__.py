@@ -13,15 +13,13 @@ import sys
 
 from producers.backends import backend_for
 from producers.process import ProducerProcess
-from transport.connection import check_server
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment, run_role
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_of_role, run_role
 
 
 async def serve(arguments: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT. Raises Refused."""
-    url = redis_url_from_environment()
+    url = redis_of_role()
     backend = backend_for(arguments.model, arguments.backend, arguments.tokens_per_s)
-    check_server(url)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)

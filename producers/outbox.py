@@ -21,6 +21,7 @@ import msgspec
 from producers.backend import Piece
 from schemas.entries import Alive, AnyEntry, Failed, Finished, Loading, Token, Waiting, pack_top
 from schemas.errors import RedisAway, RedisRefuses
+from schemas.keys import entry_order
 from transport.connection import AsyncPipe, Command, ReplyError
 from transport.presence import RedisPresence
 from transport.sessions import SessionState, read_state, session_state
@@ -49,6 +50,7 @@ class Outbox:
         self._sent = 0
         self._ending: Finished | Failed | None = None
         self._ending_sent = False
+        self._ending_id = "0-0"
         self._ended_at = 0.0
         self._sign: type[Alive] | type[Waiting] | type[Loading] = Alive
         self._news = asyncio.Event()
@@ -166,7 +168,7 @@ class Outbox:
             if isinstance(entry, Token):
                 self._sent += 1
             elif isinstance(entry, Finished | Failed):
-                self._ending_sent = True
+                self._ending_sent, self._ending_id = True, reply.decode()
         self._presence.come_back()
         if self._sent < len(self._tokens) or (self._ending and not self._ending_sent):
             self._news.set()
@@ -187,8 +189,8 @@ class Outbox:
         progress = state.progress[self._member]
         if progress.ended or (progress.next_seq and progress.claim != self._claim):
             self.stopped.set()
-        elif self._ending_sent and time.monotonic() - self._ended_at > _STATE_S:
-            # Written a second ago and not accepted: something before it was lost.
+        elif self._ending_sent and entry_order(state.cut) >= entry_order(self._ending_id):
+            # The aggregator is past our ending and did not accept it: something before it was lost.
             self._sent, self._ending_sent = progress.next_seq, False
             self._news.set()
 

@@ -139,6 +139,9 @@ class ProducerProcess:
         self._servings.pop(lease.entry_id, None)
 
     def _give_up(self, lease: Lease) -> None:
-        if found := self._servings.pop(lease.entry_id, None):
+        """Another producer has the lease. Text that has begun goes on all the same: nobody else can continue it."""
+        found = self._servings.get(lease.entry_id)
+        if found and not found[1].has_begun:
             self._log.warning("another producer took the session over", session=lease.session)
+            del self._servings[lease.entry_id]
             found[2].cancel()

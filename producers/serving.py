@@ -1,15 +1,17 @@
 """One member of one session, from the look at the session to the last entry.
 
-look --> claim --> did an earlier claim write text? --yes--> failed: producer died after it began
-                          | no
-                          v
-                   wait for a slot --> generate --> finished or failed
+look --> claim --> was text written before? --no--> wait for a slot --> generate --> finished or failed
+                               |
+                              yes --> does its producer still write? --yes--> leave it
+                                                   |
+                                                   no --> failed: producer died after it began
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
 from structlog.stdlib import BoundLogger
 
@@ -17,7 +19,7 @@ from producers.backend import Backend, BackendFailed, Chunk, Ending, Loading, Re
 from producers.outbox import Outbox
 from schemas import entries
 from schemas.claims import ClaimLedger, Verdict
-from schemas.entries import Claim, Token, decode_entry
+from schemas.entries import AnyEntry, Beat, Cancel, Claim, Token, decode_entry
 from schemas.errors import Malformed, SessionGone
 from schemas.sessions import Opening
 from transport.commit import MOST_ENTRIES, entries_read, read_entries
@@ -28,6 +30,8 @@ from transport.tokens import RisingClock, write_entry
 
 DIED_AFTER_IT_BEGAN = "producer died after it began"
 STOPPED = "its producer was stopped"
+# A living producer signs every half second; this leaves it a second try.
+_SIGNS_OF_LIFE_S = 1.2
 
 
 class Serving:
@@ -72,11 +76,12 @@ class Serving:
         if claim is None:
             return
         outbox = self._outbox = Outbox(self._pipe, self._session, member, claim, self._presence)
-        if await self._someone_began(state.opened, member, claim):
+        winner = await self._claim_that_began(state.opened, member, claim)
+        if winner is None:
+            await self._serve(outbox, opening)
+        elif not await self._still_writes(winner, claim):
             outbox.fail(DIED_AFTER_IT_BEGAN)
             await outbox.deliver()
-            return
-        await self._serve(outbox, opening)
 
     async def stop(self) -> None:
         """Says that the member's text ends here, if it has begun."""
@@ -89,25 +94,36 @@ class Serving:
         entry_id = await self._pipe.one(*write_entry(self._session, mark))
         return entry_id.decode() if entry_id else None
 
-    async def _someone_began(self, opened: str, member: int, claim: str) -> bool:
-        """True where text of this member was accepted before our claim."""
-        ledger, after = ClaimLedger(), opened
+    async def _claim_that_began(self, opened: str, member: int, claim: str) -> str | None:
+        """The claim whose text of this member was accepted before ours; None where there is none."""
+        ledger = ClaimLedger()
+        async for entry_id, entry in self._entries(opened, claim):
+            if isinstance(entry, Claim) and entry.member == member:
+                ledger.add_claim(entry_id)
+            elif isinstance(entry, Token) and entry.member == member:
+                began = ledger.judge_token(entry.claim, entry.seq) is Verdict.ACCEPTED
+                if began:
+                    return ledger.claim
+        return None
+
+    async def _still_writes(self, winner: str, claim: str) -> bool:
+        """True where the winning claim's producer lives: after a stall of Redis every lease looks left, and none is."""
+        await asyncio.sleep(_SIGNS_OF_LIFE_S)
+        async for _, entry in self._entries(claim, "+"):
+            if not isinstance(entry, Opening | Claim | Beat | Cancel) and entry.claim == winner:
+                return True
+        return False
+
+    async def _entries(self, after: str, last: str) -> AsyncIterator[tuple[str, AnyEntry]]:
+        """The entries in (after, last] that decode, page by page."""
         while True:
-            (reply,) = await self._pipe.run([read_entries(self._session, after, claim)])
+            (reply,) = await self._pipe.run([read_entries(self._session, after, last)])
             page = entries_read(accepted(reply))
             for entry_id, raw in page:
-                try:
-                    entry = decode_entry(raw)
-                except Malformed:
-                    continue
-                if isinstance(entry, Claim) and entry.member == member:
-                    ledger.add_claim(entry_id)
-                elif isinstance(entry, Token) and entry.member == member:
-                    began = ledger.judge_token(entry.claim, entry.seq) is Verdict.ACCEPTED
-                    if began:
-                        return True
+                with contextlib.suppress(Malformed):
+                    yield entry_id, decode_entry(raw)
             if len(page) < MOST_ENTRIES:
-                return False
+                return
             after = page[-1][0]
 
     async def _serve(self, outbox: Outbox, opening: Opening) -> None:

@@ -14,6 +14,8 @@ ENTRY_VERSION = 1
 Sync = Literal["free", "step"]
 MAX_PROMPT_BYTES = 32 * 1024
 MAX_TOKENS_LIMIT = 8_192
+# No limit may be longer than a day: what is kept for the longest session is bounded by this.
+LONGEST_MS = 86_400_000
 
 
 class EnergyProfile(msgspec.Struct, array_like=True, frozen=True):
@@ -43,14 +45,14 @@ class Limits(msgspec.Struct, array_like=True, frozen=True):
 
 
 def limits_with(overrides: Mapping[str, int]) -> Limits:
-    """The default limits with some of them changed. Raises Refused for a name that is none, or a number below 1."""
+    """The default limits with some of them changed. Raises Refused for an unknown name or a number out of bounds."""
     for name, value in overrides.items():
         if name not in Limits.__struct_fields__:
             raise Refused(
                 "unknown_limit", f"There is no limit {name!r}: the limits are {', '.join(Limits.__struct_fields__)}."
             )
-        if not isinstance(value, int) or value < 1:
-            raise Refused("bad_limit", f"The limit {name} is {value!r}: give a whole number, 1 or more.")
+        if not isinstance(value, int) or not 1 <= value <= LONGEST_MS:
+            raise Refused("bad_limit", f"The limit {name} is {value!r}: give a whole number from 1 to {LONGEST_MS}.")
     return msgspec.structs.replace(Limits(), **overrides)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.commands import COUNCIL, Outcome, council, environment
 from tests.faulty_server import faulty_server
 from tests.llama.gguf_model import gguf_model, session_folder
 from tests.llama.server import llama_server
-from tests.roles import RedisServer, Roles
+from tests.roles import RedisServer, Roles, roles_on
 from tests.sessions import check_the_law, token_stream, written_texts
 from tests.waiting import until, wait_until
 from transport.connection import AsyncPipe
@@ -163,7 +164,7 @@ async def test_a_model_that_nobody_serves_drops(redis: RedisServer, roles: Roles
 
 async def test_a_producer_that_is_killed_drops_its_member(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> None:
     roles.ready("aggregator")
-    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "40")
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "15")
     victim = roles.ready("producers", "ngram:word-3", "--tokens-per-s", "10")
     asking = subprocess.Popen(
         [*COUNCIL, "ask", "hi", "--models", "ngram:char-6,ngram:word-3", "--max-tokens", "250", "--seed", "7"],
@@ -190,6 +191,26 @@ async def test_no_aggregator_is_said_after_five_seconds(redis: RedisServer, role
     outcome = await _ask(redis.url, ["ngram:char-6"])
     assert (outcome.code, outcome.out) == (1, "")
     outcome.assert_said("No aggregator", "council up")
+
+
+async def test_a_stall_of_redis_is_not_the_aggregators_silence(own_redis: RedisServer) -> None:
+    """Redis is stopped for longer than the patience with aggregators: the session goes on, exit 0."""
+    with roles_on(own_redis.url) as roles:
+        roles.ready("aggregator")
+        roles.ready("producers", "ngram:char-6", "--tokens-per-s", "20")
+        asking = subprocess.Popen(
+            [*COUNCIL, "ask", "hi", "--models", "ngram:char-6", "--max-tokens", "60"],
+            env=environment(own_redis.url), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert asking.stdout is not None
+        asking.stdout.readline()
+        own_redis.process.send_signal(signal.SIGSTOP)
+        stalled_until = time.monotonic() + 6.5
+        wait_until(lambda: time.monotonic() > stalled_until, "Redis was away for longer than five seconds")
+        own_redis.process.send_signal(signal.SIGCONT)
+        out, said = asking.communicate(timeout=60)
+        assert (asking.returncode, said) == (0, "")
+        assert json.loads(out.splitlines()[-1])["members"][0]["state"] == "finished"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

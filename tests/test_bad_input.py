@@ -39,6 +39,8 @@ ASKS = {
     ),
     "wrong redis url": (["ask", "hi", "--redis-url", "http://localhost"], ["no Redis URL", "redis://HOST:PORT"]),
     "redis url port": (["ask", "hi", "--redis-url", "redis://localhost:notaport"], ["no Redis URL"]),
+    "redis url option": (["ask", "hi", "--redis-url", "redis://localhost/0?foo=secret"], ["correct its query"]),
+    "redis url value": (["ask", "hi", "--redis-url", "rediss://localhost/0?ssl_cert_reqs=x"], ["correct its query"]),
     "no council to stop": (["stop", "abc"], ["council up"]),
     "no council": (["status"], ["council up"]),
     "settings missing": (["ask", "hi", "--config", "nowhere.toml"], ["no settings file", "nowhere.toml"]),
@@ -70,6 +72,7 @@ SETTINGS = {
     ),
     "no url": ('[servers.mine]\nurl = "nonsense"\nmodels = ["a"]\n', ["council.toml, line 2", "servers.mine.url"]),
     "unknown limit": ("[limits]\nfirst_token_ms = 5\nlast_token_ms = 5\n", ["council.toml, line", "last_token_ms"]),
+    "endless life": ("[limits]\nlife_ms = 10000000000\n", ["council.toml, line", "life_ms", "86400000"]),
     "twice": (
         '[servers.a]\nurl = "http://h"\nmodels = ["m"]\n[servers.b]\nurl = "http://h"\nmodels = ["m"]\n',
         ["'m'", "twice"],

@@ -4,12 +4,13 @@ them."""
 from __future__ import annotations
 
 import signal
+import time
 
 from schemas.entries import AnyEntry, Claim, Failed, Finished, Token, decode_entry
 from schemas.sessions import Limits
 from tests.roles import RedisServer, Roles, roles_on
 from tests.sessions import check_the_law, opening_of, token_stream, until_ended, written_texts
-from tests.waiting import until
+from tests.waiting import until, wait_until
 from transport.connection import AsyncPipe
 from transport.sessions import cancel_session, find_session, open_session
 from transport.tokens import write_entry
@@ -73,9 +74,9 @@ async def test_started_text_is_never_repeated(roles: Roles, pipe: AsyncPipe) -> 
     frames = await check_the_law(pipe, opening.session)
     member = frames[-1].members[0]
     assert member.state == "dropped"
-    assert member.reason == "producer died after it began"
+    # Whoever is first says so: the producer that takes over, or five beats of silence.
+    assert member.reason in ("producer died after it began", "producer gone")
     entries = await _entries(pipe, opening.session)
-    assert len([entry for entry in entries if isinstance(entry, Claim)]) == 2
     assert len({entry.claim for entry in entries if isinstance(entry, Token)}) == 1
     text = "".join(frame.members[0].text for frame in frames)
     assert text == (await written_texts(pipe, opening.session))[0]
@@ -173,3 +174,66 @@ async def test_a_failed_mark_drops_the_member_with_its_reason(roles: Roles, pipe
         await pipe.one(*write_entry(opening.session, Failed(member, claim, 0, f"reason {member}")))
     state = await until_ended(pipe, opening.session)
     assert state.reason == "Every member dropped: x: reason 0; y: reason 1."
+
+
+async def test_a_redis_that_stalls_past_the_leases_costs_no_member(own_redis: RedisServer) -> None:
+    """Two producers of one model; Redis stops for longer than a lease: every lease looks left, and no member dies."""
+    pipe = AsyncPipe(own_redis.url)
+    with roles_on(own_redis.url) as roles:
+        roles.ready("aggregator")
+        for _ in range(2):
+            roles.ready("producers", "ngram:char-6", "--tokens-per-s", "15")
+        openings = [opening_of("ngram:char-6", max_tokens=150) for _ in range(4)]
+        for opening in openings:
+            await open_session(pipe, opening)
+        for opening in openings:
+            await until(lambda name=opening.session: _has_begun(pipe, name, 5), "the members have begun")
+        own_redis.process.send_signal(signal.SIGSTOP)
+        stalled_until = time.monotonic() + 4.0
+        wait_until(lambda: time.monotonic() > stalled_until, "the leases look left")
+        own_redis.process.send_signal(signal.SIGCONT)
+        for opening in openings:
+            await until_ended(pipe, opening.session)
+            frames = await check_the_law(pipe, opening.session)
+            assert [(m.state, m.reason) for m in frames[-1].members if m.state != "finished"] == []
+    await pipe.close()
+
+
+async def test_an_error_of_redis_is_no_loss_of_a_lease(roles: Roles, pipe: AsyncPipe, redis: RedisServer) -> None:
+    """Redis forgets the scripts, then refuses writes for two seconds: the session is finished all the same."""
+    roles.ready("aggregator")
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "30")
+    opening = opening_of("ngram:char-6", max_tokens=200)
+    await open_session(pipe, opening)
+    await until(lambda: _has_begun(pipe, opening.session, 5), "the member has begun")
+    await pipe.one("SCRIPT", "FLUSH")
+    await until(lambda: _has_begun(pipe, opening.session, 40), "the member goes on")
+    await pipe.one("CONFIG", "SET", "min-replicas-to-write", "1")
+    refused_until = time.monotonic() + 2.0
+    wait_until(lambda: time.monotonic() > refused_until, "writes are refused for a while")
+    await pipe.one("CONFIG", "SET", "min-replicas-to-write", "0")
+    await until_ended(pipe, opening.session)
+    frames = await check_the_law(pipe, opening.session)
+    assert frames[-1].members[0].state == "finished"
+
+
+async def test_an_answer_that_waits_for_an_aggregator_is_written_once(roles: Roles, pipe: AsyncPipe) -> None:
+    """No aggregator for some seconds after the end: the stream does not grow meanwhile."""
+    aggregator = roles.ready("aggregator")
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
+    opening = opening_of("ngram:char-6", max_tokens=100)
+    await open_session(pipe, opening)
+    await until(lambda: _has_begun(pipe, opening.session, 5), "the member has begun")
+    aggregator.kill()
+
+    async def is_written() -> bool:
+        return any(isinstance(entry, Finished) for entry in await _entries(pipe, opening.session))
+
+    await until(is_written, "the answer is written")
+    waited_until = time.monotonic() + 3.0
+    wait_until(lambda: time.monotonic() > waited_until, "some seconds without an aggregator")
+    tokens = [entry.seq for entry in await _entries(pipe, opening.session) if isinstance(entry, Token)]
+    assert len(tokens) == len(set(tokens))
+    roles.ready("aggregator")
+    await until_ended(pipe, opening.session)
+    await check_the_law(pipe, opening.session)

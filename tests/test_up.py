@@ -116,6 +116,26 @@ def test_up_on_a_redis_that_is_named_uses_it_and_leaves_it_running(redis: RedisS
     assert redis.run("KEYS", "council:process:*") == []
 
 
+def test_a_role_that_dies_while_redis_is_away_comes_back_with_it(own_redis: RedisServer, tmp_path: Path) -> None:
+    with contextlib.closing(Up(tmp_path, "--redis-url", own_redis.url)) as up:
+        (aggregator,) = [pid for pid in up.family() if _command(pid).rstrip().endswith("-m aggregator")]
+        own_redis.kill()
+        os.kill(aggregator, signal.SIGKILL)
+        wait_until(lambda: "aggregator was killed" in up.text(), "the supervisor noticed")
+
+        def is_back() -> bool:
+            return any(_command(pid).rstrip().endswith("-m aggregator") for pid in up.family() - {aggregator})
+
+        wait_until(is_back, "the aggregator waits for Redis")
+        own_redis.start()
+
+        def answers() -> bool:
+            return council("ask", "hi", "--max-tokens", "5", "--redis-url", own_redis.url).code == 0
+
+        wait_until(answers, "the council answers again", 60)
+        assert "not started again" not in up.text()
+
+
 def test_stop_ends_a_session_and_its_text_stays(up: Up) -> None:
     asking = subprocess.Popen([*COUNCIL, "ask", "hi", "--json"], env=up.environment, stdout=subprocess.PIPE)
     assert asking.stdout is not None

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +23,7 @@ from redis import connection as redis_sync
 from redis.asyncio import connection as redis_asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 from redis.retry import Retry
 
 from schemas.errors import RedisAway, RedisRefuses, Refused
@@ -57,7 +57,20 @@ URL_FORMS = "write redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix:///PATH/TO/
 def without_password(url: str) -> str:
     """The URL as it may be shown."""
     parts = urlsplit(url)
-    return url.replace(f":{parts.password}@", ":***@") if parts.password else url
+    shown = url.replace(f":{parts.password}@", ":***@") if parts.password else url
+    return shown.partition("?")[0]
+
+
+@contextlib.contextmanager
+def _refusing_what_no_connection_takes(url: str) -> Iterator[None]:
+    """Options in the URL's query that do not exist, or whose value is none. Raises Refused."""
+    try:
+        yield
+    except (TypeError, ValueError, RedisError):
+        raise Refused(
+            "bad_redis_url",
+            f"The Redis URL {without_password(url)} has an option that is none: correct its query.",
+        ) from None
 
 
 def pack(commands: Iterable[Command]) -> bytes:
@@ -76,7 +89,8 @@ class Pipe:
         self.url = url
         arguments = _connection_arguments(url)
         kind = arguments.pop("connection_class", redis_sync.Connection)
-        self._connection = kind(**arguments, retry=Retry(NoBackoff(), 0))
+        with _refusing_what_no_connection_takes(url):
+            self._connection = kind(**arguments, retry=Retry(NoBackoff(), 0))
 
     def run(self, commands: Sequence[Command]) -> list[Any]:
         """One reply for each command, in order; an error of Redis is returned as a ReplyError. Raises RedisAway."""
@@ -113,7 +127,8 @@ class AsyncPipe:
         self.url = url
         arguments = _connection_arguments(url)
         kind = arguments.pop("connection_class", redis_sync.Connection)
-        self._connection = _ASYNC_KIND[kind](**arguments, retry=AsyncRetry(NoBackoff(), 0))
+        with _refusing_what_no_connection_takes(url):
+            self._connection = _ASYNC_KIND[kind](**arguments, retry=AsyncRetry(NoBackoff(), 0))
         self._turn = asyncio.Lock()
 
     async def run(self, commands: Sequence[Command], *, block_s: float = 0.0) -> list[Any]:
@@ -169,7 +184,12 @@ _ASYNC_KIND = {
 
 def _lost_its_scripts(replies: list[Any]) -> bool:
     """Redis forgot our scripts (SCRIPT FLUSH): a new connection brings them again."""
-    return any(isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT") for reply in replies)
+    return any(isinstance(reply, NoScriptError) for reply in replies)
+
+
+def is_out_of_memory(reply: Any) -> bool:
+    """True where Redis refused to take more. Redis 6.2 says so of a script in a sentence of its own."""
+    return isinstance(reply, OutOfMemoryError) or (isinstance(reply, ReplyError) and "OOM" in str(reply))
 
 
 def accepted(reply: Any) -> Any:

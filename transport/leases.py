@@ -81,10 +81,16 @@ class Leases:
         return LEASE.call([keys.SESSIONS], [self.group, self.consumer_name, *limits, *self.held])
 
     def add_refresh(self, reply: Any) -> tuple[list[Lease], list[Lease]]:
-        """(lost, taken over) by the reply of refresh. An error (the group is gone with its stream) loses everything."""
-        if isinstance(reply, ReplyError):
+        """(lost, taken over) by the reply of refresh.
+
+        A group that is gone with its stream loses everything. Any other error tells nothing of the leases: what another
+        has taken meanwhile shows at the next refresh.
+        """
+        if is_missing_group(reply):
             lost, self.held = list(self.held.values()), {}
             return lost, []
+        if isinstance(reply, ReplyError):
+            return [], []
         still = {entry_id.decode() for entry_id in reply[0]}
         lost = [lease for entry_id, lease in self.held.items() if entry_id not in still]
         for lease in lost:

@@ -29,7 +29,7 @@ import uvloop
 from schemas import keys
 from schemas.errors import RedisAway, Refused
 from schemas.processes import ProcessRecord, Role
-from transport.connection import AsyncPipe, Command, Pipe, ReplyError, atomically
+from transport.connection import AsyncPipe, Command, Pipe, ReplyError, atomically, check_server
 from transport.presence import RedisPresence
 
 RENEW_S = 1.0
@@ -145,7 +145,7 @@ def _rss_bytes() -> int:
 def end_with_supervisor() -> None:
     """Ties this process's life to its supervisor's, where it has one; a Ctrl-C in the terminal is then the
     supervisor's business."""
-    if os.environ.get("COUNCIL_SUPERVISED") != "1":
+    if not _is_supervised():
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
@@ -175,14 +175,23 @@ def log_to_stderr(role: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-def redis_url_from_environment() -> str:
-    """The Redis that a role alone works on. Raises Refused where none is named."""
+def redis_of_role() -> str:
+    """The Redis that a role works on, by REDIS_URL. Raises Refused where none is named, or no usable one answers.
+
+    A role that a supervisor started again does not ask: that Redis was there, and the role waits until it is back.
+    """
     url = os.environ.get("REDIS_URL", "")
     if not url:
         raise Refused(
             "no_redis_url", "REDIS_URL is not set: say which Redis to work on, such as redis://127.0.0.1:6379/0."
         )
+    if not _is_supervised():
+        check_server(url)
     return url
+
+
+def _is_supervised() -> bool:
+    return os.environ.get("COUNCIL_SUPERVISED") == "1"
 
 
 def run_role(work: Coroutine[Any, Any, None]) -> int:

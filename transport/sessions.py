@@ -12,8 +12,8 @@ from schemas.control import Progress, Stop, decode_progress, encode_stop
 from schemas.entries import Cancel, decode_entry, encode_entry
 from schemas.errors import Refused, SessionGone
 from schemas.grid import NS_PER_MS, next_grid_point_ns
-from schemas.sessions import Opening
-from transport.connection import AsyncPipe, Command, ReplyError, accepted, atomically, info_fields
+from schemas.sessions import LONGEST_MS, Opening
+from transport.connection import AsyncPipe, Command, accepted, atomically, info_fields, is_out_of_memory
 from transport.scripts import CANCEL, OPEN
 
 # Above this share of Redis's memory limit no session is opened, so that those that run can end well.
@@ -32,6 +32,7 @@ class SessionState(msgspec.Struct, frozen=True):
     epoch: int
     reason: str
     decipher: str
+    cut: str
     progress: tuple[Progress, ...]
 
     @property
@@ -60,11 +61,10 @@ async def open_session(pipe: AsyncPipe, opening: Opening) -> str:
     (opened,) = await pipe.run(
         [OPEN.call(keys.of_session(opening.session), [encode_entry(opening), life_s + keys.RETENTION_S])]
     )
-    if isinstance(opened, ReplyError):
-        if "OOM" in str(opened):
-            raise _full() from opened
-        accepted(opened)
-    oldest_ms = max(0, keys.entry_ms(opened.decode()) - 2 * opening.limits.life_ms)
+    if is_out_of_memory(opened):
+        raise _full()
+    accepted(opened)
+    oldest_ms = max(0, keys.entry_ms(opened.decode()) - 2 * LONGEST_MS)
     announce = ("XADD", keys.SESSIONS, "MINID", "~", oldest_ms, "*", keys.SESSION_FIELD, opening.session)
     *_, done = await pipe.run(atomically(announce, ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S)))
     accepted(accepted(done)[0])
@@ -86,7 +86,7 @@ def _full() -> Refused:
     )
 
 
-_STATE_FIELDS = ("status", "opened", "window", "epoch", "reason", "decipher", "progress")
+_STATE_FIELDS = ("status", "opened", "window", "epoch", "reason", "decipher", "cut", "progress")
 
 
 def read_state(session: str) -> Command:
@@ -98,9 +98,9 @@ def session_state(session: str, reply: Any) -> SessionState | None:
     """The state in the reply of read_state; None where the session is gone. Raises RedisRefuses."""
     if accepted(reply)[0] is None:
         return None
-    status, opened, window, epoch, reason, decipher = (value.decode() if value else "" for value in reply[:6])
-    progress = decode_progress(reply[6]) if reply[6] else ()
-    return SessionState(session, status, opened, int(window), int(epoch), reason, decipher or "0-0", progress)
+    status, opened, window, epoch, reason, decipher, cut = (value.decode() if value else "" for value in reply[:7])
+    progress = decode_progress(reply[7]) if reply[7] else ()
+    return SessionState(session, status, opened, int(window), int(epoch), reason, decipher or "0-0", cut, progress)
 
 
 async def find_session(pipe: AsyncPipe, session: str) -> SessionState:

@@ -9,14 +9,12 @@ import signal
 import sys
 
 from consumers.decipher.follower import Decipher
-from transport.connection import check_server
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment, run_role
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_of_role, run_role
 
 
 async def follow() -> None:
     """Follows until SIGTERM or SIGINT. Raises Refused."""
-    url = redis_url_from_environment()
-    check_server(url)
+    url = redis_of_role()
     running = asyncio.create_task(Decipher(url, Standing("decipher"), log_to_stderr("decipher")).run())
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, running.cancel)

@@ -19,8 +19,7 @@ from consumers.web.server import WebServer
 from schemas.errors import Refused
 from schemas.sessions import Limits, limits_with
 from schemas.tiers import TierPolicy, tier_for_memory, tier_named
-from transport.connection import check_server
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_url_from_environment, run_role
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_of_role, run_role
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8145
 
@@ -59,9 +58,8 @@ def _number(name: str, text: str, most: int) -> int:
 
 async def serve(arguments: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT. Raises Refused."""
-    url = redis_url_from_environment()
+    url = redis_of_role()
     tier, limits = tier_from_environment(), limits_from_environment()
-    check_server(url)
     listening = listening_socket(arguments)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
