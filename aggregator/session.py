@@ -44,7 +44,7 @@ from schemas.entries import (
     unpack_top,
 )
 from schemas.errors import Malformed
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame
+from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame, every_drop
 from schemas.grid import NS_PER_MS, next_grid_point_ns, window_start_ns
 from schemas.keys import entry_ms, entry_order, is_entry_id
 from schemas.sessions import Opening
@@ -101,7 +101,7 @@ class Session:
         if any(member.state != "dropped" for member in self.record.members):
             return ""
         reasons = zip(self.opening.members, self.record.members, strict=True)
-        return "Every member dropped: " + "; ".join(f"{spec.model}: {member.reason}" for spec, member in reasons) + "."
+        return every_drop([(spec.model, member.reason or "") for spec, member in reasons])
 
     def close(self, entries: Sequence[StreamEntry]) -> Closed:
         """Closes the next window, whose entries these are, all of them and in order; returns its frame."""

@@ -15,11 +15,13 @@ from rich.live import Live
 from council.ensemble import EnsembleSession, TurboEnsemble
 from council.lanes import Lanes
 from schemas.errors import CouncilError
-from schemas.frames import Frame, frame_json
+from schemas.frames import Frame, every_drop, frame_json
 from schemas.sessions import SessionRequest
 
 EXIT_OK, EXIT_FAILED, EXIT_CANCELLED = 0, 1, 130
 _DRAWN_HZ = 15
+# A final frame follows a cancel within some windows.
+_FAREWELL_S = 2.0
 # Whoever waits longer than this wants to know why.
 _QUIET_S = 0.5
 
@@ -52,6 +54,11 @@ class Summary:
     @property
     def all_dropped(self) -> bool:
         return self._last is not None and all(member.state == "dropped" for member in self._last.members)
+
+    @property
+    def why_all_dropped(self) -> str:
+        """One sentence for a session that nobody answered."""
+        return every_drop([(member.model, member.reason or "") for member in self._last.members] if self._last else [])
 
     def as_object(self) -> dict[str, Any]:
         """session, frames, duration_s (window time), late (entries), mode (as it began), members."""
@@ -96,13 +103,15 @@ async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool
     session = await opening
     for warning in session.warnings:
         print(f"council: {warning}", file=sys.stderr)
-    cancelling = asyncio.create_task(_cancel_when(interrupted, session))
     summary = Summary(session.session)
+    showing = asyncio.create_task(_write_lines(session, summary) if as_json else _draw(session, summary))
     try:
-        if as_json:
-            await _write_lines(session, summary, sys.stdout)
-        else:
-            await _draw(session, summary)
+        await asyncio.wait({showing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not showing.done():
+            await _cancel(session, showing)
+        with contextlib.suppress(asyncio.CancelledError):
+            await showing
+        _finish(summary, as_json=as_json)
     except BrokenPipeError:
         # Whoever read our lines has had enough of them.
         await session.cancel()
@@ -113,26 +122,29 @@ async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool
             await session.cancel()
         raise
     finally:
-        cancelling.cancel()
         waiting.cancel()
     if interrupted.is_set():
         return EXIT_CANCELLED
-    return EXIT_FAILED if summary.all_dropped else EXIT_OK
+    if summary.all_dropped:
+        print(f"council: {summary.why_all_dropped}", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_OK
 
 
-async def _cancel_when(interrupted: asyncio.Event, session: EnsembleSession) -> None:
-    await interrupted.wait()
-    with contextlib.suppress(CouncilError):
-        await session.cancel()
+async def _cancel(session: EnsembleSession, showing: asyncio.Task[None]) -> None:
+    """Stops the session, and its showing with the final frame, or without one where none comes soon."""
+    with contextlib.suppress(CouncilError, TimeoutError):
+        async with asyncio.timeout(_FAREWELL_S):
+            await session.cancel()
+    await asyncio.wait({showing}, timeout=_FAREWELL_S)
+    showing.cancel()
 
 
-async def _write_lines(session: EnsembleSession, summary: Summary, out: TextIO) -> None:
+async def _write_lines(session: EnsembleSession, summary: Summary) -> None:
     async for frame in session.frames():
         summary.add(frame)
-        out.write(frame_json(frame).decode() + "\n")
-        out.flush()
-    out.write(msgspec.json.encode(summary.as_object()).decode() + "\n")
-    out.flush()
+        sys.stdout.write(frame_json(frame).decode() + "\n")
+        sys.stdout.flush()
 
 
 async def _draw(session: EnsembleSession, summary: Summary) -> None:
@@ -145,7 +157,15 @@ async def _draw(session: EnsembleSession, summary: Summary) -> None:
             if frame.final or frame.end_ns / 1e9 - drawn_at >= 1 / _DRAWN_HZ:
                 drawn_at = frame.end_ns / 1e9
                 live.update(lanes.drawn(*console.size), refresh=True)
-    _print_end(console, summary.as_object())
+
+
+def _finish(summary: Summary, *, as_json: bool) -> None:
+    """The last lines: what came of the session."""
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(summary.as_object()).decode() + "\n")
+        sys.stdout.flush()
+    else:
+        _print_end(Console(), summary.as_object())
 
 
 def _print_end(console: Console, summary: dict[str, Any]) -> None:

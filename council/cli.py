@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import shutil
 import signal
 import socket
 import sys
@@ -22,7 +24,7 @@ from council import reports
 from council.asking import ask as ask_council
 from council.catalogue import models_to_serve
 from council.ensemble import TurboEnsemble
-from council.meeting import require_council
+from council.meeting import require_council, running_council
 from council.settings import Settings, load_settings
 from council.supervisor import Plan, Supervisor
 from schemas.errors import CouncilError, Refused
@@ -70,6 +72,8 @@ def up(
     plan = Plan(served, policy, settings.limits, settings.redis_url, settings.ngram_tokens_per_s, host=settings.host)
     for warning in warnings:
         _say(warning)
+    if settings.redis_url is None and uvloop.run(running_council()):
+        _say("Another council of yours runs on this machine; from now on, commands without --redis-url use this one.")
     _supervise(Supervisor(plan, _say, listening), settings, listening, opens_page=not no_open)
 
 
@@ -85,14 +89,26 @@ def _supervise(supervisor: Supervisor, settings: Settings, listening: socket.soc
         if not supervisor.is_stopping:
             address = f"http://{_shown_host(settings.host)}:{listening.getsockname()[1]}"
             _say(f"Ready: {', '.join(supervisor.models)}.")
-            _say(f"Open {address}, or ask from another terminal: council ask 'What is a generator?'   Ctrl-C ends it.")
+            _say(f"Open {address}, or ask from another terminal: {_own_command()} ask 'What is a generator?'")
+            _say("Ctrl-C ends it.")
             if opens_page:
                 _open_page(address)
-        supervisor.run()
+        supervisor.run(_closed_terminal())
     finally:
         supervisor.end()
         listening.close()
     _say("The council has ended.")
+
+
+def _own_command() -> str:
+    """How this command is called from here: it may not be on the PATH."""
+    return "council" if shutil.which("council") else os.path.relpath(sys.argv[0])
+
+
+def _closed_terminal() -> Callable[[], bool]:
+    """Tells whether the terminal that this was started in is gone: its hangup reaches make, not whom make started."""
+    had_terminal = os.isatty(sys.stderr.fileno())
+    return lambda: had_terminal and not os.isatty(sys.stderr.fileno())
 
 
 def _shown_host(host: str) -> str:
@@ -149,11 +165,11 @@ def stop(
 ) -> None:
     """Stop a session; what it has said stays."""
 
-    async def run(pipe: AsyncPipe) -> None:
-        await cancel_session(pipe, session)
+    async def run(pipe: AsyncPipe) -> bool:
+        return await cancel_session(pipe, session)
 
-    _at_council(redis_url, config, run)
-    _say(f"Session {session} is stopped.")
+    stopped = _at_council(redis_url, config, run)
+    _say(f"Session {session} is stopped." if stopped else f"Session {session} had ended before.")
 
 
 @app.command()
@@ -227,7 +243,9 @@ def _read_prompt(prompt: str) -> str:
 
 
 def _say(sentence: str) -> None:
-    print(f"council: {sentence}", file=sys.stderr, flush=True)
+    # The terminal may be gone by now; what is said to nobody is no failure.
+    with contextlib.suppress(OSError):
+        print(f"council: {sentence}", file=sys.stderr, flush=True)
 
 
 def run() -> None:

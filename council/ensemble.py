@@ -19,12 +19,13 @@ from council.meeting import private_council, require_council, running_council
 from council.settings import Settings, load_settings
 from council.supervisor import Plan
 from schemas.admission import admit
-from schemas.errors import CouncilError, NoAggregator, RedisAway, SessionGone
+from schemas.errors import CouncilError, NoAggregator, RedisAway, SessionGone, Unavailable
 from schemas.frames import Frame, decode_frame
 from schemas.processes import ProcessRecord
 from schemas.sessions import Opening, SessionRequest, limits_with
 from schemas.tiers import TierPolicy, tier_named
 from transport.connection import AsyncPipe
+from transport.embedded import is_ended
 from transport.frames import read_frames
 from transport.process import list_processes, served_models
 from transport.sessions import cancel_session, find_session, new_session_id, open_session
@@ -34,6 +35,8 @@ NO_AGGREGATOR_S = 5.0
 _BLOCK_MS = 250
 _RETRY_S = 0.25
 _REDIS_PATIENCE_S = 30.0
+# A private Redis that died is back within this; its folder is gone when its council has ended.
+_ENDED_S = 1.5
 
 
 class EnsembleSession:
@@ -64,6 +67,8 @@ class EnsembleSession:
                     await self._look_why(time.monotonic() - silent_from)
             except RedisAway:
                 silent_from = time.monotonic()
+                if silent_from - heard_at > _ENDED_S and is_ended(self._pipe.url):
+                    raise Unavailable("The council has ended.") from None
                 if silent_from - heard_at > _REDIS_PATIENCE_S:
                     raise
                 await asyncio.sleep(_RETRY_S)
@@ -78,7 +83,10 @@ class EnsembleSession:
 
     async def _look_why(self, silent_s: float) -> None:
         """No frame came: raises the reason, if there is one."""
-        state = await find_session(self._pipe, self.session)
+        try:
+            state = await find_session(self._pipe, self.session)
+        except SessionGone:
+            raise SessionGone("Redis has lost this session: it was restarted without its data.") from None
         if state.status != "open" and state.reason and silent_s > 1.0:
             raise CouncilError(state.reason)
         if silent_s > NO_AGGREGATOR_S:
@@ -133,7 +141,7 @@ class TurboEnsemble:
     async def generate_ensemble(
         self,
         prompt: str,
-        models: Sequence[str] = (),
+        models: Sequence[str] | str = (),
         *,
         weights: Mapping[str, float] | None = None,
         system: str = "",
@@ -145,7 +153,8 @@ class TurboEnsemble:
 
         Raises as open() and EnsembleSession.frames() do.
         """
-        request = SessionRequest(prompt, tuple(models), dict(weights or {}), system, max_tokens, temperature, seed)
+        names = (models,) if isinstance(models, str) else tuple(models)
+        request = SessionRequest(prompt, names, dict(weights or {}), system, max_tokens, temperature, seed)
         session = await self.open(request)
         final = False
         try:

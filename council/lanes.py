@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -79,5 +81,5 @@ def _last_lines(text: str, width: int, lines: int) -> str:
     """The end of the text that fits into so many lines."""
     found: list[str] = []
     for paragraph in text.strip("\n").split("\n")[-lines:]:
-        found += [paragraph[i : i + width] for i in range(0, len(paragraph), width)] or [""]
+        found += textwrap.wrap(paragraph, max(width, 1), replace_whitespace=False) or [""]
     return "\n".join(found[-lines:])

@@ -11,7 +11,7 @@ from schemas.errors import CouncilError
 from schemas.grid import NS_PER_MS, window_index_at
 from schemas.keys import entry_order
 from transport.commit import redis_ns
-from transport.connection import AsyncPipe, ReplyError, info_fields
+from transport.connection import AsyncPipe, ReplyError, info_fields, without_password
 from transport.process import list_processes
 from transport.sessions import SessionState, list_sessions, read_opening
 
@@ -46,6 +46,7 @@ async def status_report(pipe: AsyncPipe) -> dict[str, Any]:
     used, version = _fields(memory), _fields(server)
     return {
         "redis": {
+            "url": without_password(pipe.url),
             "version": version.get("redis_version"),
             "used_memory_bytes": int(used.get("used_memory", 0)),
             "maxmemory_bytes": int(used.get("maxmemory", 0)),
@@ -105,12 +106,12 @@ def print_status(console: Console, status: dict[str, Any]) -> None:
     redis = status["redis"]
     limit = redis["maxmemory_bytes"]
     of_limit = f" of {_mib(limit)}" if limit else ""
-    console.print(f"Redis {redis['version']}, {_mib(redis['used_memory_bytes'])}{of_limit} used")
-    table = Table("process", "model", "state", "pid", "memory", "CPU", "up", "sessions")
+    console.print(f"Redis {redis['version']} at {redis['url']}, {_mib(redis['used_memory_bytes'])}{of_limit} used")
+    table = Table("process", "of", "state", "pid", "memory", "CPU", "up", "sessions")
     for process in status["processes"]:
         table.add_row(
             process["role"],
-            str(process.get("model", "")),
+            _subject(process),
             "ready" if process["ready"] else "starting",
             str(process["pid"]),
             _mib(process["rss_bytes"]),
@@ -133,6 +134,13 @@ def print_status(console: Console, status: dict[str, Any]) -> None:
             " ".join(map(str, session["accepted_tokens"])),
         )
     console.print(cursors)
+
+
+def _subject(process: dict[str, Any]) -> str:
+    """What a process is there for: its model, its address, or its tier."""
+    if "port" in process:
+        return f"{process['host']}:{process['port']}"
+    return str(process.get("model") or process.get("tier", ""))
 
 
 def _mib(size_bytes: int) -> str:

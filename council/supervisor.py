@@ -87,10 +87,12 @@ class Supervisor:
     def is_stopping(self) -> bool:
         return self._stopping.is_set()
 
-    def run(self) -> None:
-        """Keeps the children running until stop() is called. Raises Unavailable where the private Redis is lost for
-        good."""
-        while not self._stopping.wait(_WATCH_S):
+    def run(self, is_abandoned: Callable[[], bool] = lambda: False) -> None:
+        """Keeps the children running until stop() is called, or until nobody is there any more.
+
+        Raises Unavailable where the private Redis is lost for good.
+        """
+        while not self._stopping.wait(_WATCH_S) and not is_abandoned():
             self._watch()
 
     def end(self) -> None:

@@ -104,6 +104,13 @@ def named(struct: msgspec.Struct) -> dict[str, Any]:
     return out
 
 
+def every_drop(reasons: list[tuple[str, str]]) -> str:
+    """A session that nobody answered, in one sentence: (model, reason) of each member."""
+    if len({reason for _, reason in reasons}) == 1:
+        return f"Every member dropped: {reasons[0][1]}."
+    return "Every member dropped: " + "; ".join(f"{model}: {reason}" for model, reason in reasons) + "."
+
+
 def frame_json(frame: Frame) -> bytes:
     """The frame as one line of JSON."""
     return msgspec.json.encode(named(frame))

@@ -213,6 +213,24 @@ async def test_a_stall_of_redis_is_not_the_aggregators_silence(own_redis: RedisS
         assert json.loads(out.splitlines()[-1])["members"][0]["state"] == "finished"
 
 
+async def test_ctrl_c_works_while_redis_does_not_answer(own_redis: RedisServer) -> None:
+    with roles_on(own_redis.url) as roles:
+        roles.ready("aggregator")
+        roles.ready("producers", "ngram:char-6", "--tokens-per-s", "20")
+        asking = subprocess.Popen(
+            [*COUNCIL, "ask", "hi", "--models", "ngram:char-6"],
+            env=environment(own_redis.url), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert asking.stdout is not None
+        asking.stdout.readline()
+        own_redis.process.send_signal(signal.SIGSTOP)
+        asking.send_signal(signal.SIGINT)
+        out, said = asking.communicate(timeout=8)
+        own_redis.process.send_signal(signal.SIGCONT)
+        assert (asking.returncode, said) == (130, "")
+        assert json.loads(out.splitlines()[-1])["members"][0]["model"] == "ngram:char-6"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_ctrl_c_cancels_the_session_and_not_the_council(
     redis: RedisServer, roles: Roles, pipe: AsyncPipe, number: signal.Signals

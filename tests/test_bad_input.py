@@ -39,6 +39,7 @@ ASKS = {
     ),
     "wrong redis url": (["ask", "hi", "--redis-url", "http://localhost"], ["no Redis URL", "redis://HOST:PORT"]),
     "redis url port": (["ask", "hi", "--redis-url", "redis://localhost:notaport"], ["no Redis URL"]),
+    "redis url database": (["ask", "hi", "--redis-url", "redis://localhost/abc"], ["no Redis URL"]),
     "redis url option": (["ask", "hi", "--redis-url", "redis://localhost/0?foo=secret"], ["correct its query"]),
     "redis url value": (["ask", "hi", "--redis-url", "rediss://localhost/0?ssl_cert_reqs=x"], ["correct its query"]),
     "no council to stop": (["stop", "abc"], ["council up"]),
@@ -130,6 +131,11 @@ def test_an_old_redis_is_refused_by_its_version() -> None:
     info = b"redis_version:5.0.14\r\n"
     with _speaker(b"$%d\r\n%s\r\n" % (len(info), info)) as url:
         council("ask", "hi", "--redis-url", url).assert_refused("5.0.14", "6.2")
+
+
+def test_a_redis_that_wants_a_password_is_told_apart() -> None:
+    with _speaker(b"-NOAUTH Authentication required.\r\n") as url:
+        council("ask", "hi", "--redis-url", url).assert_refused("does not let us in", "USER:PASSWORD")
 
 
 def test_something_that_is_no_redis_is_refused() -> None:

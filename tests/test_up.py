@@ -29,7 +29,7 @@ class Up:
     def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
         self.folder = folder
         self.said: IO[bytes] = tempfile.TemporaryFile()
-        self.environment = environment(TMPDIR=str(folder), COUNCIL_NGRAM_TOKENS_PER_S="60", **variables)
+        self.environment = environment(TMPDIR=str(folder), COUNCIL_NGRAM_TOKENS_PER_S="20", **variables)
         self.process = subprocess.Popen(
             [*COUNCIL, "up", "--no-open", "--port", "0", "--models", _MODELS, *arguments],
             env=self.environment, stdin=subprocess.DEVNULL, stderr=self.said, cwd=folder,
@@ -136,6 +136,36 @@ def test_a_role_that_dies_while_redis_is_away_comes_back_with_it(own_redis: Redi
         assert "not started again" not in up.text()
 
 
+def test_an_ask_ends_with_its_council(up: Up) -> None:
+    asking = subprocess.Popen(
+        [*COUNCIL, "ask", "hi"], env=up.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert asking.stdout is not None
+    asking.stdout.readline()
+    up.process.terminate()
+    out, said = asking.communicate(timeout=10)
+    assert asking.returncode == 1
+    assert said == "council: The council has ended.\n"
+    assert out
+
+
+def test_a_closed_terminal_ends_the_council(tmp_path: Path) -> None:
+    """The hangup does not reach the process (make keeps it to itself): it notices by itself that nobody is there."""
+    ours, theirs = os.openpty()
+    command = " ".join([*COUNCIL, "up", "--no-open", "--port", "0", "--models", "ngram:bpe-2"])
+    process = subprocess.Popen(
+        ["sh", "-c", f"trap '' HUP; exec {command}"], env=environment(TMPDIR=str(tmp_path)),
+        stdin=subprocess.DEVNULL, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    while b"Ctrl-C ends it" not in said:
+        said += os.read(ours, 4096)
+    os.close(ours)
+    process.wait(10)
+    wait_until(lambda: not list(tmp_path.iterdir()), "the temporary folder is gone", 10)
+
+
 def test_stop_ends_a_session_and_its_text_stays(up: Up) -> None:
     asking = subprocess.Popen([*COUNCIL, "ask", "hi", "--json"], env=up.environment, stdout=subprocess.PIPE)
     assert asking.stdout is not None
@@ -149,6 +179,7 @@ def test_stop_ends_a_session_and_its_text_stays(up: Up) -> None:
     out, _ = asking.communicate(timeout=10)
     summary = msgspec.json.decode(out.splitlines()[-1])
     assert "cancelled" in {member["reason"] for member in summary["members"]}
+    council("stop", session, TMPDIR=str(up.folder)).assert_said("had ended before")
     assert council("stop", "nosuchsession", TMPDIR=str(up.folder)).code == 1
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ from redis import connection as redis_sync
 from redis.asyncio import connection as redis_asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
 from redis.retry import Retry
 
 from schemas.errors import RedisAway, RedisRefuses, Refused
@@ -42,7 +43,10 @@ def _connection_arguments(url: str) -> dict[str, Any]:
     """redis-py's arguments for a URL. Raises Refused for what is no Redis URL."""
     try:
         arguments = dict(redis_sync.parse_url(url))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-        _ = urlsplit(url).port
+        parts = urlsplit(url)
+        _ = parts.port
+        if parts.scheme != "unix" and not re.fullmatch(r"(/\d*)?", parts.path):
+            raise ValueError("a database is a number")
     except ValueError:
         raise Refused("bad_redis_url", f"{without_password(url)!r} is no Redis URL: {URL_FORMS}.") from None
     arguments |= {"socket_timeout": REPLY_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S, "protocol": 2}
@@ -211,23 +215,29 @@ def check_server(url: str) -> None:
     try:
         (info,) = pipe.run([("INFO", "server")])
     except RedisAway as error:
+        if isinstance(error.__cause__, AuthenticationError | ResponseError):
+            raise _not_let_in(url, error.__cause__) from error
         raise Refused(
             "redis_unreachable",
-            f"No Redis answers at {without_password(url)} ({error.__cause__}): start one there, correct the URL, "
-            "or leave it out to use a private server.",
+            f"No Redis answers at {without_password(url)} ({error.__cause__}): start one there, or correct the URL.",
             status=503,
         ) from error
     finally:
         pipe.close()
     if isinstance(info, ReplyError):
-        raise Refused(
-            "redis_refused", f"Redis at {without_password(url)} refuses us: {info}. Check its user and password."
-        )
+        raise _not_let_in(url, info)
     version = info_fields(info).get("redis_version", "0")
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
         raise Refused(
             "redis_too_old", f"Redis at {without_password(url)} is {version}; the council needs 6.2 or newer."
         )
+
+
+def _not_let_in(url: str, error: Exception) -> Refused:
+    return Refused(
+        "redis_refused",
+        f"Redis at {without_password(url)} does not let us in ({error}): write redis://USER:PASSWORD@HOST:PORT/0.",
+    )
 
 
 def info_fields(info: bytes) -> dict[str, str]:

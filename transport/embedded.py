@@ -80,6 +80,15 @@ def url_of(folder: Path) -> str:
     return f"unix://{folder}/redis.sock"
 
 
+def is_ended(url: str) -> bool:
+    """True for the URL of a private server whose folder is gone: its keeper has ended, and it will not come back."""
+    return (
+        url.startswith("unix://")
+        and f"/{_folder_prefix()}" in url
+        and not Path(url.removeprefix("unix://")).parent.exists()
+    )
+
+
 def is_kept(folder: Path) -> bool:
     """True while a keeper holds the folder's lock."""
     try:
@@ -153,7 +162,9 @@ def _keep(binary: str, folder: Path) -> int:
     while True:
         starts = [start for start in starts if time.monotonic() - start < _RESTART_WINDOW_S]
         if len(starts) > _MOST_RESTARTS:
-            print(f"The private Redis server died {len(starts)} times in a minute; giving up.", file=sys.stderr)
+            print(
+                f"council: The private Redis server died {len(starts)} times in a minute; giving up.", file=sys.stderr
+            )
             return 1
         starts.append(time.monotonic())
         server = start_server(binary, folder)
@@ -161,7 +172,7 @@ def _keep(binary: str, folder: Path) -> int:
             if not wait_until_it_answers(server, folder):
                 log = folder / "redis.log"
                 tail = log.read_text(errors="replace")[-300:] if log.exists() else ""
-                print(f"The private Redis server {binary} does not start. {tail}", file=sys.stderr)
+                print(f"council: The private Redis server {binary} does not start. {tail}", file=sys.stderr)
                 return 1
             if not announced:
                 print(json.dumps({"url": url_of(folder)}), flush=True)
@@ -169,7 +180,7 @@ def _keep(binary: str, folder: Path) -> int:
             while server.poll() is None:
                 if _stdin_ended(0.25):
                     return 0
-            print("The private Redis server died; starting it again.", file=sys.stderr)
+            print("council: The private Redis server died; starting it again.", file=sys.stderr)
         finally:
             server.kill()
             server.wait()

@@ -130,10 +130,11 @@ async def list_sessions(pipe: AsyncPipe) -> list[SessionState]:
     return [state for state in states if state is not None]
 
 
-async def cancel_session(pipe: AsyncPipe, session: str, reason: str = "cancelled") -> None:
-    """Stops a session's members; one that has ended stays as it is. Raises SessionGone."""
+async def cancel_session(pipe: AsyncPipe, session: str, reason: str = "cancelled") -> bool:
+    """Stops a session's members; False where it had ended before, and stays as it is. Raises SessionGone."""
     session_keys = [keys.state(session), keys.tokens(session), keys.control(session)]
     mark, word = encode_entry(Cancel((), reason)), encode_stop(Stop((), reason))
     (status,) = await pipe.run([CANCEL.call(session_keys, [mark, word, keys.CONTROL_MAXLEN])])
     if accepted(status) == b"GONE":
         raise SessionGone(f"There is no session {session!r} here: `council sessions` lists those that are.")
+    return bool(status == b"open")
