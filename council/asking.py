@@ -52,6 +52,10 @@ class Summary:
         self._last = frame
 
     @property
+    def has_frames(self) -> bool:
+        return self._last is not None
+
+    @property
     def all_dropped(self) -> bool:
         return self._last is not None and all(member.state == "dropped" for member in self._last.members)
 
@@ -120,6 +124,10 @@ async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool
     except CouncilError:
         with contextlib.suppress(CouncilError):
             await session.cancel()
+        if summary.has_frames:
+            _finish(summary, as_json=as_json)
+        if interrupted.is_set():
+            return EXIT_CANCELLED
         raise
     finally:
         waiting.cancel()
