@@ -101,8 +101,8 @@ class Speaker:
 
     def offer(self) -> None:
         """The council knows of it for the next seconds."""
-        for command in self._standing.renew():
-            self._redis.run(*command)  # type: ignore[arg-type]
+        with contextlib.closing(Pipe(self._redis.url)) as pipe:
+            pipe.run(self._standing.renew())
 
     def take(self, session: str) -> None:
         self._session = session
