@@ -7,34 +7,31 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from schemas.errors import CouncilError
 from schemas.grid import NS_PER_MS, window_index_at
 from schemas.keys import entry_order
 from transport.commit import redis_ns
 from transport.connection import AsyncPipe, ReplyError, info_fields, without_password
+from transport.openings import read_openings
 from transport.process import list_processes
-from transport.sessions import SessionState, list_sessions, read_opening
+from transport.sessions import SessionState, list_sessions
 
 
 async def sessions_report(pipe: AsyncPipe) -> list[dict[str, Any]]:
     """The sessions that are still kept, newest first. Prompts stay out of it. Raises RedisAway."""
-    found = []
-    for state in await list_sessions(pipe):
-        try:
-            opening = await read_opening(pipe, state)
-        except CouncilError:
-            continue
-        found.append(
-            {
-                "session": state.session,
-                "status": state.status,
-                "models": [member.model for member in opening.members],
-                "windows": state.window + 1,
-                "opened_ms": entry_order(state.opened)[0],
-                "reason": state.reason or None,
-            }
-        )
-    return found
+    states = await list_sessions(pipe)
+    openings = await read_openings(pipe, states)
+    return [
+        {
+            "session": state.session,
+            "status": state.status,
+            "models": [member.model for member in openings[state.session].members],
+            "windows": state.window + 1,
+            "opened_ms": entry_order(state.opened)[0],
+            "reason": state.reason or None,
+        }
+        for state in states
+        if state.session in openings
+    ]
 
 
 async def status_report(pipe: AsyncPipe) -> dict[str, Any]:

@@ -16,8 +16,7 @@ RETENTION_S = 3_600
 # Ten minutes of frames at 60 Hz: what a page can scrub back over, and what bounds a session's memory.
 FRAMES_MAXLEN = 36_000
 # Enough to see what went wrong; what is wrong a thousand times is wrong in the same way.
-DEAD_MAXLEN = 1_000
-CONTROL_MAXLEN = 1_000
+SIDE_STREAM_MAXLEN = 1_000
 # XADD's field names: one field an entry.
 ENTRY_FIELD = b"e"
 SESSION_FIELD = b"s"

@@ -94,7 +94,7 @@ def commit_frame(
             "ended" if frame.final else "open",
             end_reason if frame.final else "",
             keys.RETENTION_S if frame.final else 0,
-            keys.CONTROL_MAXLEN,
+            keys.SIDE_STREAM_MAXLEN,
             len(stops),
             *map(encode_stop, stops),
             *(part for entry in dead for part in entry),
@@ -110,7 +110,7 @@ def verdict(reply: Any) -> str:
 def end_session(session: str, reason: str) -> Command:
     """Ends a session that cannot be computed: no further frame, but a reason."""
     return END.call(
-        [keys.state(session), keys.control(session)], [reason, encode_stop(Stop((), reason)), keys.CONTROL_MAXLEN]
+        [keys.state(session), keys.control(session)], [reason, encode_stop(Stop((), reason)), keys.SIDE_STREAM_MAXLEN]
     )
 
 

@@ -134,7 +134,7 @@ async def cancel_session(pipe: AsyncPipe, session: str, reason: str = "cancelled
     """Stops a session's members; False where it had ended before, and stays as it is. Raises SessionGone."""
     session_keys = [keys.state(session), keys.tokens(session), keys.control(session)]
     mark, word = encode_entry(Cancel((), reason)), encode_stop(Stop((), reason))
-    (status,) = await pipe.run([CANCEL.call(session_keys, [mark, word, keys.CONTROL_MAXLEN])])
+    (status,) = await pipe.run([CANCEL.call(session_keys, [mark, word, keys.SIDE_STREAM_MAXLEN])])
     if accepted(status) == b"GONE":
         raise SessionGone(f"There is no session {session!r} here: `council sessions` lists those that are.")
     return bool(status == b"open")
