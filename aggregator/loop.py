@@ -19,8 +19,8 @@ from aggregator.owned import OwnedSession, load_session
 from schemas import keys
 from schemas.errors import Malformed, RedisAway, RedisRefuses
 from schemas.grid import NS_PER_S
-from transport.commit import end_session, redis_ms, redis_ns, take_over, taken, verdict
-from transport.connection import Command, Pipe, ReplyError
+from transport.commit import end_session, take_over, taken, verdict
+from transport.connection import Command, Pipe, ReplyError, redis_ms, redis_ns
 from transport.leases import MOST_DELIVERIES, REFRESH_S, Lease, Leases, is_missing_group
 from transport.presence import RedisPresence
 from transport.process import Standing

@@ -17,9 +17,10 @@ from aggregator.session import Session, StreamEntry
 from schemas.errors import Malformed
 from schemas.grid import NS_PER_MS, due_ms, is_due, last_ms_of_window, window_of_entry
 from schemas.keys import entry_ms, id_before
-from transport.commit import MOST_ENTRIES, Taken, commit_frame, entries_read, read_entries
+from transport.commit import Taken, commit_frame
 from transport.connection import Command, Pipe, ReplyError, accepted
 from transport.leases import Lease
+from transport.tokens import MOST_ENTRIES, entries_read, read_entries
 
 # The whole state is written once a second; a new owner computes what lies between again.
 _WINDOWS_PER_CHECKPOINT = 60

@@ -9,11 +9,9 @@ from rich.table import Table
 
 from schemas.grid import NS_PER_MS, window_index_at
 from schemas.keys import entry_order
-from transport.commit import redis_ns
-from transport.connection import AsyncPipe, ReplyError, info_fields, without_password
-from transport.openings import read_openings
+from transport.connection import AsyncPipe, ReplyError, info_fields, redis_ns, without_password
 from transport.process import list_processes
-from transport.sessions import SessionState, list_sessions
+from transport.sessions import SessionState, list_sessions, read_openings
 
 
 async def sessions_report(pipe: AsyncPipe) -> list[dict[str, Any]]:

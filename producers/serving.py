@@ -22,11 +22,10 @@ from schemas.claims import ClaimLedger, Verdict
 from schemas.entries import AnyEntry, Beat, Cancel, Claim, Token, decode_entry
 from schemas.errors import Malformed, SessionGone
 from schemas.sessions import Opening
-from transport.commit import MOST_ENTRIES, entries_read, read_entries
 from transport.connection import AsyncPipe, accepted
 from transport.presence import RedisPresence
 from transport.sessions import find_session, read_opening
-from transport.tokens import RisingClock, write_entry
+from transport.tokens import MOST_ENTRIES, RisingClock, entries_read, read_entries, write_entry
 
 DIED_AFTER_IT_BEGAN = "producer died after it began"
 STOPPED = "its producer was stopped"

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from schemas.errors import CouncilError, Refused, Unavailable
 from tests.commands import council
+from transport.process import run_role
 
 ASKS = {
     "empty prompt": (["ask", "  "], ["prompt is empty"]),
@@ -168,3 +170,14 @@ def test_a_role_without_redis_says_so(role: list[str], tmp_path: Path) -> None:
     run(None).assert_refused("REDIS_URL")
     run("redis://127.0.0.1:1").assert_refused("No Redis answers")
     run("gopher://x").assert_refused("no Redis URL")
+
+
+@pytest.mark.parametrize(("error", "code"), [(Refused("bad", "Do this."), 2), (Unavailable("It is missing."), 1)])
+def test_a_role_that_cannot_run_says_why_in_a_sentence(
+    error: CouncilError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def work() -> None:
+        raise error
+
+    assert run_role(work()) == code
+    assert capsys.readouterr().err == f"{error}\n"

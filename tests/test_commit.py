@@ -12,10 +12,10 @@ from schemas.grid import last_ms_of_window
 from schemas.sessions import Opening
 from tests.roles import RedisServer
 from tests.sessions import committed_frames, opening_of, token_stream
-from transport.commit import Taken, commit_frame, entries_read, read_entries, redis_ms, take_over, taken, verdict
-from transport.connection import AsyncPipe
+from transport.commit import Taken, commit_frame, take_over, taken, verdict
+from transport.connection import AsyncPipe, redis_ms
 from transport.sessions import cancel_session, find_session, open_session
-from transport.tokens import write_entry
+from transport.tokens import entries_read, read_entries, write_entry
 
 
 class Owner:

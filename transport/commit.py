@@ -1,5 +1,4 @@
-"""The aggregator's side of the door: taking a session over, reading its tokens, and committing its windows exactly
-once."""
+"""The aggregator's side of the door: taking a session over, and committing its windows exactly once."""
 
 from __future__ import annotations
 
@@ -16,9 +15,6 @@ from schemas.frames import Frame, encode_frame
 from schemas.sessions import ENTRY_VERSION, Opening
 from transport.connection import Command, ReplyError, accepted
 from transport.scripts import COMMIT, END, TAKE_OVER
-
-# A reply of this many entries is half a megabyte: a session that is behind catches up in few reads.
-MOST_ENTRIES = 2_000
 
 _BEAT = encode_entry(Beat())
 
@@ -50,17 +46,6 @@ def taken(reply: Any) -> Taken | None:
     if not isinstance(opening, Opening) or opening.version != ENTRY_VERSION:
         raise Malformed("it was opened by another version of the council")
     return Taken(status.decode(), epoch, int(window), cut.decode(), checkpoint, opened.decode(), opening)
-
-
-def read_entries(session: str, after: str, last: str = "+") -> Command:
-    """Up to MOST_ENTRIES entries of the token stream after the id `after`, up to `last`."""
-    return ("XRANGE", keys.tokens(session), f"({after}", last, "COUNT", MOST_ENTRIES)
-
-
-def entries_read(reply: Any) -> list[tuple[str, bytes]]:
-    """The entries in the reply of read_entries. An entry of foreign fields has its first value taken, and will not
-    decode."""
-    return [(entry[0].decode(), entry[1][1]) for entry in reply]
 
 
 def commit_frame(
@@ -112,13 +97,3 @@ def end_session(session: str, reason: str) -> Command:
     return END.call(
         [keys.state(session), keys.control(session)], [reason, encode_stop(Stop((), reason)), keys.SIDE_STREAM_MAXLEN]
     )
-
-
-def redis_ms(time_reply: Any) -> int:
-    """The milliseconds of a TIME reply, floored."""
-    return int(time_reply[0]) * 1000 + int(time_reply[1]) // 1000
-
-
-def redis_ns(time_reply: Any) -> int:
-    """The nanoseconds of a TIME reply."""
-    return int(time_reply[0]) * 1_000_000_000 + int(time_reply[1]) * 1_000

@@ -244,3 +244,13 @@ def info_fields(info: bytes) -> dict[str, str]:
     """The answer of INFO as a dictionary."""
     pairs = (line.partition(":") for line in info.decode("utf-8", "replace").splitlines())
     return {name: value for name, separator, value in pairs if separator}
+
+
+def redis_ms(time_reply: Any) -> int:
+    """The milliseconds of a TIME reply, floored."""
+    return int(time_reply[0]) * 1000 + int(time_reply[1]) // 1000
+
+
+def redis_ns(time_reply: Any) -> int:
+    """The nanoseconds of a TIME reply."""
+    return int(time_reply[0]) * 1_000_000_000 + int(time_reply[1]) * 1_000

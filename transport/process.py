@@ -27,7 +27,7 @@ import structlog
 import uvloop
 
 from schemas import keys
-from schemas.errors import RedisAway, Refused
+from schemas.errors import CouncilError, RedisAway, Refused
 from schemas.processes import ProcessRecord, Role
 from transport.connection import AsyncPipe, Command, Pipe, ReplyError, atomically, check_server
 from transport.presence import RedisPresence
@@ -195,10 +195,13 @@ def _is_supervised() -> bool:
 
 
 def run_role(work: Coroutine[Any, Any, None]) -> int:
-    """Runs an asyncio role to its end; its exit code. What is refused is one sentence on standard error, and 2."""
+    """Runs an asyncio role to its end; its exit code. What goes wrong is one sentence on standard error.
+
+    2 for what is refused; 1 for what is missing: that may be there at the next start.
+    """
     try:
         uvloop.run(work)
-    except Refused as error:
+    except CouncilError as error:
         print(error, file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, Refused) else 1
     return 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +12,7 @@ import msgspec
 from schemas import keys
 from schemas.control import Progress, Stop, decode_progress, encode_stop
 from schemas.entries import Cancel, decode_entry, encode_entry
-from schemas.errors import Refused, SessionGone
+from schemas.errors import Malformed, Refused, SessionGone
 from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.sessions import LONGEST_MS, Opening
 from transport.connection import AsyncPipe, Command, accepted, atomically, info_fields, is_out_of_memory
@@ -113,12 +115,28 @@ async def find_session(pipe: AsyncPipe, session: str) -> SessionState:
 
 
 async def read_opening(pipe: AsyncPipe, state: SessionState) -> Opening:
-    """Raises SessionGone."""
-    entries = await pipe.one("XRANGE", keys.tokens(state.session), state.opened, state.opened)
-    entry = decode_entry(entries[0][1][1]) if entries else None
-    if not isinstance(entry, Opening):
+    """Raises SessionGone where it has expired, or is none; RedisAway, RedisRefuses."""
+    found = await read_openings(pipe, [state])
+    if state.session not in found:
         raise SessionGone(f"The session {state.session!r} has expired.")
-    return entry
+    return found[state.session]
+
+
+async def read_openings(pipe: AsyncPipe, states: Sequence[SessionState]) -> dict[str, Opening]:
+    """The opening of each session by its name, in one round trip, less those that have expired.
+
+    Raises RedisAway, RedisRefuses.
+    """
+    if not states:
+        return {}
+    replies = await pipe.run([("XRANGE", keys.tokens(s.session), s.opened, s.opened) for s in states])
+    openings = {}
+    for state, reply in zip(states, replies, strict=True):
+        with contextlib.suppress(Malformed):
+            entry = decode_entry(reply[0][1][1]) if accepted(reply) else None
+            if isinstance(entry, Opening):
+                openings[state.session] = entry
+    return openings
 
 
 async def list_sessions(pipe: AsyncPipe) -> list[SessionState]:

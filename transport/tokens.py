@@ -1,4 +1,4 @@
-"""A producer's side of the door: writing entries to a session's token stream, and hearing what the council wants."""
+"""A session's token stream: writing it, reading it, and hearing what the council wants of its producers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,25 @@ from schemas.entries import AnyEntry, encode_entry
 from schemas.errors import Malformed
 from transport.connection import Command, ReplyError
 
+# A reply of this many entries is half a megabyte: a session that is behind catches up in few reads.
+MOST_ENTRIES = 2_000
 _MOST_WORDS = 16
 
 
 def write_entry(session: str, entry: AnyEntry) -> Command:
     """Appends an entry; answers its id, or None where the session is gone (it is never created again)."""
     return ("XADD", keys.tokens(session), "NOMKSTREAM", "*", keys.ENTRY_FIELD, encode_entry(entry))
+
+
+def read_entries(session: str, after: str, last: str = "+") -> Command:
+    """Up to MOST_ENTRIES entries of the token stream after the id `after`, up to `last`."""
+    return ("XRANGE", keys.tokens(session), f"({after}", last, "COUNT", MOST_ENTRIES)
+
+
+def entries_read(reply: Any) -> list[tuple[str, bytes]]:
+    """The entries in the reply of read_entries. An entry of foreign fields has its first value taken, and will not
+    decode."""
+    return [(entry[0].decode(), entry[1][1]) for entry in reply]
 
 
 def read_control(session: str, after: str) -> Command:

@@ -12,7 +12,6 @@ from schemas.keys import entry_ms
 from schemas.sessions import Limits, Opening
 from schemas.tiers import TierPolicy, tier_named
 from transport.connection import AsyncPipe
-from transport.openings import read_openings
 from transport.process import list_processes, served_models
 from transport.sessions import (
     SessionState,
@@ -21,6 +20,7 @@ from transport.sessions import (
     list_sessions,
     new_session_id,
     open_session,
+    read_openings,
 )
 
 
