@@ -111,6 +111,8 @@ function take(frame) {
 }
 
 function end(reason) {
+  // The last words first, then that they were the last: a screen reader, too, must find them there.
+  if (isDrawScheduled) draw(performance.now());
   const hadFocus = document.activeElement === at("stop-button");
   showRunning(false);
   if (hadFocus) at("prompt").focus();
