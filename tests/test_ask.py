@@ -290,7 +290,12 @@ def test_a_private_council_answers_and_leaves_nothing(tmp_path: Path) -> None:
         "ask", "What is a list?", "--models", "ngram:word-3,ngram:char-6", "--max-tokens", "20", **variables
     )
     assert outcome.code == 0, outcome.said
-    assert [member["tokens"] for member in _checked(outcome)[1]["members"]] == [20, 20]
+    for member in _checked(outcome)[1]["members"]:
+        # A model may end its answer by itself before it must.
+        assert member["state"] == "finished"
+        assert (member["tokens"], member["reason"]) == (20, "length") or (
+            member["tokens"] < 20 and member["reason"] == "stop"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
