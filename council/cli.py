@@ -80,6 +80,7 @@ def up(
 def _supervise(supervisor: Supervisor, settings: Settings, listening: socket.socket, *, opens_page: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, supervisor.stop)
+    is_left_alone = _closed_terminal()  # asked now: the terminal may be gone as soon as the last line is said
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
         _say(f"The page listens on {settings.host}: everybody who reaches that address can use this council.")
     where = "the Redis that you named" if settings.redis_url else "a private Redis"
@@ -93,7 +94,7 @@ def _supervise(supervisor: Supervisor, settings: Settings, listening: socket.soc
             _say("Ctrl-C ends it.")
             if opens_page:
                 _open_page(address)
-        supervisor.run(_closed_terminal())
+        supervisor.run(is_left_alone)
     finally:
         supervisor.end()
         listening.close()
