@@ -35,6 +35,8 @@ class MemberRecord(msgspec.Struct, array_like=True):
     # The first-token time-out runs from here: the claim, or the last sign of waiting or loading.
     patience_from_ns: int = 0
     loading_from_ns: int | None = None
+    # It found no memory once, and the session made room for it.
+    has_starved: bool = False
 
     @property
     def is_running(self) -> bool:

@@ -22,15 +22,16 @@ from collections.abc import Sequence
 import msgspec
 
 from aggregator.alignment import Alignment
+from aggregator.decoding import sound_entry
 from aggregator.energy import certainty_of
-from aggregator.ensemble import ensemble_energy
+from aggregator.ensemble import energy_of_members
 from aggregator.frontier import Kept, passed
+from aggregator.ladder import members_to_drop, rung_below
 from aggregator.member import MemberRecord, lane_text
 from schemas.claims import Verdict
 from schemas.control import Progress, Stop
 from schemas.entries import (
     Alive,
-    AnyEntry,
     Beat,
     Cancel,
     Claim,
@@ -38,6 +39,8 @@ from schemas.entries import (
     Finished,
     Lane,
     Loading,
+    Mark,
+    Starved,
     Token,
     Waiting,
     decode_entry,
@@ -46,10 +49,11 @@ from schemas.entries import (
 from schemas.errors import Malformed
 from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame, every_drop
 from schemas.grid import NS_PER_MS, next_grid_point_ns, window_start_ns
-from schemas.keys import entry_ms, entry_order, is_entry_id
+from schemas.keys import entry_ms, entry_order
 from schemas.sessions import Opening
 
 StreamEntry = tuple[str, bytes]
+MemberMark = Claim | Waiting | Loading | Alive | Starved | Finished | Failed
 
 
 class SessionRecord(msgspec.Struct, array_like=True):
@@ -62,6 +66,8 @@ class SessionRecord(msgspec.Struct, array_like=True):
     mode: Mode = "free"
     ended: bool = False
     alignment: Alignment = msgspec.field(default_factory=Alignment)
+    # Rungs of the opening's ladder that the session fell.
+    fallen: int = 0
 
 
 class Closed(msgspec.Struct, frozen=True):
@@ -114,7 +120,7 @@ class Session:
         for entry_id, raw in entries:
             record.cut = entry_id
             try:
-                self._add(entry_id, self._checked(raw), counts)
+                self._add(entry_id, sound_entry(raw, len(record.members)), counts)
             except Malformed:
                 dead.append((entry_id, raw))
         self._end_of_patience(self.origin_ns + end_ns)
@@ -138,19 +144,7 @@ class Session:
 
     # --- entries -----------------------------------------------------------------------------------------------------
 
-    def _checked(self, raw: bytes) -> AnyEntry:
-        """The entry, unless it is none, or speaks of a member that the session does not have."""
-        entry = decode_entry(raw)
-        if isinstance(entry, Opening):
-            raise Malformed("a session is opened once")
-        members = () if isinstance(entry, Beat) else entry.members if isinstance(entry, Cancel) else (entry.member,)
-        if any(not 0 <= member < len(self.record.members) for member in members):
-            raise Malformed("there is no such member")
-        if not isinstance(entry, Beat | Cancel | Claim) and not is_entry_id(entry.claim):
-            raise Malformed("a claim is the id of an entry")
-        return entry
-
-    def _add(self, entry_id: str, entry: AnyEntry, counts: _Counts) -> None:
+    def _add(self, entry_id: str, entry: Token | Mark, counts: _Counts) -> None:
         t_ns = entry_ms(entry_id) * NS_PER_MS
         match entry:
             case Token():
@@ -163,7 +157,7 @@ class Session:
             case Cancel():
                 for index in entry.members or range(len(self.record.members)):
                     self._drop(index, entry.reason)
-            case Claim() | Waiting() | Loading() | Alive() | Finished() | Failed():
+            case _:
                 self._count_lateness(t_ns, entry.written_ns, counts)
                 if self.record.members[entry.member].is_running:
                     self._add_mark(entry_id, t_ns, entry)
@@ -172,7 +166,7 @@ class Session:
         if t_ns - written_ns > self.opening.limits.allowed_lateness_ms * NS_PER_MS:
             counts.late += 1
 
-    def _add_mark(self, entry_id: str, t_ns: int, mark: Claim | Waiting | Loading | Alive | Finished | Failed) -> None:
+    def _add_mark(self, entry_id: str, t_ns: int, mark: MemberMark) -> None:
         member = self.record.members[mark.member]
         match mark:
             case Claim():
@@ -191,6 +185,26 @@ class Session:
                 is_later_claim = member.next_seq > 0 and entry_order(mark.claim) > entry_order(member.claim)
                 if mark.claim == member.claim or is_later_claim:
                     self._drop(mark.member, mark.reason)
+            case Starved():
+                member.add_sign(mark.claim, "loading", t_ns)
+                # Once it has begun its model is in memory, whatever it says.
+                if mark.claim == member.claim and not member.next_seq:
+                    self._make_room(mark)
+
+    def _make_room(self, mark: Starved) -> None:
+        """A member found no memory: the session falls to the next lower tier and keeps its heaviest members."""
+        record, members = self.record, self.record.members
+        running = {i: self._weights[i] for i, member in enumerate(members) if member.is_running}
+        if members[mark.member].has_starved or len(running) == 1:
+            self._drop(mark.member, mark.reason)
+            return
+        members[mark.member].has_starved = True
+        rung = rung_below(self.opening.ladder, record.fallen)
+        record.fallen += rung is not None
+        starved = self.opening.members[mark.member].model
+        for index in members_to_drop(running, mark.member, rung):
+            reason = mark.reason if index == mark.member else f"it made room: no memory for {starved}"
+            self._drop(index, f"{reason}; the session fell to the {rung.tier} tier" if rung else reason)
 
     def _add_token(self, entry_id: str, t_ns: int, token: Token, counts: _Counts) -> None:
         member = self.record.members[token.member]
@@ -268,7 +282,7 @@ class Session:
             mode=record.mode,
             final=record.ended,
             cut=record.cut,
-            energy=_rounded(self._ensemble_energy(members)),
+            energy=_rounded(energy_of_members(members, self._weights)),
             diversity_index=_rounded(alignment.diversity_index),
             di_source=alignment.di_source,
             sync_lag_ms=_rounded_or_none(alignment.sync_lag_ms),
@@ -278,6 +292,7 @@ class Session:
             dead_letters=dead_letters,
             members=members,
             tokens=tuple(self._tokens),
+            tier=self.opening.ladder[record.fallen - 1].tier if record.fallen else self.opening.tier,
         )
 
     def _member_frame(self, index: int, t_ns: int) -> MemberFrame:
@@ -295,14 +310,8 @@ class Session:
             text=lane_text(texts, "answer"),
             thinking=lane_text(texts, "thinking"),
             reason=member.reason,
+            remote=self.opening.members[index].remote,
         )
-
-    def _ensemble_energy(self, members: tuple[MemberFrame, ...]) -> float:
-        """Over the running members; once none runs, over those that finished."""
-        states = [member.state for member in members]
-        running = [i for i, state in enumerate(states) if state not in ("finished", "dropped")]
-        counted = running or [i for i, state in enumerate(states) if state == "finished"]
-        return ensemble_energy([members[i].energy for i in counted], [self._weights[i] for i in counted])
 
 
 def _shown_logprob(logprob: float | None) -> float | None:

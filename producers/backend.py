@@ -14,6 +14,8 @@ from typing import Protocol
 import msgspec
 
 from schemas.entries import Lane, Quality
+from schemas.models import ModelFacts
+from schemas.sessions import Message
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -26,6 +28,13 @@ class Request(msgspec.Struct, frozen=True):
     seed: int | None
     top_k: int
     silence_ms: int
+    history: tuple[Message, ...] = ()
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The whole chat: the system text, where there is one, the turns so far, and the turn to be answered."""
+        system = (Message("system", self.system),) if self.system else ()
+        return (*system, *self.history, Message("user", self.prompt))
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -49,6 +58,10 @@ class Loading(msgspec.Struct, frozen=True):
     """The model server answers, but still loads the model."""
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """The model server answers, but has no room for the request yet."""
+
+
 class Ending(msgspec.Struct, frozen=True):
     """The model ended by itself: `reason` is stop or length."""
 
@@ -57,6 +70,32 @@ class Ending(msgspec.Struct, frozen=True):
 
 class BackendFailed(Exception):
     """The model or its server failed; the message is a sentence for a person, with no secret and no prompt in it."""
+
+
+class OutOfMemory(BackendFailed):
+    """The model does not fit into the memory that there is; the message says so with numbers where there are any."""
+
+
+class Resident(msgspec.Struct, frozen=True):
+    """A model in a server's memory. `ram_bytes` + `vram_bytes` is its size there."""
+
+    model: str
+    ram_bytes: int
+    vram_bytes: int
+
+
+class Residence(Protocol):
+    """The memory that a model is loaded into, where loading is ours to decide."""
+
+    async def residents(self) -> tuple[Resident, ...]:
+        """What is in that memory now, this model or not, under the names that the server knows. Raises
+        BackendFailed."""
+
+    async def load(self) -> None:
+        """Returns when the model is in memory, at once where it is already. Raises BackendFailed, OutOfMemory."""
+
+    async def unload(self, model: str) -> None:
+        """Takes a model of that server out of memory; one that is not there is no error. Raises BackendFailed."""
 
 
 class Backend(Protocol):
@@ -68,13 +107,24 @@ class Backend(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many requests it serves at once, at least 1."""
+        """How many requests it serves at once, at least 1; what the server says is known after start()."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the model; after start() with what its server tells. `model` is the name that the server
+        knows; `residency` is left to whoever keeps it."""
+
+    @property
+    def residence(self) -> Residence | None:
+        """None where the model needs no loading, or its server loads it as it likes."""
 
     async def start(self) -> None:
-        """Makes it ready to serve; called once. A server that is away is no error here: each request finds out."""
+        """Makes it ready to serve; called once. A server that is away is no error here, but told in `facts.trouble`:
+        each request finds out."""
 
-    def generate(self, request: Request) -> AsyncIterator[Chunk | Loading | Ending]:
-        """Yields chunks and, last, one Ending. Raises BackendFailed. Closing the iterator stops the generation."""
+    def generate(self, request: Request) -> AsyncIterator[Chunk | Loading | Waiting | Ending]:
+        """Yields chunks and, last, one Ending. Raises BackendFailed, OutOfMemory. Closing the iterator stops the
+        generation."""
 
     async def close(self) -> None:
         """Frees what start() took."""

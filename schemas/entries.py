@@ -2,7 +2,8 @@
 
     open                        the whole request, first in the stream
     claim, waiting, loading,    marks of one member's producer; a member's claim is the id of its claim mark
-    alive, finished, failed
+    alive, starved, finished,
+    failed
     token                       what the model wrote, with what was measured about it
     cancel, beat                marks of the council: a person's wish, and the aggregator's second
 
@@ -105,6 +106,16 @@ class Failed(Entry, frozen=True, tag="failed"):
     reason: str
 
 
+class Starved(Entry, frozen=True, tag="starved"):
+    """There is no memory to load the model; `reason` is a sentence for a person. Its producer tries again when the
+    session has made room."""
+
+    member: int
+    claim: str
+    written_ns: int
+    reason: str
+
+
 class Cancel(Entry, frozen=True, tag="cancel"):
     """A person stops these members; an empty list stops the session."""
 
@@ -116,7 +127,7 @@ class Beat(Entry, frozen=True, tag="beat"):
     """The aggregator lives: silence of a producer is counted in these and not in time."""
 
 
-Mark = Claim | Waiting | Loading | Alive | Finished | Failed | Cancel | Beat
+Mark = Claim | Waiting | Loading | Alive | Starved | Finished | Failed | Cancel | Beat
 AnyEntry = Opening | Token | Mark
 
 # What msgspec raises for bytes that are not what they should be; the last for lists nested beyond reason.

@@ -19,7 +19,8 @@ class MemberFrame(msgspec.Struct, array_like=True, frozen=True):
     """One member at the end of the window; `text` and `thinking` are what this frame releases of it.
 
     energy in [0, 1]; certainty in [0, 1], the latest that was measured; tokens_per_s over the last second;
-    position_bytes is the released end of its answer; reason says why it finished or dropped.
+    position_bytes is the released end of its answer; reason says why it finished or dropped; remote says that its
+    server is not on this machine or its network.
     """
 
     model: str
@@ -32,6 +33,7 @@ class MemberFrame(msgspec.Struct, array_like=True, frozen=True):
     text: str
     thinking: str
     reason: str | None
+    remote: bool = False
 
 
 class TokenFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -51,7 +53,8 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
 
     start_ns and end_ns count from the session's origin. energy and diversity_index lie in [0, 1]; di_source says
     whether the index was measured. sync_lag_ms and arrival_skew_ms are None until two members are aligned. late,
-    duplicates and dead_letters count what this window alone saw.
+    duplicates and dead_letters count what this window alone saw. tier is the one that the session runs in: a lower one
+    than it was opened in after memory ran out.
     """
 
     version: int
@@ -72,6 +75,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     dead_letters: int
     members: tuple[MemberFrame, ...]
     tokens: tuple[TokenFrame, ...]
+    tier: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -12,6 +12,7 @@ from schemas.errors import Refused
 ENTRY_VERSION = 1
 
 Sync = Literal["free", "step"]
+Speaker = Literal["system", "user", "assistant"]
 MAX_PROMPT_BYTES = 32 * 1024
 MAX_TOKENS_LIMIT = 8_192
 # No limit may be longer than a day: what is kept for the longest session is bounded by this.
@@ -56,15 +57,15 @@ def limits_with(overrides: Mapping[str, int]) -> Limits:
     return msgspec.structs.replace(Limits(), **overrides)
 
 
-class Member(msgspec.Struct, array_like=True, frozen=True):
-    """One model in a session and its confidence weight (finite, >= 0)."""
+class Message(msgspec.Struct, array_like=True, frozen=True):
+    """One turn of a chat."""
 
-    model: str
-    weight: float = 1.0
+    role: Speaker
+    content: str
 
 
 class Sampling(msgspec.Struct, array_like=True, frozen=True):
-    """What every model server is asked for. `top_k` is how many alternatives a token, not a sampling cut."""
+    """What a model server is asked for. `top_k` is how many alternatives a token, not a sampling cut."""
 
     max_tokens: int = 512
     temperature: float = 0.7
@@ -72,8 +73,29 @@ class Sampling(msgspec.Struct, array_like=True, frozen=True):
     top_k: int = 20
 
 
+class Member(msgspec.Struct, array_like=True, frozen=True):
+    """One model in a session and its confidence weight (finite, >= 0). `remote`: its server is not on this machine or
+    its network. `sampling` is its own where it differs from the session's."""
+
+    model: str
+    weight: float = 1.0
+    remote: bool = False
+    sampling: Sampling | None = None
+
+
+class Rung(msgspec.Struct, array_like=True, frozen=True):
+    """One step of the ladder of tiers that a session falls down when memory runs out."""
+
+    tier: str
+    max_parallel_models: int
+
+
 class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
-    """The first entry of a token stream. The core reads no other setting."""
+    """The first entry of a token stream. The core reads no other setting.
+
+    `prompt` is the user's turn that is to be answered, `history` the turns before it; `ladder` are the tiers below
+    `tier`, the next lower one first.
+    """
 
     version: int
     session: str
@@ -85,10 +107,20 @@ class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
     tier: str = "mid"
     profile: EnergyProfile = EnergyProfile(tps_max=14.0, stall_ms=400.0, smoothing=0.35)
     limits: Limits = Limits()
+    history: tuple[Message, ...] = ()
+    ladder: tuple[Rung, ...] = ()
+
+    def sampling_of(self, member: int) -> Sampling:
+        """What the server of this member is asked for."""
+        return self.members[member].sampling or self.sampling
 
 
 class SessionRequest(msgspec.Struct, frozen=True):
-    """What a person asks for, before the tier and the models that are served have had their say."""
+    """What a person asks for, before the tier and the models that are served have had their say.
+
+    `options` are a member's own temperature, seed and max_tokens by its name. `allow_remote` is the person's word that
+    the prompt may go to a remote member.
+    """
 
     prompt: str
     models: tuple[str, ...] = ()
@@ -97,3 +129,6 @@ class SessionRequest(msgspec.Struct, frozen=True):
     max_tokens: int = 512
     temperature: float = 0.7
     seed: int | None = None
+    history: tuple[Message, ...] = ()
+    options: dict[str, dict[str, float]] = {}
+    allow_remote: bool = False

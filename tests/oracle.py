@@ -26,11 +26,11 @@ from schemas.errors import Malformed
 from schemas.frames import FRAME_VERSION, Frame, MemberFrame, MemberState, Mode, TokenFrame
 from schemas.grid import NS_PER_MS, NS_PER_S, next_grid_point_ns, window_of_entry, window_start_ns
 from schemas.keys import entry_ms, entry_order, is_entry_id
-from schemas.sessions import EnergyProfile, Limits, Opening
+from schemas.sessions import EnergyProfile, Limits, Member, Opening
 
 WHITE_SPACE = " \t\n\r\x0b\x0c"
 Stream = list[tuple[str, bytes]]
-MemberMark = wire.Claim | wire.Waiting | wire.Loading | wire.Alive | wire.Finished | wire.Failed
+MemberMark = wire.Claim | wire.Waiting | wire.Loading | wire.Alive | wire.Starved | wire.Finished | wire.Failed
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Life:
     state: MemberState = "waiting"
     reason: str | None = None
     accepted: list[Accepted] = field(default_factory=list)
+    starved: bool = False
 
     @property
     def running(self) -> bool:
@@ -81,6 +82,7 @@ class WindowEnd:
     cut: str
     counts: Counter[str]
     lives: tuple[Life, ...]
+    tier: str
 
     @property
     def running(self) -> list[int]:
@@ -135,25 +137,27 @@ def lives(stream: Stream, windows: int) -> Iterator[WindowEnd]:
     opening, cut = opening_of(stream), stream[0][0]
     origin_ns = next_grid_point_ns(entry_ms(cut) * NS_PER_MS)
     window_of = [window_of_entry(origin_ns, entry_ms(entry_id)) for entry_id, _ in stream]
-    members = [Life() for _ in opening.members]
+    members, tiers = [Life() for _ in opening.members], [opening.tier]
     for index in range(max(windows, window_of[-1] + 1 if len(stream) > 1 else 0)):
         counts: Counter[str] = Counter()
         for place in range(1, len(stream)):
             if window_of[place] == index:
                 cut, raw = stream[place]
-                counts.update(_hear(raw, cut, place, index, opening, members))
+                counts.update(_hear(raw, cut, place, index, opening, members, tiers))
         end_ns = origin_ns + window_start_ns(index + 1)
         for life in members:
             if life.running:
                 _check_patience(life, end_ns, origin_ns, opening.limits)
         copies = tuple(replace(life, accepted=list(life.accepted)) for life in members)
-        yield WindowEnd(index, end_ns, cut, counts, copies)
+        yield WindowEnd(index, end_ns, cut, counts, copies, tiers[-1])
         if not any(life.running for life in members):
             return
 
 
-def _hear(raw: bytes, entry_id: str, place: int, window: int, opening: Opening, members: list[Life]) -> list[str]:
-    """Lets one entry take effect. Returns the names of what counts it."""
+def _hear(
+    raw: bytes, entry_id: str, place: int, window: int, opening: Opening, members: list[Life], tiers: list[str]
+) -> list[str]:
+    """Lets one entry take effect; `tiers` grows with each fall. Returns the names of what counts it."""
     counted: list[str] = []
     try:
         entry = wire.decode_entry(raw)
@@ -180,7 +184,31 @@ def _hear(raw: bytes, entry_id: str, place: int, window: int, opening: Opening, 
             counted += _hear_token(life, entry, place, entry_ns, window)
         else:
             _hear_mark(life, entry, entry_id, entry_ns)
+            if isinstance(entry, wire.Starved) and entry.claim == life.claim and not life.accepted:
+                _starve(entry.member, entry.reason, opening, members, tiers)
     return counted
+
+
+def _starve(number: int, reason: str, opening: Opening, members: list[Life], tiers: list[str]) -> None:
+    """One member found no memory. The second time, or alone, it leaves; else the session falls one tier and the
+    lightest leave, one at least: among equals the starved member first, then whoever was named last."""
+    running = [other for other, life in enumerate(members) if life.running]
+    if members[number].starved or running == [number]:
+        members[number].drop(reason)
+        return
+    members[number].starved = True
+    allowed, ending = len(running) - 1, ""
+    if len(tiers) <= len(opening.ladder):
+        rung = opening.ladder[len(tiers) - 1]
+        tiers.append(rung.tier)
+        allowed, ending = min(allowed, rung.max_parallel_models), f"; the session fell to the {rung.tier} tier"
+    while len(running) > allowed:
+        least = min(opening.members[other].weight for other in running)
+        equals = [other for other in running if opening.members[other].weight == least]
+        leaving = number if number in equals else max(equals)
+        running.remove(leaving)
+        why = reason if leaving == number else f"it made room: no memory for {opening.members[number].model}"
+        members[leaving].drop(why + ending)
 
 
 def _is_sound(entry: wire.Token | wire.Mark, member_count: int) -> bool:
@@ -232,8 +260,8 @@ def _hear_mark(life: Life, mark: MemberMark, entry_id: str, entry_ns: int) -> No
         life.silence = 0
         if not life.accepted and not isinstance(mark, wire.Alive):
             life.heard_ns = entry_ns
-            life.state = "loading" if isinstance(mark, wire.Loading) else "waiting"
-            if isinstance(mark, wire.Loading) and life.loading_ns is None:
+            life.state = "waiting" if isinstance(mark, wire.Waiting) else "loading"
+            if life.state == "loading" and life.loading_ns is None:
                 life.loading_ns = entry_ns
 
 
@@ -421,17 +449,18 @@ def _frame(opening: Opening, window: WindowEnd, frontier: Frontier, mode: Mode) 
         duplicates=window.counts["duplicates"],
         dead_letters=window.counts["dead_letters"],
         members=tuple(
-            _member_frame(member.model, life, window, energy)
+            _member_frame(member, life, window, energy)
             for member, life, energy in zip(opening.members, window.lives, energies, strict=True)
         ),
         tokens=_token_frames(window),
+        tier=window.tier,
     )
 
 
-def _member_frame(model: str, life: Life, window: WindowEnd, energy: float) -> MemberFrame:
+def _member_frame(member: Member, life: Life, window: WindowEnd, energy: float) -> MemberFrame:
     released = [one.token for one in life.accepted if one.window == window.index]
     return MemberFrame(
-        model=model,
+        model=member.model,
         state=life.state,
         energy=_rounded(energy),
         tokens_per_s=float(heard_in_second_to(window.end_ns, life.accepted)),
@@ -441,6 +470,7 @@ def _member_frame(model: str, life: Life, window: WindowEnd, energy: float) -> M
         text="".join(token.text for token in released if token.lane == "answer"),
         thinking="".join(token.text for token in released if token.lane == "thinking"),
         reason=life.reason,
+        remote=member.remote,
     )
 
 

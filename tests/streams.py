@@ -26,12 +26,13 @@ from schemas.entries import (
     Lane,
     Loading,
     Quality,
+    Starved,
     Token,
     Waiting,
     encode_entry,
 )
 from schemas.grid import NS_PER_MS
-from schemas.sessions import ENTRY_VERSION, EnergyProfile, Limits, Member, Opening
+from schemas.sessions import ENTRY_VERSION, EnergyProfile, Limits, Member, Opening, Rung
 
 MAX_STEPS = 50
 WORDS = (" the", "the", " cat", " sat", "a", " on", "é", " 日本", "\n", " ", "\t x", "", "   ", "\u00a0", "🙂!", "\x85")
@@ -104,6 +105,7 @@ def _often(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
     return st.sampled_from((usual,) * 5 * len(others) + others)
 
 
+LADDERS = ((Rung("mid", 3), Rung("low", 2)), (Rung("low", 1),), (Rung("mid", 4), Rung("low", 2)), ())
 weights = st.sampled_from((1.0, 1.0, 1.0, 0.5, 3.0, 0.0, 1e-3, 7.25))
 profiles = st.sampled_from(
     (
@@ -126,8 +128,13 @@ limits = st.builds(
 
 @st.composite
 def openings(draw: st.DrawFn) -> Opening:
-    members = tuple(Member(f"model-{number}", draw(weights)) for number in range(draw(st.integers(1, 4))))
-    return Opening(ENTRY_VERSION, "s1", "Why?", members, sync="free", profile=draw(profiles), limits=draw(limits))
+    members = tuple(
+        Member(f"model-{number}", draw(weights), draw(_often(False, True))) for number in range(draw(st.integers(1, 4)))
+    )
+    return Opening(
+        ENTRY_VERSION, "s1", "Why?", members, tier="high", profile=draw(profiles), limits=draw(limits),
+        ladder=draw(st.sampled_from(LADDERS)),
+    )  # fmt: skip
 
 
 _piece = st.sampled_from((*(word.encode() for word in WORDS[:12]), b"\xff\xfe", b" \xf0"))
@@ -195,6 +202,10 @@ def _write_end(draw: st.DrawFn, writer: _Writer, member: int, producer: _Produce
         writer.write(Failed(member, claim, written_ns, "the model failed"))
 
 
+def _write_starved(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
+    writer.write(Starved(member, draw(_claims(writer, producer)), _written_ns(draw, writer), "no memory"))
+
+
 def _write_odd_token(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
     """A token out of order, of another claim, of nobody, or late."""
     writer.write(
@@ -239,7 +250,7 @@ def _written_ns(draw: st.DrawFn, writer: _Writer) -> int:
 _STEPS = (
     (_write_token,) * 24
     + (_write_claim, _write_mark, _write_mark, _write_odd_token, _write_odd_token)
-    + (_write_council, _write_end, _write_garbage)
+    + (_write_council, _write_end, _write_garbage, _write_starved)
 )
 
 

@@ -14,7 +14,7 @@ from schemas.control import Progress, Stop, decode_progress, decode_stop, encode
 from schemas.entries import Token, decode_entry, encode_entry, pack_top, unpack_top
 from schemas.errors import Malformed
 from schemas.frames import Frame, MemberFrame, TokenFrame, decode_frame, encode_frame, frame_json, named
-from schemas.sessions import EnergyProfile, Limits, Member, Opening, Sampling
+from schemas.sessions import EnergyProfile, Limits, Member, Message, Opening, Rung, Sampling
 
 TEXTS = st.text(max_size=20)
 NUMBERS = st.integers(0, 2**53)
@@ -28,25 +28,29 @@ MARKS = st.one_of(
     st.builds(entries.Alive, NUMBERS, CLAIMS, NUMBERS),
     st.builds(entries.Finished, NUMBERS, CLAIMS, NUMBERS, NUMBERS, TEXTS),
     st.builds(entries.Failed, NUMBERS, CLAIMS, NUMBERS, TEXTS),
+    st.builds(entries.Starved, NUMBERS, CLAIMS, NUMBERS, TEXTS),
     st.builds(entries.Cancel, st.lists(NUMBERS, max_size=4).map(tuple), TEXTS),
     st.builds(entries.Beat),
 )
+SAMPLINGS = st.builds(Sampling, NUMBERS, FLOATS, st.none() | NUMBERS, NUMBERS)
 OPENINGS = st.builds(
     Opening,
     st.just(1),
     TEXTS,
     TEXTS,
-    st.lists(st.builds(Member, TEXTS, FLOATS), max_size=6).map(tuple),
+    st.lists(st.builds(Member, TEXTS, FLOATS, st.booleans(), st.none() | SAMPLINGS), max_size=6).map(tuple),
     TEXTS,
-    st.builds(Sampling, NUMBERS, FLOATS, st.none() | NUMBERS, NUMBERS),
+    SAMPLINGS,
     st.sampled_from(["free", "step"]),
     TEXTS,
     st.builds(EnergyProfile, FLOATS, FLOATS, FLOATS),
     st.builds(Limits, NUMBERS),
+    st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), TEXTS), max_size=3).map(tuple),
+    st.lists(st.builds(Rung, TEXTS, NUMBERS), max_size=3).map(tuple),
 )
 MEMBER_FRAMES = st.builds(
     MemberFrame, TEXTS, st.sampled_from(["waiting", "answering", "dropped"]), FLOATS, FLOATS, st.none() | FLOATS,
-    NUMBERS, NUMBERS, TEXTS, TEXTS, st.none() | TEXTS,
+    NUMBERS, NUMBERS, TEXTS, TEXTS, st.none() | TEXTS, st.booleans(),
 )  # fmt: skip
 TOKEN_FRAMES = st.builds(
     TokenFrame, NUMBERS, st.sampled_from(["answer", "thinking"]), NUMBERS, NUMBERS, NUMBERS, st.none() | FLOATS,
@@ -56,7 +60,7 @@ FRAMES = st.builds(
     Frame, st.just(1), TEXTS, NUMBERS, NUMBERS, NUMBERS, st.sampled_from(["free", "single"]), st.booleans(), CLAIMS,
     FLOATS, FLOATS, st.sampled_from(["logprobs", "fallback"]), st.none() | FLOATS, st.none() | FLOATS,
     NUMBERS, NUMBERS, NUMBERS,
-    st.lists(MEMBER_FRAMES, max_size=3).map(tuple), st.lists(TOKEN_FRAMES, max_size=3).map(tuple),
+    st.lists(MEMBER_FRAMES, max_size=3).map(tuple), st.lists(TOKEN_FRAMES, max_size=3).map(tuple), TEXTS,
 )  # fmt: skip
 
 

@@ -1,0 +1,22 @@
+"""From the bytes of an entry to an entry that makes sense in its session."""
+
+from __future__ import annotations
+
+from schemas.entries import Beat, Cancel, Claim, Mark, Token, decode_entry
+from schemas.errors import Malformed
+from schemas.keys import is_entry_id
+from schemas.sessions import Opening
+
+
+def sound_entry(raw: bytes, member_count: int) -> Token | Mark:
+    """The entry. Raises Malformed where there is none, or where it speaks of a member that the session does not
+    have."""
+    entry = decode_entry(raw)
+    if isinstance(entry, Opening):
+        raise Malformed("a session is opened once")
+    members = () if isinstance(entry, Beat) else entry.members if isinstance(entry, Cancel) else (entry.member,)
+    if any(not 0 <= member < member_count for member in members):
+        raise Malformed("there is no such member")
+    if not isinstance(entry, Beat | Cancel | Claim) and not is_entry_id(entry.claim):
+        raise Malformed("a claim is the id of an entry")
+    return entry

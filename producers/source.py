@@ -1,0 +1,40 @@
+"""Where a model comes from: which kind of backend, at which server, under which name there."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from schemas.models import ModelFacts
+
+Api = Literal["ngram", "gguf", "openai", "ollama"]
+
+
+class ModelSource(msgspec.Struct, frozen=True):
+    """How to reach a model. `url` is its server's, `path` a GGUF file's; `name` is what the server calls it.
+
+    `key_env` names the environment variable that holds the server's API key; the key itself stays there. `parallel`
+    and `max_loaded` replace what the server says of itself (0: they do not). `keep_alive_s` is how long an idle model
+    stays in Ollama's memory.
+    """
+
+    api: Api
+    name: str
+    url: str = ""
+    path: str = ""
+    key_env: str = ""
+    remote: bool = False
+    parallel: int = 0
+    max_loaded: int = 0
+    keep_alive_s: int = 600
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """A model that a server offers: what is known of it and how to reach it. `capabilities` in the server's words
+    (completion, thinking, tools, vision, embedding)."""
+
+    facts: ModelFacts
+    source: ModelSource
+    capabilities: tuple[str, ...] = ()
+    details: str = ""

@@ -1,0 +1,39 @@
+"""What is known of a model: what its server says of it, and what its producer process measured."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+# absent, loading, loaded: in its server's memory or not; unmanaged: loading it is nobody's business here.
+Residency = Literal["unmanaged", "absent", "loading", "loaded"]
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """A model that the council can use. Sizes in bytes, 0 where unknown.
+
+    `server` is where it runs: a URL without credentials, or "in process". `digest` names the weights, where its server
+    tells: two names with one digest are one model. `max_loaded` is how many models that server keeps in memory at
+    once, 0 where it has no such limit or does not tell. `trouble` is a sentence where it cannot be used now.
+    """
+
+    model: str
+    server: str = "in process"
+    size_bytes: int = 0
+    digest: str = ""
+    remote: bool = False
+    max_loaded: int = 0
+    slots: int = 1
+    pauses: bool = False
+    residency: Residency = "unmanaged"
+    trouble: str = ""
+
+    def as_detail(self) -> dict[str, Any]:
+        """The facts as a process record carries them."""
+        return msgspec.structs.asdict(self)
+
+
+def facts_in(detail: dict[str, Any]) -> ModelFacts:
+    """The reverse of as_detail; what a record of another version lacks has its default."""
+    return msgspec.convert(detail, ModelFacts)
