@@ -60,8 +60,13 @@ class MemberRecord(msgspec.Struct, array_like=True):
         if claim != self.claim:
             return
         self.silent_beats = 0
-        if state is None or self.next_seq:
+        if self.next_seq:
             return
+        if state is None:
+            if self.state != "loading":
+                return
+            state = "waiting"  # it has loaded; patience with the first token begins now
+            self.loading_from_ns = None
         self.state, self.patience_from_ns = state, t_ns
         if state == "loading" and self.loading_from_ns is None:
             self.loading_from_ns = t_ns

@@ -12,6 +12,7 @@ from typing import Self
 
 from council.children import Child
 from schemas.admission import admit
+from schemas.models import ModelFacts
 from schemas.sessions import MAX_TOKENS_LIMIT, Limits, Opening, SessionRequest
 from schemas.tiers import tier_named
 from transport.connection import AsyncPipe, Pipe, info_fields
@@ -90,7 +91,9 @@ class Stage:
     def open_session(self, models: tuple[str, ...]) -> tuple[Opening, str]:
         """A session of the longest answers: its opening and the opening's entry id."""
         request = SessionRequest("How long does it take?", models=models, max_tokens=MAX_TOKENS_LIMIT)
-        opening = admit(request, new_session_id(), models, tier_named("high"), Limits()).opening
+        opening = admit(
+            request, new_session_id(), [ModelFacts(model) for model in models], tier_named("high"), Limits()
+        ).opening
         return opening, asyncio.run(_with_pipe(self.url, opening))
 
     def cancel_session(self, session: str) -> None:

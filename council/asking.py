@@ -29,8 +29,8 @@ _QUIET_S = 0.5
 class Summary:
     """A session in one object, gathered from its frames."""
 
-    def __init__(self, session: str) -> None:
-        self.session = session
+    def __init__(self, session: str, tier: str) -> None:
+        self.session, self._opened_tier = session, tier
         self._frames = 0
         self._late = 0
         self._mode = ""
@@ -65,14 +65,18 @@ class Summary:
         return every_drop([(member.model, member.reason or "") for member in self._last.members] if self._last else [])
 
     def as_object(self) -> dict[str, Any]:
-        """session, frames, duration_s (window time), late (entries), mode (as it began), members."""
+        """session, frames, duration_s (window time), late (entries), mode (as it began), tier (as it ended), fell_from
+        (the tier that it was opened in, where memory ran out), members."""
         members = self._last.members if self._last else ()
+        tier = self._last.tier if self._last else self._opened_tier
         return {
             "session": self.session,
             "frames": self._frames,
             "duration_s": round(self._last.end_ns / 1e9, 3) if self._last else 0.0,
             "late": self._late,
             "mode": self._mode,
+            "tier": tier,
+            "fell_from": self._opened_tier if tier != self._opened_tier else None,
             "members": [
                 {
                     "model": member.model,
@@ -80,6 +84,7 @@ class Summary:
                     "tokens": self._tokens[index],
                     "state": member.state,
                     "reason": member.reason,
+                    "remote": member.remote,
                 }
                 for index, member in enumerate(members)
             ],
@@ -107,7 +112,7 @@ async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool
     session = await opening
     for warning in session.warnings:
         print(f"council: {warning}", file=sys.stderr)
-    summary = Summary(session.session)
+    summary = Summary(session.session, session.opening.tier)
     showing = asyncio.create_task(_write_lines(session, summary) if as_json else _draw(session, summary))
     try:
         await asyncio.wait({showing, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -180,8 +185,14 @@ def _print_end(console: Console, summary: dict[str, Any]) -> None:
     """Every answer, whole: what the lanes could show only in part."""
     for member in summary["members"]:
         reason = f" ({member['reason']})" if member["reason"] else ""
-        console.rule(f"{member['model']}: {member['state']}{reason}, {member['tokens']} tokens", align="left")
+        remote = " (remote)" if member["remote"] else ""
+        console.rule(f"{member['model']}{remote}: {member['state']}{reason}, {member['tokens']} tokens", align="left")
         console.print(member["text"].strip(), markup=False, highlight=False)
+    if summary["fell_from"]:
+        console.print(
+            f"Memory ran out: the session fell from the {summary['fell_from']} to the {summary['tier']} tier.",
+            highlight=False,
+        )
     console.rule(
         f"session {summary['session']}: {summary['duration_s']:.1f} s, {summary['frames']} frames, {summary['mode']}",
         align="left",

@@ -1,45 +1,202 @@
-"""Which models this machine can serve, and by what."""
+"""Which models this machine can use: what the configured servers and Ollama offer, GGUF files, the n-gram council.
+
+council.toml [servers.*] --ask--+
+Ollama, where it is      --ask--+--> Catalogue: name -> Offer --> models_to_serve --> name -> ModelSource
+gguf:PATH, as named      -------+
+the n-gram council       -------+
+"""
 
 from __future__ import annotations
 
-from council.settings import Settings
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from council.settings import Server, Settings
+from producers.backend import BackendFailed
 from producers.ngram.backend import NGRAM_MODELS
+from producers.source import ModelSource, Offer, gguf_source
+from schemas.choice import check_remote_tier, check_size, check_twins
 from schemas.errors import Refused
+from schemas.models import ModelFacts
 from schemas.tiers import TierPolicy
 
+OLLAMA = "ollama"
+# A process for each, of some 50 MB; nobody asks more models than that in an hour.
+MOST_SERVED = 16
 
-def catalogue(settings: Settings) -> dict[str, str | None]:
-    """Each model with its server's URL (None: it runs inside its producer), in order of preference. Raises Refused.
 
-    What is configured comes first; the n-gram council is always there.
+class Catalogue(msgspec.Struct, frozen=True):
+    """Every model by its name in the council, in order of preference, and a sentence for each server that is away."""
+
+    offers: dict[str, Offer]
+    troubles: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> list[ModelFacts]:
+        return [offer.facts for offer in self.offers.values()]
+
+
+def configured_models(settings: Settings) -> Catalogue:
+    """What can be said without asking any server: the models that the settings name, and the n-gram council."""
+    offers = [
+        (name, Offer(ModelFacts(model, server.address, remote=server.is_remote), server.source(model)))
+        for name, server in settings.servers.items()
+        for model in server.models
+    ]
+    return Catalogue(_named([*offers, *_ngram_offers()]))
+
+
+async def find_models(settings: Settings, models: Sequence[str] = ()) -> Catalogue:
+    """What there is, asked of every server at once. `models` may name GGUF files. Raises Refused for one that is none.
+
+    A server that is away offers the models that its settings name, with the trouble; Ollama, which nobody has named,
+    is then simply not there.
     """
-    found: dict[str, str | None] = {}
-    for name, server in settings.servers.items():
-        for model in server.models:
-            if model in found or model in NGRAM_MODELS:
-                raise Refused("duplicate_model", f"The model {model!r} of server {name!r} exists twice: name it once.")
-            found[model] = str(server.url)
-    return found | dict.fromkeys(NGRAM_MODELS)
+    names = list(settings.servers)
+    asked = [_offers_of(name, settings.servers[name]) for name in names]
+    *found, (of_ollama, _) = await asyncio.gather(*asked, _offers_of_ollama(settings))
+    offers = [(name, offer) for name, (offered, _) in zip(names, found, strict=True) for offer in offered]
+    offers += [(OLLAMA, offer) for offer in of_ollama]
+    named = [*models, *(settings.models or ())]
+    troubles = tuple(trouble for _, trouble in found if trouble)
+    return Catalogue(_named([*_gguf_offers(named), *offers, *_ngram_offers()]), troubles)
 
 
-def models_to_serve(settings: Settings, tier: TierPolicy) -> tuple[dict[str, str | None], tuple[str, ...]]:
-    """(the models that a council starts with their servers, a sentence for whatever is left out). Raises Refused."""
-    known = catalogue(settings)
-    if settings.models is None:
-        configured = [model for model, url in known.items() if url]
-        chosen = (configured or list(known))[: tier.max_parallel_models]
-        return {model: known[model] for model in chosen}, ()
-    for index, model in enumerate(settings.models):
-        if model not in known:
-            raise Refused("unknown_model", f"There is no model {model!r} here; available: {', '.join(known)}.")
-        if model in settings.models[:index]:
-            raise Refused("duplicate_model", f"The model {model!r} is named twice: name each model once.")
-    if not settings.models:
-        raise Refused("no_models", "No model is named: leave --models out to use the default ones.")
-    served, left_out = settings.models[: tier.max_loaded_models], settings.models[tier.max_loaded_models :]
-    warnings = (
-        (f"The {tier.name} tier serves {tier.max_loaded_models} models; left out: {', '.join(left_out)}.",)
-        if left_out
-        else ()
+def canonical_names(models: Iterable[str]) -> tuple[str, ...]:
+    """The models' names in the council: a GGUF file is named by its file, whatever its path."""
+    return tuple(
+        gguf_source(model.removeprefix("gguf:"))[0] if model.startswith("gguf:") else model for model in models
     )
-    return {model: known[model] for model in served}, warnings
+
+
+def models_to_serve(
+    settings: Settings, found: Catalogue, tier: TierPolicy
+) -> tuple[dict[str, ModelSource], tuple[str, ...]]:
+    """(the models that a council starts with their sources, a sentence for whatever is left out). Raises Refused."""
+    warnings = list(found.troubles)
+    if settings.models is None:
+        chosen, left_out = _default_models(found, tier)
+        warnings += left_out
+    else:
+        chosen = _named_models(settings, found, tier)
+    served, rest = chosen[:MOST_SERVED], chosen[MOST_SERVED:]
+    if rest:
+        names = ", ".join(offer.facts.model for offer in rest)
+        warnings.append(f"A council serves {MOST_SERVED} models; left out: {names}.")
+    return {offer.facts.model: offer.source for offer in served}, tuple(warnings)
+
+
+def _named_models(settings: Settings, found: Catalogue, tier: TierPolicy) -> list[Offer]:
+    names = canonical_names(settings.models or ())
+    if not names:
+        raise Refused("no_models", "No model is named: leave --models out to use the default ones.")
+    for index, model in enumerate(names):
+        if model not in found.offers:
+            raise Refused("unknown_model", f"There is no model {model!r} here; available: {', '.join(found.offers)}.")
+        if model in names[:index]:
+            raise Refused("duplicate_model", f"The model {model!r} is named twice: name each model once.")
+    chosen = [found.offers[model] for model in names]
+    for offer in chosen:
+        _check_writes_text(offer)
+        check_size(offer.facts, tier)
+        if offer.facts.remote:
+            check_remote_tier(offer.facts, tier, allowed=settings.allow_remote)
+    check_twins([offer.facts for offer in chosen])
+    if sum(offer.facts.remote for offer in chosen) > 1:
+        raise Refused("many_remote", "More than one of these models is remote: a council may have one remote member.")
+    return chosen
+
+
+def _default_models(found: Catalogue, tier: TierPolicy) -> tuple[list[Offer], list[str]]:
+    """What comes first and fits, as many as the tier keeps loaded; the n-gram council where there is nothing else."""
+    fitting: list[Offer] = []
+    too_large: list[str] = []
+    for offer in sorted(found.offers.values(), key=lambda offer: offer.facts.residency != "loaded"):
+        if offer.source.api == "ngram" or offer.facts.remote or not _writes_text(offer):
+            continue
+        try:
+            check_size(offer.facts, tier)
+        except Refused as refusal:
+            too_large.append(str(refusal))
+            continue
+        try:
+            check_twins([one.facts for one in [*fitting, offer]])
+        except Refused:
+            continue  # another name of one that is there already
+        fitting.append(offer)
+    if not fitting:
+        ngrams = [offer for offer in found.offers.values() if offer.source.api == "ngram"]
+        return ngrams[: tier.max_parallel_models], too_large
+    return fitting[: tier.max_loaded_models], too_large
+
+
+def _writes_text(offer: Offer) -> bool:
+    return not offer.capabilities or "completion" in offer.capabilities
+
+
+def _check_writes_text(offer: Offer) -> None:
+    if not _writes_text(offer):
+        what = ", ".join(offer.capabilities)
+        raise Refused("no_text", f"The model {offer.facts.model!r} writes no text (it does {what}): name another one.")
+
+
+def _named(offers: Sequence[tuple[str, Offer]]) -> dict[str, Offer]:
+    """Each model under its own name; where two servers have one of that name, both carry their server's in front."""
+    names = [offer.facts.model for _, offer in offers]
+    named: dict[str, Offer] = {}
+    for server, offer in offers:
+        own = offer.facts.model
+        if not own.isprintable():
+            continue  # no line, no key and no protocol can carry it
+        name = f"{server}/{own}" if server and names.count(own) > 1 else own
+        if name in named:
+            raise Refused("duplicate_model", f"The model {name!r} exists twice: name it once.")
+        named[name] = msgspec.structs.replace(offer, facts=msgspec.structs.replace(offer.facts, model=name, name=own))
+    return named
+
+
+async def _offers_of(name: str, server: Server) -> tuple[list[Offer], str]:
+    """(what a configured server offers, the trouble with it)."""
+    try:
+        if server.api == "ollama":
+            from producers.ollama_offers import ollama_offers
+
+            offers = await ollama_offers(server.address, server.source(""))
+        else:
+            from producers.openai_offers import openai_offers
+
+            offers = await openai_offers(name, server.source(""), tuple(server.models))
+    except BackendFailed as failure:
+        told = [Offer(ModelFacts(m, server.address, remote=server.is_remote), server.source(m)) for m in server.models]
+        return told, f"The server {name!r}: {failure}."
+    wanted = [offer for offer in offers if not server.models or offer.facts.model in server.models]
+    return wanted, ""
+
+
+async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str]:
+    """The Ollama that nobody has configured, where one answers."""
+    if not settings.ollama:
+        return [], ""
+    from producers.ollama_offers import ollama_offers, ollama_url
+
+    url = ollama_url(os.environ)
+    if any(server.address == url for server in settings.servers.values()):
+        return [], ""
+    try:
+        return list(await ollama_offers(url)), ""
+    except BackendFailed:
+        return [], ""
+
+
+def _gguf_offers(models: Iterable[str]) -> list[tuple[str, Offer]]:
+    from producers.llama.backend import gguf_offer
+
+    paths = dict.fromkeys(model.removeprefix("gguf:") for model in models if model.startswith("gguf:"))
+    return [("", gguf_offer(path)) for path in paths]
+
+
+def _ngram_offers() -> list[tuple[str, Offer]]:
+    return [("", Offer(ModelFacts(name), ModelSource("ngram", name), ("completion",))) for name in NGRAM_MODELS]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import signal
@@ -21,10 +20,13 @@ from rich.console import Console
 
 from consumers.web.listening import bind
 from council import reports
+from council.arguments import chat_to_answer, member_options, named_weights, names
 from council.asking import ask as ask_council
-from council.catalogue import models_to_serve
+from council.catalogue import find_models, models_to_serve
+from council.doctor import examine, is_fit, print_findings
 from council.ensemble import TurboEnsemble
 from council.meeting import require_council, running_council
+from council.model_report import models_report, print_models
 from council.settings import Settings, load_settings
 from council.supervisor import Plan, Supervisor
 from schemas.errors import CouncilError, Refused
@@ -48,6 +50,9 @@ RedisOption = Annotated[
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="A settings file; default: council.toml here.")]
 TierOption = Annotated[str | None, typer.Option(help="low, mid, high or hybrid; default: by this machine's memory.")]
 ModelsOption = Annotated[str | None, typer.Option(help="Models by name, separated by commas.")]
+AllowRemoteOption = Annotated[
+    bool, typer.Option("--allow-remote", help="Prompts may go to a remote member (hybrid tier); else they stay here.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
@@ -58,18 +63,22 @@ def up(
     host: Annotated[str | None, typer.Option(help="Where the page listens; default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="The page's port; default 8145, 0 for any.")] = None,
     redis_url: RedisOption = None,
+    allow_remote: AllowRemoteOption = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in a browser.")] = False,
     config: ConfigOption = None,
 ) -> None:
     """Run a council until Ctrl-C: a process for each model, an aggregator, DECIPHER and the page."""
-    flags = {"tier": tier, "models": _names(models), "host": host, "port": port, "redis_url": redis_url}
-    settings = load_settings(config, flags)
+    flags = {"tier": tier, "models": names(models), "host": host, "port": port, "redis_url": redis_url}
+    settings = load_settings(config, flags | ({"allow_remote": True} if allow_remote else {}))
     policy = settings.tier_policy
-    served, warnings = models_to_serve(settings, policy)
+    served, warnings = models_to_serve(settings, uvloop.run(find_models(settings)), policy)
     if settings.redis_url:
         check_server(settings.redis_url)
     listening = bind(settings.host, settings.port)
-    plan = Plan(served, policy, settings.limits, settings.redis_url, settings.ngram_tokens_per_s, host=settings.host)
+    plan = Plan(
+        served, policy, dict(settings.tiers), settings.limits, settings.redis_url, settings.ngram_tokens_per_s,
+        host=settings.host, is_warmed=True,
+    )  # fmt: skip
     for warning in warnings:
         _say(warning)
     if settings.redis_url is None and uvloop.run(running_council()):
@@ -125,7 +134,9 @@ def _open_page(address: str) -> None:
 
 @app.command()
 def ask(
-    prompt: Annotated[str, typer.Argument(help="What the council shall answer; - reads it from the standard input.")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="What the council shall answer; - reads it from the standard input.")
+    ] = None,
     models: ModelsOption = None,
     weights: Annotated[str | None, typer.Option(help="Confidence weights, as name=w,name=w.")] = None,
     tier: TierOption = None,
@@ -135,21 +146,33 @@ def ask(
         int | None, typer.Option(help="The same seed gives the same answers, where a server can do that.")
     ] = None,
     temperature: Annotated[float, typer.Option(help="0 to 2.")] = 0.7,
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option(help="One member's own, as NAME:temperature=0.2,seed=7,max_tokens=100; may be given again."),
+    ] = None,
+    session_file: Annotated[
+        Path | None, typer.Option(help="A chat as JSON messages; the prompt, if there is one, is its next turn.")
+    ] = None,
+    allow_remote: AllowRemoteOption = False,
     as_json: JsonOption = False,
     redis_url: RedisOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Ask the council that runs on this machine, or a private one for this call."""
+    chat = chat_to_answer(prompt, session_file, system)
     request = SessionRequest(
-        prompt=_read_prompt(prompt),
-        models=tuple(_names(models) or ()),
-        weights=_weights(weights),
-        system=system,
+        prompt=chat.prompt,
+        models=tuple(names(models) or ()),
+        weights=named_weights(weights),
+        system=chat.system,
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
+        history=chat.history,
+        options=member_options(model_option or []),
+        allow_remote=allow_remote,
     )
-    settings = load_settings(config, {"redis_url": redis_url})
+    settings = load_settings(config, {"redis_url": redis_url} | ({"allow_remote": True} if allow_remote else {}))
 
     async def run() -> int:
         async with TurboEnsemble(tier, settings=settings) as ensemble:
@@ -193,6 +216,35 @@ def status(as_json: JsonOption = False, redis_url: RedisOption = None, config: C
         reports.print_status(Console(), found)
 
 
+@app.command()
+def models(
+    as_json: JsonOption = False,
+    tier: TierOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """List what every model server on hand offers, and the models that need none."""
+    settings = load_settings(config, {"tier": tier})
+    found = uvloop.run(find_models(settings))
+    if as_json:
+        print(msgspec.json.encode(models_report(found)).decode())
+    else:
+        for trouble in found.troubles:
+            _say(trouble)
+        print_models(Console(), found, settings.tier_policy)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False, tier: TierOption = None, config: ConfigOption = None) -> None:
+    """Look for what a council needs: what is there, what is missing, and what to do."""
+    settings = load_settings(config, {"tier": tier})
+    findings = uvloop.run(examine(settings))
+    if as_json:
+        print(msgspec.json.encode(findings).decode())
+    else:
+        print_findings(Console(), findings)
+    raise typer.Exit(0 if is_fit(findings) else 1)
+
+
 def _at_council(redis_url: str | None, config: Path | None, work: Callable[[AsyncPipe], Coroutine[Any, Any, T]]) -> T:
     """Does the work at the council that runs. Raises Refused where there is none."""
     settings = load_settings(config, {"redis_url": redis_url})
@@ -205,42 +257,6 @@ def _at_council(redis_url: str | None, config: Path | None, work: Callable[[Asyn
             await pipe.close()
 
     return uvloop.run(run())
-
-
-def _names(joined: str | None) -> list[str] | None:
-    if joined is None:
-        return None
-    names = [name.strip() for name in joined.split(",")]
-    if not all(names):
-        raise Refused("bad_models", "--models names an empty model: write names separated by single commas.")
-    return names
-
-
-def _weights(joined: str | None) -> dict[str, float]:
-    weights: dict[str, float] = {}
-    for part in (joined or "").split(",") if joined else []:
-        name, separator, number = part.strip().rpartition("=")
-        try:
-            if not (separator and name) or name in weights:
-                raise ValueError
-            weights[name] = float(number)
-        except ValueError:
-            raise Refused(
-                "bad_weight",
-                f"--weights has {part.strip()!r}: write each model once, as name=number, separated by commas.",
-            ) from None
-        if not math.isfinite(weights[name]):
-            raise Refused("bad_weight", f"The weight of {name!r} is {number}: give a finite number, 0 or more.")
-    return weights
-
-
-def _read_prompt(prompt: str) -> str:
-    if prompt != "-":
-        return prompt
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError:
-        raise Refused("bad_prompt", "The standard input is not UTF-8 text.") from None
 
 
 def _say(sentence: str) -> None:

@@ -14,15 +14,18 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from council.catalogue import catalogue, models_to_serve
+import msgspec
+
+from council.catalogue import Catalogue, canonical_names, configured_models, find_models, models_to_serve
 from council.meeting import private_council, require_council, running_council
 from council.settings import Settings, load_settings
 from council.supervisor import Plan
+from producers.source import ModelSource
 from schemas.admission import admit
 from schemas.errors import CouncilError, NoAggregator, RedisAway, SessionGone, Unavailable
 from schemas.frames import Frame, decode_frame
 from schemas.processes import ProcessRecord
-from schemas.sessions import Opening, SessionRequest, limits_with
+from schemas.sessions import Message, Opening, SessionRequest, limits_with
 from schemas.tiers import TierPolicy, tier_named
 from transport.connection import AsyncPipe
 from transport.embedded import is_ended
@@ -113,10 +116,10 @@ class TurboEnsemble:
     ) -> None:
         """Raises Refused for a tier that does not exist, or settings that are malformed."""
         self._settings = settings or load_settings(None, {"redis_url": redis_url})
-        self._tier = tier_named(tier) if tier else None
+        self._tier = tier_named(tier, self._settings.tiers).name if tier else None
         self._limits = limits_with(self._settings.limits)
-        # The models of the private council, with their servers; None while there is none.
-        self._private: dict[str, str | None] | None = None
+        # The models of the private council, with their sources; None while there is none.
+        self._private: dict[str, ModelSource] | None = None
         self._pipe: AsyncPipe | None = None
         self._stack = contextlib.AsyncExitStack()
 
@@ -148,13 +151,20 @@ class TurboEnsemble:
         max_tokens: int = 512,
         temperature: float = 0.7,
         seed: int | None = None,
+        history: Sequence[Message] = (),
+        options: Mapping[str, Mapping[str, float]] | None = None,
+        allow_remote: bool = False,
     ) -> AsyncIterator[Frame]:
         """Opens a session and yields its frames; whoever leaves early cancels it.
 
-        Raises as open() and EnsembleSession.frames() do.
+        `history` are the turns before the prompt, `options` a member's own temperature, seed and max_tokens by its
+        name. Raises as open() and EnsembleSession.frames() do.
         """
         names = (models,) if isinstance(models, str) else tuple(models)
-        request = SessionRequest(prompt, names, dict(weights or {}), system, max_tokens, temperature, seed)
+        own = {model: dict(values) for model, values in (options or {}).items()}
+        request = SessionRequest(
+            prompt, names, dict(weights or {}), system, max_tokens, temperature, seed, tuple(history), own, allow_remote
+        )
         session = await self.open(request)
         final = False
         try:
@@ -168,15 +178,26 @@ class TurboEnsemble:
 
     async def open(self, request: SessionRequest) -> EnsembleSession:
         """Opens a session. Raises Refused (bad request; nothing was started), RedisAway."""
-        known = catalogue(self._settings)
-        pipe = await self._meet(request, known)
+        given = request.models
+        request = msgspec.structs.replace(request, models=canonical_names(given))
+        pipe = await self._meet(request, given)
         records = await list_processes(pipe)
-        tier = self._tier or _tier_of(records) or self._settings.tier_policy
-        admission = admit(request, new_session_id(), served_models(records), tier, self._limits, known)
+        tiers = _tiers_of(records) or self._settings.tiers
+        tier = self._tier_among(tiers, records)
+        known = configured_models(self._settings).facts
+        admission = admit(
+            request, new_session_id(), served_models(records), tier, self._limits, known=known, tiers=tiers
+        )
         await open_session(pipe, admission.opening)
         return EnsembleSession(pipe, admission.opening, admission.warnings)
 
-    async def _meet(self, request: SessionRequest, known: Mapping[str, str | None]) -> AsyncPipe:
+    def _tier_among(self, tiers: Mapping[str, TierPolicy], records: Sequence[ProcessRecord]) -> TierPolicy:
+        """The tier that was asked for, or the running council's, or the one of the settings."""
+        running = next((str(record.detail["tier"]) for record in records if record.role == "council"), None)
+        name = self._tier or running
+        return tier_named(name, tiers) if name else self._settings.tier_policy
+
+    async def _meet(self, request: SessionRequest, given: Sequence[str]) -> AsyncPipe:
         """The connection to the council that shall answer; a private one is started for the models that it serves."""
         if self._pipe and (self._private is None or set(request.models) <= set(self._private)):
             return self._pipe
@@ -186,24 +207,32 @@ class TurboEnsemble:
             if self._settings.redis_url:
                 await require_council(self._settings.redis_url)
         if url is None:
-            url = await self._start_private(request, known)
+            url = await self._start_private(request, await find_models(self._settings, given))
         self._pipe = AsyncPipe(url)
         self._stack.push_async_callback(self._pipe.close)
         return self._pipe
 
-    async def _start_private(self, request: SessionRequest, known: Mapping[str, str | None]) -> str:
-        tier = self._tier or self._settings.tier_policy
-        preferred, _ = models_to_serve(self._settings, tier)
+    async def _start_private(self, request: SessionRequest, found: Catalogue) -> str:
+        settings = self._settings
+        tier = tier_named(self._tier, settings.tiers) if self._tier else settings.tier_policy
+        preferred, _ = models_to_serve(settings, found, tier)
         # What can be refused is refused before anything is started.
-        opening = admit(request, "", list(preferred), tier, self._limits, known).opening
+        served = [found.offers[model].facts for model in preferred]
+        opening = admit(request, "", served, tier, self._limits, known=found.facts, tiers=settings.tiers).opening
         await self._stack.aclose()
-        self._private = {member.model: known[member.model] for member in opening.members} | (self._private or {})
+        chosen = {member.model: found.offers[member.model].source for member in opening.members}
+        self._private = chosen | (self._private or {})
         plan = Plan(
-            self._private, tier, self._settings.limits, None, self._settings.ngram_tokens_per_s, is_private=True
-        )
+            self._private, tier, dict(settings.tiers), settings.limits, None, settings.ngram_tokens_per_s,
+            is_private=True,
+        )  # fmt: skip
         return await self._stack.enter_async_context(private_council(plan))
 
 
-def _tier_of(records: Sequence[ProcessRecord]) -> TierPolicy | None:
-    """The tier of the council that runs; None where its roles run alone."""
-    return next((tier_named(str(r.detail["tier"])) for r in records if r.role == "council"), None)
+def _tiers_of(records: Sequence[ProcessRecord]) -> Mapping[str, TierPolicy] | None:
+    """The tiers of the council that runs; None where its roles run alone."""
+    for record in records:
+        if record.role == "council":
+            with contextlib.suppress(msgspec.MsgspecError):
+                return msgspec.json.decode(str(record.detail.get("tiers", "")), type=dict[str, TierPolicy])
+    return None

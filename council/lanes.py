@@ -50,7 +50,7 @@ class Lanes:
         head.add_row(
             Text.assemble("ensemble energy ", _bar(frame.energy, "bold"), f" {frame.energy:.2f}"),
             Text(f"diversity {measured}"),
-            Text(f"{frame.mode} · {frame.end_ns / 1e9:.1f} s", style="dim"),
+            Text(f"{frame.mode} · {frame.tier} tier · {frame.end_ns / 1e9:.1f} s", style="dim"),
         )
         return head
 
@@ -58,7 +58,7 @@ class Lanes:
         colour = _COLOURS[index % len(_COLOURS)]
         title = Text.assemble(
             (member.model, f"bold {colour}"),
-            f"  {member.state} ",
+            f"  {'remote, ' if member.remote else ''}{member.state} ",
             _bar(member.energy, colour),
             f" {member.energy:.2f}  {member.tokens_per_s:.0f} tokens/s",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator
 
@@ -60,7 +61,7 @@ async def private_council(plan: Plan) -> AsyncIterator[str]:
     if plan.redis_url is None and find_server() is None:
         raise Refused("no_redis", NO_SERVER)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "council.private", msgspec.json.encode(plan).decode(),
+        sys.executable, "-m", "council.private", env=os.environ | {"COUNCIL_PLAN": msgspec.json.encode(plan).decode()},
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     assert process.stdin is not None

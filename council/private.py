@@ -1,5 +1,5 @@
-"""`python -m council.private PLAN`: a council for one caller. It says its Redis's URL on standard output when it is
-ready."""
+"""`python -m council.private`, with COUNCIL_PLAN: a council for one caller. It says its Redis URL on standard output
+when it is ready."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from schemas.errors import CouncilError
 
 
 def main() -> int:
-    """Runs the plan in the first argument until the standard input ends; the exit code."""
-    plan = msgspec.json.decode(sys.argv[1], type=Plan)
+    """Runs the plan of COUNCIL_PLAN until the standard input ends; the exit code."""
+    plan = msgspec.json.decode(os.environ.pop("COUNCIL_PLAN"), type=Plan)
     supervisor = Supervisor(plan, lambda sentence: print(f"council: {sentence}", file=sys.stderr))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, supervisor.stop)

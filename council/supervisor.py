@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import shutil
 import socket
@@ -24,11 +25,13 @@ from pathlib import Path
 import msgspec
 
 from council.children import Child
+from council.model_news import ModelNews
+from producers.source import ModelSource, producer_arguments
 from schemas.errors import RedisAway, Refused, Unavailable
-from schemas.tiers import TierPolicy
+from schemas.tiers import TIERS, TierPolicy
 from transport.connection import Pipe
 from transport.embedded import NO_SERVER, find_server
-from transport.process import RENEW_S, Standing, ready_pids
+from transport.process import RENEW_S, Standing, read_processes, ready_pids
 
 _REDIS_START_S = 15.0
 _READY_S = 90.0
@@ -39,16 +42,18 @@ _WATCH_S = 0.05
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a council consists of. `models` maps each to its server's URL; a private council is one that nobody else
-    may find."""
+    """What a council consists of. `models` maps each to where it comes from; `tiers` are all of them, `tier` the one
+    that it runs in; a private council is one that nobody else may find; a warmed one loads its models at the start."""
 
-    models: dict[str, str | None]
+    models: dict[str, ModelSource]
     tier: TierPolicy
+    tiers: dict[str, TierPolicy] = TIERS
     limits: dict[str, int] = {}
     redis_url: str | None = None
     ngram_tokens_per_s: float | None = None
     is_private: bool = False
     host: str = "127.0.0.1"
+    is_warmed: bool = False
 
 
 class Supervisor:
@@ -92,8 +97,16 @@ class Supervisor:
 
         Raises Unavailable where the private Redis is lost for good.
         """
+        news = ModelNews(self._plan.models) if self._plan.is_warmed else None
+        pipe, looked_at = Pipe(self.redis_url), 0.0
         while not self._stopping.wait(_WATCH_S) and not is_abandoned():
             self._watch()
+            if news and time.monotonic() - looked_at >= RENEW_S:
+                looked_at = time.monotonic()
+                with contextlib.suppress(RedisAway):
+                    for sentence in news.sentences(read_processes(pipe)):
+                        self._say(sentence)
+        pipe.close()
 
     def end(self) -> None:
         """Everything is gone when this returns, within five seconds."""
@@ -150,15 +163,20 @@ class Supervisor:
         environment = {
             "REDIS_URL": self.redis_url,
             "COUNCIL_TIER": plan.tier.name,
+            "COUNCIL_TIER_POLICIES": msgspec.json.encode(plan.tiers).decode(),
             "COUNCIL_LIMITS": json.dumps(plan.limits),
         }
+        keys = {source.key_env for source in plan.models.values() if source.key_env}
+        # An API key is the business of the one process that sends it.
+        environment |= dict.fromkeys(keys, "")
         children = []
-        for model, url in plan.models.items():
-            backend = ["--backend", url] if url else []
-            pace = ["--tokens-per-s", str(plan.ngram_tokens_per_s)] if plan.ngram_tokens_per_s and not url else []
-            children.append(
-                Child(f"producer {model}", ["producers", *backend, *pace, "--", model], environment, self._say)
-            )
+        for model, source in plan.models.items():
+            options = ["--warm"] if plan.is_warmed else []
+            if plan.ngram_tokens_per_s and source.api == "ngram":
+                options += ["--tokens-per-s", str(plan.ngram_tokens_per_s)]
+            words = ["producers", *options, *producer_arguments(model, source)]
+            own = {name: os.environ.get(name, "") for name in (source.key_env,) if name}
+            children.append(Child(f"producer {model}", words, environment | own, self._say))
         children.append(Child("aggregator", ["aggregator"], environment, self._say))
         if self._web_socket is not None:
             children.append(Child("decipher", ["consumers.decipher"], environment, self._say))
@@ -190,7 +208,10 @@ class Supervisor:
     def _keep_record(self) -> None:
         """The council's own record: its tier, and its models in the order of preference."""
         plan = self._plan
-        standing = Standing("council", tier=plan.tier.name, models=",".join(plan.models), private=plan.is_private)
+        policies = msgspec.json.encode(plan.tiers).decode()
+        standing = Standing(
+            "council", tier=plan.tier.name, tiers=policies, models=",".join(plan.models), private=plan.is_private
+        )
         standing.ready = True
         pipe = Pipe(self.redis_url)
         while not self._stopping.is_set():

@@ -1,7 +1,7 @@
-"""`python -m producers MODEL [--backend URL]`: serves one model to the sessions on REDIS_URL.
+"""`python -m producers MODEL [--backend URL] [...]`: serves one model to the sessions on REDIS_URL.
 
-An n-gram model (ngram:word-3, ...) runs in this process; any other is asked for at an OpenAI-compatible server. Start
-the same model twice to serve more sessions at once.
+An n-gram model (ngram:word-3, ...) or a GGUF file (gguf:PATH) runs in this process; any other is asked for at a model
+server. Start the same model twice to serve more sessions at once.
 """
 
 from __future__ import annotations
@@ -10,30 +10,80 @@ import argparse
 import asyncio
 import signal
 import sys
+from pathlib import Path
 
 from producers.backends import backend_for
 from producers.process import ProducerProcess
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_of_role, run_role
+from producers.source import ModelSource, gguf_source
+from schemas.choice import check_remote_tier
+from schemas.errors import Refused
+from schemas.models import ModelFacts
+from transport.process import (
+    Standing,
+    end_with_supervisor,
+    log_to_stderr,
+    redis_of_role,
+    run_role,
+    tier_of_role,
+)
+
+
+def source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
+    """(the model's name in the council, where it comes from). Raises Refused."""
+    model: str = arguments.model
+    if model.startswith("ngram:"):
+        return model, ModelSource("ngram", model)
+    if model.startswith("gguf:"):
+        name, source = gguf_source(arguments.path or model.removeprefix("gguf:"), arguments.parallel)
+        return (model if arguments.path else name), source
+    if not arguments.backend:
+        raise Refused("no_backend", f"{model!r} is no n-gram model: name its server with --backend http://HOST:PORT.")
+    source = ModelSource(
+        arguments.api,
+        arguments.name or model,
+        arguments.backend,
+        key_env=arguments.key_env,
+        remote=arguments.remote,
+        parallel=arguments.parallel,
+        max_loaded=arguments.max_loaded,
+        keep_alive_s=arguments.keep_alive_s,
+    )
+    return model, source
 
 
 async def serve(arguments: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT. Raises Refused."""
+    model, source = source_of(arguments)
+    tier = tier_of_role()
+    if source.remote:
+        check_remote_tier(ModelFacts(model, "its server"), tier, allowed=arguments.allow_remote)
     url = redis_of_role()
-    backend = backend_for(arguments.model, arguments.backend, arguments.tokens_per_s)
+    backend = backend_for(model, source, arguments.tokens_per_s)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, stopping.set)
     end_with_supervisor()
-    standing = Standing("producer", model=arguments.model)
-    log = log_to_stderr("producer").bind(model=arguments.model)
-    await ProducerProcess(url, arguments.model, backend, standing, log, stopping).run()
+    standing = Standing("producer", model=model)
+    log = log_to_stderr("producer").bind(model=model)
+    process = ProducerProcess(url, model, source, backend, tier, standing, log, stopping, is_warmed=arguments.warm)
+    await process.run()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m producers", description=__doc__)
-    parser.add_argument("model", help="the model's name, as the council and its server know it")
-    parser.add_argument("--backend", metavar="URL", help="an OpenAI-compatible server, such as http://127.0.0.1:8080")
+    parser.add_argument("model", help="the model's name, as the council knows it; gguf:PATH for a file")
+    parser.add_argument("--backend", metavar="URL", help="its server, such as http://127.0.0.1:8080")
+    parser.add_argument("--api", choices=["openai", "ollama"], default="openai", help="what that server speaks")
+    parser.add_argument("--name", help="what the server calls the model, where that differs")
+    parser.add_argument("--path", type=Path, help="the file of a gguf: model, where the name is not its path")
+    parser.add_argument("--key-env", default="", metavar="VARIABLE", help="the environment variable with the API key")
+    parser.add_argument("--remote", action="store_true", help="the server is not on this machine or its network")
+    parser.add_argument("--allow-remote", action="store_true", help="prompts may go there (hybrid tier)")
+    parser.add_argument("--parallel", type=int, default=0, metavar="N", help="requests at once (default: as it says)")
+    parser.add_argument("--max-loaded", type=int, default=0, metavar="N", help="models that the server keeps loaded")
+    parser.add_argument("--keep-alive-s", type=int, default=600, metavar="S", help="how long Ollama keeps it, idle")
+    parser.add_argument("--warm", action="store_true", help="load the model at the start")
     parser.add_argument(
         "--tokens-per-s", type=float, metavar="N", help="the pace of an n-gram model (default: a human one)"
     )

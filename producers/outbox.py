@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from producers.backend import Piece
-from schemas.entries import Alive, AnyEntry, Failed, Finished, Loading, Token, Waiting, pack_top
+from schemas.entries import Alive, AnyEntry, Failed, Finished, Loading, Starved, Token, Waiting, pack_top
 from schemas.errors import RedisAway, RedisRefuses
 from schemas.keys import entry_order
 from transport.connection import AsyncPipe, Command, ReplyError
@@ -48,6 +48,7 @@ class Outbox:
         self._clock = RisingClock()
         self._tokens: list[Token] = []
         self._sent = 0
+        self._hunger: Starved | None = None
         self._ending: Finished | Failed | None = None
         self._ending_sent = False
         self._ending_id = "0-0"
@@ -91,6 +92,11 @@ class Outbox:
         if sign is not self._sign:
             self._sign, self._written_at = sign, 0.0
             self._news.set()
+
+    def starve(self, reason: str) -> None:
+        """There is no memory for the model; said once, for the second time would end the member."""
+        self._hunger = Starved(self._member, self._claim, 0, reason)
+        self._news.set()
 
     def finish(self, reason: str) -> None:
         self._end(Finished(self._member, self._claim, 0, len(self._tokens), reason))
@@ -150,6 +156,10 @@ class Outbox:
         written_ns = self._clock.now_ns()
         tokens = self._tokens[self._sent : self._sent + _MOST_AT_ONCE]
         entries: list[AnyEntry] = [msgspec.structs.replace(token, written_ns=written_ns) for token in tokens]
+        if self._hunger:
+            entries.append(msgspec.structs.replace(self._hunger, written_ns=written_ns))
+            # Whether Redis took it or not: it is not said again. If it was lost, the next attempt says it.
+            self._hunger = None
         if self._ending and not self._ending_sent and self._sent + len(tokens) == len(self._tokens):
             entries.append(msgspec.structs.replace(self._ending, written_ns=written_ns))
         return entries

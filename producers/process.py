@@ -8,9 +8,12 @@ import contextlib
 from structlog.stdlib import BoundLogger
 
 from producers.backend import Backend
+from producers.served import ServedModel, told_facts
 from producers.serving import Serving
+from producers.source import ModelSource
 from schemas import keys
 from schemas.errors import RedisAway, RedisRefuses
+from schemas.tiers import TierPolicy
 from transport.connection import AsyncPipe, ReplyError
 from transport.leases import REFRESH_S, Lease, Leases, is_missing_group
 from transport.presence import RedisPresence
@@ -27,14 +30,25 @@ class ProducerProcess:
     """One model, served until `stopping` is set."""
 
     def __init__(
-        self, url: str, model: str, backend: Backend, standing: Standing, log: BoundLogger, stopping: asyncio.Event
+        self,
+        url: str,
+        model: str,
+        source: ModelSource,
+        backend: Backend,
+        tier: TierPolicy,
+        standing: Standing,
+        log: BoundLogger,
+        stopping: asyncio.Event,
+        *,
+        is_warmed: bool = False,
     ) -> None:
+        """`is_warmed`: the model is loaded at the start, where it fits, and not when it is first asked."""
         self._pipe, self._blocking_pipe = AsyncPipe(url), AsyncPipe(url)
         self._leases = Leases(keys.producer_group(model), standing.name)
-        self._model, self._backend = model, backend
+        self._model, self._source, self._backend, self._tier = model, source, backend, tier
         self._standing, self._log, self._stopping = standing, log, stopping
-        self._ready = asyncio.Event()
-        self._slots = asyncio.Semaphore(backend.slots)
+        self._is_warmed = is_warmed
+        self._served: asyncio.Future[ServedModel] = asyncio.get_running_loop().create_future()
         self._servings: dict[str, tuple[Lease, Serving, asyncio.Task[None]]] = {}
         self._presence = RedisPresence(log)
 
@@ -61,10 +75,15 @@ class ProducerProcess:
 
     async def _start(self) -> None:
         await self._backend.start()
-        self._ready.set()
+        self._standing.detail |= told_facts(self._model, self._source, self._backend).as_detail()
+        model = ServedModel(self._pipe, self._backend, self._standing, self._tier, self._log)
+        self._served.set_result(model)
         self._standing.ready = True
         with contextlib.suppress(RedisAway):
             await self._pipe.run(self._standing.renew())
+        if model.residency is not None:
+            warming = [model.residency.warm_up()] if self._is_warmed else []
+            await asyncio.gather(model.residency.run(), *warming)
         await self._stopping.wait()
 
     async def _say_goodbye(self) -> None:
@@ -118,7 +137,7 @@ class ProducerProcess:
         if lease.entry_id in self._servings:
             return
         serving = Serving(
-            self._pipe, lease.session, self._model, self._backend, self._ready, self._slots,
+            self._pipe, lease.session, self._model, self._served, self._backend.pauses,
             self._standing.name, self._presence, self._log,
         )  # fmt: skip
         task = asyncio.create_task(self._see_through(lease, serving))

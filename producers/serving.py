@@ -1,6 +1,6 @@
 """One member of one session, from the look at the session to the last entry.
 
-look --> claim --> was text written before? --no--> wait for a slot --> generate --> finished or failed
+look --> claim --> was text written before? --no--> load the model --> generate --> finished or failed
                                |
                               yes --> does its producer still write? --yes--> leave it
                                                    |
@@ -15,8 +15,10 @@ from collections.abc import AsyncIterator
 
 from structlog.stdlib import BoundLogger
 
-from producers.backend import Backend, BackendFailed, Chunk, Ending, Loading, Request
+from producers.backend import BackendFailed, Ending, Loading, OutOfMemory, Request, Waiting
+from producers.generations import Item
 from producers.outbox import Outbox
+from producers.served import ServedModel
 from schemas import entries
 from schemas.claims import ClaimLedger, Verdict
 from schemas.entries import AnyEntry, Beat, Cancel, Claim, Token, decode_entry
@@ -31,6 +33,8 @@ DIED_AFTER_IT_BEGAN = "producer died after it began"
 STOPPED = "its producer was stopped"
 # A living producer signs every half second; this leaves it a second try.
 _SIGNS_OF_LIFE_S = 1.2
+# A session that makes room for a member drops others, whose models are free within moments.
+_ROOM_S = 2.0
 
 
 class Serving:
@@ -41,15 +45,14 @@ class Serving:
         pipe: AsyncPipe,
         session: str,
         model: str,
-        backend: Backend,
-        ready: asyncio.Event,
-        slots: asyncio.Semaphore,
+        served: asyncio.Future[ServedModel],
+        pauses: bool,
         producer: str,
         presence: RedisPresence,
         log: BoundLogger,
     ) -> None:
         self._pipe, self._session, self._model, self._producer = pipe, session, model, producer
-        self._backend, self._ready, self._slots = backend, ready, slots
+        self._served, self._pauses = served, pauses
         self._presence = presence
         self._log = log.bind(session=session)
         self._outbox: Outbox | None = None
@@ -77,7 +80,7 @@ class Serving:
         outbox = self._outbox = Outbox(self._pipe, self._session, member, claim, self._presence)
         winner = await self._claim_that_began(state.opened, member, claim)
         if winner is None:
-            await self._serve(outbox, opening)
+            await self._serve(outbox, _request(opening, member))
         elif not await self._still_writes(winner, claim):
             outbox.fail(DIED_AFTER_IT_BEGAN)
             await outbox.deliver()
@@ -89,7 +92,7 @@ class Serving:
             await self._outbox.flush()
 
     async def _claim(self, member: int) -> str | None:
-        mark = Claim(member, RisingClock().now_ns(), self._backend.pauses, self._producer)
+        mark = Claim(member, RisingClock().now_ns(), self._pauses, self._producer)
         entry_id = await self._pipe.one(*write_entry(self._session, mark))
         return entry_id.decode() if entry_id else None
 
@@ -125,8 +128,8 @@ class Serving:
                 return
             after = page[-1][0]
 
-    async def _serve(self, outbox: Outbox, opening: Opening) -> None:
-        generating = asyncio.create_task(self._generate(outbox, opening))
+    async def _serve(self, outbox: Outbox, request: Request) -> None:
+        generating = asyncio.create_task(self._generate(outbox, request))
         try:
             await outbox.deliver()
         finally:
@@ -134,43 +137,52 @@ class Serving:
             with contextlib.suppress(asyncio.CancelledError):
                 await generating
 
-    async def _generate(self, outbox: Outbox, opening: Opening) -> None:
-        sampling = opening.sampling
-        request = Request(
-            opening.prompt,
-            opening.system,
-            sampling.max_tokens,
-            sampling.temperature,
-            sampling.seed,
-            sampling.top_k,
-            opening.limits.silence_ms,
-        )
+    async def _generate(self, outbox: Outbox, request: Request) -> None:
         outbox.show(entries.Loading)
-        await self._ready.wait()
-        outbox.show(entries.Waiting if self._slots.locked() else entries.Alive)
-        async with self._slots:
-            outbox.show(entries.Alive)
-            try:
-                ending = await self._follow(outbox, request)
-                outbox.finish(ending.reason)
-            except BackendFailed as failure:
-                outbox.fail(str(failure))
-            except Exception as bug:  # noqa: BLE001  # a bug of ours must end the member with a reason, not with silence
-                self._log.exception("the backend broke")
-                outbox.fail(f"the producer's backend broke ({type(bug).__name__})")
+        try:
+            model = await asyncio.shield(self._served)
+            async with model.in_use(self._session):
+                outbox.finish((await self._answer(model, outbox, request)).reason)
+        except BackendFailed as failure:
+            outbox.fail(str(failure))
+        except Exception as bug:  # noqa: BLE001  # a bug of ours must end the member with a reason, not with silence
+            self._log.exception("the backend broke")
+            outbox.fail(f"the producer's backend broke ({type(bug).__name__})")
 
-    async def _follow(self, outbox: Outbox, request: Request) -> Ending:
-        async with contextlib.aclosing(self._backend.generate(request)) as items:  # type: ignore[type-var]
-            async for item in items:
-                match item:
-                    case Loading():
-                        outbox.show(entries.Loading)
-                    case Chunk():
-                        outbox.show(entries.Alive)
-                        outbox.add(item.pieces[: request.max_tokens - outbox.count])
-                        if outbox.count >= request.max_tokens:
-                            # A server that ignores max_tokens must not fill the stream.
-                            return Ending("length")
-                    case Ending():
-                        return item
-        raise BackendFailed("its stream ended without finishing")
+    async def _answer(self, model: ServedModel, outbox: Outbox, request: Request) -> Ending:
+        """Raises BackendFailed. A model that finds no memory says so, and tries again until the session drops it."""
+
+        def take(item: Item) -> Ending | None:
+            if isinstance(item, Loading | Waiting):
+                outbox.show(entries.Loading if isinstance(item, Loading) else entries.Waiting)
+                return None
+            outbox.show(entries.Alive)
+            outbox.add(item.pieces[: request.max_tokens - outbox.count])
+            # A server that ignores max_tokens must not fill the stream.
+            return Ending("length") if outbox.count >= request.max_tokens else None
+
+        while True:
+            try:
+                await model.ensure_loaded(take)
+                outbox.show(entries.Alive)
+                return await model.generations.follow(request, take)
+            except OutOfMemory as failure:
+                if outbox.has_begun:
+                    raise
+                outbox.starve(str(failure))
+                await asyncio.sleep(_ROOM_S)
+
+
+def _request(opening: Opening, member: int) -> Request:
+    """What the member's model is asked for."""
+    sampling = opening.sampling_of(member)
+    return Request(
+        opening.prompt,
+        opening.system,
+        sampling.max_tokens,
+        sampling.temperature,
+        sampling.seed,
+        sampling.top_k,
+        opening.limits.silence_ms,
+        opening.history,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -28,6 +29,32 @@ class ModelSource(msgspec.Struct, frozen=True):
     parallel: int = 0
     max_loaded: int = 0
     keep_alive_s: int = 600
+
+
+def gguf_source(path: str | Path, parallel: int = 0) -> tuple[str, ModelSource]:
+    """(the name of a GGUF file's model in the council, where it comes from): `gguf:` and the file's name."""
+    file = Path(path).expanduser().absolute()
+    name = f"gguf:{file.name.removesuffix('.gguf')}"
+    return name, ModelSource("gguf", name, path=str(file), parallel=parallel)
+
+
+def producer_arguments(model: str, source: ModelSource) -> list[str]:
+    """The arguments with which `python -m producers` serves the model."""
+    words: list[str] = []
+    if source.url:
+        words += ["--backend", source.url, "--api", source.api, "--name", source.name]
+    for option, value in (
+        ("--path", source.path),
+        ("--key-env", source.key_env),
+        ("--parallel", source.parallel),
+        ("--max-loaded", source.max_loaded),
+    ):
+        words += [option, str(value)] if value else []
+    if source.api == "ollama":
+        words += ["--keep-alive-s", str(source.keep_alive_s)]
+    if source.remote:
+        words += ["--remote", "--allow-remote"]
+    return [*words, "--", model]
 
 
 class Offer(msgspec.Struct, frozen=True):

@@ -4,22 +4,26 @@ started."""
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from schemas.choice import chosen_models, togetherness_warnings
 from schemas.errors import Refused
+from schemas.models import ModelFacts
 from schemas.sessions import (
     ENTRY_VERSION,
     MAX_PROMPT_BYTES,
     MAX_TOKENS_LIMIT,
+    MAX_TURNS,
+    MEMBER_OPTIONS,
     Limits,
     Member,
     Opening,
     Sampling,
     SessionRequest,
 )
-from schemas.tiers import TierPolicy
+from schemas.tiers import TIERS, TierPolicy, ladder_below
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -32,34 +36,44 @@ class Admission(msgspec.Struct, frozen=True):
 def admit(
     request: SessionRequest,
     session: str,
-    served: Sequence[str],
+    served: Sequence[ModelFacts],
     tier: TierPolicy,
     limits: Limits,
-    known: Collection[str] = (),
+    *,
+    known: Sequence[ModelFacts] = (),
+    tiers: Mapping[str, TierPolicy] = TIERS,
 ) -> Admission:
     """The opening of `session`. `served` are the models in order of preference; the first ones run where none is named.
 
-    A model that is only `known` may be named as well: it is a member, and drops if nobody serves it.
+    A model that is only `known` may be named as well: it is a member, and drops if nobody serves it. `tiers` are all
+    tiers, which the session may fall down.
 
-    Raises Refused (with a code) for a prompt, model, weight or number that cannot be.
+    Raises Refused (with a code) for a prompt, turn, model, weight or number that cannot be.
     """
     _check_text(request)
-    _check_numbers(request)
-    models = _chosen_models(request, served, known, tier)
-    running, left_out = models[: tier.max_parallel_models], models[tier.max_parallel_models :]
-    weights = _checked_weights(request, models, running)
+    sampling = Sampling(request.max_tokens, request.temperature, request.seed)
+    _check_sampling(sampling)
+    chosen = chosen_models(request, served, known, tier)
+    names = [facts.model for facts in chosen]
+    running, left_out = chosen[: tier.max_parallel_models], names[tier.max_parallel_models :]
+    weights = _checked_weights(request, names, [facts.model for facts in running])
+    samplings = _own_samplings(request, names, sampling)
     opening = Opening(
         version=ENTRY_VERSION,
         session=session,
         prompt=request.prompt,
-        members=tuple(Member(model, weights[model]) for model in running),
+        members=tuple(
+            Member(facts.model, weights[facts.model], facts.remote, samplings.get(facts.model)) for facts in running
+        ),
         system=request.system,
-        sampling=Sampling(request.max_tokens, request.temperature, request.seed),
+        sampling=sampling,
         tier=tier.name,
         profile=tier.profile,
         limits=limits,
+        history=request.history,
+        ladder=ladder_below(tier, tiers),
     )
-    return Admission(opening, _left_out_warning(tier, left_out))
+    return Admission(opening, (*_left_out_warning(tier, left_out), *togetherness_warnings(running, tier)))
 
 
 def _left_out_warning(tier: TierPolicy, left_out: list[str]) -> tuple[str, ...]:
@@ -72,48 +86,64 @@ def _left_out_warning(tier: TierPolicy, left_out: list[str]) -> tuple[str, ...]:
 def _check_text(request: SessionRequest) -> None:
     if not request.prompt.strip():
         raise Refused("empty_prompt", "The prompt is empty: write what the council should answer.")
-    for name, text in (("prompt", request.prompt), ("system text", request.system)):
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError:
-            raise Refused(f"bad_{name[:6]}", f"The {name} holds characters that are not valid Unicode.") from None
+    turns = [("prompt", request.prompt), ("system text", request.system)]
+    turns += [(f"message {number}", turn.content) for number, turn in enumerate(request.history, 1)]
+    total = 0
+    for name, text in turns:
+        size = _size_of(name, text)
+        total += size if name != "system text" else 0
         if size > MAX_PROMPT_BYTES:
+            raise _too_long(f"The {name} has", size)
+    if total > MAX_PROMPT_BYTES:
+        raise _too_long("The messages together have", total)
+    if len(request.history) > MAX_TURNS:
+        raise Refused("too_many_messages", f"There are {len(request.history) + 1} messages: give {MAX_TURNS} at most.")
+
+
+def _size_of(name: str, text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise Refused(f"bad_{name.split()[0]}", f"The {name} holds characters that are not valid Unicode.") from None
+
+
+def _too_long(what: str, size: int) -> Refused:
+    sentence = f"{what} {size} bytes and the limit is {MAX_PROMPT_BYTES}: shorten it."
+    return Refused("prompt_too_long", sentence, status=413)
+
+
+def _check_sampling(sampling: Sampling, of: str = "") -> None:
+    max_tokens, temperature, seed = sampling.max_tokens, sampling.temperature, sampling.seed
+    if not 1 <= max_tokens <= MAX_TOKENS_LIMIT:
+        raise Refused("bad_max_tokens", f"max_tokens{of} is {max_tokens}: give a number from 1 to {MAX_TOKENS_LIMIT}.")
+    if not (math.isfinite(temperature) and 0.0 <= temperature <= 2.0):
+        raise Refused("bad_temperature", f"temperature{of} is {temperature}: give a number from 0 to 2.")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise Refused("bad_seed", f"seed{of} is {seed}: give a whole number from 0 to 4294967295.")
+
+
+def _own_samplings(request: SessionRequest, models: Sequence[str], usual: Sampling) -> dict[str, Sampling]:
+    """What the members are asked for that have options of their own."""
+    samplings = {}
+    for model, options in request.options.items():
+        if model not in models:
             raise Refused(
-                "prompt_too_long",
-                f"The {name} has {size} bytes and the limit is {MAX_PROMPT_BYTES}: shorten it.",
-                status=413,
+                "unknown_option", f"There are options for {model!r}, which is no member; members: {', '.join(models)}."
             )
+        for name, number in options.items():
+            if name not in MEMBER_OPTIONS:
+                raise Refused(
+                    "unknown_option", f"There is no option {name!r} of a member: there are {', '.join(MEMBER_OPTIONS)}."
+                )
+            if name != "temperature" and not float(number).is_integer():
+                raise Refused(f"bad_{name}", f"{name} of {model!r} is {number}: give a whole number.")
+        whole = {name: number if name == "temperature" else int(number) for name, number in options.items()}
+        samplings[model] = msgspec.structs.replace(usual, **whole)
+        _check_sampling(samplings[model], f" of {model!r}")
+    return samplings
 
 
-def _check_numbers(request: SessionRequest) -> None:
-    if not 1 <= request.max_tokens <= MAX_TOKENS_LIMIT:
-        raise Refused(
-            "bad_max_tokens", f"max_tokens is {request.max_tokens}: give a number from 1 to {MAX_TOKENS_LIMIT}."
-        )
-    if not (math.isfinite(request.temperature) and 0.0 <= request.temperature <= 2.0):
-        raise Refused("bad_temperature", f"temperature is {request.temperature}: give a number from 0 to 2.")
-    if request.seed is not None and not 0 <= request.seed < 2**32:
-        raise Refused("bad_seed", f"seed is {request.seed}: give a whole number from 0 to 4294967295.")
-
-
-def _chosen_models(
-    request: SessionRequest, served: Sequence[str], known: Collection[str], tier: TierPolicy
-) -> list[str]:
-    if not request.models:
-        if not served:
-            raise Refused("no_models", "No model is served: start the council with `council up`.", status=409)
-        return list(served[: tier.max_parallel_models])
-    available = dict.fromkeys([*served, *known])
-    for index, model in enumerate(request.models):
-        if model not in available:
-            offered = ", ".join(available) or "none is served"
-            raise Refused("unknown_model", f"There is no model {model!r} here; available: {offered}.")
-        if model in request.models[:index]:
-            raise Refused("duplicate_model", f"The model {model!r} is named twice: name each model once.")
-    return list(request.models)
-
-
-def _checked_weights(request: SessionRequest, models: list[str], running: list[str]) -> dict[str, float]:
+def _checked_weights(request: SessionRequest, models: Sequence[str], running: Sequence[str]) -> dict[str, float]:
     for model, weight in request.weights.items():
         if model not in models:
             raise Refused(

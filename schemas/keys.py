@@ -7,6 +7,8 @@ from __future__ import annotations
 
 SESSIONS = "council:sessions"
 PROCESSES = "council:processes"
+RESIDENCY = "council:residency"
+LOADER = "council:loader"
 AGGREGATOR_GROUP = "aggregator"
 
 # A minute of silence of every role is forgiven many times over; a day also ends a council that nobody came back to.

@@ -10,16 +10,21 @@ import msgspec
 Residency = Literal["unmanaged", "absent", "loading", "loaded"]
 
 
+# The server of a model that its producer process holds itself.
+IN_PROCESS = "in process"
+
+
 class ModelFacts(msgspec.Struct, frozen=True):
     """A model that the council can use. Sizes in bytes, 0 where unknown.
 
     `server` is where it runs: a URL without credentials, or "in process". `digest` names the weights, where its server
     tells: two names with one digest are one model. `max_loaded` is how many models that server keeps in memory at
-    once, 0 where it has no such limit or does not tell. `trouble` is a sentence where it cannot be used now.
+    once, 0 where it has no such limit or does not tell; `max_loaded_setting` names what changes that. `trouble` is a
+    sentence where it cannot be used now.
     """
 
     model: str
-    server: str = "in process"
+    server: str = IN_PROCESS
     size_bytes: int = 0
     digest: str = ""
     remote: bool = False
@@ -28,6 +33,14 @@ class ModelFacts(msgspec.Struct, frozen=True):
     pauses: bool = False
     residency: Residency = "unmanaged"
     trouble: str = ""
+    max_loaded_setting: str = ""
+    # What its server calls it, where that differs from `model`.
+    name: str = ""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """(server, name there): one model in one memory, whatever the council calls it."""
+        return self.server, self.name or self.model
 
     def as_detail(self) -> dict[str, Any]:
         """The facts as a process record carries them."""
@@ -35,5 +48,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
 
 def facts_in(detail: dict[str, Any]) -> ModelFacts:
-    """The reverse of as_detail; what a record of another version lacks has its default."""
-    return msgspec.convert(detail, ModelFacts)
+    """The reverse of as_detail; what a record of another version lacks, or says otherwise, has its default."""
+    try:
+        return msgspec.convert(detail, ModelFacts)
+    except msgspec.ValidationError:
+        return ModelFacts(str(detail.get("model", "")))

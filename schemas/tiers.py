@@ -33,7 +33,7 @@ class TierPolicy(msgspec.Struct, frozen=True):
     target_fps: int = 60
 
 
-TIERS: Mapping[str, TierPolicy] = {
+TIERS: dict[str, TierPolicy] = {
     "low": TierPolicy("low", 2, 4, PROFILES["lite"], 4.0, 6.0, 8.0, 55),
     "mid": TierPolicy("mid", 4, 6, PROFILES["dual"], 8.0, 12.0, 16.0, 60),
     "high": TierPolicy("high", 6, 8, PROFILES["studio"], 16.0, 24.0, 32.0, 60),

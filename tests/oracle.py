@@ -258,7 +258,10 @@ def _hear_mark(life: Life, mark: MemberMark, entry_id: str, entry_ns: int) -> No
             life.state, life.reason = "finished", mark.reason
     else:
         life.silence = 0
-        if not life.accepted and not isinstance(mark, wire.Alive):
+        if isinstance(mark, wire.Alive) and life.state == "loading":
+            # Loading is over: now the first token is waited for.
+            life.state, life.heard_ns, life.loading_ns = "waiting", entry_ns, None
+        elif not life.accepted and not isinstance(mark, wire.Alive):
             life.heard_ns = entry_ns
             life.state = "waiting" if isinstance(mark, wire.Waiting) else "loading"
             if life.state == "loading" and life.loading_ns is None:

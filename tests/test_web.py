@@ -57,8 +57,8 @@ async def test_a_session_is_opened_watched_to_its_final_frame_and_listed(
 ) -> None:
     async with client.get(f"{web.http}/api/models") as answer:
         served = await answer.json()
-    assert sorted(served.pop("models")) == [CHAR, WORD]
-    assert served == {"tier": "mid", "max_parallel_models": 4}
+    assert sorted(model["model"] for model in served.pop("models")) == [CHAR, WORD]
+    assert served == {"tier": "mid", "max_parallel_models": 4, "max_loaded_models": 6}
 
     found = await opened(client, web, models=[WORD, CHAR], weights={WORD: 2}, max_tokens=30, temperature=0.5)
     session = found.pop("session")

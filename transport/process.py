@@ -28,7 +28,9 @@ import uvloop
 
 from schemas import keys
 from schemas.errors import CouncilError, RedisAway, Refused
+from schemas.models import ModelFacts, facts_in
 from schemas.processes import ProcessRecord, Role
+from schemas.tiers import TIERS, TierPolicy, tier_for_memory, tier_named
 from transport.connection import AsyncPipe, Command, Pipe, ReplyError, atomically, check_server
 from transport.presence import RedisPresence
 
@@ -108,20 +110,31 @@ def _records(replies: Sequence[Any]) -> list[ProcessRecord]:
     return [msgspec.json.decode(reply, type=ProcessRecord) for reply in present]
 
 
-def ready_pids(pipe: Pipe) -> set[int]:
-    """Processes of this host that say they are ready. Raises RedisAway."""
+def read_processes(pipe: Pipe) -> list[ProcessRecord]:
+    """The processes that run, none where Redis refuses to tell. Raises RedisAway."""
     (names,) = pipe.run([("ZRANGE", keys.PROCESSES, 0, -1)])
     if isinstance(names, ReplyError):
-        return set()
-    replies = pipe.run([("GET", keys.process(name.decode())) for name in names])
+        return []
+    return _records(pipe.run([("GET", keys.process(name.decode())) for name in names]))
+
+
+def ready_pids(pipe: Pipe) -> set[int]:
+    """Processes of this host that say they are ready. Raises RedisAway."""
     host = socket.gethostname()
-    return {record.pid for record in _records(replies) if record.ready and record.host == host}
+    return {record.pid for record in read_processes(pipe) if record.ready and record.host == host}
 
 
-def served_models(records: Sequence[ProcessRecord]) -> list[str]:
-    """The models that a producer serves, each once: first in the order in which a council prefers them, then as they
-    came."""
-    served = [str(record.detail.get("model", "")) for record in records if record.role == "producer"]
+def served_models(records: Sequence[ProcessRecord]) -> list[ModelFacts]:
+    """What producers serve, each model once: first in the order in which a council prefers them, then as they came.
+
+    Of several producers of a model the one counts that has it in memory, else the one that came first.
+    """
+    served: dict[str, ModelFacts] = {}
+    for record in records:
+        if record.role == "producer":
+            facts = facts_in(record.detail)
+            if facts.model not in served or facts.residency == "loaded":
+                served[facts.model] = facts
     preferred = [
         model
         for record in records
@@ -129,7 +142,7 @@ def served_models(records: Sequence[ProcessRecord]) -> list[str]:
         for model in str(record.detail.get("models", "")).split(",")
         if model in served
     ]
-    return list(dict.fromkeys(preferred + served))
+    return [served[model] for model in dict.fromkeys([*preferred, *served])]
 
 
 def _rss_bytes() -> int:
@@ -173,6 +186,26 @@ def log_to_stderr(role: str) -> structlog.stdlib.BoundLogger:
     )
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(role=role)
     return logger
+
+
+def tiers_of_role() -> Mapping[str, TierPolicy]:
+    """All tiers: the usual ones, or those of COUNCIL_TIER_POLICIES, a JSON object of them. Raises Refused."""
+    raw = os.environ.get("COUNCIL_TIER_POLICIES")
+    if not raw:
+        return TIERS
+    try:
+        return TIERS | msgspec.json.decode(raw, type=dict[str, TierPolicy])
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        raise Refused(
+            "bad_tiers", "COUNCIL_TIER_POLICIES is no JSON object of tiers: leave it to `council up`."
+        ) from None
+
+
+def tier_of_role() -> TierPolicy:
+    """COUNCIL_TIER, or what this machine's memory carries. Raises Refused."""
+    if name := os.environ.get("COUNCIL_TIER"):
+        return tier_named(name, tiers_of_role())
+    return tier_for_memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), tiers_of_role())
 
 
 def redis_of_role() -> str:

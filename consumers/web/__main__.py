@@ -18,17 +18,17 @@ from consumers.web.listening import bind, inherit
 from consumers.web.server import WebServer
 from schemas.errors import Refused
 from schemas.sessions import Limits, limits_with
-from schemas.tiers import TierPolicy, tier_for_memory, tier_named
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_of_role, run_role
+from transport.process import (
+    Standing,
+    end_with_supervisor,
+    log_to_stderr,
+    redis_of_role,
+    run_role,
+    tier_of_role,
+    tiers_of_role,
+)
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8145
-
-
-def tier_from_environment() -> TierPolicy:
-    """COUNCIL_TIER, or what this machine's memory carries. Raises Refused."""
-    if name := os.environ.get("COUNCIL_TIER"):
-        return tier_named(name)
-    return tier_for_memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def limits_from_environment() -> Limits:
@@ -59,7 +59,7 @@ def _number(name: str, text: str, most: int) -> int:
 async def serve(arguments: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT. Raises Refused."""
     url = redis_of_role()
-    tier, limits = tier_from_environment(), limits_from_environment()
+    tiers, tier, limits = tiers_of_role(), tier_of_role(), limits_from_environment()
     listening = listening_socket(arguments)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     end_with_supervisor()
     host, port, *_ = listening.getsockname()
     standing = Standing("web", host=host, port=port, tier=tier.name)
-    await WebServer(url, standing, log_to_stderr("web"), tier, limits, arguments.host).run(listening, stopping)
+    await WebServer(url, standing, log_to_stderr("web"), tier, tiers, limits, arguments.host).run(listening, stopping)
 
 
 def main() -> int:

@@ -1,6 +1,8 @@
-"""The HTTP API: opening, listing and cancelling sessions, and which models there are."""
+"""The HTTP API: opening, listing and cancelling sessions."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -25,17 +27,16 @@ from transport.sessions import (
 
 
 class Api:
-    """The handlers. `tier` and `limits` are for sessions that do not say otherwise."""
+    """The handlers. `tier`, one of `tiers`, and `limits` are for sessions that do not say otherwise."""
 
-    def __init__(self, pipe: AsyncPipe, tier: TierPolicy, limits: Limits) -> None:
-        self._pipe, self._tier, self._limits = pipe, tier, limits
+    def __init__(self, pipe: AsyncPipe, tier: TierPolicy, tiers: Mapping[str, TierPolicy], limits: Limits) -> None:
+        self._pipe, self._tier, self._tiers, self._limits = pipe, tier, tiers, limits
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.post("/api/sessions", self._open),
             web.get("/api/sessions", self._list),
             web.delete("/api/sessions/{session}", self._cancel),
-            web.get("/api/models", self._models),
             web.get("/healthz", self._health),
         ]
 
@@ -43,9 +44,9 @@ class Api:
         if request.content_type != "application/json":
             raise Refused("unsupported_media_type", "Send the body as application/json.", status=415)
         body = session_body(await request.read())
-        tier = self._tier if body.tier is None else tier_named(body.tier)
+        tier = self._tier if body.tier is None else tier_named(body.tier, self._tiers)
         models = served_models(await list_processes(self._pipe))
-        admission = admit(body.request(), new_session_id(), models, tier, self._limits)
+        admission = admit(body.request(), new_session_id(), models, tier, self._limits, tiers=self._tiers)
         await open_session(self._pipe, admission.opening)
         opened = {
             "session": admission.opening.session,
@@ -66,11 +67,6 @@ class Api:
         await cancel_session(self._pipe, session)
         state = await find_session(self._pipe, session)
         return json_response({"session": session, "status": state.status}, status=202)
-
-    async def _models(self, _request: web.Request) -> web.Response:
-        models = served_models(await list_processes(self._pipe))
-        most = self._tier.max_parallel_models
-        return json_response({"models": models, "tier": self._tier.name, "max_parallel_models": most})
 
     async def _health(self, _request: web.Request) -> web.Response:
         return json_response({"ok": True})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from schemas.chat import Chat, chat_of
 from schemas.errors import Refused
 from schemas.sessions import SessionRequest
 
@@ -11,11 +12,13 @@ _DEFAULTS = SessionRequest(prompt="")
 
 
 class SessionBody(BaseModel):
-    """What a person may ask for. Ranges are the admission's business, which knows the models."""
+    """What a person may ask for: a prompt, or a chat as `messages`. Ranges are the admission's business, which knows
+    the models."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    prompt: str
+    prompt: str | None = None
+    messages: tuple[dict[str, str], ...] | None = None
     models: tuple[str, ...] = ()
     weights: dict[str, float] = {}
     tier: str | None = None
@@ -23,10 +26,24 @@ class SessionBody(BaseModel):
     max_tokens: int = _DEFAULTS.max_tokens
     seed: int | None = None
     temperature: float = _DEFAULTS.temperature
+    options: dict[str, dict[str, float]] = {}
+    allow_remote: bool = False
 
     def request(self) -> SessionRequest:
-        """The same, less the tier."""
-        return SessionRequest(**self.model_dump(exclude={"tier"}))
+        """The same, less the tier. Raises Refused for a prompt and messages at once, for neither, and for messages
+        that make no chat."""
+        chat = self._chat()
+        if chat.system and self.system:
+            raise Refused("two_systems", "'system' and the messages' own system text contradict: leave one out.")
+        plain = self.model_dump(exclude={"tier", "prompt", "messages", "system"})
+        return SessionRequest(prompt=chat.prompt, system=self.system or chat.system, history=chat.history, **plain)
+
+    def _chat(self) -> Chat:
+        if self.messages is None and self.prompt is None:
+            raise Refused("bad_request", "The field 'prompt' is missing.")
+        if self.messages is not None and self.prompt is not None:
+            raise Refused("bad_request", "Send 'prompt' or 'messages', not both.")
+        return Chat(self.prompt) if self.prompt is not None else chat_of(self.messages or ())
 
 
 def session_body(raw: bytes) -> SessionBody:

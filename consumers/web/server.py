@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Mapping
 
 from aiohttp import web
 from structlog.stdlib import BoundLogger
@@ -12,6 +13,7 @@ from consumers.web.api import Api
 from consumers.web.errors import errors_as_json
 from consumers.web.feeds import Feeds
 from consumers.web.guard import add_security_headers, guard
+from consumers.web.models_api import ModelsApi
 from consumers.web.page import page_routes
 from consumers.web.sockets import show_frames
 from schemas.sessions import Limits
@@ -32,12 +34,20 @@ class WebServer:
     """Serves until `stopping` is set."""
 
     def __init__(
-        self, url: str, standing: Standing, log: BoundLogger, tier: TierPolicy, limits: Limits, bound_host: str
+        self,
+        url: str,
+        standing: Standing,
+        log: BoundLogger,
+        tier: TierPolicy,
+        tiers: Mapping[str, TierPolicy],
+        limits: Limits,
+        bound_host: str,
     ) -> None:
         self._url, self._pipe, self._standing, self._log = url, AsyncPipe(url), standing, log
         self._presence = RedisPresence(log)
         self._feeds = Feeds(url, self._pipe, self._presence, log)
-        self._api = Api(self._pipe, tier, limits)
+        self._api = Api(self._pipe, tier, tiers, limits)
+        self._models = ModelsApi(self._pipe, tier)
         self._bound_host = bound_host
 
     async def run(self, listening: socket.socket, stopping: asyncio.Event) -> None:
@@ -60,7 +70,9 @@ class WebServer:
         application = web.Application(
             middlewares=[errors_as_json(self._log), guard(self._bound_host)], client_max_size=_MOST_BODY_BYTES
         )
-        application.add_routes([*self._api.routes(), web.get("/frames", self._show_frames), *page_routes()])
+        application.add_routes(
+            [*self._api.routes(), *self._models.routes(), web.get("/frames", self._show_frames), *page_routes()]
+        )
         application.on_response_prepare.append(add_security_headers)
         application.on_shutdown.append(self._dismiss_all)
         return application

@@ -12,6 +12,7 @@ import msgspec
 
 from producers.backend import BackendFailed, Chunk, Ending, Loading, Piece, Request
 from schemas.errors import Refused, Unavailable
+from schemas.models import ModelFacts
 
 if TYPE_CHECKING:
     # The command line lists the models: that must need neither numpy nor the corpus.
@@ -49,6 +50,8 @@ class NgramBackend:
     pauses = True
     # A token costs 0.1 ms of CPU, so eight sessions at the fastest pace keep one core 4 % busy.
     slots = 8
+    # A model is some megabytes, learnt in a quarter of a second: nothing to manage.
+    residence = None
 
     def __init__(self, name: str, tokens_per_s: float | None = None) -> None:
         """`tokens_per_s` replaces the model's own pace; infinity means as fast as it can.
@@ -64,6 +67,10 @@ class NgramBackend:
             raise Refused("bad_pace", f"The pace of {name} is {pace} tokens a second: give a number above 0.")
         self._interval_s = 1.0 / pace
         self._model: NgramModel | None = None
+
+    @property
+    def facts(self) -> ModelFacts:
+        return ModelFacts(self.name)
 
     async def start(self) -> None:
         """Learns, in a thread. Raises Unavailable where this Python was packaged without its help topics."""

@@ -83,7 +83,7 @@ class Lane {
       setText(this.#pace, `${Math.round(member.tokens_per_s)} tokens/s`);
       this.#bar.setAttribute("aria-valuenow", member.energy.toFixed(2));
     }
-    setText(this.#state, stateSentence(member));
+    setText(this.#state, member.remote ? `remote · ${stateSentence(member)}` : stateSentence(member));
     this.element.classList.toggle("dropped", member.state === "dropped");
     if (this.#thinking.draw()) this.#details.hidden = false;
     this.#answer.draw();

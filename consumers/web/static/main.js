@@ -22,6 +22,7 @@ let following = null;
 let isAsking = false;
 let isOwn = false;
 let newest = null;
+let tier = "";
 let numbersOf = -1;
 let stripDrawnMs = 0;
 let isDrawScheduled = false;
@@ -40,11 +41,11 @@ async function ask() {
   showError("");
   setStatus("Asking…");
   try {
-    const opened = await openSession({ prompt, models: models.chosen() });
+    const opened = await openSession({ prompt, models: models.chosen(), allow_remote: models.goesOut() });
     // Nobody would see what an earlier question of ours goes on to say; somebody else's session is theirs.
     if (isRunning() && isOwn) cancelSession(following.session).catch(() => {});
     showError(opened.warnings.join(" "));
-    follow(opened.session, prompt);
+    follow(opened.session, prompt, opened.tier);
     at("prompt").value = "";
   } catch (error) {
     showError(error.message);
@@ -74,10 +75,11 @@ function showRunning(runs) {
 // --- following ---
 
 // A session that was asked for here comes with its prompt; one that was found running has none to show.
-function follow(session, prompt) {
+function follow(session, prompt, openedTier = "") {
   following?.leave();
   isOwn = prompt !== "";
   newest = null;
+  tier = openedTier;
   numbersOf = -1;
   showRunning(true);
   at("question").hidden = !prompt;
@@ -104,6 +106,8 @@ function take(frame) {
     const isWhole = frame.window_index === 0;
     setStatus(isWhole ? "The council answers." : "The council answers; the beginning is no longer kept.");
   }
+  if (tier && tier !== frame.tier) showError(`Memory ran out: the session goes on in the ${frame.tier} tier.`);
+  tier = frame.tier;
   newest = frame;
   lanes.add(frame);
   strip.add(frame);

@@ -15,23 +15,29 @@ export class ModelChoice {
     return this.#boxes().filter((box) => box.checked).map((box) => box.value);
   }
 
+  // True where a ticked model is remote: whoever ticked it has read that its prompt leaves this machine.
+  goesOut() {
+    return this.#boxes().some((box) => box.checked && box.dataset.remote !== undefined);
+  }
+
   // True where there are models and the person wants none of them.
   isEmptied() {
     return this.#boxes().length > 0 && this.chosen().length === 0;
   }
 
-  // What is served now. A choice that was made stays; a model that is new is ticked while there is room.
+  // What is served now. A choice that was made stays; a model that is new is ticked while there is room, unless it is
+  // remote: only a person sends a prompt away.
   show({ models, max_parallel_models: most }) {
     const isEmpty = models.length === 0;
     this.#note.hidden = !isEmpty;
     this.#note.textContent = "No model is served yet.";
-    const shown = JSON.stringify(models);
+    const shown = JSON.stringify(models.map((each) => [each.model, each.remote, each.residency, each.trouble, each.size_bytes]));
     if (shown === this.#shown) return;
     this.#shown = shown;
     const ticked = new Map(this.#boxes().map((box) => [box.value, box.checked]));
-    let room = most - models.filter((model) => ticked.get(model)).length;
+    let room = most - models.filter((each) => ticked.get(each.model)).length;
     const focused = document.activeElement?.value;
-    const chips = models.map((model) => chip(model, ticked.get(model) ?? room-- > 0));
+    const chips = models.map((each) => chip(each, ticked.get(each.model) ?? (!each.remote && room-- > 0)));
     for (const old of this.#root.querySelectorAll(".chip")) old.remove();
     this.#root.append(...chips);
     this.#boxes().find((box) => box.value === focused)?.focus();
@@ -49,7 +55,7 @@ export class ModelChoice {
   }
 }
 
-function chip(model, isTicked) {
+function chip({ model, remote, residency, size_bytes: size, trouble }, isTicked) {
   const box = document.createElement("input");
   box.type = "checkbox";
   box.name = "models";
@@ -58,5 +64,17 @@ function chip(model, isTicked) {
   const label = document.createElement("label");
   label.className = "chip";
   label.append(box, model);
+  if (remote) box.dataset.remote = "";
+  const says = [
+    remote ? "remote: the prompt leaves this machine" : "",
+    residency === "loading" ? "loading…" : residency === "absent" ? "not loaded" : "",
+    trouble ?? "",
+  ].filter(Boolean);
+  if (says.length > 0) {
+    const note = document.createElement("small");
+    note.textContent = trouble ? "!" : remote ? "remote" : residency === "loading" ? "loading…" : "not loaded";
+    label.append(" ", note);
+  }
+  label.title = [size ? `${(size / 1e9).toFixed(1)} GB` : "", ...says].filter(Boolean).join(" · ");
   return label;
 }

@@ -1,0 +1,84 @@
+"""The models over HTTP: which are served, what is in memory, and asking for one to be loaded or unloaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from consumers.web.errors import json_response
+from schemas.errors import Refused
+from schemas.events import protocol_model_ids
+from schemas.models import ModelFacts
+from schemas.tiers import TierPolicy
+from transport.connection import AsyncPipe
+from transport.process import list_processes, served_models
+from transport.residency import Action, order, places_in_use, read_uses
+
+
+class ModelsApi:
+    """The handlers. A model is addressed by its name, percent-encoded, or by its `id`."""
+
+    def __init__(self, pipe: AsyncPipe, tier: TierPolicy) -> None:
+        self._pipe, self._tier = pipe, tier
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/api/models", self._list),
+            web.post("/api/models/{model:.+}/load", self._load),
+            web.post("/api/models/{model:.+}/unload", self._unload),
+        ]
+
+    async def _list(self, _request: web.Request) -> web.Response:
+        served = await self._served()
+        in_use = places_in_use(await self._pipe.run(read_uses()))
+        return json_response(
+            {
+                "models": [_shown(model_id, facts, facts.place in in_use) for model_id, facts in served.items()],
+                "tier": self._tier.name,
+                "max_parallel_models": self._tier.max_parallel_models,
+                "max_loaded_models": self._tier.max_loaded_models,
+            }
+        )
+
+    async def _load(self, request: web.Request) -> web.Response:
+        return await self._order(request, "load")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        return await self._order(request, "unload")
+
+    async def _order(self, request: web.Request, action: Action) -> web.Response:
+        """Hands the order to the model's producer, who follows it within a second or two: GET /api/models tells."""
+        named = request.match_info["model"]
+        served = await self._served()
+        facts = next((facts for model_id, facts in served.items() if named in (facts.model, model_id)), None)
+        if facts is None:
+            offered = ", ".join(facts.model for facts in served.values()) or "none is served"
+            raise Refused("unknown_model", f"There is no model {named!r} here; available: {offered}.", status=404)
+        if facts.residency == "unmanaged":
+            raise Refused(
+                "not_loadable", f"{facts.model!r} is not loaded or unloaded by the council: it is there as it is.",
+                status=409,
+            )  # fmt: skip
+        if action == "unload" and facts.place in places_in_use(await self._pipe.run(read_uses())):
+            raise Refused("model_in_use", f"{facts.model!r} answers just now: unload it when it is idle.", status=409)
+        await order(self._pipe, facts.model, action)
+        return json_response({"model": facts.model, "residency": facts.residency, "ordered": action}, status=202)
+
+    async def _served(self) -> dict[str, ModelFacts]:
+        """The served models by their ids."""
+        served = served_models(await list_processes(self._pipe))
+        return dict(zip(protocol_model_ids(tuple(facts.model for facts in served)), served, strict=True))
+
+
+def _shown(model_id: str, facts: ModelFacts, in_use: bool) -> dict[str, Any]:
+    """What is known of a model; what nobody knows is null."""
+    shown = msgspec.structs.asdict(facts)
+    shown |= {
+        "id": model_id,
+        "in_use": in_use,
+        "size_bytes": facts.size_bytes or None,
+        "trouble": facts.trouble or None,
+    }
+    return {name: value for name, value in shown.items() if name not in ("max_loaded_setting", "digest")}

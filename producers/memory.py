@@ -1,0 +1,135 @@
+"""What the council has loaded on this machine, the right to load more, and taking a model out.
+
+Models at this process's own server are seen and unloaded there; what other processes hold is in their records, and they
+unload it themselves, as they are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from producers.backend import BackendFailed, Residence
+from producers.eviction import Loaded
+from schemas.errors import RedisAway, RedisRefuses
+from schemas.models import IN_PROCESS, facts_in
+from schemas.processes import ProcessRecord
+from transport import residency as ledger
+from transport.connection import AsyncPipe, Command, accepted
+from transport.process import Standing, list_processes
+
+# Whoever waits for memory, for the loader or for Redis asks again after this.
+ASK_AGAIN_S = 0.25
+_RENEW_S = 1.0
+# Its process looks for orders each second, and freeing takes moments; whoever has not by then is busy or gone.
+_UNLOADED_WITHIN_S = 10.0
+
+
+class CouncilMemory:
+    """The models in memory, as this process sees them. Breaks of Redis are waited for."""
+
+    def __init__(self, pipe: AsyncPipe, standing: Standing, residence: Residence) -> None:
+        self._pipe, self._standing, self._residence = pipe, standing, residence
+
+    async def loaded(self) -> list[Loaded]:
+        """Each model once. Raises BackendFailed where this process's server does not say what it holds."""
+        own_server = facts_in(self._standing.detail).server
+        residents = {resident.model: resident for resident in await self._residence.residents()}
+        uses = ledger.places_in_use(await self._run(*ledger.read_uses()))
+        found: dict[tuple[str, str], Loaded] = {}
+        for record in await self._records():
+            facts = facts_in(record.detail)
+            ram, vram = _number(record, "ram_bytes"), _number(record, "vram_bytes")
+            if facts.server == own_server != IN_PROCESS:
+                resident = residents.get(facts.place[1])
+                if resident is None:
+                    continue
+                ram, vram = resident.ram_bytes, resident.vram_bytes
+            elif facts.residency != "loaded":
+                continue
+            used_ms = max(_number(record, "used_ms"), found[facts.place].used_ms if facts.place in found else 0)
+            found[facts.place] = Loaded(
+                facts.model, facts.place, ram, vram, used_ms, facts.place in uses, facts.max_loaded
+            )
+        return list(found.values())
+
+    async def evict(self, one: Loaded) -> bool:
+        """Takes a model out of memory; False where it is in use, or stays for another reason."""
+        if await self._ask(ledger.begin_eviction(one.place)) != 1:
+            return False
+        try:
+            if one.server == facts_in(self._standing.detail).server != IN_PROCESS:
+                await self._residence.unload(one.place[1])
+                return True
+            await self._order_unload(one.model)
+            return await self._is_gone(one)
+        except BackendFailed:
+            return False
+        finally:
+            await self._ask(ledger.end_eviction(one.place))
+
+    async def use(self, place: ledger.Place, user: str) -> None:
+        """Returns once the use is known, so that nobody evicts the model under it."""
+        await self._until_granted(ledger.use(place, user))
+
+    @contextlib.asynccontextmanager
+    async def loader(self) -> AsyncIterator[None]:
+        """Holds the loader's lease: one process loads at a time. Whoever holds it and dies loses it after seconds."""
+        name = self._standing.name
+        await self._until_granted(ledger.hold_loader(name))
+        keeping = asyncio.create_task(self._keep_loader(name))
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+            with contextlib.suppress(RedisAway):
+                await self._pipe.run([ledger.give_up_loader(name)])
+
+    async def _keep_loader(self, name: str) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_S)
+            with contextlib.suppress(RedisAway):
+                await self._pipe.run([ledger.hold_loader(name)])
+
+    async def _order_unload(self, model: str) -> None:
+        with contextlib.suppress(RedisAway, RedisRefuses):
+            await ledger.order(self._pipe, model, "unload")
+
+    async def _is_gone(self, one: Loaded) -> bool:
+        until = time.monotonic() + _UNLOADED_WITHIN_S
+        while time.monotonic() < until:
+            states = [
+                facts for record in await self._records() if (facts := facts_in(record.detail)).place == one.place
+            ]
+            if not any(facts.residency == "loaded" for facts in states):
+                return True
+            await asyncio.sleep(ASK_AGAIN_S)
+        return False
+
+    async def _records(self) -> list[ProcessRecord]:
+        while True:
+            with contextlib.suppress(RedisAway, RedisRefuses):
+                return [record for record in await list_processes(self._pipe) if record.role == "producer"]
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _until_granted(self, command: Command) -> None:
+        while await self._ask(command) != 1:  # noqa: ASYNC110  # who grants it is another process
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _ask(self, command: Command) -> object:
+        return (await self._run(command))[0]
+
+    async def _run(self, *commands: Command) -> list[object]:
+        """The replies, when Redis gives them; each of these commands may be said twice."""
+        while True:
+            with contextlib.suppress(RedisAway, RedisRefuses):
+                return [accepted(reply) for reply in await self._pipe.run(commands)]
+            await asyncio.sleep(ASK_AGAIN_S)
+
+
+def _number(record: ProcessRecord, name: str) -> int:
+    return int(record.detail.get(name, 0))

@@ -1,0 +1,58 @@
+"""A model that is ready to answer: its backend, the queue before it, and the memory that it lives in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import msgspec
+from structlog.stdlib import BoundLogger
+
+from producers.backend import Backend
+from producers.generations import Generations
+from producers.residency import ModelResidency, Show
+from producers.source import ModelSource
+from schemas.models import ModelFacts
+from schemas.tiers import TierPolicy
+from transport.connection import AsyncPipe
+from transport.process import Standing
+
+
+class ServedModel:
+    """`backend` has started. `residency` is None where its memory is not ours to manage."""
+
+    def __init__(
+        self, pipe: AsyncPipe, backend: Backend, standing: Standing, tier: TierPolicy, log: BoundLogger
+    ) -> None:
+        self.generations = Generations(backend)
+        self.residency: ModelResidency | None = None
+        if backend.residence is not None:
+            self.residency = ModelResidency(pipe, backend.residence, standing, tier, log)
+
+    @contextlib.asynccontextmanager
+    async def in_use(self, session: str) -> AsyncIterator[None]:
+        """While it lasts, nobody takes the model out of memory."""
+        if self.residency is None:
+            yield
+        else:
+            async with self.residency.in_use(session):
+                yield
+
+    async def ensure_loaded(self, show: Show) -> None:
+        """Returns when the model is in memory. Raises OutOfMemory, BackendFailed."""
+        if self.residency is not None:
+            await self.residency.ensure_loaded(show)
+
+
+def told_facts(model: str, source: ModelSource, backend: Backend) -> ModelFacts:
+    """What the process record says of the model, under the council's name for it."""
+    facts = backend.facts
+    return msgspec.structs.replace(
+        facts,
+        model=model,
+        name=facts.name or facts.model,
+        remote=facts.remote or source.remote,
+        slots=backend.slots,
+        pauses=backend.pauses,
+        residency="unmanaged" if backend.residence is None else "absent",
+    )

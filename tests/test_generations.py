@@ -1,0 +1,197 @@
+"""Requests on their way to a model: no more at once than it has slots, identical ones together, chance to each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from producers.backend import Backend, BackendFailed, Chunk, Ending, Loading, Piece, Request, Waiting
+from producers.generations import Generations, Item
+from schemas.models import ModelFacts
+
+SEEDED = Request("Why?", "", 9, 0.7, 7, 20, 1_000)
+
+
+class Scripted:
+    """A backend that says what a test tells it to, when it does: every request waits for its words."""
+
+    pauses, residence, facts = False, None, ModelFacts("scripted")
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.asked: list[Request] = []
+        self.closed = 0
+        self.words: list[asyncio.Queue[Chunk | Loading | Ending | BackendFailed]] = []
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk | Loading | Waiting | Ending]:
+        self.asked.append(request)
+        words: asyncio.Queue[Chunk | Loading | Ending | BackendFailed] = asyncio.Queue()
+        self.words.append(words)
+        try:
+            while True:
+                word = await words.get()
+                if isinstance(word, BackendFailed):
+                    raise word
+                yield word
+        finally:
+            self.closed += 1
+
+
+class Follower:
+    """One session's share of a generation. `most` chunks are enough for it."""
+
+    def __init__(self, generations: Generations, request: Request, most: int = 99) -> None:
+        self.heard: list[Item] = []
+        self._most = most
+        self.task = asyncio.create_task(generations.follow(request, self._take))
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for item in self.heard if isinstance(item, Chunk) for piece in item.pieces)
+
+    def _take(self, item: Item) -> Ending | None:
+        self.heard.append(item)
+        return Ending("length") if sum(isinstance(one, Chunk) for one in self.heard) >= self._most else None
+
+
+def said(text: str) -> Chunk:
+    return Chunk((Piece(text),))
+
+
+async def turns(count: int = 5) -> None:
+    """Lets everybody who can go on go on: nothing here waits for time."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def of(backend: Backend) -> Generations:
+    return Generations(backend)
+
+
+async def test_identical_requests_that_wait_are_generated_once_and_handed_to_each() -> None:
+    backend = Scripted(1)
+    generations = of(backend)
+    busy = Follower(generations, Request("Else?", "", 9, 0.7, 1, 20, 1_000))
+    await turns()
+    first, second = Follower(generations, SEEDED), Follower(generations, SEEDED)
+    await turns()
+    assert (first.heard, second.heard) == ([Waiting()], [Waiting()])
+    backend.words[0].put_nowait(Ending("stop"))
+    assert await busy.task == Ending("stop")
+    await turns()
+    assert len(backend.asked) == 2
+    for word in (said("one"), said(" day"), Ending("stop")):
+        backend.words[1].put_nowait(word)
+    assert [await first.task, await second.task] == [Ending("stop")] * 2
+    assert (first.text, second.text) == ("one day", "one day")
+    assert (generations.asked, generations.shared) == (2, 1)
+
+
+async def test_who_comes_before_the_first_word_joins_and_who_comes_after_it_asks_anew() -> None:
+    backend = Scripted(2)
+    generations = of(backend)
+    first = Follower(generations, SEEDED)
+    await turns()
+    backend.words[0].put_nowait(Loading())
+    await turns()
+    second = Follower(generations, SEEDED)
+    await turns()
+    assert (len(backend.asked), second.heard) == (1, [Loading()])
+    backend.words[0].put_nowait(said("one"))
+    await turns()
+    third = Follower(generations, SEEDED)
+    await turns()
+    assert len(backend.asked) == 2
+    assert (first.text, second.text, third.text) == ("one", "one", "")
+    for follower in (first, second, third):
+        follower.task.cancel()
+    await asyncio.gather(first.task, second.task, third.task, return_exceptions=True)
+    assert backend.closed == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Request("Why?", "", 9, 0.7, 8, 20, 1_000),
+        Request("Why?", "", 8, 0.7, 7, 20, 1_000),
+        Request("Why?", "Kindly.", 9, 0.7, 7, 20, 1_000),
+        Request("Why not?", "", 9, 0.7, 7, 20, 1_000),
+        Request("Why?", "", 9, 0.8, 7, 20, 1_000),
+    ],
+)
+async def test_requests_that_differ_in_anything_are_asked_each(other: Request) -> None:
+    backend = Scripted(2)
+    generations = of(backend)
+    followers = [Follower(generations, request) for request in (SEEDED, other)]
+    await turns()
+    assert len(backend.asked) == 2
+    for follower in followers:
+        follower.task.cancel()
+
+
+async def test_without_a_seed_each_request_gets_chance_of_its_own_and_without_chance_they_are_the_same() -> None:
+    backend = Scripted(4)
+    generations = of(backend)
+    chance, none = Request("Why?", "", 9, 0.7, None, 20, 1_000), Request("Why?", "", 9, 0.0, None, 20, 1_000)
+    followers = [Follower(generations, request) for request in (chance, chance, none, none)]
+    await turns()
+    assert backend.asked == [chance, chance, none]
+    for follower in followers:
+        follower.task.cancel()
+
+
+async def test_who_waits_is_sent_together_as_soon_as_there_are_slots_and_never_more_at_once() -> None:
+    backend = Scripted(3)
+    generations = of(backend)
+    followers = [Follower(generations, Request(f"{i}?", "", 9, 0.7, i, 20, 1_000)) for i in range(7)]
+    await turns()
+    assert len(backend.asked) == 3
+    for words in backend.words[:3]:
+        words.put_nowait(Ending("stop"))
+    await turns(12)
+    assert len(backend.asked) == 6
+    assert sum(follower.task.done() for follower in followers) == 3
+    for follower in followers:
+        follower.task.cancel()
+
+
+async def test_one_that_leaves_takes_nothing_from_the_others_and_the_last_stops_the_generation() -> None:
+    backend = Scripted(1)
+    generations = of(backend)
+    first, second, brief = (
+        Follower(generations, SEEDED),
+        Follower(generations, SEEDED),
+        Follower(generations, SEEDED, 1),
+    )
+    await turns()
+    first.task.cancel()
+    await turns()
+    backend.words[0].put_nowait(said("one"))
+    assert await brief.task == Ending("length")
+    backend.words[0].put_nowait(said(" day"))
+    await turns()
+    assert (second.text, backend.closed) == ("one day", 0)
+    second.task.cancel()
+    await asyncio.gather(first.task, second.task, return_exceptions=True)
+    assert backend.closed == 1
+    # The slot is free again.
+    again = Follower(generations, SEEDED)
+    await turns()
+    assert len(backend.asked) == 2
+    again.task.cancel()
+
+
+async def test_a_failure_reaches_everybody_who_follows() -> None:
+    backend = Scripted(1)
+    generations = of(backend)
+    followers = [Follower(generations, SEEDED), Follower(generations, SEEDED)]
+    await turns()
+    backend.words[0].put_nowait(BackendFailed("the server is gone"))
+    for follower in followers:
+        with pytest.raises(BackendFailed, match="the server is gone"):
+            await follower.task

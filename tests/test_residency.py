@@ -1,0 +1,305 @@
+"""Models in and out of memory: one loader at a time, never a model under an answer, and a fall when memory runs out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from schemas.entries import Failed, Loading, Starved, Waiting, decode_entry
+from schemas.frames import Frame
+from schemas.sessions import Member, Opening, Rung
+from schemas.tiers import TIERS, TierPolicy
+from tests.ollama_books import GB, Limits, StoredModel
+from tests.ollama_server import OllamaServer, ollama_server
+from tests.roles import Roles
+from tests.sessions import check_the_law, opening_of, token_stream, until_ended
+from tests.waiting import until
+from transport import residency as ledger
+from transport.connection import AsyncPipe
+from transport.process import list_processes, served_models
+from transport.sessions import find_session, open_session
+
+PLACE = ("http://127.0.0.1:11434", "a:latest")
+SMALL, MIDDLE, LARGE = (StoredModel(f"{name}:latest", size * GB) for name, size in (("s", 1), ("m", 3), ("l", 6)))
+
+
+async def answer(pipe: AsyncPipe, *commands: Any) -> list[Any]:
+    return list(await pipe.run(commands))
+
+
+# --- the ledger -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_use_and_an_eviction_of_one_model_exclude_each_other(pipe: AsyncPipe) -> None:
+    """use, evict: refused | end of use, evict: granted | use: refused | end of eviction, use: granted."""
+    other = (PLACE[0], "b")
+    assert await answer(pipe, ledger.use(PLACE, "p s1"), ledger.begin_eviction(PLACE)) == [1, 0]
+    assert await answer(pipe, ledger.begin_eviction(other)) == [1]
+    assert await answer(pipe, ledger.end_use(PLACE, "p s1"), ledger.begin_eviction(PLACE)) == [1, 1]
+    assert await answer(pipe, ledger.use(PLACE, "p s2"), ledger.use(other, "p s2")) == [0, 0]
+    assert await answer(pipe, ledger.end_eviction(PLACE), ledger.use(PLACE, "p s2")) == [1, 1]
+    assert ledger.places_in_use(await pipe.run(ledger.read_uses())) == {PLACE}
+
+
+async def test_a_use_of_a_dead_process_ends_by_itself(pipe: AsyncPipe) -> None:
+    await pipe.run([ledger.use(PLACE, "p s1")])
+    (field,) = [name for name in await pipe.one("HKEYS", "council:residency") if name.startswith(b"use")]
+    await pipe.one("HSET", "council:residency", field, 1)
+    assert ledger.places_in_use(await pipe.run(ledger.read_uses())) == frozenset()
+    assert await answer(pipe, ledger.begin_eviction(PLACE)) == [1]
+    assert field not in await pipe.one("HKEYS", "council:residency")
+
+
+async def test_one_process_loads_at_a_time(pipe: AsyncPipe) -> None:
+    assert await answer(pipe, ledger.hold_loader("p1"), ledger.hold_loader("p2"), ledger.hold_loader("p1")) == [1, 0, 1]
+    assert 0 < await pipe.one("PTTL", "council:loader") <= ledger.LOADER_MS
+    assert await answer(pipe, ledger.give_up_loader("p2"), ledger.hold_loader("p2")) == [0, 0]
+    await pipe.run([ledger.give_up_loader("p1")])
+
+    async def is_free() -> bool:
+        return await pipe.one(*ledger.hold_loader("p2")) == 1
+
+    await until(is_free, "the loader is free")
+
+
+async def test_an_order_is_taken_once_and_the_latest_counts(pipe: AsyncPipe) -> None:
+    assert await ledger.take_order(pipe, "a") is None
+    await ledger.order(pipe, "a", "load")
+    await ledger.order(pipe, "a", "unload")
+    await ledger.order(pipe, "b", "load")
+    assert [await ledger.take_order(pipe, "a"), await ledger.take_order(pipe, "a")] == ["unload", None]
+    assert await ledger.take_order(pipe, "b") == "load"
+
+
+# --- with an Ollama's books -------------------------------------------------------------------------------------------
+
+
+class Council:
+    """An aggregator and a producer for each model of an Ollama, in a tier of our own."""
+
+    def __init__(self, pipe: AsyncPipe, roles: Roles, server: OllamaServer) -> None:
+        self.pipe, self._roles, self.server = pipe, roles, server
+
+    def start(self, *models: str, tier: TierPolicy = TIERS["high"], options: tuple[str, ...] = ()) -> None:
+        policies = msgspec.json.encode({"high": tier}).decode()
+        started = [self._roles.start("aggregator")]
+        for model in models:
+            where = [] if model.startswith("ngram:") else ["--api", "ollama", "--backend", self.server.url]
+            started.append(
+                self._roles.start(
+                    "producers", *where, *options, "--", model, COUNCIL_TIER="high", COUNCIL_TIER_POLICIES=policies
+                )
+            )
+        for role in started:
+            role.wait_ready()
+
+    async def open(self, opening: Opening) -> str:
+        await open_session(self.pipe, opening)
+        return opening.session
+
+    async def residency(self, model: str) -> str:
+        return next(f.residency for f in served_models(await list_processes(self.pipe)) if f.model == model)
+
+    async def ended(self, session: str) -> list[Frame]:
+        await until_ended(self.pipe, session)
+        return await check_the_law(self.pipe, session)
+
+    async def tokens(self, session: str) -> int:
+        return sum(progress.next_seq for progress in (await find_session(self.pipe, session)).progress)
+
+    async def kinds(self, session: str) -> list[type]:
+        return [type(decode_entry(raw)) for _, raw in await token_stream(self.pipe, session)]
+
+
+def texts(frames: list[Frame]) -> list[str]:
+    return ["".join(frame.members[i].text for frame in frames) for i in range(len(frames[0].members))]
+
+
+async def test_a_model_is_loaded_when_it_is_first_asked_and_the_session_shows_it(roles: Roles, pipe: AsyncPipe) -> None:
+    async with ollama_server(SMALL) as server:
+        council = Council(pipe, roles, server)
+        council.start("s:latest")
+        assert await council.residency("s:latest") == "absent"
+        session = await council.open(opening_of("s:latest", max_tokens=8))
+        frames = await council.ended(session)
+        assert (frames[-1].members[0].state, frames[-1].members[0].reason) == ("finished", "length")
+        assert "loading" in {frame.members[0].state for frame in frames}
+        assert await council.residency("s:latest") == "loaded"
+        assert server.loaded == {"s:latest"}
+        assert Loading in await council.kinds(session)
+
+
+async def test_models_are_warmed_at_the_start_as_far_as_they_fit_and_one_at_a_time(
+    roles: Roles, pipe: AsyncPipe
+) -> None:
+    """Two of three fit into the tier's count; the third stays out, and nobody leaves for it."""
+    two = msgspec.structs.replace(TIERS["high"], max_loaded_models=2)
+    async with ollama_server(SMALL, MIDDLE, LARGE) as server:
+        council = Council(pipe, roles, server)
+        council.start("s:latest", "m:latest", "l:latest", tier=two, options=("--warm",))
+
+        async def two_are_loaded() -> bool:
+            return len(server.loaded) == 2
+
+        await until(two_are_loaded, "two models are loaded")
+        session = await council.open(opening_of(*server.loaded, max_tokens=3))
+        await council.ended(session)
+        assert len(server.loaded) == 2
+
+
+async def test_the_least_recently_used_leaves_for_another_and_never_who_answers(roles: Roles, pipe: AsyncPipe) -> None:
+    """One model at a time: l waits while s answers, and until s has cooled down; then s leaves, idle."""
+    one = msgspec.structs.replace(TIERS["high"], max_loaded_models=1)
+    async with ollama_server(SMALL, LARGE) as server:
+        council = Council(pipe, roles, server)
+        council.start("s:latest", "l:latest", tier=one)
+        first = await council.open(opening_of("s:latest", max_tokens=40))
+
+        async def answers() -> bool:
+            return await council.tokens(first) > 0
+
+        await until(answers, "s answers")
+        second = await council.open(opening_of("l:latest", max_tokens=3))
+
+        async def waits() -> bool:
+            return Waiting in await council.kinds(second)
+
+        await until(waits, "l waits")
+        assert server.loaded == {"s:latest"}
+        frames = await council.ended(first)
+        assert frames[-1].members[0].state == "finished"
+        frames = await council.ended(second)
+        assert frames[-1].members[0].state == "finished"
+        assert server.loaded == {"l:latest"}
+        assert await council.residency("l:latest") == "loaded"
+
+
+async def test_when_memory_runs_out_the_session_falls_a_tier_and_the_others_go_on(
+    roles: Roles, pipe: AsyncPipe
+) -> None:
+    async with ollama_server(LARGE, limits=Limits(memory_bytes=5 * GB)) as server:
+        council = Council(pipe, roles, server)
+        council.start("l:latest", "ngram:char-6")
+        opening = opening_of("l:latest", "ngram:char-6", max_tokens=30)
+        opening = msgspec.structs.replace(opening, tier="high", ladder=(Rung("mid", 4), Rung("low", 2)))
+        frames = await council.ended(await council.open(opening))
+        large, small = frames[-1].members
+        assert (large.state, small.state, frames[-1].tier) == ("dropped", "finished", "mid")
+        assert large.reason is not None
+        assert "memory" in large.reason
+        assert large.reason.endswith("; the session fell to the mid tier")
+        kinds = await council.kinds(opening.session)
+        assert kinds.count(Starved) == 1
+        assert Failed not in kinds
+
+
+async def test_the_heaviest_gets_the_room_of_the_others_and_leaves_when_that_does_not_help(
+    roles: Roles, pipe: AsyncPipe
+) -> None:
+    async with ollama_server(LARGE, limits=Limits(memory_bytes=5 * GB)) as server:
+        council = Council(pipe, roles, server)
+        council.start("l:latest", "ngram:char-6")
+        opening = opening_of("l:latest", "ngram:char-6", max_tokens=2_000)
+        opening = msgspec.structs.replace(opening, members=(Member("l:latest", 2.0), Member("ngram:char-6")))
+        frames = await council.ended(await council.open(opening))
+        large, small = frames[-1].members
+        assert (large.state, small.state) == ("dropped", "dropped")
+        assert small.reason == "it made room: no memory for l:latest"
+        assert (await council.kinds(opening.session)).count(Starved) == 2
+
+
+async def test_memory_that_frees_while_a_member_starves_is_taken(roles: Roles, pipe: AsyncPipe) -> None:
+    """The heavier member found no memory; the other makes room, and the second attempt succeeds."""
+    async with ollama_server(LARGE, limits=Limits(memory_bytes=5 * GB)) as server:
+        council = Council(pipe, roles, server)
+        council.start("l:latest", "ngram:char-6")
+        opening = opening_of("l:latest", "ngram:char-6", max_tokens=10)
+        opening = msgspec.structs.replace(opening, members=(Member("l:latest", 2.0), Member("ngram:char-6")))
+        session = await council.open(opening)
+
+        async def starves() -> bool:
+            return Starved in await council.kinds(session)
+
+        await until(starves, "l found no memory")
+        server.limits.memory_bytes = 64 * GB
+        frames = await council.ended(session)
+        assert [member.state for member in frames[-1].members] == ["finished", "dropped"]
+
+
+async def test_identical_requests_that_wait_are_generated_once_and_written_to_each_session(
+    roles: Roles, pipe: AsyncPipe
+) -> None:
+    async with ollama_server(SMALL, limits=Limits(parallel=1)) as server:
+        council = Council(pipe, roles, server)
+        council.start("s:latest", options=("--parallel", "1"))
+        busy = await council.open(opening_of("s:latest", max_tokens=25, prompt="Something else?"))
+
+        async def answers() -> bool:
+            return await council.tokens(busy) > 0
+
+        await until(answers, "the slot is taken")
+        twins = [await council.open(opening_of("s:latest", max_tokens=12)) for _ in range(3)]
+        answered = [await council.ended(session) for session in [busy, *twins]]
+        said = [texts(frames)[0] for frames in answered]
+        assert said[1] == said[2] == said[3] != ""
+        assert [frames[-1].members[0].state for frames in answered] == ["finished"] * 4
+        prompts = [str(question) for question in server.questions if "What is a list?" in str(question)]
+        assert len(prompts) == 1
+
+
+async def test_a_producer_follows_orders_and_keeps_a_model_that_answers(roles: Roles, pipe: AsyncPipe) -> None:
+    async with ollama_server(SMALL, limits=Limits(tokens_per_s=25.0)) as server:
+        council = Council(pipe, roles, server)
+        council.start("s:latest")
+        await ledger.order(pipe, "s:latest", "load")
+
+        async def loaded() -> bool:
+            return server.loaded == {"s:latest"} and await council.residency("s:latest") == "loaded"
+
+        await until(loaded, "it is loaded as ordered")
+        session = await council.open(opening_of("s:latest", max_tokens=75))
+
+        async def answers() -> bool:
+            return await council.tokens(session) > 0
+
+        await until(answers, "it answers")
+        await ledger.order(pipe, "s:latest", "unload")
+
+        async def taken() -> bool:
+            return b"order\ns:latest" not in await pipe.one("HKEYS", "council:residency")
+
+        await until(taken, "the order is taken")
+        frames = await council.ended(session)
+        assert frames[-1].members[0].state == "finished"
+        assert server.loaded == {"s:latest"}
+        await ledger.order(pipe, "s:latest", "unload")
+
+        async def unloaded() -> bool:
+            return server.loaded == set() and await council.residency("s:latest") == "absent"
+
+        await until(unloaded, "it is unloaded as ordered")
+
+
+async def test_a_model_that_its_server_dropped_is_loaded_again(roles: Roles, pipe: AsyncPipe) -> None:
+    async with ollama_server(SMALL) as server:
+        council = Council(pipe, roles, server)
+        council.start("s:latest")
+        await council.ended(await council.open(opening_of("s:latest", max_tokens=3)))
+        server.books.expire(SMALL)
+
+        async def is_out() -> bool:
+            return server.loaded == set()
+
+        await until(is_out, "the server dropped it")
+        frames = await council.ended(await council.open(opening_of("s:latest", max_tokens=3)))
+        assert frames[-1].members[0].state == "finished"
+
+
+async def test_a_loader_that_died_blocks_nobody_for_long(roles: Roles, pipe: AsyncPipe) -> None:
+    """Its lease lasts five seconds and no longer."""
+    await pipe.run([ledger.hold_loader("dead")])
+    async with ollama_server(SMALL) as server:
+        council = Council(pipe, roles, server)
+        council.start("s:latest")
+        frames = await council.ended(await council.open(opening_of("s:latest", max_tokens=3)))
+        assert frames[-1].members[0].state == "finished"

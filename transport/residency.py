@@ -1,0 +1,103 @@
+"""Who uses which model, who may load one, and what people ask to be loaded or unloaded: the commands and their replies.
+
+    council:residency   use\n<place>\n<model>\n<user>   until when, in Redis's ms; renewed each second
+                        evict\n<place>\n<model>         until when nobody may begin to use it
+                        order\n<model>                  load or unload, as a person asked; taken by one producer
+    council:loader      the process that loads a model now
+
+A place is a memory: a model server, or a producer process. A use and an eviction exclude each other, since one script
+each decides: no model is taken out of memory under an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from schemas import keys
+from transport.connection import AsyncPipe, Command, accepted, atomically
+from transport.scripts import EVICT, HOLD, USE
+
+Place = tuple[str, str]
+Action = Literal["load", "unload"]
+
+# Five renewals may be lost, as with a process's record.
+USE_MS = 5_000
+# Longer than a server takes to free a model; whoever dies meanwhile blocks it no longer than this.
+EVICTION_MS = 30_000
+LOADER_MS = 5_000
+_GIVEN_UP_MS = 1
+_LIFE_S = keys.SESSIONS_TTL_S
+
+
+def use(place: Place, user: str) -> Command:
+    """Begins or renews a use; answers 1, or 0 while the model is being evicted."""
+    return USE.call([keys.RESIDENCY], [_eviction(place), _use(place) + user, USE_MS, _LIFE_S])
+
+
+def end_use(place: Place, user: str) -> Command:
+    return ("HDEL", keys.RESIDENCY, _use(place) + user)
+
+
+def begin_eviction(place: Place) -> Command:
+    """Answers 1, or 0 while the model is in use."""
+    return EVICT.call([keys.RESIDENCY], [_eviction(place), _use(place), EVICTION_MS, _LIFE_S])
+
+
+def end_eviction(place: Place) -> Command:
+    return ("HDEL", keys.RESIDENCY, _eviction(place))
+
+
+def hold_loader(process: str) -> Command:
+    """Takes or keeps the right to load; answers 1 where it is held."""
+    return HOLD.call([keys.LOADER], [process, LOADER_MS])
+
+
+def give_up_loader(process: str) -> Command:
+    return HOLD.call([keys.LOADER], [process, _GIVEN_UP_MS])
+
+
+def read_uses() -> tuple[Command, Command]:
+    return ("HGETALL", keys.RESIDENCY), ("TIME",)
+
+
+def places_in_use(replies: Sequence[Any]) -> frozenset[Place]:
+    """What read_uses found: the models that somebody uses now. Raises RedisRefuses."""
+    fields, time = accepted(replies[0]), accepted(replies[1])
+    now_ms = int(time[0]) * 1_000 + int(time[1]) // 1_000
+    places = set()
+    for field, value in zip(fields[::2], fields[1::2], strict=True):
+        kind, *names = field.decode().split("\n")
+        if kind == "use" and int(value) > now_ms:
+            places.add((names[0], names[1]))
+    return frozenset(places)
+
+
+async def order(pipe: AsyncPipe, model: str, action: Action) -> None:
+    """Asks the producers of a model to load or unload it; a later order replaces an earlier one. Raises RedisAway."""
+    commands = atomically(("HSET", keys.RESIDENCY, _order(model), action), ("EXPIRE", keys.RESIDENCY, _LIFE_S))
+    for reply in await pipe.run(commands):
+        accepted(reply)
+
+
+async def take_order(pipe: AsyncPipe, model: str) -> Action | None:
+    """The order for a model, if there is one; of several producers one gets it. Raises RedisAway."""
+    (found,) = await pipe.run([("HGET", keys.RESIDENCY, _order(model))])
+    if found not in (b"load", b"unload"):
+        return None
+    (taken,) = await pipe.run([("HDEL", keys.RESIDENCY, _order(model))])
+    if taken != 1:
+        return None
+    return "load" if found == b"load" else "unload"
+
+
+def _use(place: Place) -> str:
+    return f"use\n{place[0]}\n{place[1]}\n"
+
+
+def _eviction(place: Place) -> str:
+    return f"evict\n{place[0]}\n{place[1]}"
+
+
+def _order(model: str) -> str:
+    return f"order\n{model}"
