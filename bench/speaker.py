@@ -17,16 +17,18 @@ import uvloop
 from bench.speech import drawn_pieces
 from producers.backend import Chunk, Ending, Loading, Request
 from producers.process import ProducerProcess
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_of_role
+from producers.source import ModelSource
+from schemas.models import ModelFacts
+from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_of_role, tier_of_role
 
 
 class SteadyBackend:
     """One chunk of one token at each of its appointments, which are `1 / tokens_per_s` seconds apart and never move."""
 
-    pauses = False
-    slots = 1
+    pauses, residence, slots = False, None, 1
 
     def __init__(self, seed: int, tokens_per_s: float) -> None:
+        self.facts = ModelFacts("steady")
         self._chunks = [Chunk((piece,)) for piece in drawn_pieces(seed)]
         self._interval_s = 1.0 / tokens_per_s
 
@@ -53,7 +55,8 @@ async def _serve(model: str, tokens_per_s: float) -> None:
     backend = SteadyBackend(sum(model.encode()), tokens_per_s)
     log = log_to_stderr("producer").bind(model=model)
     standing = Standing("producer", model=model)
-    await ProducerProcess(redis_of_role(), model, backend, standing, log, stopping).run()
+    source = ModelSource("ngram", model)
+    await ProducerProcess(redis_of_role(), model, source, backend, tier_of_role(), standing, log, stopping).run()
 
 
 def main() -> None:

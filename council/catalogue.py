@@ -18,7 +18,7 @@ from council.settings import Server, Settings
 from producers.backend import BackendFailed
 from producers.ngram.backend import NGRAM_MODELS
 from producers.source import ModelSource, Offer, gguf_source
-from schemas.choice import check_remote_tier, check_size, check_twins
+from schemas.choice import check_remote_tier, check_size, check_twins, gigabytes
 from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.tiers import TierPolicy
@@ -119,18 +119,24 @@ def _default_models(found: Catalogue, tier: TierPolicy) -> tuple[list[Offer], li
             continue
         try:
             check_size(offer.facts, tier)
-        except Refused as refusal:
-            too_large.append(str(refusal))
+        except Refused:
+            too_large.append(f"{offer.facts.model} ({gigabytes(offer.facts.size_bytes)})")
             continue
         try:
             check_twins([one.facts for one in [*fitting, offer]])
         except Refused:
             continue  # another name of one that is there already
         fitting.append(offer)
+    left_out = []
+    if too_large:
+        left_out.append(
+            f"Left out, since the {tier.name} tier takes models of up to {tier.max_model_size_gb:g} GB: "
+            f"{', '.join(too_large)}."
+        )
     if not fitting:
         ngrams = [offer for offer in found.offers.values() if offer.source.api == "ngram"]
-        return ngrams[: tier.max_parallel_models], too_large
-    return fitting[: tier.max_loaded_models], too_large
+        return ngrams[: tier.max_parallel_models], left_out
+    return fitting[: tier.max_loaded_models], left_out
 
 
 def _writes_text(offer: Offer) -> bool:
@@ -162,18 +168,30 @@ async def _offers_of(name: str, server: Server) -> tuple[list[Offer], str]:
     """(what a configured server offers, the trouble with it)."""
     try:
         if server.api == "ollama":
-            from producers.ollama_offers import ollama_offers
+            return await _ollama_offers_of(server), ""
+        from producers.openai_offers import openai_offers
 
-            offers = await ollama_offers(server.address, server.source(""))
-        else:
-            from producers.openai_offers import openai_offers
-
-            offers = await openai_offers(name, server.source(""), tuple(server.models))
+        return list(await openai_offers(name, server.source(""), tuple(server.models))), ""
     except BackendFailed as failure:
         told = [Offer(ModelFacts(m, server.address, remote=server.is_remote), server.source(m)) for m in server.models]
         return told, f"The server {name!r}: {failure}."
-    wanted = [offer for offer in offers if not server.models or offer.facts.model in server.models]
-    return wanted, ""
+
+
+async def _ollama_offers_of(server: Server) -> list[Offer]:
+    """Its models, or those of them that are named; one that is named and not there has its trouble. Raises
+    BackendFailed."""
+    from producers.ollama_offers import ollama_offers
+    from producers.ollama_server import canonical_name
+
+    offered = {offer.facts.model: offer for offer in await ollama_offers(server.address, server.source(""))}
+    if not server.models:
+        return list(offered.values())
+    missing = "{} is not there: ollama pull {}"
+    return [
+        offered.get(name)
+        or Offer(ModelFacts(name, server.address, trouble=missing.format(name, name)), server.source(name))
+        for name in dict.fromkeys(canonical_name(model) for model in server.models)
+    ]
 
 
 async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str]:
@@ -192,10 +210,18 @@ async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str]:
 
 
 def _gguf_offers(models: Iterable[str]) -> list[tuple[str, Offer]]:
-    from producers.llama.backend import gguf_offer
+    """The models of the GGUF files among these. Raises Refused for one that is none, or that nothing here can load."""
+    from producers.llama.backend import require_llama
+    from producers.llama.header import gguf_facts
 
-    paths = dict.fromkeys(model.removeprefix("gguf:") for model in models if model.startswith("gguf:"))
-    return [("", gguf_offer(path)) for path in paths]
+    offers = []
+    for path in dict.fromkeys(model.removeprefix("gguf:") for model in models if model.startswith("gguf:")):
+        name, source = gguf_source(path)
+        require_llama(name)
+        file = gguf_facts(source.path)
+        facts = ModelFacts(name, size_bytes=file.size_bytes, digest=file.digest, pauses=True, residency="absent")
+        offers.append(("", Offer(facts, source, file.capabilities, file.details)))
+    return offers
 
 
 def _ngram_offers() -> list[tuple[str, Offer]]:

@@ -22,23 +22,26 @@ def models_report(found: Catalogue) -> dict[str, Any]:
 
 
 def print_models(console: Console, found: Catalogue, tier: TierPolicy) -> None:
-    table = Table("model", "server", "size", "state", "can", "note")
-    for offer in found.offers.values():
-        facts = offer.facts
-        table.add_row(
-            facts.model,
-            facts.server,
-            gigabytes(facts.size_bytes) if facts.size_bytes else "",
-            _STATES[facts.residency],
-            ", ".join(offer.capabilities),
-            _note(offer, tier),
-        )
-    console.print(table)
+    """A table for each server, and what the tier can use of it all."""
+    offers = list(found.offers.values())
+    for server in dict.fromkeys(offer.facts.server for offer in offers):
+        table = Table("model", "size", "state", "can", "note", title=server, title_justify="left")
+        table.columns[0].no_wrap = True
+        for offer in offers:
+            if offer.facts.server == server:
+                table.add_row(*_row(offer, tier))
+        console.print(table)
     console.print(
         f"{tier.name} tier: {tier.max_parallel_models} models answer at once, {tier.max_loaded_models} in memory, each "
         f"of up to {tier.max_model_size_gb:g} GB.",
         highlight=False,
     )
+
+
+def _row(offer: Offer, tier: TierPolicy) -> tuple[str, ...]:
+    facts = offer.facts
+    size = gigabytes(facts.size_bytes) if facts.size_bytes else ""
+    return facts.model, size, _STATES[facts.residency], ", ".join(offer.capabilities), _note(offer, tier)
 
 
 def _described(offer: Offer) -> dict[str, Any]:

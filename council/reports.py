@@ -107,7 +107,7 @@ def print_status(console: Console, status: dict[str, Any]) -> None:
         table.add_row(
             process["role"],
             _subject(process),
-            "ready" if process["ready"] else "starting",
+            _state(process),
             str(process["pid"]),
             _mib(process["rss_bytes"]),
             f"{process['cpu_s']:.1f} s",
@@ -136,6 +136,13 @@ def _subject(process: dict[str, Any]) -> str:
     if "port" in process:
         return f"{process['host']}:{process['port']}"
     return str(process.get("model") or process.get("tier", ""))
+
+
+def _state(process: dict[str, Any]) -> str:
+    """Whether it serves, and whether its model is in memory, where that is ours to manage."""
+    residency = process.get("residency", "unmanaged")
+    loaded = {"absent": ", not loaded", "unmanaged": ""}.get(residency, f", {residency}")
+    return ("ready" if process["ready"] else "starting") + loaded
 
 
 def _mib(size_bytes: int) -> str:

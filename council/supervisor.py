@@ -28,7 +28,7 @@ from council.children import Child
 from council.model_news import ModelNews
 from producers.source import ModelSource, producer_arguments
 from schemas.errors import RedisAway, Refused, Unavailable
-from schemas.tiers import TIERS, TierPolicy
+from schemas.tiers import TierPolicy
 from transport.connection import Pipe
 from transport.embedded import NO_SERVER, find_server
 from transport.process import RENEW_S, Standing, read_processes, ready_pids
@@ -47,7 +47,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     models: dict[str, ModelSource]
     tier: TierPolicy
-    tiers: dict[str, TierPolicy] = TIERS
+    tiers: dict[str, TierPolicy]
     limits: dict[str, int] = {}
     redis_url: str | None = None
     ngram_tokens_per_s: float | None = None
@@ -131,8 +131,9 @@ class Supervisor:
             raise Refused("no_redis", NO_SERVER)
         folder = ["--folder", str(self._folder)] if self._folder else []
         self._keeper = subprocess.Popen(
-            [sys.executable, "-m", "transport.embedded", *folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+            [sys.executable, "-m", "transport.embedded", *folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=os.environ | self._without_keys(),
+        )  # fmt: skip
         assert self._keeper.stdout is not None
         readable, _, _ = select.select([self._keeper.stdout], [], [], _REDIS_START_S)
         line = self._keeper.stdout.readline() if readable else b""
@@ -158,6 +159,10 @@ class Supervisor:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _without_keys(self) -> dict[str, str]:
+        """An API key is the business of the one process that sends it: for all others its variable is empty."""
+        return {source.key_env: "" for source in self._plan.models.values() if source.key_env}
+
     def _planned_children(self) -> list[Child]:
         plan = self._plan
         environment = {
@@ -166,9 +171,7 @@ class Supervisor:
             "COUNCIL_TIER_POLICIES": msgspec.json.encode(plan.tiers).decode(),
             "COUNCIL_LIMITS": json.dumps(plan.limits),
         }
-        keys = {source.key_env for source in plan.models.values() if source.key_env}
-        # An API key is the business of the one process that sends it.
-        environment |= dict.fromkeys(keys, "")
+        environment |= self._without_keys()
         children = []
         for model, source in plan.models.items():
             options = ["--warm"] if plan.is_warmed else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 
@@ -22,6 +23,9 @@ def pytest_report_header() -> list[str]:
     browser = shutil.which("chromium") or "none: the tests of the page in a browser are left out"
     return [f"redis servers: {redis_binaries()}", f"browser: {browser}"]
 
+
+# A model server of the person who runs the tests is none of their business.
+os.environ["OLLAMA_HOST"] = "127.0.0.1:1"
 
 settings.register_profile("council", deadline=None)
 settings.load_profile("council")

@@ -36,7 +36,7 @@ def _checked(outcome: Outcome) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     *frames, summary = outcome.lines
     assert [frame["window_index"] for frame in frames] == list(range(len(frames)))
     assert [frame["final"] for frame in frames] == [False] * (len(frames) - 1) + [True]
-    assert set(summary) == {"session", "frames", "duration_s", "late", "mode", "members"}
+    assert set(summary) == {"session", "frames", "duration_s", "late", "mode", "tier", "fell_from", "members"}
     assert summary["frames"] == len(frames)
     for index, member in enumerate(summary["members"]):
         tokens = [token for frame in frames for token in frame["tokens"] if token["member"] == index]

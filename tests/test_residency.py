@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+
 from schemas.entries import Failed, Loading, Starved, Waiting, decode_entry
 from schemas.frames import Frame
 from schemas.sessions import Member, Opening, Rung

@@ -6,82 +6,18 @@ import contextlib
 import os
 import signal
 import subprocess
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
 
 import msgspec
 import pytest
 
 from tests.commands import COUNCIL, council, environment
 from tests.roles import RedisServer, Roles
+from tests.running import MODELS, Up, command_of, parents
 from tests.waiting import wait_until
-
-_MODELS = "ngram:word-3,ngram:char-6"
-
-
-class Up:
-    """A running `council up` with its own temporary folder."""
-
-    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
-        self.folder = folder
-        self.said: IO[bytes] = tempfile.TemporaryFile()
-        self.environment = environment(TMPDIR=str(folder), COUNCIL_NGRAM_TOKENS_PER_S="20", **variables)
-        self.process = subprocess.Popen(
-            [*COUNCIL, "up", "--no-open", "--port", "0", "--models", _MODELS, *arguments],
-            env=self.environment, stdin=subprocess.DEVNULL, stderr=self.said, cwd=folder,
-        )  # fmt: skip
-        wait_until(self._is_ready, "the council is ready", 60)
-
-    def _is_ready(self) -> bool:
-        assert self.process.poll() is None, self.text()
-        return "Open http" in self.text()
-
-    def text(self) -> str:
-        self.said.seek(0)
-        return self.said.read().decode()
-
-    @property
-    def address(self) -> str:
-        return self.text().partition("Open ")[2].partition(",")[0]
-
-    def status(self) -> dict[str, Any]:
-        outcome = council("status", "--json", TMPDIR=str(self.folder))
-        assert outcome.code == 0, outcome.said
-        status: dict[str, Any] = msgspec.json.decode(outcome.out)
-        return status
-
-    def pids(self, role: str = "") -> list[int]:
-        return [found["pid"] for found in self.status()["processes"] if not role or found["role"] == role]
-
-    def family(self) -> set[int]:
-        """The supervisor and all its descendants, Redis and its keeper too."""
-        found = {self.process.pid}
-        while True:
-            more = {pid for pid, parent in _parents().items() if parent in found} - found
-            if not more:
-                return found
-            found |= more
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(20)
-        self.said.close()
-
-
-def _parents() -> dict[int, int]:
-    """Each process's parent."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if fields[0] != "Z":
-                found[int(entry.name)] = int(fields[1])
-    return found
 
 
 @pytest.fixture
@@ -96,7 +32,7 @@ def test_up_serves_the_page_and_asks_are_answered_by_it(up: Up) -> None:
         assert b"<title>" in page.read()
     outcome = council("ask", "What is a list?", "--max-tokens", "15", "--json", TMPDIR=str(up.folder))
     assert outcome.code == 0, outcome.said
-    assert [member["model"] for member in outcome.lines[-1]["members"]] == _MODELS.split(",")
+    assert [member["model"] for member in outcome.lines[-1]["members"]] == MODELS.split(",")
     sessions = msgspec.json.decode(council("sessions", "--json", TMPDIR=str(up.folder)).out)
     assert [(found["session"], found["status"]) for found in sessions] == [(outcome.lines[-1]["session"], "ended")]
     assert outcome.lines[-1]["session"] in council("sessions", TMPDIR=str(up.folder)).out
@@ -118,13 +54,13 @@ def test_up_on_a_redis_that_is_named_uses_it_and_leaves_it_running(redis: RedisS
 
 def test_a_role_that_dies_while_redis_is_away_comes_back_with_it(own_redis: RedisServer, tmp_path: Path) -> None:
     with contextlib.closing(Up(tmp_path, "--redis-url", own_redis.url)) as up:
-        (aggregator,) = [pid for pid in up.family() if _command(pid).rstrip().endswith("-m aggregator")]
+        (aggregator,) = [pid for pid in up.family() if command_of(pid).rstrip().endswith("-m aggregator")]
         own_redis.kill()
         os.kill(aggregator, signal.SIGKILL)
         wait_until(lambda: "aggregator was killed" in up.text(), "the supervisor noticed")
 
         def is_back() -> bool:
-            return any(_command(pid).rstrip().endswith("-m aggregator") for pid in up.family() - {aggregator})
+            return any(command_of(pid).rstrip().endswith("-m aggregator") for pid in up.family() - {aggregator})
 
         wait_until(is_back, "the aggregator waits for Redis")
         own_redis.start()
@@ -191,7 +127,7 @@ def test_a_signal_ends_everything_within_five_seconds(up: Up, number: signal.Sig
     began = time.monotonic()
     assert up.process.wait(10) == 0
     assert time.monotonic() - began < 5.0
-    assert not family & set(_parents())
+    assert not family & set(parents())
     assert list(up.folder.iterdir()) == []
     assert "Traceback" not in up.text()
 
@@ -201,7 +137,7 @@ def test_killing_the_supervisor_ends_everything_within_ten_seconds(up: Up) -> No
     family = up.family()
     up.process.kill()
     up.process.wait()
-    wait_until(lambda: not family & set(_parents()), "all processes are gone", 10)
+    wait_until(lambda: not family & set(parents()), "all processes are gone", 10)
     wait_until(lambda: not list(up.folder.iterdir()), "the temporary folder is gone", 10)
     assert "Traceback" not in up.text()
 
@@ -224,10 +160,10 @@ def test_a_role_that_is_killed_is_started_again(up: Up, role: str) -> None:
 
 
 def test_a_private_redis_that_is_killed_is_started_again(up: Up) -> None:
-    (keeper,) = [pid for pid in up.family() if _command(pid).count("transport.embedded")]
-    (server,) = [pid for pid, parent in _parents().items() if parent == keeper]
+    (keeper,) = [pid for pid in up.family() if command_of(pid).count("transport.embedded")]
+    (server,) = [pid for pid, parent in parents().items() if parent == keeper]
     os.kill(server, signal.SIGKILL)
-    wait_until(lambda: any(p == keeper and pid != server for pid, p in _parents().items()), "the server is back")
+    wait_until(lambda: any(p == keeper and pid != server for pid, p in parents().items()), "the server is back")
 
     def answers() -> bool:
         return council("ask", "hi", "--max-tokens", "5", TMPDIR=str(up.folder)).code == 0
@@ -236,7 +172,7 @@ def test_a_private_redis_that_is_killed_is_started_again(up: Up) -> None:
 
 
 def test_a_keeper_that_is_killed_takes_its_server_along_and_both_come_back(up: Up) -> None:
-    (keeper,) = [pid for pid in up.family() if _command(pid).count("transport.embedded")]
+    (keeper,) = [pid for pid in up.family() if command_of(pid).count("transport.embedded")]
     os.kill(keeper, signal.SIGKILL)
     wait_until(lambda: "keeper of the private Redis died" in up.text(), "the supervisor noticed")
 
@@ -244,12 +180,6 @@ def test_a_keeper_that_is_killed_takes_its_server_along_and_both_come_back(up: U
         return council("ask", "hi", "--max-tokens", "5", TMPDIR=str(up.folder)).code == 0
 
     wait_until(answers, "the council answers again")
-
-
-def _command(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return ""
 
 
 def test_what_a_killed_keeper_left_is_swept_at_the_next_start(tmp_path: Path) -> None:
