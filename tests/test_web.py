@@ -58,7 +58,7 @@ async def test_a_session_is_opened_watched_to_its_final_frame_and_listed(
     async with client.get(f"{web.http}/api/models") as answer:
         served = await answer.json()
     assert sorted(model["model"] for model in served.pop("models")) == [CHAR, WORD]
-    assert served == {"tier": "mid", "max_parallel_models": 4, "max_loaded_models": 6}
+    assert served == {"tier": "mid", "max_parallel_models": 4, "max_loaded_models": 6, "target_fps": 60}
 
     found = await opened(client, web, models=[WORD, CHAR], weights={WORD: 2}, max_tokens=30, temperature=0.5)
     session = found.pop("session")

@@ -39,6 +39,7 @@ class ModelsApi:
                 "tier": self._tier.name,
                 "max_parallel_models": self._tier.max_parallel_models,
                 "max_loaded_models": self._tier.max_loaded_models,
+                "target_fps": self._tier.target_fps,
             }
         )
 

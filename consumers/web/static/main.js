@@ -26,6 +26,8 @@ let tier = "";
 let numbersOf = -1;
 let stripDrawnMs = 0;
 let isDrawScheduled = false;
+let nextDrawMs = 0;
+let targetFps = 60;
 let silenceTimer = 0;
 
 // --- asking and stopping ---
@@ -131,7 +133,17 @@ function end(reason) {
 function scheduleDraw() {
   if (isDrawScheduled) return;
   isDrawScheduled = true;
-  requestAnimationFrame(draw);
+  requestAnimationFrame(drawWhenDue);
+}
+
+// As often as the tier wants it: on the screen's next frame that is due, or a millisecond early.
+function drawWhenDue(nowMs) {
+  if (nowMs < nextDrawMs - 1) {
+    requestAnimationFrame(drawWhenDue);
+    return;
+  }
+  nextDrawMs = Math.max(nextDrawMs + 1_000 / targetFps, nowMs);
+  draw(nowMs);
 }
 
 function draw(nowMs) {
@@ -183,7 +195,9 @@ function fitPrompt() {
 
 async function lookForModels() {
   try {
-    models.show(await getModels());
+    const served = await getModels();
+    targetFps = served.target_fps;
+    models.show(served);
   } catch (error) {
     models.miss(error.message);
   }
