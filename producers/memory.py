@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 from producers.backend import BackendFailed, Residence
 from producers.eviction import Loaded
@@ -70,9 +71,10 @@ class CouncilMemory:
         finally:
             await self._ask(ledger.end_eviction(one.place))
 
-    async def use(self, place: ledger.Place, user: str) -> None:
-        """Returns once the use is known, so that nobody evicts the model under it."""
-        await self._until_granted(ledger.use(place, user))
+    async def use(self, place: ledger.Place, user: str) -> int:
+        """Returns once the use is known, so that nobody evicts the model under it: a number that changes with each
+        eviction of it."""
+        return await self._until_granted(ledger.use(place, user))
 
     @contextlib.asynccontextmanager
     async def loader(self) -> AsyncIterator[None]:
@@ -116,14 +118,16 @@ class CouncilMemory:
                 return [record for record in await list_processes(self._pipe) if record.role == "producer"]
             await asyncio.sleep(ASK_AGAIN_S)
 
-    async def _until_granted(self, command: Command) -> None:
-        while await self._ask(command) != 1:  # noqa: ASYNC110  # who grants it is another process
+    async def _until_granted(self, command: Command) -> int:
+        while not (granted := await self._ask(command)):  # noqa: ASYNC110  # who grants it is another process
             await asyncio.sleep(ASK_AGAIN_S)
+        return granted
 
-    async def _ask(self, command: Command) -> object:
-        return (await self._run(command))[0]
+    async def _ask(self, command: Command) -> int:
+        """The reply of a command that answers a number."""
+        return int((await self._run(command))[0])
 
-    async def _run(self, *commands: Command) -> list[object]:
+    async def _run(self, *commands: Command) -> list[Any]:
         """The replies, when Redis gives them; each of these commands may be said twice."""
         while True:
             with contextlib.suppress(RedisAway, RedisRefuses):

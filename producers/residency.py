@@ -53,6 +53,8 @@ class ModelResidency:
         self._memory = CouncilMemory(pipe, standing, residence)
         self._one_at_a_time = asyncio.Lock()
         self._users: set[str] = set()
+        # Whether the latest look found it loaded, and how often it had been evicted until the latest use.
+        self._is_seen, self._evictions = False, 0
         self._wants_warmth = False
 
     @property
@@ -64,7 +66,9 @@ class ModelResidency:
     async def in_use(self, session: str) -> AsyncIterator[None]:
         """While it lasts, nobody takes the model out of memory."""
         user = f"{self._standing.name} {session}"
-        await self._memory.use(self.facts.place, user)
+        evictions = await self._memory.use(self.facts.place, user)
+        # What was seen before somebody evicted it is no longer true.
+        self._is_seen, self._evictions = self._is_seen and evictions == self._evictions, evictions
         self._users.add(user)
         try:
             yield
@@ -76,9 +80,12 @@ class ModelResidency:
 
     async def ensure_loaded(self, show: Show) -> None:
         """Returns when the model is in memory. Raises OutOfMemory, BackendFailed."""
+        if self._is_seen:
+            return
+        # Shown before the first look: a server may not say what it holds while it loads another model.
+        show(Waiting())
         async with self._one_at_a_time:
             while not await self._is_loaded():
-                show(Waiting())
                 async with self._memory.loader():
                     if await self._load_if_it_fits(lambda: show(Loading())):
                         return
@@ -97,32 +104,40 @@ class ModelResidency:
             await self._tell_trouble(str(failure))
 
     async def run(self) -> None:
-        """Each second: renews the uses, follows orders; now and then looks at what is really in memory."""
-        looked_at = warmed_at = time.monotonic()
+        """Renews the uses, follows orders, and looks now and then at what is really in memory; each by itself, since a
+        server may take minutes to say what it holds while it loads."""
+        await asyncio.gather(self._renew_uses(), self._follow_orders(), self._look_again())
+
+    async def _renew_uses(self) -> None:
         while True:
-            with contextlib.suppress(RedisAway, RedisRefuses):
-                if self._users:
+            if self._users:
+                with contextlib.suppress(RedisAway):
                     await self._pipe.run([ledger.use(self.facts.place, user) for user in self._users])
-                await self._follow_order()
-            now = time.monotonic()
-            if now - looked_at >= _LOOK_S and not self._one_at_a_time.locked():
-                looked_at = now
-                with contextlib.suppress(BackendFailed):
-                    await self._look()
-            if self._wants_warmth and now - warmed_at >= _KEEP_WARM_S and self.facts.residency == "loaded":
-                warmed_at = now
-                with contextlib.suppress(BackendFailed):
-                    await self._residence.load()
             await asyncio.sleep(_RENEW_S)
 
-    async def _follow_order(self) -> None:
-        match await ledger.take_order(self._pipe, self.facts.model):
-            case "load":
-                self._wants_warmth = True
-                asyncio.create_task(self._load_as_ordered())  # noqa: RUF006  # it ends by itself, or with the process
-            case "unload":
-                self._wants_warmth = False
-                await self._unload()
+    async def _look_again(self) -> None:
+        warmed_at = time.monotonic()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            with contextlib.suppress(BackendFailed):
+                if not self._one_at_a_time.locked():
+                    await self._look()
+                is_due = time.monotonic() - warmed_at >= _KEEP_WARM_S
+                if is_due and self._wants_warmth and self.facts.residency == "loaded":
+                    warmed_at = time.monotonic()
+                    await self._residence.load()
+
+    async def _follow_orders(self) -> None:
+        while True:
+            with contextlib.suppress(RedisAway, RedisRefuses):
+                match await ledger.take_order(self._pipe, self.facts.model):
+                    case "load":
+                        self._wants_warmth = True
+                        await self._load_as_ordered()
+                    case "unload":
+                        self._wants_warmth = False
+                        await self._unload()
+            await asyncio.sleep(_RENEW_S)
 
     async def _load_as_ordered(self) -> None:
         try:
@@ -139,6 +154,7 @@ class ModelResidency:
             return
         try:
             await self._residence.unload(self.facts.place[1])
+            self._is_seen = False
             await self._tell("absent", None)
         except BackendFailed as failure:
             await self._tell_trouble(str(failure))
@@ -152,6 +168,7 @@ class ModelResidency:
         """The model in memory, and the record says so; None where it is not. Raises BackendFailed."""
         residents = await self._residence.residents()
         own = next((resident for resident in residents if resident.model == self.facts.place[1]), None)
+        self._is_seen = own is not None
         await self._tell("loaded" if own else "absent", own)
         return own
 

@@ -77,8 +77,8 @@ SETTINGS = {
     "unknown limit": ("[limits]\nfirst_token_ms = 5\nlast_token_ms = 5\n", ["council.toml, line", "last_token_ms"]),
     "endless life": ("[limits]\nlife_ms = 10000000000\n", ["council.toml, line", "life_ms", "86400000"]),
     "twice": (
-        '[servers.a]\nurl = "http://h"\nmodels = ["m"]\n[servers.b]\nurl = "http://h"\nmodels = ["m"]\n',
-        ["'m'", "twice"],
+        '[servers.a]\nurl = "http://h"\nmodels = ["m", "n", "m"]\n',
+        ["council.toml, line 3", "'m'", "twice"],
     ),
 }
 

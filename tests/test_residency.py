@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -38,7 +39,8 @@ async def test_a_use_and_an_eviction_of_one_model_exclude_each_other(pipe: Async
     assert await answer(pipe, ledger.begin_eviction(other)) == [1]
     assert await answer(pipe, ledger.end_use(PLACE, "p s1"), ledger.begin_eviction(PLACE)) == [1, 1]
     assert await answer(pipe, ledger.use(PLACE, "p s2"), ledger.use(other, "p s2")) == [0, 0]
-    assert await answer(pipe, ledger.end_eviction(PLACE), ledger.use(PLACE, "p s2")) == [1, 1]
+    # The use says how often the model was evicted: whoever saw it loaded before looks again.
+    assert await answer(pipe, ledger.end_eviction(PLACE), ledger.use(PLACE, "p s2")) == [1, 2]
     assert ledger.places_in_use(await pipe.run(ledger.read_uses())) == {PLACE}
 
 
@@ -81,7 +83,7 @@ class Council:
     def __init__(self, pipe: AsyncPipe, roles: Roles, server: OllamaServer) -> None:
         self.pipe, self._roles, self.server = pipe, roles, server
 
-    def start(self, *models: str, tier: TierPolicy = TIERS["high"], options: tuple[str, ...] = ()) -> None:
+    async def start(self, *models: str, tier: TierPolicy = TIERS["high"], options: tuple[str, ...] = ()) -> None:
         policies = msgspec.json.encode({"high": tier}).decode()
         started = [self._roles.start("aggregator")]
         for model in models:
@@ -92,7 +94,8 @@ class Council:
                 )
             )
         for role in started:
-            role.wait_ready()
+            # In a thread: the server that it asks at its start runs in this one.
+            await asyncio.to_thread(role.wait_ready)
 
     async def open(self, opening: Opening) -> str:
         await open_session(self.pipe, opening)
@@ -117,9 +120,9 @@ def texts(frames: list[Frame]) -> list[str]:
 
 
 async def test_a_model_is_loaded_when_it_is_first_asked_and_the_session_shows_it(roles: Roles, pipe: AsyncPipe) -> None:
-    async with ollama_server(SMALL) as server:
+    async with ollama_server(SMALL, limits=Limits(load_s=0.5)) as server:
         council = Council(pipe, roles, server)
-        council.start("s:latest")
+        await council.start("s:latest")
         assert await council.residency("s:latest") == "absent"
         session = await council.open(opening_of("s:latest", max_tokens=8))
         frames = await council.ended(session)
@@ -137,7 +140,7 @@ async def test_models_are_warmed_at_the_start_as_far_as_they_fit_and_one_at_a_ti
     two = msgspec.structs.replace(TIERS["high"], max_loaded_models=2)
     async with ollama_server(SMALL, MIDDLE, LARGE) as server:
         council = Council(pipe, roles, server)
-        council.start("s:latest", "m:latest", "l:latest", tier=two, options=("--warm",))
+        await council.start("s:latest", "m:latest", "l:latest", tier=two, options=("--warm",))
 
         async def two_are_loaded() -> bool:
             return len(server.loaded) == 2
@@ -153,7 +156,7 @@ async def test_the_least_recently_used_leaves_for_another_and_never_who_answers(
     one = msgspec.structs.replace(TIERS["high"], max_loaded_models=1)
     async with ollama_server(SMALL, LARGE) as server:
         council = Council(pipe, roles, server)
-        council.start("s:latest", "l:latest", tier=one)
+        await council.start("s:latest", "l:latest", tier=one)
         first = await council.open(opening_of("s:latest", max_tokens=40))
 
         async def answers() -> bool:
@@ -180,7 +183,7 @@ async def test_when_memory_runs_out_the_session_falls_a_tier_and_the_others_go_o
 ) -> None:
     async with ollama_server(LARGE, limits=Limits(memory_bytes=5 * GB)) as server:
         council = Council(pipe, roles, server)
-        council.start("l:latest", "ngram:char-6")
+        await council.start("l:latest", "ngram:char-6")
         opening = opening_of("l:latest", "ngram:char-6", max_tokens=30)
         opening = msgspec.structs.replace(opening, tier="high", ladder=(Rung("mid", 4), Rung("low", 2)))
         frames = await council.ended(await council.open(opening))
@@ -199,7 +202,7 @@ async def test_the_heaviest_gets_the_room_of_the_others_and_leaves_when_that_doe
 ) -> None:
     async with ollama_server(LARGE, limits=Limits(memory_bytes=5 * GB)) as server:
         council = Council(pipe, roles, server)
-        council.start("l:latest", "ngram:char-6")
+        await council.start("l:latest", "ngram:char-6")
         opening = opening_of("l:latest", "ngram:char-6", max_tokens=2_000)
         opening = msgspec.structs.replace(opening, members=(Member("l:latest", 2.0), Member("ngram:char-6")))
         frames = await council.ended(await council.open(opening))
@@ -213,7 +216,7 @@ async def test_memory_that_frees_while_a_member_starves_is_taken(roles: Roles, p
     """The heavier member found no memory; the other makes room, and the second attempt succeeds."""
     async with ollama_server(LARGE, limits=Limits(memory_bytes=5 * GB)) as server:
         council = Council(pipe, roles, server)
-        council.start("l:latest", "ngram:char-6")
+        await council.start("l:latest", "ngram:char-6")
         opening = opening_of("l:latest", "ngram:char-6", max_tokens=10)
         opening = msgspec.structs.replace(opening, members=(Member("l:latest", 2.0), Member("ngram:char-6")))
         session = await council.open(opening)
@@ -232,7 +235,7 @@ async def test_identical_requests_that_wait_are_generated_once_and_written_to_ea
 ) -> None:
     async with ollama_server(SMALL, limits=Limits(parallel=1)) as server:
         council = Council(pipe, roles, server)
-        council.start("s:latest", options=("--parallel", "1"))
+        await council.start("s:latest", options=("--parallel", "1"))
         busy = await council.open(opening_of("s:latest", max_tokens=25, prompt="Something else?"))
 
         async def answers() -> bool:
@@ -251,7 +254,7 @@ async def test_identical_requests_that_wait_are_generated_once_and_written_to_ea
 async def test_a_producer_follows_orders_and_keeps_a_model_that_answers(roles: Roles, pipe: AsyncPipe) -> None:
     async with ollama_server(SMALL, limits=Limits(tokens_per_s=25.0)) as server:
         council = Council(pipe, roles, server)
-        council.start("s:latest")
+        await council.start("s:latest")
         await ledger.order(pipe, "s:latest", "load")
 
         async def loaded() -> bool:
@@ -284,7 +287,7 @@ async def test_a_producer_follows_orders_and_keeps_a_model_that_answers(roles: R
 async def test_a_model_that_its_server_dropped_is_loaded_again(roles: Roles, pipe: AsyncPipe) -> None:
     async with ollama_server(SMALL) as server:
         council = Council(pipe, roles, server)
-        council.start("s:latest")
+        await council.start("s:latest")
         await council.ended(await council.open(opening_of("s:latest", max_tokens=3)))
         server.books.expire(SMALL)
 
@@ -301,6 +304,6 @@ async def test_a_loader_that_died_blocks_nobody_for_long(roles: Roles, pipe: Asy
     await pipe.run([ledger.hold_loader("dead")])
     async with ollama_server(SMALL) as server:
         council = Council(pipe, roles, server)
-        council.start("s:latest")
+        await council.start("s:latest")
         frames = await council.ended(await council.open(opening_of("s:latest", max_tokens=3)))
         assert frames[-1].members[0].state == "finished"

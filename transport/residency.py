@@ -2,6 +2,7 @@
 
     council:residency   use\n<place>\n<model>\n<user>   until when, in Redis's ms; renewed each second
                         evict\n<place>\n<model>         until when nobody may begin to use it
+                        evictions\n<place>\n<model>     how often that was: whoever saw it loaded before looks again
                         order\n<model>                  load or unload, as a person asked; taken by one producer
     council:loader      the process that loads a model now
 
@@ -31,8 +32,8 @@ _LIFE_S = keys.SESSIONS_TTL_S
 
 
 def use(place: Place, user: str) -> Command:
-    """Begins or renews a use; answers 1, or 0 while the model is being evicted."""
-    return USE.call([keys.RESIDENCY], [_eviction(place), _use(place) + user, USE_MS, _LIFE_S])
+    """Begins or renews a use; answers 1 and the number of evictions until now, or 0 while it is being evicted."""
+    return USE.call([keys.RESIDENCY], [_eviction(place), _use(place) + user, USE_MS, _LIFE_S, _evictions(place)])
 
 
 def end_use(place: Place, user: str) -> Command:
@@ -41,7 +42,7 @@ def end_use(place: Place, user: str) -> Command:
 
 def begin_eviction(place: Place) -> Command:
     """Answers 1, or 0 while the model is in use."""
-    return EVICT.call([keys.RESIDENCY], [_eviction(place), _use(place), EVICTION_MS, _LIFE_S])
+    return EVICT.call([keys.RESIDENCY], [_eviction(place), _use(place), EVICTION_MS, _LIFE_S, _evictions(place)])
 
 
 def end_eviction(place: Place) -> Command:
@@ -97,6 +98,10 @@ def _use(place: Place) -> str:
 
 def _eviction(place: Place) -> str:
     return f"evict\n{place[0]}\n{place[1]}"
+
+
+def _evictions(place: Place) -> str:
+    return f"evictions\n{place[0]}\n{place[1]}"
 
 
 def _order(model: str) -> str:

@@ -1,6 +1,6 @@
 -- Marks a model for eviction, unless it is in use: from then on nobody begins to use it until the mark is gone.
 -- KEYS residency   ARGV the mark's field, what every use of the model begins with, how long the mark lasts in ms, the key's
--- life in s
+-- life in s, the field that counts its evictions
 -- Returns 1, or 0 where it is in use
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -16,5 +16,6 @@ for i = 1, #all, 2 do
   end
 end
 redis.call('HSET', KEYS[1], ARGV[1], now + ARGV[3])
+redis.call('HINCRBY', KEYS[1], ARGV[5], 1)
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 return 1
