@@ -160,7 +160,9 @@ def _named(offers: Sequence[tuple[str, Offer]]) -> dict[str, Offer]:
         name = f"{server}/{own}" if server and names.count(own) > 1 else own
         if name in named:
             raise Refused("duplicate_model", f"The model {name!r} exists twice: name it once.")
-        named[name] = msgspec.structs.replace(offer, facts=msgspec.structs.replace(offer.facts, model=name, name=own))
+        named[name] = msgspec.structs.replace(
+            offer, facts=msgspec.structs.replace(offer.facts, model=name, model_there=own)
+        )
     return named
 
 

@@ -47,7 +47,9 @@ T = TypeVar("T")
 RedisOption = Annotated[
     str | None, typer.Option("--redis-url", help="The council's Redis; default: the one on this machine.")
 ]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="A settings file; default: council.toml here.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="A settings file; default: council.toml or council.yaml here.")
+]
 TierOption = Annotated[str | None, typer.Option(help="low, mid, high or hybrid; default: by this machine's memory.")]
 ModelsOption = Annotated[str | None, typer.Option(help="Models by name, separated by commas.")]
 AllowRemoteOption = Annotated[

@@ -50,7 +50,7 @@ def told_facts(model: str, source: ModelSource, backend: Backend) -> ModelFacts:
     return msgspec.structs.replace(
         facts,
         model=model,
-        name=facts.name or facts.model,
+        model_there=facts.model_there or facts.model,
         remote=facts.remote or source.remote,
         slots=backend.slots,
         pauses=backend.pauses,

@@ -35,12 +35,12 @@ class ModelFacts(msgspec.Struct, frozen=True):
     trouble: str = ""
     max_loaded_setting: str = ""
     # What its server calls it, where that differs from `model`.
-    name: str = ""
+    model_there: str = ""
 
     @property
     def place(self) -> tuple[str, str]:
         """(server, name there): one model in one memory, whatever the council calls it."""
-        return self.server, self.name or self.model
+        return self.server, self.model_there or self.model
 
     def as_detail(self) -> dict[str, Any]:
         """The facts as a process record carries them."""

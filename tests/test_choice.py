@@ -191,7 +191,7 @@ def test_all_turns_together_have_the_prompts_limit() -> None:
 
 
 def test_facts_are_read_from_a_record_as_they_were_told() -> None:
-    facts = at_ollama("a", 2.5, "d1", name="a:latest", slots=4, trouble="away")
+    facts = at_ollama("a", 2.5, "d1", model_there="a:latest", slots=4, trouble="away")
     assert facts_in(facts.as_detail() | {"sessions": 3}) == facts
     assert facts_in({"model": "a", "size_bytes": "many"}) == ModelFacts("a")
     assert facts.place == (OLLAMA, "a:latest")
