@@ -14,18 +14,23 @@ import sys
 
 from rich.console import Console
 
-from bench import core, latency, minute
+from bench import core, latency, minute, producer
 from bench.report import Aim, aims_table
 from transport.embedded import find_server
 
-_BENCHMARKS = {"core": core.measure, "latency": latency.measure, "minute": minute.measure}
+_BENCHMARKS = {
+    "core": core.measure,
+    "latency": latency.measure,
+    "minute": minute.measure,
+    "producer": producer.measure,
+}
 _PLAIN_WIDTH = 112
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "--seconds", type=float, default=60.0, help="how long each measures (core 10 at most, minute 75)"
+        "--seconds", type=float, default=60.0, help="how long each measures (core 10 at most, minute 75, producer 12)"
     )
     parser.add_argument("--only", choices=_BENCHMARKS, help="one of them alone")
     arguments = parser.parse_args()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -52,21 +53,16 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     error: _Reported | str | None = None
-
-
-class _Refusal(msgspec.Struct):
-    """The bodies in which servers say what is wrong: OpenAI's, FastAPI's, and a bare message."""
-
-    error: _Reported | str | None = None
-    detail: str | None = None
+    # An older vLLM's error has no more around it.
     message: str | None = None
 
 
 _event_decoder = msgspec.json.Decoder(_Event)
-_refusal_decoder = msgspec.json.Decoder(_Refusal)
+# Where servers say what is wrong, from the outside to the inside: OpenAI's way, FastAPI's, Mistral's.
+_SAYING = ("error", "message", "detail", "msg")
 _NO_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -95,7 +91,8 @@ class ChatStream:
             if self.finished:
                 return
             self._keep(line)
-            whole, self._parts, self._parts_bytes = b"".join(self._parts), [], 0
+            whole = line if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts, self._parts_bytes = [], 0
             if chunk := self._chunk(whole):
                 self.heard += 1
                 yield chunk
@@ -138,6 +135,8 @@ class ChatStream:
         if event.error is not None:
             raise ServerFault(_reported_error(event.error))
         if not event.choices:
+            if event.message:
+                raise ServerFault(_reported_error(event.message))
             return None
         choice = event.choices[0]
         if choice.finish_reason:
@@ -158,12 +157,33 @@ class ChatStream:
 def error_message(body: bytes) -> str:
     """The server's own words in the body of a refusal, on one line; empty where it has none."""
     try:
-        refusal = _refusal_decoder.decode(body)
+        return one_line(_words(msgspec.json.decode(body)), MAX_MESSAGE_CHARS)
     except _NO_JSON:
         text = body.decode("utf-8", "replace").strip()
         return "" if text.startswith(("<", "{", "[")) else one_line(text, MAX_MESSAGE_CHARS)
-    told = refusal.error.message if isinstance(refusal.error, _Reported) else refusal.error
-    return one_line(told or refusal.detail or refusal.message or "", MAX_MESSAGE_CHARS)
+
+
+def error_code(body: bytes) -> str:
+    """The server's own name for what is wrong, empty where it has none: `code`, else `type`, of OpenAI's `error`."""
+    try:
+        error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
+    except _NO_JSON:
+        return ""
+    names = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
+    return next((name for name in names if isinstance(name, str)), "")
+
+
+def _words(value: Any) -> str:
+    """The first text at a place where errors are told; with the name of the field that FastAPI complains of."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return next(filter(None, map(_words, value)), "")
+    if not isinstance(value, dict):
+        return ""
+    said = next(filter(None, (_words(value.get(name)) for name in _SAYING)), "")
+    field = value.get("loc")
+    return f"{field[-1]}: {said}" if said and isinstance(field, list) and field else said
 
 
 def is_html(body: bytes) -> bool:

@@ -20,6 +20,8 @@ from schemas.entries import Lane
 
 # The longest list that a Token may carry.
 MAX_TOP = 200
+# What vLLM writes for minus infinity, which JSON has not: such a token cannot be drawn.
+FLOOR = -9999.0
 
 
 class Listed(msgspec.Struct, gc=False):
@@ -77,20 +79,27 @@ def _measured(text: str, lane: Lane, piece: bytes, entry: LogprobEntry, top_k: i
     if entry.logprob is None:
         return Piece(text, lane, piece=differs)
     top = _distinct(entry.top_logprobs or ())
-    if (top_k > 0 and not top) or (len(top) > 1 and all(listed == 0.0 for _, listed in top)):
+    is_stand_in = entry.logprob <= FLOOR or (len(top) > 1 and all(listed == 0.0 for _, listed in top))
+    if is_stand_in or (top_k > 0 and not top):
         return Piece(text, lane, quality="placeholder", piece=differs)
     return Piece(text, lane, min(entry.logprob, 0.0), "real", differs, top)
 
 
 def _distinct(listed: Sequence[Listed]) -> tuple[tuple[bytes, float], ...]:
-    """Each token once, in the order received, at most MAX_TOP. Two tokens of one piece both stay: they add up."""
+    """Each token that can be drawn once, in the order received, at most MAX_TOP. Two tokens of one piece both stay:
+    they add up."""
+    # Twenty of these a token are a third of what a token costs: hence no calls where there need be none.
     top: dict[object, tuple[bytes, float]] = {}
     for alternative in islice(listed, MAX_TOP):
-        if alternative.logprob is None:
+        logprob = alternative.logprob
+        if logprob is None or logprob <= FLOOR:
             continue
-        piece = piece_bytes(alternative)
+        try:
+            piece = bytes(alternative.bytes) if alternative.bytes else piece_bytes(alternative)
+        except ValueError:
+            piece = piece_bytes(alternative)
         # The number tells tokens of equal bytes apart; not every server sends it.
         token = (alternative.token, piece) if alternative.id is None else alternative.id
         if token not in top:
-            top[token] = (piece, min(alternative.logprob, 0.0))
+            top[token] = (piece, logprob if logprob < 0.0 else 0.0)
     return tuple(top.values())

@@ -3,7 +3,9 @@
     async with faulty_server() as server: ... OpenAIBackend("half_a_line", server.url) ...
 
 The wire format, down to headers and the order of JSON keys, is llama-server's, which also closes the connection after
-each answer. What a name means is said in three tables: WHOLE, STREAMED and SPECIAL.
+each answer; where another server is meant, its name is said. What a name means is said in four tables: WHOLE,
+STREAMED, REFUSING and SPECIAL. What it says of itself (GET) is whatever `says` holds, by path; a path that it does not
+hold is 404.
 """
 
 from __future__ import annotations
@@ -21,13 +23,21 @@ from typing import Any
 PING_S = 0.02
 PINGS_BEFORE_BEGINNING = 20
 LOADING_ANSWERS = 2
+CROWDED_ANSWERS = 2
+
+
+# One answer that does not stream: status (and more headers, if any), content type, body.
+Whole = tuple[str, str, bytes]
 
 
 @dataclass
 class FaultyServer:
-    """Where it listens and what it saw: the bodies and heads of all requests, and how many connections are open."""
+    """Where it listens and what it saw: the bodies and heads of all requests for an answer, the heads of all looks at
+    what it says of itself, and how many connections are open."""
 
     url: str = ""
+    says: dict[str, Whole] = field(default_factory=dict)
+    looks: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
@@ -36,11 +46,14 @@ class FaultyServer:
 
 @dataclass
 class Answer:
-    """One response on a bare connection. `number` counts the requests for this model from 1."""
+    """One response on a bare connection. `number` counts the requests for this model from 1; `head` and `body` are the
+    request's."""
 
     number: int
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    head: str
+    body: dict[str, Any]
     chunked: bool = False
 
     async def raw(self, data: bytes) -> None:
@@ -76,9 +89,23 @@ def compact(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-def refusal(status: str, message: str, kind: str) -> tuple[str, str, bytes]:
-    error = {"error": {"code": int(status.split()[0]), "message": message, "type": kind}}
-    return status, "application/json; charset=utf-8", compact(error)
+def as_json(value: object, status: str = "200 OK") -> Whole:
+    return status, "application/json; charset=utf-8", compact(value)
+
+
+def refusal(status: str, message: str, kind: str) -> Whole:
+    return as_json({"error": {"code": int(status.split()[0]), "message": message, "type": kind}}, status)
+
+
+def openai_refusal(status: str, message: str, param: str | None, code: str | None) -> Whole:
+    """As OpenAI words it."""
+    kind = "invalid_request_error"
+    return as_json({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
+
+
+def vllm_refusal(message: str) -> Whole:
+    error = {"message": message, "type": "BadRequestError", "param": "logprobs", "code": 400}
+    return as_json({"error": error}, "400 Bad Request")
 
 
 def event(choice: dict[str, Any] | None, **more: object) -> bytes:
@@ -118,11 +145,11 @@ USAGE = event(None, usage={"completion_tokens": 3, "prompt_tokens": 29, "total_t
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
 HTML = b"<!DOCTYPE html>\n<html><head><title>nginx</title></head><body>\nsecrets\n</body></html>\n"
+FLOORED = listed(" or", -9999.0)
 GOOD_TEXTS = ("One", " fine", " day")
 BEGUN = (ROLE, *(token(text) for text in GOOD_TEXTS))
 
-# One answer that does not stream: status, content type, body.
-WHOLE: dict[str, tuple[str, str, bytes]] = {
+WHOLE: dict[str, Whole] = {
     "not_found": refusal("404 Not Found", "File Not Found", "not_found_error"),
     "broken": refusal("500 Internal Server Error", "Compute error.\n\x1b[31mred", "server_error"),
     "long_winded": refusal("400 Bad Request", "word " * 10_000, "invalid_request_error"),
@@ -135,6 +162,19 @@ WHOLE: dict[str, tuple[str, str, bytes]] = {
     "html_502": ("502 Bad Gateway", "text/html", HTML),
     "json_answer": ("200 OK", "application/json", compact({"error": "no model is loaded"})),
     "plain_text": ("200 OK", "text/plain", b"It works!\n"),
+    "forbidden": openai_refusal("403 Forbidden", "You are not allowed to use this model", None, None),
+    "moved": ("308 Permanent Redirect\r\nLocation: http://127.0.0.1:1/v1/chat/completions", "text/plain", b""),
+    "unpaid": openai_refusal("429 Too Many Requests", "You exceeded your current quota", None, "insufficient_quota"),
+    "come_back_tomorrow": ("429 Too Many Requests\r\nRetry-After: 86400", "text/plain", b"Rate limit reached\n"),
+    # FastAPI's, of a server that takes nothing it does not know.
+    "strange_field": as_json(
+        {"detail": [{"type": "missing", "loc": ["body", "session"], "msg": "Field required", "input": {}}]},
+        "422 Unprocessable Entity",
+    ),
+    # LM Studio's.
+    "no_memory": refusal(
+        "400 Bad Request", "Failed to load model: insufficient system resources", "invalid_request_error"
+    ),
 }
 
 # The parts of a stream that ends as HTTP wants it.
@@ -185,6 +225,24 @@ STREAMED: dict[str, tuple[bytes, ...]] = {
         STOP,
         DONE,
     ),
+    # vLLM: several tokens in a chunk, -9999 for minus infinity, and for a token whose logprob it has lost.
+    "vllm": (
+        delta({"role": "assistant", "content": ""}),
+        delta({"content": "One fine"}, entry("One", -0.25), entry(" fine", -0.5, listed(" fine", -0.5), FLOORED)),
+        delta({"content": " day"}, {**listed(" day", -9999.0), "top_logprobs": []}),
+        delta({"content": "s"}, entry("s", -9999.0, listed("s", -9999.0), listed("ly", -0.125))),
+        delta({"content": "!"}, entry("!"), reason="stop"),
+        DONE,
+    ),
+    # vLLM before 0.10 in the middle of a stream; then as if nothing had happened.
+    "vllm_error": (
+        *BEGUN,
+        b"data: " + compact({"object": "error", "message": "CUDA is gone", "code": 500}) + b"\n\n",
+        DONE,
+    ),
+    # LM Studio.
+    "unloaded": (*BEGUN, b"event: error\ndata: " + compact({"error": {"message": "Model unloaded."}}) + b"\n\n"),
+    "unmeasured": (ROLE, *(delta({"content": text}) for text in GOOD_TEXTS), STOP, DONE),
     "too_large": (
         b'data: {"choices":[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":-1e999}]}}]}\n\n',
     ),
@@ -198,11 +256,73 @@ STREAMED: dict[str, tuple[bytes, ...]] = {
 }
 
 
+def no_logprobs(body: dict[str, Any]) -> Whole | None:
+    """llama-server with tools, and whoever has no logprobs."""
+    if "logprobs" not in body and "top_logprobs" not in body:
+        return None
+    return refusal("400 Bad Request", "logprobs is not supported with tools + stream", "invalid_request_error")
+
+
+def few_logprobs(body: dict[str, Any]) -> Whole | None:
+    """vLLM with --max-logprobs 5."""
+    asked = body.get("top_logprobs", 0)
+    if asked <= 5:
+        return None
+    return vllm_refusal(f"Requested sample logprobs of {asked}, which is greater than max allowed: 5")
+
+
+def reasoner(body: dict[str, Any]) -> Whole | None:
+    """OpenAI's reasoning models."""
+    if "logprobs" in body:
+        return openai_refusal("403 Forbidden", "You are not allowed to request logprobs from this model", None, None)
+    if "max_tokens" not in body:
+        return None
+    message = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    return openai_refusal("400 Bad Request", f"Unsupported parameter: {message}", "max_tokens", "unsupported_parameter")
+
+
+def no_usage(body: dict[str, Any]) -> Whole | None:
+    """Mistral's words."""
+    if "stream_options" not in body:
+        return None
+    detail = [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]
+    return as_json({"object": "error", "message": {"detail": detail}}, "422 Unprocessable Entity")
+
+
+def stubborn(body: dict[str, Any]) -> Whole | None:
+    """Says of everything that it is a matter of logprobs."""
+    return refusal("400 Bad Request", "top_logprobs must be 2 at most", "invalid_request_error")
+
+
+# What is refused of a request; None where it is taken, and answered with logprobs if these are asked for.
+REFUSING: dict[str, Callable[[dict[str, Any]], Whole | None]] = {
+    refuse.__name__: refuse for refuse in (no_logprobs, few_logprobs, reasoner, no_usage, stubborn)
+}
+
+
 async def loading(answer: Answer) -> None:
     if answer.number <= LOADING_ANSWERS:
         await answer.whole(*WHOLE["loading_for_ever"])
     else:
         await answer.stream(*STREAMED["good"])
+
+
+async def crowded(answer: Answer) -> None:
+    if answer.number <= CROWDED_ANSWERS:
+        more = "\r\nRetry-After: 0" if answer.number == 1 else ""
+        await answer.whole(f"429 Too Many Requests{more}", *WHOLE["come_back_tomorrow"][1:])
+    else:
+        await answer.stream(*STREAMED["good"])
+
+
+async def locked(answer: Answer) -> None:
+    """Refuses any key, and quotes it whole, as OpenAI quotes parts of it."""
+    sent = next((line for line in answer.head.split("\r\n") if line.lower().startswith("authorization: bearer")), "")
+    key = sent.rpartition(" ")[2]
+    message = (
+        f"Incorrect API key provided: {key}. It ends with {key[-12:]}. You can find yours at ..." if key else "No key"
+    )
+    await answer.whole(*openai_refusal("401 Unauthorized", message, None, "invalid_api_key"))
 
 
 async def endless_line(answer: Answer) -> None:
@@ -221,6 +341,25 @@ async def reset(answer: Answer) -> None:
     await answer.stream(*BEGUN)
     answer.chunked = False
     answer.writer.transport.abort()
+
+
+async def broken_chunk(answer: Answer) -> None:
+    """A chunk whose length is no number; it comes after the others."""
+    await answer.stream(*BEGUN)
+    answer.chunked = False
+    await asyncio.sleep(PING_S)
+    await answer.raw(b"zz\r\nwhat?\r\n")
+    await answer.until_left()
+
+
+async def no_http(answer: Answer) -> None:
+    await answer.raw(b"SSH-2.0-OpenSSH_9.6\r\n")
+    await answer.until_left()
+
+
+async def long_header(answer: Answer) -> None:
+    await answer.raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000_000)
+    await answer.until_left()
 
 
 async def hangs_up(answer: Answer) -> None:
@@ -261,9 +400,14 @@ SPECIAL: dict[str, Behaviour] = {
     behaviour.__name__: behaviour
     for behaviour in (
         loading,
+        crowded,
+        locked,
         endless_line,
         closed,
         reset,
+        broken_chunk,
+        no_http,
+        long_header,
         hangs_up,
         never,
         silent,
@@ -279,6 +423,11 @@ async def behave(model: str, answer: Answer) -> None:
         await SPECIAL[model](answer)
     elif model in WHOLE:
         await answer.whole(*WHOLE[model])
+    elif model in REFUSING:
+        if refused := REFUSING[model](answer.body):
+            await answer.whole(*refused)
+        else:
+            await answer.stream(*STREAMED["good" if "logprobs" in answer.body else "unmeasured"])
     else:
         await answer.stream(*STREAMED[model])
 
@@ -296,16 +445,21 @@ async def faulty_server() -> AsyncIterator[FaultyServer]:
         state.connections += 1
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            if head.startswith("GET "):
+                state.looks.append(head)
+                path = head.split()[1]
+                await Answer(0, reader, writer, head, {}).whole(*state.says.get(path, WHOLE["not_found"]))
+                return
             length = next(line for line in head.lower().split("\r\n") if line.startswith("content-length:"))
             body = json.loads(await reader.readexactly(int(length.partition(":")[2])))
             state.heads.append(head)
             state.bodies.append(body)
             state.asked[body["model"]] += 1
-            answer = Answer(state.asked[body["model"]], reader, writer)
+            answer = Answer(state.asked[body["model"]], reader, writer, head, body)
             await behave(body["model"], answer)
             if answer.chunked:
                 await answer.raw(b"0\r\n\r\n")
-        except ConnectionError:
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client had enough
         finally:
             state.connections -= 1

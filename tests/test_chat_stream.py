@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producers.backend import Chunk, Piece
-from producers.chat_stream import MAX_LINE_BYTES, ChatStream, ServerFault
+from producers.chat_stream import MAX_LINE_BYTES, ChatStream, ServerFault, error_code, error_message
 from producers.pieces import MAX_TOP, Listed, LogprobEntry, measured_pieces, piece_bytes, text_shares
 from schemas.entries import pack_top
 from tests import faulty_server as faults
@@ -82,6 +82,18 @@ def test_only_what_was_measured_is_called_real() -> None:
     ]
 
 
+def test_minus_infinity_as_vllm_writes_it_is_no_measurement() -> None:
+    """A token that was drawn cannot have it; one that was not has no share, and is left out."""
+    pieces = pieces_of("vllm")
+    assert [(piece.text, piece.quality, piece.logprob, piece.top) for piece in pieces] == [
+        ("One", "real", -0.25, ((b"One", -0.25), (b" or", -1.5))),
+        (" fine", "real", -0.5, ((b" fine", -0.5),)),
+        (" day", "placeholder", None, ()),
+        ("s", "placeholder", None, ()),
+        ("!", "real", -0.5, ((b"!", -0.5), (b" or", -1.5))),
+    ]
+
+
 def test_a_list_that_nobody_asked_for_may_be_empty() -> None:
     (piece,) = measured_pieces("a", "answer", [LogprobEntry("a", None, -0.5)], 0)
     assert (piece.quality, piece.logprob) == ("real", -0.5)
@@ -137,6 +149,34 @@ def test_shares_always_add_up_to_the_text(text: str, cuts: list[int]) -> None:
 
 def _cuts_a_character(piece: bytes) -> bool:
     return piece.decode("utf-8", "ignore").encode() != piece
+
+
+# What servers say when something is wrong
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "code"),
+    [
+        (b'{"error":{"code":400,"message":"no","type":"bad"}}', "no", "bad"),
+        (b'{"error":{"message":"no","type":"bad","code":"worse"}}', "no", "worse"),
+        (b'{"error":"no"}', "no", ""),
+        (b'{"object":"error","message":"no","code":400}', "no", ""),
+        (b'{"detail":"no"}', "no", ""),
+        (b'{"detail":[{"loc":["body","top_logprobs"],"msg":"no"}]}', "top_logprobs: no", ""),
+        (b'{"message":{"detail":[{"loc":["body","seed"],"msg":"no"}]}}', "seed: no", ""),
+        (b'[{"error":{"code":429,"message":"no","status":"FULL"}}]', "no", ""),
+        (b'{"error":{"code":500}}', "", ""),
+        (b'{"error":null,"choices":[]}', "", ""),
+        (b"slow\tdown\n", "slow down", ""),
+        (b"<html>", "", ""),
+        (b'{"error":', "", ""),
+        (b"[" * 100_000, "", ""),
+        (b"[" * 900 + b"]" * 900, "", ""),
+        (b"", "", ""),
+    ],
+)
+def test_a_servers_own_words_are_found_wherever_it_puts_them(body: bytes, message: str, code: str) -> None:
+    assert (error_message(body), error_code(body)) == (message, code)
 
 
 # Where the bytes are cut

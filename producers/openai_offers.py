@@ -1,0 +1,174 @@
+"""What OpenAI-compatible servers offer, which of them are remote, and what lets us in.
+
+GET /v1/models --> llama-server: GET /props      any other but vLLM and Ollama: is it LM Studio?
+                                                 (a remote one is asked for its list alone)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import re
+import socket
+from collections.abc import Sequence
+from http import HTTPStatus
+
+import httpx
+import msgspec
+
+from producers.api_key import ApiKey
+from producers.backend import BackendFailed
+from producers.chat_stream import ServerFault, error_message
+from producers.http import http_client, network_fault, server_url, short_body
+from producers.openai_asking import Refusal, refusal_fault
+from producers.openai_view import Listed, View, view_of
+from producers.source import ModelSource, Offer
+from schemas.errors import Refused
+
+# A list comes at once from this machine, and within a second from anywhere.
+LOOK_S = 3.0
+# The longest known list, of a service that resells four hundred models, has 600 KiB.
+MAX_LIST_BYTES = 4 << 20
+_CONNECTIONS = 2
+AUTO_EVICT = (
+    "LM Studio unloads one model for another that is asked for: load the members in it before, or turn Auto-Evict off"
+)
+
+_NEARBY = (
+    "0.0.0.0/32", "10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
+    "::/128", "::1/128", "fc00::/7", "fe80::/10",
+)  # fmt: skip
+_NETWORKS = tuple(ipaddress.ip_network(network) for network in _NEARBY)
+_NEARBY_ENDINGS = (".local", ".lan", ".internal", ".home.arpa")
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
+
+def is_remote(url: str) -> bool:
+    """True unless the address shows that the server is on this machine or its network. Asks no name server."""
+    try:
+        # What is sent is sent to the host that httpx reads here.
+        host = httpx.URL(url.strip()).raw_host.decode("ascii").lower()
+    except (httpx.InvalidURL, UnicodeDecodeError):
+        return True
+    if address := _address(host):
+        return not any(address in network for network in _NETWORKS if network.version == address.version)
+    if not _HOST.fullmatch(host):
+        return True
+    return "." in host and not host.endswith(_NEARBY_ENDINGS)
+
+
+def _is_this_machine(url: str) -> bool:
+    host = httpx.URL(url).host
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that the host is, however it is spelled: 127.1 and 2130706433 are 127.0.0.1 as well."""
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(host.partition("%")[0])
+        return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+    with contextlib.suppress(OSError):
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    return None
+
+
+async def look_at(client: httpx.AsyncClient, base: httpx.URL, source: ModelSource) -> View:
+    """Asks the server at `base` what it is, for LOOK_S at most. Raises ServerFault where it is away, or lets nobody
+    in."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            status, models = await _told(client, base, "/v1/models")
+            if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                raise refusal_fault(Refusal(status, "", {}, models), source.key_env)
+            if status == HTTPStatus.SERVICE_UNAVAILABLE and "loading" in error_message(models).lower():
+                return View("llama-server", residency="loading")
+            view = view_of(models if status == HTTPStatus.OK else b"")
+            if view.kind == "llama-server":
+                status, props = await _told_aside(client, base, "/props")
+                return view_of(models, props, is_loading=status == HTTPStatus.SERVICE_UNAVAILABLE)
+            if view.kind != "other" or source.remote:
+                return view
+            _, keys = await _told_aside(client, base, "/api/v1/models")
+            view = view_of(models, keys=keys)
+            if view.kind == "lm-studio":
+                return view
+            _, cards = await _told_aside(client, base, "/api/v0/models")
+            return view_of(models, cards=cards)
+    except TimeoutError as error:
+        raise ServerFault(f"did not say within {LOOK_S:g} s what it offers") from error
+    except httpx.HTTPError as error:
+        raise ServerFault(network_fault(error)) from error
+
+
+async def _told_aside(client: httpx.AsyncClient, base: httpx.URL, path: str) -> tuple[int, bytes]:
+    """What only some servers tell; empty where this one does not."""
+    status, body = 0, b""
+    with contextlib.suppress(httpx.HTTPError):
+        status, body = await _told(client, base, path)
+    return status, body if status == HTTPStatus.OK else b""
+
+
+async def _told(client: httpx.AsyncClient, base: httpx.URL, path: str) -> tuple[int, bytes]:
+    url = base.copy_with(path=base.path.rstrip("/") + path)
+    async with client.stream("GET", url) as response:
+        return response.status_code, await short_body(response, MAX_LIST_BYTES)
+
+
+async def openai_offers(server: str, source: ModelSource, models: Sequence[str] = ()) -> tuple[Offer, ...]:
+    """What the server that the settings call `server` offers; of it only `models`, where any are named. `source` says
+    how to reach it, its `name` aside. A model that is named and not listed has its trouble in its facts.
+
+    Raises BackendFailed where the server is away, lets nobody in, or has no key.
+    """
+    try:
+        base, auth = server_address(server, source)
+    except Refused as refusal:
+        raise BackendFailed(str(refusal).removesuffix(".")) from refusal
+    shown = str(base).rstrip("/")
+    async with http_client(base, _CONNECTIONS, auth) as client:
+        try:
+            view = await look_at(client, base, source)
+        except ServerFault as fault:
+            told = f"{shown} {fault}"
+            raise BackendFailed(auth.cut_from(told) if isinstance(auth, ApiKey) else told) from fault
+    if not models and view.models is None:
+        raise BackendFailed(f"{shown} has no list of models: name those to use under models in [servers.{server}]")
+    names = models or [model.name for model in view.models or ()]
+    return tuple(_offer(view, msgspec.structs.replace(source, name=name), shown) for name in names)
+
+
+def _offer(view: View, source: ModelSource, server: str) -> Offer:
+    model = view.model_called(source.name) or Listed(source.name)
+    facts = view.facts_of(source, server)
+    trouble = f"{server} {lacks}" if (lacks := view.lacks(source.name)) else ""
+    details = [*model.details]
+    if view.kind == "lm-studio":
+        details += ["no logprobs", *([] if model.residency == "loaded" else [AUTO_EVICT])]
+    if source.key_env and source.url.lower().startswith("http:") and not _is_this_machine(source.url):
+        details.append(f"the key in {source.key_env} travels in the clear")
+    residency = model.residency if view.models is not None else view.residency
+    facts = msgspec.structs.replace(facts, residency=residency, trouble=trouble)
+    return Offer(facts, source, model.capabilities, "; ".join(details))
+
+
+def server_address(model: str, source: ModelSource) -> tuple[httpx.URL, httpx.Auth | None]:
+    """(the server's address without /v1 and without credentials, what lets us in). Raises Refused, with no secret in
+    it, for a URL that is none and for a key that is missing or would travel for everybody to read."""
+    url = server_url(model, source.url)
+    path = url.path.rstrip("/").removesuffix("/v1")
+    base = url.copy_with(username="", password="", path=path or "/", query=None, fragment=None)
+    if not source.key_env:
+        named = url.username or url.password
+        return base, httpx.BasicAuth(url.username, url.password) if named else None
+    if url.username or url.password:
+        raise Refused(
+            "two_credentials", f"{base} has credentials in its URL and a key in {source.key_env}: keep one of the two."
+        )
+    if source.remote and url.scheme == "http":
+        raise Refused(
+            "key_in_the_clear",
+            f"The key in {source.key_env} would go to {base} for everybody on the way to read: use https.",
+        )
+    return base, ApiKey(source.key_env)
