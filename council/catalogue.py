@@ -176,7 +176,11 @@ async def _offers_of(name: str, server: Server) -> tuple[list[Offer], str]:
         return list(await openai_offers(name, server.source(""), tuple(server.models))), ""
     except BackendFailed as failure:
         told = [Offer(ModelFacts(m, server.address, remote=server.is_remote), server.source(m)) for m in server.models]
-        return told, f"The server {name!r}: {failure}."
+        return told, _sentence(f"The server {name!r}: {failure}")
+
+
+def _sentence(words: str) -> str:
+    return words if words.endswith(("?", ".")) else f"{words}."
 
 
 async def _ollama_offers_of(server: Server) -> list[Offer]:
@@ -200,13 +204,15 @@ async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str]:
     """The Ollama that nobody has configured, where one answers."""
     if not settings.ollama:
         return [], ""
-    from producers.ollama_offers import ollama_offers, ollama_url
+    from producers.address import is_remote
+    from producers.ollama_offers import DEFAULTS, ollama_offers, ollama_url
 
     url = ollama_url(os.environ)
+    source = msgspec.structs.replace(DEFAULTS, remote=is_remote(url))
     if any(server.address == url for server in settings.servers.values()):
         return [], ""
     try:
-        return list(await ollama_offers(url)), ""
+        return list(await ollama_offers(url, source)), ""
     except BackendFailed:
         return [], ""
 

@@ -105,7 +105,7 @@ class Server(BaseModel):
         if self.remote is not None:
             return self.remote
         # Here, because it brings an HTTP client along, and most commands need none.
-        from producers.openai_offers import is_remote
+        from producers.address import is_remote
 
         return is_remote(self.address)
 

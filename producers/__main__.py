@@ -36,6 +36,8 @@ def source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
     if model.startswith("gguf:"):
         name, source = gguf_source(arguments.path or model.removeprefix("gguf:"), arguments.parallel)
         return (model if arguments.path else name), source
+    from producers.address import is_remote  # the n-gram models need no HTTP client
+
     if not arguments.backend:
         raise Refused("no_backend", f"{model!r} is no n-gram model: name its server with --backend http://HOST:PORT.")
     source = ModelSource(
@@ -43,7 +45,7 @@ def source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
         arguments.name or model,
         arguments.backend,
         key_env=arguments.key_env,
-        remote=arguments.remote,
+        remote=is_remote(arguments.backend) if arguments.remote is None else arguments.remote,
         parallel=arguments.parallel,
         max_loaded=arguments.max_loaded,
         keep_alive_s=arguments.keep_alive_s,
@@ -78,7 +80,11 @@ def main() -> int:
     parser.add_argument("--name", help="what the server calls the model, where that differs")
     parser.add_argument("--path", type=Path, help="the file of a gguf: model, where the name is not its path")
     parser.add_argument("--key-env", default="", metavar="VARIABLE", help="the environment variable with the API key")
-    parser.add_argument("--remote", action="store_true", help="the server is not on this machine or its network")
+    parser.add_argument(
+        "--remote",
+        action=argparse.BooleanOptionalAction,
+        help="whether the server is beyond this machine and its network (default: by its address)",
+    )
     parser.add_argument("--allow-remote", action="store_true", help="prompts may go there (hybrid tier)")
     parser.add_argument("--parallel", type=int, default=0, metavar="N", help="requests at once (default: as it says)")
     parser.add_argument("--max-loaded", type=int, default=0, metavar="N", help="models that the server keeps loaded")

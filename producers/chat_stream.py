@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -20,10 +20,13 @@ import msgspec
 from producers.backend import Chunk, Ending
 from producers.pieces import LogprobEntry, measured_pieces
 from schemas.entries import Lane
+from schemas.sessions import Message
 
 # A token with the longest list of alternatives is some 20 KiB; a server that sends more than this in a line is not one.
 MAX_LINE_BYTES = 1 << 20
 MAX_MESSAGE_CHARS = 200
+# Shorter prompts than the first could be any word; of longer ones the beginning, the second, is told by.
+QUOTED_CHARS = (8, 24)
 MAX_REASON_CHARS = 40
 
 
@@ -184,6 +187,16 @@ def _words(value: Any) -> str:
     said = next(filter(None, (_words(value.get(name)) for name in _SAYING)), "")
     field = value.get("loc")
     return f"{field[-1]}: {said}" if said and isinstance(field, list) and field else said
+
+
+def unquoted(predicate: str, asked: Sequence[Message]) -> str:
+    """What a server says, cut where it quotes what it was asked: that is nobody else's business."""
+    least, most = QUOTED_CHARS
+    for turn in asked:
+        quoted = one_line(turn.content, most + 1)[:most]
+        if len(quoted) >= least and quoted in predicate:
+            predicate = predicate.partition(quoted)[0] + "…"
+    return predicate
 
 
 def is_html(body: bytes) -> bool:

@@ -18,7 +18,6 @@ import httpx
 from yarl import URL
 
 from producers.chat_stream import one_line
-from schemas.errors import Refused
 
 # A server that is there accepts at once, also from another room; 5 s allow for a lost packet or two.
 CONNECT_S = 5.0
@@ -38,8 +37,8 @@ FRESH = "fresh"
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """httpx's transport over aiohttp. Raises httpx's own exceptions for what the network does."""
 
-    def __init__(self, base: httpx.URL, connections: int) -> None:
-        self._connections = connections
+    def __init__(self, base: httpx.URL, connections: int, connect_s: float = CONNECT_S) -> None:
+        self._connections, self._connect_s = connections, connect_s
         # Certificates take 20 ms to read, and plain HTTP has none.
         self._tls = httpx.create_ssl_context() if base.scheme == "https" else True
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
@@ -70,7 +69,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             self._sessions[fresh] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._tls, **keep),
                 # No read time-out: before the first token the council counts, after it the backend does.
-                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S + POOL_S, sock_connect=CONNECT_S),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=self._connect_s + POOL_S, sock_connect=self._connect_s
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
@@ -122,20 +123,13 @@ def _httpx_errors() -> Iterator[None]:
         raise httpx.UnsupportedProtocol(str(error)) from error
 
 
-def http_client(base: httpx.URL, connections: int, auth: httpx.Auth | None) -> httpx.AsyncClient:
+def http_client(
+    base: httpx.URL, connections: int, auth: httpx.Auth | None, connect_s: float = CONNECT_S
+) -> httpx.AsyncClient:
     """A client for the server at `base`, of at most `connections` at once."""
     headers = {"Accept": "text/event-stream, application/json", "Accept-Encoding": "identity"}
-    transport = AiohttpTransport(base, connections)
+    transport = AiohttpTransport(base, connections, connect_s)
     return httpx.AsyncClient(transport=transport, auth=auth, headers=headers, trust_env=False)
-
-
-def server_url(model: str, base_url: str) -> httpx.URL:
-    """`base_url`, which may hold credentials. Raises Refused, without them, where it is no URL of a server."""
-    with contextlib.suppress(httpx.InvalidURL):
-        url = httpx.URL(base_url.strip())
-        if url.scheme in ("http", "https") and url.host and (url.port is None or 0 < url.port < 65_536):
-            return url
-    raise Refused("bad_backend", f"The server of {model!r} needs a URL such as http://127.0.0.1:8080.")
 
 
 async def next_bytes(reads: AsyncIterator[bytes], silent_at: float | None, finished: bool) -> bytes:
@@ -166,11 +160,11 @@ async def short_body(response: httpx.Response, most_bytes: int = MAX_REFUSAL_BYT
     return bytes(body[:most_bytes])
 
 
-def network_fault(error: httpx.HTTPError) -> str:
+def network_fault(error: httpx.HTTPError, connect_s: float = CONNECT_S) -> str:
     """What the network did, as a predicate: it makes a sentence after the server's name."""
     match error:
         case httpx.ConnectTimeout():
-            return f"accepted no connection within {CONNECT_S:g} s"
+            return f"accepted no connection within {connect_s:g} s"
         case httpx.ConnectError():
             return "cannot be reached: is the model server running?"
         case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError() | httpx.CloseError():

@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import httpx
 import msgspec
 
 from producers.backend import BackendFailed, Chunk, Ending, Loading, OutOfMemory, Request, Resident, Waiting
-from producers.chat_stream import ServerFault, one_line
+from producers.chat_stream import ServerFault, unquoted
+from producers.http import TAIL_S, next_bytes
 from producers.ollama_offers import is_in_cloud, known_facts, known_limits, ollama_limits
 from producers.ollama_server import OllamaServer, Refusal, canonical_name, is_about_memory
 from producers.ollama_stream import OllamaStream
@@ -31,8 +32,6 @@ from schemas.models import ModelFacts
 
 # More is HTTP 400.
 MOST_TOP = 20
-# After its last line Ollama has only the end of the HTTP body to send, which it does at once.
-TAIL_S = 1.0
 # Whether a model is in memory is known in a millisecond, except while another one is loaded.
 GLANCE_S = 0.25
 # Its queue holds 512 requests, a council's at most six: who finds it full comes again seldom enough to let it drain.
@@ -49,8 +48,6 @@ UNLOAD_S = 30.0
 UNLOAD_LOOKS_S = 0.1
 # A model that is to leave memory after each answer must still be there when the answer is asked for.
 LEAST_LOADED_S = 60
-# A refusal that quotes the prompt is cut where the quotation begins; shorter prompts could be any word.
-QUOTED_CHARS = (8, 24)
 # What a model is loaded with: another value than it was loaded with would make Ollama load it again. Speculation is
 # off, for it fakes logprobs.
 LOADED_WITH: dict[str, object] = {"draft_num_predict": 0}
@@ -72,7 +69,7 @@ class OllamaBackend:
 
     def __init__(self, model: str, source: ModelSource) -> None:
         """`model` is the council's name of it. Raises Refused where the source has no URL."""
-        self._server = OllamaServer(source.url, key=os.environ.get(source.key_env, ""))
+        self._server = OllamaServer(source)
         self._title = f"{model} at {self._server.shown_url}"
         self._source = source
         self._known: _Known | None = None
@@ -124,7 +121,7 @@ class OllamaBackend:
                 else:
                     async with contextlib.aclosing(answer) as response:
                         reads = response.aiter_raw()
-                        while data := await _next_bytes(reads, silent_at, stream.finished):
+                        while data := await next_bytes(reads, silent_at, stream.finished):
                             for chunk in stream.feed(data):
                                 yield chunk
                             if stream.heard > heard:
@@ -256,12 +253,7 @@ class OllamaBackend:
 
     def _failed(self, fault: ServerFault, request: Request | None = None) -> BackendFailed:
         """The sentence for a person. A server may quote what it was asked; the prompt is nobody else's business."""
-        predicate = str(fault)
-        least, most = QUOTED_CHARS
-        for turn in request.messages if request else ():
-            quoted = one_line(turn.content, most + 1)[:most]
-            if len(quoted) >= least and quoted in predicate:
-                predicate = predicate.partition(quoted)[0] + "…"
+        predicate = self._server.shown(unquoted(str(fault), request.messages if request else ()))
         if is_about_memory(predicate):
             return OutOfMemory(f"{self._title} has too little memory: it {predicate}")
         return BackendFailed(f"{self._title} {predicate}")
@@ -270,19 +262,3 @@ class OllamaBackend:
 def _pauses(asks: int) -> Iterator[float]:
     """How long to wait after each of so many asks."""
     return (BUSY_PAUSES_S[min(ask, len(BUSY_PAUSES_S) - 1)] for ask in range(asks))
-
-
-async def _next_bytes(reads: AsyncIterator[bytes], silent_at: float | None, finished: bool) -> bytes:
-    """What the network brings next; empty at the end. Raises TimeoutError at `silent_at`, a time of the event loop.
-
-    Once the model has finished, nothing that happens to the connection matters any more.
-    """
-    try:
-        async with asyncio.timeout_at(silent_at):
-            return await anext(reads)
-    except StopAsyncIteration:
-        return b""
-    except (TimeoutError, httpx.TransportError):
-        if finished:
-            return b""
-        raise

@@ -43,8 +43,6 @@ LOGPROBS_SINCE = (0, 12, 11)
 DEFAULT_MAX_LOADED = 3
 DEFAULT_PARALLEL = 1
 MAX_LOADED, _PARALLEL = "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_NUM_PARALLEL"
-# What the names of machines in the same house end with, where they have a dot at all.
-_LOCAL_SUFFIXES = (".local", ".localhost", ".localdomain", ".lan", ".home", ".internal", ".home.arpa")
 
 
 class OllamaLimits(msgspec.Struct, frozen=True):
@@ -88,14 +86,6 @@ def _host_and_port(address: str, default_port: int) -> tuple[str, int]:
     return host or "127.0.0.1", port
 
 
-def is_elsewhere(host: str) -> bool:
-    """True for a host that is neither this machine nor, as far as its name tells, on its network."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_global
-    except ValueError:
-        return "." in host.rstrip(".") and not host.rstrip(".").lower().endswith(_LOCAL_SUFFIXES)
-
-
 def has_logprobs(version: str) -> bool:
     """False for an Ollama that ignores a request for logprobs. One built from source calls itself 0.0.0."""
     found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version)
@@ -118,7 +108,7 @@ def ollama_limits(url: str, environ: Mapping[str, str], proc: Path = Path("/proc
 
 async def ollama_version(url: str) -> str:
     """Raises BackendFailed where it is away."""
-    async with _probing(url) as server:
+    async with _probing(msgspec.structs.replace(DEFAULTS, url=url)) as server:
         return await server.version()
 
 
@@ -127,14 +117,14 @@ async def ollama_offers(
 ) -> tuple[Offer, ...]:
     """The models of that Ollama, the latest first, with whatever they can do. `defaults` is the source of each but for
     its name and URL. Raises BackendFailed where it is away."""
-    async with _probing(url, environ.get(defaults.key_env, "")) as server:
+    async with _probing(msgspec.structs.replace(defaults, url=url)) as server:
         listed = (await server.listed())[:MAX_OFFERS]
         version = await server.version()
         running = await _running(server)
         turns = asyncio.Semaphore(SHOWN_AT_ONCE)
         shown = await asyncio.gather(*(_shown(server, model.name, turns) for model in listed))
         limits = ollama_limits(url, environ)
-        source = msgspec.structs.replace(defaults, url=url, remote=defaults.remote or is_elsewhere(server.host))
+        source = msgspec.structs.replace(defaults, url=url)
         loaded = {model.name for model in running} | {model.digest for model in running if model.digest}
     note = "" if has_logprobs(version) else f"no logprobs: Ollama {version} is older than 0.12.11"
     return tuple(
@@ -222,13 +212,16 @@ async def _running(server: OllamaServer) -> tuple[Running, ...]:
 
 
 @contextlib.asynccontextmanager
-async def _probing(url: str, key: str = "") -> AsyncIterator[OllamaServer]:
-    server = OllamaServer(url, key=key, connect_s=PROBE_CONNECT_S)
+async def _probing(source: ModelSource) -> AsyncIterator[OllamaServer]:
+    try:
+        server = OllamaServer(source, PROBE_CONNECT_S)
+    except Refused as refusal:
+        raise BackendFailed(str(refusal).removesuffix(".")) from refusal
     server.open(SHOWN_AT_ONCE)
     try:
         yield server
     except ServerFault as fault:
-        raise BackendFailed(f"Ollama at {server.shown_url} {fault}") from fault
+        raise BackendFailed(server.shown(f"Ollama at {server.shown_url} {fault}")) from fault
     finally:
         await server.close()
 

@@ -18,23 +18,17 @@ from typing import TypeVar
 import httpx
 import msgspec
 
+from producers.address import server_address
+from producers.api_key import ApiKey
 from producers.chat_stream import ServerFault, error_message, is_html, one_line
-from schemas.errors import Refused
+from producers.http import CONNECT_S, FRESH, http_client, network_fault, short_body
+from producers.source import ModelSource
 
 DEFAULT_URL = "http://127.0.0.1:11434"
-# A server that is there accepts at once, also from another room; 5 s allow for a lost packet or two.
-CONNECT_S = 5.0
-# A prompt of 32 KiB fits a socket's buffer: who does not take it in 10 s is stuck.
-WRITE_S = 10.0
-# Callers keep to fewer requests than there are connections: none is free only by a bug of ours.
-POOL_S = 5.0
 # What models there are Ollama reads from disk: a slow disk and a hundred models take a second or two.
 ANSWER_S = 10.0
 # The longest are /api/show of a model of a thousand tensors, some 200 KiB, and /api/tags, some 500 bytes a model.
 MAX_ANSWER_BYTES = 8 << 20
-# A refusal is short and complete when its status is sent.
-REFUSAL_S = 5.0
-MAX_REFUSAL_BYTES = 64 << 10
 _JSON = {"Content-Type": "application/json"}
 # A model without a template of its own has this one.
 NO_TEMPLATE = "{{ .Prompt }}"
@@ -142,32 +136,17 @@ class _Done(msgspec.Struct):
 class OllamaServer:
     """One Ollama behind one pooled client. Every question raises ServerFault, and Refused comes of a bad URL only."""
 
-    def __init__(self, url: str, *, key: str = "", connect_s: float = CONNECT_S) -> None:
-        """Credentials in the URL are sent, never shown; `key` is a proxy's bearer token, and goes before them."""
-        parsed = _parsed(url)
-        self._auth = (parsed.username, parsed.password) if (parsed.username or parsed.password) and not key else None
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        root = parsed.path.rstrip("/").removesuffix("/api")
-        self._base = parsed.copy_with(username="", password="", path=root or "/", query=None, fragment=None)
+    def __init__(self, source: ModelSource, connect_s: float = CONNECT_S) -> None:
+        """Credentials in the source's URL, or the key in its variable, are sent, never shown. Raises Refused for a URL
+        that is none, and for a key that is missing or cannot be sent."""
+        self._base, self._auth = server_address("Ollama", source)
         self._connect_s = connect_s
         self._client: httpx.AsyncClient | None = None
-        self.host = parsed.host
         self.shown_url = str(self._base).rstrip("/")
 
     def open(self, connections: int) -> None:
         """`connections` are at least as many as questions and answers at once."""
-        # No proxy and no .netrc of the environment: the server is the one that was named.
-        self._client = httpx.AsyncClient(
-            auth=self._auth,
-            headers={**self._headers, "Accept-Encoding": "identity"},
-            # Reading has the limit of each question; a stream that has begun has its reader's.
-            timeout=httpx.Timeout(connect=self._connect_s, write=WRITE_S, pool=POOL_S, read=None),
-            # One idle connection is kept: whoever finds it closed has a new one at the second try, for certain.
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=1),
-            # Certificates take 20 ms to read, at every `council up`, and plain HTTP has none.
-            verify=self._base.scheme == "https",
-            trust_env=False,
-        )
+        self._client = http_client(self._base, connections, self._auth, self._connect_s)
 
     async def close(self) -> None:
         if self._client is not None:
@@ -237,23 +216,16 @@ class OllamaServer:
         try:
             return await self._client.send(request, stream=True)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            request.extensions[FRESH] = True
             return await self._client.send(request, stream=True)
 
     def fault_of(self, error: httpx.HTTPError) -> ServerFault:
         """What the network did, as a predicate."""
-        match error:
-            case httpx.ConnectTimeout():
-                return ServerFault(f"accepted no connection within {self._connect_s:g} s")
-            case httpx.ConnectError():
-                return ServerFault("cannot be reached: is Ollama running?")
-            case httpx.WriteTimeout():
-                return ServerFault(f"did not take the request within {WRITE_S:g} s")
-            case httpx.PoolTimeout():
-                return ServerFault(f"had no free connection for {POOL_S:g} s")
-            case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError() | httpx.CloseError():
-                return ServerFault("broke off the connection")
-            case _:
-                return ServerFault(f"could not be asked: {one_line(str(error), 100) or type(error).__name__}")
+        return ServerFault(network_fault(error, self._connect_s).replace("the model server", "Ollama"))
+
+    def shown(self, sentence: str) -> str:
+        """The sentence without the key, if the server quoted it."""
+        return self._auth.cut_from(sentence) if isinstance(self._auth, ApiKey) else sentence
 
 
 def canonical_name(name: str) -> str:
@@ -274,26 +246,11 @@ def is_about_memory(message: str) -> bool:
     return any(words in lowered for words in _NO_MEMORY)
 
 
-def _parsed(url: str) -> httpx.URL:
-    try:
-        parsed = httpx.URL(url.strip())
-        if parsed.scheme in ("http", "https") and parsed.host and (parsed.port is None or 0 < parsed.port < 65_536):
-            return parsed
-    except httpx.InvalidURL:
-        pass
-    raise Refused("bad_backend", f"An Ollama server needs a URL such as {DEFAULT_URL}.")
-
-
 async def _refusal(response: httpx.Response, body: Mapping[str, object] | None) -> Refusal:
     """What a status other than 200 means; of its body, what is late or too long is left."""
-    status, model, parts = response.status_code, str((body or {}).get("model", "")), bytearray()
-    with contextlib.suppress(TimeoutError, httpx.TransportError):
-        async with contextlib.aclosing(response), asyncio.timeout(REFUSAL_S):
-            async for part in response.aiter_raw():
-                parts += part
-                if len(parts) >= MAX_REFUSAL_BYTES:
-                    break
-    told = bytes(parts[:MAX_REFUSAL_BYTES])
+    status, model = response.status_code, str((body or {}).get("model", ""))
+    async with contextlib.aclosing(response):
+        told = await short_body(response)
     message = error_message(told)
     if status == httpx.codes.NOT_FOUND and model and message.startswith("model "):
         return Refusal(status, f"has no model {model!r}: run `ollama pull {model}`")

@@ -19,20 +19,19 @@ from collections.abc import AsyncGenerator
 import httpx
 import msgspec
 
+from producers.address import server_address
 from producers.api_key import ApiKey
 from producers.backend import BackendFailed, Chunk, Ending, Loading, OutOfMemory, Request, Waiting
-from producers.chat_stream import ChatStream, ServerFault, one_line
+from producers.chat_stream import ChatStream, ServerFault, unquoted
 from producers.http import FRESH, TAIL_S, http_client, network_fault, next_bytes, short_body
 from producers.openai_asking import Asking, Dialect, Refusal
-from producers.openai_offers import AUTO_EVICT, look_at, server_address
+from producers.openai_offers import AUTO_EVICT, look_at
 from producers.openai_view import View
 from producers.source import ModelSource
 from schemas.models import ModelFacts
 
 # Whether a model is in memory is known at once, except while another one is loaded.
 GLANCE_S = 0.5
-# A refusal that quotes the prompt is cut where the quotation begins; shorter prompts could be any word.
-QUOTED_CHARS = (8, 24)
 # LM Studio's words for a model that left its memory.
 _EVICTED = re.compile(r"unloaded|no models? (is )?loaded", re.IGNORECASE)
 # Words for memory that does not suffice, of llama.cpp, vLLM and LM Studio, as far as they say so over HTTP.
@@ -172,11 +171,7 @@ class OpenAIBackend:
 
     def _failed(self, predicate: str, request: Request, *, has_begun: bool = True) -> BackendFailed:
         """The sentence for a person. A server may quote what it was asked; the prompt is nobody else's business."""
-        least, most = QUOTED_CHARS
-        for turn in request.messages:
-            quoted = one_line(turn.content, most + 1)[:most]
-            if len(quoted) >= least and quoted in predicate:
-                predicate = predicate.partition(quoted)[0] + "…"
+        predicate = unquoted(predicate, request.messages)
         if self._view.kind == "lm-studio" and _EVICTED.search(predicate):
             predicate = f"{predicate} ({AUTO_EVICT})"
         # Once it writes its model is in memory, whatever it says.

@@ -112,6 +112,9 @@ class ProducerProcess:
             except RedisAway as error:
                 self._presence.lose(error)
             self._standing.detail["sessions"] = len(self._servings)
+            if self._backend.residence is None:
+                # A server that was away at the start may be back: its requests find out.
+                self._standing.detail["trouble"] = self._backend.facts.trouble
             await asyncio.sleep(REFRESH_S)
 
     async def _take_new(self) -> None:

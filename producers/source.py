@@ -52,8 +52,8 @@ def producer_arguments(model: str, source: ModelSource) -> list[str]:
         words += [option, str(value)] if value else []
     if source.api == "ollama":
         words += ["--keep-alive-s", str(source.keep_alive_s)]
-    if source.remote:
-        words += ["--remote", "--allow-remote"]
+    if source.url:
+        words += ["--remote", "--allow-remote"] if source.remote else ["--no-remote"]
     return [*words, "--", model]
 
 

@@ -17,7 +17,6 @@ from producers.backend import BackendFailed
 from producers.ollama_offers import (
     OllamaLimits,
     has_logprobs,
-    is_elsewhere,
     ollama_limits,
     ollama_offers,
     ollama_url,
@@ -89,18 +88,6 @@ def test_an_ollama_host_that_is_no_address_is_refused_and_not_repeated(told: str
     with pytest.raises(Refused, match="OLLAMA_HOST is no address") as refused:
         ollama_url({"OLLAMA_HOST": told})
     assert told not in str(refused.value)
-
-
-@pytest.mark.parametrize("host", ["ollama.com", "8.8.8.8", "2606:4700::1111", "gpu.example.org."])
-def test_what_is_elsewhere_is_known_as_such(host: str) -> None:
-    assert is_elsewhere(host)
-
-
-@pytest.mark.parametrize(
-    "host", ["localhost", "127.0.0.1", "::1", "[::1]", "10.0.0.7", "192.168.1.5", "fe80::1", "gpu-box", "gpu-box.local"]
-)
-def test_what_is_near_is_known_as_such(host: str) -> None:
-    assert not is_elsewhere(host)
 
 
 # What it offers

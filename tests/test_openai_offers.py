@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers import openai_offers as offers_module
+from producers.address import is_remote, server_address
 from producers.backend import BackendFailed
-from producers.openai_offers import AUTO_EVICT, is_remote, openai_offers, server_address
+from producers.openai_offers import AUTO_EVICT, openai_offers
 from producers.openai_view import DEFAULT_SLOTS, View, view_of
 from producers.source import ModelSource, Offer
 from schemas.errors import Refused

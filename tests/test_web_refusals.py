@@ -36,7 +36,7 @@ BAD_BODIES = [
     (b"[]", "bad_request", "no JSON object"),
     (b"{}", "bad_request", "The field 'prompt' is missing."),
     (b'{"prompt": 5}', "bad_request", "The field 'prompt' is wrong: input should be a valid string."),
-    (b'{"prompt": "a", "promt": "b"}', "bad_request", "There is no field 'promt': the fields are prompt, messages, models,"),
+    (b'{"prompt": "a", "promt": "b"}', "bad_request", "There is no field 'promt': the fields are prompt, messages,"),
     (b'{"prompt": "a", "models": "m"}', "bad_request", "The field 'models' is wrong"),
     (b'{"prompt": "a", "seed": true}', "bad_request", "The field 'seed' is wrong"),
     (b'{"prompt": "a", "max_tokens": "9"}', "bad_request", "The field 'max_tokens' is wrong"),

@@ -181,7 +181,10 @@ def log_to_stderr(role: str) -> structlog.stdlib.BoundLogger:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+            # Plain: the rich kind prints the variables of each frame, and prompts with them.
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
         ],
     )
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(role=role)

@@ -1,0 +1,83 @@
+"""One answer, token by token: between two items nothing is computed."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import secrets
+from collections.abc import AsyncGenerator
+
+from producers.backend import BackendFailed, Chunk, Ending, Piece, Request
+from producers.llama.model import LlamaModel
+from producers.llama.step import Place, Step, piece_of, step_seed
+from producers.llama.thinking import Lanes
+from schemas.entries import Lane
+
+
+async def answer_to(request: Request, slot: int, model: LlamaModel, name: str) -> AsyncGenerator[Chunk | Ending, None]:
+    """One chunk a token, and an Ending. Raises BackendFailed."""
+    prompt = await model.prompt(request.messages)
+    tokens = await model.tokens(prompt)
+    # A context of n tokens has room for n - 1 and the one that they lead to.
+    room = model.context_tokens - len(tokens)
+    if room < 1:
+        raise BackendFailed(
+            f"{name} was asked with {len(tokens)} tokens, and its context has {model.context_tokens}: ask with less"
+        )
+    seed = secrets.randbits(64) if request.seed is None else request.seed
+    text = Text(prompt, request.top_k)
+    last = min(request.max_tokens, room) - 1
+    for index in range(last + 1):
+        place = Place(tokens, slot, is_first=index == 0)
+        try:
+            # Before the first token the council's patience counts.
+            async with asyncio.timeout(request.silence_ms / 1_000 if index else None):
+                step = await model.step(
+                    place, temperature=request.temperature, seed=step_seed(seed, index), top_k=request.top_k
+                )
+        except TimeoutError:
+            raise BackendFailed(f"{name} said nothing for {request.silence_ms / 1_000:g} s") from None
+        if step.is_end:
+            if rest := text.end():
+                yield Chunk(rest)
+            yield Ending("stop")
+            return
+        tokens.append(step.token)
+        special = await model.name_of(step.token) if step.is_special else ""
+        yield Chunk(text.pieces(step, special, is_last=index == last))
+    yield Ending("length")
+
+
+class Text:
+    """What the tokens of one answer show. A character, and a tag, belong to the token that completes them."""
+
+    def __init__(self, prompt: str, top_k: int) -> None:
+        self._lanes, self._top_k = Lanes(prompt), top_k
+        # What is no UTF-8 is shown as U+FFFD; half a character at the end is not shown.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def pieces(self, step: Step, special: str, *, is_last: bool) -> tuple[Piece, ...]:
+        """One piece with what was measured; before it one more where the token shows text that is not its own: of the
+        other lane, or of tokens before it while it has no bytes itself."""
+        before = self._lanes.lane
+        raw = bytes(step.entry.bytes or ()) if step.entry else b""
+        shares = self._lanes.feed(self._decoder.decode(raw), special)
+        if is_last:
+            shares += self._lanes.end()
+        # A tag is no text, and belongs to the thinking.
+        own: tuple[Lane, str] = ("thinking" if before == "thinking" else self._lanes.lane, "")
+        *earlier, (lane, text) = _joined(shares) if raw and shares else [*_joined(shares), own]
+        return (*(Piece(share, other) for other, share in earlier), piece_of(text, lane, step, self._top_k))
+
+    def end(self) -> tuple[Piece, ...]:
+        """What was kept back when the answer ended by itself."""
+        return tuple(Piece(text, lane) for lane, text in self._lanes.end())
+
+
+def _joined(shares: list[tuple[Lane, str]]) -> list[tuple[Lane, str]]:
+    joined: list[tuple[Lane, str]] = []
+    for lane, text in shares:
+        if joined and joined[-1][0] == lane:
+            text = joined.pop()[1] + text
+        joined.append((lane, text))
+    return joined

@@ -1,0 +1,122 @@
+"""A GGUF file as a backend: llama.cpp, run by this producer, one token at a time.
+
+    anext() ──▶ one question, its context cached ──▶ one decode ──▶ Chunk         nobody asks: nothing is computed
+
+llama.cpp's own stream runs ahead of whoever reads it. Here each token is asked for when it is wanted, behind all those
+before it (`step.py`): it costs one decode, and half a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+from collections.abc import AsyncGenerator
+
+from producers.backend import BackendFailed, Chunk, Ending, Loading, Request, Resident, Waiting
+from producers.llama.answer import answer_to
+from producers.llama.child import LlamaChild
+from producers.llama.header import gguf_facts
+from producers.llama.model import LlamaModel
+from producers.source import ModelSource
+from schemas.errors import Refused
+from schemas.models import ModelFacts
+
+# Two sessions at once; each slot has a context of its own, which costs memory.
+DEFAULT_SLOTS = 2
+
+
+def require_llama(model: str) -> None:
+    """Raises Refused where llama.cpp is not installed, or this system has no unix sockets. Imports nothing."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise Refused("no_llama", f"{model!r} needs llama.cpp: pip install 'turbo-ensemble[llama]'.")
+    if not hasattr(asyncio, "open_unix_connection"):
+        raise Refused("no_llama", f"{model!r} needs unix sockets, which this system has not: use Linux or macOS.")
+
+
+class LlamaBackend:
+    """One model, and the memory that it is loaded into: a process of its own (`server.py` says why)."""
+
+    pauses = True
+
+    def __init__(self, model: str, source: ModelSource) -> None:
+        """Raises Refused for a file that cannot be a model, and where llama.cpp is not installed."""
+        require_llama(model)
+        self._file = gguf_facts(source.path)
+        self._model = model
+        self._slots = source.parallel or DEFAULT_SLOTS
+        self._free: asyncio.Queue[int] = asyncio.Queue()
+        for slot in range(self._slots):
+            self._free.put_nowait(slot)
+        self._one_at_a_time = asyncio.Lock()
+        self._child: LlamaChild | None = None
+        self._loaded: LlamaModel | None = None
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    @property
+    def facts(self) -> ModelFacts:
+        return ModelFacts(
+            self._model, size_bytes=self._file.size_bytes, digest=self._file.digest, slots=self._slots, pauses=True
+        )
+
+    @property
+    def residence(self) -> LlamaBackend:
+        return self
+
+    @property
+    def child(self) -> LlamaChild | None:
+        """The process that has the model loaded; None where none has."""
+        return self._child if self._child and self._child.is_running else None
+
+    async def start(self) -> None:
+        """Loads nothing: that is its residence's business, or the first request's."""
+
+    async def residents(self) -> tuple[Resident, ...]:
+        return (self.child.resident(),) if self.child else ()
+
+    async def load(self) -> None:
+        async with self._one_at_a_time:
+            if self.child:
+                return
+            await self._end_child()
+            self._child = LlamaChild(self._model, self._file.path, self._slots)
+            await self._child.start()
+            self._loaded = LlamaModel(self._model, self._child, self._file.vocabulary)
+
+    async def unload(self, model: str) -> None:
+        """A model that answers stays: raises BackendFailed."""
+        if model != self._model:
+            return
+        async with self._one_at_a_time:
+            if self.child and (busy := self._slots - self._free.qsize()):
+                raise BackendFailed(f"{model} answers {busy} request(s) now: it leaves memory after them")
+            await self._end_child()
+
+    async def close(self) -> None:
+        """Ends the process, whatever it does."""
+        await self._end_child()
+
+    async def _end_child(self) -> None:
+        child, self._child, self._loaded = self._child, None, None
+        if child:
+            await child.stop()
+
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk | Loading | Waiting | Ending, None]:
+        """Loads the model where it is not; that breaks off with what load() raises."""
+        if self._free.empty():
+            yield Waiting()
+        slot = await self._free.get()
+        try:
+            if not self.child:
+                yield Loading()
+                await self.load()
+            if not self._loaded:
+                raise BackendFailed(f"{self._model} was stopped")
+            async with contextlib.aclosing(answer_to(request, slot, self._loaded, self._model)) as items:
+                async for item in items:
+                    yield item
+        finally:
+            self._free.put_nowait(slot)
