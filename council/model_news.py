@@ -44,5 +44,5 @@ class ModelNews:
             elif before.residency == "loaded":
                 news.append(f"{facts.model} is no longer in memory; it is loaded when it is asked.")
         if facts.trouble and facts.trouble != before.trouble:
-            news.append(f"{facts.trouble.rstrip('.')}.")
+            news.append(facts.trouble if facts.trouble.endswith((".", "?")) else f"{facts.trouble}.")
         return news

@@ -123,7 +123,9 @@ class LlamaChild:
         # Open to this user alone, as mkdtemp makes it: no port, and nobody else's door.
         self._folder = tempfile.mkdtemp(prefix="council-llama-")
         if len(os.fsencode(self.socket)) > _MOST_SOCKET_BYTES:
-            raise BackendFailed(f"{self._model} needs a shorter folder for temporary files: set TMPDIR to /tmp")
+            # The path of a socket is short: where temporary files lie too deep it goes where they usually lie.
+            os.rmdir(self._folder)
+            self._folder = tempfile.mkdtemp(prefix="council-llama-", dir="/tmp")
         order = Order(self._path, self.socket, self._slots, os.getpid())
         process = self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "producers.llama.server", msgspec.json.encode(order).decode()),

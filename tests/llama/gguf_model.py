@@ -1,22 +1,32 @@
 """A tiny model that llama.cpp runs like any other, built from text that every Python carries.
 
-    pydoc_data.topics --> byte-pair tokenizer --> bigram counts --> logits L[a, b] = log P(b | a) - mean, V x V
+    pydoc_data.topics --> tokenizer --> bigram counts --> logits L[a, b] = log P(b | a) - mean, V x V
     L ~ U S V'  (the dim - 1 largest singular values)     embedding E = U sqrt(S),  output O = sqrt(S) V'
 
 llama.cpp computes rms_norm(E[a]) O where every layer adds zero to the residual. The norm divides E[a] by
 |E[a]| / sqrt(dim); one more column gives all rows of E the same length M, and O, scaled by M / sqrt(dim), takes that
 back: the logits are L.
 What it writes looks like Python's documentation seen through a keyhole; its probabilities are honest and have shape.
+
+Models of different tokenizers: byte pairs as in GPT-2 (of 300 tokens it is one of characters, of 1,000 nearly one of
+words), or sentence pieces as in Llama 2, where a space is "▁" and rare characters are written byte by byte. A model
+that thinks does so from its first token on, or where its chat template begins that for it; it finds its tags only where
+`dim` is nearly `vocab`, for what is rare gets lost first. A model that has read Hangul writes characters of three
+bytes, many of which take several tokens. One that attends mixes what came before into each place: its logits depend on
+the whole context, and it writes worse.
 """
 
 from __future__ import annotations
 
 import fcntl
 import re
+import string
 from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Literal
 
 import gguf
 import numpy as np
@@ -25,13 +35,35 @@ import pytest
 
 Floats = npt.NDArray[np.float64]
 
+Kind = Literal["byte_pairs", "sentence_pieces"]
+# Whether a model thinks before it answers: it begins by itself, or its chat template begins.
+Thinks = Literal["never", "by_itself", "by_template"]
+
 END_OF_TEXT, _TURN_BEGINS, TURN_ENDS = SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+# Where the answer of a model that thinks begins; and its tags, which are text.
+_ANSWER_BEGINS = "<|im_sep|>"
+THINK, THOUGHT = TAGS = ("<think>", "</think>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+THINKING_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '<|im_sep|>' }}"
+    "{% if message['role'] == 'assistant' and message['reasoning_content'] %}"
+    "{{ '<think>\\n' + message['reasoning_content'] + '\\n</think>\\n\\n' }}"
+    "{% endif %}"
+    "{{ message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>BEGUN' }}{% endif %}"
+)
+TEMPLATES: dict[Thinks, str] = {
+    "never": CHAT_TEMPLATE,
+    "by_itself": THINKING_TEMPLATE.replace("BEGUN", ""),
+    "by_template": THINKING_TEMPLATE.replace("BEGUN", "<think>\\n"),
+}
 # Close to GPT-2's own rule, as far as the standard library's regular expressions go.
 WORD = re.compile(r"'(?:[stmd]|re|ve|ll)| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")
 PARAGRAPHS_PER_ANSWER = 8
@@ -41,18 +73,43 @@ CONTEXT_TOKENS = 1 << 20
 HEADS = 4
 
 
-def gguf_model(folder: Path, *, vocab: int = 512, dim: int = 128, seed: int = 0) -> Path:
+def gguf_model(
+    folder: Path,
+    *,
+    vocab: int = 512,
+    dim: int = 128,
+    seed: int = 0,
+    kind: Kind = "byte_pairs",
+    thinks: Thinks = "never",
+    hangul: bool = False,
+    attends: bool = False,
+    context: int = CONTEXT_TOKENS,
+) -> Path:
     """The path of the model in `folder`, built at the first call with these parameters, whoever else asks at once.
 
-    `vocab` tokens (at least 300) in `dim` dimensions (a multiple of 8, below `vocab`); `seed` chooses which topics it
-    has read, and with them its tokenizer and its probabilities.
+    `vocab` tokens (at least 300, or 450 sentence pieces) in `dim` dimensions (a multiple of 8, below `vocab`); `seed`
+    chooses which topics it has read, and with them its tokenizer and its probabilities. `context` tokens are what it
+    says it was trained with.
     """
-    path = folder / f"tiny-{vocab}-{dim}-{seed}.gguf"
+    words = {kind: kind != "byte_pairs", f"thinks-{thinks}": thinks != "never", "hangul": hangul, "attends": attends}
+    words[f"context-{context}"] = context != CONTEXT_TOKENS
+    variant = "".join(f"-{word}" for word, is_unusual in words.items() if is_unusual)
+    path = folder / f"tiny-{vocab}-{dim}-{seed}{variant}.gguf"
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # freed when the file is closed, also by a process that dies
         if not path.exists():
             unfinished = path.with_suffix(".unfinished")
-            build(unfinished, vocab=vocab, dim=dim, seed=seed)
+            build(
+                unfinished,
+                vocab=vocab,
+                dim=dim,
+                seed=seed,
+                kind=kind,
+                thinks=thinks,
+                hangul=hangul,
+                attends=attends,
+                context=context,
+            )
             unfinished.replace(path)
     return path
 
@@ -63,66 +120,182 @@ def session_folder(factory: pytest.TempPathFactory) -> Path:
     return own.parent if own.name.startswith("popen-") else own
 
 
-def build(path: Path, *, vocab: int, dim: int, seed: int) -> None:
+def build(
+    path: Path,
+    *,
+    vocab: int,
+    dim: int,
+    seed: int,
+    kind: Kind = "byte_pairs",
+    thinks: Thinks = "never",
+    hangul: bool = False,
+    attends: bool = False,
+    context: int = CONTEXT_TOKENS,
+) -> None:
     """Writes the model to `path`."""
     answers = topic_answers(seed)
-    tokenizer = BytePairs.trained("\n".join(answers), vocab)
-    # An answer begins after the newline with which the chat template ends.
-    row = [number for answer in answers for number in [*tokenizer.encode(f"\n{answer}"), tokenizer.ids[TURN_ENDS]]]
+    if hangul:
+        answers = [answer.translate(HANGUL) for answer in answers]
+    trained = BytePairs.trained if kind == "byte_pairs" else SentencePieces.trained
+    tokenizer = trained("\n".join(answers), vocab, () if thinks == "never" else (_ANSWER_BEGINS, *TAGS))
+    row = [number for answer in answers for number in _turn(tokenizer, answer, thinks)]
     embedding, output = factored(bigram_logits(row, vocab), dim)
-    _write(path, tokenizer, embedding, output)
+    layer = attending_layer(dim, seed) if attends else silent_layer(dim)
+    matrices = {"token_embd": embedding, "output": output, **layer}
+    _write(path, tokenizer, matrices, TEMPLATES[thinks], context)
 
 
-class BytePairs:
-    """A byte-level byte-pair tokenizer in GPT-2's notation: each byte is written as one printable letter.
+def _turn(tokenizer: Tokenizer, answer: str, thinks: Thinks) -> list[int]:
+    """What is written where it is the model's turn, from what the chat template ends with."""
+    ids, encode = tokenizer.ids, tokenizer.encode
+    if thinks == "never":
+        # The newline is the template's.
+        return [*encode(f"\n{answer}"), ids[TURN_ENDS]]
+    thought, said, *_ = [*answer.split("\n"), answer]
+    begun = [ids[_ANSWER_BEGINS], ids[THINK], *encode(f"\n{thought}\n"), ids[THOUGHT]]
+    return [*begun, *encode(f"\n\n{said}"), ids[TURN_ENDS]]
 
-    A token is a string of letters; merges are applied in the order in which they were learnt.
+
+class Tokenizer:
+    """A tokenizer that joins the characters of a word, most frequent pairs first.
+
+    A token is a string of characters of its alphabet; merges are applied in the order in which they were learnt.
     """
 
-    def __init__(self, merges: list[tuple[str, str]]) -> None:
+    model = ""
+
+    def __init__(self, alphabet: Sequence[str], merges: list[tuple[str, str]], extra: Sequence[str]) -> None:
         self.merges = merges
-        self.tokens = [*LETTERS, *(left + right for left, right in merges), *SPECIALS]
+        self.alphabet = list(alphabet)
+        self.specials = (*SPECIALS, *extra)
+        self.tokens = [*alphabet, *(left + right for left, right in merges), *self.specials]
         self.ids = {token: number for number, token in enumerate(self.tokens)}
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
         self._known: dict[str, list[int]] = {}
 
-    @classmethod
-    def trained(cls, text: str, vocab: int) -> BytePairs:
-        """Learns merges until there are `vocab` tokens: each time the most frequent pair, of equals the greatest."""
-        counts = Counter(WORD.findall(text))
-        words = [letters(word) for word in counts]
-        times = list(counts.values())
-        frequency: Counter[tuple[str, str]] = Counter()
-        found_in: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
-
-        def count(number: int, sign: int) -> None:
-            for pair in pairwise(words[number]):
-                frequency[pair] += sign * times[number]
-                found_in[pair].add(number)
-
-        for number in range(len(words)):
-            count(number, 1)
-        merges: list[tuple[str, str]] = []
-        while len(merges) < vocab - len(LETTERS) - len(SPECIALS):
-            best = max(frequency, key=lambda pair: (frequency[pair], pair))
-            merges.append(best)
-            for number in found_in.pop(best):
-                count(number, -1)
-                words[number] = merged(words[number], best)
-                count(number, 1)
-            del frequency[best]
-        return cls(merges)
+    @staticmethod
+    def spelt(word: str) -> list[str]:
+        """The word in characters of the alphabet."""
+        raise NotImplementedError
 
     def encode(self, text: str) -> list[int]:
         return [number for word in WORD.findall(text) for number in self._encode_word(word)]
 
     def _encode_word(self, word: str) -> list[int]:
         if word not in self._known:
-            parts = letters(word)
+            parts = self.spelt(word)
             while ranked := [(self._ranks[pair], pair) for pair in pairwise(parts) if pair in self._ranks]:
                 parts = merged(parts, min(ranked)[1])
-            self._known[word] = [self.ids[part] for part in parts]
+            self._known[word] = [number for part in parts for number in self.numbers(part)]
         return self._known[word]
+
+    def numbers(self, part: str) -> list[int]:
+        return [self.ids[part]]
+
+    def add_to(self, writer: gguf.GGUFWriter) -> None:
+        """Writes what the tokenizer is to the file."""
+        writer.add_tokenizer_model(self.model)
+        writer.add_token_list(self.tokens)
+        writer.add_token_types([self.kind_of(token) for token in self.tokens])
+        writer.add_bos_token_id(self.ids[END_OF_TEXT])
+        writer.add_eos_token_id(self.ids[TURN_ENDS])
+        writer.add_add_bos_token(False)
+
+    def kind_of(self, token: str) -> gguf.TokenType:
+        if token in TAGS:
+            return gguf.TokenType.USER_DEFINED
+        return gguf.TokenType.CONTROL if token in self.specials else gguf.TokenType.NORMAL
+
+
+class BytePairs(Tokenizer):
+    """A byte-level byte-pair tokenizer in GPT-2's notation: each byte is written as one printable letter."""
+
+    model = "gpt2"
+
+    @classmethod
+    def trained(cls, text: str, vocab: int, extra: Sequence[str] = ()) -> BytePairs:
+        words = Counter(WORD.findall(text))
+        return cls(LETTERS, learnt(words, letters, vocab - len(LETTERS) - len(SPECIALS) - len(extra)), extra)
+
+    @staticmethod
+    def spelt(word: str) -> list[str]:
+        return letters(word)
+
+    def add_to(self, writer: gguf.GGUFWriter) -> None:
+        super().add_to(writer)
+        writer.add_tokenizer_pre("gpt-2")
+        writer.add_token_merges([f"{left} {right}" for left, right in self.merges])
+
+
+class SentencePieces(Tokenizer):
+    """A tokenizer of characters, as of Llama 2: a space is "▁", and what is not in its alphabet is written in bytes."""
+
+    model = "llama"
+
+    @classmethod
+    def trained(cls, text: str, vocab: int, extra: Sequence[str] = ()) -> SentencePieces:
+        words = Counter(WORD.findall(text))
+        letters_used = Counter("".join(words).replace(" ", SPACE))
+        common = sorted(letter for letter, count in letters_used.items() if count >= COMMON_LETTER)
+        alphabet = ["<unk>", *BYTES, *common]
+        known = {word: count for word, count in words.items() if set(cls.spelt(word)) <= set(common)}
+        return cls(alphabet, learnt(known, cls.spelt, vocab - len(alphabet) - len(SPECIALS) - len(extra)), extra)
+
+    @staticmethod
+    def spelt(word: str) -> list[str]:
+        return list(word.replace(" ", SPACE))
+
+    def numbers(self, part: str) -> list[int]:
+        return [self.ids[part]] if part in self.ids else [self.ids[BYTES[byte]] for byte in part.encode()]
+
+    def kind_of(self, token: str) -> gguf.TokenType:
+        if token == "<unk>":
+            return gguf.TokenType.UNKNOWN
+        return gguf.TokenType.BYTE if token in BYTES else super().kind_of(token)
+
+    def add_to(self, writer: gguf.GGUFWriter) -> None:
+        super().add_to(writer)
+        writer.add_add_space_prefix(False)
+        writer.add_unk_token_id(0)
+        # Of two pairs the one is joined that is worth more: the one that was learnt first.
+        worth = {left + right: -float(rank) for rank, (left, right) in enumerate(self.merges)}
+        writer.add_token_scores([worth.get(token, -1e6) for token in self.tokens])
+
+
+SPACE = "▁"
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+# A letter that is rarer than this is written in bytes.
+COMMON_LETTER = 3
+
+
+# A syllable for each letter.
+HANGUL = {ord(letter): chr(0xAC00 + 97 * number) for number, letter in enumerate(string.ascii_letters)}
+
+
+def learnt(counts: Mapping[str, int], spelt: Callable[[str], list[str]], number: int) -> list[tuple[str, str]]:
+    """The first merges: each time the most frequent pair of neighbours, of equals the greatest."""
+    words = [spelt(word) for word in counts]
+    times = list(counts.values())
+    frequency: Counter[tuple[str, str]] = Counter()
+    found_in: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+
+    def count(word: int, sign: int) -> None:
+        for pair in pairwise(words[word]):
+            frequency[pair] += sign * times[word]
+            found_in[pair].add(word)
+
+    for word in range(len(words)):
+        count(word, 1)
+    merges: list[tuple[str, str]] = []
+    while len(merges) < number:
+        best = max(frequency, key=lambda pair: (frequency[pair], pair))
+        merges.append(best)
+        for word in found_in.pop(best):
+            count(word, -1)
+            words[word] = merged(words[word], best)
+            count(word, 1)
+        del frequency[best]
+    return merges
 
 
 def _byte_letters() -> list[str]:
@@ -184,12 +357,12 @@ def factored(logits: Floats, dim: int) -> tuple[Floats, Floats]:
     return embedding, output
 
 
-def _write(path: Path, tokenizer: BytePairs, embedding: Floats, output: Floats) -> None:
-    vocab, dim = embedding.shape
+def _write(path: Path, tokenizer: Tokenizer, matrices: dict[str, Floats], template: str, context: int) -> None:
+    vocab, dim = matrices["token_embd"].shape
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(path.stem)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    writer.add_context_length(CONTEXT_TOKENS)
+    writer.add_context_length(context)
     writer.add_embedding_length(dim)
     writer.add_block_count(1)
     writer.add_feed_forward_length(dim)
@@ -198,17 +371,9 @@ def _write(path: Path, tokenizer: BytePairs, embedding: Floats, output: Floats) 
     writer.add_rope_dimension_count(dim // HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(vocab)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokenizer.tokens)
-    writer.add_token_merges([f"{left} {right}" for left, right in tokenizer.merges])
-    kinds = gguf.TokenType
-    writer.add_token_types([kinds.CONTROL if token in SPECIALS else kinds.NORMAL for token in tokenizer.tokens])
-    writer.add_bos_token_id(tokenizer.ids[END_OF_TEXT])
-    writer.add_eos_token_id(tokenizer.ids[TURN_ENDS])
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
-    for name, matrix in {"token_embd": embedding, "output": output, **silent_layer(dim)}.items():
+    tokenizer.add_to(writer)
+    writer.add_chat_template(template)
+    for name, matrix in matrices.items():
         writer.add_tensor(f"{name}.weight", matrix.astype(np.float16 if matrix.ndim == 2 else np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -223,3 +388,10 @@ def silent_layer(dim: int) -> dict[str, Floats]:
         **{f"blk.0.{name}": np.zeros((dim, dim)) for name in square},
         **{name: np.ones(dim) for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm")},
     }
+
+
+def attending_layer(dim: int, seed: int) -> dict[str, Floats]:
+    """One that adds to each place something of those before it."""
+    chance = np.random.default_rng(seed)
+    mixing = {f"blk.0.attn_{part}": chance.normal(size=(dim, dim)) / np.sqrt(dim) for part in ("q", "k", "v", "output")}
+    return silent_layer(dim) | mixing

@@ -229,7 +229,7 @@ new ResizeObserver(() => {
   scheduleDraw();
 }).observe(at("strip"));
 setInterval(() => {
-  if (!document.hidden && !isRunning()) lookForModels();
+  if (!document.hidden) lookForModels();
 }, LOOK_FOR_MODELS_MS);
 
 lookForModels();

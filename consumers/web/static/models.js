@@ -72,7 +72,8 @@ function chip({ model, remote, residency, size_bytes: size, trouble }, isTicked)
   ].filter(Boolean);
   if (says.length > 0) {
     const note = document.createElement("small");
-    note.textContent = trouble ? "!" : remote ? "remote" : residency === "loading" ? "loading…" : "not loaded";
+    const state = trouble ? "unavailable" : { loading: "loading…", absent: "not loaded" }[residency];
+    note.textContent = [remote ? "remote" : "", state ?? ""].filter(Boolean).join(", ");
     label.append(" ", note);
   }
   label.title = [size ? `${(size / 1e9).toFixed(1)} GB` : "", ...says].filter(Boolean).join(" · ");
