@@ -4,7 +4,8 @@
     mid:  A B C D         A, the heaviest, finds none -->  low: A B      and A tries again in the room that C and D left
     low:  A B             A again -->  B                                 it had its room: its model does not fit
 
-Weights decide; of equal ones the starved member goes first, then the last. Whoever starves twice is dropped alone.
+Weights decide; of equal ones the starved member goes first, then the last. Whoever starves twice, or where nobody could
+make room, goes itself.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ def rung_below(ladder: Sequence[Rung], fallen: int) -> Rung | None:
     return ladder[fallen] if fallen < len(ladder) else None
 
 
-def members_to_drop(weights: Mapping[int, float], starved: int, rung: Rung | None) -> list[int]:
+def members_to_drop(
+    weights: Mapping[int, float], starved: int, rung: Rung | None, *, room_helps: bool = True
+) -> list[int]:
     """Who of the running members leaves, in their order. `weights` are the running members' by index.
 
-    At least one leaves, and no more stay than the rung runs at once.
+    At least one leaves, and no more stay than the rung runs at once. Where room does not help the starved one goes
+    first, however heavy: nobody leaves for it in vain.
     """
     most = len(weights) - 1
     if rung is not None:
         most = min(most, rung.max_parallel_models)
-    heaviest_first = sorted(weights, key=lambda index: (-weights[index], index == starved, index))
+    is_first = {index: index == starved and not room_helps for index in weights}
+    heaviest_first = sorted(weights, key=lambda index: (is_first[index], -weights[index], index == starved, index))
     return sorted(heaviest_first[most:])

@@ -35,6 +35,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
     # The first-token time-out runs from here: the claim, or the last sign of waiting or loading.
     patience_from_ns: int = 0
     loading_from_ns: int | None = None
+    waiting_from_ns: int | None = None
     # It found no memory once, and the session made room for it.
     has_starved: bool = False
 
@@ -53,7 +54,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
         ledger = ClaimLedger(self.claim, self.next_seq)
         if ledger.add_claim(entry_id):
             self.claim, self.state = entry_id, "waiting"
-            self.loading_from_ns, self.patience_from_ns, self.silent_beats = None, t_ns, 0
+            self.loading_from_ns, self.waiting_from_ns, self.patience_from_ns, self.silent_beats = None, None, t_ns, 0
 
     def add_sign(self, claim: str, state: MemberState | None, t_ns: int) -> None:
         """The winning producer says that it is alive, and perhaps that it waits or loads."""
@@ -62,14 +63,17 @@ class MemberRecord(msgspec.Struct, array_like=True):
         self.silent_beats = 0
         if self.next_seq:
             return
-        if state is None:
-            if self.state != "loading":
-                return
-            state = "waiting"  # it has loaded; patience with the first token begins now
+        is_over = state is None and (self.state == "loading" or self.waiting_from_ns is not None)
+        if state is None and not is_over:
+            return
+        if state == "loading":
+            self.loading_from_ns = self.loading_from_ns or t_ns
+        else:
+            # Whoever loads in vain and waits again has waited all the time; who loads begins to load.
             self.loading_from_ns = None
-        self.state, self.patience_from_ns = state, t_ns
-        if state == "loading" and self.loading_from_ns is None:
-            self.loading_from_ns = t_ns
+            self.waiting_from_ns = (self.waiting_from_ns or t_ns) if state else None
+        # With neither any more, patience with the first token begins now.
+        self.state, self.patience_from_ns = state or "waiting", t_ns
 
     def judge_token(self, claim: str, seq: int) -> Verdict:
         """Whether the token is the next of the winning claim; if so it counts as taken."""
@@ -108,6 +112,8 @@ class MemberRecord(msgspec.Struct, array_like=True):
             since_ns = self.loading_from_ns or 0
             late = t_ns - since_ns >= limits.loading_ms * NS_PER_MS
             return f"still loading after {limits.loading_ms / 1000:g} s" if late else None
+        if self.waiting_from_ns is not None and t_ns - self.waiting_from_ns >= limits.waiting_ms * NS_PER_MS:
+            return f"still waiting after {limits.waiting_ms / 1000:g} s"
         late = t_ns - self.patience_from_ns >= limits.first_token_ms * NS_PER_MS
         return f"no first token within {limits.first_token_ms / 1000:g} s" if late else None
 

@@ -202,7 +202,7 @@ class Session:
         rung = rung_below(self.opening.ladder, record.fallen)
         record.fallen += rung is not None
         starved = self.opening.members[mark.member].model
-        for index in members_to_drop(running, mark.member, rung):
+        for index in members_to_drop(running, mark.member, rung, room_helps=mark.room_helps):
             reason = mark.reason if index == mark.member else f"it made room: no memory for {starved}"
             self._drop(index, f"{reason}; the session fell to the {rung.tier} tier" if rung else reason)
 

@@ -62,7 +62,9 @@ def member_options(given: list[str]) -> dict[str, dict[str, float]]:
                     f"--model-option has {assignment.strip()!r} for {model!r}: write one of "
                     f"{', '.join(MEMBER_OPTIONS)}, = and a number, separated by commas.",
                 )
-            options.setdefault(model, {})[name] = value
+            if name in options.setdefault(model, {}):
+                raise Refused("bad_option", f"--model-option gives {model!r} two numbers as {name}: give one.")
+            options[model][name] = value
     return options
 
 
@@ -90,7 +92,7 @@ def _read_chat(path: Path) -> list[object]:
         raise Refused("bad_session_file", f"{path} has more than {_MOST_FILE_BYTES // 1024} KiB: shorten the chat.")
     try:
         read = msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refused("bad_session_file", f"{path} is no JSON: {error}.") from None
     turns = read.get("messages") if isinstance(read, dict) else read
     if not isinstance(turns, list):

@@ -49,6 +49,8 @@ class Child:
             stdin=subprocess.PIPE,
             env={**os.environ, **self._environment, "COUNCIL_SUPERVISED": "1"},
             pass_fds=self._pass_fds,
+            # A Ctrl-C in the terminal is the supervisor's business, also while this process starts.
+            process_group=0,
         )
 
     def watch(self) -> None:

@@ -132,7 +132,7 @@ class Supervisor:
         folder = ["--folder", str(self._folder)] if self._folder else []
         self._keeper = subprocess.Popen(
             [sys.executable, "-m", "transport.embedded", *folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=os.environ | self._without_keys(),
+            env=os.environ | self._without_keys(), process_group=0,
         )  # fmt: skip
         assert self._keeper.stdout is not None
         readable, _, _ = select.select([self._keeper.stdout], [], [], _REDIS_START_S)

@@ -73,7 +73,10 @@ class BackendFailed(Exception):
 
 
 class OutOfMemory(BackendFailed):
-    """The model does not fit into the memory that there is; the message says so with numbers where there are any."""
+    """The model does not fit into the memory that there is; the message says so with numbers where there are any.
+    `room_helps` where other models of the council are in that memory."""
+
+    room_helps = False
 
 
 class Resident(msgspec.Struct, frozen=True):

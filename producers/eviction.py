@@ -26,15 +26,12 @@ class Loaded(msgspec.Struct, frozen=True):
 
     model: str
     place: tuple[str, str]
+    server: str
     ram_bytes: int
     vram_bytes: int
     used_ms: int
     in_use: bool = False
     most_there: int = 0
-
-    @property
-    def server(self) -> str:
-        return self.place[0]
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -66,6 +63,11 @@ def models_to_evict(
             staying.remove(one)
             leaving.append(one)
     return None
+
+
+def fits_alone(wanted: Wanted, tier: TierPolicy) -> bool:
+    """False where no waiting helps: the model is larger than the budgets."""
+    return _fits([], wanted, tier)
 
 
 def least_recently_used(loaded: Sequence[Loaded]) -> Loaded | None:

@@ -54,11 +54,11 @@ class Generations:
             self.asked += 1
             async with contextlib.aclosing(self._backend.generate(generation.request)) as items:  # type: ignore[type-var]
                 async for item in items:
+                    if not isinstance(item, Loading | Waiting):
+                        self.close(generation)
                     if isinstance(item, Ending):
                         generation.end(item)
                         return
-                    if isinstance(item, Chunk):
-                        self.close(generation)
                     generation.hand_out(item)
         raise BackendFailed("its stream ended without finishing")
 

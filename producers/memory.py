@@ -1,7 +1,7 @@
 """What the council has loaded on this machine, the right to load more, and taking a model out.
 
 Models at this process's own server are seen and unloaded there; what other processes hold is in their records, and they
-unload it themselves, as they are told.
+unload it themselves, as they are asked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from producers.backend import BackendFailed, Residence
 from producers.eviction import Loaded
 from schemas.errors import RedisAway, RedisRefuses
-from schemas.models import IN_PROCESS, facts_in
+from schemas.models import facts_in
 from schemas.processes import ProcessRecord
 from transport import residency as ledger
 from transport.connection import AsyncPipe, Command, accepted
@@ -24,8 +24,14 @@ from transport.process import Standing, list_processes
 # Whoever waits for memory, for the loader or for Redis asks again after this.
 ASK_AGAIN_S = 0.25
 _RENEW_S = 1.0
-# Its process looks for orders each second, and freeing takes moments; whoever has not by then is busy or gone.
+# Its process looks each second, and freeing takes moments; whoever has not by then is busy or gone.
 _UNLOADED_WITHIN_S = 10.0
+
+
+class Licence:
+    """The loader's lease. A process that was stopped for a while may have lost it."""
+
+    is_held = True
 
 
 class CouncilMemory:
@@ -36,14 +42,17 @@ class CouncilMemory:
 
     async def loaded(self) -> list[Loaded]:
         """Each model once. Raises BackendFailed where this process's server does not say what it holds."""
-        own_server = facts_in(self._standing.detail).server
+        own = facts_in(self._standing.detail)
         residents = {resident.model: resident for resident in await self._residence.residents()}
-        uses = ledger.places_in_use(await self._run(*ledger.read_uses()))
-        found: dict[tuple[str, str], Loaded] = {}
+        replies = await self._run(*ledger.read_uses())
+        uses = ledger.places_in_use(replies)
+        if sweeping := ledger.sweep_uses(replies):
+            await self._run(sweeping)
+        found: dict[ledger.Place, Loaded] = {}
         for record in await self._records():
             facts = facts_in(record.detail)
             ram, vram = _number(record, "ram_bytes"), _number(record, "vram_bytes")
-            if facts.server == own_server != IN_PROCESS:
+            if facts.place[0] == own.place[0]:
                 resident = residents.get(facts.place[1])
                 if resident is None:
                     continue
@@ -52,24 +61,33 @@ class CouncilMemory:
                 continue
             used_ms = max(_number(record, "used_ms"), found[facts.place].used_ms if facts.place in found else 0)
             found[facts.place] = Loaded(
-                facts.model, facts.place, ram, vram, used_ms, facts.place in uses, facts.max_loaded
+                facts.model, facts.place, facts.server, ram, vram, used_ms, facts.place in uses, facts.max_loaded
             )
         return list(found.values())
 
     async def evict(self, one: Loaded) -> bool:
         """Takes a model out of memory; False where it is in use, or stays for another reason."""
-        if await self._ask(ledger.begin_eviction(one.place)) != 1:
-            return False
+        if one.place[0] != facts_in(self._standing.detail).place[0]:
+            return await self._is_left(one)
+        async with self.eviction(one.place) as granted:
+            if granted:
+                with contextlib.suppress(BackendFailed):
+                    await self._residence.unload(one.place[1])
+                    return True
+        return False
+
+    @contextlib.asynccontextmanager
+    async def eviction(self, place: ledger.Place) -> AsyncIterator[bool]:
+        """While it lasts nobody begins to use the model; False where it is in use."""
+        if await self._ask(ledger.begin_eviction(place)) != 1:
+            yield False
+            return
         try:
-            if one.server == facts_in(self._standing.detail).server != IN_PROCESS:
-                await self._residence.unload(one.place[1])
-                return True
-            await self._order_unload(one.model)
-            return await self._is_gone(one)
-        except BackendFailed:
-            return False
+            async with self._renewing(ledger.begin_eviction(place), Licence()):
+                yield True
         finally:
-            await self._ask(ledger.end_eviction(one.place))
+            with contextlib.suppress(RedisAway):
+                await self._pipe.run([ledger.end_eviction(place)])
 
     async def use(self, place: ledger.Place, user: str) -> int:
         """Returns once the use is known, so that nobody evicts the model under it: a number that changes with each
@@ -77,40 +95,50 @@ class CouncilMemory:
         return await self._until_granted(ledger.use(place, user))
 
     @contextlib.asynccontextmanager
-    async def loader(self) -> AsyncIterator[None]:
+    async def loader(self) -> AsyncIterator[Licence]:
         """Holds the loader's lease: one process loads at a time. Whoever holds it and dies loses it after seconds."""
-        name = self._standing.name
-        await self._until_granted(ledger.hold_loader(name))
-        keeping = asyncio.create_task(self._keep_loader(name))
+        command, licence = ledger.hold_loader(self._standing.name), Licence()
+        await self._until_granted(command)
+        try:
+            async with self._renewing(command, licence):
+                yield licence
+        finally:
+            with contextlib.suppress(RedisAway):
+                await self._pipe.run([ledger.give_up_loader(self._standing.name)])
+
+    @contextlib.asynccontextmanager
+    async def _renewing(self, command: Command, licence: Licence) -> AsyncIterator[None]:
+        """Says the command again each second; once it is refused the licence is lost for good."""
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(_RENEW_S)
+                with contextlib.suppress(RedisAway):
+                    (granted,) = await self._pipe.run([command])
+                    licence.is_held = licence.is_held and granted == 1
+
+        renewing = asyncio.create_task(renew())
         try:
             yield
         finally:
-            keeping.cancel()
+            renewing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await keeping
-            with contextlib.suppress(RedisAway):
-                await self._pipe.run([ledger.give_up_loader(name)])
+                await renewing
 
-    async def _keep_loader(self, name: str) -> None:
-        while True:
-            await asyncio.sleep(_RENEW_S)
-            with contextlib.suppress(RedisAway):
-                await self._pipe.run([ledger.hold_loader(name)])
-
-    async def _order_unload(self, model: str) -> None:
-        with contextlib.suppress(RedisAway, RedisRefuses):
-            await ledger.order(self._pipe, model, "unload")
-
-    async def _is_gone(self, one: Loaded) -> bool:
+    async def _is_left(self, one: Loaded) -> bool:
+        """Asks the process that holds the model to unload it; True once it has."""
         until = time.monotonic() + _UNLOADED_WITHIN_S
-        while time.monotonic() < until:
-            states = [
-                facts for record in await self._records() if (facts := facts_in(record.detail)).place == one.place
-            ]
-            if not any(facts.residency == "loaded" for facts in states):
-                return True
-            await asyncio.sleep(ASK_AGAIN_S)
-        return False
+        until_ms = int((time.time() + _UNLOADED_WITHIN_S) * 1_000)
+        await self._ask(ledger.ask_to_leave(one.place, until_ms))
+        try:
+            while time.monotonic() < until:
+                found = [facts_in(record.detail) for record in await self._records()]
+                if not any(facts.place == one.place and facts.residency == "loaded" for facts in found):
+                    return True
+                await asyncio.sleep(ASK_AGAIN_S)
+            return False
+        finally:
+            await self._ask(ledger.end_asking(one.place))
 
     async def _records(self) -> list[ProcessRecord]:
         while True:

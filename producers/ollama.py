@@ -144,6 +144,8 @@ class OllamaBackend:
         try:
             # Nobody can say what is loaded while something is being loaded: a later Ollama lets one wait for it.
             running = await self._server.running(LOAD_S)
+            if self._known is None:
+                await self._learn()  # it was away before
         except ServerFault as fault:
             raise self._failed(fault) from fault
         return tuple(
@@ -205,7 +207,7 @@ class OllamaBackend:
             shown = await server.show(source.name)
             listed = await server.listed()
         except ServerFault as fault:
-            self._facts = msgspec.structs.replace(self._facts, trouble=f"{self._title} {fault}")
+            self._facts = msgspec.structs.replace(self._facts, trouble=self._server.shown(f"{self._title} {fault}"))
             raise
         name = canonical_name(source.name).lower()
         own = next((model for model in listed if model.name.lower() == name), None)

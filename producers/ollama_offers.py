@@ -63,9 +63,14 @@ def ollama_url(environ: Mapping[str, str]) -> str:
         scheme, rest = ("https", "ollama.com:443") if told == "ollama.com" else ("http", told)
     default_port = {"https": 443, "http": 80}.get(scheme, 11434) if separator else 11434
     authority, slash, path = rest.partition("/")
-    credentials, at, address = authority.rpartition("@")
-    host, port = _host_and_port(address, default_port)
-    url = f"{scheme}://{credentials}{at}{host}:{port}{slash}{path}".rstrip("/")
+    if "@" in authority:
+        raise Refused(
+            "bad_ollama_host",
+            "OLLAMA_HOST holds a password, which other users of this machine could see: name that Ollama in "
+            "council.toml, with its key in a variable (key_env).",
+        )
+    host, port = _host_and_port(authority, default_port)
+    url = f"{scheme}://{host}:{port}{slash}{path}".rstrip("/")
     with contextlib.suppress(httpx.InvalidURL):
         if scheme in ("http", "https") and not re.search(r"\s", url) and httpx.URL(url).host:
             return url
@@ -201,7 +206,7 @@ async def _shown(server: OllamaServer, model: str, turns: asyncio.Semaphore) -> 
         try:
             return await server.show(model)
         except ServerFault as fault:
-            return fault
+            return ServerFault(server.shown(str(fault)))
 
 
 async def _running(server: OllamaServer) -> tuple[Running, ...]:

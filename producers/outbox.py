@@ -96,9 +96,9 @@ class Outbox:
             self._sign, self._written_at = sign, 0.0
             self._news.set()
 
-    def starve(self, reason: str) -> None:
+    def starve(self, reason: str, *, room_helps: bool) -> None:
         """There is no memory for the model; said once, for the second time would end the member."""
-        self._hunger = Starved(self._member, self._claim, 0, reason)
+        self._hunger = Starved(self._member, self._claim, 0, reason, room_helps)
         self._news.set()
 
     def finish(self, reason: str) -> None:

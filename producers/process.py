@@ -8,7 +8,7 @@ import contextlib
 from structlog.stdlib import BoundLogger
 
 from producers.backend import Backend
-from producers.served import ServedModel, told_facts
+from producers.served import ServedModel
 from producers.serving import Serving
 from producers.source import ModelSource
 from schemas import keys
@@ -75,8 +75,7 @@ class ProducerProcess:
 
     async def _start(self) -> None:
         await self._backend.start()
-        self._standing.detail |= told_facts(self._model, self._source, self._backend).as_detail()
-        model = ServedModel(self._pipe, self._backend, self._standing, self._tier, self._log)
+        model = ServedModel(self._pipe, self._model, self._source, self._backend, self._standing, self._tier, self._log)
         self._served.set_result(model)
         self._standing.ready = True
         with contextlib.suppress(RedisAway):

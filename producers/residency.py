@@ -1,13 +1,14 @@
 """Keeping one model in memory, or out of it, beside the other models of this machine.
 
-    a session --> in_use --> ensure_loaded --is it there?--> yes
+    a session --> in_use --> ensure_loaded --was it seen there?--> yes
                                   |
-                                  no --> the loader's lease (one process loads at a time)
+                                  no --> join whoever waits for it already
+                                           --> the loader's lease (one process loads at a time)
                                            --> does it fit? evict who was least recently used, never who is in use
                                            --> load --> is all within the budget now?
 
 A model that is in use stays, whatever anybody asks. What is loaded is measured where it is: by the model server, or by
-the process that holds it.
+the process that holds it. No question to a server is waited for with the lease in hand, but for the load itself.
 """
 
 from __future__ import annotations
@@ -20,41 +21,55 @@ from collections.abc import AsyncIterator, Callable
 from structlog.stdlib import BoundLogger
 
 from producers.backend import BackendFailed, Loading, OutOfMemory, Residence, Resident, Waiting
-from producers.eviction import least_recently_used, models_to_evict, wanted_model
-from producers.memory import ASK_AGAIN_S, CouncilMemory
-from schemas.errors import RedisAway, RedisRefuses
+from producers.eviction import fits_alone, least_recently_used, models_to_evict, wanted_model
+from producers.memory import ASK_AGAIN_S, CouncilMemory, Licence
+from schemas.choice import check_size, gigabytes
+from schemas.errors import RedisAway, RedisRefuses, Refused
 from schemas.models import ModelFacts, Residency, facts_in
 from schemas.tiers import TierPolicy
 from transport import residency as ledger
 from transport.connection import AsyncPipe
 from transport.process import Standing
 
-Show = Callable[[Loading | Waiting], object]
+Sign = Loading | Waiting
+Show = Callable[[Sign], object]
 
 _RENEW_S = 1.0
 # A server may drop a model by itself: what the record says of it is no older than this.
 _LOOK_S = 5.0
+# A server that does not say what it holds within this is loading something; the others need not wait for that.
+_GLANCE_S = 5.0
 # An idle model is asked for again well before its server's patience with it ends (ten minutes by default).
 _KEEP_WARM_S = 240.0
+# A load that takes longer may wait for an idle model of ours that its server means to keep; one leaves each time.
+_STUCK_S = 60.0
 
 
 class ModelResidency:
-    """One process's model, where loading it is ours to decide. `standing` is the record that tells the others."""
+    """One process's model, where loading it is ours to decide. `standing` is the record that tells the others; `told`
+    says what the backend knows of the model by now."""
 
     def __init__(
         self,
         pipe: AsyncPipe,
         residence: Residence,
         standing: Standing,
+        told: Callable[[], ModelFacts],
         tier: TierPolicy,
         log: BoundLogger,
     ) -> None:
-        self._pipe, self._residence, self._standing, self._tier, self._log = pipe, residence, standing, tier, log
+        self._pipe, self._residence, self._standing, self._told = pipe, residence, standing, told
+        self._tier, self._log = tier, log
         self._memory = CouncilMemory(pipe, standing, residence)
         self._one_at_a_time = asyncio.Lock()
         self._users: set[str] = set()
         # Whether the latest look found it loaded, and how often it had been evicted until the latest use.
         self._is_seen, self._evictions = False, 0
+        # The load under way, and how to tell those who wait for it.
+        self._loading: asyncio.Task[None] | None = None
+        self._shows: list[Show] = []
+        self._sign: Sign = Waiting()
+        self._ordered: asyncio.Task[None] | None = None
         self._wants_warmth = False
 
     @property
@@ -79,27 +94,32 @@ class ModelResidency:
                 await self._pipe.run([ledger.end_use(self.facts.place, user), *self._standing.renew()])
 
     async def ensure_loaded(self, show: Show) -> None:
-        """Returns when the model is in memory. Raises OutOfMemory, BackendFailed."""
+        """Returns when the model is in memory. Raises OutOfMemory, BackendFailed. Whoever is cancelled takes nothing
+        from the others that wait; the last ends the load."""
         if self._is_seen:
             return
-        # Shown before the first look: a server may not say what it holds while it loads another model.
-        show(Waiting())
-        async with self._one_at_a_time:
-            while not await self._is_loaded():
-                async with self._memory.loader():
-                    if await self._load_if_it_fits(lambda: show(Loading())):
-                        return
-                await asyncio.sleep(ASK_AGAIN_S)
+        if self._loading is None:
+            self._sign = Waiting()
+            self._loading = asyncio.create_task(self._bring_in())
+        loading = self._loading
+        self._shows.append(show)
+        show(self._sign)
+        try:
+            await asyncio.shield(loading)
+        finally:
+            self._shows.remove(show)
+            if self._loading is loading and (loading.done() or not self._shows):
+                self._loading = None
+                loading.cancel()
 
     async def warm_up(self) -> None:
         """Loads the model if it fits beside what is loaded; nobody has to leave for it."""
         self._wants_warmth = True
         try:
-            async with self._one_at_a_time, self._memory.loader():
-                loaded = await self._memory.loaded()
-                fits = models_to_evict(loaded, wanted_model(self.facts), self._tier, _now_ms()) == ()
-                if fits and not await self._is_loaded():
-                    await self._load(lambda: None)
+            async with self._one_at_a_time:
+                if await self._look() is None:
+                    async with self._memory.loader() as licence:
+                        await self._load_if_it_fits(licence, evicts=False)
         except BackendFailed as failure:
             await self._tell_trouble(str(failure))
 
@@ -119,24 +139,29 @@ class ModelResidency:
         warmed_at = time.monotonic()
         while True:
             await asyncio.sleep(_LOOK_S)
+            if self._one_at_a_time.locked():
+                continue
             with contextlib.suppress(BackendFailed):
-                if not self._one_at_a_time.locked():
-                    await self._look()
-                is_due = time.monotonic() - warmed_at >= _KEEP_WARM_S
-                if is_due and self._wants_warmth and self.facts.residency == "loaded":
+                if await self._look() is None:
+                    continue
+                leaving = models_to_evict(await self._memory.loaded(), None, self._tier, _now_ms())
+                if any(one.place == self.facts.place for one in leaving or ()):
+                    await self._unload()
+                elif self._wants_warmth and time.monotonic() - warmed_at >= _KEEP_WARM_S:
                     warmed_at = time.monotonic()
                     await self._residence.load()
 
     async def _follow_orders(self) -> None:
         while True:
             with contextlib.suppress(RedisAway, RedisRefuses):
-                match await ledger.take_order(self._pipe, self.facts.model):
-                    case "load":
-                        self._wants_warmth = True
-                        await self._load_as_ordered()
-                    case "unload":
-                        self._wants_warmth = False
-                        await self._unload()
+                order = await ledger.take_order(self._pipe, self.facts.model)
+                if order is not None:
+                    self._wants_warmth = order == "load"
+                    if self._ordered is not None:
+                        self._ordered.cancel()
+                    self._ordered = asyncio.create_task(self._load_as_ordered()) if order == "load" else None
+                if order == "unload" or await ledger.is_asked_to_leave(self._pipe, self.facts.place, _now_ms()):
+                    await self._unload()
             await asyncio.sleep(_RENEW_S)
 
     async def _load_as_ordered(self) -> None:
@@ -149,71 +174,130 @@ class ModelResidency:
         """Takes the model out of memory, unless anybody uses it: this process, or another that serves the same."""
         if self._one_at_a_time.locked():
             return
-        (began,) = await self._pipe.run([ledger.begin_eviction(self.facts.place)])
-        if began != 1:
-            return
-        try:
-            await self._residence.unload(self.facts.place[1])
-            self._is_seen = False
-            await self._tell("absent", None)
-        except BackendFailed as failure:
-            await self._tell_trouble(str(failure))
-        finally:
-            await self._pipe.run([ledger.end_eviction(self.facts.place)])
+        async with self._memory.eviction(self.facts.place) as granted:
+            if not granted:
+                return
+            try:
+                await self._residence.unload(self.facts.place[1])
+                self._is_seen = False
+                await self._tell("absent", None)
+            except BackendFailed as failure:
+                await self._tell_trouble(str(failure))
 
-    async def _is_loaded(self) -> bool:
-        return await self._look() is not None
+    async def _bring_in(self) -> None:
+        async with self._one_at_a_time:
+            while await self._look() is None:
+                self._show(Waiting())
+                async with self._memory.loader() as licence:
+                    if await self._load_if_it_fits(licence, evicts=True):
+                        return
+                await asyncio.sleep(ASK_AGAIN_S)
+
+    def _show(self, sign: Sign) -> None:
+        self._sign = sign
+        for show in self._shows:
+            show(sign)
 
     async def _look(self) -> Resident | None:
         """The model in memory, and the record says so; None where it is not. Raises BackendFailed."""
         residents = await self._residence.residents()
-        own = next((resident for resident in residents if resident.model == self.facts.place[1]), None)
+        told = self._told()
+        own = next((resident for resident in residents if resident.model == (told.model_there or told.model)), None)
         self._is_seen = own is not None
+        # What its server tells is known from the first moment that it answers.
+        self._standing.detail |= {**told.as_detail(), "residency": self.facts.residency}
         await self._tell("loaded" if own else "absent", own)
         return own
 
-    async def _load_if_it_fits(self, show: Callable[[], object]) -> bool:
+    async def _load_if_it_fits(self, licence: Licence, *, evicts: bool) -> bool:
         """True when it is loaded; False where room must be waited for. Raises OutOfMemory, BackendFailed."""
-        if await self._is_loaded():
-            return True
-        leaving = models_to_evict(await self._memory.loaded(), wanted_model(self.facts), self._tier, _now_ms())
-        if leaving is None:
+        facts, wanted = self.facts, wanted_model(self.facts)
+        try:
+            check_size(facts, self._tier)
+        except Refused as refusal:
+            raise BackendFailed(str(refusal).removesuffix(".")) from refusal
+        try:
+            async with asyncio.timeout(_GLANCE_S):
+                loaded = await self._memory.loaded()
+        except TimeoutError:
+            return False
+        others = [one for one in loaded if one.place != facts.place]
+        leaving = models_to_evict(others, wanted, self._tier, _now_ms())
+        if leaving is None or (leaving and not evicts):
+            if leaving is None and not fits_alone(wanted, self._tier):
+                raise BackendFailed(
+                    f"{facts.model} has {gigabytes(facts.size_bytes)}, and the {self._tier.name} tier has "
+                    f"{self._tier.vram_budget_gb:g} GB of VRAM and {self._tier.ram_budget_gb:g} GB of RAM for models: "
+                    f"raise tiers.{self._tier.name}.ram_budget_gb or vram_budget_gb"
+                )
             return False
         for one in leaving:
             if not await self._memory.evict(one):
                 return False
-        while True:
+        while licence.is_held:
             try:
-                await self._load(show)
+                await self._load(evicts=evicts)
                 return True
-            except OutOfMemory:
+            except OutOfMemory as failure:
                 # The memory knows best: whoever is idle leaves, one after another, until there is nobody to leave.
-                idle = least_recently_used(await self._memory.loaded())
+                others = [one for one in await self._memory.loaded() if one.place != facts.place]
+                idle = least_recently_used(others) if evicts else None
                 if idle is None or not await self._memory.evict(idle):
+                    failure.room_helps = bool(others)
                     raise
+        return False
 
-    async def _load(self, show: Callable[[], object]) -> None:
-        show()
+    async def _load(self, *, evicts: bool) -> None:
+        self._show(Loading())
         await self._tell("loading", None)
+        making_way = asyncio.create_task(self._make_way())
         try:
             await self._residence.load()
         except BackendFailed:
             await self._tell("absent", None)
             raise
+        finally:
+            making_way.cancel()
         self._standing.detail["used_ms"] = _now_ms()
-        await self._look()
-        # Only now is it known how much memory of which kind it takes.
-        for one in models_to_evict(await self._memory.loaded(), None, self._tier, _now_ms()) or ():
-            await self._memory.evict(one)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GLANCE_S):
+                await self._look()
+                await self._settle(evicts=evicts)
+
+    async def _settle(self, *, evicts: bool) -> None:
+        """Only once it is loaded it is known how much memory of which kind it takes: whoever was least recently used
+        leaves for it, or itself where nobody has to."""
+        leaving = models_to_evict(await self._memory.loaded(), None, self._tier, _now_ms())
+        if leaving == ():
+            return
+        if evicts:
+            for one in leaving or ():
+                await self._memory.evict(one)
+        else:
+            await self._residence.unload(self.facts.place[1])
+            await self._tell("absent", None)
+            self._is_seen = False
+
+    async def _make_way(self) -> None:
+        """A server that has no memory left may wait for an idle model that it means to keep for long."""
+        while True:
+            await asyncio.sleep(_STUCK_S)
+            with contextlib.suppress(BackendFailed, TimeoutError):
+                async with asyncio.timeout(_GLANCE_S):
+                    loaded = await self._memory.loaded()
+                here = [one for one in loaded if one.server == self.facts.server and one.place != self.facts.place]
+                if idle := least_recently_used(here):
+                    await self._memory.evict(idle)
 
     async def _tell(self, residency: Residency, own: Resident | None) -> None:
         """Puts it into the record, and the record into Redis where that is news."""
-        detail = self._standing.detail
-        news: dict[str, str | int] = {"residency": residency}
-        news |= {"ram_bytes": own.ram_bytes if own else 0, "vram_bytes": own.vram_bytes if own else 0}
-        news |= {"trouble": ""} if own else {}
-        if any(detail.get(name) != value for name, value in news.items()):
-            detail |= news
+        before = dict(self._standing.detail)
+        self._standing.detail |= {
+            "residency": residency,
+            "ram_bytes": own.ram_bytes if own else 0,
+            "vram_bytes": own.vram_bytes if own else 0,
+        }
+        if before != self._standing.detail:
             await self._renew()
 
     async def _tell_trouble(self, sentence: str) -> None:

@@ -12,7 +12,7 @@ from producers.backend import Backend
 from producers.generations import Generations
 from producers.residency import ModelResidency, Show
 from producers.source import ModelSource
-from schemas.models import ModelFacts
+from schemas.models import IN_PROCESS, ModelFacts
 from schemas.tiers import TierPolicy
 from transport.connection import AsyncPipe
 from transport.process import Standing
@@ -22,12 +22,24 @@ class ServedModel:
     """`backend` has started. `residency` is None where its memory is not ours to manage."""
 
     def __init__(
-        self, pipe: AsyncPipe, backend: Backend, standing: Standing, tier: TierPolicy, log: BoundLogger
+        self,
+        pipe: AsyncPipe,
+        model: str,
+        source: ModelSource,
+        backend: Backend,
+        standing: Standing,
+        tier: TierPolicy,
+        log: BoundLogger,
     ) -> None:
         self.generations = Generations(backend)
         self.residency: ModelResidency | None = None
+
+        def told() -> ModelFacts:
+            return told_facts(model, source, backend, standing.name)
+
+        standing.detail |= told().as_detail()
         if backend.residence is not None:
-            self.residency = ModelResidency(pipe, backend.residence, standing, tier, log)
+            self.residency = ModelResidency(pipe, backend.residence, standing, told, tier, log)
 
     @contextlib.asynccontextmanager
     async def in_use(self, session: str) -> AsyncIterator[None]:
@@ -44,8 +56,8 @@ class ServedModel:
             await self.residency.ensure_loaded(show)
 
 
-def told_facts(model: str, source: ModelSource, backend: Backend) -> ModelFacts:
-    """What the process record says of the model, under the council's name for it."""
+def told_facts(model: str, source: ModelSource, backend: Backend, process: str) -> ModelFacts:
+    """What the record of `process` says of the model, under the council's name for it."""
     facts = backend.facts
     return msgspec.structs.replace(
         facts,
@@ -55,4 +67,5 @@ def told_facts(model: str, source: ModelSource, backend: Backend) -> ModelFacts:
         slots=backend.slots,
         pauses=backend.pauses,
         residency="unmanaged" if backend.residence is None else "absent",
+        held_by=process if backend.residence is not None and facts.server == IN_PROCESS else "",
     )

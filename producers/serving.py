@@ -169,7 +169,7 @@ class Serving:
             except OutOfMemory as failure:
                 if outbox.has_begun:
                     raise
-                outbox.starve(str(failure))
+                outbox.starve(str(failure), room_helps=failure.room_helps)
                 await asyncio.sleep(_ROOM_S)
 
 

@@ -107,13 +107,14 @@ class Failed(Entry, frozen=True, tag="failed"):
 
 
 class Starved(Entry, frozen=True, tag="starved"):
-    """There is no memory to load the model; `reason` is a sentence for a person. Its producer tries again when the
-    session has made room."""
+    """There is no memory to load the model; `reason` is a sentence for a person. Where `room_helps` others could leave
+    that memory, and its producer tries again when the session has made room."""
 
     member: int
     claim: str
     written_ns: int
     reason: str
+    room_helps: bool = True
 
 
 class Cancel(Entry, frozen=True, tag="cancel"):

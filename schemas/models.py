@@ -36,11 +36,13 @@ class ModelFacts(msgspec.Struct, frozen=True):
     max_loaded_setting: str = ""
     # What its server calls it, where that differs from `model`.
     model_there: str = ""
+    # The process that holds it, where that is its producer: each such process has a copy of its own.
+    held_by: str = ""
 
     @property
     def place(self) -> tuple[str, str]:
-        """(server, name there): one model in one memory, whatever the council calls it."""
-        return self.server, self.model_there or self.model
+        """(server or process, name there): one model in one memory, whatever the council calls it."""
+        return self.held_by or self.server, self.model_there or self.model
 
     def as_detail(self) -> dict[str, Any]:
         """The facts as a process record carries them."""

@@ -47,6 +47,8 @@ class Limits(msgspec.Struct, array_like=True, frozen=True):
     life_ms: int = 3_600_000
     # Tokens of one member that wait for the others at the frontier; past that the alignment falls back.
     unaligned_tokens: int = 4_096
+    # For memory, or for a place in the queue.
+    waiting_ms: int = 600_000
 
 
 def limits_with(overrides: Mapping[str, int]) -> Limits:

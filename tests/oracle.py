@@ -52,6 +52,7 @@ class Life:
     claim: str = ""
     heard_ns: int = 0
     loading_ns: int | None = None
+    waiting_ns: int | None = None
     silence: int = 0
     state: MemberState = "waiting"
     reason: str | None = None
@@ -185,13 +186,15 @@ def _hear(
         else:
             _hear_mark(life, entry, entry_id, entry_ns)
             if isinstance(entry, wire.Starved) and entry.claim == life.claim and not life.accepted:
-                _starve(entry.member, entry.reason, opening, members, tiers)
+                _starve(entry, opening, members, tiers)
     return counted
 
 
-def _starve(number: int, reason: str, opening: Opening, members: list[Life], tiers: list[str]) -> None:
+def _starve(mark: wire.Starved, opening: Opening, members: list[Life], tiers: list[str]) -> None:
     """One member found no memory. The second time, or alone, it leaves; else the session falls one tier and the
-    lightest leave, one at least: among equals the starved member first, then whoever was named last."""
+    lightest leave, one at least: among equals the starved member first, then whoever was named last. Where nobody
+    could make room for it, it leaves before them all."""
+    number, reason = mark.member, mark.reason
     running = [other for other, life in enumerate(members) if life.running]
     if members[number].starved or running == [number]:
         members[number].drop(reason)
@@ -205,7 +208,8 @@ def _starve(number: int, reason: str, opening: Opening, members: list[Life], tie
     while len(running) > allowed:
         least = min(opening.members[other].weight for other in running)
         equals = [other for other in running if opening.members[other].weight == least]
-        leaving = number if number in equals else max(equals)
+        goes_first = number in equals or (not mark.room_helps and number in running)
+        leaving = number if goes_first else max(equals)
         running.remove(leaving)
         why = reason if leaving == number else f"it made room: no memory for {opening.members[number].model}"
         members[leaving].drop(why + ending)
@@ -245,7 +249,7 @@ def _hear_token(life: Life, token: wire.Token, place: int, entry_ns: int, window
 def _hear_mark(life: Life, mark: MemberMark, entry_id: str, entry_ns: int) -> None:
     if isinstance(mark, wire.Claim):
         if not life.accepted:
-            life.claim, life.heard_ns, life.loading_ns = entry_id, entry_ns, None
+            life.claim, life.heard_ns, life.loading_ns, life.waiting_ns = entry_id, entry_ns, None, None
             life.state, life.silence = "waiting", 0
     elif isinstance(mark, wire.Failed):
         is_later = bool(life.accepted) and entry_order(mark.claim) > entry_order(life.claim)
@@ -258,14 +262,24 @@ def _hear_mark(life: Life, mark: MemberMark, entry_id: str, entry_ns: int) -> No
             life.state, life.reason = "finished", mark.reason
     else:
         life.silence = 0
-        if isinstance(mark, wire.Alive) and life.state == "loading":
-            # Loading is over: now the first token is waited for.
-            life.state, life.heard_ns, life.loading_ns = "waiting", entry_ns, None
-        elif not life.accepted and not isinstance(mark, wire.Alive):
-            life.heard_ns = entry_ns
-            life.state = "waiting" if isinstance(mark, wire.Waiting) else "loading"
-            if life.state == "loading" and life.loading_ns is None:
-                life.loading_ns = entry_ns
+        if not life.accepted:
+            _hear_sign(life, mark, entry_ns)
+
+
+def _hear_sign(life: Life, mark: MemberMark, entry_ns: int) -> None:
+    """Waiting counts from its first sign until the producer says that it is neither waiting nor loading; loading from
+    its first sign in a row."""
+    if isinstance(mark, wire.Waiting):
+        life.state, life.heard_ns, life.loading_ns = "waiting", entry_ns, None
+        if life.waiting_ns is None:
+            life.waiting_ns = entry_ns
+    elif isinstance(mark, wire.Alive):
+        if life.loading_ns is not None or life.waiting_ns is not None:
+            life.state, life.heard_ns, life.loading_ns, life.waiting_ns = "waiting", entry_ns, None, None
+    else:
+        life.state, life.heard_ns = "loading", entry_ns
+        if life.loading_ns is None:
+            life.loading_ns = entry_ns
 
 
 def _check_patience(life: Life, end_ns: int, origin_ns: int, limits: Limits) -> None:
@@ -277,6 +291,8 @@ def _check_patience(life: Life, end_ns: int, origin_ns: int, limits: Limits) -> 
         assert life.loading_ns is not None
         if end_ns - life.loading_ns >= limits.loading_ms * NS_PER_MS:
             life.drop(f"still loading after {limits.loading_ms / 1_000:g} s")
+    elif life.waiting_ns is not None and end_ns - life.waiting_ns >= limits.waiting_ms * NS_PER_MS:
+        life.drop(f"still waiting after {limits.waiting_ms / 1_000:g} s")
     elif end_ns - life.heard_ns >= limits.first_token_ms * NS_PER_MS:
         life.drop(f"no first token within {limits.first_token_ms / 1_000:g} s")
 

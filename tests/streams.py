@@ -123,6 +123,7 @@ limits = st.builds(
     allowed_lateness_ms=st.sampled_from((20, 1)),
     life_ms=_often(3_600_000, 100, 1_000, 2_499),
     unaligned_tokens=st.sampled_from((4_096, 1, 2, 4)),
+    waiting_ms=_often(600_000, 100, 400),
 )
 
 
@@ -203,7 +204,9 @@ def _write_end(draw: st.DrawFn, writer: _Writer, member: int, producer: _Produce
 
 
 def _write_starved(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
-    writer.write(Starved(member, draw(_claims(writer, producer)), _written_ns(draw, writer), "no memory"))
+    writer.write(
+        Starved(member, draw(_claims(writer, producer)), _written_ns(draw, writer), "no memory", draw(st.booleans()))
+    )
 
 
 def _write_odd_token(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:

@@ -28,7 +28,7 @@ MARKS = st.one_of(
     st.builds(entries.Alive, NUMBERS, CLAIMS, NUMBERS),
     st.builds(entries.Finished, NUMBERS, CLAIMS, NUMBERS, NUMBERS, TEXTS),
     st.builds(entries.Failed, NUMBERS, CLAIMS, NUMBERS, TEXTS),
-    st.builds(entries.Starved, NUMBERS, CLAIMS, NUMBERS, TEXTS),
+    st.builds(entries.Starved, NUMBERS, CLAIMS, NUMBERS, TEXTS, st.booleans()),
     st.builds(entries.Cancel, st.lists(NUMBERS, max_size=4).map(tuple), TEXTS),
     st.builds(entries.Beat),
 )

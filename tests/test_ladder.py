@@ -68,6 +68,12 @@ def test_everybody_is_told_why_and_the_frames_name_the_tier() -> None:
     assert frames_of([1, 1], [0], ())[0].members[0].reason == STARVED
 
 
+def test_where_room_does_not_help_the_starved_member_goes_first_however_heavy() -> None:
+    assert members_to_drop({0: 1.0, 1: 5.0, 2: 1.0}, 1, Rung("mid", 4), room_helps=False) == [1]
+    assert members_to_drop({0: 1.0, 1: 5.0, 2: 1.0}, 1, Rung("low", 1), room_helps=False) == [1, 2]
+    assert members_to_drop({0: 1.0, 1: 5.0, 2: 1.0}, 1, Rung("mid", 4)) == [2]
+
+
 @given(st.dictionaries(st.integers(0, 5), st.sampled_from([0.0, 1.0, 2.5]), min_size=2), st.data())
 def test_one_leaves_at_least_and_nobody_heavier_than_who_stays(
     weights: Mapping[int, float], data: st.DataObject

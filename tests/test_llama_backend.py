@@ -365,6 +365,7 @@ async def test_a_model_is_loaded_unloaded_and_loaded_again(tiny: Path) -> None:
         assert resident.model == backend.facts.place[1]
         assert resident.ram_bytes >= backend.facts.size_bytes
         assert resident.vram_bytes == 0
+        await backend.load()
         await backend.unload("another")
         assert backend.child is child
         pid = pid_of(child)

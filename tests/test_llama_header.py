@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import struct
 import subprocess
@@ -30,10 +31,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return gguf_model(session_folder(tmp_path_factory))
 
 
-@pytest.fixture(scope="session")
-def header(model: Path) -> bytes:
-    """The model's bytes up to its weights."""
-    return model.read_bytes()[: gguf.GGUFReader(model).data_offset]
+@functools.cache
+def parts_of(model: Path) -> tuple[bytes, int, int]:
+    """(the file's bytes, where its weights begin, where the last of them do). No fixture: hypothesis would show it."""
+    reader = gguf.GGUFReader(model)
+    return model.read_bytes(), int(reader.data_offset), max(int(tensor.data_offset) for tensor in reader.tensors)
 
 
 def written(path: Path, pairs: dict[str, Any], architecture: str = "llama") -> Path:
@@ -185,23 +187,23 @@ def test_a_header_without_end_is_given_up_at_its_bound(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 1 << 20))
-def test_a_file_cut_anywhere_is_refused_but_in_its_last_tensor(cut: int, model: Path, header: bytes) -> None:
+def test_a_file_cut_anywhere_is_refused_but_in_its_last_tensor(cut: int, model: Path) -> None:
     """What is missing of the last tensor only llama.cpp notices."""
-    whole = model.read_bytes()
-    last = max(int(tensor.data_offset) for tensor in gguf.GGUFReader(model).tensors)
-    cut %= last
+    whole, weights, last = parts_of(model)
+    cut %= last + 1
     path = model.with_name(f"cut-{os.getpid()}")
     path.write_bytes(whole[:cut])
-    if cut >= len(header):
+    if cut >= weights:
         assert refusal(path) == "FILE is not whole: the weights end too early; copy or download it again."
     else:
         assert refusal(path) == (CUT_HEADER if cut >= len(b"GGUF") else "FILE is no GGUF file.")
 
 
 @given(data=st.data())
-def test_no_bytes_break_the_reader(data: st.DataObject, header: bytes, model: Path) -> None:
+def test_no_bytes_break_the_reader(data: st.DataObject, model: Path) -> None:
     """A header with some bytes changed, or bytes at random behind the right beginning: facts, or one sentence."""
-    changed = bytearray(header)
+    whole, weights, _ = parts_of(model)
+    changed = bytearray(whole[:weights])
     for _ in range(data.draw(st.integers(1, 8))):
         place = data.draw(st.integers(0, len(changed) - 1))
         changed[place : place + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8))

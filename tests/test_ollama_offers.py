@@ -74,13 +74,19 @@ async def offers_of(server: OllamaServer, **more: str) -> dict[str, Offer]:
         ("gpu-box:x", "http://gpu-box:11434"),
         ("http://gpu-box", "http://gpu-box:80"),
         ("https://gpu-box", "https://gpu-box:443"),
-        ("https://ada:love@gpu-box/ollama/", "https://ada:love@gpu-box:443/ollama"),
+        ("https://gpu-box/ollama/", "https://gpu-box:443/ollama"),
         ("gpu-box/ollama", "http://gpu-box:11434/ollama"),
         ("ollama.com", "https://ollama.com:443"),
     ],
 )
 def test_ollama_host_is_read_as_ollama_reads_it(told: str | None, url: str) -> None:
     assert ollama_url({} if told is None else {"OLLAMA_HOST": told}) == url
+
+
+def test_a_password_in_ollama_host_is_refused_and_not_shown() -> None:
+    with pytest.raises(Refused, match="key_env") as caught:
+        ollama_url({"OLLAMA_HOST": "https://ada:love@gpu-box"})
+    assert "love" not in str(caught.value)
 
 
 @pytest.mark.parametrize("told", ["ftp://gpu-box", "unix:///run/ollama", "gpu box"])

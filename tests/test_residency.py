@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from typing import Any
 
 import msgspec
+import pytest
 
 from schemas.entries import Failed, Loading, Starved, Waiting, decode_entry
 from schemas.frames import Frame
 from schemas.sessions import Member, Opening, Rung
 from schemas.tiers import TIERS, TierPolicy
-from tests.ollama_books import GB, Limits, StoredModel
+from tests.ollama_books import GB, Books, Limits, StoredModel
 from tests.ollama_server import OllamaServer, ollama_server
 from tests.roles import Roles
 from tests.sessions import check_the_law, opening_of, token_stream, until_ended
@@ -19,7 +22,7 @@ from tests.waiting import until
 from transport import residency as ledger
 from transport.connection import AsyncPipe
 from transport.process import list_processes, served_models
-from transport.sessions import find_session, open_session
+from transport.sessions import cancel_session, find_session, open_session
 
 PLACE = ("http://127.0.0.1:11434", "a:latest")
 SMALL, MIDDLE, LARGE = (StoredModel(f"{name}:latest", size * GB) for name, size in (("s", 1), ("m", 3), ("l", 6)))
@@ -197,56 +200,120 @@ async def test_when_memory_runs_out_the_session_falls_a_tier_and_the_others_go_o
         assert Failed not in kinds
 
 
-async def test_the_heaviest_gets_the_room_of_the_others_and_leaves_when_that_does_not_help(
-    roles: Roles, pipe: AsyncPipe
-) -> None:
+async def test_nobody_leaves_for_the_heaviest_where_that_would_free_nothing(roles: Roles, pipe: AsyncPipe) -> None:
     async with ollama_server(LARGE, limits=Limits(memory_bytes=5 * GB)) as server:
         council = Council(pipe, roles, server)
         await council.start("l:latest", "ngram:char-6")
-        opening = opening_of("l:latest", "ngram:char-6", max_tokens=2_000)
+        opening = opening_of("l:latest", "ngram:char-6", max_tokens=20)
         opening = msgspec.structs.replace(opening, members=(Member("l:latest", 2.0), Member("ngram:char-6")))
         frames = await council.ended(await council.open(opening))
-        large, small = frames[-1].members
-        assert (large.state, small.state) == ("dropped", "dropped")
-        assert small.reason == "it made room: no memory for l:latest"
-        assert (await council.kinds(opening.session)).count(Starved) == 2
+        assert [member.state for member in frames[-1].members] == ["dropped", "finished"]
 
 
-async def test_memory_that_frees_while_a_member_starves_is_taken(roles: Roles, pipe: AsyncPipe) -> None:
-    """The heavier member found no memory; the other makes room, and the second attempt succeeds."""
-    async with ollama_server(LARGE, limits=Limits(memory_bytes=5 * GB)) as server:
-        council = Council(pipe, roles, server)
-        await council.start("l:latest", "ngram:char-6")
-        opening = opening_of("l:latest", "ngram:char-6", max_tokens=10)
-        opening = msgspec.structs.replace(opening, members=(Member("l:latest", 2.0), Member("ngram:char-6")))
+@pytest.mark.parametrize("frees", [True, False])
+async def test_the_heaviest_gets_the_room_of_the_others_and_tries_once_more(
+    roles: Roles, pipe: AsyncPipe, frees: bool
+) -> None:
+    """Two servers share this machine: s answers at one, l finds no memory at the other; s leaves for it."""
+    async with ollama_server(SMALL) as first, ollama_server(LARGE, limits=Limits(memory_bytes=5 * GB)) as second:
+        council = Council(pipe, roles, first)
+        await council.start("s:latest")
+        await Council(pipe, roles, second).start("l:latest")
+        opening = opening_of("s:latest", max_tokens=2_000)
+        alone = await council.open(opening)
+
+        async def answers() -> bool:
+            return await council.tokens(alone) > 0
+
+        await until(answers, "s answers another session, and stays in memory")
+        opening = opening_of("l:latest", "s:latest", max_tokens=10)
+        opening = msgspec.structs.replace(opening, members=(Member("l:latest", 2.0), Member("s:latest")))
         session = await council.open(opening)
 
         async def starves() -> bool:
             return Starved in await council.kinds(session)
 
         await until(starves, "l found no memory")
-        server.limits.memory_bytes = 64 * GB
+        if frees:
+            second.limits.memory_bytes = 64 * GB
         frames = await council.ended(session)
-        assert [member.state for member in frames[-1].members] == ["finished", "dropped"]
+        large, small = frames[-1].members
+        assert (large.state, small.state) == ("finished" if frees else "dropped", "dropped")
+        assert small.reason == "it made room: no memory for l:latest"
+        assert (await council.kinds(session)).count(Starved) == (1 if frees else 2)
+        await cancel_session(pipe, alone)
+        await council.ended(alone)
+
+
+async def test_what_can_never_fit_is_refused_and_does_not_wait(roles: Roles, pipe: AsyncPipe) -> None:
+    little = msgspec.structs.replace(TIERS["high"], ram_budget_gb=2.0, vram_budget_gb=1.0)
+    async with ollama_server(LARGE) as server:
+        council = Council(pipe, roles, server)
+        await council.start("l:latest", tier=little)
+        frames = await council.ended(await council.open(opening_of("l:latest")))
+        assert "has 6.0 GB, and the high tier has 1 GB of VRAM and 2 GB of RAM" in (frames[-1].members[0].reason or "")
+
+
+async def test_a_server_that_was_away_at_the_start_is_held_to_the_tiers_limits(roles: Roles, pipe: AsyncPipe) -> None:
+    small = msgspec.structs.replace(TIERS["high"], max_model_size_gb=4.0)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as held:
+        port = held.getsockname()[1]
+    council = Council(pipe, roles, OllamaServer(Books((), Limits()), url=f"http://127.0.0.1:{port}"))
+    await council.start("l:latest", tier=small)
+    facts = next(iter(served_models(await list_processes(pipe))))
+    assert "cannot be reached" in facts.trouble
+    async with ollama_server(LARGE, port=port) as server:
+        frames = await council.ended(await council.open(opening_of("l:latest")))
+        assert "has 6.0 GB and the high tier takes models of up to 4 GB" in (frames[-1].members[0].reason or "")
+        assert server.loaded == set()
+        facts = next(iter(served_models(await list_processes(pipe))))
+        assert (facts.size_bytes, facts.trouble) == (6 * GB, "")
+
+
+async def test_a_session_that_is_cancelled_while_it_loads_takes_nothing_from_another(
+    roles: Roles, pipe: AsyncPipe
+) -> None:
+    async with ollama_server(SMALL) as server:
+        server.books.may_load.clear()
+        council = Council(pipe, roles, server)
+        await council.start("s:latest")
+        first, second = [await council.open(opening_of("s:latest", max_tokens=5, prompt=text)) for text in "ab"]
+
+        async def both_load() -> bool:
+            return Loading in await council.kinds(first) and Loading in await council.kinds(second)
+
+        await until(both_load, "both sessions load")
+        await cancel_session(pipe, first)
+        await until_ended(pipe, first)
+        server.books.may_load.set()
+        frames = await council.ended(second)
+        assert frames[-1].members[0].state == "finished"
+        assert len([path for path in server.paths if path == "/api/generate"]) == 1
 
 
 async def test_identical_requests_that_wait_are_generated_once_and_written_to_each_session(
     roles: Roles, pipe: AsyncPipe
 ) -> None:
-    async with ollama_server(SMALL, limits=Limits(parallel=1)) as server:
+    async with ollama_server(SMALL, limits=Limits(parallel=1, tokens_per_s=40.0)) as server:
         council = Council(pipe, roles, server)
         await council.start("s:latest", options=("--parallel", "1"))
-        busy = await council.open(opening_of("s:latest", max_tokens=25, prompt="Something else?"))
+        busy = await council.open(opening_of("s:latest", max_tokens=2_000, prompt="Something else?"))
 
         async def answers() -> bool:
             return await council.tokens(busy) > 0
 
         await until(answers, "the slot is taken")
         twins = [await council.open(opening_of("s:latest", max_tokens=12)) for _ in range(3)]
+
+        async def all_wait() -> bool:
+            return all([Waiting in await council.kinds(session) for session in twins])
+
+        await until(all_wait, "all three wait for the slot")
+        await cancel_session(pipe, busy)
         answered = [await council.ended(session) for session in [busy, *twins]]
         said = [texts(frames)[0] for frames in answered]
         assert said[1] == said[2] == said[3] != ""
-        assert [frames[-1].members[0].state for frames in answered] == ["finished"] * 4
+        assert [frames[-1].members[0].state for frames in answered] == ["dropped", "finished", "finished", "finished"]
         prompts = [str(question) for question in server.questions if "What is a list?" in str(question)]
         assert len(prompts) == 1
 

@@ -47,6 +47,7 @@ class Standing:
         self.role: Role = role
         self.detail = detail
         self.ready = False
+        self._has_left = False
         self.host = socket.gethostname()
         self.pid = os.getpid()
         self.name = f"{role}-{self.host}-{self.pid}-{secrets.token_hex(2)}"
@@ -61,7 +62,9 @@ class Standing:
         )  # fmt: skip
 
     def renew(self) -> list[Command]:
-        """Lives on for PROCESS_TTL_S; keeps the sessions stream from expiring as well."""
+        """Lives on for PROCESS_TTL_S; keeps the sessions stream from expiring as well. Nothing, once it has left."""
+        if self._has_left:
+            return []
         now_ms = time.time_ns() // 1_000_000
         return [
             ("SET", keys.process(self.name), msgspec.json.encode(self.record()), "EX", keys.PROCESS_TTL_S),
@@ -74,7 +77,8 @@ class Standing:
         ]
 
     def leave(self) -> list[Command]:
-        """Takes the record away at once."""
+        """Takes the record away at once, and for good."""
+        self._has_left = True
         return [("DEL", keys.process(self.name)), ("ZREM", keys.PROCESSES, self.name)]
 
 

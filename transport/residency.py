@@ -3,6 +3,7 @@
     council:residency   use\n<place>\n<model>\n<user>   until when, in Redis's ms; renewed each second
                         evict\n<place>\n<model>         until when nobody may begin to use it
                         evictions\n<place>\n<model>     how often that was: whoever saw it loaded before looks again
+                        leave\n<place>\n<model>         until when its process is asked to unload it, for another
                         order\n<model>                  load or unload, as a person asked; taken by one producer
     council:loader      the process that loads a model now
 
@@ -24,8 +25,8 @@ Action = Literal["load", "unload"]
 
 # Five renewals may be lost, as with a process's record.
 USE_MS = 5_000
-# Longer than a server takes to free a model; whoever dies meanwhile blocks it no longer than this.
-EVICTION_MS = 30_000
+# Renewed while a server frees the model; whoever dies meanwhile blocks it no longer than this.
+EVICTION_MS = 5_000
 LOADER_MS = 5_000
 _GIVEN_UP_MS = 1
 _LIFE_S = keys.SESSIONS_TTL_S
@@ -41,7 +42,7 @@ def end_use(place: Place, user: str) -> Command:
 
 
 def begin_eviction(place: Place) -> Command:
-    """Answers 1, or 0 while the model is in use."""
+    """Begins or renews an eviction; answers 1, or 0 while the model is in use."""
     return EVICT.call([keys.RESIDENCY], [_eviction(place), _use(place), EVICTION_MS, _LIFE_S, _evictions(place)])
 
 
@@ -64,14 +65,44 @@ def read_uses() -> tuple[Command, Command]:
 
 def places_in_use(replies: Sequence[Any]) -> frozenset[Place]:
     """What read_uses found: the models that somebody uses now. Raises RedisRefuses."""
+    return frozenset((names[0], names[1]) for names, is_over in _uses(replies) if not is_over)
+
+
+def sweep_uses(replies: Sequence[Any]) -> Command | None:
+    """Takes away what read_uses found of processes that died; None where there is nothing. Raises RedisRefuses."""
+    fields = ["\n".join(("use", *names)) for names, is_over in _uses(replies) if is_over]
+    return ("HDEL", keys.RESIDENCY, *fields) if fields else None
+
+
+def _uses(replies: Sequence[Any]) -> list[tuple[list[str], bool]]:
+    """(place, name and user; whether its time is over) of each use."""
     fields, time = accepted(replies[0]), accepted(replies[1])
     now_ms = int(time[0]) * 1_000 + int(time[1]) // 1_000
-    places = set()
+    found = []
     for field, value in zip(fields[::2], fields[1::2], strict=True):
         kind, *names = field.decode().split("\n")
-        if kind == "use" and int(value) > now_ms:
-            places.add((names[0], names[1]))
-    return frozenset(places)
+        if kind == "use":
+            found.append((names, int(value) <= now_ms))
+    return found
+
+
+def ask_to_leave(place: Place, until_ms: int) -> Command:
+    """Asks the process that holds a model to unload it, until a moment in wall-clock ms."""
+    return ("HSET", keys.RESIDENCY, _leave(place), until_ms)
+
+
+def end_asking(place: Place) -> Command:
+    """Takes the wish back; answers 1 where it still stood."""
+    return ("HDEL", keys.RESIDENCY, _leave(place))
+
+
+async def is_asked_to_leave(pipe: AsyncPipe, place: Place, now_ms: int) -> bool:
+    """True once for each wish that is still meant. Raises RedisAway."""
+    (until,) = await pipe.run([("HGET", keys.RESIDENCY, _leave(place))])
+    if not isinstance(until, bytes):
+        return False
+    (taken,) = await pipe.run([end_asking(place)])
+    return taken == 1 and int(until) > now_ms
 
 
 async def order(pipe: AsyncPipe, model: str, action: Action) -> None:
@@ -102,6 +133,10 @@ def _eviction(place: Place) -> str:
 
 def _evictions(place: Place) -> str:
     return f"evictions\n{place[0]}\n{place[1]}"
+
+
+def _leave(place: Place) -> str:
+    return f"leave\n{place[0]}\n{place[1]}"
 
 
 def _order(model: str) -> str:

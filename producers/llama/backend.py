@@ -3,7 +3,7 @@
     anext() ──▶ one question, its context cached ──▶ one decode ──▶ Chunk         nobody asks: nothing is computed
 
 llama.cpp's own stream runs ahead of whoever reads it. Here each token is asked for when it is wanted, behind all those
-before it (`step.py`): it costs one decode, and half a millisecond.
+before it (`step.py`): it costs one decode, and 0.7 ms more than in a stream (measured; 3 ms behind 5,000 tokens).
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ MAX_HEADER_BYTES = 32 << 20
 _MAX_PAIRS = 4_096
 _MAX_TENSORS = 1 << 16
 _MAX_DIMENSIONS = 4
+_ALIGNMENT_BYTES = 32
 # The longest key that llama.cpp reads is 64 bytes; chat templates have some 20 KiB.
 _MAX_KEPT_BYTES = 1 << 20
 _MAX_NAME_CHARS = 64
@@ -192,8 +193,10 @@ class _Header:
             value = self._value(int(self._scalar("<I")))
             if value is not None:
                 found[key] = value
-        last = max([self._tensor_offset() for _ in range(int(tensors))], default=0)
-        if self._file.tell() + last > self._size:
+        offsets = [self._tensor_offset() for _ in range(int(tensors))]
+        alignment = _number(found, "general.alignment") or _ALIGNMENT_BYTES
+        weights_begin = -(-self._file.tell() // alignment) * alignment
+        if offsets and weights_begin + max(offsets) >= self._size:
             raise _Broken("is not whole: the weights end too early; copy or download it again")
         return found
 

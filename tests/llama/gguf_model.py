@@ -163,6 +163,8 @@ class Tokenizer:
     """
 
     model = ""
+    # Whether a text begins with a token that says so.
+    begins_text = False
 
     def __init__(self, alphabet: Sequence[str], merges: list[tuple[str, str]], extra: Sequence[str]) -> None:
         self.merges = merges
@@ -199,7 +201,7 @@ class Tokenizer:
         writer.add_token_types([self.kind_of(token) for token in self.tokens])
         writer.add_bos_token_id(self.ids[END_OF_TEXT])
         writer.add_eos_token_id(self.ids[TURN_ENDS])
-        writer.add_add_bos_token(False)
+        writer.add_add_bos_token(self.begins_text)
 
     def kind_of(self, token: str) -> gguf.TokenType:
         if token in TAGS:
@@ -231,6 +233,7 @@ class SentencePieces(Tokenizer):
     """A tokenizer of characters, as of Llama 2: a space is "▁", and what is not in its alphabet is written in bytes."""
 
     model = "llama"
+    begins_text = True
 
     @classmethod
     def trained(cls, text: str, vocab: int, extra: Sequence[str] = ()) -> SentencePieces:
