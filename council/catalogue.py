@@ -18,7 +18,7 @@ from council.settings import Server, Settings
 from producers.backend import BackendFailed
 from producers.ngram.backend import NGRAM_MODELS
 from producers.source import ModelSource, Offer, gguf_source
-from schemas.choice import check_remote_tier, check_size, check_twins, gigabytes
+from schemas.choice import check_remote_tier, check_size, check_twins, full_name, gigabytes, shortened
 from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.tiers import TierPolicy
@@ -41,11 +41,7 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 def configured_models(settings: Settings) -> Catalogue:
     """What can be said without asking any server: the models that the settings name, and the n-gram council."""
-    offers = [
-        (name, Offer(ModelFacts(model, server.address, remote=server.is_remote), server.source(model)))
-        for name, server in settings.servers.items()
-        for model in server.models
-    ]
+    offers = [(name, offer) for name, server in settings.servers.items() for offer in _unasked(server)]
     return Catalogue(_named([*offers, *_ngram_offers()]))
 
 
@@ -90,12 +86,14 @@ def models_to_serve(
 
 
 def _named_models(settings: Settings, found: Catalogue, tier: TierPolicy) -> list[Offer]:
-    names = canonical_names(settings.models or ())
+    names = [full_name(model, found.offers) for model in canonical_names(settings.models or ())]
     if not names:
         raise Refused("no_models", "No model is named: leave --models out to use the default ones.")
     for index, model in enumerate(names):
         if model not in found.offers:
-            raise Refused("unknown_model", f"There is no model {model!r} here; available: {', '.join(found.offers)}.")
+            raise Refused(
+                "unknown_model", f"There is no model {shortened(model)!r} here; available: {', '.join(found.offers)}."
+            )
         if model in names[:index]:
             raise Refused("duplicate_model", f"The model {model!r} is named twice: name each model once.")
     chosen = [found.offers[model] for model in names]
@@ -175,8 +173,17 @@ async def _offers_of(name: str, server: Server) -> tuple[list[Offer], str]:
 
         return list(await openai_offers(name, server.source(""), tuple(server.models))), ""
     except BackendFailed as failure:
-        told = [Offer(ModelFacts(m, server.address, remote=server.is_remote), server.source(m)) for m in server.models]
-        return told, _sentence(f"The server {name!r}: {failure}")
+        return _unasked(server), _sentence(f"The server {name!r}: {failure}")
+
+
+def _unasked(server: Server) -> list[Offer]:
+    """The models of a server that the settings name, under the names that it knows, with what is known unasked."""
+    models: Iterable[str] = server.models
+    if server.api == "ollama" and server.models:
+        from producers.ollama_server import canonical_name
+
+        models = dict.fromkeys(canonical_name(model) for model in server.models)
+    return [Offer(ModelFacts(model, server.address, remote=server.is_remote), server.source(model)) for model in models]
 
 
 def _sentence(words: str) -> str:

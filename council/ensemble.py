@@ -179,7 +179,12 @@ class TurboEnsemble:
     async def open(self, request: SessionRequest) -> EnsembleSession:
         """Opens a session. Raises Refused (bad request; nothing was started), RedisAway."""
         given = request.models
-        request = msgspec.structs.replace(request, models=canonical_names(given))
+        request = msgspec.structs.replace(
+            request,
+            models=canonical_names(given),
+            weights=dict(zip(canonical_names(request.weights), request.weights.values(), strict=True)),
+            options=dict(zip(canonical_names(request.options), request.options.values(), strict=True)),
+        )
         pipe = await self._meet(request, given)
         records = await list_processes(pipe)
         tiers = _tiers_of(records) or self._settings.tiers

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from schemas.choice import chosen_models, togetherness_warnings
+from schemas.choice import chosen_models, full_name, shortened, togetherness_warnings
 from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.sessions import (
@@ -125,15 +125,18 @@ def _check_sampling(sampling: Sampling, of: str = "") -> None:
 def _own_samplings(request: SessionRequest, models: Sequence[str], usual: Sampling) -> dict[str, Sampling]:
     """What the members are asked for that have options of their own."""
     samplings = {}
-    for model, options in request.options.items():
+    for named, options in request.options.items():
+        model = full_name(named, models)
         if model not in models:
             raise Refused(
-                "unknown_option", f"There are options for {model!r}, which is no member; members: {', '.join(models)}."
+                "unknown_option",
+                f"There are options for {shortened(named)!r}, which is no member; members: {', '.join(models)}.",
             )
         for name, number in options.items():
             if name not in MEMBER_OPTIONS:
                 raise Refused(
-                    "unknown_option", f"There is no option {name!r} of a member: there are {', '.join(MEMBER_OPTIONS)}."
+                    "unknown_option",
+                    f"There is no option {shortened(name)!r} of a member: there are {', '.join(MEMBER_OPTIONS)}.",
                 )
             if name != "temperature" and not float(number).is_integer():
                 raise Refused(f"bad_{name}", f"{name} of {model!r} is {number}: give a whole number.")
@@ -144,14 +147,16 @@ def _own_samplings(request: SessionRequest, models: Sequence[str], usual: Sampli
 
 
 def _checked_weights(request: SessionRequest, models: Sequence[str], running: Sequence[str]) -> dict[str, float]:
-    for model, weight in request.weights.items():
+    named = {full_name(model, models): weight for model, weight in request.weights.items()}
+    for model, weight in named.items():
         if model not in models:
             raise Refused(
-                "unknown_weight", f"There is a weight for {model!r}, which is no member; members: {', '.join(models)}."
+                "unknown_weight",
+                f"There is a weight for {shortened(model)!r}, which is no member; members: {', '.join(models)}.",
             )
         if not (math.isfinite(weight) and weight >= 0):
             raise Refused("bad_weight", f"The weight of {model!r} is {weight}: give a finite number, 0 or more.")
-    weights = {model: float(request.weights.get(model, 1.0)) for model in running}
+    weights = {model: float(named.get(model, 1.0)) for model in running}
     if not any(weights.values()):
         raise Refused("zero_weights", "All weights are 0: give at least one member a weight above 0.")
     if not math.isfinite(sum(weights.values())):

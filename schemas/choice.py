@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from schemas.errors import Refused
 from schemas.models import IN_PROCESS, ModelFacts
 from schemas.sessions import SessionRequest
 from schemas.tiers import GB, TierPolicy
+
+# Longer names are no names.
+MOST_REPEATED_CHARS = 100
 
 
 def chosen_models(
@@ -22,13 +25,14 @@ def chosen_models(
         return _first_models(served, tier)
     available = {facts.model: facts for facts in [*known, *served]}
     chosen: list[ModelFacts] = []
-    for index, model in enumerate(request.models):
-        if model not in available:
+    for model in request.models:
+        facts = available.get(full_name(model, available))
+        if facts is None:
             offered = ", ".join(dict.fromkeys(facts.model for facts in [*served, *known])) or "none is served"
-            raise Refused("unknown_model", f"There is no model {model!r} here; available: {offered}.")
-        if model in request.models[:index]:
+            raise Refused("unknown_model", f"There is no model {shortened(model)!r} here; available: {offered}.")
+        if facts in chosen:
             raise Refused("duplicate_model", f"The model {model!r} is named twice: name each model once.")
-        chosen.append(available[model])
+        chosen.append(facts)
     for facts in chosen:
         check_size(facts, tier)
     check_twins(chosen)
@@ -36,14 +40,33 @@ def chosen_models(
     return chosen
 
 
+def full_name(model: str, available: Collection[str]) -> str:
+    """The name of a model as it is known: Ollama's `llama3` is `llama3:latest`."""
+    return model if model in available else f"{model}:latest" if f"{model}:latest" in available else model
+
+
+def shortened(text: str) -> str:
+    """What a person wrote, as an error sentence may repeat it."""
+    return text if len(text) <= MOST_REPEATED_CHARS else f"{text[:MOST_REPEATED_CHARS]}…"
+
+
 def check_size(facts: ModelFacts, tier: TierPolicy) -> None:
     """Raises Refused for a model that is larger than the tier carries, where its memory is ours to manage."""
-    if facts.residency != "unmanaged" and facts.size_bytes > tier.max_model_size_gb * GB:
+    if facts.residency == "unmanaged":
+        return
+    if facts.size_bytes > tier.max_model_size_gb * GB:
         raise Refused(
             "model_too_large",
             f"The model {facts.model!r} has {gigabytes(facts.size_bytes)} and the {tier.name} tier takes models of up "
             f"to {tier.max_model_size_gb:g} GB: choose a smaller model or a higher tier, "
             f"or raise tiers.{tier.name}.max_model_size_gb.",
+        )
+    memory_gb = tier.ram_budget_gb + (0.0 if facts.server == IN_PROCESS else tier.vram_budget_gb)
+    if facts.size_bytes > memory_gb * GB:
+        raise Refused(
+            "model_too_large",
+            f"The model {facts.model!r} has {gigabytes(facts.size_bytes)} and the {tier.name} tier has {memory_gb:g} "
+            f"GB of memory for models: raise tiers.{tier.name}.ram_budget_gb, or choose a smaller model.",
         )
 
 
@@ -82,11 +105,17 @@ def togetherness_warnings(running: Sequence[ModelFacts], tier: TierPolicy) -> li
     """A sentence for each memory that cannot hold its members all at once, with the setting to change."""
     warnings = []
     managed = [facts for facts in running if facts.residency != "unmanaged"]
-    for server in dict.fromkeys(facts.server for facts in managed):
-        there = [facts for facts in managed if facts.server == server]
+    for server in dict.fromkeys(facts.server for facts in running):
+        there = [facts for facts in running if facts.server == server]
         most = min((facts.max_loaded for facts in there if facts.max_loaded), default=len(there))
         if len(there) > most:
             names = ", ".join(facts.model for facts in there[most:])
+            if there[0] not in managed:
+                warnings.append(
+                    f"{server} has {most} {'model' if most == 1 else 'models'} in memory and this session asks for "
+                    f"{len(there)} of its models: load them there before ({names}), or one may take another's place."
+                )
+                continue
             setting = there[0].max_loaded_setting
             change = f"; set {setting}={len(there)} for it and start it again" if setting else ""
             warnings.append(

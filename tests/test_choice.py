@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -41,6 +42,12 @@ def refusal(served: list[ModelFacts], tier: str = "mid", **request: Any) -> tupl
     return caught.value.code, str(caught.value)
 
 
+def _refused(work: Callable[[], object]) -> tuple[str, str]:
+    with pytest.raises(Refused) as caught:
+        work()
+    return caught.value.code, str(caught.value)
+
+
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
@@ -52,6 +59,36 @@ def test_a_model_over_the_tiers_size_is_refused_by_name_and_number() -> None:
     assert "tiers.mid.max_model_size_gb" in sentence
     assert members(admitted(served, models=("small",))) == ["small"]
     assert members(admitted(served, "high", models=("small", "huge"))) == ["small", "huge"]
+
+
+def test_a_model_over_the_tiers_memory_is_refused_before_it_waits_for_ever() -> None:
+    little = msgspec.structs.replace(TIERS["mid"], ram_budget_gb=2.0, vram_budget_gb=3.0)
+    code, sentence = _refused(lambda: admitted([at_ollama("m", 5.5)], little, models=("m",)))
+    assert (code, "the mid tier has 5 GB of memory for models" in sentence) == ("model_too_large", True)
+    assert members(admitted([at_ollama("m", 5.0)], little, models=("m",))) == ["m"]
+    inside = ModelFacts("g", size_bytes=3 * GB, residency="absent")
+    assert "the mid tier has 2 GB" in _refused(lambda: admitted([inside], little, models=("g",)))[1]
+
+
+def test_a_name_without_its_tag_is_the_latest_in_models_weights_and_options() -> None:
+    served = [at_ollama("llama3:latest"), at_ollama("other")]
+    opening = admitted(
+        served, models=("llama3", "other"), weights={"llama3": 2.0}, options={"llama3": {"seed": 5.0}}
+    ).opening
+    assert [(member.model, member.weight) for member in opening.members] == [("llama3:latest", 2.0), ("other", 1.0)]
+    assert opening.sampling_of(0).seed == 5
+    assert refusal(served, models=("llama3", "llama3:latest"))[0] == "duplicate_model"
+
+
+def test_what_a_person_wrote_is_repeated_in_bounds() -> None:
+    assert len(refusal([at_ollama("a")], models=("x" * 20_000,))[1]) < 300
+    assert len(refusal([at_ollama("a")], options={"y" * 20_000: {"seed": 1.0}})[1]) < 300
+
+
+def test_a_server_that_loads_by_itself_is_told_where_it_may_swap() -> None:
+    served = [ModelFacts(f"m{i}", "http://127.0.0.1:1234", max_loaded=1) for i in range(2)]
+    (warning,) = admitted(served).warnings
+    assert "has 1 model in memory and this session asks for 2 of its models: load them there before (m1)" in warning
 
 
 def test_a_server_that_somebody_else_started_is_not_held_to_the_size_that_we_would_load() -> None:

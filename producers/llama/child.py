@@ -22,6 +22,7 @@ from producers.llama.server import Order, Report
 
 # Names of unix sockets have at most 103 bytes on some systems.
 _MOST_SOCKET_BYTES = 103
+_FOLDER_PREFIX, _SOCKET_NAME = "council-llama-", "llama.sock"
 _KEPT_WORDS_BYTES = 8_192
 _MAX_REPORT_BYTES = 4_096
 _MAX_REASON_CHARS = 200
@@ -65,7 +66,7 @@ class LlamaChild:
 
     @property
     def socket(self) -> str:
-        return f"{self._folder}/llama.sock"
+        return f"{self._folder}/{_SOCKET_NAME}"
 
     async def start(self) -> None:
         """Returns when the model is loaded. Raises OutOfMemory, BackendFailed."""
@@ -121,11 +122,7 @@ class LlamaChild:
     async def _started(self) -> Report | None:
         """What it reports; None where it ends without a report."""
         # Open to this user alone, as mkdtemp makes it: no port, and nobody else's door.
-        self._folder = tempfile.mkdtemp(prefix="council-llama-")
-        if len(os.fsencode(self.socket)) > _MOST_SOCKET_BYTES:
-            # The path of a socket is short: where temporary files lie too deep it goes where they usually lie.
-            os.rmdir(self._folder)
-            self._folder = tempfile.mkdtemp(prefix="council-llama-", dir="/tmp")
+        self._folder = _socket_folder()
         order = Order(self._path, self.socket, self._slots, os.getpid())
         process = self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "producers.llama.server", msgspec.json.encode(order).decode()),
@@ -205,3 +202,29 @@ def _own_memory_bytes(pid: int) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1_024 for line in lines if line.startswith("RssAnon:")), 0)
+
+
+def _socket_folder() -> str:
+    """A folder of this process's own. What processes left that died without a word is swept away."""
+    prefix = f"{_FOLDER_PREFIX}{os.getpid()}-"
+    folder = tempfile.mkdtemp(prefix=prefix)
+    if len(os.fsencode(f"{folder}/{_SOCKET_NAME}")) > _MOST_SOCKET_BYTES:
+        # The path of a socket is short: where temporary files lie too deep it goes where they usually lie.
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix=prefix, dir="/tmp")
+    for left in Path(folder).parent.glob(f"{_FOLDER_PREFIX}*-*"):
+        pid = left.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
+        if pid.isdigit() and not _is_running(int(pid)):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(left)
+    return folder
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass  # somebody else's
+    return True

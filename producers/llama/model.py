@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from producers.backend import BackendFailed
-from producers.chat_stream import ServerFault, one_line
+from producers.chat_stream import ServerFault, unquoted
 from producers.llama.child import LlamaChild
 from producers.llama.step import Place, Step, entry_of, question, question_again, step_in
 from producers.pieces import LogprobEntry
@@ -17,7 +17,6 @@ from schemas.sessions import Message
 # llama.cpp samples from the 40 most probable tokens, where a file does not say otherwise.
 _LIKELY = 64
 # Shorter quotations could be any word.
-_QUOTED_CHARS = 8
 
 
 class _Templated(msgspec.Struct):
@@ -58,7 +57,7 @@ class LlamaModel:
         try:
             return (await self._ask("/apply-template", {"messages": turns}, _templated.decode)).prompt
         except BackendFailed as failure:
-            raise BackendFailed(_unquoted(str(failure), messages)) from None
+            raise BackendFailed(unquoted(str(failure), messages)) from None
 
     async def tokens(self, text: str) -> list[int]:
         """As the server itself reads a chat: with what the model expects before it, and special tokens by name."""
@@ -101,12 +100,3 @@ class LlamaModel:
             raise BackendFailed(f"{self._model} {fault}") from fault
         except msgspec.MsgspecError as error:
             raise BackendFailed(f"{self._model} answers something else than what was asked: {error}") from error
-
-
-def _unquoted(words: str, messages: Sequence[Message]) -> str:
-    """A template may quote a turn; what a person wrote is nobody else's business."""
-    for message in messages:
-        quoted = one_line(message.content, _QUOTED_CHARS + 1)[:_QUOTED_CHARS]
-        if len(quoted) == _QUOTED_CHARS:
-            words = words.partition(quoted)[0] + "…" if quoted in words else words
-    return words
