@@ -172,7 +172,9 @@ class Supervisor:
             "COUNCIL_LIMITS": json.dumps(plan.limits),
         }
         environment |= self._without_keys()
-        children = []
+        # The first to be ended as well: the sessions of a council that ends are not closed, least of all with the last
+        # words of its producers.
+        children = [Child("aggregator", ["aggregator"], environment, self._say)]
         for model, source in plan.models.items():
             options = ["--warm"] if plan.is_warmed else []
             if plan.ngram_tokens_per_s and source.api == "ngram":
@@ -180,7 +182,6 @@ class Supervisor:
             words = ["producers", *options, *producer_arguments(model, source)]
             own = {name: os.environ.get(name, "") for name in (source.key_env,) if name}
             children.append(Child(f"producer {model}", words, environment | own, self._say))
-        children.append(Child("aggregator", ["aggregator"], environment, self._say))
         if self._web_socket is not None:
             children.append(Child("decipher", ["consumers.decipher"], environment, self._say))
             fd = self._web_socket.fileno()

@@ -65,11 +65,6 @@ def models_to_evict(
     return None
 
 
-def fits_alone(wanted: Wanted, tier: TierPolicy) -> bool:
-    """False where no waiting helps: the model is larger than the budgets."""
-    return _fits([], wanted, tier)
-
-
 def least_recently_used(loaded: Sequence[Loaded]) -> Loaded | None:
     """Who leaves when a server itself reports that its memory is full: then nothing that is idle may stay."""
     return min((one for one in loaded if not one.in_use), key=lambda one: one.used_ms, default=None)

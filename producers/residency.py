@@ -21,9 +21,9 @@ from collections.abc import AsyncIterator, Callable
 from structlog.stdlib import BoundLogger
 
 from producers.backend import BackendFailed, Loading, OutOfMemory, Residence, Resident, Waiting
-from producers.eviction import fits_alone, least_recently_used, models_to_evict, wanted_model
+from producers.eviction import least_recently_used, models_to_evict, wanted_model
 from producers.memory import ASK_AGAIN_S, CouncilMemory, Licence
-from schemas.choice import check_size, gigabytes
+from schemas.choice import check_size
 from schemas.errors import RedisAway, RedisRefuses, Refused
 from schemas.models import ModelFacts, Residency, facts_in
 from schemas.tiers import TierPolicy
@@ -211,7 +211,7 @@ class ModelResidency:
 
     async def _load_if_it_fits(self, licence: Licence, *, evicts: bool) -> bool:
         """True when it is loaded; False where room must be waited for. Raises OutOfMemory, BackendFailed."""
-        facts, wanted = self.facts, wanted_model(self.facts)
+        facts = self.facts
         try:
             check_size(facts, self._tier)
         except Refused as refusal:
@@ -222,14 +222,8 @@ class ModelResidency:
         except TimeoutError:
             return False
         others = [one for one in loaded if one.place != facts.place]
-        leaving = models_to_evict(others, wanted, self._tier, _now_ms())
+        leaving = models_to_evict(others, wanted_model(facts), self._tier, _now_ms())
         if leaving is None or (leaving and not evicts):
-            if leaving is None and not fits_alone(wanted, self._tier):
-                raise BackendFailed(
-                    f"{facts.model} has {gigabytes(facts.size_bytes)}, and the {self._tier.name} tier has "
-                    f"{self._tier.vram_budget_gb:g} GB of VRAM and {self._tier.ram_budget_gb:g} GB of RAM for models: "
-                    f"raise tiers.{self._tier.name}.ram_budget_gb or vram_budget_gb"
-                )
             return False
         for one in leaving:
             if not await self._memory.evict(one):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -594,8 +593,6 @@ async def test_a_host_that_does_not_exist_is_missing() -> None:
 
 
 def test_gguf_support_is_found_without_being_imported() -> None:
-    if importlib.util.find_spec("xllamacpp") is None:
-        pytest.skip("the extra llama is not installed")
     loaded = "xllamacpp" in sys.modules
     (told,) = gguf_findings(Settings())
     assert told.status == "ok"

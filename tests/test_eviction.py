@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.eviction import COOL_DOWN_MS, Loaded, Wanted, fits_alone, least_recently_used, models_to_evict
+from producers.eviction import COOL_DOWN_MS, Loaded, Wanted, least_recently_used, models_to_evict
 from schemas.tiers import GB, TIERS, TierPolicy
 
 OLLAMA, INSIDE = "http://127.0.0.1:11434", "in process"
@@ -111,10 +111,3 @@ def test_nobody_leaves_who_is_in_use_or_cooling_and_nobody_leaves_in_vain(
 @pytest.mark.parametrize("server", [OLLAMA, INSIDE])
 def test_a_model_whose_size_nobody_knows_is_loaded_and_counted_afterwards(server: str) -> None:
     assert evicted([model("a", 16, 60)], 0.0, server=server) == []
-
-
-def test_what_is_larger_than_the_budgets_is_not_waited_for() -> None:
-    assert fits_alone(Wanted(OLLAMA, 28 * GB), MID)
-    assert not fits_alone(Wanted(OLLAMA, 29 * GB), MID)
-    assert fits_alone(Wanted(INSIDE, 16 * GB), MID)
-    assert not fits_alone(Wanted(INSIDE, 17 * GB), MID)

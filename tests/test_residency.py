@@ -251,7 +251,7 @@ async def test_what_can_never_fit_is_refused_and_does_not_wait(roles: Roles, pip
         council = Council(pipe, roles, server)
         await council.start("l:latest", tier=little)
         frames = await council.ended(await council.open(opening_of("l:latest")))
-        assert "has 6.0 GB, and the high tier has 1 GB of VRAM and 2 GB of RAM" in (frames[-1].members[0].reason or "")
+        assert "has 6.0 GB and the high tier has 3 GB of memory for models" in (frames[-1].members[0].reason or "")
 
 
 async def test_a_server_that_was_away_at_the_start_is_held_to_the_tiers_limits(roles: Roles, pipe: AsyncPipe) -> None:
