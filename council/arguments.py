@@ -71,6 +71,8 @@ def member_options(given: list[str]) -> dict[str, dict[str, float]]:
 def chat_to_answer(prompt: str | None, session_file: Path | None, system: str) -> Chat:
     """The chat in the file, if there is one, with the prompt as its next turn. Raises Refused."""
     turns = _read_chat(session_file) if session_file else []
+    if session_file and not turns:
+        raise Refused("bad_session_file", f"{session_file} holds no messages: give at least one of the user's.")
     if prompt is not None:
         turns.append({"role": "user", "content": _read_prompt(prompt)})
     if not turns:

@@ -18,12 +18,14 @@ from council.settings import Server, Settings
 from producers.backend import BackendFailed
 from producers.ngram.backend import NGRAM_MODELS
 from producers.source import ModelSource, Offer, gguf_source
-from schemas.choice import check_remote_tier, check_size, check_twins, full_name, gigabytes, shortened
+from schemas.choice import check_remote_tier, check_size, check_twins, full_name, gigabytes, unknown_model
 from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.tiers import TierPolicy
 
 OLLAMA = "ollama"
+# Whoever types a command waits no longer for a server that accepts and then says nothing.
+_PATIENCE_S = 3.0
 # A process for each, of some 50 MB; nobody asks more models than that in an hour.
 MOST_SERVED = 16
 
@@ -33,6 +35,13 @@ class Catalogue(msgspec.Struct, frozen=True):
 
     offers: dict[str, Offer]
     troubles: tuple[str, ...] = ()
+    # Of an Ollama that nobody has named, and that is not there: that is no trouble, unless one of its models is asked.
+    absence: str = ""
+
+    def explained(self, refusal: Refused) -> Refused:
+        """The refusal of an unknown model, with what may be the cause."""
+        causes = [*self.troubles, self.absence] if refusal.code == "unknown_model" else []
+        return Refused(refusal.code, " ".join([str(refusal), *filter(None, causes)]), status=refusal.status)
 
     @property
     def facts(self) -> list[ModelFacts]:
@@ -53,12 +62,15 @@ async def find_models(settings: Settings, models: Sequence[str] = ()) -> Catalog
     """
     names = list(settings.servers)
     asked = [_offers_of(name, settings.servers[name]) for name in names]
-    *found, (of_ollama, _) = await asyncio.gather(*asked, _offers_of_ollama(settings))
+    *found, (of_ollama, absence) = await asyncio.gather(*asked, _offers_of_ollama(settings))
     offers = [(name, offer) for name, (offered, _) in zip(names, found, strict=True) for offer in offered]
     offers += [(OLLAMA, offer) for offer in of_ollama]
     named = [*models, *(settings.models or ())]
-    troubles = tuple(trouble for _, trouble in found if trouble)
-    return Catalogue(_named([*_gguf_offers(named), *offers, *_ngram_offers()]), troubles)
+    troubles = [trouble for _, trouble in found if trouble]
+    if absence and not absence.endswith("?"):
+        troubles.append(absence)  # it is there, and something is wrong with it
+        absence = ""
+    return Catalogue(_named([*_gguf_offers(named), *offers, *_ngram_offers()]), tuple(troubles), absence)
 
 
 def canonical_names(models: Iterable[str]) -> tuple[str, ...]:
@@ -78,11 +90,21 @@ def models_to_serve(
         warnings += left_out
     else:
         chosen = _named_models(settings, found, tier)
+    for offer in chosen:
+        require_key(offer.source)
     served, rest = chosen[:MOST_SERVED], chosen[MOST_SERVED:]
     if rest:
         names = ", ".join(offer.facts.model for offer in rest)
         warnings.append(f"A council serves {MOST_SERVED} models; left out: {names}.")
     return {offer.facts.model: offer.source for offer in served}, tuple(warnings)
+
+
+def require_key(source: ModelSource) -> None:
+    """Raises Refused, with the variable's name, where the source needs an API key and there is none."""
+    if source.key_env:
+        from producers.api_key import ApiKey
+
+        ApiKey(source.key_env)
 
 
 def _named_models(settings: Settings, found: Catalogue, tier: TierPolicy) -> list[Offer]:
@@ -91,9 +113,7 @@ def _named_models(settings: Settings, found: Catalogue, tier: TierPolicy) -> lis
         raise Refused("no_models", "No model is named: leave --models out to use the default ones.")
     for index, model in enumerate(names):
         if model not in found.offers:
-            raise Refused(
-                "unknown_model", f"There is no model {shortened(model)!r} here; available: {', '.join(found.offers)}."
-            )
+            raise found.explained(unknown_model(model, found.offers))
         if model in names[:index]:
             raise Refused("duplicate_model", f"The model {model!r} is named twice: name each model once.")
     chosen = [found.offers[model] for model in names]
@@ -157,7 +177,8 @@ def _named(offers: Sequence[tuple[str, Offer]]) -> dict[str, Offer]:
             continue  # no line, no key and no protocol can carry it
         name = f"{server}/{own}" if server and names.count(own) > 1 else own
         if name in named:
-            raise Refused("duplicate_model", f"The model {name!r} exists twice: name it once.")
+            why = "two files have that name: rename one" if name.startswith("gguf:") else "name it once"
+            raise Refused("duplicate_model", f"The model {name!r} exists twice: {why}.")
         named[name] = msgspec.structs.replace(
             offer, facts=msgspec.structs.replace(offer.facts, model=name, model_there=own)
         )
@@ -168,12 +189,18 @@ async def _offers_of(name: str, server: Server) -> tuple[list[Offer], str]:
     """(what a configured server offers, the trouble with it)."""
     try:
         if server.api == "ollama":
-            return await _ollama_offers_of(server), ""
+            async with asyncio.timeout(_PATIENCE_S):
+                return await _ollama_offers_of(server), ""
         from producers.openai_offers import openai_offers
 
         return list(await openai_offers(name, server.source(""), tuple(server.models))), ""
-    except BackendFailed as failure:
-        return _unasked(server), _sentence(f"The server {name!r}: {failure}")
+    except (BackendFailed, TimeoutError) as failure:
+        trouble = str(failure) or f"{server.address} does not answer within {_PATIENCE_S:g} s"
+        told = [
+            msgspec.structs.replace(one, facts=msgspec.structs.replace(one.facts, trouble=trouble))
+            for one in _unasked(server)
+        ]
+        return told, _sentence(f"The server {name!r}: {trouble}")
 
 
 def _unasked(server: Server) -> list[Offer]:
@@ -219,9 +246,12 @@ async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str]:
     if any(server.address == url for server in settings.servers.values()):
         return [], ""
     try:
-        return list(await ollama_offers(url, source)), ""
-    except BackendFailed:
-        return [], ""
+        async with asyncio.timeout(_PATIENCE_S):
+            return list(await ollama_offers(url, source)), ""
+    except BackendFailed as failure:
+        return [], _sentence(str(failure))
+    except TimeoutError:
+        return [], f"Ollama at {url} does not answer within {_PATIENCE_S:g} s."
 
 
 def _gguf_offers(models: Iterable[str]) -> list[tuple[str, Offer]]:

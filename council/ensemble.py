@@ -16,14 +16,22 @@ from typing import Self
 
 import msgspec
 
-from council.catalogue import Catalogue, canonical_names, configured_models, find_models, models_to_serve
+from council.catalogue import (
+    Catalogue,
+    canonical_names,
+    configured_models,
+    find_models,
+    models_to_serve,
+    require_key,
+)
 from council.meeting import private_council, require_council, running_council
 from council.settings import Settings, load_settings
 from council.supervisor import Plan
 from producers.source import ModelSource
 from schemas.admission import admit
-from schemas.errors import CouncilError, NoAggregator, RedisAway, SessionGone, Unavailable
+from schemas.errors import CouncilError, NoAggregator, RedisAway, Refused, SessionGone, Unavailable
 from schemas.frames import Frame, decode_frame
+from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
 from schemas.sessions import Message, Opening, SessionRequest, limits_with
 from schemas.tiers import TierPolicy, tier_named
@@ -120,6 +128,8 @@ class TurboEnsemble:
         self._limits = limits_with(self._settings.limits)
         # The models of the private council, with their sources; None while there is none.
         self._private: dict[str, ModelSource] | None = None
+        # What there was to choose from when it was started.
+        self._found: Catalogue | None = None
         self._pipe: AsyncPipe | None = None
         self._stack = contextlib.AsyncExitStack()
 
@@ -139,7 +149,7 @@ class TurboEnsemble:
     async def close(self) -> None:
         """Ends the private council, if there is one."""
         await self._stack.aclose()
-        self._pipe = self._private = None
+        self._pipe = self._private = self._found = None
 
     async def generate_ensemble(
         self,
@@ -189,12 +199,27 @@ class TurboEnsemble:
         records = await list_processes(pipe)
         tiers = _tiers_of(records) or self._settings.tiers
         tier = self._tier_among(tiers, records)
-        known = configured_models(self._settings).facts
         admission = admit(
-            request, new_session_id(), served_models(records), tier, self._limits, known=known, tiers=tiers
+            request,
+            new_session_id(),
+            served_models(records),
+            tier,
+            self._limits,
+            known=self._known(records),
+            tiers=tiers,
         )
         await open_session(pipe, admission.opening)
-        return EnsembleSession(pipe, admission.opening, admission.warnings)
+        troubles = self._found.troubles if self._found else ()
+        return EnsembleSession(pipe, admission.opening, (*troubles, *admission.warnings))
+
+    def _known(self, records: Sequence[ProcessRecord]) -> list[ModelFacts]:
+        """The models that may be named although nobody serves them yet: none where a whole council runs, which would
+        serve them if it did; where roles run alone, one that serves them may be on its way."""
+        if self._found:
+            return self._found.facts
+        if any(record.role == "council" for record in records):
+            return []
+        return configured_models(self._settings).facts
 
     def _tier_among(self, tiers: Mapping[str, TierPolicy], records: Sequence[ProcessRecord]) -> TierPolicy:
         """The tier that was asked for, or the running council's, or the one of the settings."""
@@ -223,9 +248,15 @@ class TurboEnsemble:
         preferred, _ = models_to_serve(settings, found, tier)
         # What can be refused is refused before anything is started.
         served = [found.offers[model].facts for model in preferred]
-        opening = admit(request, "", served, tier, self._limits, known=found.facts, tiers=settings.tiers).opening
-        await self._stack.aclose()
+        try:
+            opening = admit(request, "", served, tier, self._limits, known=found.facts, tiers=settings.tiers).opening
+        except Refused as refusal:
+            raise found.explained(refusal) from None
         chosen = {member.model: found.offers[member.model].source for member in opening.members}
+        for source in chosen.values():
+            require_key(source)
+        await self._stack.aclose()
+        self._found = found
         self._private = chosen | (self._private or {})
         plan = Plan(
             self._private, tier, dict(settings.tiers), settings.limits, None, settings.ngram_tokens_per_s,

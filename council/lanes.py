@@ -14,6 +14,7 @@ from schemas.frames import Frame, MemberFrame
 # Okabe and Ito's colours, which most people can tell apart.
 _COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
 _BAR = 20
+_MOST_NAME_CHARS = 30
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
@@ -45,10 +46,10 @@ class Lanes:
         return Group(self._head(frame), *lanes)
 
     def _head(self, frame: Frame) -> RenderableType:
-        measured = f"{frame.diversity_index:.2f}" if frame.di_source == "logprobs" else "not measured"
+        measured = f"{frame.diversity_index:.2f}" if frame.di_source == "logprobs" else "unknown"
         head = Table.grid(padding=(0, 2))
         head.add_row(
-            Text.assemble("ensemble energy ", _bar(frame.energy, "bold"), f" {frame.energy:.2f}"),
+            Text.assemble("energy ", _bar(frame.energy, "bold"), f" {frame.energy:.2f}"),
             Text(f"diversity {measured}"),
             Text(f"{frame.mode} · {frame.tier} tier · {frame.end_ns / 1e9:.1f} s", style="dim"),
         )
@@ -57,7 +58,7 @@ class Lanes:
     def _lane(self, index: int, member: MemberFrame, width: int, lines: int) -> RenderableType:
         colour = _COLOURS[index % len(_COLOURS)]
         title = Text.assemble(
-            (member.model, f"bold {colour}"),
+            (_shortened(member.model), f"bold {colour}"),
             f"  {'remote, ' if member.remote else ''}{member.state} ",
             _bar(member.energy, colour),
             f" {member.energy:.2f}  {member.tokens_per_s:.0f} tokens/s",
@@ -68,6 +69,11 @@ class Lanes:
         if member.reason and member.state == "dropped":
             body.append(f"\n{member.reason}", style="red")
         return Panel(body, title=title, title_align="left", border_style=colour, height=lines + 2)
+
+
+def _shortened(name: str) -> str:
+    """The name where there is room for what follows it: of a long one its beginning and its end."""
+    return name if len(name) <= _MOST_NAME_CHARS else f"{name[:16]}…{name[17 - _MOST_NAME_CHARS :]}"
 
 
 def _bar(value: float, style: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ class ModelNews:
     def __init__(self, models: Collection[str]) -> None:
         self._models = models
         self._said: dict[str, ModelFacts] = {}
+        self._loaded: set[str] = set()
 
     def sentences(self, records: Sequence[ProcessRecord]) -> list[str]:
         """What is new since the last call."""
@@ -38,10 +39,11 @@ class ModelNews:
             if facts.residency == "loading":
                 news.append(f"Loading {facts.model}{size}.")
             elif facts.residency == "loaded":
-                managed = [one for one in everybody if one.residency != "unmanaged"]
-                count = sum(one.residency == "loaded" for one in managed)
-                news.append(f"{facts.model} is loaded ({count} of {len(managed)}{size}).")
+                managed = sum(one.residency != "unmanaged" for one in everybody)
+                self._loaded.add(facts.model)
+                news.append(f"{facts.model} is loaded ({len(self._loaded)} of {managed}{size}).")
             elif before.residency == "loaded":
+                self._loaded.discard(facts.model)
                 news.append(f"{facts.model} is no longer in memory; it is loaded when it is asked.")
         if facts.trouble and facts.trouble != before.trouble:
             news.append(facts.trouble if facts.trouble.endswith((".", "?")) else f"{facts.trouble}.")

@@ -211,7 +211,7 @@ def _gguf_support(*, is_needed: bool) -> Finding:
             version = ""
         return Finding("GGUF files", "ok", f"xllamacpp{version} is installed: --models gguf:PATH loads a file.")
     status: Status = "missing" if is_needed else "warning"
-    advice = "`pip install 'turbo-ensemble[llama]'`, or let a llama-server or Ollama serve the file."
+    advice = f"`{sys.executable} -m pip install xllamacpp`, or let a llama-server or Ollama serve the file."
     if sys.platform != "linux":
         advice = "Let a llama-server or Ollama serve the file: the package comes for Linux."
     return Finding("GGUF files", status, "They cannot be loaded: the package xllamacpp is not installed.", advice)

@@ -24,8 +24,10 @@ from transport.process import Standing, list_processes
 # Whoever waits for memory, for the loader or for Redis asks again after this.
 ASK_AGAIN_S = 0.25
 _RENEW_S = 1.0
+# A server that does not say what it holds within this is loading something; the others need not wait for that.
+GLANCE_S = 5.0
 # Its process looks each second, and freeing takes moments; whoever has not by then is busy or gone.
-_UNLOADED_WITHIN_S = 10.0
+UNLOADED_WITHIN_S = 10.0
 
 
 class Licence:
@@ -41,9 +43,11 @@ class CouncilMemory:
         self._pipe, self._standing, self._residence = pipe, standing, residence
 
     async def loaded(self) -> list[Loaded]:
-        """Each model once. Raises BackendFailed where this process's server does not say what it holds."""
+        """Each model once. Raises TimeoutError where this process's server does not say soon what it holds,
+        BackendFailed where it cannot."""
         own = facts_in(self._standing.detail)
-        residents = {resident.model: resident for resident in await self._residence.residents()}
+        async with asyncio.timeout(GLANCE_S):
+            residents = {resident.model: resident for resident in await self._residence.residents()}
         replies = await self._run(*ledger.read_uses())
         uses = ledger.places_in_use(replies)
         if sweeping := ledger.sweep_uses(replies):
@@ -71,8 +75,9 @@ class CouncilMemory:
             return await self._is_left(one)
         async with self.eviction(one.place) as granted:
             if granted:
-                with contextlib.suppress(BackendFailed):
-                    await self._residence.unload(one.place[1])
+                with contextlib.suppress(BackendFailed, TimeoutError):
+                    async with asyncio.timeout(UNLOADED_WITHIN_S):
+                        await self._residence.unload(one.place[1])
                     return True
         return False
 
@@ -93,6 +98,13 @@ class CouncilMemory:
         """Returns once the use is known, so that nobody evicts the model under it: a number that changes with each
         eviction of it."""
         return await self._until_granted(ledger.use(place, user))
+
+    async def evictions(self, place: ledger.Place) -> int:
+        """The number that use() would answer now."""
+        user = self._standing.name
+        granted = await self._until_granted(ledger.use(place, user))
+        await self._ask(ledger.end_use(place, user))
+        return granted
 
     @contextlib.asynccontextmanager
     async def loader(self) -> AsyncIterator[Licence]:
@@ -127,8 +139,8 @@ class CouncilMemory:
 
     async def _is_left(self, one: Loaded) -> bool:
         """Asks the process that holds the model to unload it; True once it has."""
-        until = time.monotonic() + _UNLOADED_WITHIN_S
-        until_ms = int((time.time() + _UNLOADED_WITHIN_S) * 1_000)
+        until = time.monotonic() + UNLOADED_WITHIN_S
+        until_ms = int((time.time() + UNLOADED_WITHIN_S) * 1_000)
         await self._ask(ledger.ask_to_leave(one.place, until_ms))
         try:
             while time.monotonic() < until:
@@ -143,7 +155,9 @@ class CouncilMemory:
     async def _records(self) -> list[ProcessRecord]:
         while True:
             with contextlib.suppress(RedisAway, RedisRefuses):
-                return [record for record in await list_processes(self._pipe) if record.role == "producer"]
+                records = await list_processes(self._pipe)
+                # One Redis may serve several machines: their memory is their own.
+                return [one for one in records if one.role == "producer" and one.host == self._standing.host]
             await asyncio.sleep(ASK_AGAIN_S)
 
     async def _until_granted(self, command: Command) -> int:

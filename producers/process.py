@@ -81,8 +81,9 @@ class ProducerProcess:
         with contextlib.suppress(RedisAway):
             await self._pipe.run(self._standing.renew())
         if model.residency is not None:
-            warming = [model.residency.warm_up()] if self._is_warmed else []
-            await asyncio.gather(model.residency.run(), *warming)
+            if self._is_warmed:
+                model.residency.warm_up()
+            await model.residency.run()
         await self._stopping.wait()
 
     async def _say_goodbye(self) -> None:

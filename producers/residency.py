@@ -16,16 +16,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 from structlog.stdlib import BoundLogger
 
 from producers.backend import BackendFailed, Loading, OutOfMemory, Residence, Resident, Waiting
 from producers.eviction import least_recently_used, models_to_evict, wanted_model
-from producers.memory import ASK_AGAIN_S, CouncilMemory, Licence
-from schemas.choice import check_size
+from producers.memory import ASK_AGAIN_S, GLANCE_S, UNLOADED_WITHIN_S, CouncilMemory, Licence
+from producers.model_record import ModelRecord, now_ms
+from schemas.choice import check_size, gigabytes
 from schemas.errors import RedisAway, RedisRefuses, Refused
-from schemas.models import ModelFacts, Residency, facts_in
+from schemas.models import ModelFacts
 from schemas.tiers import TierPolicy
 from transport import residency as ledger
 from transport.connection import AsyncPipe
@@ -37,8 +38,6 @@ Show = Callable[[Sign], object]
 _RENEW_S = 1.0
 # A server may drop a model by itself: what the record says of it is no older than this.
 _LOOK_S = 5.0
-# A server that does not say what it holds within this is loading something; the others need not wait for that.
-_GLANCE_S = 5.0
 # An idle model is asked for again well before its server's patience with it ends (ten minutes by default).
 _KEEP_WARM_S = 240.0
 # A load that takes longer may wait for an idle model of ours that its server means to keep; one leaves each time.
@@ -58,8 +57,8 @@ class ModelResidency:
         tier: TierPolicy,
         log: BoundLogger,
     ) -> None:
-        self._pipe, self._residence, self._standing, self._told = pipe, residence, standing, told
-        self._tier, self._log = tier, log
+        self._pipe, self._residence, self._standing, self._tier = pipe, residence, standing, tier
+        self._record = ModelRecord(pipe, standing, told, log)
         self._memory = CouncilMemory(pipe, standing, residence)
         self._one_at_a_time = asyncio.Lock()
         self._users: set[str] = set()
@@ -75,7 +74,7 @@ class ModelResidency:
     @property
     def facts(self) -> ModelFacts:
         """What this process tells of its model."""
-        return facts_in(self._standing.detail)
+        return self._record.facts
 
     @contextlib.asynccontextmanager
     async def in_use(self, session: str) -> AsyncIterator[None]:
@@ -89,7 +88,7 @@ class ModelResidency:
             yield
         finally:
             self._users.discard(user)
-            self._standing.detail["used_ms"] = _now_ms()
+            self._record.note_use()
             with contextlib.suppress(RedisAway):
                 await self._pipe.run([ledger.end_use(self.facts.place, user), *self._standing.renew()])
 
@@ -112,16 +111,18 @@ class ModelResidency:
                 self._loading = None
                 loading.cancel()
 
-    async def warm_up(self) -> None:
-        """Loads the model if it fits beside what is loaded; nobody has to leave for it."""
+    def warm_up(self) -> None:
+        """Begins to load the model if it fits beside what is loaded; nobody has to leave for it."""
         self._wants_warmth = True
-        try:
-            async with self._one_at_a_time:
-                if await self._look() is None:
-                    async with self._memory.loader() as licence:
-                        await self._load_if_it_fits(licence, evicts=False)
-        except BackendFailed as failure:
-            await self._tell_trouble(str(failure))
+        self._ordered = asyncio.create_task(self._or_trouble(self._warm()))
+
+    async def _warm(self) -> None:
+        async with self._one_at_a_time:
+            # From here on an eviction is noticed, so that the first session need not look again.
+            self._evictions = await self._memory.evictions(self.facts.place)
+            if await self._look() is None:
+                async with self._memory.loader() as licence:
+                    await self._load_if_it_fits(licence, evicts=False)
 
     async def run(self) -> None:
         """Renews the uses, follows orders, and looks now and then at what is really in memory; each by itself, since a
@@ -141,15 +142,22 @@ class ModelResidency:
             await asyncio.sleep(_LOOK_S)
             if self._one_at_a_time.locked():
                 continue
-            with contextlib.suppress(BackendFailed):
-                if await self._look() is None:
-                    continue
-                leaving = models_to_evict(await self._memory.loaded(), None, self._tier, _now_ms())
+            try:
+                async with asyncio.timeout(GLANCE_S):
+                    if await self._look(is_aside=True) is None:
+                        continue
+                leaving = models_to_evict(await self._memory.loaded(), None, self._tier, now_ms())
                 if any(one.place == self.facts.place for one in leaving or ()):
                     await self._unload()
                 elif self._wants_warmth and time.monotonic() - warmed_at >= _KEEP_WARM_S:
                     warmed_at = time.monotonic()
                     await self._residence.load()
+            except TimeoutError:
+                continue  # it loads something, and says nothing meanwhile
+            except BackendFailed as failure:
+                self._is_seen = False
+                await self._record.tell("absent")
+                await self._record.tell_trouble(str(failure))
 
     async def _follow_orders(self) -> None:
         while True:
@@ -159,16 +167,20 @@ class ModelResidency:
                     self._wants_warmth = order == "load"
                     if self._ordered is not None:
                         self._ordered.cancel()
-                    self._ordered = asyncio.create_task(self._load_as_ordered()) if order == "load" else None
-                if order == "unload" or await ledger.is_asked_to_leave(self._pipe, self.facts.place, _now_ms()):
+                        await asyncio.wait([self._ordered])
+                        self._ordered = None
+                if order == "load":
+                    loading = self.ensure_loaded(lambda _sign: None)
+                    self._ordered = asyncio.create_task(self._or_trouble(loading))
+                if order == "unload" or await ledger.is_asked_to_leave(self._pipe, self.facts.place, now_ms()):
                     await self._unload()
             await asyncio.sleep(_RENEW_S)
 
-    async def _load_as_ordered(self) -> None:
+    async def _or_trouble(self, loading: Coroutine[object, object, None]) -> None:
         try:
-            await self.ensure_loaded(lambda _sign: None)
+            await loading
         except BackendFailed as failure:
-            await self._tell_trouble(str(failure))
+            await self._record.tell_trouble(str(failure), of_load=True)
 
     async def _unload(self) -> None:
         """Takes the model out of memory, unless anybody uses it: this process, or another that serves the same."""
@@ -177,12 +189,15 @@ class ModelResidency:
         async with self._memory.eviction(self.facts.place) as granted:
             if not granted:
                 return
+            self._is_seen = False
             try:
-                await self._residence.unload(self.facts.place[1])
-                self._is_seen = False
-                await self._tell("absent", None)
+                async with asyncio.timeout(UNLOADED_WITHIN_S):
+                    await self._residence.unload(self.facts.place[1])
+                await self._record.tell("absent")
+            except TimeoutError:
+                pass  # the next look tells what came of it
             except BackendFailed as failure:
-                await self._tell_trouble(str(failure))
+                await self._record.tell_trouble(str(failure))
 
     async def _bring_in(self) -> None:
         async with self._one_at_a_time:
@@ -198,15 +213,15 @@ class ModelResidency:
         for show in self._shows:
             show(sign)
 
-    async def _look(self) -> Resident | None:
-        """The model in memory, and the record says so; None where it is not. Raises BackendFailed."""
+    async def _look(self, *, is_aside: bool = False) -> Resident | None:
+        """The model in memory, and the record says so; None where it is not. One aside says nothing where a load has
+        begun meanwhile. Raises BackendFailed."""
         residents = await self._residence.residents()
-        told = self._told()
-        own = next((resident for resident in residents if resident.model == (told.model_there or told.model)), None)
+        if is_aside and self._one_at_a_time.locked():
+            return None
+        own = next((resident for resident in residents if resident.model == self._record.model_there), None)
         self._is_seen = own is not None
-        # What its server tells is known from the first moment that it answers.
-        self._standing.detail |= {**told.as_detail(), "residency": self.facts.residency}
-        await self._tell("loaded" if own else "absent", own)
+        await self._record.tell_seen(own)
         return own
 
     async def _load_if_it_fits(self, licence: Licence, *, evicts: bool) -> bool:
@@ -217,12 +232,11 @@ class ModelResidency:
         except Refused as refusal:
             raise BackendFailed(str(refusal).removesuffix(".")) from refusal
         try:
-            async with asyncio.timeout(_GLANCE_S):
-                loaded = await self._memory.loaded()
+            loaded = await self._memory.loaded()
         except TimeoutError:
             return False
         others = [one for one in loaded if one.place != facts.place]
-        leaving = models_to_evict(others, wanted_model(facts), self._tier, _now_ms())
+        leaving = models_to_evict(others, wanted_model(facts), self._tier, now_ms())
         if leaving is None or (leaving and not evicts):
             return False
         for one in leaving:
@@ -234,7 +248,9 @@ class ModelResidency:
                 return True
             except OutOfMemory as failure:
                 # The memory knows best: whoever is idle leaves, one after another, until there is nobody to leave.
-                others = [one for one in await self._memory.loaded() if one.place != facts.place]
+                others = []
+                with contextlib.suppress(TimeoutError):
+                    others = [one for one in await self._memory.loaded() if one.place != facts.place]
                 idle = least_recently_used(others) if evicts else None
                 if idle is None or not await self._memory.evict(idle):
                     failure.room_helps = bool(others)
@@ -243,66 +259,47 @@ class ModelResidency:
 
     async def _load(self, *, evicts: bool) -> None:
         self._show(Loading())
-        await self._tell("loading", None)
+        await self._record.tell("loading")
         making_way = asyncio.create_task(self._make_way())
         try:
             await self._residence.load()
         except BackendFailed:
-            await self._tell("absent", None)
+            await self._record.tell("absent")
             raise
         finally:
             making_way.cancel()
-        self._standing.detail["used_ms"] = _now_ms()
+        self._record.note_use()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GLANCE_S):
-                await self._look()
-                await self._settle(evicts=evicts)
+            async with asyncio.timeout(GLANCE_S):
+                own = await self._look()
+            await self._settle(own, evicts=evicts)
 
-    async def _settle(self, *, evicts: bool) -> None:
+    async def _settle(self, own: Resident | None, *, evicts: bool) -> None:
         """Only once it is loaded it is known how much memory of which kind it takes: whoever was least recently used
         leaves for it, or itself where nobody has to."""
-        leaving = models_to_evict(await self._memory.loaded(), None, self._tier, _now_ms())
+        leaving = models_to_evict(await self._memory.loaded(), None, self._tier, now_ms())
         if leaving == ():
             return
         if evicts:
             for one in leaving or ():
                 await self._memory.evict(one)
-        else:
-            await self._residence.unload(self.facts.place[1])
-            await self._tell("absent", None)
-            self._is_seen = False
+            return
+        self._is_seen = False
+        async with self._memory.eviction(self.facts.place) as granted:
+            if granted:
+                await self._residence.unload(self.facts.place[1])
+                size = gigabytes(own.ram_bytes + own.vram_bytes) if own else "more than was known"
+                await self._record.tell("absent")
+                await self._record.tell_trouble(
+                    f"{self.facts.model} takes {size} in memory and is loaded only when it is asked", of_load=True
+                )
 
     async def _make_way(self) -> None:
         """A server that has no memory left may wait for an idle model that it means to keep for long."""
-        while True:
+        while not self.facts.held_by:
             await asyncio.sleep(_STUCK_S)
             with contextlib.suppress(BackendFailed, TimeoutError):
-                async with asyncio.timeout(_GLANCE_S):
-                    loaded = await self._memory.loaded()
+                loaded = await self._memory.loaded()
                 here = [one for one in loaded if one.server == self.facts.server and one.place != self.facts.place]
                 if idle := least_recently_used(here):
                     await self._memory.evict(idle)
-
-    async def _tell(self, residency: Residency, own: Resident | None) -> None:
-        """Puts it into the record, and the record into Redis where that is news."""
-        before = dict(self._standing.detail)
-        self._standing.detail |= {
-            "residency": residency,
-            "ram_bytes": own.ram_bytes if own else 0,
-            "vram_bytes": own.vram_bytes if own else 0,
-        }
-        if before != self._standing.detail:
-            await self._renew()
-
-    async def _tell_trouble(self, sentence: str) -> None:
-        self._log.warning("the model is not loaded", reason=sentence)
-        self._standing.detail["trouble"] = sentence
-        await self._renew()
-
-    async def _renew(self) -> None:
-        with contextlib.suppress(RedisAway):
-            await self._pipe.run(self._standing.renew())
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -34,7 +34,7 @@ STOPPED = "its producer was stopped"
 # A living producer signs every half second; this leaves it a second try.
 _SIGNS_OF_LIFE_S = 1.2
 # A session that makes room for a member drops others, whose models are free within moments.
-_ROOM_S = 2.0
+_ROOM_S = 3.0
 
 
 class Serving:

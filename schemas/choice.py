@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import difflib
+from collections.abc import Collection, Iterable, Sequence
 
 from schemas.errors import Refused
 from schemas.models import IN_PROCESS, ModelFacts
@@ -28,8 +29,7 @@ def chosen_models(
     for model in request.models:
         facts = available.get(full_name(model, available))
         if facts is None:
-            offered = ", ".join(dict.fromkeys(facts.model for facts in [*served, *known])) or "none is served"
-            raise Refused("unknown_model", f"There is no model {shortened(model)!r} here; available: {offered}.")
+            raise unknown_model(model, [facts.model for facts in [*served, *known]])
         if facts in chosen:
             raise Refused("duplicate_model", f"The model {model!r} is named twice: name each model once.")
         chosen.append(facts)
@@ -38,6 +38,18 @@ def chosen_models(
     check_twins(chosen)
     _check_remote(chosen, tier, allowed=request.allow_remote)
     return chosen
+
+
+def unknown_model(model: str, available: Iterable[str]) -> Refused:
+    """The refusal of a name that nobody knows, with the one that was perhaps meant."""
+    names = list(dict.fromkeys(available))
+    near = difflib.get_close_matches(model[:MOST_REPEATED_CHARS].lower(), [name.lower() for name in names], 1)
+    meant = next((name for name in names if near and name.lower() == near[0]), None)
+    hint = f" Did you mean {meant!r}?" if meant else ""
+    if model.endswith(".gguf") and not model.startswith("gguf:"):
+        hint = f" A GGUF file is named as {shortened('gguf:' + model)!r}."
+    offered = ", ".join(names) or "none is served"
+    return Refused("unknown_model", f"There is no model {shortened(model)!r} here; available: {offered}.{hint}")
 
 
 def full_name(model: str, available: Collection[str]) -> str:
@@ -97,7 +109,7 @@ def check_remote_tier(facts: ModelFacts, tier: TierPolicy, *, allowed: bool) -> 
         raise Refused(
             "remote_not_allowed",
             f"The model {facts.model!r} is remote: the prompt would leave this machine for {facts.server}. "
-            "Say --allow-remote to let it.",
+            "Allow it with --allow-remote, or allow_remote in a request.",
         )
 
 

@@ -110,9 +110,10 @@ def named(struct: msgspec.Struct) -> dict[str, Any]:
 
 def every_drop(reasons: list[tuple[str, str]]) -> str:
     """A session that nobody answered, in one sentence: (model, reason) of each member."""
+    told = "; ".join(f"{model}: {reason}" for model, reason in reasons)
     if len({reason for _, reason in reasons}) == 1:
-        return f"Every member dropped: {reasons[0][1]}."
-    return "Every member dropped: " + "; ".join(f"{model}: {reason}" for model, reason in reasons) + "."
+        told = reasons[0][1]
+    return f"Every member dropped: {told}" if told.endswith(("?", ".")) else f"Every member dropped: {told}."
 
 
 def frame_json(frame: Frame) -> bytes:

@@ -425,7 +425,7 @@ def test_what_can_be_no_model_is_refused_before_anything_starts(tmp_path: Path) 
 
 def test_without_llama_cpp_the_way_to_get_it_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(Refused, match=r"pip install 'turbo-ensemble\[llama\]'"):
+    with pytest.raises(Refused, match=r"-m pip install xllamacpp"):
         LlamaBackend(*gguf_source(tiny))
 
 

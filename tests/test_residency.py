@@ -215,7 +215,8 @@ async def test_the_heaviest_gets_the_room_of_the_others_and_tries_once_more(
     roles: Roles, pipe: AsyncPipe, frees: bool
 ) -> None:
     """Two servers share this machine: s answers at one, l finds no memory at the other; s leaves for it."""
-    async with ollama_server(SMALL) as first, ollama_server(LARGE, limits=Limits(memory_bytes=5 * GB)) as second:
+    slow, small = Limits(tokens_per_s=1.0), Limits(memory_bytes=5 * GB)
+    async with ollama_server(SMALL, limits=slow) as first, ollama_server(LARGE, limits=small) as second:
         council = Council(pipe, roles, first)
         await council.start("s:latest")
         await Council(pipe, roles, second).start("l:latest")
@@ -294,7 +295,7 @@ async def test_a_session_that_is_cancelled_while_it_loads_takes_nothing_from_ano
 async def test_identical_requests_that_wait_are_generated_once_and_written_to_each_session(
     roles: Roles, pipe: AsyncPipe
 ) -> None:
-    async with ollama_server(SMALL, limits=Limits(parallel=1, tokens_per_s=40.0)) as server:
+    async with ollama_server(SMALL, limits=Limits(parallel=1, tokens_per_s=1.0)) as server:
         council = Council(pipe, roles, server)
         await council.start("s:latest", options=("--parallel", "1"))
         busy = await council.open(opening_of("s:latest", max_tokens=2_000, prompt="Something else?"))
@@ -309,6 +310,7 @@ async def test_identical_requests_that_wait_are_generated_once_and_written_to_ea
             return all([Waiting in await council.kinds(session) for session in twins])
 
         await until(all_wait, "all three wait for the slot")
+        server.limits.tokens_per_s = 200.0
         await cancel_session(pipe, busy)
         answered = [await council.ended(session) for session in [busy, *twins]]
         said = [texts(frames)[0] for frames in answered]
@@ -319,7 +321,7 @@ async def test_identical_requests_that_wait_are_generated_once_and_written_to_ea
 
 
 async def test_a_producer_follows_orders_and_keeps_a_model_that_answers(roles: Roles, pipe: AsyncPipe) -> None:
-    async with ollama_server(SMALL, limits=Limits(tokens_per_s=25.0)) as server:
+    async with ollama_server(SMALL, limits=Limits(tokens_per_s=1.0)) as server:
         council = Council(pipe, roles, server)
         await council.start("s:latest")
         await ledger.order(pipe, "s:latest", "load")
@@ -340,6 +342,7 @@ async def test_a_producer_follows_orders_and_keeps_a_model_that_answers(roles: R
             return b"order\ns:latest" not in await pipe.one("HKEYS", "council:residency")
 
         await until(taken, "the order is taken")
+        server.limits.tokens_per_s = 200.0
         frames = await council.ended(session)
         assert frames[-1].members[0].state == "finished"
         assert server.loaded == {"s:latest"}

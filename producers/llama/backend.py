@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import sys
 from collections.abc import AsyncGenerator
 
 from producers.backend import BackendFailed, Chunk, Ending, Loading, Request, Resident, Waiting
@@ -29,7 +30,7 @@ DEFAULT_SLOTS = 2
 def require_llama(model: str) -> None:
     """Raises Refused where llama.cpp is not installed, or this system has no unix sockets. Imports nothing."""
     if importlib.util.find_spec("xllamacpp") is None:
-        raise Refused("no_llama", f"{model!r} needs llama.cpp: pip install 'turbo-ensemble[llama]'.")
+        raise Refused("no_llama", f"{model!r} needs llama.cpp: {sys.executable} -m pip install xllamacpp")
     if not hasattr(asyncio, "open_unix_connection"):
         raise Refused("no_llama", f"{model!r} needs unix sockets, which this system has not: use Linux or macOS.")
 
