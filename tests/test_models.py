@@ -214,7 +214,7 @@ def test_an_api_key_is_known_to_its_producer_alone_and_stands_nowhere(tmp_path: 
     config = settings_file(tmp_path, here=f'url = "{llama_url}"\nmodels = ["tiny"]\nkey_env = "MY_SERVER_KEY"\n')
     common = ["--config", config, "--models", "tiny,ngram:char-6"]
     missing = council("ask", "hi", *common, "--json", TMPDIR=str(tmp_path), MY_SERVER_KEY="")
-    missing.assert_said("MY_SERVER_KEY")
+    missing.assert_refused("The environment variable MY_SERVER_KEY is empty")
     with contextlib.closing(Up(tmp_path, *common, MY_SERVER_KEY=secret, COUNCIL_LOG="debug")) as up:
         outcome = council(
             "ask", "hi", "--models", "tiny,ngram:char-6", "--max-tokens", "5", "--json", TMPDIR=str(tmp_path)
@@ -257,6 +257,22 @@ def test_a_server_that_is_away_is_said_and_the_others_answer(tmp_path: Path) -> 
         outcome = council("ask", "hi", "--max-tokens", "5", "--json", TMPDIR=str(tmp_path))
         assert [member["state"] for member in outcome.lines[-1]["members"]] == ["dropped", "finished"]
         assert "cannot be reached" in outcome.lines[-1]["members"][0]["reason"]
+
+
+def test_whoever_asks_hears_of_what_is_away_and_of_what_is_left_out(tmp_path: Path) -> None:
+    """A private council, too: nobody takes a demonstration for the models that did not come."""
+    config = settings_file(tmp_path, gone='url = "http://127.0.0.1:1"\n')
+    outcome = council("ask", "hi", "--config", config, "--max-tokens", "2", "--json", TMPDIR=str(tmp_path))
+    outcome.assert_said("The server 'gone': http://127.0.0.1:1 cannot be reached")
+    with ollama("a:1b=1", "b:latest=1", "c:1b=1", load_s=0.05) as url:
+        words = ["--models", "a:1b,b,c:1b", "--tier", "low", "--max-tokens", "2", "--json"]
+        outcome = council("ask", "hi", *words, TMPDIR=str(tmp_path), OLLAMA_HOST=url)
+        outcome.assert_said("The low tier runs 2 models at once; left out: c:1b.")
+        assert [member["model"] for member in outcome.lines[-1]["members"]] == ["a:1b", "b:latest"]
+        meant = council("ask", "hi", "--models", "A:1b", TMPDIR=str(tmp_path), OLLAMA_HOST=url)
+        meant.assert_refused("There is no model 'A:1b'", "Did you mean 'a:1b'?")
+    away = council("ask", "hi", "--models", "a:1b", TMPDIR=str(tmp_path), OLLAMA_HOST="127.0.0.1:1")
+    away.assert_refused("Ollama at http://127.0.0.1:1 cannot be reached")
 
 
 # --- options and chats ------------------------------------------------------------------------------------------------
