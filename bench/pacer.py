@@ -50,6 +50,8 @@ class _Pacer:
         began = clock()
         for number, event in enumerate(self._events):
             await asyncio.sleep(began + number * self._interval_s - clock())
+            if writer.is_closing():
+                return
             writer.write(b"%x\r\n%s\r\n" % (len(event), event))
             await writer.drain()
         writer.write(b"0\r\n\r\n")

@@ -45,8 +45,8 @@ _NAMES = {
 _CAPTION = (
     "CPU from /proc/<pid>/stat over the same interval; uvloop in every process. The stream is a real llama.cpp "
     "server's, {event_bytes} bytes a token with its top-20 list, handed out one event each {interval_ms:g} ms, as if "
-    "the model wrote that fast. The producer process also keeps, stamps and packs each token, writes it to Redis at "
-    "once, looks for words and state, and renews its lease and record."
+    "the model wrote that fast. The producer process also keeps, stamps and packs each token, writes it to Redis "
+    "within 4 ms, looks for words and state, and renews its lease and record."
 )
 
 
