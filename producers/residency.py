@@ -63,7 +63,7 @@ class ModelResidency:
         self._one_at_a_time = asyncio.Lock()
         self._users: set[str] = set()
         # Whether the latest look found it loaded, and how often it had been evicted until the latest use.
-        self._is_seen, self._evictions = False, 0
+        self._is_seen, self._evictions, self._unloads = False, 0, 0
         # The load under way, and how to tell those who wait for it.
         self._loading: asyncio.Task[None] | None = None
         self._shows: list[Show] = []
@@ -170,6 +170,7 @@ class ModelResidency:
                         await asyncio.wait([self._ordered])
                         self._ordered = None
                 if order == "load":
+                    self._is_seen = False  # whoever orders it wants it there, not remembered there
                     loading = self.ensure_loaded(lambda _sign: None)
                     self._ordered = asyncio.create_task(self._or_trouble(loading))
                 if order == "unload" or await ledger.is_asked_to_leave(self._pipe, self.facts.place, now_ms()):
@@ -189,7 +190,7 @@ class ModelResidency:
         async with self._memory.eviction(self.facts.place) as granted:
             if not granted:
                 return
-            self._is_seen = False
+            self._is_seen, self._unloads = False, self._unloads + 1
             try:
                 async with asyncio.timeout(UNLOADED_WITHIN_S):
                     await self._residence.unload(self.facts.place[1])
@@ -214,11 +215,12 @@ class ModelResidency:
             show(sign)
 
     async def _look(self, *, is_aside: bool = False) -> Resident | None:
-        """The model in memory, and the record says so; None where it is not. One aside says nothing where a load has
-        begun meanwhile. Raises BackendFailed."""
+        """The model in memory, and the record says so; None where it is not. One aside says nothing where a load or an
+        unload has begun meanwhile. Raises BackendFailed."""
+        unloads = self._unloads
         residents = await self._residence.residents()
-        if is_aside and self._one_at_a_time.locked():
-            return None
+        if is_aside and (self._one_at_a_time.locked() or unloads != self._unloads):
+            return None  # what it says was true before
         own = next((resident for resident in residents if resident.model == self._record.model_there), None)
         self._is_seen = own is not None
         await self._record.tell_seen(own)
