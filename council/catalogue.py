@@ -148,7 +148,7 @@ def _default_models(found: Catalogue, tier: TierPolicy) -> tuple[list[Offer], li
     left_out = []
     if too_large:
         left_out.append(
-            f"Left out, since the {tier.name} tier takes models of up to {tier.max_model_size_gb:g} GB: "
+            f"Left out, since the {tier.name} tier takes models of up to {tier.largest_model_gb:g} GB: "
             f"{', '.join(too_large)}."
         )
     if not fitting:

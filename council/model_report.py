@@ -33,7 +33,7 @@ def print_models(console: Console, found: Catalogue, tier: TierPolicy) -> None:
         console.print(table)
     console.print(
         f"{tier.name} tier: {tier.max_parallel_models} models answer at once, {tier.max_loaded_models} in memory, each "
-        f"of up to {tier.max_model_size_gb:g} GB.",
+        f"of up to {tier.largest_model_gb:g} GB.",
         highlight=False,
     )
 
@@ -67,5 +67,5 @@ def _note(offer: Offer, tier: TierPolicy) -> str:
     try:
         check_size(offer.facts, tier)
     except Refused:
-        notes.append(f"over the {tier.max_model_size_gb:g} GB of the {tier.name} tier")
+        notes.append(f"over the {tier.largest_model_gb:g} GB of the {tier.name} tier")
     return "; ".join(notes) or offer.details

@@ -112,6 +112,9 @@ class ProducerProcess:
             except RedisAway as error:
                 self._presence.lose(error)
             self._standing.detail["sessions"] = len(self._servings)
+            if self._served.done():
+                generations = self._served.result().generations
+                self._standing.detail |= {"requests": generations.asked, "shared": generations.shared}
             if self._backend.residence is None:
                 # A server that was away at the start may be back: its requests find out.
                 self._standing.detail["trouble"] = self._backend.facts.trouble

@@ -32,6 +32,11 @@ class TierPolicy(msgspec.Struct, frozen=True):
     ram_budget_gb: float = 16.0
     target_fps: int = 60
 
+    @property
+    def largest_model_gb(self) -> float:
+        """No model may be larger, whatever else is loaded."""
+        return min(self.max_model_size_gb, self.vram_budget_gb + self.ram_budget_gb)
+
 
 TIERS: dict[str, TierPolicy] = {
     "low": TierPolicy("low", 2, 4, PROFILES["lite"], 4.0, 6.0, 8.0, 55),
