@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import msgspec
 
-from aggregator.diversity import FALLBACK, diversity_index, piece_probabilities
-from aggregator.ensemble import normalised
-from aggregator.frontier import Kept, frontier_of, token_at
+from aggregator.contents import Contents
+from aggregator.frontier import Kept, frontier_of
+from aggregator.measures import Measures, Standing, measures_at
 from aggregator.member import MemberRecord
-from schemas.entries import Token
+from aggregator.parting import Parting
+from schemas.frames import Compares
 from schemas.grid import NS_PER_MS, window_start_ns
 
 
@@ -20,42 +20,48 @@ class Alignment(msgspec.Struct, array_like=True):
     there.
 
     sync_lag_ms is the spread of the times at which the aligned tokens were released, arrival_skew_ms that of their
-    arrivals; both None with fewer than two of them.
+    arrivals; both None with fewer than two of them. shared_prefix is None where it is not known.
     """
 
+    parting: Parting
     x: int | None = None
     members: list[int] = []
-    diversity_index: float = FALLBACK
-    di_source: Literal["logprobs", "fallback"] = "fallback"
+    measures: Measures = Measures()
     sync_lag_ms: float | None = None
     arrival_skew_ms: float | None = None
+    shared_prefix: bool | None = None
+    diverged_at_bytes: int | None = None
+    compares: Compares | None = None
 
-    def advance(self, members: Sequence[MemberRecord], weights: Sequence[float], contents: Mapping[str, Token]) -> None:
+    def advance(self, members: Sequence[MemberRecord], weights: Sequence[float], contents: Contents) -> None:
         """Moves x as far as the text of the members concerned allows: in free mode, those that run and have text past
         it."""
-        reaching = [i for i, member in enumerate(members) if member.is_running and member.position > (self.x or 0)]
+        running = [i for i, member in enumerate(members) if member.is_running]
+        reaching = [i for i in running if members[i].position > (self.x or 0)]
         if not reaching:
             return
-        kept = {i: members[i].kept for i in reaching}
-        x = frontier_of(kept, {i: members[i].position for i in reaching}, self.x)
+        x = frontier_of([(members[i].kept, members[i].position) for i in reaching], self.x)
         if x is None or (x == self.x and reaching == self.members):
             return
+        self.parting.compare(running)
+        if reaching != self.members or self.diverged_at_bytes is None:
+            # Else the same members have parted already, and where they did so first does not change.
+            self.shared_prefix, self.diverged_at_bytes = self.parting.parted_at(reaching, x)
+            self.compares = "next" if self.shared_prefix else "place"
         self.x, self.members = x, reaching
-        self._measure([token_at(kept[i], x) for i in reaching], [weights[i] for i in reaching], contents)
+        self._measure(x, [members[i].kept.at(x) for i in reaching], [weights[i] for i in reaching], contents)
 
-    def _measure(self, found: Sequence[Kept | None], weights: Sequence[float], contents: Mapping[str, Token]) -> None:
-        # A member may be so far ahead that its token at x was let go (Limits.unaligned_tokens): then nothing is
-        # compared.
+    def _measure(self, x: int, found: Sequence[Kept | None], weights: Sequence[float], contents: Contents) -> None:
+        self.measures, self.sync_lag_ms, self.arrival_skew_ms = Measures(), None, None
         aligned = [token for token in found if token is not None]
-        is_whole = len(aligned) == len(found)
-        tokens = [contents[token.entry_id] for token in aligned]
-        self.diversity_index, self.di_source = FALLBACK, "fallback"
-        if is_whole and all(token.quality == "real" for token in tokens):
-            lists = [piece_probabilities(t, first=k.start == 0) for t, k in zip(tokens, aligned, strict=True)]
-            self.diversity_index, self.di_source = diversity_index(lists, normalised(weights)), "logprobs"
-        self.sync_lag_ms = self.arrival_skew_ms = None
-        if is_whole and len(aligned) > 1:
+        if len(aligned) < len(found):
+            # A member is so far ahead that its token at x was let go (Limits.unaligned_tokens): nothing is compared.
+            return
+        standing = [Standing(token.start, token.end, contents.proposal(token)) for token in aligned]
+        self.measures = measures_at(x, standing, weights)
+        if len(aligned) > 1:
             windows = [token.released_window for token in aligned]
             arrivals = [token.arrival_ns for token in aligned]
-            self.sync_lag_ms = (window_start_ns(max(windows)) - window_start_ns(min(windows))) / NS_PER_MS
-            self.arrival_skew_ms = (max(arrivals) - min(arrivals)) / NS_PER_MS
+            lag_ns = window_start_ns(max(windows)) - window_start_ns(min(windows))
+            self.sync_lag_ms = round(lag_ns / NS_PER_MS, 9)
+            self.arrival_skew_ms = round((max(arrivals) - min(arrivals)) / NS_PER_MS, 9)

@@ -9,7 +9,7 @@ from aggregator.session import Session, SessionRecord
 from schemas.errors import Malformed
 from schemas.sessions import Opening
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 class Checkpoint(msgspec.Struct, array_like=True, frozen=True):

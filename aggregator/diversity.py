@@ -1,53 +1,58 @@
 """The diversity index: how far the council is from agreeing on one next piece.
 
-    p_m(b)   member m's probability of the piece b: its top list, plus the sampled token where the list lacks it
-    P(b)     sum of w_m p_m(b)
+    P(b)     sum of w_m p_m(b): the council's probability of the piece b
     DI       1 - max P(b), in [0, 1]
 
-What a list leaves out is never renormalised away: DI is an upper bound of the true index.
+This is the variation ratio of the council's mixture (Freeman, Elementary Applied Statistics, 1965): how much of what it
+would say, if each member drew a piece, is not its likeliest one. DI cannot tell members that are unsure alike from
+members that are sure of different pieces; the disagreement (disagreement.py) can.
+
+What a list leaves out could be any piece: DI is an upper bound of the true index, and there is a lower one beside it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from schemas.entries import Token, unpack_top
+from aggregator.proposal import Proposal, is_loose
 
 # The spec's graceful fallback, where a member's logprobs were not measured.
 FALLBACK = 0.5
-_WHITE_SPACE = b" \t\n\r\x0b\x0c"
 
 
-def leading_space_dropped(data: bytes) -> bytes:
-    """`data` from its first byte that is not ASCII white space: positions in an answer count from there."""
-    return data.lstrip(_WHITE_SPACE)
+def diversity(proposals: Sequence[Proposal], weights: Sequence[float]) -> tuple[float, float]:
+    """The diversity index and the lowest value that the true one can have: 0 <= low <= index <= 1.
 
-
-def piece_probabilities(token: Token, *, first: bool) -> dict[bytes, float]:
-    """p_m: probability by piece, summing to at most 1. `first`: the token is at position 0, where leading space is
-    dropped.
-
-    Entries that map to one piece add up; a list that sums above 1 is divided by its sum.
+    low = 1 - max_b sum w_m u_m(b), where u_m(b) is the most that p_m(b) may truly be: the probability where b is
+    listed, what any one unlisted piece can have where it is not, and all the rest as well where several tokens map to
+    b. The maximum is over all pieces, also one that nobody lists. The weights sum to 1.
     """
-    probabilities: dict[bytes, float] = {}
-    for piece, logprob in unpack_top(token.top):
-        key = leading_space_dropped(piece) if first else piece
-        probabilities[key] = probabilities.get(key, 0.0) + math.exp(min(logprob, 0.0))
-    sampled = token.piece or token.text.encode()
-    sampled = leading_space_dropped(sampled) if first else sampled
-    if sampled not in probabilities and token.logprob is not None and not math.isnan(token.logprob):
-        probabilities[sampled] = math.exp(min(token.logprob, 0.0))
-    total = sum(probabilities.values())
-    if total > 1.0:
-        return {piece: p / total for piece, p in probabilities.items()}
-    return probabilities
-
-
-def diversity_index(distributions: Sequence[dict[bytes, float]], weights: Sequence[float]) -> float:
-    """DI = 1 - max_b sum(w_m p_m(b)), in [0, 1]. The weights sum to 1, one for each distribution."""
-    mixture: dict[bytes, float] = {}
-    for distribution, weight in zip(distributions, weights, strict=True):
-        for piece, p in distribution.items():
-            mixture[piece] = mixture.get(piece, 0.0) + weight * p
-    return min(1.0, max(0.0, 1.0 - max(mixture.values(), default=0.0)))
+    unlisted = likeliest = 0.0
+    for proposal, weight in zip(proposals, weights, strict=True):
+        unlisted += weight * proposal.unlisted
+        likeliest = max(likeliest, weight * proposal.likeliest)
+    # A mean is at most the largest of its numbers: whatever can be the maximum, one member by itself gives it so much.
+    least = likeliest - unlisted
+    candidates = {
+        piece
+        for proposal in proposals
+        if proposal.likeliest >= least
+        for piece, p in proposal.probabilities.items()
+        if p >= least
+    }
+    candidates.update(*[proposal.loose_pieces for proposal in proposals])
+    highest, most = 0.0, unlisted
+    for piece in candidates:
+        p_council = u_council = 0.0
+        piece_is_loose = is_loose(piece)
+        for proposal, weight in zip(proposals, weights, strict=True):
+            p = proposal.probabilities.get(piece)
+            if p is not None:
+                p_council += weight * p
+            if piece_is_loose or proposal.is_loose:
+                u_council += weight * min(1.0, (p or 0.0) + proposal.rest)
+            else:
+                u_council += weight * (proposal.unlisted if p is None else p)
+        highest, most = max(highest, p_council), max(most, u_council)
+    index = min(1.0, max(0.0, 1.0 - highest))
+    return index, min(index, max(0.0, 1.0 - most))

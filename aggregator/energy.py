@@ -5,6 +5,7 @@
     friction   f = 1 - clamp((dt - stall_ms) / (ceil_ms - stall_ms))  dt between arrivals
     base       0.5 v + 0.3 c + 0.2 f, or 0.7 v + 0.3 f where no certainty was ever measured
     E          a * base + (1 - a) * E_prev, one update for each distinct arrival
+    c~         a * c + (1 - a) * c~, one update for each arrival with a certainty: what a weight may follow
 
 Between arrivals E holds for stall_ms and then halves every half_life_ms; E_prev is that decayed value.
 """
@@ -13,13 +14,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from operator import mul
 
 import msgspec
 
+from aggregator.toplist import TopList
 from schemas.grid import NS_PER_MS, NS_PER_S
 from schemas.sessions import EnergyProfile
 
 _LN2 = math.log(2.0)
+_LEAST_CERTAINTY = 1e-9
 
 
 def clamp(value: float, low: float = 0.0, high: float = 1.0) -> float:
@@ -27,21 +31,20 @@ def clamp(value: float, low: float = 0.0, high: float = 1.0) -> float:
     return low if value < low else high if value > high else value
 
 
-def certainty_of(top: list[tuple[bytes, float]]) -> float | None:
-    """1 - H / ln K in [0, 1] of the list normalised to sum 1; entries of one piece add up. None below two distinct
-    pieces.
+def certainty_of(top: TopList) -> float | None:
+    """1 - H / ln K in [0, 1] of the list normalised to sum 1. None below two distinct pieces.
 
     H is Shannon's entropy in nats; ln K its largest value, so that 1 means one certain piece and 0 means all alike.
     """
-    masses: dict[bytes, float] = {}
-    for piece, logprob in top:
-        masses[piece] = masses.get(piece, 0.0) + (math.exp(logprob) if logprob < 0.0 else 1.0)
-    total = sum(masses.values())
-    if len(masses) < 2 or total <= 0.0:
+    listed, total = top.probabilities, top.total
+    if len(listed) < 2 or total <= 0.0:
         return None
+    masses = listed.values() if all(listed.values()) else [mass for mass in listed.values() if mass]
     # H of the masses m divided by their total T, without dividing each: ln T - sum(m ln m) / T.
-    entropy = math.log(total) - sum(mass * math.log(mass) for mass in masses.values() if mass > 0.0) / total
-    return clamp(1.0 - entropy / math.log(len(masses)))
+    entropy = math.log(total) - sum(map(mul, masses, map(math.log, masses))) / total
+    certainty = clamp(1.0 - entropy / math.log(len(listed)))
+    # Of a list of equals rounding leaves 1e-16, which as the only weight would be the whole council's.
+    return certainty if certainty >= _LEAST_CERTAINTY else 0.0
 
 
 class EnergyMeter(msgspec.Struct, array_like=True):
@@ -50,6 +53,8 @@ class EnergyMeter(msgspec.Struct, array_like=True):
 
     energy: float = 0.0
     certainty: float | None = None
+    # c~, which moves towards each new certainty by the profile's smoothing.
+    smoothed_certainty: float | None = None
     last_token_ns: int = 0
     last_arrival_ns: int | None = None
     # Entry times of the tokens of the last second.
@@ -79,6 +84,8 @@ class EnergyMeter(msgspec.Struct, array_like=True):
             return
         if self.gathered_certainties:
             self.certainty = sum(self.gathered_certainties) / len(self.gathered_certainties)
+            before = self.certainty if self.smoothed_certainty is None else self.smoothed_certainty
+            self.smoothed_certainty = clamp(profile.smoothing * self.certainty + (1.0 - profile.smoothing) * before)
         dt_ms = None if self.last_arrival_ns is None else (arrival_ns - self.last_arrival_ns) / NS_PER_MS
         base = _base(self.tokens_per_s(self.gathered_ns), self.certainty, dt_ms, profile)
         smoothing = profile.smoothing
@@ -92,6 +99,13 @@ class EnergyMeter(msgspec.Struct, array_like=True):
         if idle_ms <= 0.0:
             return self.energy
         return clamp(self.energy * math.exp(-_LN2 * idle_ms / profile.half_life_ms))
+
+    def steady_until_ns(self, profile: EnergyProfile) -> int | None:
+        """Before this time neither the energy nor the tokens per second change by themselves; None: they never will."""
+        changes = [self.recent_ns[0] + NS_PER_S] if self.recent_ns else []
+        if self.energy:
+            changes.append(self.last_token_ns + int(profile.stall_ms * NS_PER_MS))
+        return min(changes, default=None)
 
     def tokens_per_s(self, t_ns: int) -> int:
         """Tokens whose entries lie in (t_ns - 1 s, t_ns]."""

@@ -1,11 +1,23 @@
-"""The energy of the ensemble: the weighted mean of its members' energies."""
+"""The energy of the ensemble: the weighted mean of its members' energies, and the weights of that mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aggregator.energy import clamp
-from schemas.frames import MemberFrame
+from aggregator.energy import EnergyMeter, clamp
+from schemas.sessions import Opening
+
+# What a member's certainty counts as a weight before it was ever measured.
+_UNKNOWN_CERTAINTY = 0.5
+
+
+def confidence_weights(opening: Opening, meters: Sequence[EnergyMeter]) -> list[float]:
+    """g_m >= 0: the session's weights, or with `weighting: certainty` those times the members' smoothed certainty."""
+    weights = [member.weight for member in opening.members]
+    if opening.weighting == "fixed":
+        return weights
+    certainties = (meter.smoothed_certainty for meter in meters)
+    return [g * (_UNKNOWN_CERTAINTY if c is None else c) for g, c in zip(weights, certainties, strict=True)]
 
 
 def ensemble_energy(energies: Sequence[float], weights: Sequence[float]) -> float:
@@ -15,13 +27,6 @@ def ensemble_energy(energies: Sequence[float], weights: Sequence[float]) -> floa
     if total <= 0.0:
         return 0.0
     return clamp(sum(weight * energy for weight, energy in zip(weights, energies, strict=True)) / total)
-
-
-def energy_of_members(members: Sequence[MemberFrame], weights: Sequence[float]) -> float:
-    """E over the running members; once none runs, over those that finished."""
-    running = [i for i, member in enumerate(members) if member.state not in ("finished", "dropped")]
-    counted = running or [i for i, member in enumerate(members) if member.state == "finished"]
-    return ensemble_energy([members[i].energy for i in counted], [weights[i] for i in counted])
 
 
 def normalised(weights: Sequence[float]) -> list[float]:

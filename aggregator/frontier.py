@@ -14,13 +14,13 @@ x never falls. Metrics are taken when x or the set of aligned members changes, a
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import msgspec
 
 
 class Kept(msgspec.Struct, array_like=True, gc=False):
-    """A released token of an answer that the frontier has not passed: bytes [start, end). Its content is kept
+    """A released token of an answer that the frontier has not passed: bytes [start, end). What it proposed is kept
     elsewhere."""
 
     start: int
@@ -30,34 +30,49 @@ class Kept(msgspec.Struct, array_like=True, gc=False):
     arrival_ns: int
 
 
-def frontier_of(kept: Mapping[int, list[Kept]], position: Mapping[int, int], x: int | None) -> int | None:
-    """The new x (>= the old one) for the members in `kept`, whose released text ends at `position`; None while there
+class KeptTokens(msgspec.Struct, array_like=True):
+    """A member's kept tokens in order, with their starts beside them: they are searched sixty times a second."""
+
+    tokens: list[Kept] = []
+    starts: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def append(self, token: Kept) -> None:
+        """Adds the token that begins where the last one ended."""
+        self.tokens.append(token)
+        self.starts.append(token.start)
+
+    def start_before(self, end: int) -> int | None:
+        """The largest start below `end`; None where there is none."""
+        index = bisect_left(self.starts, end) - 1
+        return self.starts[index] if index >= 0 else None
+
+    def at(self, x: int) -> Kept | None:
+        """The token that covers the byte x; None where it is no longer kept."""
+        index = bisect_right(self.starts, x) - 1
+        return self.tokens[index] if index >= 0 and x < self.tokens[index].end else None
+
+    def passed(self, x: int) -> int:
+        """How many of the tokens, from the first on, end at or before x: no later frontier needs them."""
+        index = bisect_right(self.starts, x)
+        return index - 1 if index and x < self.tokens[index - 1].end else index
+
+    def forget(self, count: int) -> list[Kept]:
+        """Takes the first `count` tokens away."""
+        gone = self.tokens[:count]
+        del self.tokens[:count], self.starts[:count]
+        return gone
+
+
+def frontier_of(members: Iterable[tuple[KeptTokens, int]], x: int | None) -> int | None:
+    """The new x (>= the old one) for members with these tokens, and the ends of their released text; None while there
     is none."""
-    if not kept:
-        return x
-    end = min(position[member] for member in kept)
-    best = x
-    for tokens in kept.values():
-        index = bisect_left(tokens, end, key=_start) - 1
-        if index >= 0 and (best is None or tokens[index].start > best):
-            best = tokens[index].start
-    return best
-
-
-def token_at(tokens: list[Kept], x: int) -> Kept | None:
-    """The token that covers the byte x; None where it is no longer kept."""
-    index = bisect_right(tokens, x, key=_start) - 1
-    return tokens[index] if index >= 0 and x < tokens[index].end else None
-
-
-def passed(tokens: list[Kept], x: int) -> int:
-    """How many of the tokens, from the first on, end at or before x: no later frontier needs them."""
-    return bisect_right(tokens, x, key=_end)
-
-
-def _start(token: Kept) -> int:
-    return token.start
-
-
-def _end(token: Kept) -> int:
-    return token.end
+    concerned = list(members)
+    end = min((position for _, position in concerned), default=0)
+    for kept, _ in concerned:
+        start = kept.start_before(end)
+        if start is not None and (x is None or start > x):
+            x = start
+    return x

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import msgspec
 
-from aggregator.diversity import leading_space_dropped
 from aggregator.energy import EnergyMeter
-from aggregator.frontier import Kept
+from aggregator.frontier import KeptTokens
 from schemas.claims import ClaimLedger, Verdict
-from schemas.entries import Lane, Token
+from schemas.entries import Token
 from schemas.frames import MemberState
 from schemas.grid import NS_PER_MS
+from schemas.lanes import lane_end
 from schemas.sessions import Limits
 
 
@@ -29,7 +29,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
     # Released ends of its lanes in bytes; the answer's counts from its first byte that is not white space.
     position: int = 0
     thinking_position: int = 0
-    kept: list[Kept] = []
+    kept: KeptTokens = msgspec.field(default_factory=KeptTokens)
     meter: EnergyMeter = msgspec.field(default_factory=EnergyMeter)
     silent_beats: int = 0
     # The first-token time-out runs from here: the claim, or the last sign of waiting or loading.
@@ -86,16 +86,15 @@ class MemberRecord(msgspec.Struct, array_like=True):
 
     def place(self, token: Token) -> tuple[int, int]:
         """Releases the token's text; its [start, end) in bytes of its lane."""
-        data = token.text.encode()
         if token.lane == "thinking":
             self.state = "thinking"
             start = self.thinking_position
-            self.thinking_position += len(data)
-            return start, self.thinking_position
-        self.state = "answering"
-        start = self.position
-        self.position += len(data if start else leading_space_dropped(data))
-        return start, self.position
+            self.thinking_position = end = lane_end(token, start)
+        else:
+            self.state = "answering"
+            start = self.position
+            self.position = end = lane_end(token, start)
+        return start, end
 
     def add_beat(self, limits: Limits) -> str | None:
         """One more second without a word of its producer; the reason to drop it, if that was one too many."""
@@ -116,8 +115,3 @@ class MemberRecord(msgspec.Struct, array_like=True):
             return f"still waiting after {limits.waiting_ms / 1000:g} s"
         late = t_ns - self.patience_from_ns >= limits.first_token_ms * NS_PER_MS
         return f"no first token within {limits.first_token_ms / 1000:g} s" if late else None
-
-
-def lane_text(parts: list[tuple[Lane, str]], lane: Lane) -> str:
-    """The text of one lane among the parts that a frame releases."""
-    return "".join(text for of, text in parts if of == lane)

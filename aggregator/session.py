@@ -16,18 +16,22 @@ So the frames of a session are a pure function of its token stream, whoever comp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import msgspec
 
 from aggregator.alignment import Alignment
+from aggregator.composition import Composition, Happened
+from aggregator.contents import Contents
 from aggregator.decoding import sound_entry
 from aggregator.energy import certainty_of
-from aggregator.ensemble import energy_of_members
-from aggregator.frontier import Kept, passed
+from aggregator.ensemble import confidence_weights
+from aggregator.frontier import Kept
+from aggregator.interference import Interference
 from aggregator.ladder import members_to_drop, rung_below
-from aggregator.member import MemberRecord, lane_text
+from aggregator.member import MemberRecord
+from aggregator.parting import Parting
+from aggregator.toplist import read_top
 from schemas.claims import Verdict
 from schemas.control import Progress, Stop
 from schemas.entries import (
@@ -37,19 +41,17 @@ from schemas.entries import (
     Claim,
     Failed,
     Finished,
-    Lane,
     Loading,
     Mark,
     Starved,
     Token,
     Waiting,
-    decode_entry,
-    unpack_top,
 )
 from schemas.errors import Malformed
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame, every_drop
+from schemas.frames import Frame, Mode, every_drop
 from schemas.grid import NS_PER_MS, next_grid_point_ns, window_start_ns
 from schemas.keys import entry_ms, entry_order
+from schemas.lanes import leading_space_dropped
 from schemas.sessions import Opening
 
 StreamEntry = tuple[str, bytes]
@@ -62,12 +64,19 @@ class SessionRecord(msgspec.Struct, array_like=True):
 
     members: list[MemberRecord]
     cut: str
+    alignment: Alignment
     window: int = 0
     mode: Mode = "free"
     ended: bool = False
-    alignment: Alignment = msgspec.field(default_factory=Alignment)
     # Rungs of the opening's ladder that the session fell.
     fallen: int = 0
+    interference: Interference = msgspec.field(default_factory=Interference)
+
+    @classmethod
+    def begun(cls, members: int, cut: str) -> SessionRecord:
+        """Before the first window of a session of so many members, whose opening is the entry `cut`."""
+        mode: Mode = "single" if members == 1 else "free"
+        return cls([MemberRecord() for _ in range(members)], cut, Alignment(Parting.of(members)), mode=mode)
 
 
 class Closed(msgspec.Struct, frozen=True):
@@ -78,11 +87,6 @@ class Closed(msgspec.Struct, frozen=True):
     dead: tuple[StreamEntry, ...]
 
 
-class _Counts(msgspec.Struct):
-    late: int = 0
-    duplicates: int = 0
-
-
 class Session:
     """One session between its opening and its final frame."""
 
@@ -90,11 +94,10 @@ class Session:
         self.opening = opening
         self.opened = opened
         self.origin_ns = next_grid_point_ns(entry_ms(opened) * NS_PER_MS)
-        self.record = record or SessionRecord([MemberRecord() for _ in opening.members], cut=opened)
-        self._weights = [member.weight for member in opening.members]
-        # Contents of the kept tokens by entry id, oldest first; those of a loaded record are wanted until restored.
-        self.contents: dict[str, Token] = {}
-        self._wanted = {kept.entry_id for member in self.record.members for kept in member.kept}
+        self.record = record or SessionRecord.begun(len(opening.members), opened)
+        self._weights = confidence_weights(opening, [member.meter for member in self.record.members])
+        self._composition = Composition(opening, self.origin_ns)
+        self._contents = Contents(kept for member in self.record.members for kept in member.kept.tokens)
 
     @property
     def progress(self) -> tuple[Progress, ...]:
@@ -111,45 +114,55 @@ class Session:
 
     def close(self, entries: Sequence[StreamEntry]) -> Closed:
         """Closes the next window, whose entries these are, all of them and in order; returns its frame."""
-        record = self.record
-        start_ns, end_ns = window_start_ns(record.window), window_start_ns(record.window + 1)
-        self._texts: list[list[tuple[Lane, str]]] = [[] for _ in record.members]
-        self._tokens: list[TokenFrame] = []
-        self._stopped: list[Stop] = []
-        counts, dead = _Counts(), []
+        record, members = self.record, self.record.members
+        happened, self._stopped, dead = Happened(), list[Stop](), list[StreamEntry]()
         for entry_id, raw in entries:
             record.cut = entry_id
             try:
-                self._add(entry_id, sound_entry(raw, len(record.members)), counts)
+                self._add(entry_id, sound_entry(raw, len(members)), happened)
             except Malformed:
                 dead.append((entry_id, raw))
-        self._end_of_patience(self.origin_ns + end_ns)
-        record.alignment.advance(record.members, self._weights, self.contents)
-        self._forget_passed()
-        record.mode = self._mode()
-        record.ended = not any(member.is_running for member in record.members)
-        frame = self._frame(start_ns, end_ns, counts, len(dead))
+        happened.dead_letters = len(dead)
+        self._end_of_patience(self.origin_ns + window_start_ns(record.window + 1))
+        is_quiet = not entries and not self._stopped
+        if not is_quiet:
+            self._align()
+        tier = self.opening.ladder[record.fallen - 1].tier if record.fallen else self.opening.tier
+        frame = self._composition.frame(
+            record.window, record.cut, record.mode, tier, members, self._weights, record.alignment,
+            record.interference, None if is_quiet else happened,
+        )  # fmt: skip
         record.window += 1
         return Closed(frame, tuple(self._stopped), tuple(dead))
 
+    def _align(self) -> None:
+        """What follows from the window's entries, all together."""
+        record, members = self.record, self.record.members
+        for member in members:
+            member.meter.settle(self.opening.profile)
+        self._weights = confidence_weights(self.opening, [member.meter for member in members])
+        record.alignment.advance(members, self._weights, self._contents)
+        self._forget_passed()
+        record.mode = self._mode()
+        record.ended = not any(member.is_running for member in members)
+
     def restore(self, entry_id: str, raw: bytes) -> None:
         """Gives a kept token its content back, after the record was loaded from a checkpoint."""
-        if entry_id in self._wanted and isinstance(entry := decode_entry(raw), Token):
-            self.contents[entry_id] = entry
+        self._contents.restore(entry_id, raw)
 
     @property
     def need_from(self) -> str | None:
         """The oldest entry whose content the next frames may need; None where they need none."""
-        return next(iter(self.contents), None)
+        return self._contents.oldest
 
     # --- entries -----------------------------------------------------------------------------------------------------
 
-    def _add(self, entry_id: str, entry: Token | Mark, counts: _Counts) -> None:
+    def _add(self, entry_id: str, entry: Token | Mark, happened: Happened) -> None:
         t_ns = entry_ms(entry_id) * NS_PER_MS
         match entry:
             case Token():
-                self._count_lateness(t_ns, entry.written_ns, counts)
-                self._add_token(entry_id, t_ns, entry, counts)
+                self._count_lateness(t_ns, entry.written_ns, happened)
+                self._add_token(entry_id, t_ns, entry, happened)
             case Beat():
                 for index, member in enumerate(self.record.members):
                     if member.is_running and (reason := member.add_beat(self.opening.limits)):
@@ -158,13 +171,13 @@ class Session:
                 for index in entry.members or range(len(self.record.members)):
                     self._drop(index, entry.reason)
             case _:
-                self._count_lateness(t_ns, entry.written_ns, counts)
+                self._count_lateness(t_ns, entry.written_ns, happened)
                 if self.record.members[entry.member].is_running:
                     self._add_mark(entry_id, t_ns, entry)
 
-    def _count_lateness(self, t_ns: int, written_ns: int, counts: _Counts) -> None:
+    def _count_lateness(self, t_ns: int, written_ns: int, happened: Happened) -> None:
         if t_ns - written_ns > self.opening.limits.allowed_lateness_ms * NS_PER_MS:
-            counts.late += 1
+            happened.late += 1
 
     def _add_mark(self, entry_id: str, t_ns: int, mark: MemberMark) -> None:
         member = self.record.members[mark.member]
@@ -194,7 +207,7 @@ class Session:
     def _make_room(self, mark: Starved) -> None:
         """A member found no memory: the session falls to the next lower tier and keeps its heaviest members."""
         record, members = self.record, self.record.members
-        running = {i: self._weights[i] for i, member in enumerate(members) if member.is_running}
+        running = {i: self.opening.members[i].weight for i, member in enumerate(members) if member.is_running}
         if members[mark.member].has_starved or len(running) == 1:
             self._drop(mark.member, mark.reason)
             return
@@ -206,35 +219,31 @@ class Session:
             reason = mark.reason if index == mark.member else f"it made room: no memory for {starved}"
             self._drop(index, f"{reason}; the session fell to the {rung.tier} tier" if rung else reason)
 
-    def _add_token(self, entry_id: str, t_ns: int, token: Token, counts: _Counts) -> None:
+    def _add_token(self, entry_id: str, t_ns: int, token: Token, happened: Happened) -> None:
         member = self.record.members[token.member]
         if not member.is_running:
             return
         verdict = member.judge_token(token.claim, token.seq)
         if verdict is Verdict.DUPLICATE:
-            counts.duplicates += 1
+            happened.duplicates += 1
         if verdict is not Verdict.ACCEPTED:
             return
-        certainty = certainty_of(unpack_top(token.top)) if token.quality == "real" else None
-        member.meter.add_token(t_ns, token.arrival_ns, certainty, self.opening.profile)
+        top = read_top(token.top) if token.quality == "real" else None
+        member.meter.add_token(t_ns, token.arrival_ns, certainty_of(top) if top else None, self.opening.profile)
         start, end = member.place(token)
-        self._texts[token.member].append((token.lane, token.text))
-        self._tokens.append(
-            TokenFrame(token.member, token.lane, token.seq, start, end, _shown_logprob(token.logprob), token.quality)
-        )
+        happened.add_token(token, start, end)
         if token.lane == "answer" and end > start:
-            self._keep(member, Kept(start, end, entry_id, self.record.window, token.arrival_ns), token)
-
-    def _keep(self, member: MemberRecord, kept: Kept, token: Token) -> None:
-        member.kept.append(kept)
-        self.contents[kept.entry_id] = token
-        if len(member.kept) > self.opening.limits.unaligned_tokens:
-            self._forget(member, 1)
+            text = token.text.encode()
+            self.record.alignment.parting.add_text(token.member, text if start else leading_space_dropped(text))
+            kept = Kept(start, end, entry_id, self.record.window, token.arrival_ns)
+            member.kept.append(kept)
+            self._contents.add(kept, token, top, len(member.kept))
+            if len(member.kept) > self.opening.limits.unaligned_tokens:
+                self._forget(member, 1)
 
     def _forget(self, member: MemberRecord, count: int) -> None:
-        for kept in member.kept[:count]:
-            del self.contents[kept.entry_id]
-        del member.kept[:count]
+        if count:
+            self._contents.forget(member.kept.forget(count))
 
     def _forget_passed(self) -> None:
         x = self.record.alignment.x
@@ -242,7 +251,7 @@ class Session:
             if not member.is_running:
                 self._forget(member, len(member.kept))
             elif x is not None:
-                self._forget(member, passed(member.kept, x))
+                self._forget(member, member.kept.passed(x))
 
     def _drop(self, index: int, reason: str) -> None:
         member = self.record.members[index]
@@ -267,62 +276,3 @@ class Session:
         if running == 0:
             return "single" if len(self.record.members) == 1 else self.record.mode
         return "single" if running == 1 else "free"
-
-    # --- the frame ---------------------------------------------------------------------------------------------------
-
-    def _frame(self, start_ns: int, end_ns: int, counts: _Counts, dead_letters: int) -> Frame:
-        record, alignment = self.record, self.record.alignment
-        members = tuple(self._member_frame(index, self.origin_ns + end_ns) for index in range(len(record.members)))
-        return Frame(
-            version=FRAME_VERSION,
-            session=self.opening.session,
-            window_index=record.window,
-            start_ns=start_ns,
-            end_ns=end_ns,
-            mode=record.mode,
-            final=record.ended,
-            cut=record.cut,
-            energy=_rounded(energy_of_members(members, self._weights)),
-            diversity_index=_rounded(alignment.diversity_index),
-            di_source=alignment.di_source,
-            sync_lag_ms=_rounded_or_none(alignment.sync_lag_ms),
-            arrival_skew_ms=_rounded_or_none(alignment.arrival_skew_ms),
-            late=counts.late,
-            duplicates=counts.duplicates,
-            dead_letters=dead_letters,
-            members=members,
-            tokens=tuple(self._tokens),
-            tier=self.opening.ladder[record.fallen - 1].tier if record.fallen else self.opening.tier,
-        )
-
-    def _member_frame(self, index: int, t_ns: int) -> MemberFrame:
-        member, profile = self.record.members[index], self.opening.profile
-        member.meter.settle(profile)
-        texts = self._texts[index]
-        return MemberFrame(
-            model=self.opening.members[index].model,
-            state=member.state,
-            energy=_rounded(member.meter.at(t_ns, profile)),
-            tokens_per_s=float(member.meter.tokens_per_s(t_ns)),
-            certainty=_rounded_or_none(member.meter.certainty),
-            position_bytes=member.position,
-            buffered_tokens=0,
-            text=lane_text(texts, "answer"),
-            thinking=lane_text(texts, "thinking"),
-            reason=member.reason,
-            remote=self.opening.members[index].remote,
-        )
-
-
-def _shown_logprob(logprob: float | None) -> float | None:
-    """At most 0; None where it is no number."""
-    return _rounded(min(logprob, 0.0)) if logprob is not None and math.isfinite(logprob) else None
-
-
-def _rounded(value: float) -> float:
-    """Numbers in frames are rounded to 1e-9."""
-    return round(value, 9)
-
-
-def _rounded_or_none(value: float | None) -> float | None:
-    return None if value is None else round(value, 9)

@@ -14,6 +14,7 @@ moved.
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 from typing import Literal
 
 import msgspec
@@ -134,6 +135,7 @@ AnyEntry = Opening | Token | Mark
 # What msgspec raises for bytes that are not what they should be; the last for lists nested beyond reason.
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
+_LOGPROB = itemgetter(1)
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyEntry] = msgspec.msgpack.Decoder(AnyEntry)
 _top_decoder: msgspec.msgpack.Decoder[list[tuple[bytes, float | None]]] = msgspec.msgpack.Decoder(
@@ -166,4 +168,9 @@ def unpack_top(top: msgspec.Raw) -> list[tuple[bytes, float]]:
         pairs = _top_decoder.decode(top)
     except UNDECODABLE:
         return []
+    try:
+        if not math.isnan(sum(map(_LOGPROB, pairs))):
+            return pairs  # type: ignore[return-value]
+    except TypeError:
+        pass
     return [(piece, logprob) for piece, logprob in pairs if logprob is not None and not math.isnan(logprob)]

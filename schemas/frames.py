@@ -13,6 +13,9 @@ FRAME_VERSION = 1
 
 MemberState = Literal["waiting", "loading", "thinking", "answering", "held", "detached", "finished", "dropped"]
 Mode = Literal["step", "free", "single"]
+AgreementSource = Literal["logprobs", "mixed", "text"]
+Compares = Literal["next", "place"]
+Interference = Literal["constructive", "destructive", "neutral"]
 
 
 class MemberFrame(msgspec.Struct, array_like=True, frozen=True):
@@ -55,6 +58,10 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     whether the index was measured. sync_lag_ms and arrival_skew_ms are None until two members are aligned. late,
     duplicates and dead_letters count what this window alone saw. tier is the one that the session runs in: a lower one
     than it was opened in after memory ran out.
+
+    The rest was measured at the frontier, frontier_bytes, and is None where it was not: numbers in [0, 1], but
+    entropy_total and entropy_within in nats, and diverged_at_bytes and span_bytes in bytes. di_low <= the true index <=
+    diversity_index. wave is drawn; energy is the number. docs/frames.md and docs/maths.md say what each means.
     """
 
     version: int
@@ -76,6 +83,26 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     members: tuple[MemberFrame, ...]
     tokens: tuple[TokenFrame, ...]
     tier: str = ""
+    frontier_bytes: int | None = None
+    di_low: float | None = None
+    di_covered: float | None = None
+    coverage: float | None = None
+    di_span: float | None = None
+    span_bytes: int | None = None
+    jsd: float | None = None
+    entropy_total: float | None = None
+    entropy_within: float | None = None
+    coverage_mass: float | None = None
+    agreement: float | None = None
+    agreement_source: AgreementSource | None = None
+    shared_prefix: bool | None = None
+    diverged_at_bytes: int | None = None
+    compares: Compares | None = None
+    wave: float = 0.0
+    amplified: bool = False
+    dampened: bool = False
+    interference: Interference = "neutral"
+    resonance: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -12,6 +12,8 @@ from schemas.errors import Refused
 ENTRY_VERSION = 1
 
 Sync = Literal["free", "step"]
+# What a member's confidence weight is multiplied with: nothing, or its smoothed certainty.
+Weighting = Literal["fixed", "certainty"]
 Speaker = Literal["system", "user", "assistant"]
 MAX_PROMPT_BYTES = 32 * 1024
 MAX_TOKENS_LIMIT = 8_192
@@ -115,6 +117,7 @@ class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
     limits: Limits = Limits()
     history: tuple[Message, ...] = ()
     ladder: tuple[Rung, ...] = ()
+    weighting: Weighting = "fixed"
 
     def sampling_of(self, member: int) -> Sampling:
         """What the server of this member is asked for."""
@@ -138,3 +141,4 @@ class SessionRequest(msgspec.Struct, frozen=True):
     history: tuple[Message, ...] = ()
     options: dict[str, dict[str, float]] = {}
     allow_remote: bool = False
+    weighting: Weighting = "fixed"

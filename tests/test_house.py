@@ -21,7 +21,9 @@ ROOMS = ("schemas", "transport", "producers", "aggregator", "consumers", "counci
 PURE = [
     *(ROOT / "schemas").glob("*.py"),
     *(ROOT / "aggregator" / f"{name}.py" for name in (
-        "alignment", "checkpoint", "diversity", "energy", "ensemble", "frontier", "member", "replay", "session",
+        "alignment", "checkpoint", "composition", "contents", "decoding", "disagreement", "diversity", "energy",
+        "ensemble", "frontier", "interference", "ladder", "measures", "member", "parting", "proposal", "replay",
+        "session", "span", "toplist",
     )),
     ROOT / "consumers/decipher/composer.py",
 ]  # fmt: skip

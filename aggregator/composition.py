@@ -1,0 +1,120 @@
+"""A frame from what the core knows at a window's end. Numbers in frames are rounded to 1e-9."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from aggregator.alignment import Alignment
+from aggregator.ensemble import ensemble_energy
+from aggregator.interference import Interference
+from aggregator.member import MemberRecord
+from schemas.entries import Lane, Token
+from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame
+from schemas.grid import window_start_ns
+from schemas.sessions import Opening
+
+
+class Happened(msgspec.Struct):
+    """What one window alone saw: texts by member, tokens in the stream's order, counts."""
+
+    texts: dict[int, list[tuple[Lane, str]]] = {}
+    tokens: list[TokenFrame] = []
+    late: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+
+    def add_token(self, token: Token, start: int, end: int) -> None:
+        """A token that the window releases, at [start, end) of its lane."""
+        self.texts.setdefault(token.member, []).append((token.lane, token.text))
+        logprob = _shown_logprob(token.logprob)
+        self.tokens.append(TokenFrame(token.member, token.lane, token.seq, start, end, logprob, token.quality))
+
+
+_NOTHING = Happened()
+
+
+class Composition:
+    """Composes one session's frames. In most windows most members say nothing: then what was shown is shown again."""
+
+    def __init__(self, opening: Opening, origin_ns: int) -> None:
+        self._opening = opening
+        self._origin_ns = origin_ns
+        self._shown: list[MemberFrame] = []
+        # Before these times nothing of the member changes unless an entry says so; None: it never does.
+        self._steady_until_ns: list[int | None] = []
+
+    def frame(
+        self,
+        window: int,
+        cut: str,
+        mode: Mode,
+        tier: str,
+        members: Sequence[MemberRecord],
+        weights: Sequence[float],
+        alignment: Alignment,
+        interference: Interference,
+        happened: Happened | None,
+    ) -> Frame:
+        """The frame of `window`. `weights` are the confidence weights g_m at its end. Nothing `happened` in a window
+        without entries in which nobody dropped."""
+        end_ns = window_start_ns(window + 1)
+        self._show(members, self._origin_ns + end_ns, happened)
+        shown = self._shown
+        running = [index for index, member in enumerate(shown) if member.state not in ("finished", "dropped")]
+        counted = running or [index for index, member in enumerate(shown) if member.state == "finished"]
+        energies = [shown[index].energy for index in counted]
+        energy = round(ensemble_energy(energies, [weights[index] for index in counted]), 9)
+        m = alignment.measures
+        agreement = interference.shown_agreement(m.agreement, alignment.compares)
+        wave = interference.step(energy, energies, agreement)
+        happened = happened or _NOTHING
+        # By position: with names to look up the frame of a quiet window would take a third longer.
+        # fmt: off
+        return Frame(
+            FRAME_VERSION, self._opening.session, window, window_start_ns(window), end_ns, mode, not running, cut,
+            energy, m.diversity_index, m.di_source, alignment.sync_lag_ms, alignment.arrival_skew_ms,
+            happened.late, happened.duplicates, happened.dead_letters, tuple(shown), tuple(happened.tokens), tier,
+            alignment.x, m.di_low, m.di_covered, m.coverage, m.di_span, m.span_bytes, m.jsd,
+            m.entropy_total, m.entropy_within, m.coverage_mass, agreement, m.agreement_source,
+            alignment.shared_prefix, alignment.diverged_at_bytes, alignment.compares,
+            wave.height, wave.amplified, wave.dampened, wave.kind, wave.resonance,
+        )
+        # fmt: on
+
+    def _show(self, members: Sequence[MemberRecord], t_ns: int, happened: Happened | None) -> None:
+        if happened is not None or not self._shown:
+            texts = (happened or _NOTHING).texts
+            self._shown = [self._member_frame(i, member, t_ns, texts.get(i, ())) for i, member in enumerate(members)]
+            profile = self._opening.profile
+            self._steady_until_ns = [member.meter.steady_until_ns(profile) for member in members]
+            return
+        for index, until_ns in enumerate(self._steady_until_ns):
+            if (until_ns is not None and t_ns >= until_ns) or self._shown[index].text or self._shown[index].thinking:
+                self._shown[index] = self._member_frame(index, members[index], t_ns, ())
+                self._steady_until_ns[index] = members[index].meter.steady_until_ns(self._opening.profile)
+
+    def _member_frame(
+        self, index: int, member: MemberRecord, t_ns: int, texts: Sequence[tuple[Lane, str]]
+    ) -> MemberFrame:
+        spec, meter = self._opening.members[index], member.meter
+        answer = "".join([text for lane, text in texts if lane == "answer"])
+        thinking = "".join([text for lane, text in texts if lane == "thinking"])
+        # fmt: off
+        return MemberFrame(
+            spec.model, member.state, round(meter.at(t_ns, self._opening.profile), 9),
+            float(meter.tokens_per_s(t_ns)), _rounded(meter.certainty), member.position, 0,
+            answer, thinking, member.reason, spec.remote,
+        )
+        # fmt: on
+
+
+def _shown_logprob(logprob: float | None) -> float | None:
+    """At most 0; None where it is no number."""
+    return round(min(logprob, 0.0), 9) if logprob is not None and math.isfinite(logprob) else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 9)

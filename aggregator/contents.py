@@ -1,0 +1,44 @@
+"""What the kept tokens said. A checkpoint holds none of it: it comes again from the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aggregator.frontier import Kept
+from aggregator.proposal import Proposal, proposal_of
+from aggregator.toplist import TopList
+from schemas.entries import Token, decode_entry
+
+# A proposal is five times the size of its token: those of a member that is far ahead are computed when they are needed.
+_MOST_READY = 64
+
+
+class Contents:
+    """The proposals of kept tokens, oldest first. Those of a loaded record are wanted until they are restored."""
+
+    def __init__(self, wanted: Iterable[Kept]) -> None:
+        self._wanted = {kept.entry_id for kept in wanted}
+        self._held: dict[str, Token | Proposal] = {}
+
+    @property
+    def oldest(self) -> str | None:
+        """The oldest entry whose token is kept; None where none is."""
+        return next(iter(self._held), None)
+
+    def add(self, kept: Kept, token: Token, top: TopList | None, ahead: int) -> None:
+        """A token that was kept, `ahead` tokens after its member's oldest; `top` is its list, where it was measured."""
+        self._held[kept.entry_id] = token if ahead > _MOST_READY else proposal_of(token, kept.start, top)
+
+    def restore(self, entry_id: str, raw: bytes) -> None:
+        """Gives a kept token its content back, where the entry is one."""
+        if entry_id in self._wanted and isinstance(token := decode_entry(raw), Token):
+            self._held[entry_id] = token
+
+    def forget(self, gone: Iterable[Kept]) -> None:
+        for kept in gone:
+            del self._held[kept.entry_id]
+
+    def proposal(self, kept: Kept) -> Proposal:
+        """What the token proposed."""
+        held = self._held[kept.entry_id]
+        return held if isinstance(held, Proposal) else proposal_of(held, kept.start)

@@ -1,0 +1,121 @@
+"""Where members parted: the first byte at which two answers differ.
+
+    member 0   The sky is blue            pair 0 1   differ at byte 11
+    member 1   The sky is grey            pair 0 2   the same up to byte 3, where member 2 is
+    member 2   The
+
+Two that parted never meet again. Of two that have not, the text behind the place up to which they were compared is
+kept, and no more: when all have parted, nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import msgspec
+
+# The longest answer, 8,192 tokens of eight bytes. Only a member that has not begun while others write makes them wait.
+MOST_HEAD_BYTES = 65_536
+
+
+class Pair(msgspec.Struct, array_like=True):
+    """Two members: the same before the byte `same_to`; from there on they differ where `has_parted`, and where
+    `is_lost` nobody knows."""
+
+    one: int
+    other: int
+    same_to: int = 0
+    has_parted: bool = False
+    is_lost: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return not (self.has_parted or self.is_lost)
+
+
+class Head(msgspec.Struct, array_like=True):
+    """Of a member's answer the bytes from `start` on, so far. `is_wanted` while it is compared with another's."""
+
+    start: int = 0
+    text: bytes = b""
+    is_wanted: bool = True
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+class Parting(msgspec.Struct, array_like=True):
+    """All pairs of a session's members, and what is still to be compared."""
+
+    pairs: list[Pair]
+    heads: list[Head]
+    has_open: bool = True
+
+    @classmethod
+    def of(cls, members: int) -> Parting:
+        return cls(
+            [Pair(one, other) for one, other in combinations(range(members), 2)], [Head() for _ in range(members)]
+        )
+
+    def add_text(self, member: int, text: bytes) -> None:
+        """The next bytes of a member's answer."""
+        head = self.heads[member]
+        if not head.is_wanted:
+            return
+        head.text += text
+        if len(head.text) > MOST_HEAD_BYTES:
+            cut = len(head.text) - MOST_HEAD_BYTES
+            head.start, head.text = head.start + cut, head.text[cut:]
+
+    def compare(self, present: Sequence[int]) -> None:
+        """Compares as far as the answers go. `present` are the members that may yet stand at the frontier."""
+        if not self.has_open:
+            return
+        wanted: dict[int, int] = {}
+        for pair in self.pairs:
+            if not pair.is_open or pair.one not in present or pair.other not in present:
+                continue
+            self._compare(pair)
+            if pair.is_open:
+                for member in (pair.one, pair.other):
+                    wanted[member] = min(wanted.get(member, pair.same_to), pair.same_to)
+        for member, head in enumerate(self.heads):
+            if member not in wanted:
+                head.text, head.is_wanted = b"", False
+            elif wanted[member] > head.start:
+                head.text, head.start = head.text[wanted[member] - head.start :], wanted[member]
+        self.has_open = bool(wanted)
+
+    def _compare(self, pair: Pair) -> None:
+        one, other = self.heads[pair.one], self.heads[pair.other]
+        if pair.same_to < max(one.start, other.start):
+            pair.is_lost = True
+            return
+        end = min(one.end, other.end)
+        text = one.text[pair.same_to - one.start : end - one.start]
+        against = other.text[pair.same_to - other.start : end - other.start]
+        pair.has_parted = text != against
+        pair.same_to = end if not pair.has_parted else pair.same_to + _shared_bytes(text, against)
+
+    def parted_at(self, members: Sequence[int], x: int) -> tuple[bool | None, int | None]:
+        """Whether these members wrote the same before the byte x, and if not, the byte at which they parted.
+
+        (None, None) where it is not known: one of them began when another was MOST_HEAD_BYTES ahead.
+        """
+        parted, is_known = x, True
+        for pair in self.pairs:
+            if pair.one in members and pair.other in members and pair.same_to < x:
+                if pair.is_lost:
+                    is_known = False
+                elif pair.has_parted:
+                    parted = min(parted, pair.same_to)
+        if not is_known:
+            return None, None
+        return (True, None) if parted == x else (False, parted)
+
+
+def _shared_bytes(one: bytes, other: bytes) -> int:
+    """How many bytes two texts of one length share at their beginning, where they differ."""
+    return next(index for index, (mine, theirs) in enumerate(zip(one, other, strict=True)) if mine != theirs)
