@@ -75,14 +75,26 @@ def piece_bytes(listed: Listed) -> bytes:
 
 def _measured(text: str, lane: Lane, piece: bytes, entry: LogprobEntry, top_k: int) -> Piece:
     """The piece of one entry. A stand-in for a measurement is named as such, and its numbers are not passed on."""
+    top = _distinct(entry.top_logprobs or ()) if entry.logprob is not None else ()
+    if not piece.isascii():
+        piece = _last_token(piece, entry.logprob, top)
     differs = piece if piece != text.encode() else b""
     if entry.logprob is None:
         return Piece(text, lane, piece=differs)
-    top = _distinct(entry.top_logprobs or ())
     is_stand_in = entry.logprob <= FLOOR or (len(top) > 1 and all(listed == 0.0 for _, listed in top))
     if is_stand_in or (top_k > 0 and not top):
         return Piece(text, lane, quality="placeholder", piece=differs)
     return Piece(text, lane, min(entry.logprob, 0.0), "real", differs, top)
+
+
+def _last_token(piece: bytes, logprob: float | None, top: Sequence[tuple[bytes, float]]) -> bytes:
+    """Of a character that is split over tokens llama-server names all bytes, and lists the last token by its own.
+
+    That token is the one that ends the piece, with the same probability to the last digit.
+    """
+    if any(listed == piece for listed, _ in top):
+        return piece
+    return next((listed for listed, p in top if listed and p == logprob and piece.endswith(listed)), piece)
 
 
 def _distinct(listed: Sequence[Listed]) -> tuple[tuple[bytes, float], ...]:

@@ -54,6 +54,20 @@ def test_a_split_character_is_shown_whole_and_both_its_tokens_are_measured() -> 
     ]
 
 
+def test_a_token_that_is_named_with_all_of_its_character_is_known_by_the_bytes_it_is_listed_with() -> None:
+    """llama-server tells the last token of "뱋" with three bytes, and lists it with its last one alone."""
+    whole, last, other = list("뱋".encode()), [0x8B], [0x8C]
+    top = [Listed("\ufffd", last, -0.025), Listed("\ufffd", other, -3.5)]
+    (piece,) = measured_pieces("뱋", "answer", [LogprobEntry("뱋", whole, -0.025, None, top)], 20)
+    assert (piece.text, piece.piece) == ("뱋", b"\x8b")
+    # A token of another probability, or one that is listed as it is named, is what its name says.
+    (absent,) = measured_pieces("뱋", "answer", [LogprobEntry("뱋", whole, -4.5, None, top)], 20)
+    (named,) = measured_pieces(
+        "뱋", "answer", [LogprobEntry("뱋", whole, -0.025, None, [*top, Listed("뱋", whole, -0.025)])], 20
+    )
+    assert (absent.piece, named.piece) == (b"", b"")
+
+
 def test_thinking_is_a_lane_of_its_own_whatever_it_is_called() -> None:
     pieces = pieces_of("thinking")
     assert [(piece.lane, piece.text) for piece in pieces] == [

@@ -12,8 +12,10 @@ Models of different tokenizers: byte pairs as in GPT-2 (of 300 tokens it is one 
 words), or sentence pieces as in Llama 2, where a space is "▁" and rare characters are written byte by byte. A model
 that thinks does so from its first token on, or where its chat template begins that for it; it finds its tags only where
 `dim` is nearly `vocab`, for what is rare gets lost first. A model that has read Hangul writes characters of three
-bytes, many of which take several tokens. One that attends mixes what came before into each place: its logits depend on
-the whole context, and it writes worse.
+bytes, many of which take several tokens; one that has read a mixture writes characters of one to four bytes. One that
+attends mixes what came before into each place: its logits depend on the whole context, and it writes worse. One that
+has read a single sentence knows it by heart. A wide one has a feed-forward layer of so many zeros: it says the same and
+takes longer.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import fcntl
 import re
 import string
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -68,6 +71,7 @@ TEMPLATES: dict[Thinks, str] = {
 WORD = re.compile(r"'(?:[stmd]|re|ve|ll)| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")
 PARAGRAPHS_PER_ANSWER = 8
 READ_SHARE = 0.8
+READINGS = 4
 # No limit of the model: a server's context may be so long that an answer does not end while a test looks at it.
 CONTEXT_TOKENS = 1 << 20
 HEADS = 4
@@ -82,17 +86,22 @@ def gguf_model(
     kind: Kind = "byte_pairs",
     thinks: Thinks = "never",
     hangul: bool = False,
+    mixture: bool = False,
     attends: bool = False,
     context: int = CONTEXT_TOKENS,
+    sentence: str = "",
+    width: int = 0,
 ) -> Path:
     """The path of the model in `folder`, built at the first call with these parameters, whoever else asks at once.
 
     `vocab` tokens (at least 300, or 450 sentence pieces) in `dim` dimensions (a multiple of 8, below `vocab`); `seed`
     chooses which topics it has read, and with them its tokenizer and its probabilities. `context` tokens are what it
-    says it was trained with.
+    says it was trained with. `sentence` is all that it has read, where there is one. `width` is that of its
+    feed-forward layer, 0 for `dim`: for each token 6 dim width bytes of memory are read.
     """
     words = {kind: kind != "byte_pairs", f"thinks-{thinks}": thinks != "never", "hangul": hangul, "attends": attends}
-    words[f"context-{context}"] = context != CONTEXT_TOKENS
+    words |= {"mixture": mixture, f"context-{context}": context != CONTEXT_TOKENS, f"width-{width}": width > 0}
+    words[f"sentence-{zlib.crc32(sentence.encode()):08x}"] = sentence != ""
     variant = "".join(f"-{word}" for word, is_unusual in words.items() if is_unusual)
     path = folder / f"tiny-{vocab}-{dim}-{seed}{variant}.gguf"
     with path.with_suffix(".lock").open("w") as lock:
@@ -107,8 +116,11 @@ def gguf_model(
                 kind=kind,
                 thinks=thinks,
                 hangul=hangul,
+                mixture=mixture,
                 attends=attends,
                 context=context,
+                sentence=sentence,
+                width=width,
             )
             unfinished.replace(path)
     return path
@@ -129,18 +141,21 @@ def build(
     kind: Kind = "byte_pairs",
     thinks: Thinks = "never",
     hangul: bool = False,
+    mixture: bool = False,
     attends: bool = False,
     context: int = CONTEXT_TOKENS,
+    sentence: str = "",
+    width: int = 0,
 ) -> None:
     """Writes the model to `path`."""
-    answers = topic_answers(seed)
-    if hangul:
-        answers = [answer.translate(HANGUL) for answer in answers]
+    answers = [sentence] * READINGS if sentence else topic_answers(seed)
+    if hangul or mixture:
+        answers = [answer.translate(HANGUL if hangul else MIXTURE) for answer in answers]
     trained = BytePairs.trained if kind == "byte_pairs" else SentencePieces.trained
     tokenizer = trained("\n".join(answers), vocab, () if thinks == "never" else (_ANSWER_BEGINS, *TAGS))
     row = [number for answer in answers for number in _turn(tokenizer, answer, thinks)]
     embedding, output = factored(bigram_logits(row, vocab), dim)
-    layer = attending_layer(dim, seed) if attends else silent_layer(dim)
+    layer = attending_layer(dim, seed, width) if attends else silent_layer(dim, width)
     matrices = {"token_embd": embedding, "output": output, **layer}
     _write(path, tokenizer, matrices, TEMPLATES[thinks], context)
 
@@ -273,6 +288,8 @@ COMMON_LETTER = 3
 
 # A syllable for each letter.
 HANGUL = {ord(letter): chr(0xAC00 + 97 * number) for number, letter in enumerate(string.ascii_letters)}
+# Characters of two, three and four bytes among the ASCII ones, common and rare.
+MIXTURE = str.maketrans("eokbwvxqjz", "éö日本語ñ🙂🎉🚀漢")
 
 
 def learnt(counts: Mapping[str, int], spelt: Callable[[str], list[str]], number: int) -> list[tuple[str, str]]:
@@ -362,13 +379,14 @@ def factored(logits: Floats, dim: int) -> tuple[Floats, Floats]:
 
 def _write(path: Path, tokenizer: Tokenizer, matrices: dict[str, Floats], template: str, context: int) -> None:
     vocab, dim = matrices["token_embd"].shape
+    width = matrices["blk.0.ffn_up"].shape[0]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(path.stem)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_context_length(context)
     writer.add_embedding_length(dim)
     writer.add_block_count(1)
-    writer.add_feed_forward_length(dim)
+    writer.add_feed_forward_length(width)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(HEADS)
     writer.add_rope_dimension_count(dim // HEADS)
@@ -384,17 +402,19 @@ def _write(path: Path, tokenizer: Tokenizer, matrices: dict[str, Floats], templa
     writer.close()
 
 
-def silent_layer(dim: int) -> dict[str, Floats]:
+def silent_layer(dim: int, width: int = 0) -> dict[str, Floats]:
     """A transformer block that adds zero to the residual, and the norm after it."""
-    square = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    wide = width or dim
+    feed_forward = {"ffn_gate": (wide, dim), "ffn_up": (wide, dim), "ffn_down": (dim, wide)}
+    shapes = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (dim, dim)) | feed_forward
     return {
-        **{f"blk.0.{name}": np.zeros((dim, dim)) for name in square},
+        **{f"blk.0.{name}": np.zeros(shape) for name, shape in shapes.items()},
         **{name: np.ones(dim) for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm")},
     }
 
 
-def attending_layer(dim: int, seed: int) -> dict[str, Floats]:
+def attending_layer(dim: int, seed: int, width: int = 0) -> dict[str, Floats]:
     """One that adds to each place something of those before it."""
     chance = np.random.default_rng(seed)
     mixing = {f"blk.0.attn_{part}": chance.normal(size=(dim, dim)) / np.sqrt(dim) for part in ("q", "k", "v", "output")}
-    return silent_layer(dim) | mixing
+    return silent_layer(dim, width) | mixing

@@ -32,21 +32,26 @@ class LlamaProcess:
 
 
 @contextmanager
-def llama_server(gguf_path: Path, *, slots: int = 2, context: int = 2048, seed: int = 0) -> Iterator[str]:
+def llama_server(
+    gguf_path: Path, *, slots: int = 2, context: int = 2048, seed: int = 0, drafts: bool = False
+) -> Iterator[str]:
     """The base URL of a server for the model: `slots` requests at once, each with `context` tokens.
 
-    `seed` is for requests that name none.
+    `seed` is for requests that name none. A server that `drafts` guesses several tokens ahead from its own context and
+    then only checks them.
     """
-    with llama_process(gguf_path, slots=slots, context=context, seed=seed) as running:
+    with llama_process(gguf_path, slots=slots, context=context, seed=seed, drafts=drafts) as running:
         yield running.url
 
 
 @contextmanager
-def llama_process(gguf_path: Path, *, slots: int = 2, context: int = 2048, seed: int = 0) -> Iterator[LlamaProcess]:
+def llama_process(
+    gguf_path: Path, *, slots: int = 2, context: int = 2048, seed: int = 0, drafts: bool = False
+) -> Iterator[LlamaProcess]:
     """The same, process in hand. It ends with the context, and with this process, however that ends."""
     options = {"--port": 0, "--slots": slots, "--context": context, "--seed": seed}
     command = [sys.executable, str(Path(__file__).resolve()), str(gguf_path)]
-    command += [str(word) for option in options.items() for word in option]
+    command += [str(word) for option in options.items() for word in option] + ["--drafts"] * drafts
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder, "output")
         with said.open("wb") as output:
@@ -86,6 +91,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--context", type=int, default=2048, help="tokens a slot")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--drafts", action="store_true", help="speculative decoding, from the context's own n-grams")
     asked = parser.parse_args()
 
     import xllamacpp  # not needed by those who only start this process, and slow to load
@@ -103,6 +109,10 @@ def main() -> None:
     # No prompt cache: a request's answer must not depend on those before it.
     params.cache_prompt, params.cache_ram_mib = False, 0
     params.verbosity = 1
+    if asked.drafts:
+        params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
+        # Two tokens that were written before are followed by the same ones again.
+        params.speculative.ngram_simple.size_n, params.speculative.ngram_simple.size_m = 2, 8
     server = xllamacpp.Server(params)
     sys.stdout.write(f"{server.listening_address}\n")
     sys.stdout.flush()
