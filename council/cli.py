@@ -29,6 +29,7 @@ from council.meeting import require_council, running_council
 from council.model_report import models_report, print_models
 from council.settings import Settings, load_settings
 from council.supervisor import Plan, Supervisor
+from schemas.admission import checked_weighting
 from schemas.errors import CouncilError, Refused
 from schemas.sessions import SessionRequest
 from transport.connection import AsyncPipe, check_server
@@ -141,6 +142,9 @@ def ask(
     ] = None,
     models: ModelsOption = None,
     weights: Annotated[str | None, typer.Option(help="Confidence weights, as name=w,name=w.")] = None,
+    weighting: Annotated[
+        str, typer.Option(help="fixed; or certainty: each weight times how sure its member is just now.")
+    ] = "fixed",
     tier: TierOption = None,
     system: Annotated[str, typer.Option(help="A system text for every member.")] = "",
     max_tokens: Annotated[int, typer.Option(help="Most tokens of each member, 1 to 8192.")] = 512,
@@ -166,6 +170,7 @@ def ask(
         prompt=chat.prompt,
         models=tuple(names(models) or ()),
         weights=named_weights(weights),
+        weighting=checked_weighting(weighting),
         system=chat.system,
         max_tokens=max_tokens,
         temperature=temperature,

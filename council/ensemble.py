@@ -33,7 +33,7 @@ from schemas.errors import CouncilError, NoAggregator, RedisAway, Refused, Sessi
 from schemas.frames import Frame, decode_frame
 from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
-from schemas.sessions import Message, Opening, SessionRequest, limits_with
+from schemas.sessions import Message, Opening, SessionRequest, Weighting, limits_with
 from schemas.tiers import TierPolicy, tier_named
 from transport.connection import AsyncPipe
 from transport.embedded import is_ended
@@ -164,17 +164,20 @@ class TurboEnsemble:
         history: Sequence[Message] = (),
         options: Mapping[str, Mapping[str, float]] | None = None,
         allow_remote: bool = False,
+        weighting: Weighting = "fixed",
     ) -> AsyncIterator[Frame]:
         """Opens a session and yields its frames; whoever leaves early cancels it.
 
         `history` are the turns before the prompt, `options` a member's own temperature, seed and max_tokens by its
-        name. Raises as open() and EnsembleSession.frames() do.
+        name. With the weighting `certainty` each weight counts times its member's certainty. Raises as open() and
+        EnsembleSession.frames() do.
         """
         names = (models,) if isinstance(models, str) else tuple(models)
         own = {model: dict(values) for model, values in (options or {}).items()}
         request = SessionRequest(
-            prompt, names, dict(weights or {}), system, max_tokens, temperature, seed, tuple(history), own, allow_remote
-        )
+            prompt, names, dict(weights or {}), system, max_tokens, temperature, seed, tuple(history), own,
+            allow_remote, weighting,
+        )  # fmt: skip
         session = await self.open(request)
         final = False
         try:

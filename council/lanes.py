@@ -41,7 +41,7 @@ class Lanes:
         frame = self._frame
         if frame is None:
             return Text("waiting for the first frame", style="dim")
-        lines = max(1, (height - 2) // len(frame.members) - 2)
+        lines = max(1, (height - 3) // len(frame.members) - 2)
         lanes = [self._lane(index, member, width - 4, lines) for index, member in enumerate(frame.members)]
         return Group(self._head(frame), *lanes)
 
@@ -53,7 +53,7 @@ class Lanes:
             Text(f"diversity {measured}"),
             Text(f"{frame.mode} · {frame.tier} tier · {frame.end_ns / 1e9:.1f} s", style="dim"),
         )
-        return head
+        return Group(head, _between(frame))
 
     def _lane(self, index: int, member: MemberFrame, width: int, lines: int) -> RenderableType:
         colour = _COLOURS[index % len(_COLOURS)]
@@ -69,6 +69,20 @@ class Lanes:
         if member.reason and member.state == "dropped":
             body.append(f"\n{member.reason}", style="red")
         return Panel(body, title=title, title_align="left", border_style=colour, height=lines + 2)
+
+
+def _between(frame: Frame) -> Text:
+    """What happens between the members, in words."""
+    if frame.agreement is None:
+        return Text("nobody to agree with yet", style="dim")
+    said = Text(f"agreement {frame.agreement:.2f} · {'resonance' if frame.resonance else frame.interference}")
+    if frame.agreement_source == "text":
+        said.append(" · by what they wrote alone", style="dim")
+    if frame.compares == "next":
+        said.append(" · the same text so far", style="dim")
+    elif frame.diverged_at_bytes is not None:
+        said.append(f" · parted at byte {frame.diverged_at_bytes}", style="dim")
+    return said
 
 
 def _shortened(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import msgspec
 
@@ -22,8 +23,11 @@ from schemas.sessions import (
     Opening,
     Sampling,
     SessionRequest,
+    Weighting,
 )
 from schemas.tiers import TIERS, TierPolicy, ladder_below
+
+_WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -48,7 +52,7 @@ def admit(
     A model that is only `known` may be named as well: it is a member, and drops if nobody serves it. `tiers` are all
     tiers, which the session may fall down.
 
-    Raises Refused (with a code) for a prompt, turn, model, weight or number that cannot be.
+    Raises Refused (with a code) for a prompt, turn, model, weight, weighting or number that cannot be.
     """
     _check_text(request)
     sampling = Sampling(request.max_tokens, request.temperature, request.seed)
@@ -72,6 +76,7 @@ def admit(
         limits=limits,
         history=request.history,
         ladder=ladder_below(tier, tiers),
+        weighting=checked_weighting(request.weighting),
     )
     return Admission(opening, (*_left_out_warning(tier, left_out), *togetherness_warnings(running, tier)))
 
@@ -144,6 +149,14 @@ def _own_samplings(request: SessionRequest, models: Sequence[str], usual: Sampli
         samplings[model] = msgspec.structs.replace(usual, **whole)
         _check_sampling(samplings[model], f" of {model!r}")
     return samplings
+
+
+def checked_weighting(name: str) -> Weighting:
+    """The weighting of this name. Raises Refused where there is none."""
+    for weighting in _WEIGHTINGS:
+        if name == weighting:
+            return weighting
+    raise Refused("bad_weighting", f"weighting is {shortened(str(name))!r}: give {' or '.join(_WEIGHTINGS)}.")
 
 
 def _checked_weights(request: SessionRequest, models: Sequence[str], running: Sequence[str]) -> dict[str, float]:

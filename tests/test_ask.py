@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from council import TurboEnsemble
+from council.settings import load_settings
 from tests.commands import COUNCIL, Outcome, council, environment
 from tests.faulty_server import faulty_server
 from tests.llama.gguf_model import gguf_model, session_folder
@@ -22,7 +24,7 @@ from tests.sessions import check_the_law, token_stream, written_texts
 from tests.waiting import until, wait_until
 from transport.connection import AsyncPipe
 from transport.process import list_processes
-from transport.sessions import list_sessions
+from transport.sessions import find_session, list_sessions, read_opening
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,21 @@ async def test_one_member_alone_is_single(redis: RedisServer, roles: Roles) -> N
     frames, summary = _checked(outcome)
     assert summary["mode"] == "single"
     assert {frame["mode"] for frame in frames} == {"single"}
+
+
+async def test_the_weighting_travels_from_the_command_line_and_from_python(
+    redis: RedisServer, roles: Roles, pipe: AsyncPipe
+) -> None:
+    roles.ready("aggregator")
+    roles.ready("producers", "ngram:bpe-3", "--tokens-per-s", "100")
+    outcome = council("ask", "hi", "--weighting", "certainty", "--max-tokens", "5", url=redis.url)
+    assert outcome.code == 0, outcome.said
+    sessions = [_checked(outcome)[1]["session"]]
+    async with TurboEnsemble(settings=load_settings(None, {"redis_url": redis.url})) as ensemble:
+        frames = [frame async for frame in ensemble.generate_ensemble("hi", max_tokens=5, weighting="certainty")]
+    sessions.append(frames[-1].session)
+    for session in sessions:
+        assert (await read_opening(pipe, await find_session(pipe, session))).weighting == "certainty"
 
 
 async def test_the_tier_caps_the_members_and_names_the_others(redis: RedisServer, roles: Roles) -> None:

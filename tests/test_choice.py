@@ -80,8 +80,19 @@ def test_a_name_without_its_tag_is_the_latest_in_models_weights_and_options() ->
     assert refusal(served, models=("llama3", "llama3:latest"))[0] == "duplicate_model"
 
 
+def test_a_weighting_stands_in_the_opening_beside_the_weights_as_they_were_given() -> None:
+    served = [at_ollama("a"), at_ollama("b")]
+    assert admitted(served).opening.weighting == "fixed"
+    opening = admitted(served, weighting="certainty", weights={"a": 2.0}).opening
+    assert (opening.weighting, [member.weight for member in opening.members]) == ("certainty", [2.0, 1.0])
+    for bad in ("heavy", "", None):
+        code, sentence = refusal(served, weighting=bad)
+        assert (code, sentence.endswith("give fixed or certainty.")) == ("bad_weighting", True)
+
+
 def test_what_a_person_wrote_is_repeated_in_bounds() -> None:
     assert len(refusal([at_ollama("a")], models=("x" * 20_000,))[1]) < 300
+    assert len(refusal([at_ollama("a")], weighting="z" * 20_000)[1]) < 300
     assert len(refusal([at_ollama("a")], options={"y" * 20_000: {"seed": 1.0}})[1]) < 300
 
 

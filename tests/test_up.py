@@ -215,6 +215,7 @@ def test_help_names_every_command_and_flag() -> None:
     ask_help = council("ask", "--help").out
     for flag in ("--models", "--weights", "--tier", "--system", "--max-tokens", "--seed", "--temperature", "--json"):
         assert flag in ask_help
+    assert "--weighting" in ask_help
     up_help = council("up", "--help").out
     for flag in ("--tier", "--models", "--host", "--port", "--redis-url", "--no-open"):
         assert flag in up_help

@@ -15,7 +15,8 @@ from tests.roles import RedisServer, Roles
 from tests.waiting import until, wait_until
 from tests.web_server import CHAR, PACE, WORD, Recorder, Speaker, WebServer, record_of, watch, windows
 from transport.commit import end_session
-from transport.connection import Pipe
+from transport.connection import AsyncPipe, Pipe
+from transport.sessions import find_session, read_opening
 
 
 @pytest.fixture
@@ -90,6 +91,16 @@ async def test_a_tier_leaves_models_out_and_says_so(
     found = await opened(client, web, models=["a", "b", "c"], tier="low")
     assert (found["models"], found["tier"]) == (["a", "b"], "low")
     assert found["warnings"] == ["The low tier runs 2 models at once; left out: c."]
+
+
+async def test_a_weighting_is_in_the_opening(
+    redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
+) -> None:
+    Speaker(redis, "a").offer()
+    for request, weighting in (({}, "fixed"), ({"weighting": "certainty", "weights": {"a": 2}}, "certainty")):
+        session = (await opened(client, web, **request))["session"]
+        opening = await read_opening(pipe, await find_session(pipe, session))
+        assert (opening.weighting, opening.members[0].weight) == (weighting, 2.0 if request else 1.0)
 
 
 async def test_a_cancelled_session_ends(

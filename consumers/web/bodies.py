@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.chat import Chat, chat_of
 from schemas.errors import Refused
-from schemas.sessions import SessionRequest
+from schemas.sessions import SessionRequest, Weighting
 
 _DEFAULTS = SessionRequest(prompt="")
 
@@ -28,6 +28,7 @@ class SessionBody(BaseModel):
     temperature: float = _DEFAULTS.temperature
     options: dict[str, dict[str, float]] = {}
     allow_remote: bool = False
+    weighting: Weighting = _DEFAULTS.weighting
 
     def request(self) -> SessionRequest:
         """The same, less the tier. Raises Refused for a prompt and messages at once, for neither, and for messages
