@@ -21,9 +21,9 @@ def write_entry(session: str, entry: AnyEntry) -> Command:
     return ("XADD", keys.tokens(session), "NOMKSTREAM", "*", keys.ENTRY_FIELD, encode_entry(entry))
 
 
-def read_entries(session: str, after: str, last: str = "+") -> Command:
-    """Up to MOST_ENTRIES entries of the token stream after the id `after`, up to `last`."""
-    return ("XRANGE", keys.tokens(session), f"({after}", last, "COUNT", MOST_ENTRIES)
+def read_entries(session: str, after: str, last: str = "+", most: int = MOST_ENTRIES) -> Command:
+    """Up to `most` entries of the token stream after the id `after`, up to `last`."""
+    return ("XRANGE", keys.tokens(session), f"({after}", last, "COUNT", most)
 
 
 def entries_read(reply: Any) -> list[tuple[str, bytes]]:

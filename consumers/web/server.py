@@ -16,6 +16,7 @@ from consumers.web.guard import add_security_headers, guard
 from consumers.web.models_api import ModelsApi
 from consumers.web.page import page_routes
 from consumers.web.sockets import show_frames
+from consumers.web.tokens_api import TokensApi
 from schemas.sessions import Limits
 from schemas.tiers import TierPolicy
 from transport.connection import AsyncPipe
@@ -48,6 +49,7 @@ class WebServer:
         self._feeds = Feeds(url, self._pipe, self._presence, log)
         self._api = Api(self._pipe, tier, tiers, limits)
         self._models = ModelsApi(self._pipe, tier)
+        self._tokens = TokensApi(self._pipe)
         self._bound_host = bound_host
 
     async def run(self, listening: socket.socket, stopping: asyncio.Event) -> None:
@@ -71,7 +73,13 @@ class WebServer:
             middlewares=[errors_as_json(self._log), guard(self._bound_host)], client_max_size=_MOST_BODY_BYTES
         )
         application.add_routes(
-            [*self._api.routes(), *self._models.routes(), web.get("/frames", self._show_frames), *page_routes()]
+            [
+                *self._api.routes(),
+                *self._models.routes(),
+                *self._tokens.routes(),
+                web.get("/frames", self._show_frames),
+                *page_routes(),
+            ]
         )
         application.on_response_prepare.append(add_security_headers)
         application.on_shutdown.append(self._dismiss_all)
