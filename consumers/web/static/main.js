@@ -164,9 +164,22 @@ function drawReadings(frame) {
   const isMeasured = frame.di_source === "logprobs";
   setText(at("energy"), frame.energy.toFixed(2));
   showReading(at("diversity"), isMeasured ? frame.diversity_index.toFixed(2) : null);
+  showReading(at("agreement"), frame.agreement === null ? null : `${frame.agreement.toFixed(2)} ${shownPattern(frame)}`);
+  showReading(at("compares"), shownPlace(frame));
   showReading(at("lag"), frame.sync_lag_ms === null ? null : `${Math.round(frame.sync_lag_ms)} ms`);
   setText(at("mode"), frame.mode);
   setText(at("window"), frame.window_index.toLocaleString("en").replaceAll(",", "\u2009"));
+}
+
+function shownPattern(frame) {
+  return frame.resonance ? "resonance" : frame.interference;
+}
+
+// Before the members parted they say what comes next; afterwards each is in a text of its own.
+function shownPlace(frame) {
+  if (frame.compares === null) return null;
+  if (frame.compares === "next") return "the next piece";
+  return frame.diverged_at_bytes === null ? "the same place" : `the same place; parted at byte ${frame.diverged_at_bytes}`;
 }
 
 function showReading(node, text) {
