@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 SECONDS ?= 60
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench pictures clean
 
 run: .venv
 	.venv/bin/council up
@@ -19,6 +19,9 @@ check: .venv/.dev
 
 bench: .venv/.dev
 	.venv/bin/python -m bench --seconds $(SECONDS)
+
+pictures: .venv/.dev
+	.venv/bin/python docs/pictures.py
 
 # The shared step: a virtual environment with the council in it.
 .venv: pyproject.toml constraints.txt

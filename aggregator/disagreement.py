@@ -8,7 +8,7 @@
 JSD is the generalised Jensen-Shannon divergence (Lin, Divergence measures based on the Shannon entropy, IEEE
 Transactions on Information Theory 37, 1991). It is the mutual information of what is said and who says it: the
 disagreement of an ensemble (Houlsby et al., Bayesian active learning, arXiv:1112.5745, 2011). What lists leave out is
-one bucket that all share: it never counts as disagreement.
+one bucket that all share: members that leave out alike do not disagree by that.
 """
 
 from __future__ import annotations

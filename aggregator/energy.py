@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from operator import mul
 
 import msgspec
 
@@ -36,13 +35,11 @@ def certainty_of(top: TopList) -> float | None:
 
     H is Shannon's entropy in nats; ln K its largest value, so that 1 means one certain piece and 0 means all alike.
     """
-    listed, total = top.probabilities, top.total
-    if len(listed) < 2 or total <= 0.0:
+    count, total = len(top.probabilities), top.total
+    if count < 2 or total <= 0.0:
         return None
-    masses = listed.values() if all(listed.values()) else [mass for mass in listed.values() if mass]
     # H of the masses m divided by their total T, without dividing each: ln T - sum(m ln m) / T.
-    entropy = math.log(total) - sum(map(mul, masses, map(math.log, masses))) / total
-    certainty = clamp(1.0 - entropy / math.log(len(listed)))
+    certainty = clamp(1.0 - (math.log(total) - top.entropy_terms / total) / math.log(count))
     # Of a list of equals rounding leaves 1e-16, which as the only weight would be the whole council's.
     return certainty if certainty >= _LEAST_CERTAINTY else 0.0
 

@@ -70,16 +70,20 @@ def proposal_of(token: Token, start: int, top: TopList | None = None) -> Proposa
     sampled = token.piece or text
     if token.piece or not start:
         listed, sampled = _placed(listed, sampled, text, p_sampled, start)
-    is_loose = not start or not top.probabilities or top.has_doubles
-    least = 0.0 if is_loose else min(top.probabilities.values())
+    place_is_loose = not start or not top.probabilities or top.has_doubles
+    least = 0.0 if place_is_loose else min(top.probabilities.values())
     if p_sampled is not None and sampled not in listed:
         listed = {**listed, sampled: p_sampled}
     total = top.total if listed is top.probabilities else sum(listed.values())
     if total > 1.0:
         listed = {piece: p / total for piece, p in listed.items()}
     rest = max(0.0, 1.0 - total)
-    unlisted = rest if is_loose else min(rest, least)
-    return Proposal(own, listed, rest, unlisted, is_loose, _loose_among(listed), True, max(listed.values()))
+    unlisted = rest if place_is_loose else min(rest, least)
+    loose_pieces: tuple[bytes, ...] = ()
+    if token.piece or b"" in listed or _STAND_IN in bytes(token.top) or _STAND_IN in text:
+        # Hardly one list of a thousand: a search in its packed bytes is far cheaper than one in each piece.
+        loose_pieces = tuple([piece for piece in listed if is_loose(piece)])
+    return Proposal(own, listed, rest, unlisted, place_is_loose, loose_pieces, True, max(listed.values()))
 
 
 def _placed(
@@ -105,10 +109,3 @@ def _placed(
 def _probability(logprob: float) -> float:
     """exp(logprob) in [0, 1]: a logprob above 0 is a server's rounding."""
     return math.exp(logprob) if logprob < 0.0 else 1.0
-
-
-def _loose_among(pieces: dict[bytes, float]) -> tuple[bytes, ...]:
-    # One search in all of them at once: of a thousand lists hardly one has such a piece.
-    if b"" in pieces or _STAND_IN in b"".join(pieces):
-        return tuple(piece for piece in pieces if is_loose(piece))
-    return ()

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from operator import mul
 
 import msgspec
 
 from schemas.entries import unpack_top
 
+# Its exponential is 0, as that of minus infinity, with which no product can be formed.
+_LEAST_LOGPROB = -1e6
+
 
 class TopList(msgspec.Struct, frozen=True, gc=False):
-    """The probability in [0, 1] of each listed piece, as it was sent: their `total` may be above 1. Entries of one
-    piece have been added up where it `has_doubles`."""
+    """The probability in [0, 1] of each listed piece, as it was sent; `total` is their sum, which may be above 1.
+
+    Entries of one piece have been added up where it `has_doubles`. `entropy_terms` is sum p ln p over the pieces.
+    """
 
     probabilities: dict[bytes, float]
     total: float = 0.0
+    entropy_terms: float = 0.0
     has_doubles: bool = False
 
 
@@ -28,13 +35,15 @@ def read_top(top: msgspec.Raw) -> TopList:
     if not pairs:
         return NOTHING_LISTED
     pieces, logprobs = zip(*pairs, strict=True)
-    if max(logprobs) > 0.0:
-        logprobs = tuple(min(logprob, 0.0) for logprob in logprobs)
-    listed = dict(zip(pieces, map(math.exp, logprobs), strict=True))
-    has_doubles = len(listed) < len(pieces)
-    if has_doubles:
-        listed = added_up(zip(pieces, map(math.exp, logprobs), strict=True))
-    return TopList(listed, sum(listed.values()), has_doubles)
+    if max(logprobs) > 0.0 or min(logprobs) < _LEAST_LOGPROB:
+        logprobs = tuple([max(_LEAST_LOGPROB, min(logprob, 0.0)) for logprob in logprobs])
+    probabilities = list(map(math.exp, logprobs))
+    listed = dict(zip(pieces, probabilities, strict=True))
+    if len(listed) == len(pieces):
+        return TopList(listed, sum(probabilities), sum(map(mul, probabilities, logprobs)))
+    listed = added_up(zip(pieces, probabilities, strict=True))
+    terms = sum([p * math.log(p) for p in listed.values() if p])
+    return TopList(listed, sum(listed.values()), terms, has_doubles=True)
 
 
 def added_up(entries: Iterable[tuple[bytes, float]]) -> dict[bytes, float]:

@@ -1,0 +1,493 @@
+"""Draws the pictures of docs/maths.md: `python docs/pictures.py [FOLDER]`, from the repository's root.
+
+Every curve, bar and box is what the aggregator's core computes, from the small streams and lists below. The files hold
+no date and no random id. Each stands on its own paper, which is dark where the reader's system is: so it can be read on
+any page.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from aggregator.disagreement import mixture
+from aggregator.interference import CONSTRUCTIVE, DESTRUCTIVE, RESONANCE_WINDOWS, Interference, kind_of
+from aggregator.measures import Measures, Standing, measures_at
+from aggregator.proposal import proposal_of
+from aggregator.replay import replayed
+from aggregator.span import span_of
+from schemas.entries import Claim, Token, encode_entry, pack_top
+from schemas.frames import Frame, TokenFrame
+from schemas.grid import FRAME_RATE_HZ, NS_PER_MS, NS_PER_S
+from schemas.sessions import ENTRY_VERSION, Member, Opening
+
+FOLDER = Path(__file__).parent / "maths"
+# Of Okabe and Ito's colours those that stand out on white and on black alike. None is used without a second cue.
+BLUE, RED, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+INK, SOFT, LINE, PAPER = "#1b1f24", "#57606a", "#d0d7de", "#ffffff"
+DARK = {INK: "#e6edf3", SOFT: "#a9b4c0", LINE: "#3b434d", PAPER: "#12161c", BLUE: "#56b4e9"}
+MEMBERS = ((BLUE, "-"), (RED, "--"), (PURPLE, ":"))
+LOOKS = {
+    "constructive": GREEN, "destructive": RED, "next": GREEN, "amplified": BLUE, "resonance": BLUE,
+}  # fmt: skip
+# 540 points, which are 720 pixels: so the smallest letters, of 8 points, are 10.7 pixels high.
+WIDTH_INCHES = 7.5
+# matplotlib types each of these names, and another set in each version.
+STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "council", "font.size": 9,
+    "font.family": ["DejaVu Sans"], "text.color": INK, "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK, "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "figure.facecolor": PAPER, "axes.facecolor": "none", "savefig.facecolor": PAPER, "axes.grid": True,
+    "grid.color": LINE, "grid.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.axisbelow": True, "axes.titlesize": 9, "axes.titlelocation": "left", "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+List = Mapping[str, float]
+# When a token comes, in ms since the session's origin; what it says; and its list.
+Said = tuple[int, str, List]
+
+
+# --- what is drawn ----------------------------------------------------------------------------------------------------
+
+
+def token(text: str, listed: List, member: int = 0, claim: str = "", seq: int = 0, at_ns: int = 0) -> Token:
+    """A token with a measured list, or without any where the list is empty."""
+    if not listed:
+        return Token(member, claim, seq, "answer", text, at_ns, at_ns)
+    top = [(piece.encode(), math.log(p)) for piece, p in listed.items()]
+    return Token(member, claim, seq, "answer", text, at_ns, at_ns, math.log(listed[text]), "real", b"", pack_top(top))
+
+
+def standing(text: str, listed: List, start: int = 3) -> Standing:
+    """A member whose aligned token says `text` at the byte `start` of its answer."""
+    proposal = proposal_of(token(text, listed), start)
+    return Standing(start, start + len(proposal.own), proposal)
+
+
+def frames_of(members: Sequence[Sequence[Said]], end_ms: int = 0) -> list[Frame]:
+    """The frames of a session in which each member says these things, at least until `end_ms`."""
+    # A second is a grid point of 60 Hz: so the session's origin is its opening.
+    origin_ms = 1_000_000
+    opening = Opening(ENTRY_VERSION, "picture", "", tuple(Member(f"member {i}") for i in range(len(members))))
+    stream = [(f"{origin_ms}-0", encode_entry(opening))]
+    claims = [f"{origin_ms}-{i + 1}" for i in range(len(members))]
+    stream += [(claim, encode_entry(Claim(i, origin_ms * NS_PER_MS))) for i, claim in enumerate(claims)]
+    said = [
+        (at_ms, i, seq, text, p) for i, all_said in enumerate(members) for seq, (at_ms, text, p) in enumerate(all_said)
+    ]
+    for at_ms, i, seq, text, listed in sorted(said, key=lambda one: one[:3]):
+        at_ns = (origin_ms + at_ms) * NS_PER_MS
+        stream.append((f"{origin_ms + at_ms}-{i + 9}", encode_entry(token(text, listed, i, claims[i], seq, at_ns))))
+    return [closed.frame for closed in replayed(stream, end_ms * FRAME_RATE_HZ // 1000)]
+
+
+def likely(text: str, p: float, *others: str) -> List:
+    """A list with p for what was said, and half of what is left for each next one."""
+    listed, left = {text: p}, 1.0 - p
+    for other in others:
+        if other not in listed:
+            left /= 2
+            listed[other] = left
+    return listed
+
+
+def sentence(words: str, gap_ms: int, p: float, begin_ms: int = 0) -> list[Said]:
+    """Words, one each gap_ms, all with much the same doubts."""
+    pieces = [f" {word}" if i or begin_ms else word for i, word in enumerate(words.split())]
+    return [(begin_ms + i * gap_ms, piece, likely(piece, p, " the", " a", " of")) for i, piece in enumerate(pieces)]
+
+
+# A member that writes fast and surely, stalls, and goes on slowly and in doubt.
+FAST = sentence("one two six ten all " * 5 + "one", 80, 0.9)
+SLOW = sentence("one two six ten all one two six ten", 250, 0.4, begin_ms=4000)
+_SURE, _ALIKE, _CUT = {" sky": 0.9, " sea": 0.1}, {" sky": 0.5, " sea": 0.5}, {" sky": 0.4, " sea": 0.25}
+# Two members at one frontier: docs/maths.md has a table of what is measured of them.
+PLACES: dict[str, list[Standing]] = {
+    "sure of the same": [standing(" sky", _SURE), standing(" sky", _SURE)],
+    "unsure alike": [standing(" sky", _ALIKE), standing(" sea", _ALIKE)],
+    "sure of different": [standing(" sky", {" sky": 1.0}), standing(" sea", {" sea": 1.0})],
+    "lists cut short": [standing(" sky", _CUT), standing(" air", {" air": 0.45, " sea": 0.25})],
+    "cut otherwise": [standing(" sky is", {" sky is": 0.7, " sea is": 0.3}), standing(" s", {" s": 0.8, " c": 0.2})],
+    "one without lists": [standing(" sky", _SURE), standing(" sky", {})],
+    "at position 0": [standing(" The", {" The": 0.5, " A": 0.3}, 0), standing("The", {"The": 0.5, "A": 0.3}, 0)],
+}
+# The energies that the members have at each of them.
+PLACE_ENERGIES = (0.4, 0.6)
+
+
+def measured(name: str) -> Measures:
+    """What is measured at one of the PLACES, with equal weights."""
+    there = PLACES[name]
+    return measures_at(max(one.start for one in there), there, [1.0] * len(there))
+
+
+# --- how it is drawn --------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None) -> str:
+    return "null" if value is None else f"{value:.2f}"
+
+
+def box(
+    ax: Axes, at: float, y: float, width: float, colour: str = "", alpha: float = 0.35, height: float = 0.7
+) -> None:
+    """A box with a thin frame; filled where it has a colour."""
+    if colour:
+        ax.add_patch(Rectangle((at, y), width, height, facecolor=colour, alpha=alpha, linewidth=0))
+    ax.add_patch(Rectangle((at, y), width, height, fill=False, edgecolor=SOFT, linewidth=0.8))
+
+
+def small(
+    ax: Axes, x: float, y: float, words: str, ha: str = "center", va: str = "center", on_paper: bool = False
+) -> None:
+    """The smallest letters of a picture."""
+    label = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.2} if on_paper else None
+    ax.text(x, y, words, ha=ha, va=va, fontsize=8, bbox=label)
+
+
+def tokens(ax: Axes, y: float, frames: Sequence[Frame], member: int, name: str) -> None:
+    """A member's tokens in bytes; the one that covers the frontier is marked."""
+    answer = "".join(frame.members[member].text for frame in frames).encode()
+    colour, x = MEMBERS[member][0], frames[-1].frontier_bytes or 0
+    for one in (t for frame in frames for t in frame.tokens if t.member == member):
+        box(ax, one.start, y, one.end - one.start)
+        for at, letter in enumerate(answer[one.start : one.end].decode().replace(" ", "·")):
+            ax.text(one.start + at + 0.5, y + 0.33, letter, ha="center", va="center", family="monospace", fontsize=10)
+        if one.start <= x < one.end:
+            box(ax, one.start, y, one.end - one.start, colour, alpha=0.3)
+            outline = Rectangle((one.start, y), one.end - one.start, 0.7, fill=False, edgecolor=colour, linewidth=2)
+            ax.add_patch(outline)
+    small(ax, -0.4, y + 0.34, name, ha="right")
+
+
+def strips(ax: Axes, ends_s: Sequence[float], rows: dict[str, list[str]]) -> None:
+    """What fields said over time, window by window, each as a band with its words in it."""
+    for y, values in enumerate(reversed(list(rows.values()))):
+        at = 0
+        for value, run in groupby(values):
+            begin, at = at, at + len(list(run))
+            begin_s = ends_s[begin] - 1 / FRAME_RATE_HZ
+            width = ends_s[at - 1] - begin_s
+            box(ax, begin_s, y, width, LOOKS.get(value, LINE))
+            if width > 0.08 * ends_s[-1]:
+                small(ax, begin_s + width / 2, y + 0.34, value, on_paper=bool(value))
+    bare(ax)
+    ax.set(ylim=(-0.1, len(rows) - 0.1), yticks=[y + 0.35 for y in range(len(rows))], yticklabels=list(rows)[::-1])
+    ax.tick_params(length=0)
+    ax.set_xlabel("seconds")
+
+
+def bare(ax: Axes) -> None:
+    ax.grid(False)
+    ax.set_yticks([])
+    for side in ("left", "bottom"):
+        ax.spines[side].set_visible(False)
+
+
+def new(height: float, rows: int = 1, columns: int = 1, **ratios: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(WIDTH_INCHES, height), squeeze=False, gridspec_kw=ratios or None
+    )
+    return figure, list(axes.flat)
+
+
+# --- the pictures -----------------------------------------------------------------------------------------------------
+
+
+def energy() -> Figure:
+    """A member that writes fast and surely, stalls, and goes on slowly and in doubt."""
+    frames = frames_of([[*FAST, *SLOW]], 6600)
+    t, shown = [frame.end_ns / NS_PER_S for frame in frames], [frame.members[0] for frame in frames]
+    profile = Opening(ENTRY_VERSION, "", "", ()).profile
+    figure, (above, below) = new(3.7, 2, height_ratios=[2, 1.1])
+    above.plot(t, [one.energy for one in shown], color=BLUE, linewidth=2)
+    above.vlines([at_ms / 1000 for at_ms, *_ in (*FAST, *SLOW)], -0.1, -0.03, color=SOFT, linewidth=0.8)
+    small(above, 6.62, -0.065, "arrivals", ha="right")
+    last_s = FAST[-1][0] / 1000
+    held_s, half_s = last_s + profile.stall_ms / 1000, last_s + (profile.stall_ms + profile.half_life_ms) / 1000
+    top, half = (shown[int(at_s * FRAME_RATE_HZ)].energy for at_s in (held_s, half_s))
+    above.plot([held_s, half_s], [top, half], "o", color=BLUE, markersize=4)
+    small(above, held_s + 0.06, top + 0.02, f"held for stall_ms, {profile.stall_ms:g} ms", ha="left")
+    small(above, half_s + 0.08, half + 0.03, f"half of it, {profile.half_life_ms:g} ms later", ha="left")
+    above.set(ylim=(-0.12, 1.02), title="energy of a member")
+    velocity = [min(1, one.tokens_per_s / profile.tps_max) for one in shown]
+    below.plot(t, velocity, color=GREEN, linewidth=1.6, label="velocity, by tokens_per_s")
+    certainty = [math.nan if one.certainty is None else one.certainty for one in shown]
+    below.plot(t, certainty, color=RED, linewidth=1.6, linestyle="--", label="certainty, the last measured")
+    below.legend(loc="upper right", fontsize=8, frameon=False, labelcolor=INK)
+    below.set(ylim=(0, 1.1), xlabel="seconds", title="what moves it")
+    for ax in (above, below):
+        ax.set_xlim(0, 6.65)
+    return figure
+
+
+def lists() -> Figure:
+    """One token's list: what it says, and what it leaves out."""
+    proposal = proposal_of(token(" sky", {" sky": 0.5, " sea": 0.2, " air": 0.08}), 3)
+    figure, (ax,) = new(1.5)
+    at = 0.0
+    for piece, p in [*proposal.probabilities.items(), (b"left out, r", proposal.rest)]:
+        listed = piece in proposal.probabilities
+        box(ax, at, 0, p, BLUE if listed else "", 0.5 * p + 0.15, height=1)
+        name = piece.decode().replace(" ", "·", listed)
+        ax.text(at + p / 2, 0.5, f"{name}\n{p:.2f}", ha="center", va="center")
+        at += p
+    begin = at - proposal.rest
+    ax.plot([begin, begin + proposal.unlisted], [-0.22, -0.22], color=RED, linewidth=3)
+    words = f"t = {proposal.unlisted:.2f}: no piece left out is likelier"
+    small(ax, begin + proposal.unlisted + 0.01, -0.24, words, ha="left")
+    bare(ax)
+    ax.set(xlim=(-0.005, 1.2), ylim=(-0.5, 1.05), xticks=[], title="the list of one token")
+    return figure
+
+
+def bounds() -> Figure:
+    """What lists of K pieces can say of the index, for three members whose first choices differ."""
+    shares = [0.75**rank / 4 for rank in range(40)]
+    whole = []
+    for member, rank_of_common in enumerate((1, 3, 4)):
+        pieces = [f" {member} {rank}" for rank in range(40)]
+        pieces[rank_of_common] = " common"
+        whole.append(dict(zip(pieces, shares, strict=True)))
+    ks = range(1, 17)
+    cut = [[dict(list(listed.items())[:k]) for listed in whole] for k in (*ks, 40)]
+    found = [measures_at(3, [standing(next(iter(listed)), listed) for listed in at_k], [1.0] * 3) for at_k in cut]
+    low, high, true = [m.di_low or 0.0 for m in found[:-1]], [m.diversity_index for m in found[:-1]], found[-1]
+    figure, (ax,) = new(2.8)
+    ax.fill_between(ks, low, high, color=BLUE, alpha=0.18, linewidth=0)
+    ax.plot(ks, high, "o-", color=BLUE, markersize=4, linewidth=1.6, label="diversity_index: what the lists prove")
+    ax.plot(ks, low, "s--", color=RED, markersize=4, linewidth=1.6, label="di_low: what they cannot rule out")
+    ax.axhline(
+        true.diversity_index,
+        color=INK,
+        linewidth=1,
+        linestyle=":",
+        label="the true index, of lists that leave out nothing",
+    )
+    ax.legend(loc="lower right", fontsize=8, frameon=False, labelcolor=INK)
+    ax.set(xlabel="K, pieces in each list", ylim=(0.7, 0.95), xlim=(0.7, 16.3), title="the true index lies in the band")
+    return figure
+
+
+def parting() -> Figure:
+    """Two members that wrote the same, and parted."""
+    texts = ("The sky is blue by day", "The sky is grey, for it rains")
+    frames = frames_of([sentence(text, 100 - 5 * member, 0.8) for member, text in enumerate(texts)])
+    last = frames[-1]
+    x, parted, n = last.frontier_bytes or 0, last.diverged_at_bytes or 0, last.span_bytes or 0
+    figure, (ax,) = new(1.95)
+    ax.add_patch(Rectangle((0, -0.15), parted, 2.1, facecolor=GREEN, alpha=0.13, linewidth=0))
+    for member in (0, 1):
+        tokens(ax, 1.05 - member, frames, member, f"member {member}")
+    ax.plot([x, x], [-0.2, 2.0], color=INK, linewidth=2)
+    ax.plot([parted, parted], [-0.2, 2.0], color=INK, linewidth=1.2, linestyle=":")
+    ax.plot([x, x + n], [-0.27, -0.27], color=INK, linewidth=2)
+    small(ax, parted / 2, 2.17, "wrote the same")
+    small(ax, parted, -0.5, f"diverged_at_bytes {parted}")
+    small(ax, x, 2.17, f"frontier_bytes {x}, compares {last.compares}")
+    small(ax, x, -0.5, f"span_bytes {n}", ha="left")
+    bare(ax)
+    ax.set(xlim=(-4, 30), ylim=(-0.7, 2.35), xticks=[])
+    return figure
+
+
+def span() -> Figure:
+    """One text under three tokenizers, and what their members say about the byte that all of them have."""
+    words = [
+        (0, "The", {"The": 1.0}),
+        (60, " sky", {" sky": 0.7, " sea": 0.15, " clear": 0.1}),
+        (120, " is", {" is": 1.0}),
+    ]
+    pairs = [(0, "The", {"The": 1.0}), (50, " s", {" s": 0.8, " c": 0.15})]
+    letters = [*((20 * i, c, {c: 1.0}) for i, c in enumerate("The ")), (100, "s", {"s": 0.85, "c": 0.1})]
+    frames = frames_of([words, pairs, letters])
+    last = frames[-1]
+    x, n = last.frontier_bytes or 0, last.span_bytes or 0
+    aligned = [(one.start, said[one.seq]) for one, said in _at(x, frames, (words, pairs, letters))]
+    figure, (left, right) = new(2.75, 1, 2, width_ratios=[1.15, 1])
+    left.add_patch(Rectangle((x, -0.15), n, 3.1, facecolor=GREEN, alpha=0.22, linewidth=0))
+    for member, (start, (_, text, listed)) in enumerate(aligned):
+        y, at = 2.05 - member, 0.0
+        tokens(left, y, frames, member, ("words", "byte pairs", "characters")[member])
+        q = span_of(proposal_of(token(text, listed), start), x - start, n)
+        for cut, p in [*q.probabilities.items(), (b"?", q.rest)]:
+            box(right, at, y, p, MEMBERS[member][0] if cut == b"s" else LINE if cut == b"c" else "", 0.5)
+            right.text(
+                at + p / 2, y + 0.34, f"{cut.decode()}  {p:.2f}" if p > 0.2 else cut.decode(), ha="center", va="center"
+            )
+            at += p
+    left.plot([x, x], [-0.2, 3.0], color=INK, linewidth=2)
+    small(left, x, -0.42, f"frontier_bytes {x}, span_bytes {n}")
+    small(
+        right,
+        0,
+        -0.42,
+        f"diversity_index {last.diversity_index:.2f} of whole pieces, di_span {number(last.di_span)}",
+        "left",
+    )
+    for ax, title in ((left, "one text, three tokenizers"), (right, "q_m, the next byte:  s, or  c, or not known")):
+        bare(ax)
+        ax.set(ylim=(-0.6, 3.1), xticks=[], title=title)
+    left.set_xlim(-3.6, 10.3)
+    right.set_xlim(-0.01, 1.01)
+    return figure
+
+
+def _at(x: int, frames: Sequence[Frame], said: Sequence[Sequence[Said]]) -> list[tuple[TokenFrame, Sequence[Said]]]:
+    """The aligned token of each member, with all that it said."""
+    covering = [one for frame in frames for one in frame.tokens if one.start <= x < one.end]
+    return [(one, said[one.member]) for one in sorted(covering, key=lambda one: one.member)]
+
+
+def disagreement() -> Figure:
+    """One index of two councils, and the divergence that tells them apart; and a council that is of one mind."""
+    figure, axes = new(3.3, 3, 3)
+    texts = (b" sky", b" sea")
+    for column, name in enumerate(("unsure alike", "sure of different", "sure of the same")):
+        m = measured(name)
+        said = [span_of(one.proposal, 0, m.span_bytes or 0).probabilities for one in PLACES[name]]
+        for row, q in enumerate([*said, mixture(said, [0.5, 0.5])]):
+            ax = axes[3 * row + column]
+            for i, text in enumerate(texts):
+                ax.bar(i, q.get(text, 0.0), 0.62, color=(BLUE, RED, SOFT)[row], alpha=0.5, linewidth=0)
+                small(ax, i, q.get(text, 0.0) + 0.12, number(q.get(text, 0.0)))
+            ax.set(xlim=(-0.6, 1.6), ylim=(0, 1.35), xticks=[0, 1], xticklabels=["·sky", "·sea"] if row == 2 else [])
+            bare(ax)
+            ax.spines["bottom"].set_visible(True)
+            ax.tick_params(length=0)
+            if not column:
+                ax.set_ylabel(("member 0", "member 1", "council, Q")[row], fontsize=8)
+        axes[column].set_title(f"{name}\ndiversity_index {m.diversity_index:.2f}, jsd {number(m.jsd)}")
+    return figure
+
+
+def wave() -> Figure:
+    """What an agreement makes of an energy of 0.5, of members that have 0.45 and 0.55."""
+    energies, energy = (0.45, 0.55), 0.5
+    agreements = [i / 1000 for i in range(1001)]
+    waves = [Interference().step(energy, energies, a) for a in agreements]
+    figure, (ax,) = new(2.9)
+    kinds = [
+        (kind or "", [a for a, _ in run]) for kind, run in groupby(((a, kind_of(a)) for a in agreements), key=_second)
+    ]
+    for kind, there in kinds:
+        ax.axvspan(there[0] - 0.0005, there[-1] + 0.0005, facecolor=LOOKS.get(kind, LINE), alpha=0.16, linewidth=0)
+        small(ax, (there[0] + there[-1]) / 2, 0.79, kind)
+    ax.plot(agreements, [one.height for one in waves], color=INK, linewidth=1.4)
+    for flag, colour, dashes in (("dampened", RED, "--"), ("amplified", BLUE, "-")):
+        raised = [(a, one.height) for a, one in zip(agreements, waves, strict=True) if getattr(one, flag)]
+        ax.plot(*zip(*raised, strict=True), color=colour, linewidth=4, linestyle=dashes)
+        ax.text(raised[len(raised) // 2][0] + 0.03, raised[len(raised) // 2][1] - 0.06, flag)
+    for level, words in ((max(energies), "the largest energy of a member"), (energy, "energy, and the members' mean")):
+        ax.axhline(level, color=SOFT, linewidth=0.9, linestyle="-.")
+        small(ax, 0.01, level + 0.018, f"{words}: {level:g}", ha="left")
+    ax.grid(False)
+    ax.set(xlim=(0, 1), ylim=(0.2, 0.82), xlabel="agreement", ylabel="wave")
+    return figure
+
+
+def _second(pair: tuple[float, str | None]) -> str | None:
+    return pair[1]
+
+
+def session() -> Figure:
+    """Two members that share a beginning, and part."""
+    shared = "The sky at dusk is red, as all who look up can see for an hour or two in the west"
+    texts = (
+        f"{shared} and then the dark comes from the sea with all its stars and one more",
+        f"{shared} but when the moon is up it may be so light that few stars are seen",
+    )
+    frames = frames_of([sentence(text, 90, p) for text, p in zip(texts, (0.85, 0.75), strict=True)])
+    t = [frame.end_ns / NS_PER_S for frame in frames]
+    figure, (top, middle, low) = new(4.4, 3, height_ratios=[1.5, 1.1, 1.15])
+    for member, (colour, dashes) in enumerate(MEMBERS[:2]):
+        energies = [frame.members[member].energy for frame in frames]
+        top.plot(t, energies, color=colour, linestyle=dashes, linewidth=1.5, label=f"energy of member {member}")
+    top.plot(t, [frame.energy for frame in frames], color=SOFT, linewidth=1, linestyle=":", label="energy")
+    top.plot(t, [frame.wave for frame in frames], color=INK, linewidth=2.2, label="wave")
+    top.legend(loc="upper left", ncols=4, fontsize=8, frameon=False, labelcolor=INK)
+    agreement = [math.nan if frame.agreement is None else frame.agreement for frame in frames]
+    middle.plot(t, agreement, color=GREEN, linewidth=1.8)
+    for level, words in ((CONSTRUCTIVE, "constructive from"), (DESTRUCTIVE, "destructive to")):
+        middle.axhline(level, color=SOFT, linewidth=0.9, linestyle="-.")
+        small(middle, t[-1], level + 0.09, f"{words} {level}", ha="right")
+    top.set(ylim=(0, 1.32), yticks=[0, 0.5, 1])
+    middle.set(ylim=(0, 1.08), yticks=[0, 0.5, 1], title="agreement")
+    rows: dict[str, list[str]] = {
+        "compares": [frame.compares or "" for frame in frames],
+        "interference": [frame.interference for frame in frames],
+        "resonance": ["resonance" if frame.resonance else "" for frame in frames],
+    }
+    strips(low, t, rows)
+    for ax in (top, middle, low):
+        ax.set_xlim(0, t[-1])
+    return figure
+
+
+def resonance() -> Figure:
+    """An agreement that comes and goes, and what is shown of it, window by window."""
+    runs = ((0.5, 15), (0.9, 10), (0.5, 8), (0.9, 50), (0.5, 25), (0.9, 90), (0.1, 45))
+    agreements = [a for a, windows in runs for _ in range(windows)]
+    state = Interference()
+    steps = [(state.step(0.6, (0.58, 0.62), a), state.resonant_windows) for a in agreements]
+    t = [(i + 1) / FRAME_RATE_HZ for i in range(len(steps))]
+    figure, (top, middle, low) = new(3.9, 3, height_ratios=[0.9, 0.9, 1.3])
+    top.plot(t, agreements, color=GREEN, linewidth=1.8)
+    top.set(ylim=(0, 1.05), title="agreement", yticks=[0, DESTRUCTIVE, CONSTRUCTIVE, 1])
+    middle.plot(t, [windows for _, windows in steps], color=BLUE, linewidth=1.8)
+    middle.axhline(RESONANCE_WINDOWS, color=SOFT, linestyle="-.", linewidth=0.9)
+    title = "windows, one after another, of constructive interference and an amplified wave"
+    middle.set(ylim=(0, 60), yticks=[0, RESONANCE_WINDOWS], title=title)
+    rows: dict[str, list[str]] = {
+        "interference": [one.kind for one, _ in steps],
+        "amplified": ["amplified" if one.amplified else "" for one, _ in steps],
+        "resonance": ["resonance" if one.resonance else "" for one, _ in steps],
+    }
+    strips(low, t, rows)
+    for ax in (top, middle, low):
+        ax.set_xlim(0, t[-1])
+    return figure
+
+
+PICTURES = (energy, lists, bounds, parting, span, disagreement, wave, session, resonance)
+
+
+def for_any_page(svg: str) -> str:
+    """The picture with dark paper and light ink where the reader's system is dark, and a font for who lacks ours."""
+    rules = "".join(
+        f'[style*="{what}: {day}"]{{{what}:{night} !important}}'
+        for day, night in DARK.items()
+        for what in ("fill", "stroke")
+    )
+    svg = svg.replace("'DejaVu Sans';", "'DejaVu Sans', Verdana, sans-serif;")
+    return svg.replace("<defs>", f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>\n <defs>", 1)
+
+
+def main(folder: Path) -> None:
+    """Draws every picture into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in PICTURES:
+        with matplotlib.rc_context(STYLE):
+            figure = picture()
+            path = folder / f"{picture.__name__}.svg"
+            figure.savefig(path, metadata={"Date": None, "Creator": None, "Title": (picture.__doc__ or "").strip()})
+            plt.close(figure)
+        path.write_text(for_any_page(path.read_text()))
+        print(path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
