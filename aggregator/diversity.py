@@ -42,17 +42,30 @@ def diversity(proposals: Sequence[Proposal], weights: Sequence[float]) -> tuple[
     }
     candidates.update(*[proposal.loose_pieces for proposal in proposals])
     highest, most = 0.0, unlisted
+    has_loose_place = any(proposal.is_loose for proposal in proposals)
+    voices = [(one.probabilities.get, one.unlisted, weight) for one, weight in zip(proposals, weights, strict=True)]
     for piece in candidates:
-        p_council = u_council = 0.0
-        piece_is_loose = is_loose(piece)
-        for proposal, weight in zip(proposals, weights, strict=True):
-            p = proposal.probabilities.get(piece)
-            if p is not None:
-                p_council += weight * p
-            if piece_is_loose or proposal.is_loose:
-                u_council += weight * min(1.0, (p or 0.0) + proposal.rest)
+        p_council = u_unlisted = 0.0
+        for probability_of, p_unlisted, weight in voices:
+            p = probability_of(piece)
+            if p is None:
+                u_unlisted += weight * p_unlisted
             else:
-                u_council += weight * (proposal.unlisted if p is None else p)
-        highest, most = max(highest, p_council), max(most, u_council)
+                p_council += weight * p
+        is_tight = not (has_loose_place or is_loose(piece))
+        highest = max(highest, p_council)
+        most = max(most, p_council + u_unlisted if is_tight else _most(piece, proposals, weights))
     index = min(1.0, max(0.0, 1.0 - highest))
     return index, min(index, max(0.0, 1.0 - most))
+
+
+def _most(piece: bytes, proposals: Sequence[Proposal], weights: Sequence[float]) -> float:
+    """sum w_m u_m(b) of a piece that several tokens of a member may map to."""
+    most = 0.0
+    for proposal, weight in zip(proposals, weights, strict=True):
+        p = proposal.probabilities.get(piece)
+        if proposal.is_loose or is_loose(piece):
+            most += weight * min(1.0, (p or 0.0) + proposal.rest)
+        else:
+            most += weight * (proposal.unlisted if p is None else p)
+    return most

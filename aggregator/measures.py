@@ -53,11 +53,11 @@ def measures_at(x: int, standing: Sequence[Standing], weights: Sequence[float]) 
     proposals = [one.proposal for one in standing]
     offsets = [x - one.start for one in standing]
     span_bytes = min([one.end for one in standing]) - x
-    said = [certain_span(one, offset, span_bytes) for one, offset in zip(proposals, offsets, strict=True)]
     covered = [i for i, proposal in enumerate(proposals) if proposal.has_logprobs]
-    spans = said.copy()
-    for i in covered:
-        spans[i] = span_of(proposals[i], offsets[i], span_bytes)
+    spans = [
+        (span_of if one.has_logprobs else certain_span)(one, offset, span_bytes)
+        for one, offset in zip(proposals, offsets, strict=True)
+    ]
     mass = round(min(1.0, sum([shares[i] * (1.0 - spans[i].rest) for i in covered], 0.0)), 9)
 
     is_covered = len(covered) == len(proposals)
@@ -69,10 +69,11 @@ def measures_at(x: int, standing: Sequence[Standing], weights: Sequence[float]) 
         covered_index, _ = diversity([proposals[i] for i in covered], of_covered)
 
     agreement, source = None, _agreement_source(shares, mass, is_covered)
-    if source == "logprobs" and disagreement:
-        agreement = agreement_of(disagreement.divergence)
-    elif source:
-        agreement = agreement_of(disagreement_of(said if source == "text" else spans, shares).divergence)
+    if source == "text":
+        spans = [certain_span(one, offset, span_bytes) for one, offset in zip(proposals, offsets, strict=True)]
+    if source:
+        said = disagreement if disagreement and source == "logprobs" else disagreement_of(spans, shares)
+        agreement = agreement_of(said.divergence)
     return Measures(
         diversity_index=round(index, 9),
         di_source="logprobs" if is_covered else "fallback",

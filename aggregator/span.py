@@ -11,7 +11,7 @@ q_m. So members that write the same text say the same, however their tokenizers 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -33,27 +33,37 @@ def span_of(proposal: Proposal, offset: int, span_bytes: int) -> Span:
     before it agree, but what would follow is not known: they join the rest. The others share 1 - rest. A token that
     begins at the frontier has nothing to agree with: each of its pieces counts, b"" (here is the end) too.
     """
-    listed, rest = proposal.probabilities, proposal.rest
-    kept: Iterable[bytes] = listed
     if offset:
-        written = proposal.own[:offset]
-        kept = [piece for piece in listed if piece[:offset] == written and piece != written]
-        rest = min(1.0, rest + sum([listed[piece] for piece in _beginnings(written, listed)]))
-    end = offset + span_bytes
+        return _span_within(proposal, offset, offset + span_bytes)
+    q: dict[bytes, float] = {}
+    for piece, p in proposal.probabilities.items():
+        cut = piece[:span_bytes]
+        if cut in q:
+            q[cut] += p
+        elif p:
+            q[cut] = p
+    return Span(q, proposal.rest) if q else certain_span(proposal, 0, span_bytes, proposal.rest)
+
+
+def _span_within(proposal: Proposal, offset: int, end: int) -> Span:
+    """q_m from the byte `offset` of the token to its byte `end`, after what the member wrote before."""
+    listed, written = proposal.probabilities, proposal.own[:offset]
+    rest = proposal.rest
+    for begun in _beginnings(written, listed):
+        rest += listed[begun]
+    rest = min(1.0, rest)
+    kept = [piece for piece in listed if piece[:offset] == written and piece != written]
+    if len(kept) == 1 and listed[kept[0]] and rest < 1.0:
+        # Most often one piece is left, the sampled one.
+        return Span({kept[0][offset:end]: 1.0 - rest}, rest)
+    total, left = sum([listed[piece] for piece in kept]), 1.0 - rest
     q: dict[bytes, float] = {}
     for piece in kept:
-        cut = piece[offset:end]
-        if cut in q:
-            q[cut] += listed[piece]
-        elif p := listed[piece]:
-            q[cut] = p
-    if not q:
-        return certain_span(proposal, offset, span_bytes, rest)
-    if offset:
-        total, left = sum(q.values()), 1.0 - rest
         # In this order: all that is kept may be so small that its inverse is infinite.
-        q = {cut: share for cut, p in q.items() if (share := p / total * left)}
-    return Span(q, rest)
+        if share := listed[piece] / total * left if total else 0.0:
+            cut = piece[offset:end]
+            q[cut] = q.get(cut, 0.0) + share
+    return Span(q, rest) if q else certain_span(proposal, offset, end - offset, rest)
 
 
 def _beginnings(written: bytes, listed: Mapping[bytes, float]) -> list[bytes]:

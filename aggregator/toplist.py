@@ -8,10 +8,7 @@ from operator import mul
 
 import msgspec
 
-from schemas.entries import unpack_top
-
-# Its exponential is 0, as that of minus infinity, with which no product can be formed.
-_LEAST_LOGPROB = -1e6
+from schemas.entries import unpack_sent, unpack_top
 
 
 class TopList(msgspec.Struct, frozen=True, gc=False):
@@ -31,19 +28,28 @@ NOTHING_LISTED = TopList({})
 
 def read_top(top: msgspec.Raw) -> TopList:
     """A packed list, less the entries that are no number. A logprob above 0 is a server's rounding, and counts as 0."""
-    pairs = unpack_top(top)
+    pairs = unpack_sent(top)
     if not pairs:
         return NOTHING_LISTED
     pieces, logprobs = zip(*pairs, strict=True)
-    if max(logprobs) > 0.0 or min(logprobs) < _LEAST_LOGPROB:
-        logprobs = tuple([max(_LEAST_LOGPROB, min(logprob, 0.0)) for logprob in logprobs])
-    probabilities = list(map(math.exp, logprobs))
-    listed = dict(zip(pieces, probabilities, strict=True))
-    if len(listed) == len(pieces):
-        return TopList(listed, sum(probabilities), sum(map(mul, probabilities, logprobs)))
-    listed = added_up(zip(pieces, probabilities, strict=True))
+    try:
+        if max(logprobs) <= 0.0:
+            probabilities = list(map(math.exp, logprobs))
+            terms = sum(map(mul, probabilities, logprobs))
+            listed = dict(zip(pieces, probabilities, strict=True))
+            # Not a number and minus infinity both leave the sum of the terms none.
+            if terms == terms and len(listed) == len(pieces):
+                return TopList(listed, sum(probabilities), terms)
+    except TypeError:  # None is no logprob
+        pass
+    return _odd_list(unpack_top(top))
+
+
+def _odd_list(pairs: list[tuple[bytes, float]]) -> TopList:
+    """A list with doubles, or with numbers that no logprob can be."""
+    listed = added_up((piece, math.exp(min(logprob, 0.0))) for piece, logprob in pairs)
     terms = sum([p * math.log(p) for p in listed.values() if p])
-    return TopList(listed, sum(listed.values()), terms, has_doubles=True)
+    return TopList(listed, sum(listed.values()), terms, len(listed) < len(pairs))
 
 
 def added_up(entries: Iterable[tuple[bytes, float]]) -> dict[bytes, float]:

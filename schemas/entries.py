@@ -14,7 +14,6 @@ moved.
 from __future__ import annotations
 
 import math
-from operator import itemgetter
 from typing import Literal
 
 import msgspec
@@ -135,7 +134,6 @@ AnyEntry = Opening | Token | Mark
 # What msgspec raises for bytes that are not what they should be; the last for lists nested beyond reason.
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
-_LOGPROB = itemgetter(1)
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyEntry] = msgspec.msgpack.Decoder(AnyEntry)
 _top_decoder: msgspec.msgpack.Decoder[list[tuple[bytes, float | None]]] = msgspec.msgpack.Decoder(
@@ -164,13 +162,13 @@ def pack_top(top: list[tuple[bytes, float]]) -> msgspec.Raw:
 def unpack_top(top: msgspec.Raw) -> list[tuple[bytes, float]]:
     """The reverse of pack_top, less what is no number. Empty where the bytes are no such list: then nothing was
     measured."""
+    pairs = unpack_sent(top)
+    return [(piece, logprob) for piece, logprob in pairs if logprob is not None and not math.isnan(logprob)]
+
+
+def unpack_sent(top: msgspec.Raw) -> list[tuple[bytes, float | None]]:
+    """The list as it was packed, whatever numbers it holds; empty where the bytes are no such list."""
     try:
-        pairs = _top_decoder.decode(top)
+        return _top_decoder.decode(top)
     except UNDECODABLE:
         return []
-    try:
-        if not math.isnan(sum(map(_LOGPROB, pairs))):
-            return pairs  # type: ignore[return-value]
-    except TypeError:
-        pass
-    return [(piece, logprob) for piece, logprob in pairs if logprob is not None and not math.isnan(logprob)]
