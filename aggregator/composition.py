@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -13,7 +13,7 @@ from aggregator.interference import Interference
 from aggregator.member import MemberRecord
 from schemas.entries import Lane, Token
 from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame
-from schemas.grid import window_start_ns
+from schemas.grid import NS_PER_MS, NS_PER_S, window_start_ns
 from schemas.sessions import Opening
 
 
@@ -42,9 +42,12 @@ class Composition:
     def __init__(self, opening: Opening, origin_ns: int) -> None:
         self._opening = opening
         self._origin_ns = origin_ns
+        self._stall_ns = opening.profile.stall_ms * NS_PER_MS
         self._shown: list[MemberFrame] = []
-        # Before these times nothing of the member changes unless an entry says so; None: it never does.
-        self._steady_until_ns: list[int | None] = []
+        self._is_running = True
+        # The members whose energies the ensemble's is the mean of, and their weights.
+        self._counted: list[int] = []
+        self._weights: list[float] = []
 
     def frame(
         self,
@@ -61,12 +64,14 @@ class Composition:
         """The frame of `window`. `weights` are the confidence weights g_m at its end. Nothing `happened` in a window
         without entries in which nobody dropped."""
         end_ns = window_start_ns(window + 1)
-        self._show(members, self._origin_ns + end_ns, happened)
+        t_ns = self._origin_ns + end_ns
+        if happened is None and self._shown:
+            self._fade(members, t_ns)
+        else:
+            self._show(members, weights, t_ns, (happened or _NOTHING).texts)
         shown = self._shown
-        running = [index for index, member in enumerate(shown) if member.state not in ("finished", "dropped")]
-        counted = running or [index for index, member in enumerate(shown) if member.state == "finished"]
-        energies = [shown[index].energy for index in counted]
-        energy = round(ensemble_energy(energies, [weights[index] for index in counted]), 9)
+        energies = [shown[index].energy for index in self._counted]
+        energy = round(ensemble_energy(energies, self._weights), 9)
         m = alignment.measures
         agreement = interference.shown_agreement(m.agreement, alignment.compares)
         wave = interference.step(energy, energies, agreement)
@@ -74,8 +79,8 @@ class Composition:
         # By position: with names to look up the frame of a quiet window would take a third longer.
         # fmt: off
         return Frame(
-            FRAME_VERSION, self._opening.session, window, window_start_ns(window), end_ns, mode, not running, cut,
-            energy, m.diversity_index, m.di_source, alignment.sync_lag_ms, alignment.arrival_skew_ms,
+            FRAME_VERSION, self._opening.session, window, window_start_ns(window), end_ns, mode, not self._is_running,
+            cut, energy, m.diversity_index, m.di_source, alignment.sync_lag_ms, alignment.arrival_skew_ms,
             happened.late, happened.duplicates, happened.dead_letters, tuple(shown), tuple(happened.tokens), tier,
             alignment.x, m.di_low, m.di_covered, m.coverage, m.di_span, m.span_bytes, m.jsd,
             m.entropy_total, m.entropy_within, m.coverage_mass, agreement, m.agreement_source,
@@ -84,17 +89,36 @@ class Composition:
         )
         # fmt: on
 
-    def _show(self, members: Sequence[MemberRecord], t_ns: int, happened: Happened | None) -> None:
-        if happened is not None or not self._shown:
-            texts = (happened or _NOTHING).texts
-            self._shown = [self._member_frame(i, member, t_ns, texts.get(i, ())) for i, member in enumerate(members)]
-            profile = self._opening.profile
-            self._steady_until_ns = [member.meter.steady_until_ns(profile) for member in members]
-            return
-        for index, until_ns in enumerate(self._steady_until_ns):
-            if (until_ns is not None and t_ns >= until_ns) or self._shown[index].text or self._shown[index].thinking:
-                self._shown[index] = self._member_frame(index, members[index], t_ns, ())
-                self._steady_until_ns[index] = members[index].meter.steady_until_ns(self._opening.profile)
+    def _show(
+        self,
+        members: Sequence[MemberRecord],
+        weights: Sequence[float],
+        t_ns: int,
+        texts: Mapping[int, list[tuple[Lane, str]]],
+    ) -> None:
+        """Every member as it is now."""
+        self._shown = [self._member_frame(i, member, t_ns, texts.get(i, ())) for i, member in enumerate(members)]
+        running = [index for index, member in enumerate(members) if member.is_running]
+        self._is_running = bool(running)
+        self._counted = running or [index for index, member in enumerate(members) if member.state == "finished"]
+        self._weights = [weights[index] for index in self._counted]
+
+    def _fade(self, members: Sequence[MemberRecord], t_ns: int) -> None:
+        """Of members that say nothing: what time alone changes."""
+        for index, last in enumerate(self._shown):
+            meter = members[index].meter
+            # The conditions are those of EnergyMeter.at and tokens_per_s, without the calls.
+            is_fading = last.energy and t_ns - meter.last_token_ns > self._stall_ns
+            is_slowing = last.tokens_per_s and meter.recent_ns[0] <= t_ns - NS_PER_S
+            if is_fading or is_slowing or last.text or last.thinking:
+                energy = round(meter.at(t_ns, self._opening.profile), 9) if is_fading else last.energy
+                tokens_per_s = float(meter.tokens_per_s(t_ns)) if is_slowing else last.tokens_per_s
+                # fmt: off
+                self._shown[index] = MemberFrame(
+                    last.model, last.state, energy, tokens_per_s, last.certainty, last.position_bytes,
+                    last.buffered_tokens, "", "", last.reason, last.remote,
+                )
+                # fmt: on
 
     def _member_frame(
         self, index: int, member: MemberRecord, t_ns: int, texts: Sequence[tuple[Lane, str]]

@@ -9,8 +9,9 @@ from aggregator.proposal import Proposal, proposal_of
 from aggregator.toplist import TopList
 from schemas.entries import Token, decode_entry
 
-# A proposal is five times the size of its token: those of a member that is far ahead are computed when they are needed.
-_MOST_READY = 64
+# A proposal of 20 pieces takes 3 KB, five times its token: those of a member that is far ahead of the others are
+# computed when they are needed.
+_MOST_READY = 256
 
 
 class Contents:

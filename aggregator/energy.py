@@ -97,13 +97,6 @@ class EnergyMeter(msgspec.Struct, array_like=True):
             return self.energy
         return clamp(self.energy * math.exp(-_LN2 * idle_ms / profile.half_life_ms))
 
-    def steady_until_ns(self, profile: EnergyProfile) -> int | None:
-        """Before this time neither the energy nor the tokens per second change by themselves; None: they never will."""
-        changes = [self.recent_ns[0] + NS_PER_S] if self.recent_ns else []
-        if self.energy:
-            changes.append(self.last_token_ns + int(profile.stall_ms * NS_PER_MS))
-        return min(changes, default=None)
-
     def tokens_per_s(self, t_ns: int) -> int:
         """Tokens whose entries lie in (t_ns - 1 s, t_ns]."""
         del self.recent_ns[: bisect_right(self.recent_ns, t_ns - NS_PER_S)]

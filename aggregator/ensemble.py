@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import mul
 
 from aggregator.energy import EnergyMeter, clamp
 from schemas.sessions import Opening
@@ -26,7 +27,7 @@ def ensemble_energy(energies: Sequence[float], weights: Sequence[float]) -> floa
     total = sum(weights)
     if total <= 0.0:
         return 0.0
-    return clamp(sum(weight * energy for weight, energy in zip(weights, energies, strict=True)) / total)
+    return clamp(sum(map(mul, weights, energies)) / total)
 
 
 def normalised(weights: Sequence[float]) -> list[float]:
