@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -18,8 +18,9 @@ from schemas.sessions import Opening
 
 
 class Happened(msgspec.Struct):
-    """What one window alone saw: texts by member, tokens in the stream's order, counts."""
+    """What one window alone saw: the members that it heard of, their texts, tokens in the stream's order, counts."""
 
+    members: set[int] = set()
     texts: dict[int, list[tuple[Lane, str]]] = {}
     tokens: list[TokenFrame] = []
     late: int = 0
@@ -64,18 +65,16 @@ class Composition:
         """The frame of `window`. `weights` are the confidence weights g_m at its end. Nothing `happened` in a window
         without entries in which nobody dropped."""
         end_ns = window_start_ns(window + 1)
-        t_ns = self._origin_ns + end_ns
-        if happened is None and self._shown:
-            self._fade(members, t_ns)
-        else:
-            self._show(members, weights, t_ns, (happened or _NOTHING).texts)
+        self._show(members, self._origin_ns + end_ns, happened)
+        if happened is not None or not self._counted:
+            self._count(members, weights)
+        happened = happened or _NOTHING
         shown = self._shown
         energies = [shown[index].energy for index in self._counted]
         energy = round(ensemble_energy(energies, self._weights), 9)
         m = alignment.measures
         agreement = interference.shown_agreement(m.agreement, alignment.compares)
         wave = interference.step(energy, energies, agreement)
-        happened = happened or _NOTHING
         # By position: with names to look up the frame of a quiet window would take a third longer.
         # fmt: off
         return Frame(
@@ -89,23 +88,22 @@ class Composition:
         )
         # fmt: on
 
-    def _show(
-        self,
-        members: Sequence[MemberRecord],
-        weights: Sequence[float],
-        t_ns: int,
-        texts: Mapping[int, list[tuple[Lane, str]]],
-    ) -> None:
-        """Every member as it is now."""
-        self._shown = [self._member_frame(i, member, t_ns, texts.get(i, ())) for i, member in enumerate(members)]
+    def _count(self, members: Sequence[MemberRecord], weights: Sequence[float]) -> None:
+        """Whose energies the ensemble's is the mean of: those that run; once nobody does, those that finished."""
         running = [index for index, member in enumerate(members) if member.is_running]
         self._is_running = bool(running)
         self._counted = running or [index for index, member in enumerate(members) if member.state == "finished"]
         self._weights = [weights[index] for index in self._counted]
 
-    def _fade(self, members: Sequence[MemberRecord], t_ns: int) -> None:
-        """Of members that say nothing: what time alone changes."""
+    def _show(self, members: Sequence[MemberRecord], t_ns: int, happened: Happened | None) -> None:
+        """Every member as it is now: of one that the window did not hear of, what time alone changes."""
+        if not self._shown:
+            self._shown = [self._member_frame(index, member, t_ns, ()) for index, member in enumerate(members)]
+        heard = happened.members if happened else ()
         for index, last in enumerate(self._shown):
+            if happened and index in heard:
+                self._shown[index] = self._member_frame(index, members[index], t_ns, happened.texts.get(index, ()))
+                continue
             meter = members[index].meter
             # The conditions are those of EnergyMeter.at and tokens_per_s, without the calls.
             is_fading = last.energy and t_ns - meter.last_token_ns > self._stall_ns

@@ -55,17 +55,15 @@ def disagreement_of(spans: Sequence[Span], weights: Sequence[float]) -> Disagree
     log_of = dict(zip(mixed, map(math.log, mixed.values()), strict=True))
     within = divergence = 0.0
     for span, weight in voices:
-        entropy = kl = 0.0
-        for text, p in span.probabilities.items():
-            log_p = math.log(p)
-            entropy -= p * log_p
-            kl += p * (log_p - log_of[text])
+        q = span.probabilities
+        # sum q ln q and sum q ln Q: their difference is KL(q || Q).
+        of_itself = sum(map(mul, q.values(), map(math.log, q.values())))
+        of_council = sum(map(mul, q.values(), map(log_of.__getitem__, q)))
         if span.rest > 0.0:
-            log_p = math.log(span.rest)
-            entropy -= span.rest * log_p
-            kl += span.rest * (log_p - log_rest)
-        within += weight * entropy
-        divergence += weight * kl
+            of_itself += span.rest * math.log(span.rest)
+            of_council += span.rest * log_rest
+        within -= weight * of_itself
+        divergence += weight * (of_itself - of_council)
     total = -rest * log_rest - sum(map(mul, mixed.values(), log_of.values()))
     return Disagreement(
         max(0.0, total), max(0.0, within), max(0.0, divergence), clamp(1.0 - max(mixed.values(), default=0.0))

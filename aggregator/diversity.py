@@ -27,12 +27,18 @@ def diversity(proposals: Sequence[Proposal], weights: Sequence[float]) -> tuple[
     listed, what any one unlisted piece can have where it is not, and all the rest as well where several tokens map to
     b. The maximum is over all pieces, also one that nobody lists. The weights sum to 1.
     """
-    unlisted = likeliest = 0.0
+    unlisted = loudest = highest = 0.0
+    favourite = b""
     for proposal, weight in zip(proposals, weights, strict=True):
         unlisted += weight * proposal.unlisted
-        likeliest = max(likeliest, weight * proposal.likeliest)
-    # A mean is at most the largest of its numbers: whatever can be the maximum, one member by itself gives it so much.
-    least = likeliest - unlisted
+        if weight * proposal.likeliest > loudest:
+            loudest, favourite = weight * proposal.likeliest, proposal.favourite
+    voices = [(one.probabilities.get, one.unlisted, weight) for one, weight in zip(proposals, weights, strict=True)]
+    for probability_of, _, weight in voices:
+        highest += weight * probability_of(favourite, 0.0)
+    # A mean is at most the largest of its numbers: what is to be more than the loudest member's favourite must have so
+    # much from one member by itself.
+    least = highest - unlisted
     candidates = {
         piece
         for proposal in proposals
@@ -41,9 +47,8 @@ def diversity(proposals: Sequence[Proposal], weights: Sequence[float]) -> tuple[
         if p >= least
     }
     candidates.update(*[proposal.loose_pieces for proposal in proposals])
-    highest, most = 0.0, unlisted
+    most = unlisted
     has_loose_place = any(proposal.is_loose for proposal in proposals)
-    voices = [(one.probabilities.get, one.unlisted, weight) for one, weight in zip(proposals, weights, strict=True)]
     for piece in candidates:
         p_council = u_unlisted = 0.0
         for probability_of, p_unlisted, weight in voices:

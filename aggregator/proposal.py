@@ -31,10 +31,10 @@ _STAND_IN = "\ufffd".encode()
 class Proposal(msgspec.Struct, frozen=True, gc=False):
     """p_m, r_m and t_m of one token, with the text `own` that it wrote.
 
-    probabilities sum to at most 1; `likeliest` is the largest of them, `rest` what they lack of 1. `unlisted` bounds
-    the probability of any one piece that the list left out, in [0, rest]. Where the proposal `is_loose` any listed
-    piece may have the rest as well, else only its `loose_pieces` may. Without logprobs (not `has_logprobs`) nothing is
-    known: the rest is 1.
+    probabilities sum to at most 1; `likeliest` is the largest of them, that of the piece `favourite`, and `rest` what
+    they lack of 1. `unlisted` bounds the probability of any one piece that the list left out, in [0, rest]. Where the
+    proposal `is_loose` any listed piece may have the rest as well, else only its `loose_pieces` may. Without logprobs
+    (not `has_logprobs`) nothing is known: the rest is 1.
     """
 
     own: bytes
@@ -45,6 +45,7 @@ class Proposal(msgspec.Struct, frozen=True, gc=False):
     loose_pieces: tuple[bytes, ...] = ()
     has_logprobs: bool = False
     likeliest: float = 0.0
+    favourite: bytes = b""
 
 
 def is_loose(piece: bytes) -> bool:
@@ -83,7 +84,9 @@ def proposal_of(token: Token, start: int, top: TopList | None = None) -> Proposa
     if token.piece or b"" in listed or _STAND_IN in bytes(token.top) or _STAND_IN in text:
         # Hardly one list of a thousand: a search in its packed bytes is far cheaper than one in each piece.
         loose_pieces = tuple([piece for piece in listed if is_loose(piece)])
-    return Proposal(own, listed, rest, unlisted, place_is_loose, loose_pieces, True, max(listed.values()))
+    likeliest = max(listed.values())
+    favourite = next(piece for piece, p in listed.items() if p == likeliest)
+    return Proposal(own, listed, rest, unlisted, place_is_loose, loose_pieces, True, likeliest, favourite)
 
 
 def _placed(

@@ -16,7 +16,7 @@ So the frames of a session are a pure function of its token stream, whoever comp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -126,7 +126,8 @@ class Session:
         self._end_of_patience(self.origin_ns + window_start_ns(record.window + 1))
         is_quiet = not entries and not self._stopped
         if not is_quiet:
-            self._align()
+            happened.members.update(*[stop.members for stop in self._stopped])
+            self._align(happened.members)
         tier = self.opening.ladder[record.fallen - 1].tier if record.fallen else self.opening.tier
         frame = self._composition.frame(
             record.window, record.cut, record.mode, tier, members, self._weights, record.alignment,
@@ -135,16 +136,17 @@ class Session:
         record.window += 1
         return Closed(frame, tuple(self._stopped), tuple(dead))
 
-    def _align(self) -> None:
-        """What follows from the window's entries, all together."""
+    def _align(self, heard: Iterable[int]) -> None:
+        """What follows from all of the window's entries together, which were about these members."""
         record, members = self.record, self.record.members
-        for member in members:
-            member.meter.settle(self.opening.profile)
+        for index in heard:
+            members[index].meter.settle(self.opening.profile)
         self._weights = confidence_weights(self.opening, [member.meter for member in members])
         record.alignment.advance(members, self._weights, self._contents)
         self._forget_passed()
-        record.mode = self._mode()
-        record.ended = not any(member.is_running for member in members)
+        running = sum([member.is_running for member in members])
+        record.mode = self._mode(running)
+        record.ended = not running
 
     def restore(self, entry_id: str, raw: bytes) -> None:
         """Gives a kept token its content back, after the record was loaded from a checkpoint."""
@@ -161,6 +163,7 @@ class Session:
         t_ns = entry_ms(entry_id) * NS_PER_MS
         match entry:
             case Token():
+                happened.members.add(entry.member)
                 self._count_lateness(t_ns, entry.written_ns, happened)
                 self._add_token(entry_id, t_ns, entry, happened)
             case Beat():
@@ -171,6 +174,7 @@ class Session:
                 for index in entry.members or range(len(self.record.members)):
                     self._drop(index, entry.reason)
             case _:
+                happened.members.add(entry.member)
                 self._count_lateness(t_ns, entry.written_ns, happened)
                 if self.record.members[entry.member].is_running:
                     self._add_mark(entry_id, t_ns, entry)
@@ -272,9 +276,8 @@ class Session:
             elif reason := member.lost_patience(t_ns, limits):
                 self._drop(index, reason)
 
-    def _mode(self) -> Mode:
+    def _mode(self, running: int) -> Mode:
         """single while one member runs alone; once nobody runs, what it was."""
-        running = sum(member.is_running for member in self.record.members)
         if running == 0:
             return "single" if len(self.record.members) == 1 else self.record.mode
         return "single" if running == 1 else "free"
