@@ -20,7 +20,8 @@ class Alignment(msgspec.Struct, array_like=True):
     there.
 
     sync_lag_ms is the spread of the times at which the aligned tokens were released, arrival_skew_ms that of their
-    arrivals; both None with fewer than two of them. shared_prefix is None where it is not known.
+    arrivals; both None with fewer than two of them, and so is what they are compared by. shared_prefix is None where it
+    is not known, too.
     """
 
     parting: Parting
@@ -33,18 +34,28 @@ class Alignment(msgspec.Struct, array_like=True):
     diverged_at_bytes: int | None = None
     compares: Compares | None = None
 
-    def advance(self, members: Sequence[MemberRecord], weights: Sequence[float], contents: Contents) -> None:
+    def advance(
+        self, members: Sequence[MemberRecord], weights: Sequence[float], contents: Contents, *, may_wait: bool
+    ) -> None:
         """Moves x as far as the text of the members concerned allows: in free mode, those that run and have text past
-        it."""
+        it. While x is None it may wait for the first text of all that are about to begin."""
         running = [i for i, member in enumerate(members) if member.is_running]
         reaching = [i for i in running if members[i].position > (self.x or 0)]
+        if self.x is None and may_wait and any(members[i].is_about_to_begin for i in running):
+            return
         if not reaching:
+            if running and self.members:
+                # Whoever stood here has ended, and nobody else has come so far.
+                self.members, self.shared_prefix, self.diverged_at_bytes, self.compares = [], None, None, None
+                self.measures, self.sync_lag_ms, self.arrival_skew_ms = Measures(), None, None
             return
         x = frontier_of([(members[i].kept, members[i].position) for i in reaching], self.x)
         if x is None or (x == self.x and reaching == self.members):
             return
         self.parting.compare(running)
-        if reaching != self.members or self.diverged_at_bytes is None:
+        if len(reaching) < 2:
+            self.shared_prefix, self.diverged_at_bytes, self.compares = None, None, None
+        elif reaching != self.members or self.diverged_at_bytes is None:
             # Else the same members have parted already, and where they did so first does not change.
             self.shared_prefix, self.diverged_at_bytes = self.parting.parted_at(reaching, x)
             self.compares = "next" if self.shared_prefix else "place"

@@ -135,7 +135,8 @@ class Composition:
 
 def _shown_logprob(logprob: float | None) -> float | None:
     """At most 0; None where it is no number."""
-    return round(min(logprob, 0.0), 9) if logprob is not None and math.isfinite(logprob) else None
+    # Plus 0.0: what is rounded to it has no sign.
+    return round(min(logprob, 0.0), 9) + 0.0 if logprob is not None and math.isfinite(logprob) else None
 
 
 def _rounded(value: float | None) -> float | None:

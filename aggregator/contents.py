@@ -17,8 +17,8 @@ _MOST_READY = 256
 class Contents:
     """The proposals of kept tokens, oldest first. Those of a loaded record are wanted until they are restored."""
 
-    def __init__(self, wanted: Iterable[Kept]) -> None:
-        self._wanted = {kept.entry_id for kept in wanted}
+    def __init__(self, wanted: Iterable[str]) -> None:
+        self._wanted = set(wanted)
         self._held: dict[str, Token | Proposal] = {}
 
     @property
@@ -26,18 +26,19 @@ class Contents:
         """The oldest entry whose token is kept; None where none is."""
         return next(iter(self._held), None)
 
-    def add(self, kept: Kept, token: Token, top: TopList | None, ahead: int) -> None:
-        """A token that was kept, `ahead` tokens after its member's oldest; `top` is its list, where it was measured."""
-        self._held[kept.entry_id] = token if ahead > _MOST_READY else proposal_of(token, kept.start, top)
+    def add(self, kept: Kept, token: Token, top: TopList | None, count: int) -> None:
+        """A token that was kept, of its member the `count`th; `top` is its list, where it was measured."""
+        self._held[kept.entry_id] = token if count > _MOST_READY else proposal_of(token, kept.start, top)
 
     def restore(self, entry_id: str, raw: bytes) -> None:
         """Gives a kept token its content back, where the entry is one."""
         if entry_id in self._wanted and isinstance(token := decode_entry(raw), Token):
             self._held[entry_id] = token
 
-    def forget(self, gone: Iterable[Kept]) -> None:
-        for kept in gone:
-            del self._held[kept.entry_id]
+    def forget(self, gone: Iterable[str]) -> None:
+        """Lets go of these entries' tokens."""
+        for entry_id in gone:
+            del self._held[entry_id]
 
     def proposal(self, kept: Kept) -> Proposal:
         """What the token proposed."""

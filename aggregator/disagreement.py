@@ -25,7 +25,7 @@ from aggregator.span import Span
 _LN2 = math.log(2.0)
 _TINY = math.ulp(0.0)
 # Of a weight below this the quotient of two small numbers would say more about rounding than about members.
-_LEAST_SAY = 1e-6
+LEAST_SAY = 1e-6
 
 
 class Disagreement(msgspec.Struct, frozen=True, gc=False):
@@ -87,7 +87,7 @@ def normalised_divergence(divergence: float, weights: Sequence[float]) -> float:
 
     0 where fewer than two weights have a say: nobody disagrees with oneself.
     """
-    if sum([weight >= _LEAST_SAY for weight in weights]) < 2:
+    if sum([weight >= LEAST_SAY for weight in weights]) < 2:
         return 0.0
     return clamp(divergence / shannon_entropy(weights))
 

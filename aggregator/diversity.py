@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aggregator.proposal import Proposal, is_loose
+from aggregator.proposal import Proposal, has_many_tokens
 
 # The spec's graceful fallback, where a member's logprobs were not measured.
 FALLBACK = 0.5
@@ -25,7 +25,7 @@ def diversity(proposals: Sequence[Proposal], weights: Sequence[float]) -> tuple[
 
     low = 1 - max_b sum w_m u_m(b), where u_m(b) is the most that p_m(b) may truly be: the probability where b is
     listed, what any one unlisted piece can have where it is not, and all the rest as well where several tokens map to
-    b. The maximum is over all pieces, also one that nobody lists. The weights sum to 1.
+    b. The maximum is over all pieces, also one that nobody lists, which is taken to be one token. The weights sum to 1.
     """
     unlisted = loudest = highest = 0.0
     favourite = b""
@@ -36,8 +36,8 @@ def diversity(proposals: Sequence[Proposal], weights: Sequence[float]) -> tuple[
     voices = [(one.probabilities.get, one.unlisted, weight) for one, weight in zip(proposals, weights, strict=True)]
     for probability_of, _, weight in voices:
         highest += weight * probability_of(favourite, 0.0)
-    # A mean is at most the largest of its numbers: what is to be more than the loudest member's favourite must have so
-    # much from one member by itself.
+    # The best piece has at least as much as the loudest member's favourite. A mean is at most the largest of its
+    # numbers: so one member by itself gives the best piece that much, less what unlisted pieces can add.
     least = highest - unlisted
     candidates = {
         piece
@@ -48,7 +48,7 @@ def diversity(proposals: Sequence[Proposal], weights: Sequence[float]) -> tuple[
     }
     candidates.update(*[proposal.loose_pieces for proposal in proposals])
     most = unlisted
-    has_loose_place = any(proposal.is_loose for proposal in proposals)
+    has_loose_place = any(proposal.place_is_loose for proposal in proposals)
     for piece in candidates:
         p_council = u_unlisted = 0.0
         for probability_of, p_unlisted, weight in voices:
@@ -57,7 +57,7 @@ def diversity(proposals: Sequence[Proposal], weights: Sequence[float]) -> tuple[
                 u_unlisted += weight * p_unlisted
             else:
                 p_council += weight * p
-        is_tight = not (has_loose_place or is_loose(piece))
+        is_tight = not (has_loose_place or has_many_tokens(piece))
         highest = max(highest, p_council)
         most = max(most, p_council + u_unlisted if is_tight else _most(piece, proposals, weights))
     index = min(1.0, max(0.0, 1.0 - highest))
@@ -69,7 +69,7 @@ def _most(piece: bytes, proposals: Sequence[Proposal], weights: Sequence[float])
     most = 0.0
     for proposal, weight in zip(proposals, weights, strict=True):
         p = proposal.probabilities.get(piece)
-        if proposal.is_loose or is_loose(piece):
+        if proposal.place_is_loose or has_many_tokens(piece):
             most += weight * min(1.0, (p or 0.0) + proposal.rest)
         else:
             most += weight * (proposal.unlisted if p is None else p)

@@ -23,6 +23,8 @@ from schemas.sessions import EnergyProfile
 
 _LN2 = math.log(2.0)
 _LEAST_CERTAINTY = 1e-9
+# Below it exponentials lose their digits one by one: of such a list nothing can be told.
+_LEAST_TOTAL = 1e-290
 
 
 def clamp(value: float, low: float = 0.0, high: float = 1.0) -> float:
@@ -31,12 +33,13 @@ def clamp(value: float, low: float = 0.0, high: float = 1.0) -> float:
 
 
 def certainty_of(top: TopList) -> float | None:
-    """1 - H / ln K in [0, 1] of the list normalised to sum 1. None below two distinct pieces.
+    """1 - H / ln K in [0, 1] of the list normalised to sum 1. None below two distinct pieces,
+    or where all are next to impossible.
 
     H is Shannon's entropy in nats; ln K its largest value, so that 1 means one certain piece and 0 means all alike.
     """
     count, total = len(top.probabilities), top.total
-    if count < 2 or total <= 0.0:
+    if count < 2 or total < _LEAST_TOTAL:
         return None
     # H of the masses m divided by their total T, without dividing each: ln T - sum(m ln m) / T.
     certainty = clamp(1.0 - (math.log(total) - top.entropy_terms / total) / math.log(count))

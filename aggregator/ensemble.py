@@ -27,7 +27,8 @@ def ensemble_energy(energies: Sequence[float], weights: Sequence[float]) -> floa
     total = sum(weights)
     if total <= 0.0:
         return 0.0
-    return clamp(sum(map(mul, weights, energies)) / total)
+    # Divided first: the product of the smallest weight and an energy would be 0.
+    return clamp(sum(map(mul, [weight / total for weight in weights], energies)))
 
 
 def normalised(weights: Sequence[float]) -> list[float]:

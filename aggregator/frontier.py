@@ -19,7 +19,7 @@ from collections.abc import Iterable
 import msgspec
 
 
-class Kept(msgspec.Struct, array_like=True, gc=False):
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """A released token of an answer that the frontier has not passed: bytes [start, end). What it proposed is kept
     elsewhere."""
 
@@ -31,18 +31,24 @@ class Kept(msgspec.Struct, array_like=True, gc=False):
 
 
 class KeptTokens(msgspec.Struct, array_like=True):
-    """A member's kept tokens in order, with their starts beside them: they are searched sixty times a second."""
+    """A member's kept tokens in order, as columns: each begins where the one before it ends, the last one at `end`."""
 
-    tokens: list[Kept] = []
     starts: list[int] = []
+    entry_ids: list[str] = []
+    released_windows: list[int] = []
+    arrivals_ns: list[int] = []
+    end: int = 0
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.starts)
 
     def append(self, token: Kept) -> None:
         """Adds the token that begins where the last one ended."""
-        self.tokens.append(token)
         self.starts.append(token.start)
+        self.entry_ids.append(token.entry_id)
+        self.released_windows.append(token.released_window)
+        self.arrivals_ns.append(token.arrival_ns)
+        self.end = token.end
 
     def start_before(self, end: int) -> int | None:
         """The largest start below `end`; None where there is none."""
@@ -51,18 +57,24 @@ class KeptTokens(msgspec.Struct, array_like=True):
 
     def at(self, x: int) -> Kept | None:
         """The token that covers the byte x; None where it is no longer kept."""
-        index = bisect_right(self.starts, x) - 1
-        return self.tokens[index] if index >= 0 and x < self.tokens[index].end else None
+        after = bisect_right(self.starts, x)
+        if not after or x >= self.end:
+            return None
+        end = self.starts[after] if after < len(self.starts) else self.end
+        index = after - 1
+        return Kept(
+            self.starts[index], end, self.entry_ids[index], self.released_windows[index], self.arrivals_ns[index]
+        )
 
     def passed(self, x: int) -> int:
         """How many of the tokens, from the first on, end at or before x: no later frontier needs them."""
-        index = bisect_right(self.starts, x)
-        return index - 1 if index and x < self.tokens[index - 1].end else index
+        after = bisect_right(self.starts, x)
+        return after - 1 if after and x < self.end else after
 
-    def forget(self, count: int) -> list[Kept]:
-        """Takes the first `count` tokens away."""
-        gone = self.tokens[:count]
-        del self.tokens[:count], self.starts[:count]
+    def forget(self, count: int) -> list[str]:
+        """Takes the first `count` tokens away; their entries' ids."""
+        gone = self.entry_ids[:count]
+        del self.starts[:count], self.entry_ids[:count], self.released_windows[:count], self.arrivals_ns[:count]
         return gone
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from aggregator.disagreement import agreement_of, disagreement_of, normalised_divergence
+from aggregator.disagreement import LEAST_SAY, agreement_of, disagreement_of, normalised_divergence
 from aggregator.diversity import FALLBACK, diversity
 from aggregator.ensemble import normalised
 from aggregator.proposal import Proposal
@@ -93,7 +93,7 @@ def measures_at(x: int, standing: Sequence[Standing], weights: Sequence[float]) 
 
 def _agreement_source(shares: Sequence[float], mass: float, is_covered: bool) -> AgreementSource | None:
     """Who is heard by its list and who counts as certain of what it wrote; None where there is nobody to agree with."""
-    if sum([share > 0.0 for share in shares]) < 2:
+    if sum([share >= LEAST_SAY for share in shares]) < 2:
         return None
     if mass < _LEAST_MASS:
         return "text"

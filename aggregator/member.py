@@ -43,6 +43,11 @@ class MemberRecord(msgspec.Struct, array_like=True):
     def is_running(self) -> bool:
         return self.state not in ("finished", "dropped")
 
+    @property
+    def is_about_to_begin(self) -> bool:
+        """True before its first text where its producer neither waits for the model nor loads it."""
+        return bool(self.claim) and self.state == "waiting" and self.waiting_from_ns is None
+
     def finish(self, reason: str) -> None:
         self.state, self.reason = "finished", reason
 

@@ -102,18 +102,19 @@ class Parting(msgspec.Struct, array_like=True):
     def parted_at(self, members: Sequence[int], x: int) -> tuple[bool | None, int | None]:
         """Whether these members wrote the same before the byte x, and if not, the byte at which they parted.
 
-        (None, None) where it is not known: one of them began when another was MOST_HEAD_BYTES ahead.
+        Where one of them began when another was MOST_HEAD_BYTES ahead this may not be known, or only that they parted:
+        (None, None) and (False, None).
         """
-        parted, is_known = x, True
+        parted = known_to = x
         for pair in self.pairs:
             if pair.one in members and pair.other in members and pair.same_to < x:
                 if pair.is_lost:
-                    is_known = False
+                    known_to = min(known_to, pair.same_to)
                 elif pair.has_parted:
                     parted = min(parted, pair.same_to)
-        if not is_known:
-            return None, None
-        return (True, None) if parted == x else (False, parted)
+        if parted < x:
+            return False, parted if parted <= known_to else None
+        return (True, None) if known_to == x else (None, None)
 
 
 def _shared_bytes(one: bytes, other: bytes) -> int:

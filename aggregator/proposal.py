@@ -26,6 +26,8 @@ from schemas.entries import Token
 from schemas.lanes import leading_space_dropped
 
 _STAND_IN = "\ufffd".encode()
+# Three bytes of a character that is split, and a space before it.
+_MOST_HIDDEN_BYTES = 4
 
 
 class Proposal(msgspec.Struct, frozen=True, gc=False):
@@ -33,22 +35,22 @@ class Proposal(msgspec.Struct, frozen=True, gc=False):
 
     probabilities sum to at most 1; `likeliest` is the largest of them, that of the piece `favourite`, and `rest` what
     they lack of 1. `unlisted` bounds the probability of any one piece that the list left out, in [0, rest]. Where the
-    proposal `is_loose` any listed piece may have the rest as well, else only its `loose_pieces` may. Without logprobs
-    (not `has_logprobs`) nothing is known: the rest is 1.
+    `place_is_loose` any listed piece may have the rest as well, else only those that have many tokens: `loose_pieces`
+    are those of its own. Without logprobs (not `has_logprobs`) nothing is known: the rest is 1.
     """
 
     own: bytes
     probabilities: dict[bytes, float] = {}
     rest: float = 1.0
     unlisted: float = 1.0
-    is_loose: bool = True
+    place_is_loose: bool = True
     loose_pieces: tuple[bytes, ...] = ()
     has_logprobs: bool = False
     likeliest: float = 0.0
     favourite: bytes = b""
 
 
-def is_loose(piece: bytes) -> bool:
+def has_many_tokens(piece: bytes) -> bool:
     """True where several tokens map to the piece at any place: those without bytes of their own are all one piece, and
     so are those that a server has no text for."""
     return not piece or _STAND_IN in piece
@@ -69,10 +71,13 @@ def proposal_of(token: Token, start: int, top: TopList | None = None) -> Proposa
     if not listed and p_sampled is None:
         return Proposal(own)
     sampled = token.piece or text
+    if token.piece and _is_of_a_later_place(sampled, text):
+        return Proposal(own)
     if token.piece or not start:
         listed, sampled = _placed(listed, sampled, text, p_sampled, start)
-    place_is_loose = not start or not top.probabilities or top.has_doubles
-    least = 0.0 if place_is_loose else min(top.probabilities.values())
+    # A probability of 0 is a server's least number, and no bound of what it left out.
+    least = min(filter(None, top.probabilities.values()), default=0.0)
+    place_is_loose = not start or not least or top.has_doubles
     if p_sampled is not None and sampled not in listed:
         listed = {**listed, sampled: p_sampled}
     total = top.total if listed is top.probabilities else sum(listed.values())
@@ -83,10 +88,20 @@ def proposal_of(token: Token, start: int, top: TopList | None = None) -> Proposa
     loose_pieces: tuple[bytes, ...] = ()
     if token.piece or b"" in listed or _STAND_IN in bytes(token.top) or _STAND_IN in text:
         # Hardly one list of a thousand: a search in its packed bytes is far cheaper than one in each piece.
-        loose_pieces = tuple([piece for piece in listed if is_loose(piece)])
+        loose_pieces = tuple([piece for piece in listed if has_many_tokens(piece)])
     likeliest = max(listed.values())
     favourite = next(piece for piece, p in listed.items() if p == likeliest)
     return Proposal(own, listed, rest, unlisted, place_is_loose, loose_pieces, True, likeliest, favourite)
+
+
+def _is_of_a_later_place(piece: bytes, text: bytes) -> bool:
+    """True where so much text stands before the piece that it was several tokens, or whole characters: then its list is
+    about a place further on."""
+    hidden = len(text) - len(piece)
+    if piece.startswith(text) or hidden == 0:
+        return False
+    begins_inside = 0x80 <= piece[0] < 0xC0
+    return hidden > _MOST_HIDDEN_BYTES or (text.endswith(piece) and not begins_inside)
 
 
 def _placed(

@@ -97,7 +97,7 @@ class Session:
         self.record = record or SessionRecord.begun(len(opening.members), opened)
         self._weights = confidence_weights(opening, [member.meter for member in self.record.members])
         self._composition = Composition(opening, self.origin_ns)
-        self._contents = Contents(kept for member in self.record.members for kept in member.kept.tokens)
+        self._contents = Contents(entry_id for member in self.record.members for entry_id in member.kept.entry_ids)
 
     @property
     def progress(self) -> tuple[Progress, ...]:
@@ -123,11 +123,13 @@ class Session:
             except Malformed:
                 dead.append((entry_id, raw))
         happened.dead_letters = len(dead)
-        self._end_of_patience(self.origin_ns + window_start_ns(record.window + 1))
-        is_quiet = not entries and not self._stopped
+        end_ns = window_start_ns(record.window + 1)
+        self._end_of_patience(self.origin_ns + end_ns)
+        may_wait = end_ns < self.opening.limits.frontier_waits_ms * NS_PER_MS
+        is_quiet = not entries and not self._stopped and (may_wait or record.alignment.x is not None)
         if not is_quiet:
             happened.members.update(*[stop.members for stop in self._stopped])
-            self._align(happened.members)
+            self._align(happened.members, may_wait)
         tier = self.opening.ladder[record.fallen - 1].tier if record.fallen else self.opening.tier
         frame = self._composition.frame(
             record.window, record.cut, record.mode, tier, members, self._weights, record.alignment,
@@ -136,13 +138,13 @@ class Session:
         record.window += 1
         return Closed(frame, tuple(self._stopped), tuple(dead))
 
-    def _align(self, heard: Iterable[int]) -> None:
+    def _align(self, heard: Iterable[int], may_wait: bool) -> None:
         """What follows from all of the window's entries together, which were about these members."""
         record, members = self.record, self.record.members
         for index in heard:
             members[index].meter.settle(self.opening.profile)
         self._weights = confidence_weights(self.opening, [member.meter for member in members])
-        record.alignment.advance(members, self._weights, self._contents)
+        record.alignment.advance(members, self._weights, self._contents, may_wait=may_wait)
         self._forget_passed()
         running = sum([member.is_running for member in members])
         record.mode = self._mode(running)

@@ -1,4 +1,5 @@
-"""Draws the pictures of docs/maths.md: `python docs/pictures.py [FOLDER]`, from the repository's root.
+"""Draws the pictures of docs/maths.md: `make pictures`, or `python docs/pictures.py [FOLDER]` where the project is
+installed.
 
 Every curve, bar and box is what the aggregator's core computes, from the small streams and lists below. The files hold
 no date and no random id. Each stands on its own paper, which is dark where the reader's system is: so it can be read on
@@ -24,11 +25,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from aggregator.disagreement import mixture
+from aggregator.energy import EnergyMeter, certainty_of, clamp
 from aggregator.interference import CONSTRUCTIVE, DESTRUCTIVE, RESONANCE_WINDOWS, Interference, kind_of
 from aggregator.measures import Measures, Standing, measures_at
 from aggregator.proposal import proposal_of
 from aggregator.replay import replayed
 from aggregator.span import span_of
+from aggregator.toplist import read_top
 from schemas.entries import Claim, Token, encode_entry, pack_top
 from schemas.frames import Frame, TokenFrame
 from schemas.grid import FRAME_RATE_HZ, NS_PER_MS, NS_PER_S
@@ -43,16 +46,19 @@ MEMBERS = ((BLUE, "-"), (RED, "--"), (PURPLE, ":"))
 LOOKS = {
     "constructive": GREEN, "destructive": RED, "next": GREEN, "amplified": BLUE, "resonance": BLUE,
 }  # fmt: skip
-# 540 points, which are 720 pixels: so the smallest letters, of 8 points, are 10.7 pixels high.
+# 540 points, which are 720 pixels. On a telephone half of that is left: so no letters are smaller than 10 points.
 WIDTH_INCHES = 7.5
+SMALL = 10
 # matplotlib types each of these names, and another set in each version.
 STYLE: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "council", "font.size": 9,
-    "font.family": ["DejaVu Sans"], "text.color": INK, "axes.edgecolor": SOFT,
-    "axes.labelcolor": INK, "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "svg.fonttype": "none", "svg.hashsalt": "council", "font.family": ["DejaVu Sans"], "font.size": 10.5,
+    "text.color": INK, "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.labelsize": 10.5,
+    "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelsize": SMALL, "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL, "legend.frameon": False, "legend.labelcolor": INK,
     "figure.facecolor": PAPER, "axes.facecolor": "none", "savefig.facecolor": PAPER, "axes.grid": True,
     "grid.color": LINE, "grid.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.axisbelow": True, "axes.titlesize": 9, "axes.titlelocation": "left", "figure.constrained_layout.use": True,
+    "axes.axisbelow": True, "axes.titlesize": 10.5, "axes.titlelocation": "left",
+    "figure.constrained_layout.use": True,
 }  # fmt: skip
 
 List = Mapping[str, float]
@@ -155,7 +161,7 @@ def small(
 ) -> None:
     """The smallest letters of a picture."""
     label = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.2} if on_paper else None
-    ax.text(x, y, words, ha=ha, va=va, fontsize=8, bbox=label)
+    ax.text(x, y, words, ha=ha, va=va, fontsize=SMALL, bbox=label)
 
 
 def tokens(ax: Axes, y: float, frames: Sequence[Frame], member: int, name: str) -> None:
@@ -165,7 +171,7 @@ def tokens(ax: Axes, y: float, frames: Sequence[Frame], member: int, name: str) 
     for one in (t for frame in frames for t in frame.tokens if t.member == member):
         box(ax, one.start, y, one.end - one.start)
         for at, letter in enumerate(answer[one.start : one.end].decode().replace(" ", "·")):
-            ax.text(one.start + at + 0.5, y + 0.33, letter, ha="center", va="center", family="monospace", fontsize=10)
+            ax.text(one.start + at + 0.5, y + 0.33, letter, ha="center", va="center", family="monospace", fontsize=11)
         if one.start <= x < one.end:
             box(ax, one.start, y, one.end - one.start, colour, alpha=0.3)
             outline = Rectangle((one.start, y), one.end - one.start, 0.7, fill=False, edgecolor=colour, linewidth=2)
@@ -197,6 +203,11 @@ def bare(ax: Axes) -> None:
         ax.spines[side].set_visible(False)
 
 
+def steps(ax: Axes, at: Sequence[float], values: Sequence[float], **look: Any) -> None:
+    """A line that holds each value until the next one: nothing is measured in between."""
+    ax.plot(at, values, drawstyle="steps-post", **look)
+
+
 def new(height: float, rows: int = 1, columns: int = 1, **ratios: Sequence[float]) -> tuple[Figure, list[Axes]]:
     figure, axes = plt.subplots(
         rows, columns, figsize=(WIDTH_INCHES, height), squeeze=False, gridspec_kw=ratios or None
@@ -207,50 +218,69 @@ def new(height: float, rows: int = 1, columns: int = 1, **ratios: Sequence[float
 # --- the pictures -----------------------------------------------------------------------------------------------------
 
 
+def moves(said: Sequence[Said]) -> list[tuple[float, float, float, float]]:
+    """Of each arrival its time in seconds, and the velocity, certainty and friction that it is worth."""
+    profile, meter, found = Opening(ENTRY_VERSION, "", "", ()).profile, EnergyMeter(), []
+    for at_ms, text, listed in said:
+        before_ns, at_ns = meter.last_arrival_ns, at_ms * NS_PER_MS
+        meter.add_token(at_ns, at_ns, certainty_of(read_top(token(text, listed).top)), profile)
+        meter.settle(profile)
+        gap_ms = 0.0 if before_ns is None else (at_ns - before_ns) / NS_PER_MS
+        velocity = clamp((meter.tokens_per_s(at_ns) - profile.tps_min) / (profile.tps_max - profile.tps_min))
+        friction = 1.0 - clamp((gap_ms - profile.stall_ms) / (profile.ceil_ms - profile.stall_ms))
+        found.append((at_ms / 1000, velocity, meter.certainty or 0.0, friction))
+    return found
+
+
 def energy() -> Figure:
     """A member that writes fast and surely, stalls, and goes on slowly and in doubt."""
+    end_s = 6.65
     frames = frames_of([[*FAST, *SLOW]], 6600)
-    t, shown = [frame.end_ns / NS_PER_S for frame in frames], [frame.members[0] for frame in frames]
+    t, shown = [frame.end_ns / NS_PER_S for frame in frames], [frame.members[0].energy for frame in frames]
     profile = Opening(ENTRY_VERSION, "", "", ()).profile
-    figure, (above, below) = new(3.7, 2, height_ratios=[2, 1.1])
-    above.plot(t, [one.energy for one in shown], color=BLUE, linewidth=2)
-    above.vlines([at_ms / 1000 for at_ms, *_ in (*FAST, *SLOW)], -0.1, -0.03, color=SOFT, linewidth=0.8)
-    small(above, 6.62, -0.065, "arrivals", ha="right")
+    figure, (above, below) = new(4.8, 2, height_ratios=[1.7, 1.2])
+    steps(above, t, shown, color=BLUE, linewidth=2)
+    above.vlines([at_ms / 1000 for at_ms, *_ in (*FAST, *SLOW)], -0.12, -0.03, color=SOFT, linewidth=0.8)
+    small(above, 3, -0.075, "arrivals")
     last_s = FAST[-1][0] / 1000
     held_s, half_s = last_s + profile.stall_ms / 1000, last_s + (profile.stall_ms + profile.half_life_ms) / 1000
-    top, half = (shown[int(at_s * FRAME_RATE_HZ)].energy for at_s in (held_s, half_s))
-    above.plot([held_s, half_s], [top, half], "o", color=BLUE, markersize=4)
-    small(above, held_s + 0.06, top + 0.02, f"held for stall_ms, {profile.stall_ms:g} ms", ha="left")
-    small(above, half_s + 0.08, half + 0.03, f"half of it, {profile.half_life_ms:g} ms later", ha="left")
-    above.set(ylim=(-0.12, 1.02), title="energy of a member")
-    velocity = [min(1, one.tokens_per_s / profile.tps_max) for one in shown]
-    below.plot(t, velocity, color=GREEN, linewidth=1.6, label="velocity, by tokens_per_s")
-    certainty = [math.nan if one.certainty is None else one.certainty for one in shown]
-    below.plot(t, certainty, color=RED, linewidth=1.6, linestyle="--", label="certainty, the last measured")
-    below.legend(loc="upper right", fontsize=8, frameon=False, labelcolor=INK)
-    below.set(ylim=(0, 1.1), xlabel="seconds", title="what moves it")
+    top, half = (shown[int(at_s * FRAME_RATE_HZ)] for at_s in (held_s, half_s))
+    above.plot([held_s, half_s], [top, half], "o", color=BLUE, markersize=5)
+    small(above, held_s + 0.08, top + 0.03, f"held for stall_ms, {profile.stall_ms:g} ms", ha="left")
+    small(above, half_s + 0.1, half + 0.03, f"half of it, {profile.half_life_ms:g} ms later", ha="left")
+    above.set(ylim=(-0.15, 1.05), yticks=[0, 0.5, 1], title="energy of a member")
+    at_s, *parts = zip(*moves([*FAST, *SLOW]), strict=True)
+    looks = (("velocity", GREEN, "-"), ("certainty", RED, "--"), ("friction", PURPLE, "-."))
+    for values, (name, colour, dashes) in zip(parts, looks, strict=True):
+        line = [*at_s, end_s], [*values, values[-1]]
+        steps(below, *line, color=colour, linestyle=dashes, linewidth=2, label=name)
+    below.legend(loc="upper left", ncols=3)
+    below.set(ylim=(-0.06, 1.6), yticks=[0, 0.5, 1], xlabel="seconds", title="what moves it, as each arrival finds it")
     for ax in (above, below):
-        ax.set_xlim(0, 6.65)
+        ax.set_xlim(0, end_s)
     return figure
 
 
 def lists() -> Figure:
     """One token's list: what it says, and what it leaves out."""
     proposal = proposal_of(token(" sky", {" sky": 0.5, " sea": 0.2, " air": 0.08}), 3)
-    figure, (ax,) = new(1.5)
+    figure, (ax,) = new(1.75)
     at = 0.0
-    for piece, p in [*proposal.probabilities.items(), (b"left out, r", proposal.rest)]:
-        listed = piece in proposal.probabilities
-        box(ax, at, 0, p, BLUE if listed else "", 0.5 * p + 0.15, height=1)
-        name = piece.decode().replace(" ", "·", listed)
-        ax.text(at + p / 2, 0.5, f"{name}\n{p:.2f}", ha="center", va="center")
+    for piece, p in proposal.probabilities.items():
+        box(ax, at, 0, p, BLUE, 0.5 * p + 0.15, height=1)
+        ax.text(at + p / 2, 0.5, f"{piece.decode().replace(' ', '·')}\n{p:.2f}", ha="center", va="center")
         at += p
-    begin = at - proposal.rest
-    ax.plot([begin, begin + proposal.unlisted], [-0.22, -0.22], color=RED, linewidth=3)
-    words = f"t = {proposal.unlisted:.2f}: no piece left out is likelier"
-    small(ax, begin + proposal.unlisted + 0.01, -0.24, words, ha="left")
+    box(ax, at, 0, proposal.rest, height=1)
+    most = Rectangle((at, 0), proposal.unlisted, 1, facecolor="none", edgecolor=RED, linewidth=1.6, hatch="///")
+    ax.add_patch(most)
+    middle = at + (proposal.unlisted + proposal.rest) / 2
+    ax.text(middle, 0.5, f"left out\nr = {proposal.rest:.2f}", ha="center", va="center")
+    small(ax, 1, 1.26, f"t = {proposal.unlisted:.2f}: no piece left out is likelier", ha="right")
+    ax.plot([at + proposal.unlisted / 2] * 2, [1.03, 1.14], color=RED, linewidth=1.6)
     bare(ax)
-    ax.set(xlim=(-0.005, 1.2), ylim=(-0.5, 1.05), xticks=[], title="the list of one token")
+    ax.spines["bottom"].set_visible(True)
+    ax.set(xlim=(-0.003, 1.003), ylim=(-0.12, 1.45), xticks=[i / 5 for i in range(6)], xlabel="probability")
+    ax.set_title("the list of one token", y=0.86)
     return figure
 
 
@@ -266,7 +296,7 @@ def bounds() -> Figure:
     cut = [[dict(list(listed.items())[:k]) for listed in whole] for k in (*ks, 40)]
     found = [measures_at(3, [standing(next(iter(listed)), listed) for listed in at_k], [1.0] * 3) for at_k in cut]
     low, high, true = [m.di_low or 0.0 for m in found[:-1]], [m.diversity_index for m in found[:-1]], found[-1]
-    figure, (ax,) = new(2.8)
+    figure, (ax,) = new(3.2)
     ax.fill_between(ks, low, high, color=BLUE, alpha=0.18, linewidth=0)
     ax.plot(ks, high, "o-", color=BLUE, markersize=4, linewidth=1.6, label="diversity_index: what the lists prove")
     ax.plot(ks, low, "s--", color=RED, markersize=4, linewidth=1.6, label="di_low: what they cannot rule out")
@@ -277,7 +307,7 @@ def bounds() -> Figure:
         linestyle=":",
         label="the true index, of lists that leave out nothing",
     )
-    ax.legend(loc="lower right", fontsize=8, frameon=False, labelcolor=INK)
+    ax.legend(loc="lower right")
     ax.set(xlabel="K, pieces in each list", ylim=(0.7, 0.95), xlim=(0.7, 16.3), title="the true index lies in the band")
     return figure
 
@@ -288,7 +318,7 @@ def parting() -> Figure:
     frames = frames_of([sentence(text, 100 - 5 * member, 0.8) for member, text in enumerate(texts)])
     last = frames[-1]
     x, parted, n = last.frontier_bytes or 0, last.diverged_at_bytes or 0, last.span_bytes or 0
-    figure, (ax,) = new(1.95)
+    figure, (ax,) = new(2.1)
     ax.add_patch(Rectangle((0, -0.15), parted, 2.1, facecolor=GREEN, alpha=0.13, linewidth=0))
     for member in (0, 1):
         tokens(ax, 1.05 - member, frames, member, f"member {member}")
@@ -308,41 +338,43 @@ def span() -> Figure:
     """One text under three tokenizers, and what their members say about the byte that all of them have."""
     words = [
         (0, "The", {"The": 1.0}),
-        (60, " sky", {" sky": 0.7, " sea": 0.15, " clear": 0.1}),
+        (60, " sky", {" sky": 0.65, " sea": 0.12, " clear": 0.1}),
         (120, " is", {" is": 1.0}),
     ]
-    pairs = [(0, "The", {"The": 1.0}), (50, " s", {" s": 0.8, " c": 0.15})]
-    letters = [*((20 * i, c, {c: 1.0}) for i, c in enumerate("The ")), (100, "s", {"s": 0.85, "c": 0.1})]
+    pairs = [(0, "The", {"The": 1.0}), (50, " s", {" s": 0.74, " c": 0.12})]
+    letters = [*((20 * i, c, {c: 1.0}) for i, c in enumerate("The ")), (100, "s", {"s": 0.78, "c": 0.1})]
     frames = frames_of([words, pairs, letters])
     last = frames[-1]
     x, n = last.frontier_bytes or 0, last.span_bytes or 0
     aligned = [(one.start, said[one.seq]) for one, said in _at(x, frames, (words, pairs, letters))]
-    figure, (left, right) = new(2.75, 1, 2, width_ratios=[1.15, 1])
-    left.add_patch(Rectangle((x, -0.15), n, 3.1, facecolor=GREEN, alpha=0.22, linewidth=0))
+    names = ("words", "byte pairs", "characters")
+    figure, (above, below) = new(4.5, 2)
     for member, (start, (_, text, listed)) in enumerate(aligned):
         y, at = 2.05 - member, 0.0
-        tokens(left, y, frames, member, ("words", "byte pairs", "characters")[member])
+        tokens(above, y, frames, member, names[member])
         q = span_of(proposal_of(token(text, listed), start), x - start, n)
-        for cut, p in [*q.probabilities.items(), (b"?", q.rest)]:
-            box(right, at, y, p, MEMBERS[member][0] if cut == b"s" else LINE if cut == b"c" else "", 0.5)
-            right.text(
-                at + p / 2, y + 0.34, f"{cut.decode()}  {p:.2f}" if p > 0.2 else cut.decode(), ha="center", va="center"
-            )
+        for words_of_it, p in [*((cut.decode(), p) for cut, p in q.probabilities.items()), ("left out", q.rest)]:
+            fill = {"s": MEMBERS[member][0], "c": LINE}.get(words_of_it, "")
+            box(below, at, y, p, fill, 0.5, height=0.8)
+            small(below, at + p / 2, y + 0.4, f"{words_of_it}\n{p:.2f}")
             at += p
-    left.plot([x, x], [-0.2, 3.0], color=INK, linewidth=2)
-    small(left, x, -0.42, f"frontier_bytes {x}, span_bytes {n}")
+        small(below, -0.013, y + 0.4, names[member], ha="right")
+    above.plot([x, x], [-0.25, 3.0], color=INK, linewidth=2)
+    above.plot([x + n, x + n], [-0.25, 3.0], color=INK, linewidth=1.2, linestyle=":")
+    above.plot([x, x + n], [-0.25, -0.25], color=INK, linewidth=2)
+    small(above, x + n / 2, -0.6, f"frontier_bytes {x}, span_bytes {n}")
     small(
-        right,
+        below,
         0,
-        -0.42,
-        f"diversity_index {last.diversity_index:.2f} of whole pieces, di_span {number(last.di_span)}",
+        -0.33,
+        f"diversity_index {last.diversity_index:.2f} of whole pieces, di_span {number(last.di_span)} of the next byte",
         "left",
     )
-    for ax, title in ((left, "one text, three tokenizers"), (right, "q_m, the next byte:  s, or  c, or not known")):
+    for ax, title in ((above, "one text, three tokenizers"), (below, "q_m: what each says about the next byte")):
         bare(ax)
         ax.set(ylim=(-0.6, 3.1), xticks=[], title=title)
-    left.set_xlim(-3.6, 10.3)
-    right.set_xlim(-0.01, 1.01)
+    above.set(xlim=(-2.05, 11.6), ylim=(-0.85, 3.1))
+    below.set_xlim(-0.178, 1.003)
     return figure
 
 
@@ -354,7 +386,7 @@ def _at(x: int, frames: Sequence[Frame], said: Sequence[Sequence[Said]]) -> list
 
 def disagreement() -> Figure:
     """One index of two councils, and the divergence that tells them apart; and a council that is of one mind."""
-    figure, axes = new(3.3, 3, 3)
+    figure, axes = new(3.9, 3, 3)
     texts = (b" sky", b" sea")
     for column, name in enumerate(("unsure alike", "sure of different", "sure of the same")):
         m = measured(name)
@@ -369,7 +401,7 @@ def disagreement() -> Figure:
             ax.spines["bottom"].set_visible(True)
             ax.tick_params(length=0)
             if not column:
-                ax.set_ylabel(("member 0", "member 1", "council, Q")[row], fontsize=8)
+                ax.set_ylabel(("member 0", "member 1", "council, Q")[row], fontsize=SMALL)
         axes[column].set_title(f"{name}\ndiversity_index {m.diversity_index:.2f}, jsd {number(m.jsd)}")
     return figure
 
@@ -379,7 +411,7 @@ def wave() -> Figure:
     energies, energy = (0.45, 0.55), 0.5
     agreements = [i / 1000 for i in range(1001)]
     waves = [Interference().step(energy, energies, a) for a in agreements]
-    figure, (ax,) = new(2.9)
+    figure, (ax,) = new(3.3)
     kinds = [
         (kind or "", [a for a, _ in run]) for kind, run in groupby(((a, kind_of(a)) for a in agreements), key=_second)
     ]
@@ -407,58 +439,60 @@ def session() -> Figure:
     """Two members that share a beginning, and part."""
     shared = "The sky at dusk is red, as all who look up can see for an hour or two in the west"
     texts = (
-        f"{shared} and then the dark comes from the sea with all its stars and one more",
+        f"{shared} and then the dark comes from the sea with all its stars, and one more that none has a name for yet",
         f"{shared} but when the moon is up it may be so light that few stars are seen",
     )
-    frames = frames_of([sentence(text, 90, p) for text, p in zip(texts, (0.85, 0.75), strict=True)])
-    t = [frame.end_ns / NS_PER_S for frame in frames]
-    figure, (top, middle, low) = new(4.4, 3, height_ratios=[1.5, 1.1, 1.15])
+    # One is fast and sure, the other slower and in doubt.
+    frames = frames_of([sentence(texts[0], 90, 0.85), sentence(texts[1], 120, 0.6)])
+    t, ends_s = [frame.start_ns / NS_PER_S for frame in frames], [frame.end_ns / NS_PER_S for frame in frames]
+    figure, (top, middle, low) = new(5.9, 3, height_ratios=[1.6, 1, 1.5])
     for member, (colour, dashes) in enumerate(MEMBERS[:2]):
         energies = [frame.members[member].energy for frame in frames]
-        top.plot(t, energies, color=colour, linestyle=dashes, linewidth=1.5, label=f"energy of member {member}")
-    top.plot(t, [frame.energy for frame in frames], color=SOFT, linewidth=1, linestyle=":", label="energy")
-    top.plot(t, [frame.wave for frame in frames], color=INK, linewidth=2.2, label="wave")
-    top.legend(loc="upper left", ncols=4, fontsize=8, frameon=False, labelcolor=INK)
+        steps(top, t, energies, color=colour, linestyle=dashes, linewidth=1.5, label=f"energy of member {member}")
+    steps(top, t, [frame.energy for frame in frames], color=PURPLE, linewidth=2.6, linestyle=":", label="energy")
+    steps(top, t, [frame.wave for frame in frames], color=INK, linewidth=2.2, label="wave")
+    top.legend(loc="upper left", ncols=4, columnspacing=1.4, handlelength=2.2)
     agreement = [math.nan if frame.agreement is None else frame.agreement for frame in frames]
-    middle.plot(t, agreement, color=GREEN, linewidth=1.8)
+    steps(middle, t, agreement, color=GREEN, linewidth=1.8)
     for level, words in ((CONSTRUCTIVE, "constructive from"), (DESTRUCTIVE, "destructive to")):
         middle.axhline(level, color=SOFT, linewidth=0.9, linestyle="-.")
-        small(middle, t[-1], level + 0.09, f"{words} {level}", ha="right")
-    top.set(ylim=(0, 1.32), yticks=[0, 0.5, 1])
+        small(middle, 0.02, level + (0.12 if level == CONSTRUCTIVE else -0.14), f"{words} {level}", ha="left")
+    top.set(ylim=(0, 1.38), yticks=[0, 0.5, 1])
     middle.set(ylim=(0, 1.08), yticks=[0, 0.5, 1], title="agreement")
     rows: dict[str, list[str]] = {
         "compares": [frame.compares or "" for frame in frames],
         "interference": [frame.interference for frame in frames],
+        "amplified": ["amplified" if frame.amplified else "" for frame in frames],
         "resonance": ["resonance" if frame.resonance else "" for frame in frames],
     }
-    strips(low, t, rows)
+    strips(low, ends_s, rows)
     for ax in (top, middle, low):
-        ax.set_xlim(0, t[-1])
+        ax.set_xlim(0, ends_s[-1])
     return figure
 
 
 def resonance() -> Figure:
     """An agreement that comes and goes, and what is shown of it, window by window."""
-    runs = ((0.5, 15), (0.9, 10), (0.5, 8), (0.9, 50), (0.5, 25), (0.9, 90), (0.1, 45))
+    runs = ((0.5, 15), (0.9, 10), (0.5, 8), (0.9, 50), (0.5, 25), (0.9, 112), (0.1, 60))
     agreements = [a for a, windows in runs for _ in range(windows)]
     state = Interference()
-    steps = [(state.step(0.6, (0.58, 0.62), a), state.resonant_windows) for a in agreements]
-    t = [(i + 1) / FRAME_RATE_HZ for i in range(len(steps))]
-    figure, (top, middle, low) = new(3.9, 3, height_ratios=[0.9, 0.9, 1.3])
-    top.plot(t, agreements, color=GREEN, linewidth=1.8)
+    taken = [(state.step(0.6, (0.58, 0.62), a), state.resonant_windows) for a in agreements]
+    t, ends_s = ([(i + after) / FRAME_RATE_HZ for i in range(len(taken))] for after in (0, 1))
+    figure, (top, middle, low) = new(4.9, 3, height_ratios=[1.1, 0.9, 1.3])
+    steps(top, t, agreements, color=GREEN, linewidth=1.8)
     top.set(ylim=(0, 1.05), title="agreement", yticks=[0, DESTRUCTIVE, CONSTRUCTIVE, 1])
-    middle.plot(t, [windows for _, windows in steps], color=BLUE, linewidth=1.8)
+    steps(middle, t, [windows for _, windows in taken], color=BLUE, linewidth=1.8)
     middle.axhline(RESONANCE_WINDOWS, color=SOFT, linestyle="-.", linewidth=0.9)
     title = "windows, one after another, of constructive interference and an amplified wave"
     middle.set(ylim=(0, 60), yticks=[0, RESONANCE_WINDOWS], title=title)
     rows: dict[str, list[str]] = {
-        "interference": [one.kind for one, _ in steps],
-        "amplified": ["amplified" if one.amplified else "" for one, _ in steps],
-        "resonance": ["resonance" if one.resonance else "" for one, _ in steps],
+        "interference": [one.kind for one, _ in taken],
+        "amplified": ["amplified" if one.amplified else "" for one, _ in taken],
+        "resonance": ["resonance" if one.resonance else "" for one, _ in taken],
     }
-    strips(low, t, rows)
+    strips(low, ends_s, rows)
     for ax in (top, middle, low):
-        ax.set_xlim(0, t[-1])
+        ax.set_xlim(0, ends_s[-1])
     return figure
 
 

@@ -51,6 +51,9 @@ class Limits(msgspec.Struct, array_like=True, frozen=True):
     unaligned_tokens: int = 4_096
     # For memory, or for a place in the queue.
     waiting_ms: int = 600_000
+    # Before anything is compared, for the first text of members that have a free model: else the first one to write
+    # runs ahead, and nobody of its own speed is ever compared with it.
+    frontier_waits_ms: int = 5_000
 
 
 def limits_with(overrides: Mapping[str, int]) -> Limits:

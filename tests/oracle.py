@@ -79,7 +79,7 @@ def certainty_of_list(top: bytes) -> float | None:
     for piece, logprob in wire.unpack_top(msgspec.Raw(top)):
         masses[piece] = masses.get(piece, 0.0) + math.exp(min(logprob, 0.0))
     total = sum(masses.values())
-    if len(masses) < 2 or total == 0.0:
+    if len(masses) < 2 or total < 1e-290:
         return None
     shares = [mass / total for mass in masses.values() if mass > 0.0]
     entropy = -sum(share * math.log(share) for share in shares)
@@ -203,7 +203,7 @@ def _frame(opening: Opening, window: WindowEnd, frontier: Frontier, mode: Mode) 
         entropy_within=_rounded_or_none(measures.entropy_within),
         coverage_mass=_rounded_or_none(measures.coverage_mass),
         agreement_source=measures.agreement_source,
-        shared_prefix=frontier.parted is None if frontier.x is not None else None,
+        shared_prefix=frontier.parted is None if frontier.compares else None,
         diverged_at_bytes=frontier.parted,
         compares=frontier.compares,
     )

@@ -53,6 +53,8 @@ def proposal_of(token: wire.Token, start: int) -> Proposal:
     sampled = token.piece or text
     is_placed = text.endswith(sampled) or sampled.startswith(text)
     before = text[: len(text) - len(sampled)] if text.endswith(sampled) else b""
+    if is_about_a_later_place(text, sampled):
+        return Proposal(in_answer(text, start), {}, 1.0, None, True, False)
     own_share = None if token.logprob is None or math.isnan(token.logprob) else probability(token.logprob)
     listed = [(before + piece, probability(logprob)) for piece, logprob in wire.unpack_top(token.top)]
 
@@ -75,14 +77,25 @@ def proposal_of(token: wire.Token, start: int) -> Proposal:
     scale = max(1.0, sum(p.values()))
     p = {piece: share / scale for piece, share in p.items()}
     places = {in_answer(piece, start) for piece, _ in listed}
+    possible = [share for _, share in listed if share > 0.0]
     return Proposal(
         own=in_answer(text, start),
         p=p,
         r=max(0.0, 1.0 - sum(p.values())),
-        t=min(share for _, share in listed) / scale if listed else None,
-        is_loose=start == 0 or not listed or len(places) < len(listed),
+        t=min(possible) / scale if possible else None,
+        is_loose=start == 0 or not possible or len(places) < len(listed),
         has_logprobs=token.quality == "real" and (bool(listed) or own_share is not None),
     )
+
+
+def is_about_a_later_place(text: bytes, sampled: bytes) -> bool:
+    """A token shows more text than its piece where it completes a character: then the piece begins within one. Other
+    tokens' text before it is no more than three bytes of the character, and a space."""
+    if text == sampled or sampled.startswith(text):
+        return False
+    if len(text) - len(sampled) > 4:
+        return True
+    return text.endswith(sampled) and not 0x80 <= sampled[0] <= 0xBF
 
 
 def probability(logprob: float) -> float:
@@ -242,7 +255,8 @@ class Measures:
 
 @dataclass(frozen=True)
 class Frontier:
-    """x, who was concerned when it was last measured, where their texts parted before it, what was measured."""
+    """x, who was concerned when it was last measured, where their texts parted before it, what was measured. Nothing is
+    compared with fewer than two."""
 
     x: int | None = None
     concerned: tuple[int, ...] = ()
@@ -251,7 +265,7 @@ class Frontier:
 
     @property
     def compares(self) -> Compares | None:
-        if self.x is None:
+        if len(self.concerned) < 2:
             return None
         return "next" if self.parted is None else "place"
 
@@ -260,8 +274,13 @@ def frontier_after(before: Frontier, window: WindowEnd, weights: Sequence[float]
     """The frontier at a window's end, where each member's confidence weight is in `weights`."""
     positions = {number: window.lives[number].position("answer") for number in window.running}
     concerned = tuple(number for number, position in positions.items() if position > (before.x or 0))
-    if not concerned:
+    elapsed_ns = window_start_ns(window.index + 1)
+    beginning = [life for life in window.lives if life.state == "waiting" and life.claim and life.waiting_ns is None]
+    if before.x is None and beginning and elapsed_ns < limits.frontier_waits_ms * NS_PER_MS:
         return before
+    if not concerned:
+        # Whoever stood at x has ended, and those that run have not come so far; unless nobody runs.
+        return Frontier(before.x) if window.running else before
     least = min(positions[number] for number in concerned)
     kept = [window.lives[number].kept_tokens(limits.unaligned_tokens) for number in concerned]
     starts = [one.start for tokens in kept for one in tokens]
@@ -330,7 +349,7 @@ def _agreement_and_source(
 ) -> tuple[float | None, AgreementSource | None]:
     """`said` is each member's own text as a certainty: it speaks for whoever was not measured, and for everyone where
     too little was."""
-    if sum(share > 0.0 for share in shares) < 2:
+    if sum(share >= 1e-6 for share in shares) < 2:
         return None, None
     if round(coverage_mass, 9) < 0.5:
         return agreement_of(said, shares), "text"

@@ -157,6 +157,7 @@ limits = st.builds(
     life_ms=_often(3_600_000, 100, 1_000, 2_499),
     unaligned_tokens=_often(4_096, 1, 2, 4),
     waiting_ms=_often(600_000, 100, 400),
+    frontier_waits_ms=st.sampled_from((5_000, 1, 1, 50, 100, 400, 1_000)),
 )
 
 

@@ -56,8 +56,7 @@ BETWEEN = tuple(
 )
 WHOEVER_SAYS_IT = (
     "energy", "diversity_index", "di_source", "di_low", "di_covered", "coverage", "di_span", "span_bytes",
-    "entropy_total", "entropy_within", "coverage_mass", "shared_prefix", "diverged_at_bytes", "compares",
-    "frontier_bytes",
+    "entropy_total", "entropy_within", "coverage_mass", "frontier_bytes",
 )  # fmt: skip
 # Without the explain phase: it runs minutes, and the shrunk stream says enough.
 unhurried = settings(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from aggregator.disagreement import agreement_of, disagreement_of, normalised_divergence
 from aggregator.diversity import diversity
 from aggregator.measures import Measures, Standing, measures_at
-from aggregator.proposal import Proposal, is_loose, proposal_of
+from aggregator.proposal import Proposal, has_many_tokens, proposal_of
 from aggregator.span import Span, certain_span, span_of
 from schemas.entries import Quality, Token
 from tests import oracle_frontier as slow
@@ -48,7 +48,7 @@ def test_proposals_are_the_references(token: Token, start: int) -> None:
         assert ours.rest == near(theirs.r)
         assert ours.unlisted == near(slow.upper_bound_of_a_piece_nobody_lists(theirs))
         assert ours.likeliest == near(max(theirs.p.values()))
-        assert set(ours.loose_pieces) == {piece for piece in ours.probabilities if is_loose(piece)}
+        assert set(ours.loose_pieces) == {piece for piece in ours.probabilities if has_many_tokens(piece)}
 
 
 @given(councils())

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from schemas import keys
-from schemas.frames import decode_frame
+from schemas.frames import MemberFrame, decode_frame
 from tests.roles import RedisServer, Roles
 from tests.waiting import wait_until
-from tests.web_server import CHAR, PACE, WORD, Speaker, WebServer
+from tests.web_server import CHAR, PACE, WORD, Recorder, Speaker, WebServer
 
 _ARTIFACTS = Path(__file__).parent.parent / "artifacts"
 _SWITCHES = [
@@ -29,6 +31,20 @@ _COUNT_DRAWINGS = """
         return clear.apply(this, area);
     };
 """
+
+# Every line of text of the readings, as [what it says, left, top, right, bottom].
+_LINES_OF_READINGS = """() => {
+    const lines = [];
+    const walker = document.createTreeWalker(document.querySelector(".readings"), NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+        const range = document.createRange();
+        range.selectNodeContents(node);
+        for (const { left, top, right, bottom } of range.getClientRects()) {
+            if (right > left) lines.push([node.data.trim(), left, top, right, bottom]);
+        }
+    }
+    return lines;
+}"""
 
 Open = Callable[..., Page]
 
@@ -229,6 +245,82 @@ def test_an_error_is_shown_as_the_sentence_that_the_server_wrote(speaker: Speake
     page.get_by_role("checkbox").uncheck()
     page.get_by_label("What should the council answer?").press("Enter")
     expect(page.get_by_role("alert")).to_have_text("No model is chosen: tick at least one.")
+
+
+def members(*models: str, state: Literal["answering", "finished"] = "answering") -> tuple[MemberFrame, ...]:
+    return tuple(MemberFrame(model, state, 0.5, 20.0, None, 0, 0, "", "", None) for model in models)
+
+
+@pytest.fixture
+def recorder(redis: RedisServer) -> Recorder:
+    """A running session, which a page that is opened follows."""
+    return Recorder(redis)
+
+
+def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(
+    recorder: Recorder, open_page: Open
+) -> None:
+    """nothing -> the same so far -> parted -> one member is left: what it parted from stays true."""
+    both = members("test:one", "test:other")
+    recorder.write(13, members=both)
+    page = open_page()
+    agreement, source, compared = (
+        page.locator("#agreement"),
+        page.locator("#agreement-source"),
+        page.locator("#compares"),
+    )
+    expect(agreement).to_have_text("not measured")
+    expect(compared).to_have_text("not measured")
+    recorder.write(
+        12, members=both, agreement=0.91, agreement_source="logprobs", compares="next", interference="neutral"
+    )
+    expect(agreement).to_have_text("0.91 neutral")
+    expect(source).to_have_text("")
+    expect(compared).to_have_text("the same so far")
+    recorder.write(12, members=both)
+    expect(compared).to_have_text("never parted")
+    parted = {"compares": "place", "diverged_at_bytes": 48, "interference": "destructive"}
+    recorder.write(12, members=both, agreement=0.12, agreement_source="mixed", **parted)
+    expect(agreement).to_have_text("0.12 destructive")
+    expect(source).to_have_text("in part by text")
+    recorder.write(12, members=both, agreement=0.0, agreement_source="text", **parted)
+    expect(source).to_have_text("by text")
+    expect(compared).to_have_text("parted at byte 48")
+    recorder.write(12, members=both)
+    expect(agreement).to_have_text("not measured")
+    expect(source).to_have_text("")
+    expect(compared).to_have_text("parted at byte 48")
+
+
+def test_a_member_alone_has_nobody_to_agree_with(recorder: Recorder, open_page: Open) -> None:
+    recorder.write(13)
+    page = open_page()
+    expect(page.locator("#energy")).to_have_text("0.50")
+    expect(page.locator("#agreement")).to_be_hidden()
+    expect(page.locator("#compares")).to_be_hidden()
+
+
+@pytest.mark.parametrize("letters", ["100%", "200%"])
+def test_no_reading_runs_into_another(recorder: Recorder, open_page: Open, letters: str) -> None:
+    """The longest values of an hour's session, from the narrowest telephone to the widest desk; at 200 % the letters of
+    somebody who sees badly."""
+    recorder.count = 215_988
+    longest = {"energy": 1.0, "diversity_index": 1.0, "di_source": "logprobs", "sync_lag_ms": 99_999.0}
+    longest |= {"agreement": 1.0, "agreement_source": "mixed", "interference": "constructive"}
+    longest |= {"compares": "place", "diverged_at_bytes": 8_388_608, "mode": "single"}
+    recorder.write(13, members=members("test:one", "test:other"), **longest)
+    page = open_page()
+    expect(page.locator("#compares")).to_have_text("parted at byte 8388608")
+    page.evaluate("letters => (document.documentElement.style.fontSize = letters)", letters)
+    for width in (320, 360, 768, 1280, 1920):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+        lines = page.evaluate(_LINES_OF_READINGS)
+        assert len(lines) >= 15
+        for (one, left, top, right, bottom), (other, *edges) in combinations(lines, 2):
+            is_apart = right <= edges[0] or edges[2] <= left or bottom <= edges[1] or edges[3] <= top
+            assert is_apart, f"{one!r} runs into {other!r} at {width} px"
+        assert max(right for _, _, _, right, _ in lines) <= width
 
 
 def test_the_page_fits_every_window_and_leaves_pictures(speaker: Speaker, roles: Roles, open_page: Open) -> None:

@@ -135,7 +135,8 @@ class Speaker:
 
 
 class Recorder:
-    """Writes the frames of a session of its own, which no aggregator knows of: as many and as fast as a test needs."""
+    """Writes the frames of a session of its own, which no aggregator knows of: as many and as fast as a test needs, and
+    with whatever it wants them to say."""
 
     def __init__(self, redis: RedisServer, text: str = "") -> None:
         self._redis, self._text = redis, text
@@ -144,15 +145,16 @@ class Recorder:
         self.count = 0
         redis.run(*OPEN.call(keys.of_session(self.session), [encode_entry(opening), 600]))  # type: ignore[arg-type]
 
-    def write(self, count: int, *, final: bool = False) -> None:
+    def write(self, count: int, *, final: bool = False, **said: Any) -> None:
         with contextlib.closing(Pipe(self._redis.url)) as pipe:
-            pipe.run([self._command(self.count + n, final and n == count - 1) for n in range(count)])
+            pipe.run([self._command(self.count + n, final and n == count - 1, said) for n in range(count)])
         self.count += count
 
-    def _command(self, window: int, final: bool) -> tuple[str | bytes | int | float, ...]:
+    def _command(self, window: int, final: bool, said: dict[str, Any]) -> tuple[str | bytes | int | float, ...]:
         member = MemberFrame("test:recorded", "answering", 0.5, 1.0, None, 0, 0, self._text, "", None)
         frame = Frame(
             FRAME_VERSION, self.session, window, window_start_ns(window), window_start_ns(window + 1), "single", final,
             "1-0", 0.5, 0.5, "fallback", None, None, 0, 0, 0, (member,), (),
         )  # fmt: skip
-        return ("XADD", keys.frames(self.session), keys.frame_id(window), keys.ENTRY_FIELD, encode_frame(frame))
+        raw = encode_frame(msgspec.structs.replace(frame, **said))
+        return ("XADD", keys.frames(self.session), keys.frame_id(window), keys.ENTRY_FIELD, raw)

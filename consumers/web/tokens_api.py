@@ -190,4 +190,4 @@ def shown_token(token: Token, start: int, end: int) -> ShownToken:
 
 def _shown_logprob(logprob: float | None) -> float | None:
     """As in a frame: at most 0, to 1e-9; None where it is no finite number, which JSON does not have."""
-    return round(min(logprob, 0.0), 9) if logprob is not None and math.isfinite(logprob) else None
+    return round(min(logprob, 0.0), 9) + 0.0 if logprob is not None and math.isfinite(logprob) else None

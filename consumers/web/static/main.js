@@ -23,6 +23,9 @@ let isAsking = false;
 let isOwn = false;
 let newest = null;
 let tier = "";
+// What the frames so far say of the members' texts: frames without two to compare no longer do.
+let partedAtBytes = null;
+let lastCompares = null;
 let numbersOf = -1;
 let stripDrawnMs = 0;
 let isDrawScheduled = false;
@@ -82,6 +85,8 @@ function follow(session, prompt, openedTier = "") {
   isOwn = prompt !== "";
   newest = null;
   tier = openedTier;
+  partedAtBytes = null;
+  lastCompares = null;
   numbersOf = -1;
   showRunning(true);
   at("question").hidden = !prompt;
@@ -105,11 +110,15 @@ function take(frame) {
     at("session").hidden = false;
     lanes.show(names);
     strip.show(names.length);
+    // One member has nobody to agree with.
+    for (const reading of document.querySelectorAll(".readings .between")) reading.hidden = names.length < 2;
     const isWhole = frame.window_index === 0;
     setStatus(isWhole ? "The council answers." : "The council answers; the beginning is no longer kept.");
   }
   if (tier && tier !== frame.tier) showError(`Memory ran out: the session goes on in the ${frame.tier} tier.`);
   tier = frame.tier;
+  partedAtBytes = frame.diverged_at_bytes ?? partedAtBytes;
+  lastCompares = frame.compares ?? lastCompares;
   newest = frame;
   lanes.add(frame);
   strip.add(frame);
@@ -165,21 +174,28 @@ function drawReadings(frame) {
   setText(at("energy"), frame.energy.toFixed(2));
   showReading(at("diversity"), isMeasured ? frame.diversity_index.toFixed(2) : null);
   showReading(at("agreement"), frame.agreement === null ? null : `${frame.agreement.toFixed(2)} ${shownPattern(frame)}`);
+  setText(at("agreement-source"), SOURCES[frame.agreement_source] ?? "");
   showReading(at("compares"), shownPlace(frame));
   showReading(at("lag"), frame.sync_lag_ms === null ? null : `${Math.round(frame.sync_lag_ms)} ms`);
   setText(at("mode"), frame.mode);
-  setText(at("window"), frame.window_index.toLocaleString("en").replaceAll(",", "\u2009"));
+  setText(at("window"), frame.window_index.toLocaleString("en").replaceAll(",", "\u202f"));
 }
+
+// Where not all members sent probabilities, what they wrote counts instead.
+const SOURCES = { mixed: "in part by text", text: "by text" };
 
 function shownPattern(frame) {
   return frame.resonance ? "resonance" : frame.interference;
 }
 
-// Before the members parted they say what comes next; afterwards each is in a text of its own.
+// Before the members part they say what comes next; afterwards each is in a text of its own, and that stays so when
+// there are no longer two of them.
 function shownPlace(frame) {
-  if (frame.compares === null) return null;
-  if (frame.compares === "next") return "the next piece";
-  return frame.diverged_at_bytes === null ? "the same place" : `the same place; parted at byte ${frame.diverged_at_bytes}`;
+  if (frame.compares === "next") return "the same so far";
+  if (partedAtBytes !== null) return `parted at byte ${partedAtBytes}`;
+  // Text that was let go before it could be compared: nobody knows where they parted.
+  if (frame.compares === "place") return "the same place";
+  return lastCompares === "next" ? "never parted" : null;
 }
 
 function showReading(node, text) {
