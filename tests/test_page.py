@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -247,14 +247,16 @@ def test_an_error_is_shown_as_the_sentence_that_the_server_wrote(speaker: Speake
     expect(page.get_by_role("alert")).to_have_text("No model is chosen: tick at least one.")
 
 
-def members(*models: str, state: Literal["answering", "finished"] = "answering") -> tuple[MemberFrame, ...]:
-    return tuple(MemberFrame(model, state, 0.5, 20.0, None, 0, 0, "", "", None) for model in models)
+def members(*models: str) -> tuple[MemberFrame, ...]:
+    return tuple(MemberFrame(model, "answering", 0.5, 20.0, None, 0, 0, "", "", None) for model in models)
 
 
 @pytest.fixture
 def recorder(redis: RedisServer) -> Recorder:
     """A running session, which a page that is opened follows."""
-    return Recorder(redis)
+    found = Recorder(redis)
+    found.announce()
+    return found
 
 
 def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(
@@ -279,7 +281,7 @@ def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(
     expect(compared).to_have_text("the same so far")
     recorder.write(12, members=both)
     expect(compared).to_have_text("never parted")
-    parted = {"compares": "place", "diverged_at_bytes": 48, "interference": "destructive"}
+    parted: dict[str, Any] = {"compares": "place", "diverged_at_bytes": 48, "interference": "destructive"}
     recorder.write(12, members=both, agreement=0.12, agreement_source="mixed", **parted)
     expect(agreement).to_have_text("0.12 destructive")
     expect(source).to_have_text("in part by text")
@@ -305,7 +307,7 @@ def test_no_reading_runs_into_another(recorder: Recorder, open_page: Open, lette
     """The longest values of an hour's session, from the narrowest telephone to the widest desk; at 200 % the letters of
     somebody who sees badly."""
     recorder.count = 215_988
-    longest = {"energy": 1.0, "diversity_index": 1.0, "di_source": "logprobs", "sync_lag_ms": 99_999.0}
+    longest: dict[str, Any] = {"energy": 1.0, "diversity_index": 1.0, "di_source": "logprobs", "sync_lag_ms": 99_999.0}
     longest |= {"agreement": 1.0, "agreement_source": "mixed", "interference": "constructive"}
     longest |= {"compares": "place", "diverged_at_bytes": 8_388_608, "mode": "single"}
     recorder.write(13, members=members("test:one", "test:other"), **longest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,3 +83,18 @@ def test_a_member_that_never_begins_does_not_make_the_others_texts_grow_without_
     parting.compare([0, 1, 2])
     assert parting.parted_at([0, 1, 2], 3) == (None, None)
     assert parting.parted_at([0, 1], 3) == (True, None)
+
+
+@pytest.mark.parametrize(("shared_bytes", "told"), [(0, 0), (MOST_HEAD_BYTES // 2, None)])
+def test_that_two_parted_stays_known_when_a_third_comes_too_late(shared_bytes: int, told: int | None) -> None:
+    """Where they did so first is known only as long as the third cannot have parted from them before."""
+    parting = Parting.of(3)
+    for member in (0, 1):
+        parting.add_text(member, b"x" * shared_bytes + b"%d" % member)
+    parting.compare([0, 1, 2])
+    for member in (0, 1):
+        parting.add_text(member, b"x" * 2 * MOST_HEAD_BYTES)
+    parting.add_text(2, b"0" * (shared_bytes + 2))
+    parting.compare([0, 1, 2])
+    assert parting.parted_at([0, 1, 2], shared_bytes + 2) == (False, told)
+    assert parting.parted_at([0, 1], shared_bytes + 2) == (False, shared_bytes)

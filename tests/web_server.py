@@ -145,6 +145,11 @@ class Recorder:
         self.count = 0
         redis.run(*OPEN.call(keys.of_session(self.session), [encode_entry(opening), 600]))  # type: ignore[arg-type]
 
+    def announce(self) -> None:
+        """Whoever lists the sessions finds it."""
+        self._redis.run("XADD", keys.SESSIONS, "*", keys.SESSION_FIELD, self.session)
+        self._redis.run("EXPIRE", keys.SESSIONS, str(keys.SESSIONS_TTL_S))
+
     def write(self, count: int, *, final: bool = False, **said: Any) -> None:
         with contextlib.closing(Pipe(self._redis.url)) as pipe:
             pipe.run([self._command(self.count + n, final and n == count - 1, said) for n in range(count)])
