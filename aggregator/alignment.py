@@ -43,15 +43,16 @@ class Alignment(msgspec.Struct, array_like=True):
         reaching = [i for i in running if members[i].position > (self.x or 0)]
         if self.x is None and may_wait and any(members[i].is_about_to_begin for i in running):
             return
-        if not reaching:
-            if running and self.members:
-                # Whoever stood here has ended, and nobody else has come so far.
-                self.members, self.shared_prefix, self.diverged_at_bytes, self.compares = [], None, None, None
-                self.measures, self.sync_lag_ms, self.arrival_skew_ms = Measures(), None, None
-            return
         x = frontier_of([(members[i].kept, members[i].position) for i in reaching], self.x)
-        if x is None or (x == self.x and reaching == self.members):
+        # Once nobody runs, what was measured last stays.
+        if x is None or not running or (x == self.x and reaching == self.members):
             return
+        self._part(x, running, reaching)
+        self.x, self.members = x, reaching
+        self._measure(x, [members[i].kept.at(x) for i in reaching], [weights[i] for i in reaching], contents)
+
+    def _part(self, x: int, running: Sequence[int], reaching: Sequence[int]) -> None:
+        """Takes where the members that come to stand at x parted; with fewer than two of them nothing is compared."""
         self.parting.compare(running)
         if len(reaching) < 2:
             self.shared_prefix, self.diverged_at_bytes, self.compares = None, None, None
@@ -59,11 +60,12 @@ class Alignment(msgspec.Struct, array_like=True):
             # Else the same members have parted already, and where they did so first does not change.
             self.shared_prefix, self.diverged_at_bytes = self.parting.parted_at(reaching, x)
             self.compares = "next" if self.shared_prefix else "place"
-        self.x, self.members = x, reaching
-        self._measure(x, [members[i].kept.at(x) for i in reaching], [weights[i] for i in reaching], contents)
 
     def _measure(self, x: int, found: Sequence[Kept | None], weights: Sequence[float], contents: Contents) -> None:
         self.measures, self.sync_lag_ms, self.arrival_skew_ms = Measures(), None, None
+        if not found:
+            # Whoever stood here has ended, and of those that run nobody has come so far.
+            return
         aligned = [token for token in found if token is not None]
         if len(aligned) < len(found):
             # A member is so far ahead that its token at x was let go (Limits.unaligned_tokens): nothing is compared.

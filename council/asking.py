@@ -11,11 +11,14 @@ from typing import Any, TextIO
 import msgspec
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from council.ensemble import EnsembleSession, TurboEnsemble
 from council.lanes import Lanes
+from council.parting import Parting
 from schemas.errors import CouncilError
 from schemas.frames import Frame, every_drop, frame_json
+from schemas.grid import FRAME_RATE_HZ
 from schemas.sessions import SessionRequest
 
 EXIT_OK, EXIT_FAILED, EXIT_CANCELLED = 0, 1, 130
@@ -33,6 +36,8 @@ class Summary:
         self.session, self._opened_tier = session, tier
         self._frames = 0
         self._late = 0
+        self._resonant_windows = 0
+        self._parting = Parting()
         self._mode = ""
         self._last: Frame | None = None
         self._texts: list[str] = []
@@ -49,6 +54,8 @@ class Summary:
             self._tokens[token.member] += 1
         self._frames += 1
         self._late += frame.late
+        self._resonant_windows += frame.resonance
+        self._parting.add(frame)
         self._last = frame
 
     @property
@@ -64,9 +71,17 @@ class Summary:
         """One sentence for a session that nobody answered."""
         return every_drop([(member.model, member.reason or "") for member in self._last.members] if self._last else [])
 
+    @property
+    def how_they_parted(self) -> str:
+        """One sentence; nothing where the members were not compared."""
+        if self._parting.at_bytes is not None:
+            return f"The members parted at byte {self._parting.at_bytes}."
+        return "The members never parted." if self._parting.never_parted else ""
+
     def as_object(self) -> dict[str, Any]:
         """session, frames, duration_s (window time), late (entries), mode (as it began), tier (as it ended), fell_from
-        (the tier that it was opened in, where memory ran out), members."""
+        (the tier that it was opened in, where memory ran out), diverged_at_bytes (where the members parted, as the
+        frames last said it), resonance_ms (window time in which resonance was shown), members."""
         members = self._last.members if self._last else ()
         tier = self._last.tier if self._last else self._opened_tier
         return {
@@ -77,6 +92,8 @@ class Summary:
             "mode": self._mode,
             "tier": tier,
             "fell_from": self._opened_tier if tier != self._opened_tier else None,
+            "diverged_at_bytes": self._parting.at_bytes,
+            "resonance_ms": round(self._resonant_windows * 1000 / FRAME_RATE_HZ),
             "members": [
                 {
                     "model": member.model,
@@ -178,25 +195,28 @@ def _finish(summary: Summary, *, as_json: bool) -> None:
         sys.stdout.write(msgspec.json.encode(summary.as_object()).decode() + "\n")
         sys.stdout.flush()
     else:
-        _print_end(Console(), summary.as_object())
+        print_end(Console(), summary)
 
 
-def _print_end(console: Console, summary: dict[str, Any]) -> None:
-    """Every answer, whole: what the lanes could show only in part."""
+def print_end(console: Console, gathered: Summary) -> None:
+    """Every answer, whole: what the lanes could show only in part; and what is to be said of all of them."""
+    summary = gathered.as_object()
     for member in summary["members"]:
         reason = f" ({member['reason']})" if member["reason"] else ""
         remote = " (remote)" if member["remote"] else ""
-        console.rule(f"{member['model']}{remote}: {member['state']}{reason}, {member['tokens']} tokens", align="left")
+        # A Text is printed as it is: no part of a name is taken for a number, or for markup.
+        title = Text(f"{member['model']}{remote}: {member['state']}{reason}, {member['tokens']} tokens")
+        console.rule(title, align="left")
         console.print(member["text"].strip(), markup=False, highlight=False)
     if summary["fell_from"]:
         console.print(
             f"Memory ran out: the session fell from the {summary['fell_from']} to the {summary['tier']} tier.",
             highlight=False,
         )
-    console.rule(
-        f"session {summary['session']}: {summary['duration_s']:.1f} s, {summary['frames']} frames, {summary['mode']}",
-        align="left",
-    )
+    line = f"session {summary['session']}: {summary['duration_s']:.1f} s, {summary['frames']} frames, {summary['mode']}"
+    console.rule(Text(line), align="left")
+    if gathered.how_they_parted:
+        console.print(gathered.how_they_parted, highlight=False)
 
 
 def _close_quietly(out: TextIO) -> None:

@@ -114,8 +114,13 @@ def _supervise(supervisor: Supervisor, settings: Settings, listening: socket.soc
 
 
 def _own_command() -> str:
-    """How this command is called from here: it may not be on the PATH."""
-    return "council" if shutil.which("council") else os.path.relpath(sys.argv[0])
+    """How this command is called from here: it may not be on the PATH, nor a command at all (`python -m council`)."""
+    if shutil.which("council"):
+        return "council"
+    if Path(sys.argv[0]).name != "__main__.py":
+        return os.path.relpath(sys.argv[0])
+    python = Path(sys.executable).name
+    return f"{python if shutil.which(python) == sys.executable else os.path.relpath(sys.executable)} -m council"
 
 
 def _closed_terminal() -> Callable[[], bool]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
+from council.parting import Parting
 from schemas.frames import Frame, MemberFrame
 
 # Okabe and Ito's colours, which most people can tell apart.
 _COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
-_BAR = 20
-_MOST_NAME_CHARS = 30
+# A narrow terminal has shorter bars, down to what still tells a half from a third.
+_MOST_BAR, _LEAST_BAR = 20, 6
+_MOST_NAME_CHARS, _LEAST_NAME_CHARS = 30, 8
+_LONGEST_STATE = len("answering")
+# The border and the spaces around a title.
+_TITLE_FRAME = 6
+_SOURCES = {"mixed": "in part by text", "text": "by text"}
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
@@ -25,6 +31,7 @@ class Lanes:
         self._texts: list[str] = []
         self._thinking: list[int] = []
         self._frame: Frame | None = None
+        self._parting = Parting()
 
     def add(self, frame: Frame) -> None:
         """Takes in the next frame."""
@@ -34,6 +41,7 @@ class Lanes:
         for index, member in enumerate(frame.members):
             self._texts[index] += member.text
             self._thinking[index] += len(member.thinking)
+        self._parting.add(frame)
         self._frame = frame
 
     def drawn(self, width: int, height: int) -> RenderableType:
@@ -42,28 +50,50 @@ class Lanes:
         if frame is None:
             return Text("waiting for the first frame", style="dim")
         lines = max(1, (height - 3) // len(frame.members) - 2)
-        lanes = [self._lane(index, member, width - 4, lines) for index, member in enumerate(frame.members)]
-        return Group(self._head(frame), *lanes)
+        lanes = [self._lane(index, member, width, lines) for index, member in enumerate(frame.members)]
+        return Group(_head(frame, width), *self._between(frame, width), *lanes)
 
-    def _head(self, frame: Frame) -> RenderableType:
-        measured = f"{frame.diversity_index:.2f}" if frame.di_source == "logprobs" else "unknown"
-        head = Table.grid(padding=(0, 2))
-        head.add_row(
-            Text.assemble("energy ", _bar(frame.energy, "bold"), f" {frame.energy:.2f}"),
-            Text(f"diversity {measured}"),
-            Text(f"{frame.mode} · {frame.tier} tier · {frame.end_ns / 1e9:.1f} s", style="dim"),
-        )
-        return Group(head, _between(frame))
+    def _between(self, frame: Frame, width: int) -> list[Text]:
+        """What happens between the members, in words; nothing of a member that is alone from the beginning."""
+        if len(frame.members) < 2:
+            return []
+        if frame.agreement is None:
+            said = [self._why_none(frame)]
+        else:
+            said = [f"agreement {frame.agreement:.2f} · {'resonance' if frame.resonance else frame.interference}"]
+        if frame.compares == "next":
+            said.append("the same text so far")
+        elif self._parting.at_bytes is not None:
+            said.append(f"parted at byte {self._parting.at_bytes}")
+        elif self._parting.never_parted:
+            said.append("never parted")
+        if frame.agreement_source in _SOURCES:
+            said.append(_SOURCES[frame.agreement_source])
+        first, *others = _fitting(said, width, " · ")
+        line = Text(first, style="dim" if frame.agreement is None else "", no_wrap=True, overflow="ellipsis")
+        return [line.append("".join(f" · {other}" for other in others), style="dim")]
+
+    def _why_none(self, frame: Frame) -> str:
+        """Why there is no agreement."""
+        running = [member for member in frame.members if member.state not in ("finished", "dropped")]
+        if len(running) == 1:
+            return "one member is left"
+        if not running:
+            has_dropped = any(member.state == "dropped" for member in frame.members)
+            return "all have ended" if has_dropped else "all have finished"
+        return "agreement not measured" if self._parting.has_agreed else "nobody to agree with yet"
 
     def _lane(self, index: int, member: MemberFrame, width: int, lines: int) -> RenderableType:
         colour = _COLOURS[index % len(_COLOURS)]
+        assert self._frame is not None
+        name_chars, bar_chars, unit = _title_room(self._frame.members, width)
         title = Text.assemble(
-            (_shortened(member.model), f"bold {colour}"),
+            (_shortened(member.model, name_chars), f"bold {colour}"),
             f"  {'remote, ' if member.remote else ''}{member.state} ",
-            _bar(member.energy, colour),
-            f" {member.energy:.2f}  {member.tokens_per_s:.0f} tokens/s",
+            _bar(member.energy, colour, bar_chars),
+            f" {member.energy:.2f}  {member.tokens_per_s:.0f} {unit}",
         )
-        body = Text(_last_lines(self._texts[index], width, lines))
+        body = Text(_last_lines(self._texts[index], width - 4, lines))
         if not self._texts[index] and self._thinking[index]:
             body = Text(f"thinking: {self._thinking[index]} characters so far", style="dim italic")
         if member.reason and member.state == "dropped":
@@ -71,30 +101,55 @@ class Lanes:
         return Panel(body, title=title, title_align="left", border_style=colour, height=lines + 2)
 
 
-def _between(frame: Frame) -> Text:
-    """What happens between the members, in words."""
-    if frame.agreement is None:
-        return Text("nobody to agree with yet", style="dim")
-    said = Text(f"agreement {frame.agreement:.2f} · {'resonance' if frame.resonance else frame.interference}")
-    if frame.agreement_source == "text":
-        said.append(" · by what they wrote alone", style="dim")
-    if frame.compares == "next":
-        said.append(" · the same text so far", style="dim")
-    elif frame.diverged_at_bytes is not None:
-        said.append(f" · parted at byte {frame.diverged_at_bytes}", style="dim")
-    return said
+def _head(frame: Frame, width: int) -> Text:
+    """The ensemble in one line: of what does not fit the tier goes first, then the time, then the mode."""
+    measured = f"diversity {frame.diversity_index:.2f}" if frame.di_source == "logprobs" else "diversity unknown"
+    numbers = len("energy  0.00  diversity unknown")
+    bar = _bar(frame.energy, "bold", max(_LEAST_BAR, min(_MOST_BAR, width - numbers)))
+    head = Text.assemble("energy ", bar, f" {frame.energy:.2f}  ", measured, no_wrap=True, overflow="ellipsis")
+    time = f"{frame.end_ns / 1e9:.1f} s"
+    for rest in ([frame.mode, f"{frame.tier} tier", time], [frame.mode, time], [frame.mode]):
+        shown = f"  {' · '.join(rest)}"
+        if head.cell_len + len(shown) <= width:
+            return head.append(shown, style="dim")
+    return head
 
 
-def _shortened(name: str) -> str:
+def _title_room(members: Sequence[MemberFrame], width: int) -> tuple[int, int, str]:
+    """(characters of a name, of a bar, the unit) for the titles of all lanes: bars of one length can be compared, and
+    must not change theirs with each state or number."""
+    names = min(_MOST_NAME_CHARS, max(len(member.model) for member in members))
+    remote = len("remote, ") if any(member.remote for member in members) else 0
+    room = width - _TITLE_FRAME - len("    0.00  0000 ") - remote - _LONGEST_STATE
+    for unit in ("tokens/s", "tok/s"):
+        if names + _MOST_BAR + len(unit) <= room:
+            return names, _MOST_BAR, unit
+    room -= len("tok/s")
+    bar = max(_LEAST_BAR, min(_MOST_BAR, room - names))
+    return max(_LEAST_NAME_CHARS, min(names, room - bar)), bar, "tok/s"
+
+
+def _fitting(parts: Sequence[str], width: int, joint: str) -> list[str]:
+    """The first part, and as many of those behind it as the width allows."""
+    count = 1
+    while count < len(parts) and len(joint.join(parts[: count + 1])) <= width:
+        count += 1
+    return list(parts[:count])
+
+
+def _shortened(name: str, most: int) -> str:
     """The name where there is room for what follows it: of a long one its beginning and its end."""
-    return name if len(name) <= _MOST_NAME_CHARS else f"{name[:16]}…{name[17 - _MOST_NAME_CHARS :]}"
+    if len(name) <= most:
+        return name
+    head = most // 2
+    return f"{name[:head]}…{name[head + 1 - most :]}"
 
 
-def _bar(value: float, style: str) -> tuple[str, str]:
-    eighths = round(value * _BAR * 8)
+def _bar(value: float, style: str, chars: int) -> tuple[str, str]:
+    eighths = round(value * chars * 8)
     full, rest = divmod(eighths, 8)
     bar = "█" * full + (_BLOCKS[rest] if rest else "")
-    return bar.ljust(_BAR, "·"), style
+    return bar.ljust(chars, "·"), style
 
 
 def _last_lines(text: str, width: int, lines: int) -> str:

@@ -111,7 +111,7 @@ def test_each_picture_is_small_legible_dark_at_night_and_has_words_for_those_who
 
 
 def test_the_parts_that_are_drawn_make_up_the_energy_that_is_drawn(pictures: ModuleType) -> None:
-    """E = 0.35 (0.5 v + 0.3 c + 0.2 f) + 0.65 E before, which halves every 700 ms from 400 ms after the last arrival."""
+    """E = 0.35 (0.5 v + 0.3 c + 0.2 f) + 0.65 E before, which from 400 ms after an arrival on halves every 700 ms."""
     said = [*pictures.FAST, *pictures.SLOW]
     frames = pictures.frames_of([said])
     energy, last_s = 0.0, 0.0
@@ -187,7 +187,7 @@ def test_contents_lead_to_every_section() -> None:
 
 
 def test_the_sample_of_the_frames_page_finds_a_tokens_bytes(pictures: ModuleType) -> None:
-    """An answer whose leading white space is of two kinds: that which positions leave out, and that which they count."""
+    """The answer begins with white space of two kinds: that which positions leave out, and that which they count."""
     texts = ["\n ", " \u00a0", "na\u00efve", " end"]
     said = [(100 * i, text, {text: 0.5, " or": 0.25}) for i, text in enumerate(texts)]
     frames = [json.loads(frame_json(frame)) for frame in pictures.frames_of([said])]
