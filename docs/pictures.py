@@ -439,7 +439,8 @@ def session() -> Figure:
     """Two members that share a beginning, and part."""
     shared = "The sky at dusk is red, as all who look up can see for an hour or two in the west"
     texts = (
-        f"{shared} and then the dark comes from the sea with all its stars, and one more that none has a name for yet",
+        f"{shared} and then the dark comes from the sea with all its stars and one more that no one has a name for "
+        "as yet",
         f"{shared} but when the moon is up it may be so light that few stars are seen",
     )
     # One is fast and sure, the other slower and in doubt.

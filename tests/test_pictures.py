@@ -18,7 +18,8 @@ from xml.etree import ElementTree
 import pytest
 
 from aggregator.interference import KIND_WINDOWS, Interference
-from schemas.frames import Frame, MemberFrame, frame_json
+from council.asking import Summary
+from schemas.frames import Frame, MemberFrame, TokenFrame, frame_json
 from tests.commands import environment
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -199,3 +200,11 @@ def test_the_sample_of_the_frames_page_finds_a_tokens_bytes(pictures: ModuleType
         exec(sample[1], names)
         pieces.append(names["piece"])
     assert pieces == [b"", "\u00a0".encode(), "na\u00efve".encode(), b" end"]
+
+
+def test_the_frames_page_names_every_field_of_a_frame_and_of_the_summary() -> None:
+    page = (DOCS / "frames.md").read_text()
+    fields = {*Frame.__struct_fields__, *MemberFrame.__struct_fields__, *TokenFrame.__struct_fields__} - {"version"}
+    assert sorted(field for field in fields if not re.search(rf"\b{field}\b", page)) == []
+    after = page.partition("## After the final frame")[2].partition("\n## ")[0]
+    assert sorted(field for field in Summary("", "").as_object() if not re.search(rf"\b{field}\b", after)) == []
