@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -17,11 +18,20 @@ _COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
 # A narrow terminal has shorter bars, down to what still tells a half from a third.
 _MOST_BAR, _LEAST_BAR = 20, 6
 _MOST_NAME_CHARS, _LEAST_NAME_CHARS = 30, 8
-_LONGEST_STATE = len("answering")
+_LONGEST_STATE = "answering"
 # The border and the spaces around a title.
 _TITLE_FRAME = 6
 _SOURCES = {"mixed": "in part by text", "text": "by text"}
 _BLOCKS = " ▏▎▍▌▋▊▉█"
+
+
+class _TitleRoom(NamedTuple):
+    """What the titles of all lanes have room for: bars of one length can be compared. Without a unit there is none for
+    the pace."""
+
+    name_chars: int
+    bar_chars: int
+    unit: str
 
 
 class Lanes:
@@ -50,7 +60,8 @@ class Lanes:
         if frame is None:
             return Text("waiting for the first frame", style="dim")
         lines = max(1, (height - 3) // len(frame.members) - 2)
-        lanes = [self._lane(index, member, width, lines) for index, member in enumerate(frame.members)]
+        room = _title_room(frame.members, width)
+        lanes = [self._lane(index, member, room, width - 4, lines) for index, member in enumerate(frame.members)]
         return Group(_head(frame, width), *self._between(frame, width), *lanes)
 
     def _between(self, frame: Frame, width: int) -> list[Text]:
@@ -83,17 +94,16 @@ class Lanes:
             return "all have ended" if has_dropped else "all have finished"
         return "agreement not measured" if self._parting.has_agreed else "nobody to agree with yet"
 
-    def _lane(self, index: int, member: MemberFrame, width: int, lines: int) -> RenderableType:
+    def _lane(self, index: int, member: MemberFrame, room: _TitleRoom, width: int, lines: int) -> RenderableType:
         colour = _COLOURS[index % len(_COLOURS)]
-        assert self._frame is not None
-        name_chars, bar_chars, unit = _title_room(self._frame.members, width)
         title = Text.assemble(
-            (_shortened(member.model, name_chars), f"bold {colour}"),
+            (_shortened(member.model, room.name_chars), f"bold {colour}"),
             f"  {'remote, ' if member.remote else ''}{member.state} ",
-            _bar(member.energy, colour, bar_chars),
-            f" {member.energy:.2f}  {member.tokens_per_s:.0f} {unit}",
+            _bar(member.energy, colour, room.bar_chars),
+            f" {member.energy:.2f}",
+            f"  {member.tokens_per_s:.0f} {room.unit}" if room.unit else "",
         )
-        body = Text(_last_lines(self._texts[index], width - 4, lines))
+        body = Text(_last_lines(self._texts[index], width, lines))
         if not self._texts[index] and self._thinking[index]:
             body = Text(f"thinking: {self._thinking[index]} characters so far", style="dim italic")
         if member.reason and member.state == "dropped":
@@ -115,18 +125,18 @@ def _head(frame: Frame, width: int) -> Text:
     return head
 
 
-def _title_room(members: Sequence[MemberFrame], width: int) -> tuple[int, int, str]:
-    """(characters of a name, of a bar, the unit) for the titles of all lanes: bars of one length can be compared, and
-    must not change theirs with each state or number."""
+def _title_room(members: Sequence[MemberFrame], width: int) -> _TitleRoom:
+    """How the titles of all lanes share the width, whatever the members' states and numbers are just now."""
     names = min(_MOST_NAME_CHARS, max(len(member.model) for member in members))
     remote = len("remote, ") if any(member.remote for member in members) else 0
-    room = width - _TITLE_FRAME - len("    0.00  0000 ") - remote - _LONGEST_STATE
+    room = width - _TITLE_FRAME - remote - len(f"  {_LONGEST_STATE}  0.00")
     for unit in ("tokens/s", "tok/s"):
-        if names + _MOST_BAR + len(unit) <= room:
-            return names, _MOST_BAR, unit
-    room -= len("tok/s")
+        if names + _MOST_BAR + len(f"  0000 {unit}") <= room:
+            return _TitleRoom(names, _MOST_BAR, unit)
+    unit = "tok/s" if room >= _LEAST_NAME_CHARS + _LEAST_BAR + len("  0000 tok/s") else ""
+    room -= len(f"  0000 {unit}") if unit else 0
     bar = max(_LEAST_BAR, min(_MOST_BAR, room - names))
-    return max(_LEAST_NAME_CHARS, min(names, room - bar)), bar, "tok/s"
+    return _TitleRoom(max(_LEAST_NAME_CHARS, min(names, room - bar)), bar, unit)
 
 
 def _fitting(parts: Sequence[str], width: int, joint: str) -> list[str]:

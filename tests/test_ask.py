@@ -38,8 +38,12 @@ def _checked(outcome: Outcome) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     *frames, summary = outcome.lines
     assert [frame["window_index"] for frame in frames] == list(range(len(frames)))
     assert [frame["final"] for frame in frames] == [False] * (len(frames) - 1) + [True]
-    assert set(summary) == {"session", "frames", "duration_s", "late", "mode", "tier", "fell_from", "members"}
+    counts = {"session", "frames", "duration_s", "late", "mode", "tier", "fell_from", "members"}
+    assert set(summary) == counts | {"diverged_at_bytes", "resonance_ms"}
     assert summary["frames"] == len(frames)
+    parted = [frame["diverged_at_bytes"] for frame in frames if frame["diverged_at_bytes"] is not None]
+    assert summary["diverged_at_bytes"] == (parted[-1] if parted else None)
+    assert summary["resonance_ms"] == round(sum(frame["resonance"] for frame in frames) * 1000 / 60)
     for index, member in enumerate(summary["members"]):
         tokens = [token for frame in frames for token in frame["tokens"] if token["member"] == index]
         assert [token["seq"] for token in tokens] == list(range(member["tokens"]))

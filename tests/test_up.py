@@ -41,6 +41,15 @@ def test_up_serves_the_page_and_asks_are_answered_by_it(up: Up) -> None:
     assert "aggregator" in council("status", TMPDIR=str(up.folder)).out
 
 
+def test_the_command_that_up_advises_works_as_it_is_typed(up: Up) -> None:
+    advised = up.text().partition("from another terminal: ")[2].splitlines()[0]
+    done = subprocess.run(
+        ["sh", "-c", f"{advised} --max-tokens 3"],
+        env=up.environment, cwd=up.folder, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (advised, done.stderr)
+
+
 def test_up_on_a_redis_that_is_named_uses_it_and_leaves_it_running(redis: RedisServer, tmp_path: Path) -> None:
     with contextlib.closing(Up(tmp_path, "--redis-url", redis.url)) as up:
         assert list(tmp_path.iterdir()) == []
