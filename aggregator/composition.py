@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from aggregator.alignment import Alignment
-from aggregator.ensemble import ensemble_energy
+from aggregator.ensemble import energy_shares, ensemble_energy
 from aggregator.interference import Interference
 from aggregator.member import MemberRecord
 from schemas.entries import Lane, Token
@@ -46,9 +46,9 @@ class Composition:
         self._stall_ns = opening.profile.stall_ms * NS_PER_MS
         self._shown: list[MemberFrame] = []
         self._is_running = True
-        # The members whose energies the ensemble's is the mean of, and their weights.
+        # The members whose energies the ensemble's is the mean of, and their shares of it.
         self._counted: list[int] = []
-        self._weights: list[float] = []
+        self._shares: list[float] = []
 
     def frame(
         self,
@@ -71,7 +71,7 @@ class Composition:
         happened = happened or _NOTHING
         shown = self._shown
         energies = [shown[index].energy for index in self._counted]
-        energy = round(ensemble_energy(energies, self._weights), 9)
+        energy = round(ensemble_energy(energies, self._shares), 9)
         m = alignment.measures
         agreement = interference.shown_agreement(m.agreement, alignment.compares)
         wave = interference.step(energy, energies, agreement)
@@ -93,7 +93,7 @@ class Composition:
         running = [index for index, member in enumerate(members) if member.is_running]
         self._is_running = bool(running)
         self._counted = running or [index for index, member in enumerate(members) if member.state == "finished"]
-        self._weights = [weights[index] for index in self._counted]
+        self._shares = energy_shares([weights[index] for index in self._counted])
 
     def _show(self, members: Sequence[MemberRecord], t_ns: int, happened: Happened | None) -> None:
         """Every member as it is now: of one that the window did not hear of, what time alone changes."""

@@ -52,22 +52,18 @@ def disagreement_of(spans: Sequence[Span], weights: Sequence[float]) -> Disagree
         mixed = {text: p or _TINY for text, p in mixed.items()}
     rest = sum([weight * span.rest for span, weight in voices])
     log_rest = math.log(rest) if rest > 0.0 else 0.0
-    log_of = dict(zip(mixed, map(math.log, mixed.values()), strict=True))
-    within = divergence = 0.0
+    of_council = rest * log_rest + sum(map(mul, mixed.values(), map(math.log, mixed.values())))
+    of_members = 0.0
     for span, weight in voices:
         q = span.probabilities
-        # sum q ln q and sum q ln Q: their difference is KL(q || Q).
         of_itself = sum(map(mul, q.values(), map(math.log, q.values())))
-        of_council = sum(map(mul, q.values(), map(log_of.__getitem__, q)))
         if span.rest > 0.0:
             of_itself += span.rest * math.log(span.rest)
-            of_council += span.rest * log_rest
-        within -= weight * of_itself
-        divergence += weight * (of_itself - of_council)
-    total = -rest * log_rest - sum(map(mul, mixed.values(), log_of.values()))
-    return Disagreement(
-        max(0.0, total), max(0.0, within), max(0.0, divergence), clamp(1.0 - max(mixed.values(), default=0.0))
-    )
+        of_members += weight * of_itself
+    # sum w_m KL(q_m || Q) = sum w_m sum q_m ln q_m - sum w_m sum q_m ln Q, and sum w_m q_m is Q.
+    divergence = max(0.0, of_members - of_council)
+    most = clamp(1.0 - max(mixed.values(), default=0.0))
+    return Disagreement(max(0.0, -of_council), max(0.0, -of_members), divergence, most)
 
 
 def mixture(distributions: Sequence[Mapping[bytes, float]], weights: Sequence[float]) -> dict[bytes, float]:

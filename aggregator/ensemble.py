@@ -21,14 +21,15 @@ def confidence_weights(opening: Opening, meters: Sequence[EnergyMeter]) -> list[
     return [g * (_UNKNOWN_CERTAINTY if c is None else c) for g, c in zip(weights, certainties, strict=True)]
 
 
-def ensemble_energy(energies: Sequence[float], weights: Sequence[float]) -> float:
-    """E = min(1, sum(g_m E_m) / sum(g_m)), in [0, 1]; 0 where the weights sum to 0. Scaling all weights changes
-    nothing."""
-    total = sum(weights)
-    if total <= 0.0:
-        return 0.0
-    # Divided first: the product of the smallest weight and an energy would be 0.
-    return clamp(sum(map(mul, [weight / total for weight in weights], energies)))
+def ensemble_energy(energies: Sequence[float], shares: Sequence[float]) -> float:
+    """E = min(1, sum(g_m E_m) / sum(g_m)), in [0, 1], where `shares` are g_m / sum(g): scaling all weights changes
+    nothing. Where these are all 0, for the weights sum to 0, so is E."""
+    return clamp(sum(map(mul, shares, energies), 0.0))
+
+
+def energy_shares(weights: Sequence[float]) -> list[float]:
+    """g_m / sum(g), which sum to 1; all 0 where the weights sum to 0."""
+    return normalised(weights) if sum(weights) > 0.0 else [0.0] * len(weights)
 
 
 def normalised(weights: Sequence[float]) -> list[float]:

@@ -29,10 +29,6 @@ class Pair(msgspec.Struct, array_like=True):
     has_parted: bool = False
     is_lost: bool = False
 
-    @property
-    def is_open(self) -> bool:
-        return not (self.has_parted or self.is_lost)
-
 
 class Head(msgspec.Struct, array_like=True):
     """Of a member's answer the bytes from `start` on, so far. `is_wanted` while it is compared with another's."""
@@ -40,10 +36,6 @@ class Head(msgspec.Struct, array_like=True):
     start: int = 0
     text: bytes = b""
     is_wanted: bool = True
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.text)
 
 
 class Parting(msgspec.Struct, array_like=True):
@@ -73,14 +65,21 @@ class Parting(msgspec.Struct, array_like=True):
         """Compares as far as the answers go. `present` are the members that may yet stand at the frontier."""
         if not self.has_open:
             return
+        ends = [head.start + len(head.text) for head in self.heads]
+        # Of each member the first byte that is still to be compared with another's.
         wanted: dict[int, int] = {}
         for pair in self.pairs:
-            if not pair.is_open or pair.one not in present or pair.other not in present:
+            one, other = pair.one, pair.other
+            if pair.has_parted or pair.is_lost or one not in present or other not in present:
                 continue
-            self._compare(pair)
-            if pair.is_open:
-                for member in (pair.one, pair.other):
-                    wanted[member] = min(wanted.get(member, pair.same_to), pair.same_to)
+            if ends[one] > pair.same_to < ends[other]:
+                self._compare(pair, min(ends[one], ends[other]))
+                if pair.has_parted or pair.is_lost:
+                    continue
+            if wanted.get(one, pair.same_to) >= pair.same_to:
+                wanted[one] = pair.same_to
+            if wanted.get(other, pair.same_to) >= pair.same_to:
+                wanted[other] = pair.same_to
         for member, head in enumerate(self.heads):
             if member not in wanted:
                 head.text, head.is_wanted = b"", False
@@ -88,12 +87,12 @@ class Parting(msgspec.Struct, array_like=True):
                 head.text, head.start = head.text[wanted[member] - head.start :], wanted[member]
         self.has_open = bool(wanted)
 
-    def _compare(self, pair: Pair) -> None:
+    def _compare(self, pair: Pair, end: int) -> None:
+        """Compares two members up to the byte `end`."""
         one, other = self.heads[pair.one], self.heads[pair.other]
         if pair.same_to < max(one.start, other.start):
             pair.is_lost = True
             return
-        end = min(one.end, other.end)
         text = one.text[pair.same_to - one.start : end - one.start]
         against = other.text[pair.same_to - other.start : end - other.start]
         pair.has_parted = text != against

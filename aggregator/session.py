@@ -97,6 +97,8 @@ class Session:
         self.record = record or SessionRecord.begun(len(opening.members), opened)
         self._weights = confidence_weights(opening, [member.meter for member in self.record.members])
         self._composition = Composition(opening, self.origin_ns)
+        # Then nobody's patience with a first token can end any more.
+        self._have_begun = False
         self._contents = Contents(entry_id for member in self.record.members for entry_id in member.kept.entry_ids)
 
     @property
@@ -268,9 +270,10 @@ class Session:
     def _end_of_patience(self, t_ns: int) -> None:
         limits = self.opening.limits
         is_over = t_ns - self.origin_ns >= limits.life_ms * NS_PER_MS
+        if self._have_begun and not is_over:
+            return
+        self._have_begun = all(member.next_seq for member in self.record.members)
         for index, member in enumerate(self.record.members):
-            if member.next_seq and not is_over:
-                continue  # most members, most of the time
             if not member.is_running:
                 continue
             if is_over:
