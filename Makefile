@@ -15,7 +15,7 @@ check: .venv/.dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/mypy docs/pictures.py
+	.venv/bin/mypy docs/pictures.py docs/examples.py
 	.venv/bin/lint-imports
 
 bench: .venv/.dev

@@ -51,9 +51,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Iterator[ModuleType]:
-    """The script as a module: the places and the speech that it draws."""
-    spec = importlib.util.spec_from_file_location("pictures", DOCS / "pictures.py")
+def examples() -> Iterator[ModuleType]:
+    """What the script draws, as a module: the places and the speech."""
+    spec = importlib.util.spec_from_file_location("examples", DOCS / "examples.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -111,12 +111,12 @@ def test_each_picture_is_small_legible_dark_at_night_and_has_words_for_those_who
     assert all(len(words) > 40 for words, _ in SHOWN)
 
 
-def test_the_parts_that_are_drawn_make_up_the_energy_that_is_drawn(pictures: ModuleType) -> None:
+def test_the_parts_that_are_drawn_make_up_the_energy_that_is_drawn(examples: ModuleType) -> None:
     """E = 0.35 (0.5 v + 0.3 c + 0.2 f) + 0.65 E before, which from 400 ms after an arrival on halves every 700 ms."""
-    said = [*pictures.FAST, *pictures.SLOW]
-    frames = pictures.frames_of([said])
+    said = [*examples.FAST, *examples.SLOW]
+    frames = examples.frames_of([said])
     energy, last_s = 0.0, 0.0
-    for seq, (at_s, velocity, certainty, friction) in enumerate(pictures.moves(said)):
+    for seq, (at_s, velocity, certainty, friction) in enumerate(examples.moves(said)):
         decayed = energy * 0.5 ** (max(0.0, at_s - last_s - 0.4) / 0.7)
         energy, last_s = 0.35 * (0.5 * velocity + 0.3 * certainty + 0.2 * friction) + 0.65 * decayed, at_s
         shown = next(frame for frame in frames if frame.tokens and frame.tokens[0].seq == seq)
@@ -131,15 +131,15 @@ def test_every_number_of_a_frame_is_on_the_page() -> None:
     assert sorted(field for field in fields if f"`{field}`" not in PAGE) == []
 
 
-def test_the_table_of_places_says_what_the_code_measures(pictures: ModuleType) -> None:
+def test_the_table_of_places_says_what_the_code_measures(examples: ModuleType) -> None:
     """Each column is a council of the script, each row a field of a frame."""
     head, rows = rows_of("shown")
     names = head[1:]
-    assert names == list(pictures.PLACES)
-    energies = pictures.PLACE_ENERGIES
+    assert names == list(examples.PLACES)
+    energies = examples.PLACE_ENERGIES
     found = []
     for name in names:
-        m = pictures.measured(name)
+        m = examples.measured(name)
         state = Interference()
         agreement = state.shown_agreement(m.agreement, "next")
         waves = [state.step(sum(energies) / len(energies), energies, agreement) for _ in range(KIND_WINDOWS)]
@@ -152,9 +152,9 @@ def test_the_table_of_places_says_what_the_code_measures(pictures: ModuleType) -
     assert [row[1:] for row in rows] == [[as_shown(one[field]) for one in found] for field in found[0]]
 
 
-def test_the_table_of_arrivals_says_what_a_replay_shows(pictures: ModuleType) -> None:
-    frames = pictures.frames_of([[*pictures.FAST, *pictures.SLOW]])
-    said = [*pictures.FAST, *pictures.SLOW]
+def test_the_table_of_arrivals_says_what_a_replay_shows(examples: ModuleType) -> None:
+    frames = examples.frames_of([[*examples.FAST, *examples.SLOW]])
+    said = [*examples.FAST, *examples.SLOW]
     _, rows = rows_of("arrival")
     for number, tokens_per_s, certainty, dt, energy in rows:
         seq = int(number) - 1
@@ -187,11 +187,11 @@ def test_contents_lead_to_every_section() -> None:
     ]
 
 
-def test_the_sample_of_the_frames_page_finds_a_tokens_bytes(pictures: ModuleType) -> None:
+def test_the_sample_of_the_frames_page_finds_a_tokens_bytes(examples: ModuleType) -> None:
     """The answer begins with white space of two kinds: that which positions leave out, and that which they count."""
     texts = ["\n ", " \u00a0", "na\u00efve", " end"]
     said = [(100 * i, text, {text: 0.5, " or": 0.25}) for i, text in enumerate(texts)]
-    frames = [json.loads(frame_json(frame)) for frame in pictures.frames_of([said])]
+    frames = [json.loads(frame_json(frame)) for frame in examples.frames_of([said])]
     sample = re.search(r"```python\n(.*?)```", (DOCS / "frames.md").read_text(), re.S)
     assert sample
     pieces = []
