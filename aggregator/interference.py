@@ -19,8 +19,7 @@ from collections.abc import Sequence
 import msgspec
 
 from aggregator.energy import clamp
-from schemas.frames import Compares
-from schemas.frames import Interference as Kind
+from schemas.frames import Compares, InterferenceKind
 
 GAIN = 0.5
 CONSTRUCTIVE = 0.6
@@ -41,15 +40,15 @@ class Wave(msgspec.Struct, frozen=True):
     height: float
     amplified: bool
     dampened: bool
-    kind: Kind
+    kind: InterferenceKind
     resonance: bool
 
 
 class Interference(msgspec.Struct, array_like=True):
     """What the next windows depend on. `agreements` are those of the windows that a mean is taken over."""
 
-    shown: Kind = "neutral"
-    rising: Kind = "neutral"
+    shown: InterferenceKind = "neutral"
+    rising: InterferenceKind = "neutral"
     rising_windows: int = 0
     resonant_windows: int = 0
     agreements: list[float] = []
@@ -77,7 +76,7 @@ class Interference(msgspec.Struct, array_like=True):
         resonance = self.resonant_windows == RESONANCE_WINDOWS
         return Wave(clamp(height), amplified, dampened, self.shown, resonance)
 
-    def _take(self, kind: Kind | None) -> None:
+    def _take(self, kind: InterferenceKind | None) -> None:
         if kind is None or kind == self.shown:
             self.shown, self.rising_windows = kind or "neutral", 0
             return
@@ -92,7 +91,7 @@ def wave_of(energy: float, agreement: float | None) -> float:
     return energy if agreement is None else round(energy * (1.0 + GAIN * (2.0 * agreement - 1.0)), 9)
 
 
-def kind_of(agreement: float | None) -> Kind | None:
+def kind_of(agreement: float | None) -> InterferenceKind | None:
     """What an agreement in [0, 1] makes of two waves that meet; None without one."""
     if agreement is None:
         return None

@@ -15,7 +15,7 @@ MemberState = Literal["waiting", "loading", "thinking", "answering", "held", "de
 Mode = Literal["step", "free", "single"]
 AgreementSource = Literal["logprobs", "mixed", "text"]
 Compares = Literal["next", "place"]
-Interference = Literal["constructive", "destructive", "neutral"]
+InterferenceKind = Literal["constructive", "destructive", "neutral"]
 
 
 class MemberFrame(msgspec.Struct, array_like=True, frozen=True):
@@ -101,7 +101,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     wave: float = 0.0
     amplified: bool = False
     dampened: bool = False
-    interference: Interference = "neutral"
+    interference: InterferenceKind = "neutral"
     resonance: bool = False
 
 

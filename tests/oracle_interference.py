@@ -1,4 +1,4 @@
-"""Interference of the members, from numbers as frames show them: the slow way, from all earlier windows.
+"""InterferenceKind of the members, from numbers as frames show them: the slow way, from all earlier windows.
 
     a, held by each window --shown_agreement()--> a --kind_of()--> shown for 18 windows --> interference
     energies --wave_of()--> amplified, dampened --and constructive for 48 windows--> resonance
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.frames import Compares, Interference
+from schemas.frames import Compares, InterferenceKind
 
 # In windows of 1/60 s: 500, 300 and 800 ms.
 MEAN_WINDOWS = 30
@@ -49,13 +49,13 @@ def wave_of(energy: float, energies: Sequence[float], agreement: float | None) -
     return Wave(min(1.0, max(0.0, raw)), raw > max(energies) + 1e-8, raw < plain_mean - 1e-8)
 
 
-def kind_of(agreement: float) -> Interference:
+def kind_of(agreement: float) -> InterferenceKind:
     if agreement >= 0.6:
         return "constructive"
     return "destructive" if agreement <= 0.4 else "neutral"
 
 
-def shown_interference(before: Interference, agreements: Sequence[float | None]) -> Interference:
+def shown_interference(before: InterferenceKind, agreements: Sequence[float | None]) -> InterferenceKind:
     """From what the window before shows ("neutral" where there is none), and the agreement that each window up to now
     shows."""
     if agreements[-1] is None:
@@ -64,7 +64,7 @@ def shown_interference(before: Interference, agreements: Sequence[float | None])
     return kind_of(agreements[-1]) if kinds == [kinds[-1]] * KIND_WINDOWS else before
 
 
-def resonates(shown: Sequence[tuple[Interference, bool]]) -> bool:
+def resonates(shown: Sequence[tuple[InterferenceKind, bool]]) -> bool:
     """From the interference that each window up to now shows, and whether it is amplified."""
     lately = shown[-RESONANCE_WINDOWS:]
     return len(lately) == RESONANCE_WINDOWS and all(one == ("constructive", True) for one in lately)

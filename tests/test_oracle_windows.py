@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.entries import Token, pack_top
-from schemas.frames import Compares, Interference
+from schemas.frames import Compares, InterferenceKind
 from schemas.sessions import ENTRY_VERSION, EnergyProfile, Member, Opening, Weighting
 from tests.oracle import confidence_weights, oracle_frames, smoothed_certainty
 from tests.oracle_frontier import LEFT_OUT, measures_of, parted_at, span_diversity
@@ -37,7 +37,7 @@ def test_agreement_is_a_mean_over_30_windows_at_one_place_without_a_break() -> N
 def test_interference_is_shown_from_its_18th_window_and_resonance_from_its_48th() -> None:
     def shown(agreements: Sequence[float | None]) -> str:
         """C, d or n for each window."""
-        kinds: list[Interference] = ["neutral"]
+        kinds: list[InterferenceKind] = ["neutral"]
         for count in range(1, len(agreements) + 1):
             kinds.append(shown_interference(kinds[-1], agreements[:count]))
         return "".join(kind[0] for kind in kinds[1:])
@@ -47,7 +47,7 @@ def test_interference_is_shown_from_its_18th_window_and_resonance_from_its_48th(
     assert shown([0.6] * 18 + [0.5] * 18) == "n" * 17 + "c" * 18 + "n"
     assert shown([0.6] * 18 + [None] + [0.6] * 18) == "n" * 17 + "c" + "n" * 18 + "c"
     assert shown([0.6] * 17 + [0.599999999] + [0.6] * 17) == "n" * 35
-    one: tuple[Interference, bool] = ("constructive", True)
+    one: tuple[InterferenceKind, bool] = ("constructive", True)
     assert [resonates([one] * count) for count in (47, 48)] == [False, True]
     assert not resonates([*[one] * 47, ("constructive", False)])
     assert not resonates([*[one] * 47, ("destructive", True)])
