@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import msgspec
@@ -12,7 +11,7 @@ from aggregator.ensemble import energy_shares, ensemble_energy
 from aggregator.interference import Interference
 from aggregator.member import MemberRecord
 from schemas.entries import Lane, Token
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame
+from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame, shown_logprob
 from schemas.grid import NS_PER_MS, NS_PER_S, window_start_ns
 from schemas.sessions import Opening
 
@@ -30,7 +29,7 @@ class Happened(msgspec.Struct):
     def add_token(self, token: Token, start: int, end: int) -> None:
         """A token that the window releases, at [start, end) of its lane."""
         self.texts.setdefault(token.member, []).append((token.lane, token.text))
-        logprob = _shown_logprob(token.logprob)
+        logprob = shown_logprob(token.logprob)
         self.tokens.append(TokenFrame(token.member, token.lane, token.seq, start, end, logprob, token.quality))
 
 
@@ -131,12 +130,6 @@ class Composition:
             answer, thinking, member.reason, spec.remote,
         )
         # fmt: on
-
-
-def _shown_logprob(logprob: float | None) -> float | None:
-    """At most 0; None where it is no number."""
-    # Plus 0.0: what is rounded to it has no sign.
-    return round(min(logprob, 0.0), 9) + 0.0 if logprob is not None and math.isfinite(logprob) else None
 
 
 def _rounded(value: float | None) -> float | None:

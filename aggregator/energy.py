@@ -33,8 +33,8 @@ def clamp(value: float, low: float = 0.0, high: float = 1.0) -> float:
 
 
 def certainty_of(top: TopList) -> float | None:
-    """1 - H / ln K in [0, 1] of the list normalised to sum 1. None below two distinct pieces,
-    or where all are next to impossible.
+    """1 - H / ln K in [0, 1] of the list normalised to sum 1. None below two distinct pieces, or where all are next to
+    impossible.
 
     H is Shannon's entropy in nats; ln K its largest value, so that 1 means one certain piece and 0 means all alike.
     """

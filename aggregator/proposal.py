@@ -11,6 +11,8 @@ A piece is a byte string. Where it stands in the answer is not always what the s
     about what follows the bytes before: they go before each of its pieces. What it says is conditional on them.
  2. A stand-in (U+FFFD for bytes that are no text) is not in the answer. The sampled token stands as the text it wrote.
  3. At position 0 leading white space is dropped.
+ 4. Behind more of its token's text than the beginning of a character a list is about a later place: it measures
+    nothing here.
 
 Where several tokens map to one piece, what the list left out may be more of a piece that it has: `loose`.
 """
@@ -23,7 +25,7 @@ import msgspec
 
 from aggregator.toplist import TopList, added_up, read_top
 from schemas.entries import Token
-from schemas.lanes import leading_space_dropped
+from schemas.lanes import lane_bytes, leading_space_dropped
 
 _STAND_IN = "\ufffd".encode()
 # Three bytes of a character that is split, and a space before it.
@@ -61,8 +63,7 @@ def proposal_of(token: Token, start: int, top: TopList | None = None) -> Proposa
 
     `top` is the token's list, where the caller has read it.
     """
-    text = token.text.encode()
-    own = text if start else leading_space_dropped(text)
+    text, own = token.text.encode(), lane_bytes(token, start)
     if token.quality != "real":
         return Proposal(own)
     top = read_top(token.top) if top is None else top
@@ -95,8 +96,7 @@ def proposal_of(token: Token, start: int, top: TopList | None = None) -> Proposa
 
 
 def _is_of_a_later_place(piece: bytes, text: bytes) -> bool:
-    """True where so much text stands before the piece that it was several tokens, or whole characters: then its list is
-    about a place further on."""
+    """True where what stands before the piece was several tokens' text, or whole characters (rule 4)."""
     hidden = len(text) - len(piece)
     if piece.startswith(text) or hidden == 0:
         return False

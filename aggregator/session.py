@@ -51,7 +51,7 @@ from schemas.errors import Malformed
 from schemas.frames import Frame, Mode, every_drop
 from schemas.grid import NS_PER_MS, next_grid_point_ns, window_start_ns
 from schemas.keys import entry_ms, entry_order
-from schemas.lanes import leading_space_dropped
+from schemas.lanes import lane_bytes
 from schemas.sessions import Opening
 
 StreamEntry = tuple[str, bytes]
@@ -241,8 +241,7 @@ class Session:
         start, end = member.place(token)
         happened.add_token(token, start, end)
         if token.lane == "answer" and end > start:
-            text = token.text.encode()
-            self.record.alignment.parting.add_text(token.member, text if start else leading_space_dropped(text))
+            self.record.alignment.parting.add_text(token.member, lane_bytes(token, start))
             kept = Kept(start, end, entry_id, self.record.window, token.arrival_ns)
             member.kept.append(kept)
             self._contents.add(kept, token, top, len(member.kept))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import msgspec
@@ -119,6 +120,12 @@ def decode_frame(raw: bytes) -> Frame:
         return _decoder.decode(raw)
     except UNDECODABLE as error:
         raise Malformed(f"a frame does not decode: {error}") from error
+
+
+def shown_logprob(logprob: float | None) -> float | None:
+    """As it is shown: at most 0, to 1e-9; None where it is no finite number, which JSON does not have."""
+    # Plus 0.0: what is rounded to it has no sign.
+    return round(min(logprob, 0.0), 9) + 0.0 if logprob is not None and math.isfinite(logprob) else None
 
 
 def named(struct: msgspec.Struct) -> dict[str, Any]:

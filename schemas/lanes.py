@@ -16,9 +16,12 @@ def leading_space_dropped(data: bytes) -> bytes:
     return data.lstrip(_WHITE_SPACE)
 
 
-def lane_end(token: Token, start: int) -> int:
-    """Where the token ends in its lane, in bytes, where `start` is the end of the tokens before it."""
+def lane_bytes(token: Token, start: int) -> bytes:
+    """What the token adds to its lane, where `start` is the end of the tokens before it, in bytes."""
     data = token.text.encode()
-    if token.lane == "answer" and not start:
-        data = leading_space_dropped(data)
-    return start + len(data)
+    return leading_space_dropped(data) if token.lane == "answer" and not start else data
+
+
+def lane_end(token: Token, start: int) -> int:
+    """Where the token ends in its lane, in bytes."""
+    return start + len(lane_bytes(token, start))

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 
+import aiohttp
 import pytest
 
 # Imported here, where the stack is shallow: pytest would do it deep inside a report, where Python 3.11's compiler
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from tests.roles import RedisServer, Roles, redis_binaries, roles_on
+from tests.web_server import WebServer
 from transport.connection import AsyncPipe
 
 # A machine with only Python has no browser; continuous integration installs one.
@@ -81,3 +83,17 @@ async def pipe(redis: RedisServer) -> AsyncIterator[AsyncPipe]:
     found = AsyncPipe(redis.url)
     yield found
     await found.close()
+
+
+@pytest.fixture
+def web(redis: RedisServer) -> Iterator[WebServer]:
+    """The web process on this test's Redis."""
+    found = WebServer(redis.url)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as found:
+        yield found

@@ -58,13 +58,6 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def web(redis: RedisServer) -> Iterator[WebServer]:
-    found = WebServer(redis.url)
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def open_page(browser: Browser, web: WebServer) -> Iterator[Open]:
     """Opens the page; afterwards no page may have met an error, or anything that its own policy forbids."""
     contexts, complaints = [], []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
@@ -40,19 +39,6 @@ from transport.sessions import find_session, open_session
 
 # The writer of these tests gives no sign of life between its tokens.
 PATIENT = Limits(beats_without_entry=600, beats_without_claim=600)
-
-
-@pytest.fixture
-def web(redis: RedisServer) -> Iterator[WebServer]:
-    found = WebServer(redis.url)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as found:
-        yield found
 
 
 class Writer:

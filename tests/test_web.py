@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
@@ -17,19 +16,6 @@ from tests.web_server import CHAR, PACE, WORD, Recorder, Speaker, WebServer, rec
 from transport.commit import end_session
 from transport.connection import AsyncPipe, Pipe
 from transport.sessions import find_session, read_opening
-
-
-@pytest.fixture
-def web(redis: RedisServer) -> Iterator[WebServer]:
-    found = WebServer(redis.url)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as found:
-        yield found
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
@@ -15,20 +14,6 @@ from schemas import keys
 from tests.commands import environment
 from tests.roles import RedisServer
 from tests.web_server import Recorder, Speaker, WebServer
-
-
-@pytest.fixture
-def web(redis: RedisServer) -> Iterator[WebServer]:
-    found = WebServer(redis.url)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as found:
-        yield found
-
 
 BAD_BODIES = [
     (b"{", "bad_json", "The body is no JSON"),

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
-import pytest
 
 from tests.roles import RedisServer, Roles
 from tests.waiting import wait_until
 from tests.web_server import Recorder, Speaker, WebServer, record_of, windows
-
-
-@pytest.fixture
-def web(redis: RedisServer) -> Iterator[WebServer]:
-    found = WebServer(redis.url)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as found:
-        yield found
 
 
 async def test_a_client_that_comes_back_after_a_kill_goes_on_where_it_was(

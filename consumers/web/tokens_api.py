@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
 
 import msgspec
@@ -13,6 +12,7 @@ from consumers.web.errors import json_response
 from schemas.choice import shortened
 from schemas.entries import UNDECODABLE, Quality, Token
 from schemas.errors import Refused, SessionGone
+from schemas.frames import shown_logprob
 from schemas.sessions import Opening
 from transport.answers import Answers
 from transport.connection import AsyncPipe
@@ -178,16 +178,11 @@ def shown_token(token: Token, start: int, end: int) -> ShownToken:
         start=start,
         end=end,
         text=token.text,
-        logprob=_shown_logprob(token.logprob),
+        logprob=shown_logprob(token.logprob),
         quality=token.quality,
         arrival_ns=token.arrival_ns,
         piece=list(token.piece) if token.piece else None,
         top=[
-            ShownPiece(piece.decode("utf-8", "replace"), list(piece), _shown_logprob(logprob)) for piece, logprob in top
+            ShownPiece(piece.decode("utf-8", "replace"), list(piece), shown_logprob(logprob)) for piece, logprob in top
         ],
     )
-
-
-def _shown_logprob(logprob: float | None) -> float | None:
-    """As in a frame: at most 0, to 1e-9; None where it is no finite number, which JSON does not have."""
-    return round(min(logprob, 0.0), 9) + 0.0 if logprob is not None and math.isfinite(logprob) else None

@@ -24,6 +24,7 @@ import fcntl
 import re
 import string
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -171,7 +172,7 @@ def _turn(tokenizer: Tokenizer, answer: str, thinks: Thinks) -> list[int]:
     return [*begun, *encode(f"\n\n{said}"), ids[TURN_ENDS]]
 
 
-class Tokenizer:
+class Tokenizer(ABC):
     """A tokenizer that joins the characters of a word, most frequent pairs first.
 
     A token is a string of characters of its alphabet; merges are applied in the order in which they were learnt.
@@ -191,9 +192,9 @@ class Tokenizer:
         self._known: dict[str, list[int]] = {}
 
     @staticmethod
+    @abstractmethod
     def spelt(word: str) -> list[str]:
         """The word in characters of the alphabet."""
-        raise NotImplementedError
 
     def encode(self, text: str) -> list[int]:
         return [number for word in WORD.findall(text) for number in self._encode_word(word)]
