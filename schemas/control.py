@@ -16,11 +16,16 @@ class Stop(msgspec.Struct, array_like=True, frozen=True, tag="stop"):
 
 
 class Progress(msgspec.Struct, array_like=True, frozen=True):
-    """What the aggregator has accepted of one member: the winning claim, the next seq, and whether it has ended."""
+    """What the aggregator has accepted of one member: the winning claim, the next seq, and whether it has ended.
+
+    `grant` is for producers whose backend pauses: a token may be written whose start in the answer, in bytes, is not
+    past it; None lets it write as it likes.
+    """
 
     claim: str
     next_seq: int
     ended: bool
+    grant: int | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

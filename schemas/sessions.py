@@ -11,6 +11,7 @@ from schemas.errors import Refused
 
 ENTRY_VERSION = 1
 
+# step: text goes out as far as the slowest member has come. free: as it comes.
 Sync = Literal["free", "step"]
 # What a member's confidence weight is multiplied with: nothing, or its smoothed certainty.
 Weighting = Literal["fixed", "certainty"]
@@ -51,9 +52,14 @@ class Limits(msgspec.Struct, array_like=True, frozen=True):
     unaligned_tokens: int = 4_096
     # For memory, or for a place in the queue.
     waiting_ms: int = 600_000
-    # Before anything is compared, for the first text of members that have a free model: else the first one to write
-    # runs ahead, and nobody of its own speed is ever compared with it.
+    # How long the others wait for a member's first text, from when its model is free: else the first one to write runs
+    # ahead, and nobody of its own speed is ever in step or compared with it.
     frontier_waits_ms: int = 5_000
+    # The same, from the opening on, for the claim of a member that nobody has claimed: producers claim within moments
+    # of each other, and the first of them must not run ahead.
+    claim_waits_ms: int = 1_000
+    # A member that holds the others' text back, and writes nothing for so long, is waited for no more.
+    detach_ms: int = 1_500
 
 
 def limits_with(overrides: Mapping[str, int]) -> Limits:
@@ -114,7 +120,7 @@ class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
     members: tuple[Member, ...]
     system: str = ""
     sampling: Sampling = Sampling()
-    sync: Sync = "free"
+    sync: Sync = "step"
     tier: str = "mid"
     profile: EnergyProfile = EnergyProfile(tps_max=14.0, stall_ms=400.0, smoothing=0.35)
     limits: Limits = Limits()
@@ -145,3 +151,4 @@ class SessionRequest(msgspec.Struct, frozen=True):
     options: dict[str, dict[str, float]] = {}
     allow_remote: bool = False
     weighting: Weighting = "fixed"
+    sync: Sync = "step"
