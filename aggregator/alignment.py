@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from aggregator.contents import Contents
-from aggregator.frontier import Kept, frontier_of
+from aggregator.frontier import frontier_of
 from aggregator.measures import Measures, Standing, measures_at
 from aggregator.member import MemberRecord
 from aggregator.parting import Parting
@@ -19,9 +19,9 @@ class Alignment(msgspec.Struct, array_like=True):
     """The frontier x (bytes; None before anything is aligned), the members that stand at it, and what was measured
     there.
 
-    sync_lag_ms is the spread of the times at which the aligned tokens were released, arrival_skew_ms that of their
-    arrivals; both None with fewer than two of them, and so is what they are compared by. shared_prefix is None where it
-    is not known, too.
+    sync_lag_ms is the spread of the times at which the members' text was let out past x, arrival_skew_ms that of the
+    aligned tokens' arrivals; both None with fewer than two of them, and so is what they are compared by. shared_prefix
+    is None where it is not known, too.
     """
 
     parting: Parting
@@ -35,21 +35,28 @@ class Alignment(msgspec.Struct, array_like=True):
     compares: Compares | None = None
 
     def advance(
-        self, members: Sequence[MemberRecord], weights: Sequence[float], contents: Contents, *, may_wait: bool
+        self,
+        members: Sequence[MemberRecord],
+        concerned: Sequence[int],
+        weights: Sequence[float],
+        contents: Contents,
+        *,
+        waits: bool,
     ) -> None:
-        """Moves x as far as the text of the members concerned allows: in free mode, those that run and have text past
-        it. While x is None it may wait for the first text of all that are about to begin."""
-        running = [i for i, member in enumerate(members) if member.is_running]
-        reaching = [i for i in running if members[i].position > (self.x or 0)]
-        if self.x is None and may_wait and any(members[i].is_about_to_begin for i in running):
+        """Moves x as far as the text of the members `concerned` allows, less those whose text is not past it. While x
+        is None it `waits` for the first text of all of them that are about to begin."""
+        if self.x is None and waits:
             return
+        running = [i for i, member in enumerate(members) if member.is_running]
+        past = self.x or 0
+        reaching = [i for i in concerned if members[i].position > past]
         x = frontier_of([(members[i].kept, members[i].position) for i in reaching], self.x)
         # Once nobody runs, what was measured last stays.
         if x is None or not running or (x == self.x and reaching == self.members):
             return
         self._part(x, running, reaching)
         self.x, self.members = x, reaching
-        self._measure(x, [members[i].kept.at(x) for i in reaching], [weights[i] for i in reaching], contents)
+        self._measure(x, members, weights, contents)
 
     def _part(self, x: int, running: Sequence[int], reaching: Sequence[int]) -> None:
         """Takes where the members that come to stand at x parted; with fewer than two of them nothing is compared."""
@@ -61,19 +68,20 @@ class Alignment(msgspec.Struct, array_like=True):
             self.shared_prefix, self.diverged_at_bytes = self.parting.parted_at(reaching, x)
             self.compares = "next" if self.shared_prefix else "place"
 
-    def _measure(self, x: int, found: Sequence[Kept | None], weights: Sequence[float], contents: Contents) -> None:
+    def _measure(self, x: int, members: Sequence[MemberRecord], weights: Sequence[float], contents: Contents) -> None:
         self.measures, self.sync_lag_ms, self.arrival_skew_ms = Measures(), None, None
-        if not found:
+        if not self.members:
             # Whoever stood here has ended, and of those that run nobody has come so far.
             return
+        found = [members[i].kept.at(x) for i in self.members]
         aligned = [token for token in found if token is not None]
         if len(aligned) < len(found):
             # A member is so far ahead that its token at x was let go (Limits.unaligned_tokens): nothing is compared.
             return
         standing = [Standing(token.start, token.end, contents.proposal(token)) for token in aligned]
-        self.measures = measures_at(x, standing, weights)
+        self.measures = measures_at(x, standing, [weights[i] for i in self.members])
         if len(aligned) > 1:
-            windows = [token.released_window for token in aligned]
+            windows = [members[i].passing.window_past(x) for i in self.members]
             arrivals = [token.arrival_ns for token in aligned]
             lag_ns = window_start_ns(max(windows)) - window_start_ns(min(windows))
             self.sync_lag_ms = round(lag_ns / NS_PER_MS, 9)

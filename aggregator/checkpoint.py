@@ -9,12 +9,12 @@ from aggregator.session import Session, SessionRecord
 from schemas.errors import Malformed
 from schemas.sessions import Opening
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 
 
 class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
-    """The record after the window `record.window - 1`. Contents of kept tokens are read again from `need_from` on
-    (None: none)."""
+    """The record after the window `record.window - 1`. Contents of tokens that are kept or wait are read again
+    from `need_from` on (None: none)."""
 
     version: int
     record: SessionRecord
@@ -26,7 +26,7 @@ _decoder = msgspec.msgpack.Decoder(Checkpoint)
 
 
 def dump(session: Session) -> bytes:
-    return _encoder.encode(Checkpoint(CHECKPOINT_VERSION, session.record, session.need_from))
+    return _encoder.encode(Checkpoint(CHECKPOINT_VERSION, session.checkpointed(), session.need_from))
 
 
 def load(opening: Opening, opened: str, raw: bytes) -> tuple[Session, str | None]:

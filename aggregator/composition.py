@@ -10,27 +10,34 @@ from aggregator.alignment import Alignment
 from aggregator.ensemble import energy_shares, ensemble_energy
 from aggregator.interference import Interference
 from aggregator.member import MemberRecord
-from schemas.entries import Lane, Token
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame, shown_logprob
+from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame
 from schemas.grid import NS_PER_MS, NS_PER_S, window_start_ns
 from schemas.sessions import Opening
 
 
 class Happened(msgspec.Struct):
-    """What one window alone saw: the members that it heard of, their texts, tokens in the stream's order, counts."""
+    """What one window alone saw: the members that are not as they were, the text that goes out of them, tokens by their
+    places in the stream's order, counts."""
 
     members: set[int] = set()
-    texts: dict[int, list[tuple[Lane, str]]] = {}
-    tokens: list[TokenFrame] = []
+    texts: dict[int, str] = {}
+    thoughts: dict[int, str] = {}
+    tokens: list[tuple[int, TokenFrame]] = []
     late: int = 0
     duplicates: int = 0
     dead_letters: int = 0
 
-    def add_token(self, token: Token, start: int, end: int) -> None:
-        """A token that the window releases, at [start, end) of its lane."""
-        self.texts.setdefault(token.member, []).append((token.lane, token.text))
-        logprob = shown_logprob(token.logprob)
-        self.tokens.append(TokenFrame(token.member, token.lane, token.seq, start, end, logprob, token.quality))
+    def add_thought(self, place: int, shown: TokenFrame, text: str) -> None:
+        """A token of a member's thinking, which goes out as it comes."""
+        self.thoughts[shown.member] = self.thoughts.get(shown.member, "") + text
+        self.tokens.append((place, shown))
+
+    @property
+    def shown_tokens(self) -> tuple[TokenFrame, ...]:
+        """Those whose last byte goes out, in the stream's order."""
+        if len(self.tokens) > 1:
+            self.tokens.sort()
+        return tuple([shown for _, shown in self.tokens])
 
 
 _NOTHING = Happened()
@@ -79,7 +86,7 @@ class Composition:
         return Frame(
             FRAME_VERSION, self._opening.session, window, window_start_ns(window), end_ns, mode, not self._is_running,
             cut, energy, m.diversity_index, m.di_source, alignment.sync_lag_ms, alignment.arrival_skew_ms,
-            happened.late, happened.duplicates, happened.dead_letters, tuple(shown), tuple(happened.tokens), tier,
+            happened.late, happened.duplicates, happened.dead_letters, tuple(shown), happened.shown_tokens, tier,
             alignment.x, m.di_low, m.di_covered, m.coverage, m.di_span, m.span_bytes, m.jsd,
             m.entropy_total, m.entropy_within, m.coverage_mass, agreement, m.agreement_source,
             alignment.shared_prefix, alignment.diverged_at_bytes, alignment.compares,
@@ -97,11 +104,11 @@ class Composition:
     def _show(self, members: Sequence[MemberRecord], t_ns: int, happened: Happened | None) -> None:
         """Every member as it is now: of one that the window did not hear of, what time alone changes."""
         if not self._shown:
-            self._shown = [self._member_frame(index, member, t_ns, ()) for index, member in enumerate(members)]
+            self._shown = [self._member_frame(index, member, t_ns, _NOTHING) for index, member in enumerate(members)]
         heard = happened.members if happened else ()
         for index, last in enumerate(self._shown):
             if happened and index in heard:
-                self._shown[index] = self._member_frame(index, members[index], t_ns, happened.texts.get(index, ()))
+                self._shown[index] = self._member_frame(index, members[index], t_ns, happened)
                 continue
             meter = members[index].meter
             # The conditions are those of EnergyMeter.at and tokens_per_s, without the calls.
@@ -117,17 +124,14 @@ class Composition:
                 )
                 # fmt: on
 
-    def _member_frame(
-        self, index: int, member: MemberRecord, t_ns: int, texts: Sequence[tuple[Lane, str]]
-    ) -> MemberFrame:
+    def _member_frame(self, index: int, member: MemberRecord, t_ns: int, happened: Happened) -> MemberFrame:
         spec, meter = self._opening.members[index], member.meter
-        answer = "".join([text for lane, text in texts if lane == "answer"])
-        thinking = "".join([text for lane, text in texts if lane == "thinking"])
         # fmt: off
         return MemberFrame(
-            spec.model, member.state, round(meter.at(t_ns, self._opening.profile), 9),
-            float(meter.tokens_per_s(t_ns)), _rounded(meter.certainty), member.position, 0,
-            answer, thinking, member.reason, spec.remote,
+            spec.model, member.shown_state, round(meter.at(t_ns, self._opening.profile), 9),
+            float(meter.tokens_per_s(t_ns)), _rounded(meter.certainty), member.position, member.buffered_tokens,
+            happened.texts.get(index, ""), happened.thoughts.get(index, ""),
+            None if member.is_running else member.reason, spec.remote,
         )
         # fmt: on
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from aggregator.frontier import Kept
 from aggregator.proposal import Proposal, proposal_of
 from aggregator.toplist import TopList
-from schemas.entries import Token, decode_entry
+from schemas.entries import Token
 
 # A proposal of 20 pieces takes 3 KB, five times its token: those of a member that is far ahead of the others are
 # computed when they are needed.
@@ -30,9 +30,9 @@ class Contents:
         """A token that was kept, of its member the `count`th; `top` is its list, where it was measured."""
         self._held[kept.entry_id] = token if count > _MOST_READY else proposal_of(token, kept.start, top)
 
-    def restore(self, entry_id: str, raw: bytes) -> None:
-        """Gives a kept token its content back, where the entry is one."""
-        if entry_id in self._wanted and isinstance(token := decode_entry(raw), Token):
+    def restore(self, entry_id: str, token: Token) -> None:
+        """Gives a kept token its content back, where this is one."""
+        if entry_id in self._wanted:
             self._held[entry_id] = token
 
     def forget(self, gone: Iterable[str]) -> None:

@@ -7,7 +7,8 @@
     E          a * base + (1 - a) * E_prev, one update for each distinct arrival
     c~         a * c + (1 - a) * c~, one update for each arrival with a certainty: what a weight may follow
 
-Between arrivals E holds for stall_ms and then halves every half_life_ms; E_prev is that decayed value.
+Between arrivals E holds for stall_ms and then halves every half_life_ms; E_prev is that decayed value. Time in which
+the member is held, for others to keep up, counts neither for that nor for dt.
 """
 
 from __future__ import annotations
@@ -63,6 +64,9 @@ class EnergyMeter(msgspec.Struct, array_like=True):
     gathered_arrival_ns: int | None = None
     gathered_ns: int = 0
     gathered_certainties: list[float] = []
+    # Of the time since the last token, what it was held for: that is no silence of its own.
+    held_ns: int = 0
+    held_from_ns: int | None = None
 
     def add_token(self, entry_ns: int, arrival_ns: int, certainty: float | None, profile: EnergyProfile) -> None:
         """A token that arrived at `arrival_ns` and whose entry has the time `entry_ns`."""
@@ -86,16 +90,32 @@ class EnergyMeter(msgspec.Struct, array_like=True):
             self.certainty = sum(self.gathered_certainties) / len(self.gathered_certainties)
             before = self.certainty if self.smoothed_certainty is None else self.smoothed_certainty
             self.smoothed_certainty = clamp(profile.smoothing * self.certainty + (1.0 - profile.smoothing) * before)
-        dt_ms = None if self.last_arrival_ns is None else (arrival_ns - self.last_arrival_ns) / NS_PER_MS
+        dt_ms = None
+        if self.last_arrival_ns is not None:
+            dt_ms = max(0, arrival_ns - self.last_arrival_ns - self._held_to(self.gathered_ns)) / NS_PER_MS
         base = _base(self.tokens_per_s(self.gathered_ns), self.certainty, dt_ms, profile)
         smoothing = profile.smoothing
         self.energy = clamp(smoothing * base + (1.0 - smoothing) * self.at(self.gathered_ns, profile))
         self.last_token_ns, self.last_arrival_ns = self.gathered_ns, arrival_ns
-        self.gathered_arrival_ns, self.gathered_certainties = None, []
+        self.gathered_arrival_ns, self.gathered_certainties, self.held_ns = None, [], 0
+        if self.held_from_ns is not None:
+            self.held_from_ns = max(self.held_from_ns, self.gathered_ns)
+
+    def hold(self, t_ns: int) -> None:
+        """From here on it may not write."""
+        self.held_from_ns = t_ns
+
+    def let_go(self, t_ns: int) -> None:
+        """From here on it may write."""
+        self.held_ns, self.held_from_ns = self._held_to(t_ns), None
+
+    def _held_to(self, t_ns: int) -> int:
+        """How long it has been held between the last token and `t_ns`, in nanoseconds."""
+        return self.held_ns + (max(0, t_ns - self.held_from_ns) if self.held_from_ns is not None else 0)
 
     def at(self, t_ns: int, profile: EnergyProfile) -> float:
         """E at `t_ns`, in [0, 1]: the last update, decayed from stall_ms after its arrival on."""
-        idle_ms = (t_ns - self.last_token_ns) / NS_PER_MS - profile.stall_ms
+        idle_ms = (t_ns - self.last_token_ns - self._held_to(t_ns)) / NS_PER_MS - profile.stall_ms
         if idle_ms <= 0.0:
             return self.energy
         return clamp(self.energy * math.exp(-_LN2 * idle_ms / profile.half_life_ms))

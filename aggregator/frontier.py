@@ -1,8 +1,8 @@
 """The frontier: the place in the answers up to which they can be compared.
 
-Positions are byte offsets in each member's own answer. In free mode the members concerned are the running ones whose
-released text reaches past x; x is the largest start of a token of any of them that lies before the end of every one's
-text:
+Positions are byte offsets in each member's own answer. In step mode the members concerned are the stepping set; in free
+mode the running ones. Either way those whose released text reaches past x; x is the largest start of a token of any of
+them that lies before the end of every one's text:
 
     member 0   |The|  sky| is| blue| and|                 x
     member 1   |The sky|  is|  gr                         |
@@ -20,13 +20,12 @@ import msgspec
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
-    """A released token of an answer that the frontier has not passed: bytes [start, end). What it proposed is kept
+    """An accepted token of an answer that the frontier has not passed: bytes [start, end). What it proposed is kept
     elsewhere."""
 
     start: int
     end: int
     entry_id: str
-    released_window: int
     arrival_ns: int
 
 
@@ -35,7 +34,6 @@ class KeptTokens(msgspec.Struct, array_like=True):
 
     starts: list[int] = []
     entry_ids: list[str] = []
-    released_windows: list[int] = []
     arrivals_ns: list[int] = []
     end: int = 0
 
@@ -46,7 +44,6 @@ class KeptTokens(msgspec.Struct, array_like=True):
         """Adds the token that begins where the last one ended."""
         self.starts.append(token.start)
         self.entry_ids.append(token.entry_id)
-        self.released_windows.append(token.released_window)
         self.arrivals_ns.append(token.arrival_ns)
         self.end = token.end
 
@@ -62,9 +59,7 @@ class KeptTokens(msgspec.Struct, array_like=True):
             return None
         end = self.starts[after] if after < len(self.starts) else self.end
         index = after - 1
-        return Kept(
-            self.starts[index], end, self.entry_ids[index], self.released_windows[index], self.arrivals_ns[index]
-        )
+        return Kept(self.starts[index], end, self.entry_ids[index], self.arrivals_ns[index])
 
     def passed(self, x: int) -> int:
         """How many of the tokens, from the first on, end at or before x: no later frontier needs them."""
@@ -74,7 +69,7 @@ class KeptTokens(msgspec.Struct, array_like=True):
     def forget(self, count: int) -> list[str]:
         """Takes the first `count` tokens away; their entries' ids."""
         gone = self.entry_ids[:count]
-        del self.starts[:count], self.entry_ids[:count], self.released_windows[:count], self.arrivals_ns[:count]
+        del self.starts[:count], self.entry_ids[:count], self.arrivals_ns[:count]
         return gone
 
 

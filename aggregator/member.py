@@ -1,20 +1,26 @@
 """One member of a session: who writes it, how far it is, and how long it has been silent.
 
-waiting --claim, loading--> loading --tokens--> thinking <--> answering --> finished
+waiting --claim, loading--> loading --tokens--> thinking <--> answering --its mark--> (ended) --last byte--> finished
    |                           |                    |             |
    +---------------------------+--------------------+-------------+-------> dropped (with its reason)
+
+It writes until its mark of the end; it runs until the last byte of its text is out. Answering has two more faces: held
+(it pauses at its grant) and detached (the others did not wait for it).
 """
 
 from __future__ import annotations
+
+from bisect import bisect_right
 
 import msgspec
 
 from aggregator.energy import EnergyMeter
 from aggregator.frontier import KeptTokens
+from aggregator.outflow import Passing
 from schemas.claims import ClaimLedger, Verdict
 from schemas.entries import Token
 from schemas.frames import MemberState
-from schemas.grid import NS_PER_MS
+from schemas.grid import FRAME_RATE_HZ, NS_PER_MS
 from schemas.lanes import lane_end
 from schemas.sessions import Limits
 
@@ -26,10 +32,28 @@ class MemberRecord(msgspec.Struct, array_like=True):
     reason: str | None = None
     claim: str = ""
     next_seq: int = 0
-    # Released ends of its lanes in bytes; the answer's counts from its first byte that is not white space.
+    # It pauses where it has no grant: the claim says so.
+    pauses: bool = False
+    # The mark of its end has come.
+    has_ended: bool = False
+    # Bytes of its answer, from its first that is not white space: accepted, allowed out, and gone out in whole
+    # characters. position <= limit <= written, but for a limit of others' making past written.
+    written: int = 0
+    limit: int = 0
     position: int = 0
     thinking_position: int = 0
     kept: KeptTokens = msgspec.field(default_factory=KeptTokens)
+    passing: Passing = msgspec.field(default_factory=Passing)
+    # Accepted tokens of its answer whose last byte has not gone out.
+    buffered_tokens: int = 0
+    # When its written end last moved, and how many bytes in which windows of the last second.
+    moved_ns: int = 0
+    moved_windows: list[int] = []
+    moved_bytes: list[int] = []
+    # A token may be written whose start is not past it (backends that pause).
+    grant: int = 0
+    is_held: bool = False
+    is_detached: bool = False
     meter: EnergyMeter = msgspec.field(default_factory=EnergyMeter)
     silent_beats: int = 0
     # The first-token time-out runs from here: the claim, or the last sign of waiting or loading.
@@ -44,21 +68,40 @@ class MemberRecord(msgspec.Struct, array_like=True):
         return self.state not in ("finished", "dropped")
 
     @property
-    def is_about_to_begin(self) -> bool:
-        """True before its first text where its producer neither waits for the model nor loads it."""
-        return bool(self.claim) and self.state == "waiting" and self.waiting_from_ns is None
+    def is_writing(self) -> bool:
+        """Its producer is at work, or still to come."""
+        return self.is_running and not self.has_ended
+
+    @property
+    def shown_state(self) -> MemberState:
+        return "held" if self.is_held else "detached" if self.is_detached else self.state
+
+    def is_expected(self, t_ns: int, limits: Limits) -> bool:
+        """True while the others wait for its first text: it writes, and neither waits for its model nor loads nor
+        thinks."""
+        return t_ns < self.expected_to_ns(limits)
+
+    def expected_to_ns(self, limits: Limits) -> int:
+        """Until when the others wait for its first text; 0 where they do not."""
+        if self.written or not self.is_writing or self.state not in ("waiting", "answering"):
+            return 0
+        if self.waiting_from_ns is not None:
+            return 0
+        patience_ms = limits.frontier_waits_ms if self.claim else limits.claim_waits_ms
+        return self.patience_from_ns + patience_ms * NS_PER_MS
 
     def finish(self, reason: str) -> None:
-        self.state, self.reason = "finished", reason
+        """The mark of its end. It is finished when the last of its text is out."""
+        self.has_ended, self.reason = True, reason
 
     def drop(self, reason: str) -> None:
         self.state, self.reason = "dropped", reason
 
-    def add_claim(self, entry_id: str, t_ns: int) -> None:
+    def add_claim(self, entry_id: str, t_ns: int, pauses: bool) -> None:
         """A producer claims the member; before any text the latest claim wins."""
         ledger = ClaimLedger(self.claim, self.next_seq)
         if ledger.add_claim(entry_id):
-            self.claim, self.state = entry_id, "waiting"
+            self.claim, self.state, self.pauses, self.grant = entry_id, "waiting", pauses, 0
             self.loading_from_ns, self.waiting_from_ns, self.patience_from_ns, self.silent_beats = None, None, t_ns, 0
 
     def add_sign(self, claim: str, state: MemberState | None, t_ns: int) -> None:
@@ -89,17 +132,51 @@ class MemberRecord(msgspec.Struct, array_like=True):
         self.next_seq = ledger.next_seq
         return verdict
 
-    def place(self, token: Token) -> tuple[int, int]:
-        """Releases the token's text; its [start, end) in bytes of its lane."""
+    def place(self, token: Token, t_ns: int, window: int) -> tuple[int, int]:
+        """Takes in an accepted token, whose entry has the time `t_ns`; its [start, end) in bytes of its lane."""
         if token.lane == "thinking":
             self.state = "thinking"
             start = self.thinking_position
             self.thinking_position = end = lane_end(token, start)
-        else:
-            self.state = "answering"
-            start = self.position
-            self.position = end = lane_end(token, start)
+            return start, end
+        self.state = "answering"
+        start = self.written
+        self.written = end = lane_end(token, start)
+        if end > start:
+            self.moved_ns = t_ns
+            self._pace(window, end - start)
         return start, end
+
+    def _pace(self, window: int, count: int) -> None:
+        if self.moved_windows and self.moved_windows[-1] == window:
+            self.moved_bytes[-1] += count
+            return
+        past = bisect_right(self.moved_windows, window - FRAME_RATE_HZ)
+        del self.moved_windows[:past], self.moved_bytes[:past]
+        self.moved_windows.append(window)
+        self.moved_bytes.append(count)
+
+    def bytes_since(self, window: int) -> int:
+        """The bytes of its answer that came in the windows after `window`, which is at most a second back."""
+        return sum(self.moved_bytes[bisect_right(self.moved_windows, window) :])
+
+    def moved_by(self, start_ns: int) -> int:
+        """When its written end last moved; while it is held, that is no fault of its own: now, at `start_ns`."""
+        return max(self.moved_ns, start_ns) if self.is_held else self.moved_ns
+
+    def face(self, start_ns: int, end_ns: int, *, is_held: bool, is_detached: bool) -> bool:
+        """How it is shown from this window's end on; False where that is as before. Time in which it is held counts
+        for no stall and no decay."""
+        if is_held:
+            self.moved_ns = max(self.moved_ns, end_ns)
+            if not self.is_held:
+                self.meter.hold(end_ns)
+        elif self.is_held:
+            self.moved_ns = max(self.moved_ns, start_ns)
+            self.meter.let_go(end_ns)
+        changed = (is_held, is_detached) != (self.is_held, self.is_detached)
+        self.is_held, self.is_detached = is_held, is_detached
+        return changed
 
     def add_beat(self, limits: Limits) -> str | None:
         """One more second without a word of its producer; the reason to drop it, if that was one too many."""

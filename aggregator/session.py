@@ -16,7 +16,7 @@ So the frames of a session are a pure function of its token stream, whoever comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -30,7 +30,9 @@ from aggregator.frontier import Kept
 from aggregator.interference import Interference
 from aggregator.ladder import members_to_drop, rung_below
 from aggregator.member import MemberRecord
+from aggregator.outflow import Outflow, WaitingTokens, token_frame
 from aggregator.parting import Parting
+from aggregator.stepping import Stepping
 from aggregator.toplist import read_top
 from schemas.claims import Verdict
 from schemas.control import Progress, Stop
@@ -71,12 +73,20 @@ class SessionRecord(msgspec.Struct, array_like=True):
     # Rungs of the opening's ladder that the session fell.
     fallen: int = 0
     interference: Interference = msgspec.field(default_factory=Interference)
+    stepping: Stepping = msgspec.field(default_factory=Stepping)
+    # How many tokens were accepted, and of each member those that wait to go out.
+    tokens: int = 0
+    waiting: list[WaitingTokens] = []
 
     @classmethod
-    def begun(cls, members: int, cut: str) -> SessionRecord:
-        """Before the first window of a session of so many members, whose opening is the entry `cut`."""
-        mode: Mode = "single" if members == 1 else "free"
-        return cls([MemberRecord() for _ in range(members)], cut, Alignment(Parting.of(members)), mode=mode)
+    def begun(cls, opening: Opening, opened: str, origin_ns: int) -> SessionRecord:
+        """Before the first window of a session whose opening is the entry `opened`."""
+        count = len(opening.members)
+        mode: Mode = "single" if count == 1 else opening.sync
+        members = [MemberRecord(patience_from_ns=origin_ns) for _ in range(count)]
+        stepping = Stepping(list(range(count)) if opening.sync == "step" else [])
+        waiting = [WaitingTokens() for _ in members]
+        return cls(members, opened, Alignment(Parting.of(count)), mode=mode, stepping=stepping, waiting=waiting)
 
 
 class Closed(msgspec.Struct, frozen=True):
@@ -94,17 +104,26 @@ class Session:
         self.opening = opening
         self.opened = opened
         self.origin_ns = next_grid_point_ns(entry_ms(opened) * NS_PER_MS)
-        self.record = record or SessionRecord.begun(len(opening.members), opened)
+        self.record = record or SessionRecord.begun(opening, opened, self.origin_ns)
         self._weights = confidence_weights(opening, [member.meter for member in self.record.members])
         self._composition = Composition(opening, self.origin_ns)
         # Then nobody's patience with a first token can end any more.
         self._have_begun = False
         self._contents = Contents(entry_id for member in self.record.members for entry_id in member.kept.entry_ids)
+        self._outflows = [Outflow(waiting) for waiting in self.record.waiting]
+        # When time alone may change something next. A loaded session looks at once.
+        self._looks_ns = 0
 
     @property
     def progress(self) -> tuple[Progress, ...]:
-        """What has been accepted of each member."""
-        return tuple(Progress(m.claim, m.next_seq, not m.is_running) for m in self.record.members)
+        """What has been accepted of each member, and how far it may write."""
+        is_step = self.opening.sync == "step"
+        return tuple(
+            [
+                Progress(m.claim, m.next_seq, not m.is_writing, m.grant if is_step and m.pauses else None)
+                for m in self.record.members
+            ]
+        )
 
     @property
     def end_reason(self) -> str:
@@ -125,13 +144,12 @@ class Session:
             except Malformed:
                 dead.append((entry_id, raw))
         happened.dead_letters = len(dead)
-        end_ns = window_start_ns(record.window + 1)
-        self._end_of_patience(self.origin_ns + end_ns)
-        may_wait = end_ns < self.opening.limits.frontier_waits_ms * NS_PER_MS
-        is_quiet = not entries and not self._stopped and (may_wait or record.alignment.x is not None)
+        end_ns = self.origin_ns + window_start_ns(record.window + 1)
+        self._end_of_patience(end_ns)
+        is_quiet = not entries and not self._stopped and end_ns < self._looks_ns
         if not is_quiet:
             happened.members.update(*[stop.members for stop in self._stopped])
-            self._align(happened.members, may_wait)
+            self._settle(happened, end_ns)
         tier = self.opening.ladder[record.fallen - 1].tier if record.fallen else self.opening.tier
         frame = self._composition.frame(
             record.window, record.cut, record.mode, tier, members, self._weights, record.alignment,
@@ -140,26 +158,97 @@ class Session:
         record.window += 1
         return Closed(frame, tuple(self._stopped), tuple(dead))
 
-    def _align(self, heard: Iterable[int], may_wait: bool) -> None:
-        """What follows from all of the window's entries together, which were about these members."""
-        record, members = self.record, self.record.members
-        for index in heard:
+    def _settle(self, happened: Happened, end_ns: int) -> None:
+        """What follows from all of the window's entries together."""
+        record, members, limits = self.record, self.record.members, self.opening.limits
+        for index in happened.members:
             members[index].meter.settle(self.opening.profile)
-        self._weights = confidence_weights(self.opening, [member.meter for member in members])
-        record.alignment.advance(members, self._weights, self._contents, may_wait=may_wait)
-        self._forget_passed()
+        start_ns = self.origin_ns + window_start_ns(record.window)
+        if self.opening.sync == "step":
+            record.stepping.advance(members, start_ns, end_ns, limits)
+        else:
+            for member in members:
+                member.limit = member.written
+        self._release(happened)
         running = sum([member.is_running for member in members])
+        if self.opening.sync == "step":
+            self._face(start_ns, end_ns, running, happened)
         record.mode = self._mode(running)
         record.ended = not running
+        self._weights = confidence_weights(self.opening, [member.meter for member in members])
+        self._align(end_ns)
+        self._forget_passed()
+        self._looks_ns = self._changes_ns(end_ns)
+
+    def _release(self, happened: Happened) -> None:
+        """Lets the members' text out up to their limits; of whoever has ended and has no more, the end as well."""
+        record, gone = self.record, []
+        for index, member in enumerate(record.members):
+            outflow = self._outflows[index]
+            if len(outflow):
+                member.position, text, tokens = outflow.release(member.position, member.limit)
+                if text or tokens or member.buffered_tokens != len(outflow):
+                    member.buffered_tokens = len(outflow)
+                    happened.members.add(index)
+                    happened.texts[index] = text
+                    happened.tokens += tokens
+            member.passing.add(member.limit, record.window)
+            if member.has_ended and member.is_running and not len(outflow):
+                member.state = "finished"
+                happened.members.add(index)
+            if not member.is_running:
+                gone.append(index)
+        record.stepping.leave(gone)
+
+    def _face(self, start_ns: int, end_ns: int, running: int, happened: Happened) -> None:
+        """Grants, and who is shown as held by its grant or as detached from the others."""
+        record = self.record
+        record.stepping.grant(record.members, record.window)
+        for index, member in enumerate(record.members):
+            answers = member.is_writing and member.state == "answering"
+            is_held = answers and member.pauses and member.written > member.grant
+            is_detached = answers and member.written > 0 and running > 1 and index not in record.stepping.members
+            if member.face(start_ns, end_ns, is_held=is_held, is_detached=is_detached):
+                happened.members.add(index)
+
+    def _align(self, end_ns: int) -> None:
+        """Moves the frontier for those in step, or else for all who run."""
+        record, members = self.record, self.record.members
+        if record.mode == "step":
+            concerned = record.stepping.members
+            waits = not all(members[index].position for index in concerned)
+        else:
+            concerned = [index for index, member in enumerate(members) if member.is_running]
+            waits = any(members[index].is_expected(end_ns, self.opening.limits) for index in concerned)
+        record.alignment.advance(members, concerned, self._weights, self._contents, waits=waits)
+
+    def _changes_ns(self, end_ns: int) -> int:
+        """When time alone may change something that is no matter of patience, after `end_ns`."""
+        record, limits = self.record, self.opening.limits
+        ends = [member.expected_to_ns(limits) for member in record.members]
+        step_ns = record.stepping.changes_ns(record.members, end_ns, limits)
+        return min(step_ns, *[t_ns if t_ns > end_ns else step_ns for t_ns in ends])
 
     def restore(self, entry_id: str, raw: bytes) -> None:
-        """Gives a kept token its content back, after the record was loaded from a checkpoint."""
-        self._contents.restore(entry_id, raw)
+        """Gives a token that is kept or waits its content back, after the record was loaded from a checkpoint."""
+        try:
+            token = sound_entry(raw, len(self.record.members))
+        except Malformed:
+            return
+        if isinstance(token, Token):
+            self._contents.restore(entry_id, token)
+            self._outflows[token.member].restore(entry_id, token)
 
     @property
     def need_from(self) -> str | None:
         """The oldest entry whose content the next frames may need; None where they need none."""
-        return self._contents.oldest
+        oldest = (self._contents.oldest, *[outflow.oldest for outflow in self._outflows])
+        return min((entry_id for entry_id in oldest if entry_id is not None), key=entry_order, default=None)
+
+    def checkpointed(self) -> SessionRecord:
+        """The record, with all that a checkpoint holds."""
+        self.record.waiting = [outflow.waiting for outflow in self._outflows]
+        return self.record
 
     # --- entries -----------------------------------------------------------------------------------------------------
 
@@ -172,7 +261,7 @@ class Session:
                 self._add_token(entry_id, t_ns, entry, happened)
             case Beat():
                 for index, member in enumerate(self.record.members):
-                    if member.is_running and (reason := member.add_beat(self.opening.limits)):
+                    if member.is_writing and (reason := member.add_beat(self.opening.limits)):
                         self._drop(index, reason)
             case Cancel():
                 for index in entry.members or range(len(self.record.members)):
@@ -180,7 +269,7 @@ class Session:
             case _:
                 happened.members.add(entry.member)
                 self._count_lateness(t_ns, entry.written_ns, happened)
-                if self.record.members[entry.member].is_running:
+                if self.record.members[entry.member].is_writing:
                     self._add_mark(entry_id, t_ns, entry)
 
     def _count_lateness(self, t_ns: int, written_ns: int, happened: Happened) -> None:
@@ -191,7 +280,7 @@ class Session:
         member = self.record.members[mark.member]
         match mark:
             case Claim():
-                member.add_claim(entry_id, t_ns)
+                member.add_claim(entry_id, t_ns, mark.pauses)
             case Waiting():
                 member.add_sign(mark.claim, "waiting", t_ns)
             case Loading():
@@ -215,21 +304,21 @@ class Session:
     def _make_room(self, mark: Starved) -> None:
         """A member found no memory: the session falls to the next lower tier and keeps its heaviest members."""
         record, members = self.record, self.record.members
-        running = {i: self.opening.members[i].weight for i, member in enumerate(members) if member.is_running}
-        if members[mark.member].has_starved or len(running) == 1:
+        writing = {i: self.opening.members[i].weight for i, member in enumerate(members) if member.is_writing}
+        if members[mark.member].has_starved or len(writing) == 1:
             self._drop(mark.member, mark.reason)
             return
         members[mark.member].has_starved = True
         rung = rung_below(self.opening.ladder, record.fallen)
         record.fallen += rung is not None
         starved = self.opening.members[mark.member].model
-        for index in members_to_drop(running, mark.member, rung, room_helps=mark.room_helps):
+        for index in members_to_drop(writing, mark.member, rung, room_helps=mark.room_helps):
             reason = mark.reason if index == mark.member else f"it made room: no memory for {starved}"
             self._drop(index, f"{reason}; the session fell to the {rung.tier} tier" if rung else reason)
 
     def _add_token(self, entry_id: str, t_ns: int, token: Token, happened: Happened) -> None:
-        member = self.record.members[token.member]
-        if not member.is_running:
+        record, member = self.record, self.record.members[token.member]
+        if not member.is_writing:
             return
         verdict = member.judge_token(token.claim, token.seq)
         if verdict is Verdict.DUPLICATE:
@@ -238,11 +327,16 @@ class Session:
             return
         top = read_top(token.top) if token.quality == "real" else None
         member.meter.add_token(t_ns, token.arrival_ns, certainty_of(top) if top else None, self.opening.profile)
-        start, end = member.place(token)
-        happened.add_token(token, start, end)
-        if token.lane == "answer" and end > start:
-            self.record.alignment.parting.add_text(token.member, lane_bytes(token, start))
-            kept = Kept(start, end, entry_id, self.record.window, token.arrival_ns)
+        start, end = member.place(token, t_ns, record.window)
+        place, shown = record.tokens, token_frame(token, start, end)
+        record.tokens += 1
+        if token.lane == "thinking":
+            happened.add_thought(place, shown, token.text)
+            return
+        self._outflows[token.member].add(entry_id, place, shown, token.text)
+        if end > start:
+            record.alignment.parting.add_text(token.member, lane_bytes(token, start))
+            kept = Kept(start, end, entry_id, token.arrival_ns)
             member.kept.append(kept)
             self._contents.add(kept, token, top, len(member.kept))
             if len(member.kept) > self.opening.limits.unaligned_tokens:
@@ -259,10 +353,11 @@ class Session:
                 self._forget(member, len(member.kept))
             elif x is not None:
                 self._forget(member, member.kept.passed(x))
+                member.passing.forget(x)
 
     def _drop(self, index: int, reason: str) -> None:
         member = self.record.members[index]
-        if member.is_running:
+        if member.is_writing:
             member.drop(reason)
             self._stopped.append(Stop((index,), reason))
 
@@ -273,7 +368,7 @@ class Session:
             return
         self._have_begun = all(member.next_seq for member in self.record.members)
         for index, member in enumerate(self.record.members):
-            if not member.is_running:
+            if not member.is_writing:
                 continue
             if is_over:
                 self._drop(index, f"the session reached its longest life of {limits.life_ms / 60_000:g} min")
@@ -281,7 +376,9 @@ class Session:
                 self._drop(index, reason)
 
     def _mode(self, running: int) -> Mode:
-        """single while one member runs alone; once nobody runs, what it was."""
-        if running == 0:
-            return "single" if len(self.record.members) == 1 else self.record.mode
+        """step while two step; else single while one member runs alone; once nobody runs, what it was."""
+        if not running:
+            return self.record.mode
+        if len(self.record.stepping.members) > 1:
+            return "step"
         return "single" if running == 1 else "free"

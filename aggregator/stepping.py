@@ -1,0 +1,107 @@
+"""In step: how far the members' text may go out, so that all of them are seen at one place.
+
+    member 0   |The sky is blue, and the          written 24   held back from the front on
+    member 1   |A clear sky|                      written 11   the least: the front is here
+    member 2   |... (thinks)                      not in step: goes out as it comes, joins at or past the front
+               0           ^ front
+
+The stepping set are the members that wait for each other. Who steps: whoever answers, or is expected to begin soon, and
+is not behind the front. The front is the least that a writing one of them has written; it never falls. A member leaves
+the set when it thinks, loads, ends with all its text out, or detaches: it is the least, holds others back, and has
+written nothing for Limits.detach_ms. Members outside the set hold nobody and are held by nobody.
+
+A backend that pauses is granted a little more than the front: it generates, and not only shows, in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from aggregator.member import MemberRecord
+from schemas.grid import FRAME_RATE_HZ, NS_PER_MS
+from schemas.sessions import Limits
+
+# A grant leads the front by a twentieth of what the slowest wrote in the last second: 50 ms of its pace.
+_LEAD_DIVISOR = 20
+_LEAST_LEAD_BYTES = 1
+_NEVER_NS = 1 << 63
+
+
+class Stepping(msgspec.Struct, array_like=True):
+    """The front in bytes of every stepping member's answer, and the stepping set in the members' order."""
+
+    members: list[int] = []
+    front: int = 0
+
+    def advance(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> None:
+        """Takes in what the window [start_ns, end_ns) of a session has brought: who steps now, and how far the text of
+        all may go out."""
+        self.members = self._those_who_stay(members, end_ns, limits)
+        self._detach(members, start_ns, end_ns - limits.detach_ms * NS_PER_MS)
+        writing = [members[index].written for index in self.members if members[index].is_writing]
+        if writing:
+            self.front = max(self.front, min(writing))
+        for index, member in enumerate(members):
+            in_step = bool(writing) and index in self.members
+            member.limit = max(member.limit, self.front if in_step else member.written)
+
+    def leave(self, gone: Sequence[int]) -> None:
+        """These have ended, and all of their text is out."""
+        if gone:
+            self.members = [index for index in self.members if index not in gone]
+
+    def _those_who_stay(self, members: Sequence[MemberRecord], end_ns: int, limits: Limits) -> list[int]:
+        """The set with those who join it, less those who are no longer fit for it."""
+        found = []
+        for index, member in enumerate(members):
+            was_in = index in self.members
+            if not member.is_writing:
+                # What it wrote still goes out with the others.
+                stays = was_in and member.is_running
+            elif not member.written:
+                stays = member.is_expected(end_ns, limits) and (was_in or not self.front)
+            else:
+                has_moved = end_ns - member.moved_ns < limits.detach_ms * NS_PER_MS
+                stays = member.state == "answering" and (was_in or (member.written >= self.front and has_moved))
+            if stays:
+                found.append(index)
+        return found
+
+    def _detach(self, members: Sequence[MemberRecord], start_ns: int, stalled_ns: int) -> None:
+        """Lets go of those who hold others back and have not moved since `stalled_ns`."""
+        while True:
+            writing = [index for index in self.members if members[index].is_writing]
+            least = min((members[index].written for index in writing), default=0)
+            if not least or not any(members[index].written > least for index in self.members):
+                return
+            stalled = [
+                index
+                for index in writing
+                if members[index].written == least and members[index].moved_by(start_ns) <= stalled_ns
+            ]
+            if not stalled:
+                return
+            self.leave(stalled)
+
+    def grant(self, members: Sequence[MemberRecord], window: int) -> None:
+        """Lets the writing members whose backends pause go on to a little past the front."""
+        paced = [member for member in members if member.is_writing and member.pauses]
+        if not paced:
+            return
+        since = window - FRAME_RATE_HZ
+        paces = [members[index].bytes_since(since) for index in self.members if members[index].is_writing]
+        lead = max(_LEAST_LEAD_BYTES, min(paces, default=0) // _LEAD_DIVISOR)
+        for member in paced:
+            member.grant = max(member.grant, self.front + lead)
+
+    def changes_ns(self, members: Sequence[MemberRecord], end_ns: int, limits: Limits) -> int:
+        """When time alone may next change who steps, after `end_ns`."""
+        stall_ns = limits.detach_ms * NS_PER_MS
+        times = [
+            members[index].moved_ns + stall_ns
+            for index in self.members
+            if members[index].is_writing and members[index].written and not members[index].is_held
+        ]
+        return min((t_ns for t_ns in times if t_ns > end_ns), default=_NEVER_NS)
