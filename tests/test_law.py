@@ -243,7 +243,7 @@ def _members(count: int, entries: Stream, limits: Limits = UNLIMITED) -> Stream:
 def test_a_logprob_that_is_no_number_is_a_missing_one(logprob: float | None, top: list[tuple[bytes, float]]) -> None:
     """Only the list speaks: what it does not say of the token that was drawn, nobody knows."""
     token = Token(0, "1001-0", 0, "answer", "the", 0, 0, logprob, "real", b"", pack_top(top))
-    stream = _members(2, [("1001-0", encode_entry(Claim(0, 0))), ("1002-0", encode_entry(token))])
+    stream = _members(1, [("1001-0", encode_entry(Claim(0, 0))), ("1002-0", encode_entry(token))])
     (frame,) = assert_law(stream, 1)
     (shown,) = frame.tokens
     assert shown.logprob is None
