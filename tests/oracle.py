@@ -1,7 +1,9 @@
 """The frames of a token stream, computed slowly and straight from their definitions: what the fast core must agree
 with.
 
-    stream --lives()--> for each window: what was counted, who runs and why not, every token accepted so far
+    stream --lives()--> for each window: what was counted, who writes and why not, every token accepted so far
+                            |
+                         steps_of()--> what of it went out, who is in step, who runs and what each is shown as
                             |
                             +--> energy and weights ----+--> interference, from numbers as shown
                             +--> frontier, measures ----+
@@ -19,12 +21,13 @@ from itertools import groupby
 import msgspec
 
 from schemas import entries as wire
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame
+from schemas.frames import FRAME_VERSION, Frame, MemberFrame, TokenFrame
 from schemas.grid import NS_PER_MS, NS_PER_S, window_start_ns
 from schemas.sessions import EnergyProfile, Member, Opening
 from tests.oracle_frontier import Frontier, frontier_after, unit
 from tests.oracle_interference import resonates, shown_agreement, shown_interference, wave_of
-from tests.oracle_lives import Accepted, Life, Stream, WindowEnd, lives, opening_of
+from tests.oracle_lives import Accepted, Stream, WindowEnd, lives, opening_of
+from tests.oracle_step import Span, Step, held_between, steps_of
 
 
 def oracle_frames(stream: Stream, windows: int) -> list[Frame]:
@@ -33,14 +36,15 @@ def oracle_frames(stream: Stream, windows: int) -> list[Frame]:
     `stream` holds (entry id, packed entry) pairs and begins with the opening, which asks for no window by itself.
     """
     opening = opening_of(stream)
-    mode: Mode = "single" if len(opening.members) == 1 else "free"
     frontiers = [Frontier()]
     frames: list[Frame] = []
-    for window in lives(stream, windows):
-        mode = mode if not window.running else "single" if len(window.running) == 1 else "free"
-        frontiers.append(frontier_after(frontiers[-1], window, confidence_weights(opening, window), opening.limits))
-        frame = _frame(opening, window, frontiers[-1], mode)
-        frames.append(_with_interference(frame, frames, frontiers[1:], counted_by_ensemble(window)))
+    steps: list[Step] = []
+    for step in steps_of(stream, windows):
+        steps.append(step)
+        weights = confidence_weights(opening, step.window)
+        frontiers.append(frontier_after(frontiers[-1], steps, weights, opening.limits))
+        frame = _frame(opening, steps, frontiers[-1])
+        frames.append(_with_interference(frame, frames, frontiers[1:], counted_by_ensemble(step)))
     return frames
 
 
@@ -98,13 +102,14 @@ def latest_certainty(groups: Sequence[list[Accepted]]) -> float | None:
     return measured[-1] if measured else None
 
 
-def decayed(energy: float, since_ns: int, t_ns: int, profile: EnergyProfile) -> float:
-    silent_ms = (t_ns - since_ns) / NS_PER_MS - profile.stall_ms
+def decayed(energy: float, since_ns: int, t_ns: int, held: Sequence[Span], profile: EnergyProfile) -> float:
+    silent_ms = (t_ns - since_ns - held_between(held, since_ns, t_ns)) / NS_PER_MS - profile.stall_ms
     return energy * math.pow(0.5, max(0.0, silent_ms) / profile.half_life_ms)
 
 
-def energy_at(t_ns: int, accepted: list[Accepted], profile: EnergyProfile) -> float:
-    """A member's energy at a window's end: the design card's formula, one update for each settled group."""
+def energy_at(t_ns: int, accepted: list[Accepted], held: Sequence[Span], profile: EnergyProfile) -> float:
+    """A member's energy at a window's end: the design card's formula, one update for each settled group. The time in
+    which it was held is no silence."""
     energy, certainty, groups = 0.0, None, settled_groups(accepted)
     for number, group in enumerate(groups):
         updated_ns = group[-1].entry_ns
@@ -114,16 +119,18 @@ def energy_at(t_ns: int, accepted: list[Accepted], profile: EnergyProfile) -> fl
         velocity = unit((tps - profile.tps_min) / (profile.tps_max - profile.tps_min))
         friction = 1.0
         if number:
-            dt_ms = (group[0].token.arrival_ns - groups[number - 1][0].token.arrival_ns) / NS_PER_MS
+            last = groups[number - 1]
+            held_ns = held_between(held, last[-1].entry_ns, updated_ns)
+            dt_ms = max(0, group[0].token.arrival_ns - last[0].token.arrival_ns - held_ns) / NS_PER_MS
             friction = 1.0 - unit((dt_ms - profile.stall_ms) / (profile.ceil_ms - profile.stall_ms))
-            energy = decayed(energy, groups[number - 1][-1].entry_ns, updated_ns, profile)
+            energy = decayed(energy, last[-1].entry_ns, updated_ns, held, profile)
         measured = certainty_of_group(group)
         certainty = certainty if measured is None else measured
         base = 0.7 * velocity + 0.3 * friction
         if certainty is not None:
             base = 0.5 * velocity + 0.3 * certainty + 0.2 * friction
         energy = profile.smoothing * base + (1.0 - profile.smoothing) * energy
-    return unit(decayed(energy, groups[-1][-1].entry_ns, t_ns, profile)) if groups else 0.0
+    return unit(decayed(energy, groups[-1][-1].entry_ns, t_ns, held, profile)) if groups else 0.0
 
 
 def smoothed_certainty(groups: Sequence[list[Accepted]], profile: EnergyProfile) -> float:
@@ -146,9 +153,9 @@ def confidence_weights(opening: Opening, window: WindowEnd) -> list[float]:
     return [weight * certainty for weight, certainty in zip(weights, certainties, strict=True)]
 
 
-def counted_by_ensemble(window: WindowEnd) -> list[int]:
+def counted_by_ensemble(step: Step) -> list[int]:
     """Whoever runs; once nobody does, whoever finished."""
-    return window.running or [number for number, life in enumerate(window.lives) if life.state == "finished"]
+    return step.running or [number for number, state in enumerate(step.states) if state == "finished"]
 
 
 def ensemble_energy(weights: Sequence[float], energies: Sequence[float]) -> float:
@@ -163,9 +170,13 @@ def ensemble_energy(weights: Sequence[float], energies: Sequence[float]) -> floa
 # --- frames -----------------------------------------------------------------------------------------------------------
 
 
-def _frame(opening: Opening, window: WindowEnd, frontier: Frontier, mode: Mode) -> Frame:
-    energies = [energy_at(window.end_ns, life.accepted, opening.profile) for life in window.lives]
-    weights, counted = confidence_weights(opening, window), counted_by_ensemble(window)
+def _frame(opening: Opening, steps: Sequence[Step], frontier: Frontier) -> Frame:
+    step, window = steps[-1], steps[-1].window
+    energies = [
+        energy_at(window.end_ns, life.accepted, held, opening.profile)
+        for life, held in zip(window.lives, step.held, strict=True)
+    ]
+    weights, counted = confidence_weights(opening, window), counted_by_ensemble(step)
     shown = [_rounded(energies[number]) for number in counted]
     energy = ensemble_energy([weights[number] for number in counted], shown)
     measures = frontier.measures
@@ -175,8 +186,8 @@ def _frame(opening: Opening, window: WindowEnd, frontier: Frontier, mode: Mode) 
         window_index=window.index,
         start_ns=window_start_ns(window.index),
         end_ns=window_start_ns(window.index + 1),
-        mode=mode,
-        final=not window.running,
+        mode=step.mode,
+        final=not step.running,
         cut=window.cut,
         energy=_rounded(energy),
         diversity_index=_rounded(measures.diversity_index),
@@ -187,10 +198,9 @@ def _frame(opening: Opening, window: WindowEnd, frontier: Frontier, mode: Mode) 
         duplicates=window.counts["duplicates"],
         dead_letters=window.counts["dead_letters"],
         members=tuple(
-            _member_frame(member, life, window, energy)
-            for member, life, energy in zip(opening.members, window.lives, energies, strict=True)
+            _member_frame(member, number, steps, energies[number]) for number, member in enumerate(opening.members)
         ),
-        tokens=_token_frames(window),
+        tokens=_token_frames(steps),
         tier=window.tier,
         frontier_bytes=frontier.x,
         di_low=_rounded_or_none(measures.di_low),
@@ -227,25 +237,32 @@ def _with_interference(frame: Frame, earlier: list[Frame], frontiers: list[Front
     )
 
 
-def _member_frame(member: Member, life: Life, window: WindowEnd, energy: float) -> MemberFrame:
-    released = [one.token for one in life.accepted if one.window == window.index]
+def _member_frame(member: Member, number: int, steps: Sequence[Step], energy: float) -> MemberFrame:
+    step, window, life = steps[-1], steps[-1].window, steps[-1].window.lives[number]
+    out_before = len(steps[-2].released_text(number)) if len(steps) > 1 else 0
+    thought = [one.token for one in life.accepted if one.window == window.index and one.token.lane == "thinking"]
     return MemberFrame(
         model=member.model,
-        state=life.state,
+        state=step.states[number],
         energy=_rounded(energy),
         tokens_per_s=float(heard_in_second_to(window.end_ns, life.accepted)),
         certainty=_rounded_or_none(latest_certainty(settled_groups(life.accepted))),
-        position_bytes=life.position("answer"),
-        buffered_tokens=0,
-        text="".join(token.text for token in released if token.lane == "answer"),
-        thinking="".join(token.text for token in released if token.lane == "thinking"),
-        reason=life.reason,
+        position_bytes=step.released[number],
+        buffered_tokens=len(life.accepted) - len(step.released_tokens(number)),
+        text=step.released_text(number)[out_before:],
+        thinking="".join(token.text for token in thought),
+        reason=life.reason if number not in step.running else None,
         remote=member.remote,
     )
 
 
-def _token_frames(window: WindowEnd) -> tuple[TokenFrame, ...]:
-    released = [one for life in window.lives for one in life.accepted if one.window == window.index]
+def _token_frames(steps: Sequence[Step]) -> tuple[TokenFrame, ...]:
+    """Of what went out by the last of these windows, and not by the one before."""
+    out = [
+        {one.place: one for number in range(len(step.states)) for one in step.released_tokens(number)}
+        for step in steps[-2:]
+    ]
+    released = [one for place, one in out[-1].items() if len(out) == 1 or place not in out[0]]
     return tuple(
         TokenFrame(
             member=one.token.member,

@@ -19,7 +19,8 @@ from schemas import entries as wire
 from schemas.frames import AgreementSource, Compares
 from schemas.grid import NS_PER_MS, window_start_ns
 from schemas.sessions import Limits
-from tests.oracle_lives import WHITE_SPACE, Accepted, WindowEnd
+from tests.oracle_lives import WHITE_SPACE, Accepted
+from tests.oracle_step import Step
 
 # What stands for bytes that are no character, in text.
 STAND_IN = "\ufffd".encode()
@@ -270,33 +271,36 @@ class Frontier:
         return "next" if self.parted is None else "place"
 
 
-def frontier_after(before: Frontier, window: WindowEnd, weights: Sequence[float], limits: Limits) -> Frontier:
-    """The frontier at a window's end, where each member's confidence weight is in `weights`."""
-    positions = {number: window.lives[number].position("answer") for number in window.running}
-    concerned = tuple(number for number, position in positions.items() if position > (before.x or 0))
-    elapsed_ns = window_start_ns(window.index + 1)
-    beginning = [life for life in window.lives if life.state == "waiting" and life.claim and life.waiting_ns is None]
-    if before.x is None and beginning and elapsed_ns < limits.frontier_waits_ms * NS_PER_MS:
+def frontier_after(before: Frontier, steps: Sequence[Step], weights: Sequence[float], limits: Limits) -> Frontier:
+    """The frontier at the end of the last of these windows, where each member's confidence weight is in `weights`."""
+    step, members = steps[-1], steps[-1].window.lives
+    in_step = step.mode == "step"
+    if before.x is None and not in_step and step.window.expected(limits):
         return before
+    compared = sorted(step.stepping) if in_step else step.running
+    # The first x is for all that are in step: it waits for text of each.
+    least_end = -1 if in_step and before.x is None else before.x or 0
+    concerned = tuple(number for number in compared if step.released[number] > least_end)
     if not concerned:
         # Whoever stood at x has ended, and those that run have not come so far; unless nobody runs.
-        return Frontier(before.x) if window.running else before
-    least = min(positions[number] for number in concerned)
-    kept = [window.lives[number].kept_tokens(limits.unaligned_tokens) for number in concerned]
-    starts = [one.start for tokens in kept for one in tokens]
-    x = max(before.x or 0, *(start for start in starts if start < least))
-    if (x, concerned) == (before.x, before.concerned):
+        return Frontier(before.x) if step.running else before
+    least = min(step.released[number] for number in concerned)
+    kept = [members[number].kept_tokens(limits.unaligned_tokens) for number in concerned]
+    starts = [one.start for tokens in kept for one in tokens if one.start < least]
+    x = max(starts if before.x is None else [before.x, *starts], default=None)
+    if x is None or (x, concerned) == (before.x, before.concerned):
         return before
-    parted = parted_at([answer_of(window.lives[number].accepted) for number in concerned], x)
+    parted = parted_at([members[number].answer for number in concerned], x)
     aligned = [one for tokens in kept for one in tokens if one.start <= x < one.end]
-    is_whole = len(aligned) == len(concerned)
-    measures = measures_of(aligned, [weights[number] for number in concerned], x) if is_whole else Measures()
-    return Frontier(x, concerned, parted, measures)
+    if len(aligned) < len(concerned):
+        return Frontier(x, concerned, parted)
+    releases = [window_of_release(steps, number, x) for number in concerned]
+    return Frontier(x, concerned, parted, measures_of(aligned, [weights[number] for number in concerned], x, releases))
 
 
-def answer_of(accepted: Sequence[Accepted]) -> bytes:
-    """All that a member has answered so far, from its first byte that is no white space."""
-    return "".join(one.token.text for one in accepted if one.token.lane == "answer").lstrip(WHITE_SPACE).encode()
+def window_of_release(steps: Sequence[Step], number: int, x: int) -> int:
+    """The first window in which the member's text could go out past x."""
+    return next(step.window.index for step in steps if step.limits[number] > x)
 
 
 def parted_at(answers: Sequence[bytes], x: int) -> int | None:
@@ -304,8 +308,8 @@ def parted_at(answers: Sequence[bytes], x: int) -> int | None:
     return next((place for place in range(x) if len({answer[place] for answer in answers}) > 1), None)
 
 
-def measures_of(aligned: Sequence[Accepted], weights: Sequence[float], x: int) -> Measures:
-    """Every number of these tokens, all of which cover x."""
+def measures_of(aligned: Sequence[Accepted], weights: Sequence[float], x: int, releases: Sequence[int]) -> Measures:
+    """Every number of these tokens, all of which cover x and were let go past it in the windows `releases`."""
     proposals = [proposal_of(one.token, one.start) for one in aligned]
     shares = shares_of(weights)
     measured = [number for number, proposal in enumerate(proposals) if proposal.has_logprobs]
@@ -317,14 +321,14 @@ def measures_of(aligned: Sequence[Accepted], weights: Sequence[float], x: int) -
         {proposal.own[x - one.start :][:length]: 1.0} for proposal, one in zip(proposals, aligned, strict=True)
     ]
     agreement, source = _agreement_and_source(spans, said, measured, shares, coverage_mass)
-    releases = [window_start_ns(one.window) for one in aligned]
+    releases_ns = [window_start_ns(window) for window in releases]
     arrivals = [one.token.arrival_ns for one in aligned]
     heard = [proposals[number] for number in measured]
     heard_weights = [weights[number] for number in measured]
     return Measures(
         diversity_index=diversity_index(proposals, weights) if is_measured else 0.5,
         di_source="logprobs" if is_measured else "fallback",
-        sync_lag_ms=(max(releases) - min(releases)) / NS_PER_MS if len(aligned) > 1 else None,
+        sync_lag_ms=(max(releases_ns) - min(releases_ns)) / NS_PER_MS if len(aligned) > 1 else None,
         arrival_skew_ms=(max(arrivals) - min(arrivals)) / NS_PER_MS if len(aligned) > 1 else None,
         di_low=diversity_low(proposals, weights) if is_measured else None,
         di_covered=diversity_index(heard, heard_weights) if measured else None,

@@ -1,6 +1,8 @@
-"""Who lives in a session and what was accepted of it, window by window: the slow way.
+"""Who writes in a session and what was accepted of it, window by window: the slow way.
 
-    stream --lives()--> for each window: what was counted, who runs and why not, every token accepted so far
+    stream --lives()--> for each window: what was counted, who writes and why not, every token accepted so far
+
+What of it goes out, and what a member is shown as, is no matter here: no entry depends on it.
 
 Shares nothing with the core but the wire structs and the grid. An entry's time is its id's; times are absolute
 nanoseconds.
@@ -38,9 +40,11 @@ class Accepted:
 
 @dataclass
 class Life:
-    """One member, after some entries. `heard_ns` is when patience with its first token began."""
+    """One member, after some entries. `pauses` is the winning claim's word; `heard_ns` is when patience with its first
+    token began. `state` is what its producer does, or did last where `ended`: that it accepted its finish mark."""
 
     claim: str = ""
+    pauses: bool = False
     heard_ns: int = 0
     loading_ns: int | None = None
     waiting_ns: int | None = None
@@ -49,10 +53,18 @@ class Life:
     reason: str | None = None
     accepted: list[Accepted] = field(default_factory=list)
     starved: bool = False
+    ended: bool = False
 
     @property
-    def running(self) -> bool:
-        return self.state not in ("finished", "dropped")
+    def writing(self) -> bool:
+        """Its producer is at work: nothing else can happen to whoever does not write."""
+        return not self.ended and self.state != "dropped"
+
+    @property
+    def answer(self) -> bytes:
+        """All that it has answered so far, from its first byte that is no white space."""
+        said = "".join(one.token.text for one in self.accepted if one.token.lane == "answer")
+        return said.lstrip(WHITE_SPACE).encode()
 
     def kept_tokens(self, limit: int) -> list[Accepted]:
         """The newest tokens that hold bytes of the answer: the only ones that can be aligned."""
@@ -77,8 +89,23 @@ class WindowEnd:
     tier: str
 
     @property
-    def running(self) -> list[int]:
-        return [number for number, life in enumerate(self.lives) if life.running]
+    def origin_ns(self) -> int:
+        return self.end_ns - window_start_ns(self.index + 1)
+
+    @property
+    def writing(self) -> list[int]:
+        return [number for number, life in enumerate(self.lives) if life.writing]
+
+    def expected(self, limits: Limits) -> list[int]:
+        """The members whose first text the others wait for: those who could begin at once, but for who is overdue."""
+        found = []
+        for number, life in enumerate(self.lives):
+            could_begin = life.writing and life.state in ("waiting", "answering") and life.waiting_ns is None
+            since_ns = life.heard_ns if life.claim else self.origin_ns
+            waits_ms = limits.frontier_waits_ms if life.claim else limits.claim_waits_ms
+            if could_begin and not life.answer and self.end_ns - since_ns < waits_ms * NS_PER_MS:
+                found.append(number)
+        return found
 
 
 def opening_of(stream: Stream) -> Opening:
@@ -88,7 +115,7 @@ def opening_of(stream: Stream) -> Opening:
 
 
 def lives(stream: Stream, windows: int) -> Iterator[WindowEnd]:
-    """Every window's end, up to the one in which nobody runs any more."""
+    """Every window's end, up to the one in which nobody writes any more."""
     opening, cut = opening_of(stream), stream[0][0]
     origin_ns = next_grid_point_ns(entry_ms(cut) * NS_PER_MS)
     window_of = [window_of_entry(origin_ns, entry_ms(entry_id)) for entry_id, _ in stream]
@@ -101,11 +128,11 @@ def lives(stream: Stream, windows: int) -> Iterator[WindowEnd]:
                 counts.update(_hear(raw, cut, place, index, opening, members, tiers))
         end_ns = origin_ns + window_start_ns(index + 1)
         for life in members:
-            if life.running:
+            if life.writing:
                 _check_patience(life, end_ns, origin_ns, opening.limits)
         copies = tuple(replace(life, accepted=list(life.accepted)) for life in members)
         yield WindowEnd(index, end_ns, cut, counts, copies, tiers[-1])
-        if not any(life.running for life in members):
+        if not any(life.writing for life in members):
             return
 
 
@@ -122,18 +149,18 @@ def _hear(
         return ["dead_letters"]
     if isinstance(entry, wire.Beat):
         for life in members:
-            if life.running:
+            if life.writing:
                 _hear_beat(life, opening.limits)
     elif isinstance(entry, wire.Cancel):
         for number, life in enumerate(members):
-            if life.running and (not entry.members or number in entry.members):
+            if life.writing and (not entry.members or number in entry.members):
                 life.drop(entry.reason)
     else:
         entry_ns = entry_ms(entry_id) * NS_PER_MS
         if entry_ns - entry.written_ns > opening.limits.allowed_lateness_ms * NS_PER_MS:
             counted.append("late")
         life = members[entry.member]
-        if not life.running:
+        if not life.writing:
             return counted
         if isinstance(entry, wire.Token):
             counted += _hear_token(life, entry, place, entry_ns, window)
@@ -149,22 +176,22 @@ def _starve(mark: wire.Starved, opening: Opening, members: list[Life], tiers: li
     lightest leave, one at least: among equals the starved member first, then whoever was named last. Where nobody
     could make room for it, it leaves before them all."""
     number, reason = mark.member, mark.reason
-    running = [other for other, life in enumerate(members) if life.running]
-    if members[number].starved or running == [number]:
+    writing = [other for other, life in enumerate(members) if life.writing]
+    if members[number].starved or writing == [number]:
         members[number].drop(reason)
         return
     members[number].starved = True
-    allowed, ending = len(running) - 1, ""
+    allowed, ending = len(writing) - 1, ""
     if len(tiers) <= len(opening.ladder):
         rung = opening.ladder[len(tiers) - 1]
         tiers.append(rung.tier)
         allowed, ending = min(allowed, rung.max_parallel_models), f"; the session fell to the {rung.tier} tier"
-    while len(running) > allowed:
-        least = min(opening.members[other].weight for other in running)
-        equals = [other for other in running if opening.members[other].weight == least]
-        goes_first = number in equals or (not mark.room_helps and number in running)
+    while len(writing) > allowed:
+        least = min(opening.members[other].weight for other in writing)
+        equals = [other for other in writing if opening.members[other].weight == least]
+        goes_first = number in equals or (not mark.room_helps and number in writing)
         leaving = number if goes_first else max(equals)
-        running.remove(leaving)
+        writing.remove(leaving)
         why = reason if leaving == number else f"it made room: no memory for {opening.members[number].model}"
         members[leaving].drop(why + ending)
 
@@ -203,8 +230,8 @@ def _hear_token(life: Life, token: wire.Token, place: int, entry_ns: int, window
 def _hear_mark(life: Life, mark: MemberMark, entry_id: str, entry_ns: int) -> None:
     if isinstance(mark, wire.Claim):
         if not life.accepted:
-            life.claim, life.heard_ns, life.loading_ns, life.waiting_ns = entry_id, entry_ns, None, None
-            life.state, life.silence = "waiting", 0
+            life.claim, life.pauses, life.state, life.silence = entry_id, mark.pauses, "waiting", 0
+            life.heard_ns, life.loading_ns, life.waiting_ns = entry_ns, None, None
     elif isinstance(mark, wire.Failed):
         is_later = bool(life.accepted) and entry_order(mark.claim) > entry_order(life.claim)
         if mark.claim == life.claim or is_later:
@@ -213,7 +240,7 @@ def _hear_mark(life: Life, mark: MemberMark, entry_id: str, entry_ns: int) -> No
         return
     elif isinstance(mark, wire.Finished):
         if mark.tokens == len(life.accepted):
-            life.state, life.reason = "finished", mark.reason
+            life.ended, life.reason = True, mark.reason
     else:
         life.silence = 0
         if not life.accepted:

@@ -4,22 +4,15 @@ should.
 A step of a stream is one or a few entries; most are the next tokens of a member, so that what needs accepted and
 aligned tokens happens often. Times favour the edges of windows and of limits, where `<` and `<=` differ.
 
-In half of the streams members speak: each says one text in cuts of its own, and many say the same one for a while.
+In half of the streams members speak (tests/speeches.py). In the others each token is a word by chance.
 
-    one text     the | cat | sat          words      all of it reaches the same places, so that members with different
-                 t h e _ c a t _ s a      characters tokenizers stand at one frontier, agree, part, and are compared
-                 th|e_|ca|t_|sa|t         pairs of bytes, of which a character may need two
-
-In the others each token is a word by chance.
+Some steps are scenes of several entries: what members in step do to each other needs one of them ahead or behind.
 """
 
 from __future__ import annotations
 
-import codecs
 import math
-import re
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
@@ -44,9 +37,11 @@ from schemas.entries import (
 )
 from schemas.grid import NS_PER_MS
 from schemas.sessions import ENTRY_VERSION, EnergyProfile, Limits, Member, Opening, Rung
+from tests.speeches import CUTS, STAND_IN, TOP_KINDS, Speech, cuts_of, often, speeches, top_around
 
 MAX_STEPS = 50
-WORDS = (" the", "the", " cat", " sat", "a", " on", "é", " 日本", "\n", " ", "\t x", "", "   ", "\u00a0", "🙂!", "\x85")
+WORDS = (" the", "the", " cat", " sat", "a", " on", "é", " 日本", "\n", " ", "\t x", "", "   ", "\u00a0", "🙂!", "\x85",
+         " extraordinarily prolonged", "日本語日本語日本!")  # fmt: skip
 # Gaps in ms between steps: often none, often the edge of a window (50 ms are three of them), at times a stall.
 GAPS_MS = (0, 0, 0, 1, 1, 3, 5, 16, 17, 17, 20, 33, 34, 50, 50, 80, 100, 150, 400, 401, 500, 1_000)
 # With these, and an opening on a grid point, times meet limits exactly.
@@ -86,39 +81,27 @@ class Recorded:
 
 
 @dataclass
-class _Speech:
-    """What a member has to say, in its own cuts: over and over."""
-
-    cuts: list[bytes]
-    next: int = 0
-    decoder: codecs.IncrementalDecoder = field(default_factory=codecs.getincrementaldecoder("utf-8"))
-
-    def ahead(self) -> bytes:
-        """What it says from here on, some of it."""
-        return b"".join((self.cuts * 2)[self.next % len(self.cuts) :][:8])
-
-    def said(self) -> tuple[bytes, str]:
-        """The next cut, and the text that it completes."""
-        cut = self.cuts[self.next % len(self.cuts)]
-        self.next += 1
-        return cut, self.decoder.decode(cut)
-
-
-@dataclass
 class _Producer:
-    """What a good producer of one member knows: its claim, the next seq, its last token's arrival, its speech."""
+    """What a good producer of one member knows: its speech, its backend, its claim, the next seq, its last arrival,
+    how much it has said."""
 
-    speech: _Speech
+    speech: Speech
+    pauses: bool = False
     claim: str = ""
     seq: int = 0
     arrival_ns: int = 0
+    said_bytes: int = 0
 
 
 @dataclass
 class _Writer:
-    """Writes entries at a clock of its own, in ids that only rise."""
+    """Writes entries at a clock of its own, in ids that only rise; for scenes it knows the council that it writes
+    of."""
 
     ms: int
+    detach_ms: int
+    producers: list[_Producer]
+    speaks: bool
     number: int = 0
     stream: list[tuple[str, bytes]] = field(default_factory=list)
 
@@ -133,11 +116,6 @@ class _Writer:
         return entry_id
 
 
-def _often(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
-    """Five times of six the usual value."""
-    return st.sampled_from((usual,) * 5 * len(others) + others)
-
-
 LADDERS = ((Rung("mid", 3), Rung("low", 2)), (Rung("low", 1),), (Rung("mid", 4), Rung("low", 2)), ())
 weights = st.sampled_from((1.0, 1.0, 1.0, 0.5, 3.0, 0.0, 1e-3, 7.25))
 profiles = st.sampled_from(
@@ -149,27 +127,30 @@ profiles = st.sampled_from(
 )
 limits = st.builds(
     Limits,
-    first_token_ms=_often(60_000, 50, 300, 1_500),
-    loading_ms=_often(300_000, 100, 450),
-    beats_without_entry=_often(5, 1, 2),
-    beats_without_claim=_often(5, 1, 3),
+    first_token_ms=often(60_000, 50, 300, 1_500),
+    loading_ms=often(300_000, 100, 450),
+    beats_without_entry=often(5, 1, 2),
+    beats_without_claim=often(5, 1, 3),
     allowed_lateness_ms=st.sampled_from((20, 1)),
-    life_ms=_often(3_600_000, 100, 1_000, 2_499),
-    unaligned_tokens=_often(4_096, 1, 2, 4),
-    waiting_ms=_often(600_000, 100, 400),
+    life_ms=often(3_600_000, 100, 1_000, 2_499),
+    unaligned_tokens=often(4_096, 1, 2, 4),
+    waiting_ms=often(600_000, 100, 400),
     frontier_waits_ms=st.sampled_from((5_000, 1, 1, 50, 100, 400, 1_000)),
+    claim_waits_ms=st.sampled_from((1_000, 1, 50)),
+    detach_ms=st.sampled_from((400, 1_500, 50, 100, 400, 1_500)),
 )
 
 
 @st.composite
 def openings(draw: st.DrawFn) -> Opening:
     members = tuple(
-        Member(f"model-{number}", draw(weights), draw(_often(False, True)))
-        for number in range(draw(st.sampled_from((1, 2, 2, 2, 3, 3, 4))))
+        Member(f"model-{number}", draw(weights), draw(often(False, True)))
+        for number in range(draw(st.sampled_from((1, 2, 2, 3, 3, 3, 4))))
     )
     return Opening(
         ENTRY_VERSION, "s1", "Why?", members, tier="high", profile=draw(profiles), limits=draw(limits),
-        ladder=draw(st.sampled_from(LADDERS)), weighting=draw(st.sampled_from(("fixed", "fixed", "certainty"))),
+        sync=draw(st.sampled_from(("step", "step", "free"))), ladder=draw(st.sampled_from(LADDERS)),
+        weighting=draw(st.sampled_from(("fixed", "fixed", "certainty"))),
     )  # fmt: skip
 
 
@@ -190,66 +171,18 @@ def tops(draw: st.DrawFn) -> msgspec.Raw:
     return draw(st.sampled_from(TOPS))
 
 
-TEXTS = ("the cat sat on 日本, é and 🙂! ", "the cat sat \tin a\u00a0hat ", "a dog ran off\n\n", "日本語は the é")
-CUTS = {"words": r"\s*\S+|\s+", "characters": r".", "pairs of bytes": r"..?", "triples of bytes": r"..?.?"}
-STAND_IN = "\ufffd".encode()
-SURE, HALF, FIFTH = 0.0, math.log(0.5), math.log(0.2)
-
-
-def _cuts(text: bytes, how: str) -> list[bytes]:
-    """The text as one tokenizer would cut it; characters that are not whole are cut away first where it knows none."""
-    if how.endswith("bytes"):
-        return re.findall(CUTS[how].encode(), text, re.DOTALL)
-    return [cut.encode() for cut in re.findall(CUTS[how], text.decode(errors="ignore"), re.DOTALL)]
-
-
-@st.composite
-def _speeches(draw: st.DrawFn) -> _Speech:
-    """Half of the members say the first text; some leave it after a while, some begin with white space."""
-    common, own = TEXTS[0], draw(st.sampled_from(TEXTS))
-    parts_at = draw(st.sampled_from((len(common), len(common), 2, 4, 9)))
-    text = draw(_often("", " ", "\n  ")) + common[:parts_at] + own[parts_at:]
-    return _Speech(_cuts(text.encode(), draw(st.sampled_from(tuple(CUTS)))))
-
-
-def _top_around(kind: str, drawn: bytes, rivals: list[bytes]) -> list[tuple[bytes, float]]:
-    """A list as a server may send it, of which `drawn` is the piece that was sampled."""
-    first, second, third = (rivals * 3)[:3]
-    return {
-        "sure": [(drawn, SURE)],
-        "nearly sure": [(drawn, -1e-4), (first, -9.5), (second, -9999.0)],
-        "one": [(drawn, HALF)],
-        "halves": [(drawn, HALF), (first, HALF)],
-        "fifths": [(piece, FIFTH) for piece in dict.fromkeys((drawn, first, second, third, b" the", b"a"))][:5],
-        "marks": [(drawn, HALF), (b"", FIFTH), (STAND_IN, FIFTH)],
-        "unsorted, without it": [(first, -2.3), (second, -0.7), (third, -math.inf), (b" on", 0.3)],
-        "twice": [(drawn, -1.6), (first, HALF), (drawn, FIFTH)],
-        "too much": [(drawn, -0.1), (first, -0.2), (b"", -0.3)],
-        "none": [],
-        "twenty": [(drawn, -0.7), *((b" w%d" % number, -2.0 - 0.1 * number) for number in range(19))],
-        "two hundred": [(first, -0.9), *((b"%d" % number, -3.0 - 0.02 * number) for number in range(199))],
-    }[kind]
-
-
-# The certain ones more often: so that members agree, and that what they say differs by more than what is left out.
-TOP_KINDS = (
-    *("sure", "nearly sure", "halves", "fifths") * 2,
-    *("one", "marks", "unsorted, without it", "twice", "too much", "none", "twenty", "two hundred"),
-)
-
-
 def _write_speech(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
     """The next token of a good producer whose member speaks."""
     ahead = producer.speech.ahead()
     cut, text = producer.speech.said()
     # What members with other tokenizers would say here.
-    rivals = [piece for how in CUTS for piece in _cuts(ahead, how)[:1] if piece != cut] or [b"b"]
+    rivals = [piece for how in CUTS for piece in cuts_of(ahead, how)[:1] if piece != cut] or [b"b"]
     # A server that knows no bytes sends a stand-in for part of a character.
-    drawn = STAND_IN if cut != text.encode() and draw(_often(False, False, True)) else cut
-    top = _top_around(draw(st.sampled_from(TOP_KINDS)), drawn, rivals)
+    drawn = STAND_IN if cut != text.encode() and draw(often(False, False, True)) else cut
+    top = top_around(draw(st.sampled_from(TOP_KINDS)), drawn, rivals)
     listed = next((logprob for piece, logprob in top if piece == drawn), -1.6)
-    logprob = draw(st.sampled_from(LOGPROBS)) if draw(_often(False, False, True)) else listed
-    quality: Quality = draw(_often("real", "real", "missing", "real", "placeholder"))
+    logprob = draw(st.sampled_from(LOGPROBS)) if draw(often(False, False, True)) else listed
+    quality: Quality = draw(often("real", "real", "missing", "real", "placeholder"))
     producer.arrival_ns = draw(_arrivals(writer.ms * NS_PER_MS, producer.arrival_ns))
     piece = drawn if drawn != text.encode() else b""
     token = Token(
@@ -257,7 +190,7 @@ def _write_speech(draw: st.DrawFn, writer: _Writer, member: int, producer: _Prod
         logprob, quality, piece, pack_top(top) if quality != "missing" else NO_TOP,
     )  # fmt: skip
     writer.write(token)
-    producer.seq += 1
+    producer.seq, producer.said_bytes = producer.seq + 1, producer.said_bytes + len(text.encode())
 
 
 def _write_talk(draw: st.DrawFn, writer: _Writer, producers: list[_Producer]) -> None:
@@ -270,8 +203,9 @@ def _write_talk(draw: st.DrawFn, writer: _Writer, producers: list[_Producer]) ->
 
 def _write_token(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
     """The next token of a good producer."""
-    lane: Lane = draw(_often("answer", "thinking"))
-    quality: Quality = draw(_often("real", "missing", "placeholder"))
+    lane: Lane = draw(often("answer", "thinking"))
+    text = draw(st.sampled_from(WORDS))
+    quality: Quality = draw(often("real", "missing", "placeholder"))
     producer.arrival_ns = draw(_arrivals(writer.ms * NS_PER_MS, producer.arrival_ns))
     writer.write(
         Token(
@@ -279,16 +213,17 @@ def _write_token(draw: st.DrawFn, writer: _Writer, member: int, producer: _Produ
             producer.claim,
             producer.seq,
             lane,
-            draw(st.sampled_from(WORDS)),
+            text,
             producer.arrival_ns,
             writer.ms * NS_PER_MS,
             draw(st.sampled_from(LOGPROBS)),
             quality,
-            draw(_often(b"", b" the", b"\xff")),
+            draw(often(b"", b" the", b"\xff")),
             draw(tops()) if quality != "missing" else NO_TOP,
         )
     )
     producer.seq += 1
+    producer.said_bytes += len(text.encode()) if lane == "answer" else 0
 
 
 def _arrivals(now_ns: int, last_ns: int) -> st.SearchStrategy[int]:
@@ -297,7 +232,8 @@ def _arrivals(now_ns: int, last_ns: int) -> st.SearchStrategy[int]:
 
 def _write_claim(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
     """A producer takes the member; from the first token on it is one too many, and the good producer goes on."""
-    claim = writer.write(Claim(member, writer.ms * NS_PER_MS))
+    pauses = producer.pauses != draw(often(False, False, True))
+    claim = writer.write(Claim(member, writer.ms * NS_PER_MS, pauses))
     if not producer.seq:
         producer.claim = claim
 
@@ -310,7 +246,7 @@ def _write_mark(draw: st.DrawFn, writer: _Writer, member: int, producer: _Produc
 def _write_end(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
     claim, written_ns = draw(_claims(writer, producer)), _written_ns(draw, writer)
     if draw(st.booleans()):
-        count = max(0, producer.seq + draw(_often(0, -1, 1)))
+        count = max(0, producer.seq + draw(often(0, -1, 1)))
         writer.write(Finished(member, claim, written_ns, count, draw(st.sampled_from(("stop", "length")))))
     else:
         writer.write(Failed(member, claim, written_ns, "the model failed"))
@@ -326,7 +262,7 @@ def _write_odd_token(draw: st.DrawFn, writer: _Writer, member: int, producer: _P
     """A token out of order, of another claim, of nobody, or late."""
     writer.write(
         Token(
-            draw(_often(member, -1, 4, 2**40)),
+            draw(often(member, -1, 4, 2**40)),
             draw(_claims(writer, producer)),
             producer.seq + draw(st.integers(-2, 2)),
             "answer",
@@ -354,21 +290,76 @@ def _write_garbage(draw: st.DrawFn, writer: _Writer, member: int, producer: _Pro
 
 def _claims(writer: _Writer, producer: _Producer) -> st.SearchStrategy[str]:
     """Mostly the good producer's; else of the first claim possible, of one that is still to come, or no entry id."""
-    return _often(producer.claim, "1-0", f"{writer.ms}-{writer.number}", f"{writer.ms + 9}-0", "007-0", "x")
+    return often(producer.claim, "1-0", f"{writer.ms}-{writer.number}", f"{writer.ms + 9}-0", "007-0", "x")
 
 
 def _written_ns(draw: st.DrawFn, writer: _Writer) -> int:
     """Just now, or as late as is allowed, to the nanosecond."""
-    late_ns: int = draw(_often(0, 1 * NS_PER_MS, 20 * NS_PER_MS, 20 * NS_PER_MS + 1, -5 * NS_PER_MS))
+    late_ns: int = draw(often(0, 1 * NS_PER_MS, 20 * NS_PER_MS, 20 * NS_PER_MS + 1, -5 * NS_PER_MS))
     return writer.ms * NS_PER_MS - late_ns
 
 
+# --- scenes -----------------------------------------------------------------------------------------------------------
+
+
+def _say(draw: st.DrawFn, writer: _Writer, member: int, count: int) -> None:
+    """Its next tokens, close together."""
+    for _ in range(count):
+        (_write_speech if writer.speaks else _write_token)(draw, writer, member, writer.producers[member])
+        writer.wait(draw(st.sampled_from((0, 0, 0, 1, 17))))
+
+
+def _run_ahead(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
+    """Whoever is ahead goes on alone, at times with a token of no bytes behind its text."""
+    ahead = max(range(len(writer.producers)), key=lambda number: writer.producers[number].said_bytes)
+    _say(draw, writer, ahead, draw(st.sampled_from((2, 3, 5, 8))))
+    if draw(often(False, True)):
+        _write_words(writer, ahead, "answer", "")
+    writer.wait(draw(st.sampled_from((17, 34, 0))))
+
+
+def _leave_ahead(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
+    """A member ends with text that the others have not reached."""
+    _run_ahead(draw, writer, member, producer)
+    ahead = max(range(len(writer.producers)), key=lambda number: writer.producers[number].said_bytes)
+    claim, seq, now_ns = writer.producers[ahead].claim, writer.producers[ahead].seq, writer.ms * NS_PER_MS
+    finished, failed = Finished(ahead, claim, now_ns, seq), Failed(ahead, claim, now_ns, "the model failed")
+    writer.write(draw(st.sampled_from((finished, finished, finished, failed, Cancel((ahead,))))))
+
+
+def _fall_behind(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
+    """The last member stays silent, or thinks, while others run ahead; it is waited for as long as `detach_ms`. Then it
+    comes back, far enough or not."""
+    last = min(range(len(writer.producers)), key=lambda number: writer.producers[number].said_bytes)
+    for other in range(len(writer.producers)):
+        _say(draw, writer, other, 1 if other == last else draw(st.sampled_from((2, 3, 1))))
+    if draw(often(False, True)):
+        _write_thought(draw, writer, last, writer.producers[last])
+    writer.wait(writer.detach_ms + draw(st.sampled_from((0, 0, 1, 17, 50, -17, -1))))
+    furthest = max(producer.said_bytes for producer in writer.producers)
+    for _ in range(draw(st.sampled_from((12, 12, 3, 0)))):
+        if writer.producers[last].said_bytes <= furthest:
+            _say(draw, writer, last, 1)
+
+
+def _write_thought(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
+    """Thinking in the middle."""
+    _write_words(writer, member, "thinking", draw(st.sampled_from(("hm", " "))))
+
+
+def _write_words(writer: _Writer, member: int, lane: Lane, text: str) -> None:
+    producer, now_ns = writer.producers[member], writer.ms * NS_PER_MS
+    writer.write(Token(member, producer.claim, producer.seq, lane, text, now_ns, now_ns))
+    producer.seq, producer.arrival_ns = producer.seq + 1, now_ns
+
+
+_SCENES = (_run_ahead, _leave_ahead, _leave_ahead, _fall_behind, _fall_behind, _write_thought)
 _MARK_STEPS = (
     *(_write_claim, _write_mark, _write_mark, _write_odd_token, _write_odd_token),
     *(_write_council, _write_end, _write_garbage, _write_starved),
 )
-_CHANCE_STEPS = (*(_write_token,) * 24, *_MARK_STEPS)
-_SPEECH_STEPS = (*(_write_speech,) * 48, _write_token, *_MARK_STEPS)
+_CHANCE_STEPS = (*(_write_token,) * 24, *_MARK_STEPS, *_SCENES)
+_SPEECH_STEPS = (*(_write_speech,) * 48, _write_token, *_MARK_STEPS, *_SCENES * 3)
 
 
 @st.composite
@@ -378,22 +369,30 @@ def recorded(draw: st.DrawFn, *, starves: bool = True) -> Recorded:
     speaks = draw(st.booleans())
     steps = [step for step in (_SPEECH_STEPS if speaks else _CHANCE_STEPS) if starves or step is not _write_starved]
     opening = draw(openings())
-    writer = _Writer(draw(st.sampled_from((1_000, 60_000, 1_700_000_000_000)) | st.integers(1, 10**13)))
+    opened_ms = draw(st.sampled_from((1_000, 60_000, 1_700_000_000_000)) | st.integers(1, 10**13))
+    some_pause = draw(st.booleans())
+    producers = [
+        _Producer(draw(speeches()) if speaks else Speech([b"?"]), some_pause and draw(often(True, False)))
+        for _ in opening.members
+    ]
+    writer = _Writer(opened_ms, opening.limits.detach_ms, producers, speaks)
     writer.write(opening)
     # Where the gaps are short, most tokens share a window.
     gaps_ms = BURST_GAPS_MS if speaks else draw(st.sampled_from((GAPS_MS, GAPS_MS[:12], ROUND_GAPS_MS)))
-    producers = [_Producer(draw(_speeches()) if speaks else _Speech([b"?"])) for _ in opening.members]
     for member, producer in enumerate(producers):
         writer.wait(draw(st.sampled_from(gaps_ms[:6])))
-        if draw(_often(True, False)):
+        if draw(often(True, False)):
             _write_claim(draw, writer, member, producer)
+    if draw(often(True, False)):
+        for member in range(len(producers)):
+            _say(draw, writer, member, draw(st.sampled_from((1, 2, 4))))
     # With a favourite one member runs ahead of the others.
     favourite = draw(st.integers(0, len(producers) - 1))
     speakers = st.sampled_from((*range(len(producers)), *(favourite,) * draw(st.sampled_from((0, 0, 5)))))
     for _ in range(draw(st.integers(0, MAX_STEPS))):
         writer.wait(draw(st.sampled_from(gaps_ms)))
-        if speaks and draw(_often(False, True)):
+        if speaks and draw(often(False, True)):
             _write_talk(draw, writer, producers)
         member = draw(speakers)
         draw(st.sampled_from(steps))(draw, writer, member, producers[member])
-    return Recorded(opening, writer.stream, draw(_often(0, 1, 40, 200)))
+    return Recorded(opening, writer.stream, draw(often(0, 1, 40, 200)))

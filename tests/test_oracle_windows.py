@@ -115,7 +115,7 @@ def test_text_speaks_for_whoever_was_not_measured_and_for_all_where_less_than_ha
     tops: list[list[tuple[bytes, float]]], source: str | None, coverage_mass: float, agreement: float | None
 ) -> None:
     """Everyone writes a."""
-    found = measures_of([_accepted(_token(top)) for top in tops], [1.0] * len(tops), 0)
+    found = measures_of([_accepted(_token(top)) for top in tops], [1.0] * len(tops), 0, [0] * len(tops))
     assert found.agreement_source == source
     assert found.coverage_mass == pytest.approx(coverage_mass, abs=1e-12)
     assert found.agreement == (None if agreement is None else pytest.approx(agreement, abs=1e-12))
@@ -125,7 +125,7 @@ def test_one_text_in_different_cuts_is_one_text() -> None:
     """Byte 1 is the frontier, which a token covers and the other starts at: both wrote h after it."""
     the = Token(0, "1-0", 0, "answer", "the", 0, 0)
     cuts = [Accepted(the, 0, 0, 0, 0, 3), Accepted(msgspec.structs.replace(the, text="h"), 0, 0, 0, 1, 2)]
-    found = measures_of(cuts, [1.0, 1.0], 1)
+    found = measures_of(cuts, [1.0, 1.0], 1, [0, 0])
     assert (found.span_bytes, found.agreement, found.agreement_source) == (1, 1.0, "text")
 
 
