@@ -34,8 +34,9 @@ class MemberRecord(msgspec.Struct, array_like=True):
     next_seq: int = 0
     # It pauses where it has no grant: the claim says so.
     pauses: bool = False
-    # The mark of its end has come.
-    has_ended: bool = False
+    # Its producer is at work or still to come; and the last byte of its text is not out.
+    is_writing: bool = True
+    is_running: bool = True
     # Bytes of its answer, from its first that is not white space: accepted, allowed out, and gone out in whole
     # characters. position <= limit <= written, but for a limit of others' making past written.
     written: int = 0
@@ -64,15 +65,6 @@ class MemberRecord(msgspec.Struct, array_like=True):
     has_starved: bool = False
 
     @property
-    def is_running(self) -> bool:
-        return self.state not in ("finished", "dropped")
-
-    @property
-    def is_writing(self) -> bool:
-        """Its producer is at work, or still to come."""
-        return self.is_running and not self.has_ended
-
-    @property
     def shown_state(self) -> MemberState:
         return "held" if self.is_held else "detached" if self.is_detached else self.state
 
@@ -91,11 +83,15 @@ class MemberRecord(msgspec.Struct, array_like=True):
         return self.patience_from_ns + patience_ms * NS_PER_MS
 
     def finish(self, reason: str) -> None:
-        """The mark of its end. It is finished when the last of its text is out."""
-        self.has_ended, self.reason = True, reason
+        """The mark of its end."""
+        self.is_writing, self.reason = False, reason
+
+    def complete(self) -> None:
+        """The last of its text is out after the mark of its end."""
+        self.state, self.is_running = "finished", False
 
     def drop(self, reason: str) -> None:
-        self.state, self.reason = "dropped", reason
+        self.state, self.reason, self.is_writing, self.is_running = "dropped", reason, False, False
 
     def add_claim(self, entry_id: str, t_ns: int, pauses: bool) -> None:
         """A producer claims the member; before any text the latest claim wins."""

@@ -193,8 +193,8 @@ class Session:
                     happened.texts[index] = text
                     happened.tokens += tokens
             member.passing.add(member.limit, record.window)
-            if member.has_ended and member.is_running and not len(outflow):
-                member.state = "finished"
+            if member.is_running and not member.is_writing and not len(outflow):
+                member.complete()
                 happened.members.add(index)
             if not member.is_running:
                 gone.append(index)

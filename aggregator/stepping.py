@@ -38,7 +38,7 @@ class Stepping(msgspec.Struct, array_like=True):
     def advance(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> None:
         """Takes in what the window [start_ns, end_ns) of a session has brought: who steps now, and how far the text of
         all may go out."""
-        self.members = self._those_who_stay(members, end_ns, limits)
+        self.members = self._those_who_stay(members, start_ns, end_ns, limits)
         self._detach(members, start_ns, end_ns - limits.detach_ms * NS_PER_MS)
         writing = [members[index].written for index in self.members if members[index].is_writing]
         if writing:
@@ -52,7 +52,7 @@ class Stepping(msgspec.Struct, array_like=True):
         if gone:
             self.members = [index for index in self.members if index not in gone]
 
-    def _those_who_stay(self, members: Sequence[MemberRecord], end_ns: int, limits: Limits) -> list[int]:
+    def _those_who_stay(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> list[int]:
         """The set with those who join it, less those who are no longer fit for it."""
         found = []
         for index, member in enumerate(members):
@@ -63,7 +63,7 @@ class Stepping(msgspec.Struct, array_like=True):
             elif not member.written:
                 stays = member.is_expected(end_ns, limits) and (was_in or not self.front)
             else:
-                has_moved = end_ns - member.moved_ns < limits.detach_ms * NS_PER_MS
+                has_moved = end_ns - member.moved_by(start_ns) < limits.detach_ms * NS_PER_MS
                 stays = member.state == "answering" and (was_in or (member.written >= self.front and has_moved))
             if stays:
                 found.append(index)
@@ -99,9 +99,11 @@ class Stepping(msgspec.Struct, array_like=True):
     def changes_ns(self, members: Sequence[MemberRecord], end_ns: int, limits: Limits) -> int:
         """When time alone may next change who steps, after `end_ns`."""
         stall_ns = limits.detach_ms * NS_PER_MS
-        times = [
-            members[index].moved_ns + stall_ns
-            for index in self.members
-            if members[index].is_writing and members[index].written and not members[index].is_held
-        ]
+        times = []
+        for index, member in enumerate(members):
+            if member.is_held:
+                # To be held is a reason to step, from the next window on.
+                times += [] if index in self.members else [end_ns + 1]
+            elif member.is_writing and member.written and index in self.members:
+                times.append(member.moved_ns + stall_ns)
         return min((t_ns for t_ns in times if t_ns > end_ns), default=_NEVER_NS)
