@@ -7,14 +7,14 @@
 Whoever waits is sent as soon as a slot is free, so what came together while the model was busy or loading goes out
 together. Requests are identical in messages, options and seed; without a seed, and above temperature 0, each asks for
 chance of its own and gets it. A generation that has said something takes nobody in any more: its first words would be
-late for them.
+late for them. Nor does one of a backend that pauses: each session tells it for itself when to go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from producers.backend import Backend, BackendFailed, Chunk, Ending, Loading, Request, Waiting
@@ -22,6 +22,8 @@ from producers.backend import Backend, BackendFailed, Chunk, Ending, Loading, Re
 Item = Chunk | Loading | Waiting
 # Takes an item at the moment at which it arrives; an Ending in return leaves the generation.
 Take = Callable[[Item], Ending | None]
+# Returns when the next chunk may be taken from a backend that pauses.
+Wait = Callable[[], Awaitable[None]]
 
 
 class Generations:
@@ -34,9 +36,12 @@ class Generations:
         # How many requests went to the model, and how many sessions shared another's.
         self.asked = self.shared = 0
 
-    async def follow(self, request: Request, take: Take) -> Ending:
+    async def follow(self, request: Request, take: Take, wait: Wait | None = None) -> Ending:
         """Hands `take` what the model says, until it ends. Raises BackendFailed. Cancelling leaves; the last to leave
-        stops the generation."""
+        stops the generation. A backend that pauses is asked for each chunk after `wait`, and meanwhile keeps its
+        slot."""
+        if self._backend.pauses:
+            return await _Generation(self, request, wait).follow(take)
         generation = self._open.get(request) if _is_repeatable(request) else None
         if generation is None:
             generation = _Generation(self, request)
@@ -60,6 +65,7 @@ class Generations:
                         generation.end(item)
                         return
                     generation.hand_out(item)
+                    await generation.wait()
         raise BackendFailed("its stream ended without finishing")
 
     def close(self, generation: _Generation) -> None:
@@ -71,9 +77,9 @@ class Generations:
 class _Generation:
     """One request at the model, and all who follow it."""
 
-    def __init__(self, generations: Generations, request: Request) -> None:
+    def __init__(self, generations: Generations, request: Request, wait: Wait | None = None) -> None:
         self.request = request
-        self._generations = generations
+        self._generations, self._wait = generations, wait
         self._followers: dict[asyncio.Future[Ending], Take] = {}
         self._task: asyncio.Task[None] | None = None
         self._last_sign: Loading | Waiting | None = None
@@ -109,6 +115,11 @@ class _Generation:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    async def wait(self) -> None:
+        """Returns when the next item may be taken."""
+        if self._wait is not None:
+            await self._wait()
 
     def hand_out(self, item: Item) -> None:
         """To each follower, at once: the time of its arrival is now."""

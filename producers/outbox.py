@@ -19,10 +19,12 @@ from typing import Any
 import msgspec
 
 from producers.backend import Piece
+from producers.grants import WINDOW_S, GrantGate, next_look_s
 from schemas.entries import Alive, AnyEntry, Failed, Finished, Loading, Starved, Token, Waiting, pack_top
 from schemas.errors import RedisAway, RedisRefuses
 from schemas.keys import entry_order
-from transport.connection import AsyncPipe, Command, ReplyError
+from schemas.lanes import lane_end
+from transport.connection import AsyncPipe, Command, ReplyError, redis_ns
 from transport.presence import RedisPresence
 from transport.sessions import SessionState, read_state, session_state
 from transport.tokens import RisingClock, control_read, read_control, write_entry
@@ -42,12 +44,22 @@ _MOST_CONFIRMATION_S = 30.0
 
 
 class Outbox:
-    """The entries of one claim. `stopped` is set when nothing of this member is wanted any more."""
+    """The entries of one claim. `stopped` is set when nothing of this member is wanted any more. `gate` is None where
+    the member writes as it likes."""
 
-    def __init__(self, pipe: AsyncPipe, session: str, member: int, claim: str, presence: RedisPresence) -> None:
+    def __init__(
+        self,
+        pipe: AsyncPipe,
+        session: str,
+        member: int,
+        claim: str,
+        presence: RedisPresence,
+        gate: GrantGate | None = None,
+    ) -> None:
         self.stopped = asyncio.Event()
         self._pipe, self._session, self._member, self._claim = pipe, session, member, claim
         self._presence = presence
+        self._gate, self._answer_end = gate, 0
         self._clock = RisingClock()
         self._tokens: list[Token] = []
         self._sent = 0
@@ -60,6 +72,7 @@ class Outbox:
         self._news = asyncio.Event()
         self._control_seen = "0"
         self._written_at = self._control_at = self._state_at = 0.0
+        self._grant_at = 0.0
 
     @property
     def has_begun(self) -> bool:
@@ -73,21 +86,23 @@ class Outbox:
         """Pieces that arrived now, together."""
         arrival_ns = self._clock.now_ns()
         for piece in pieces:
-            self._tokens.append(
-                Token(
-                    member=self._member,
-                    claim=self._claim,
-                    seq=len(self._tokens),
-                    lane=piece.lane,
-                    text=piece.text,
-                    arrival_ns=arrival_ns,
-                    written_ns=0,
-                    logprob=piece.logprob,
-                    quality=piece.quality,
-                    piece=piece.piece,
-                    top=pack_top(list(piece.top)),
-                )
+            token = Token(
+                member=self._member,
+                claim=self._claim,
+                seq=len(self._tokens),
+                lane=piece.lane,
+                text=piece.text,
+                arrival_ns=arrival_ns,
+                written_ns=0,
+                logprob=piece.logprob,
+                quality=piece.quality,
+                piece=piece.piece,
+                top=pack_top(list(piece.top)),
             )
+            self._tokens.append(token)
+            if self._gate and token.lane == "answer":
+                self._answer_end = lane_end(token, self._answer_end)
+                self._gate.reach(self._answer_end)
         self._news.set()
 
     def show(self, sign: type[Alive] | type[Waiting] | type[Loading]) -> None:
@@ -115,7 +130,7 @@ class Outbox:
         """Writes until the end is confirmed, or until the member is not wanted any more."""
         while not self.stopped.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CONTROL_S):
+                async with asyncio.timeout(self._patience_s()):
                     await self._news.wait()
             self._news.clear()
             try:
@@ -130,6 +145,16 @@ class Outbox:
             if self._ending_sent and time.monotonic() - self._ended_at > _MOST_CONFIRMATION_S:
                 return
 
+    def _patience_s(self) -> float:
+        """How long the next round trip may wait where there is nothing to write."""
+        if self._is_held:
+            return max(0.0, self._grant_at - time.monotonic())
+        return _CONTROL_S
+
+    @property
+    def _is_held(self) -> bool:
+        return self._gate is not None and self._gate.is_held and self._ending is None
+
     async def flush(self) -> None:
         """One round trip: what is unsent, or a sign of life; and a look at control and state when due. Raises
         RedisAway."""
@@ -139,18 +164,25 @@ class Outbox:
             entries = [self._sign(self._member, self._claim, self._clock.now_ns())]
         commands: list[Command] = [write_entry(self._session, entry) for entry in entries]
         asks_control = now - self._control_at >= _CONTROL_S
-        asks_state = now - self._state_at >= _STATE_S
+        asks_grant = self._is_held or (self._gate is not None and bool(entries))
+        asks_state = asks_grant or now - self._state_at >= _STATE_S
         if asks_control:
             commands.append(read_control(self._session, self._control_seen))
         if asks_state:
             commands.append(read_state(self._session))
+        if asks_grant:
+            commands.append(("TIME",))
         if not commands:
             return
         replies = await self._pipe.run(commands)
+        redis_time = replies.pop() if asks_grant else None
         if asks_state:
-            self._state_at = now
-            if not isinstance(state := replies.pop(), ReplyError):
-                self._add_state(session_state(self._session, state))
+            self._state_at, self._grant_at = now, now + WINDOW_S
+            if not isinstance(reply := replies.pop(), ReplyError):
+                state = session_state(self._session, reply)
+                self._add_state(state)
+                if state and redis_time and not isinstance(redis_time, ReplyError):
+                    self._grant_at = now + next_look_s(state.window, state.origin_ns, redis_ns(redis_time))
         if asks_control:
             self._control_at = now
             self._add_control(replies.pop())
@@ -200,9 +232,12 @@ class Outbox:
         if state is None or state.status != "open":
             self.stopped.set()
             return
-        if len(state.progress) <= self._member:
+        progress = state.progress[self._member] if len(state.progress) > self._member else None
+        if self._gate:
+            granted = progress.grant if progress and progress.claim == self._claim else 0
+            self._gate.hear(state.window, granted, time.monotonic())
+        if progress is None:
             return
-        progress = state.progress[self._member]
         if progress.ended or (progress.next_seq and progress.claim != self._claim):
             self.stopped.set()
         elif self._ending_sent and entry_order(state.cut) >= entry_order(self._ending_id):

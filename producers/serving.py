@@ -17,6 +17,7 @@ from structlog.stdlib import BoundLogger
 
 from producers.backend import BackendFailed, Ending, Loading, OutOfMemory, Request, Waiting
 from producers.generations import Item
+from producers.grants import GrantGate
 from producers.outbox import Outbox
 from producers.served import ServedModel
 from schemas import entries
@@ -56,6 +57,7 @@ class Serving:
         self._presence = presence
         self._log = log.bind(session=session)
         self._outbox: Outbox | None = None
+        self._gate: GrantGate | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -77,7 +79,8 @@ class Serving:
         claim = await self._claim(member)
         if claim is None:
             return
-        outbox = self._outbox = Outbox(self._pipe, self._session, member, claim, self._presence)
+        self._gate = GrantGate() if self._pauses and opening.sync == "step" else None
+        outbox = self._outbox = Outbox(self._pipe, self._session, member, claim, self._presence, self._gate)
         winner = await self._claim_that_began(state.opened, member, claim)
         if winner is None:
             await self._serve(outbox, _request(opening, member))
@@ -165,7 +168,7 @@ class Serving:
             try:
                 await model.ensure_loaded(take)
                 outbox.show(entries.Alive)
-                return await model.generations.follow(request, take)
+                return await model.generations.follow(request, take, self._gate.wait if self._gate else None)
             except OutOfMemory as failure:
                 if outbox.has_begun:
                     raise

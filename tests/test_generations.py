@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from producers.backend import Backend, BackendFailed, Chunk, Ending, Loading, Piece, Request, Waiting
@@ -17,10 +18,10 @@ SEEDED = Request("Why?", "", 9, 0.7, 7, 20, 1_000)
 class Scripted:
     """A backend that says what a test tells it to, when it does: every request waits for its words."""
 
-    pauses, residence, facts = False, None, ModelFacts("scripted")
+    residence, facts = None, ModelFacts("scripted")
 
-    def __init__(self, slots: int) -> None:
-        self.slots = slots
+    def __init__(self, slots: int, *, pauses: bool = False) -> None:
+        self.slots, self.pauses = slots, pauses
         self.asked: list[Request] = []
         self.closed = 0
         self.words: list[asyncio.Queue[Chunk | Loading | Ending | BackendFailed]] = []
@@ -143,6 +144,57 @@ async def test_without_a_seed_each_request_gets_chance_of_its_own_and_without_ch
     assert backend.asked == [chance, chance, none]
     for follower in followers:
         follower.task.cancel()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+async def test_a_backend_that_pauses_is_asked_for_each_session(temperature: float) -> None:
+    """Whoever follows it tells it when to go on, and no two at the same moments; also where both wait for a slot."""
+    backend = Scripted(1, pauses=True)
+    generations = of(backend)
+    request = msgspec.structs.replace(SEEDED, temperature=temperature)
+    followers = [Follower(generations, request) for _ in range(3)]
+    for number, text in enumerate(("one", "two", "three")):
+        await turns(12)
+        assert len(backend.asked) == number + 1
+        for word in (said(text), Ending("stop")):
+            backend.words[number].put_nowait(word)
+    await asyncio.gather(*(follower.task for follower in followers))
+    assert [follower.text for follower in followers] == ["one", "two", "three"]
+    assert (generations.asked, generations.shared) == (3, 0)
+
+
+async def test_a_chunk_is_taken_when_its_session_says_so_and_leaving_stops_the_wait() -> None:
+    """
+    says it may go on   '     1           2
+    taken               one   day         (left: nothing more, and its slot goes to the next)
+    """
+    backend = Scripted(1, pauses=True)
+    generations = of(backend)
+    may_go_on = asyncio.Semaphore(0)
+    heard: list[Item] = []
+
+    async def wait() -> None:
+        await may_go_on.acquire()
+
+    task = asyncio.create_task(generations.follow(SEEDED, heard.append, wait))
+    await turns()
+    for text in ("one", " day", " more"):
+        backend.words[0].put_nowait(said(text))
+    await turns()
+    assert (heard, backend.words[0].qsize()) == ([said("one")], 2)
+    may_go_on.release()
+    await turns()
+    assert (heard, backend.words[0].qsize()) == ([said("one"), said(" day")], 1)
+    next_one = Follower(generations, SEEDED)
+    await turns()
+    assert (next_one.heard, len(backend.asked)) == ([Waiting()], 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (backend.closed, backend.words[0].qsize()) == (1, 1)
+    await turns()
+    assert len(backend.asked) == 2
+    next_one.task.cancel()
 
 
 async def test_who_waits_is_sent_together_as_soon_as_there_are_slots_and_never_more_at_once() -> None:

@@ -3,11 +3,17 @@ them."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 
+import msgspec
+
 from schemas.entries import AnyEntry, Claim, Failed, Finished, Token, decode_entry
+from schemas.keys import entry_ms
+from schemas.lanes import lane_end
 from schemas.sessions import Limits
+from tests.faulty_server import faulty_server
 from tests.roles import RedisServer, Roles, roles_on
 from tests.sessions import check_the_law, opening_of, token_stream, until_ended, written_texts
 from tests.waiting import until, wait_until
@@ -58,6 +64,93 @@ async def test_a_session_that_was_not_begun_is_taken_over(roles: Roles, pipe: As
     assert frames[-1].members[0].state == "finished"
     assert second.process.poll() is None
     first.kill()
+
+
+async def test_a_request_that_was_not_begun_goes_to_another_producer_when_its_own_is_killed(
+    roles: Roles, pipe: AsyncPipe
+) -> None:
+    """
+    first    claim ... asks its server, which says nothing ... SIGKILL
+    second                                    ready ...............  claim, the whole answer
+    """
+    async with faulty_server() as server:
+        roles.ready("aggregator")
+        first = roles.start("producers", "m", "--backend", server.url, "--name", "never")
+        await asyncio.to_thread(first.wait_ready)
+        # More than the five beats that a member may be silent for: what is left by the dead is free after three.
+        opening = opening_of("m", limits=Limits(beats_without_entry=15))
+        await open_session(pipe, opening)
+
+        async def is_asked() -> bool:
+            return server.asked["never"] == 1
+
+        await until(is_asked, "the first producer's server is asked")
+        second = roles.start("producers", "m", "--backend", server.url, "--name", "good")
+        await asyncio.to_thread(second.wait_ready)
+        first.kill()
+        await until_ended(pipe, opening.session)
+        assert server.asked == {"never": 1, "good": 1}
+    frames = await check_the_law(pipe, opening.session)
+    assert frames[-1].members[0].state == "finished"
+    assert "".join(frame.members[0].text for frame in frames) == "One fine day"
+    entries = await token_stream(pipe, opening.session)
+    claims = [entry_id for entry_id, raw in entries if isinstance(decode_entry(raw), Claim)]
+    assert {token.claim for _, raw in entries if isinstance(token := decode_entry(raw), Token)} == {claims[1]}
+
+
+async def test_a_member_whose_server_is_away_or_falls_silent_drops_and_the_others_go_on(
+    roles: Roles, pipe: AsyncPipe
+) -> None:
+    """What the others' text waits for is not there any more: all of theirs goes out."""
+    reasons = {
+        "away": "cannot be reached: is the model server running?",
+        "silent": "said nothing for 0.3 s",
+        "reset": "broke off the connection",
+    }
+    async with faulty_server() as server:
+        roles.ready("aggregator")
+        roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
+        for model in reasons:
+            url = "http://127.0.0.1:1" if model == "away" else server.url
+            await asyncio.to_thread(roles.start("producers", model, "--backend", url).wait_ready)
+        opening = opening_of("ngram:char-6", *reasons, max_tokens=40, limits=Limits(silence_ms=300))
+        await open_session(pipe, opening)
+        await until_ended(pipe, opening.session)
+    frames = await check_the_law(pipe, opening.session)
+    good, *bad = frames[-1].members
+    assert [member.state for member in (good, *bad)] == ["finished", "dropped", "dropped", "dropped"]
+    for member, reason in zip(bad, reasons.values(), strict=True):
+        assert reason in member.reason
+    written = await written_texts(pipe, opening.session)
+    assert {number: text for number, text in written.items() if number} == {2: "One fine day", 3: "One fine day"}
+    for number, text in written.items():
+        assert "".join(frame.members[number].text for frame in frames) == text
+
+
+async def test_whoever_pauses_runs_no_further_ahead_than_its_lead(roles: Roles, pipe: AsyncPipe) -> None:
+    """A token starts within what the slowest has written, and a twentieth of what that wrote in a second."""
+    roles.ready("aggregator")
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "40")
+    roles.ready("producers", "ngram:word-3", "--tokens-per-s", "1000")
+    opening = opening_of("ngram:char-6", "ngram:word-3", max_tokens=120)
+    await open_session(pipe, opening)
+    await until_ended(pipe, opening.session)
+    frames = await check_the_law(pipe, opening.session)
+    assert [member.state for member in frames[-1].members] == ["finished", "finished"]
+    ends, slowest = [0, 0], [(0, 0)]
+    for entry_id, raw in await token_stream(pipe, opening.session):
+        entry = decode_entry(raw)
+        if isinstance(entry, Finished):
+            break
+        if isinstance(entry, Token):
+            now_ms = entry_ms(entry_id)
+            # Sixty windows and the one under way.
+            before = next(end for ms, end in reversed(slowest) if ms < now_ms - 1_020 or not ms)
+            assert ends[entry.member] <= min(ends) + max(1, (ends[0] - before) // 20)
+            ends[entry.member] = lane_end(entry, ends[entry.member])
+            slowest += [(now_ms, ends[0])] if entry.member == 0 else []
+    assert min(ends) > 50
+    assert any(frame.members[1].state == "held" for frame in frames)
 
 
 async def test_started_text_is_never_repeated(roles: Roles, pipe: AsyncPipe) -> None:
@@ -221,7 +314,8 @@ async def test_an_answer_that_waits_for_an_aggregator_is_written_once(roles: Rol
     """No aggregator for some seconds after the end: the stream does not grow meanwhile."""
     aggregator = roles.ready("aggregator")
     roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
-    opening = opening_of("ngram:char-6", max_tokens=100)
+    # In step it would first wait for its grants to lapse.
+    opening = msgspec.structs.replace(opening_of("ngram:char-6", max_tokens=100), sync="free")
     await open_session(pipe, opening)
     await until(lambda: _has_begun(pipe, opening.session, 5), "the member has begun")
     aggregator.kill()
