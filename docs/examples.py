@@ -38,7 +38,9 @@ def frames_of(members: Sequence[Sequence[Said]], end_ms: int = 0) -> list[Frame]
     """The frames of a session in which each member says these things, at least until `end_ms`."""
     # A second is a grid point of 60 Hz: so the session's origin is its opening.
     origin_ms = 1_000_000
-    opening = Opening(ENTRY_VERSION, "picture", "", tuple(Member(f"member {i}") for i in range(len(members))))
+    opening = Opening(
+        ENTRY_VERSION, "picture", "", tuple(Member(f"member {i}") for i in range(len(members))), sync="free"
+    )
     stream = [(f"{origin_ms}-0", encode_entry(opening))]
     claims = [f"{origin_ms}-{i + 1}" for i in range(len(members))]
     stream += [(claim, encode_entry(Claim(i, origin_ms * NS_PER_MS))) for i, claim in enumerate(claims)]
