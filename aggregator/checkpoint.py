@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import msgspec
 
-from aggregator.session import Session, SessionRecord
+from aggregator.record import SessionRecord
+from aggregator.session import Session
 from schemas.errors import Malformed
 from schemas.sessions import Opening
 

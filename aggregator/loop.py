@@ -1,10 +1,12 @@
 """The loop: sixty times a second, as soon as the windows of its sessions are due in Redis's own time.
 
-    tick:  TIME, what is new for each session, new sessions --> close what is due --> commits
+    tick:  what is new for each session, TIME --> close what is due --> commits, new sessions
 
 All windows lie on one grid, but for less than a millisecond, so one tick serves all sessions: it is at the latest of
 their next due times, at most 1 ms past the grid's point. One thread, no asyncio (a third of its CPU for each command),
 two round trips a tick however many sessions there are. Without a session it waits in a blocking read instead.
+
+In a cluster a session's windows are due by the clock of its own node: one TIME for each node that has sessions of ours.
 """
 
 from __future__ import annotations
@@ -16,12 +18,24 @@ from typing import Any
 from structlog.stdlib import BoundLogger
 
 from aggregator.owned import OwnedSession, load_session
+from aggregator.pace import Pace
 from schemas import keys
 from schemas.errors import Malformed, RedisAway, RedisRefuses
-from schemas.grid import NS_PER_S
-from transport.commit import end_session, take_over, taken, verdict
-from transport.connection import Command, Pipe, ReplyError, redis_ms, redis_ns
-from transport.leases import MOST_DELIVERIES, REFRESH_S, Lease, Leases, is_missing_group
+from schemas.grid import NS_PER_MS, NS_PER_S
+from transport.cluster import Placed, is_moved
+from transport.commit import end_session, epoch_taken, take_over, taken, verdict
+from transport.connection import Command, Pipe, ReplyError, redis_ns
+from transport.leases import (
+    LOOK_S,
+    MOST_DELIVERIES,
+    REFRESH_S,
+    SWEEP_S,
+    Lease,
+    Leases,
+    has_left,
+    is_missing_group,
+    sweep_consumers,
+)
 from transport.presence import RedisPresence
 from transport.process import Standing
 
@@ -30,8 +44,12 @@ _TICK_NS = NS_PER_S // 60
 _TIMER_LATENESS_NS = 80_000
 # Taking a session costs some round trips: more in one tick would make the others late.
 _MOST_NEW_A_TICK = 2
+# Whoever does not keep up takes only what nobody else takes, and slowly: late frames are better than none.
+_MOST_LEFT_WHEN_BUSY = 1
 _MOST_WINDOWS_A_TICK = 60
-_IDLE_BLOCK_MS = 250
+# Together, beyond the one that each session closes anyway: some 30 ms, so that those behind do not hold up the others.
+_MOST_CAUGHT_UP_A_TICK = 240
+_IDLE_BLOCK_MS = 100
 _RECONNECT_S = 0.25
 _REST_S = 1.0
 
@@ -47,8 +65,9 @@ class AggregatorLoop:
         self._is_stopping = is_stopping
         self._owned: dict[str, OwnedSession] = {}
         self._rested_until: dict[str, float] = {}
-        self._upkeep_due = 0.0
-        self._is_late = False
+        self._upkeep_due, self._look_due, self._sweep_due = 0.0, 0.0, 0.0
+        self._has_left = False
+        self._pace = Pace()
         self._presence = RedisPresence(log)
         self.windows = 0
 
@@ -74,6 +93,8 @@ class AggregatorLoop:
 
     def _leave(self) -> None:
         try:
+            if self._presence.is_away:
+                raise RedisAway("it was away when this process was to end")
             self._pipe.run([self._leases.hand_over(), *self._standing.leave()])
         except RedisAway:
             self._log.warning("Redis is away; the sessions will be taken over when their leases run out")
@@ -84,44 +105,62 @@ class AggregatorLoop:
 
         What is due comes first: housekeeping has the rest of the tick.
         """
-        started, owned = time.monotonic(), list(self._owned.values())
+        owned = list(self._owned.values())
         if not owned:
             self._idle()
             return 0
-        *replies, told = self._pipe.run([*(session.read_command() for session in owned), ("TIME",)])
-        if isinstance(told, ReplyError):
-            raise RedisAway(f"Redis does not tell the time: {told}")
-        now_ns, told_at = redis_ns(told), time.monotonic_ns()
-        for session, reply in zip(owned, replies, strict=True):
-            session.add_entries(reply)
-        self._commit_due(owned, redis_ms(told))
+        began_s = time.monotonic()
+        timed, told_at_ns = self._read(owned)
+        self._commit_due(timed)
         self._keep_house()
-        self._is_late = time.monotonic() - started > _TICK_NS / NS_PER_S
+        self._pace.add(began_s, time.monotonic())
         # Whoever is still behind is served at the next tick anyway.
-        due_ns = [session.due_ns for session in self._owned.values() if session.due_ns > now_ns]
+        until_ns = [session.due_ns - at_ns for session, at_ns in timed if session.due_ns > at_ns]
         # Not more than a tick: a session whose ids are ahead of Redis's clock (a failover) must not stop the others.
-        next_tick_ns = min(max(due_ns, default=now_ns + _TICK_NS), now_ns + _TICK_NS) - _TIMER_LATENESS_NS
-        return max(0, next_tick_ns - now_ns - (time.monotonic_ns() - told_at))
+        next_ns = min(max(until_ns, default=_TICK_NS), _TICK_NS) - _TIMER_LATENESS_NS
+        return max(0, next_ns - (time.monotonic_ns() - told_at_ns))
+
+    def _read(self, owned: list[OwnedSession]) -> tuple[list[tuple[OwnedSession, int]], int]:
+        """One round trip: what is new in each session. Returns each with the time at its node, in ns, and when that
+        was, by the monotonic clock."""
+        places = self._pipe.nodes_of([session.key for session in owned])
+        clocks = [Placed(one.key, ("TIME",)) for one in dict(zip(places, owned, strict=True)).values()]
+        # What another node serves now may have lost what was read before: it is read anew, not followed.
+        replies = self._pipe.run([*(session.read_command() for session in owned), *clocks], follows=False)
+        told, told_at_ns = replies[len(owned) :], time.monotonic_ns()
+        if refusal := next((reply for reply in told if isinstance(reply, ReplyError)), None):
+            raise RedisAway(f"Redis does not tell the time: {refusal}")
+        now_ns = dict(zip(dict.fromkeys(places), map(redis_ns, told), strict=True))
+        for session, reply in zip(owned, replies, strict=False):
+            if is_moved(reply):
+                self._owned.pop(session.name)
+            session.add_entries(reply)
+        return [(session, now_ns[place]) for session, place in zip(owned, places, strict=True)], told_at_ns
 
     def _idle(self) -> None:
         """Without a session: waits for one, unless there are leases whose sessions are to be loaded."""
-        self._is_late = False
-        block_ms = None if self._leases.held else _IDLE_BLOCK_MS
-        (reply,) = self._pipe.run([self._leases.read_new(_MOST_NEW_A_TICK, block_ms)])
-        self._add_new(reply)
+        self._pace = Pace()
+        block_ms = None if self._leases.held or self._has_left else _IDLE_BLOCK_MS
+        new, left = self._pipe.run([self._leases.read_new(_MOST_NEW_A_TICK, block_ms), self._leases.look_for_left()])
+        self._has_left = has_left(left)
+        self._add_new(new)
         self._keep_house()
-        if not self._owned and (self._leases.held or isinstance(reply, ReplyError)):
+        if not self._owned and (self._leases.held or isinstance(new, ReplyError)):
             # Redis refuses for now: what is asked again at once is refused again at once.
             time.sleep(_RECONNECT_S)
 
     def _keep_house(self) -> None:
-        """Once a second the leases and this process's record; always what is held and not yet loaded."""
+        """Once a second the leases and this process's record; always what is left, or held and not yet loaded."""
         now = time.monotonic()
         if now >= self._upkeep_due:
             self._upkeep_due = now + REFRESH_S
             self._standing.detail |= {"sessions": len(self._owned), "windows": self.windows}
-            self._pipe.run(self._standing.renew())
-            self._refresh(0 if self._is_late else _MOST_NEW_A_TICK)
+            sweep = [sweep_consumers()] if now >= self._sweep_due else []
+            self._sweep_due = now + SWEEP_S if sweep else self._sweep_due
+            self._pipe.run([*self._standing.renew(), *sweep])
+            self._refresh(_MOST_NEW_A_TICK if self._pace.keeps_up else _MOST_LEFT_WHEN_BUSY)
+        elif self._has_left and self._pace.keeps_up:
+            self._refresh(_MOST_NEW_A_TICK)
         self._own_more()
 
     def _refresh(self, take_over_most: int) -> None:
@@ -129,7 +168,10 @@ class AggregatorLoop:
         (reply,) = self._pipe.run([self._leases.refresh(take_over_most)])
         if is_missing_group(reply):
             self._pipe.run(self._leases.create_group())
-        lost, _taken = self._leases.add_refresh(reply)
+        lost, taken = self._leases.add_refresh(reply)
+        if take_over_most:
+            # As many as we asked for: there may be more, for the next tick.
+            self._has_left = len(taken) == take_over_most
         for lease in lost:
             if self._owned.pop(lease.session, None):
                 self._log.warning("another aggregator took the session over", session=lease.session)
@@ -158,22 +200,23 @@ class AggregatorLoop:
         try:
             found = taken(reply)
         except Malformed as error:
-            self._end(lease, f"The session cannot be read: {error}.")
+            self._end(lease, epoch_taken(reply), f"The session cannot be read: {error}.")
             return
         if found is None or found.status != "open":
             self._release(lease)
             return
         if lease.deliveries >= MOST_DELIVERIES:
-            self._end(lease, f"{lease.deliveries} aggregators took this session and none could go on with it.")
+            reason = f"{lease.deliveries} aggregators took this session and none could go on with it."
+            self._end(lease, found.epoch, reason)
             return
         # Between the lease and the epoch another may have come: whoever holds the lease now goes on.
         self._refresh(0)
         if lease.entry_id in self._leases.held:
             self._owned[lease.session] = OwnedSession(lease, load_session(self._pipe, found), found)
 
-    def _end(self, lease: Lease, reason: str) -> None:
+    def _end(self, lease: Lease, epoch: int, reason: str) -> None:
         self._log.error("a session is ended", session=lease.session, reason=reason)
-        (reply,) = self._pipe.run([end_session(lease.session, reason)])
+        (reply,) = self._pipe.run([end_session(lease.session, epoch, reason)])
         if isinstance(reply, ReplyError):
             self._rest(lease.session, reply)
         else:
@@ -184,32 +227,39 @@ class AggregatorLoop:
         self._rested_until.pop(lease.session, None)
         self._pipe.run([self._leases.acknowledge(lease)])
 
-    def _commit_due(self, owned: list[OwnedSession], now_ms: int) -> None:
-        """One round trip: every window that is due, and whether there are new sessions."""
-        beat = time.monotonic() >= self._upkeep_due
-        commits = [(session, command) for session in owned for command in self._closed(session, now_ms, beat)]
-        asks = [] if self._is_late else [self._leases.read_new(_MOST_NEW_A_TICK)]
-        replies = self._pipe.run([*(command for _, command in commits), *asks])
+    def _commit_due(self, timed: list[tuple[OwnedSession, int]]) -> None:
+        """One round trip: every window that is due at its node's time, and whether there is more to serve."""
+        now, room = time.monotonic(), _MOST_CAUGHT_UP_A_TICK
+        beat, commits = now >= self._upkeep_due, list[tuple[OwnedSession, Command]]()
+        for session, now_ns in timed:
+            closed = self._closed(session, now_ns // NS_PER_MS, min(_MOST_WINDOWS_A_TICK, 1 + room), beat)
+            room -= max(0, len(closed) - 1)
+            commits += ((session, command) for command in closed)
+        asks = [self._leases.read_new(_MOST_NEW_A_TICK)] if self._pace.asks_now() else []
+        looks = [self._leases.look_for_left()] if now >= self._look_due and self._pace.keeps_up else []
+        replies = self._pipe.run([*(command for _, command in commits), *asks, *looks], follows=False)
         for (session, _), reply in zip(commits, replies, strict=False):
             if self._owned.get(session.name) is session:
                 self._add_commit(session, reply)
-        for session in owned:
+        for session, _ in timed:
             if session.core.record.ended and self._owned.get(session.name) is session:
                 self._release(session.lease)
+        if looks:
+            self._look_due, self._has_left = now + LOOK_S, has_left(replies[-1])
         if asks:
-            self._add_new(replies[-1])
+            self._add_new(replies[len(commits)])
 
-    def _closed(self, session: OwnedSession, now_ms: int, beat: bool) -> list[Command]:
+    def _closed(self, session: OwnedSession, now_ms: int, most: int, beat: bool) -> list[Command]:
         """The commits of the session's due windows. A bug that one session brings out must not end the others."""
         try:
-            return session.close_due(now_ms, _MOST_WINDOWS_A_TICK, beat)
+            return session.close_due(now_ms, most, beat)
         except Exception as bug:  # noqa: BLE001
             self._log.exception("a window cannot be computed", session=session.name)
-            self._end(session.lease, f"The aggregator failed on this session ({type(bug).__name__}).")
+            self._end(session.lease, session.epoch, f"The aggregator failed on this session ({type(bug).__name__}).")
             return []
 
     def _add_commit(self, session: OwnedSession, reply: Any) -> None:
-        match verdict(reply):
+        match "MOVED" if is_moved(reply) else verdict(reply):
             case "OK":
                 self.windows += 1
                 self._rested_until.pop(session.name, None)

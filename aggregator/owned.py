@@ -13,10 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 from aggregator.checkpoint import dump, load
-from aggregator.session import Session, StreamEntry
+from aggregator.intake import StreamEntry
+from aggregator.session import Session
 from schemas.errors import Malformed
 from schemas.grid import NS_PER_MS, due_ms, is_due, last_ms_of_window, window_of_entry
-from schemas.keys import entry_ms, id_before
+from schemas.keys import entry_ms, id_before, tokens
 from transport.commit import Taken, commit_frame
 from transport.connection import Command, Pipe, ReplyError, accepted
 from transport.leases import Lease
@@ -31,6 +32,8 @@ class OwnedSession:
 
     def __init__(self, lease: Lease, session: Session, taken: Taken) -> None:
         self.lease = lease
+        # One of its keys: they are all at one node of a cluster.
+        self.key = tokens(lease.session)
         self.core = session
         self.epoch = taken.epoch
         self.read_to = taken.cut

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from aggregator.session import Closed, Session, StreamEntry
+from aggregator.intake import StreamEntry
+from aggregator.session import Closed, Session
 from schemas.entries import decode_entry
 from schemas.errors import Malformed
 from schemas.grid import window_of_entry

@@ -6,7 +6,7 @@ Rules
  3. close() takes exactly the entries of the next window and returns its frame. Nothing read beyond it is part of the
  state.
 
-    entries of window k --> close() --> Closed(frame k, words to the producers, entries that did not decode)
+    entries of window k --> Intake --> close() --> Closed(frame k, words to the producers, entries that did not decode)
                               ^  |
                               |  v
                            SessionRecord  (what a checkpoint holds; token contents come again from the stream)
@@ -20,73 +20,21 @@ from collections.abc import Sequence
 
 import msgspec
 
-from aggregator.alignment import Alignment
 from aggregator.composition import Composition, Happened
 from aggregator.contents import Contents
 from aggregator.decoding import sound_entry
-from aggregator.energy import certainty_of
 from aggregator.ensemble import confidence_weights
-from aggregator.frontier import Kept
-from aggregator.interference import Interference
-from aggregator.ladder import members_to_drop, rung_below
+from aggregator.intake import Intake, StreamEntry
 from aggregator.member import MemberRecord
-from aggregator.outflow import Outflow, WaitingTokens, token_frame
-from aggregator.parting import Parting
-from aggregator.stepping import Stepping
-from aggregator.toplist import read_top
-from schemas.claims import Verdict
+from aggregator.outflow import Outflow
+from aggregator.record import SessionRecord
 from schemas.control import Progress, Stop
-from schemas.entries import (
-    Alive,
-    Beat,
-    Cancel,
-    Claim,
-    Failed,
-    Finished,
-    Loading,
-    Mark,
-    Starved,
-    Token,
-    Waiting,
-)
+from schemas.entries import Token
 from schemas.errors import Malformed
 from schemas.frames import Frame, Mode, every_drop
 from schemas.grid import NS_PER_MS, next_grid_point_ns, window_start_ns
 from schemas.keys import entry_ms, entry_order
-from schemas.lanes import lane_bytes
 from schemas.sessions import Opening
-
-StreamEntry = tuple[str, bytes]
-MemberMark = Claim | Waiting | Loading | Alive | Starved | Finished | Failed
-
-
-class SessionRecord(msgspec.Struct, array_like=True):
-    """All that the next frames depend on, apart from the contents of the kept tokens. `window` is the next one to
-    close."""
-
-    members: list[MemberRecord]
-    cut: str
-    alignment: Alignment
-    window: int = 0
-    mode: Mode = "free"
-    ended: bool = False
-    # Rungs of the opening's ladder that the session fell.
-    fallen: int = 0
-    interference: Interference = msgspec.field(default_factory=Interference)
-    stepping: Stepping = msgspec.field(default_factory=Stepping)
-    # How many tokens were accepted, and of each member those that wait to go out.
-    tokens: int = 0
-    waiting: list[WaitingTokens] = []
-
-    @classmethod
-    def begun(cls, opening: Opening, opened: str, origin_ns: int) -> SessionRecord:
-        """Before the first window of a session whose opening is the entry `opened`."""
-        count = len(opening.members)
-        mode: Mode = "single" if count == 1 else opening.sync
-        members = [MemberRecord(patience_from_ns=origin_ns) for _ in range(count)]
-        stepping = Stepping(list(range(count)) if opening.sync == "step" else [])
-        waiting = [WaitingTokens() for _ in members]
-        return cls(members, opened, Alignment(Parting.of(count)), mode=mode, stepping=stepping, waiting=waiting)
 
 
 class Closed(msgspec.Struct, frozen=True):
@@ -107,10 +55,9 @@ class Session:
         self.record = record or SessionRecord.begun(opening, opened, self.origin_ns)
         self._weights = confidence_weights(opening, [member.meter for member in self.record.members])
         self._composition = Composition(opening, self.origin_ns)
-        # Then nobody's patience with a first token can end any more.
-        self._have_begun = False
         self._contents = Contents(entry_id for member in self.record.members for entry_id in member.kept.entry_ids)
         self._outflows = [Outflow(waiting) for waiting in self.record.waiting]
+        self._intake = Intake(opening, self.origin_ns, self.record, self._contents, self._outflows)
         # When time alone may change something next. A loaded session looks at once.
         self._looks_ns = 0
 
@@ -135,20 +82,11 @@ class Session:
 
     def close(self, entries: Sequence[StreamEntry]) -> Closed:
         """Closes the next window, whose entries these are, all of them and in order; returns its frame."""
-        record, members = self.record, self.record.members
-        happened, self._stopped, dead = Happened(), list[Stop](), list[StreamEntry]()
-        for entry_id, raw in entries:
-            record.cut = entry_id
-            try:
-                self._add(entry_id, sound_entry(raw, len(members)), happened)
-            except Malformed:
-                dead.append((entry_id, raw))
-        happened.dead_letters = len(dead)
+        record, members, intake = self.record, self.record.members, self._intake
         end_ns = self.origin_ns + window_start_ns(record.window + 1)
-        self._end_of_patience(end_ns)
-        is_quiet = not entries and not self._stopped and end_ns < self._looks_ns
+        happened = intake.add_window(entries, end_ns)
+        is_quiet = not entries and not intake.stops and end_ns < self._looks_ns
         if not is_quiet:
-            happened.members.update(*[stop.members for stop in self._stopped])
             self._settle(happened, end_ns)
         tier = self.opening.ladder[record.fallen - 1].tier if record.fallen else self.opening.tier
         frame = self._composition.frame(
@@ -156,7 +94,7 @@ class Session:
             record.interference, None if is_quiet else happened,
         )  # fmt: skip
         record.window += 1
-        return Closed(frame, tuple(self._stopped), tuple(dead))
+        return Closed(frame, tuple(intake.stops), tuple(intake.dead))
 
     def _settle(self, happened: Happened, end_ns: int) -> None:
         """What follows from all of the window's entries together."""
@@ -250,98 +188,6 @@ class Session:
         self.record.waiting = [outflow.waiting for outflow in self._outflows]
         return self.record
 
-    # --- entries -----------------------------------------------------------------------------------------------------
-
-    def _add(self, entry_id: str, entry: Token | Mark, happened: Happened) -> None:
-        t_ns = entry_ms(entry_id) * NS_PER_MS
-        match entry:
-            case Token():
-                happened.members.add(entry.member)
-                self._count_lateness(t_ns, entry.written_ns, happened)
-                self._add_token(entry_id, t_ns, entry, happened)
-            case Beat():
-                for index, member in enumerate(self.record.members):
-                    if member.is_writing and (reason := member.add_beat(self.opening.limits)):
-                        self._drop(index, reason)
-            case Cancel():
-                for index in entry.members or range(len(self.record.members)):
-                    self._drop(index, entry.reason)
-            case _:
-                happened.members.add(entry.member)
-                self._count_lateness(t_ns, entry.written_ns, happened)
-                if self.record.members[entry.member].is_writing:
-                    self._add_mark(entry_id, t_ns, entry)
-
-    def _count_lateness(self, t_ns: int, written_ns: int, happened: Happened) -> None:
-        if t_ns - written_ns > self.opening.limits.allowed_lateness_ms * NS_PER_MS:
-            happened.late += 1
-
-    def _add_mark(self, entry_id: str, t_ns: int, mark: MemberMark) -> None:
-        member = self.record.members[mark.member]
-        match mark:
-            case Claim():
-                member.add_claim(entry_id, t_ns, mark.pauses)
-            case Waiting():
-                member.add_sign(mark.claim, "waiting", t_ns)
-            case Loading():
-                member.add_sign(mark.claim, "loading", t_ns)
-            case Alive():
-                member.add_sign(mark.claim, None, t_ns)
-            case Finished():
-                # With tokens missing before it, its producer will write them and the mark again.
-                if mark.claim == member.claim and mark.tokens == member.next_seq:
-                    member.finish(mark.reason)
-            case Failed():
-                is_later_claim = member.next_seq > 0 and entry_order(mark.claim) > entry_order(member.claim)
-                if mark.claim == member.claim or is_later_claim:
-                    self._drop(mark.member, mark.reason)
-            case Starved():
-                member.add_sign(mark.claim, "loading", t_ns)
-                # Once it has begun its model is in memory, whatever it says.
-                if mark.claim == member.claim and not member.next_seq:
-                    self._make_room(mark)
-
-    def _make_room(self, mark: Starved) -> None:
-        """A member found no memory: the session falls to the next lower tier and keeps its heaviest members."""
-        record, members = self.record, self.record.members
-        writing = {i: self.opening.members[i].weight for i, member in enumerate(members) if member.is_writing}
-        if members[mark.member].has_starved or len(writing) == 1:
-            self._drop(mark.member, mark.reason)
-            return
-        members[mark.member].has_starved = True
-        rung = rung_below(self.opening.ladder, record.fallen)
-        record.fallen += rung is not None
-        starved = self.opening.members[mark.member].model
-        for index in members_to_drop(writing, mark.member, rung, room_helps=mark.room_helps):
-            reason = mark.reason if index == mark.member else f"it made room: no memory for {starved}"
-            self._drop(index, f"{reason}; the session fell to the {rung.tier} tier" if rung else reason)
-
-    def _add_token(self, entry_id: str, t_ns: int, token: Token, happened: Happened) -> None:
-        record, member = self.record, self.record.members[token.member]
-        if not member.is_writing:
-            return
-        verdict = member.judge_token(token.claim, token.seq)
-        if verdict is Verdict.DUPLICATE:
-            happened.duplicates += 1
-        if verdict is not Verdict.ACCEPTED:
-            return
-        top = read_top(token.top) if token.quality == "real" else None
-        member.meter.add_token(t_ns, token.arrival_ns, certainty_of(top) if top else None, self.opening.profile)
-        start, end = member.place(token, t_ns, record.window)
-        place, shown = record.tokens, token_frame(token, start, end)
-        record.tokens += 1
-        if token.lane == "thinking":
-            happened.add_thought(place, shown, token.text)
-            return
-        self._outflows[token.member].add(entry_id, place, shown, token.text)
-        if end > start:
-            record.alignment.parting.add_text(token.member, lane_bytes(token, start))
-            kept = Kept(start, end, entry_id, token.arrival_ns)
-            member.kept.append(kept)
-            self._contents.add(kept, token, top, len(member.kept))
-            if len(member.kept) > self.opening.limits.unaligned_tokens:
-                self._forget(member, 1)
-
     def _forget(self, member: MemberRecord, count: int) -> None:
         if count:
             self._contents.forget(member.kept.forget(count))
@@ -354,26 +200,6 @@ class Session:
             elif x is not None:
                 self._forget(member, member.kept.passed(x))
                 member.passing.forget(x)
-
-    def _drop(self, index: int, reason: str) -> None:
-        member = self.record.members[index]
-        if member.is_writing:
-            member.drop(reason)
-            self._stopped.append(Stop((index,), reason))
-
-    def _end_of_patience(self, t_ns: int) -> None:
-        limits = self.opening.limits
-        is_over = t_ns - self.origin_ns >= limits.life_ms * NS_PER_MS
-        if self._have_begun and not is_over:
-            return
-        self._have_begun = all(member.next_seq for member in self.record.members)
-        for index, member in enumerate(self.record.members):
-            if not member.is_writing:
-                continue
-            if is_over:
-                self._drop(index, f"the session reached its longest life of {limits.life_ms / 60_000:g} min")
-            elif reason := member.lost_patience(t_ns, limits):
-                self._drop(index, reason)
 
     def _mode(self, running: int) -> Mode:
         """step while two step; else single while one member runs alone; once nobody runs, what it was."""

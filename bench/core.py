@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from aggregator.session import Session, StreamEntry
+from aggregator.intake import StreamEntry
+from aggregator.session import Session
 from bench.report import Aim, Report, quantile, table_of
 from bench.speech import TOP_K, drawn_pieces
 from schemas.entries import Claim, Token, encode_entry, pack_top

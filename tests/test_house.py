@@ -22,8 +22,8 @@ PURE = [
     *(ROOT / "schemas").glob("*.py"),
     *(ROOT / "aggregator" / f"{name}.py" for name in (
         "alignment", "checkpoint", "composition", "contents", "decoding", "disagreement", "diversity", "energy",
-        "ensemble", "frontier", "interference", "ladder", "measures", "member", "outflow", "parting", "proposal",
-        "replay", "session", "span", "stepping", "toplist",
+        "ensemble", "frontier", "intake", "interference", "ladder", "measures", "member", "outflow", "parting",
+        "proposal", "record", "replay", "session", "span", "stepping", "toplist",
     )),
     ROOT / "consumers/decipher/composer.py",
 ]  # fmt: skip
