@@ -19,7 +19,7 @@ from council.parting import Parting
 from schemas.errors import CouncilError
 from schemas.frames import Frame, every_drop, frame_json
 from schemas.grid import FRAME_RATE_HZ
-from schemas.sessions import SessionRequest
+from schemas.sessions import SessionRequest, Sync
 
 EXIT_OK, EXIT_FAILED, EXIT_CANCELLED = 0, 1, 130
 _DRAWN_HZ = 15
@@ -32,11 +32,13 @@ _QUIET_S = 0.5
 class Summary:
     """A session in one object, gathered from its frames."""
 
-    def __init__(self, session: str, tier: str) -> None:
-        self.session, self._opened_tier = session, tier
+    def __init__(self, session: str, tier: str, sync: Sync = "step") -> None:
+        self.session, self._opened_tier, self._sync = session, tier, sync
         self._frames = 0
         self._late = 0
         self._resonant_windows = 0
+        self._sync_lag_ms: float | None = None
+        self._arrival_skew_ms: float | None = None
         self._parting = Parting()
         self._mode = ""
         self._last: Frame | None = None
@@ -55,6 +57,8 @@ class Summary:
         self._frames += 1
         self._late += frame.late
         self._resonant_windows += frame.resonance
+        self._sync_lag_ms = _larger(self._sync_lag_ms, frame.sync_lag_ms)
+        self._arrival_skew_ms = _larger(self._arrival_skew_ms, frame.arrival_skew_ms)
         self._parting.add(frame)
         self._last = frame
 
@@ -79,7 +83,8 @@ class Summary:
         return "The members never parted." if self._parting.never_parted else ""
 
     def as_object(self) -> dict[str, Any]:
-        """session, frames, duration_s (window time), late (entries), mode (as it began), tier (as it ended), fell_from
+        """session, frames, duration_s (window time), late (entries), sync (as asked for), mode (as it began),
+        largest_sync_lag_ms and largest_arrival_skew_ms (that a frame told, or None), tier (as it ended), fell_from
         (the tier that it was opened in, where memory ran out), diverged_at_bytes (where the members parted, as the
         frames last said it), resonance_ms (window time in which resonance was shown), members."""
         members = self._last.members if self._last else ()
@@ -89,7 +94,10 @@ class Summary:
             "frames": self._frames,
             "duration_s": round(self._last.end_ns / 1e9, 3) if self._last else 0.0,
             "late": self._late,
+            "sync": self._sync,
             "mode": self._mode,
+            "largest_sync_lag_ms": self._sync_lag_ms,
+            "largest_arrival_skew_ms": self._arrival_skew_ms,
             "tier": tier,
             "fell_from": self._opened_tier if tier != self._opened_tier else None,
             "diverged_at_bytes": self._parting.at_bytes,
@@ -106,6 +114,10 @@ class Summary:
                 for index, member in enumerate(members)
             ],
         }
+
+
+def _larger(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else max(one, other)
 
 
 async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool) -> int:
@@ -129,7 +141,7 @@ async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool
     session = await opening
     for warning in session.warnings:
         print(f"council: {warning}", file=sys.stderr)
-    summary = Summary(session.session, session.opening.tier)
+    summary = Summary(session.session, session.opening.tier, session.opening.sync)
     showing = asyncio.create_task(_write_lines(session, summary) if as_json else _draw(session, summary))
     try:
         await asyncio.wait({showing, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -29,7 +29,7 @@ from council.meeting import require_council, running_council
 from council.model_report import models_report, print_models
 from council.settings import Settings, load_settings
 from council.supervisor import Plan, Supervisor
-from schemas.admission import checked_weighting
+from schemas.admission import checked_sync, checked_weighting
 from schemas.errors import CouncilError, Refused
 from schemas.sessions import SessionRequest
 from transport.connection import AsyncPipe, check_server
@@ -150,6 +150,9 @@ def ask(
     weighting: Annotated[
         str, typer.Option(help="fixed; or certainty: each weight times how sure its member is just now.")
     ] = "fixed",
+    sync: Annotated[
+        str, typer.Option(help="step: text is shown as far as the slowest member has come; or free: as it comes.")
+    ] = "step",
     tier: TierOption = None,
     system: Annotated[str, typer.Option(help="A system text for every member.")] = "",
     max_tokens: Annotated[int, typer.Option(help="Most tokens of each member, 1 to 8192.")] = 512,
@@ -176,6 +179,7 @@ def ask(
         models=tuple(names(models) or ()),
         weights=named_weights(weights),
         weighting=checked_weighting(weighting),
+        sync=checked_sync(sync),
         system=chat.system,
         max_tokens=max_tokens,
         temperature=temperature,

@@ -29,11 +29,11 @@ from council.settings import Settings, load_settings
 from council.supervisor import Plan
 from producers.source import ModelSource
 from schemas.admission import admit
-from schemas.errors import CouncilError, NoAggregator, RedisAway, Refused, SessionGone, Unavailable
+from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, Refused, SessionGone, Unavailable
 from schemas.frames import Frame, decode_frame
 from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
-from schemas.sessions import Message, Opening, SessionRequest, Weighting, limits_with
+from schemas.sessions import Message, Opening, SessionRequest, Sync, Weighting, limits_with
 from schemas.tiers import TierPolicy, tier_named
 from transport.connection import AsyncPipe
 from transport.embedded import is_ended
@@ -76,7 +76,8 @@ class EnsembleSession:
                 found = await read_frames(self._pipe, self.session, after, _BLOCK_MS)
                 if not found:
                     await self._look_why(time.monotonic() - silent_from)
-            except RedisAway:
+            except (RedisAway, RedisRefuses):
+                # Refused: a Redis that loads its data, or that was made a replica.
                 silent_from = time.monotonic()
                 if silent_from - heard_at > _ENDED_S and is_ended(self._pipe.url):
                     raise Unavailable("The council has ended.") from None
@@ -165,18 +166,20 @@ class TurboEnsemble:
         options: Mapping[str, Mapping[str, float]] | None = None,
         allow_remote: bool = False,
         weighting: Weighting = "fixed",
+        sync: Sync = "step",
     ) -> AsyncIterator[Frame]:
         """Opens a session and yields its frames; whoever leaves early cancels it.
 
         `history` are the turns before the prompt, `options` a member's own temperature, seed and max_tokens by its
-        name. With the weighting `certainty` each weight counts times its member's certainty. Raises as open() and
+        name. With the weighting `certainty` each weight counts times its member's certainty. With the sync `step` text
+        comes as far as the slowest member has written, with `free` as each writes it. Raises as open() and
         EnsembleSession.frames() do.
         """
         names = (models,) if isinstance(models, str) else tuple(models)
         own = {model: dict(values) for model, values in (options or {}).items()}
         request = SessionRequest(
             prompt, names, dict(weights or {}), system, max_tokens, temperature, seed, tuple(history), own,
-            allow_remote, weighting,
+            allow_remote, weighting, sync,
         )  # fmt: skip
         session = await self.open(request)
         final = False

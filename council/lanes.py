@@ -22,6 +22,10 @@ _LONGEST_STATE = "answering"
 # The border and the spaces around a title.
 _TITLE_FRAME = 6
 _SOURCES = {"mixed": "in part by text", "text": "by text"}
+# What the states of step mode mean for this member.
+_MEANINGS = {"held": "pauses for the others", "detached": "no longer waited for"}
+# States and counts that change faster cannot be read: a member that pauses is held, and is not, many times a second.
+_WINDOWS_A_WORD = 12
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
@@ -41,6 +45,8 @@ class Lanes:
         self._texts: list[str] = []
         self._thinking: list[int] = []
         self._frame: Frame | None = None
+        # The members as they were when their states were last shown anew.
+        self._told: tuple[MemberFrame, ...] = ()
         self._parting = Parting()
 
     def add(self, frame: Frame) -> None:
@@ -53,6 +59,8 @@ class Lanes:
             self._thinking[index] += len(member.thinking)
         self._parting.add(frame)
         self._frame = frame
+        if not self._told or frame.final or frame.window_index % _WINDOWS_A_WORD == 0:
+            self._told = frame.members
 
     def drawn(self, width: int, height: int) -> RenderableType:
         """The lanes for a terminal of this size: the newest lines of each text."""
@@ -80,6 +88,8 @@ class Lanes:
             said.append("never parted")
         if frame.agreement_source in _SOURCES:
             said.append(_SOURCES[frame.agreement_source])
+        if frame.sync_lag_ms is not None and frame.arrival_skew_ms is not None:
+            said.append(f"shown {frame.sync_lag_ms:.0f} ms, written {frame.arrival_skew_ms:.0f} ms apart")
         first, *others = _fitting(said, width, " · ")
         line = Text(first, style="dim" if frame.agreement is None else "", no_wrap=True, overflow="ellipsis")
         return [line.append("".join(f" · {other}" for other in others), style="dim")]
@@ -95,10 +105,10 @@ class Lanes:
         return "agreement not measured" if self._parting.has_agreed else "nobody to agree with yet"
 
     def _lane(self, index: int, member: MemberFrame, room: _TitleRoom, width: int, lines: int) -> RenderableType:
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour, told = _COLOURS[index % len(_COLOURS)], self._told[index]
         title = Text.assemble(
             (_shortened(member.model, room.name_chars), f"bold {colour}"),
-            f"  {'remote, ' if member.remote else ''}{member.state} ",
+            f"  {'remote, ' if member.remote else ''}{told.state} ",
             _bar(member.energy, colour, room.bar_chars),
             f" {member.energy:.2f}",
             f"  {member.tokens_per_s:.0f} {room.unit}" if room.unit else "",
@@ -108,7 +118,18 @@ class Lanes:
             body = Text(f"thinking: {self._thinking[index]} characters so far", style="dim italic")
         if member.reason and member.state == "dropped":
             body.append(f"\n{member.reason}", style="red")
-        return Panel(body, title=title, title_align="left", border_style=colour, height=lines + 2)
+        return Panel(
+            body, title=title, title_align="left", subtitle=_waiting(told), subtitle_align="right", border_style=colour,
+            height=lines + 2,
+        )  # fmt: skip
+
+
+def _waiting(member: MemberFrame) -> Text | None:
+    """How the member and the others wait for each other; None where they do not."""
+    said = [_MEANINGS[member.state]] if member.state in _MEANINGS else []
+    if member.buffered_tokens:
+        said.append("1 token waits" if member.buffered_tokens == 1 else f"{member.buffered_tokens} tokens wait")
+    return Text(" · ".join(said), style="dim") if said else None
 
 
 def _head(frame: Frame, width: int) -> Text:

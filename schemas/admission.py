@@ -23,11 +23,14 @@ from schemas.sessions import (
     Opening,
     Sampling,
     SessionRequest,
+    Sync,
     Weighting,
 )
 from schemas.tiers import TIERS, TierPolicy, ladder_below
 
 _WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
+# The default first: what a person is told to give.
+_SYNCS: tuple[Sync, ...] = ("step", "free")
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -52,7 +55,7 @@ def admit(
     A model that is only `known` may be named as well: it is a member, and drops if nobody serves it. `tiers` are all
     tiers, which the session may fall down.
 
-    Raises Refused (with a code) for a prompt, turn, model, weight, weighting or number that cannot be.
+    Raises Refused (with a code) for a prompt, turn, model, weight, weighting, sync or number that cannot be.
     """
     _check_text(request)
     sampling = Sampling(request.max_tokens, request.temperature, request.seed)
@@ -71,6 +74,7 @@ def admit(
         ),
         system=request.system,
         sampling=sampling,
+        sync=checked_sync(request.sync),
         tier=tier.name,
         profile=tier.profile,
         limits=limits,
@@ -157,6 +161,14 @@ def checked_weighting(name: str) -> Weighting:
         if name == weighting:
             return weighting
     raise Refused("bad_weighting", f"weighting is {shortened(str(name))!r}: give {' or '.join(_WEIGHTINGS)}.")
+
+
+def checked_sync(name: str) -> Sync:
+    """The sync of this name. Raises Refused where there is none."""
+    for sync in _SYNCS:
+        if name == sync:
+            return sync
+    raise Refused("bad_sync", f"sync is {shortened(str(name))!r}: give {' or '.join(_SYNCS)}.")
 
 
 def _checked_weights(request: SessionRequest, models: Sequence[str], running: Sequence[str]) -> dict[str, float]:

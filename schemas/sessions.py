@@ -12,7 +12,7 @@ from schemas.errors import Refused
 ENTRY_VERSION = 1
 
 # step: text goes out as far as the slowest member has come. free: as it comes.
-Sync = Literal["free", "step"]
+Sync = Literal["step", "free"]
 # What a member's confidence weight is multiplied with: nothing, or its smoothed certainty.
 Weighting = Literal["fixed", "certainty"]
 Speaker = Literal["system", "user", "assistant"]

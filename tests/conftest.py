@@ -13,6 +13,7 @@ import pytest
 # fails.
 from hypothesis import settings
 
+from tests.chaos.faketime import MISSING
 from tests.roles import RedisServer, Roles, redis_binaries, roles_on
 from tests.web_server import WebServer
 from transport.connection import AsyncPipe
@@ -23,7 +24,8 @@ collect_ignore = [] if shutil.which("chromium") else ["test_page.py"]
 
 def pytest_report_header() -> list[str]:
     browser = shutil.which("chromium") or "none: the tests of the page in a browser are left out"
-    return [f"redis servers: {redis_binaries()}", f"browser: {browser}"]
+    clock = [f"clock that steps: {MISSING}"] if MISSING else []
+    return [f"redis servers: {redis_binaries()}", f"browser: {browser}", *clock]
 
 
 # A model server of the person who runs the tests is none of their business.

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.session import Session, StreamEntry
+from aggregator.intake import StreamEntry
+from aggregator.session import Session
 from schemas.entries import Cancel, Claim, Token, decode_entry, encode_entry
 from schemas.frames import TokenFrame
 from schemas.grid import window_of_entry
@@ -53,18 +54,27 @@ def _check_answers(found: Recorded, reads_on: Callable[[int], bool]) -> list[str
     answers = Answers(found.opening, found.stream[0][0])
     unread: list[StreamEntry] = []
     released: list[TokenFrame] = []
-    texts = [""] * len(found.opening.members)
+    positions: list[int] = []
     for window, entries in _windows(core, found):
         if core.record.ended:
             break
         frame = core.close(entries).frame
         released += frame.tokens
-        texts = [text + member.text for text, member in zip(texts, frame.members, strict=True)]
+        positions = [member.position_bytes for member in frame.members]
         unread += entries
         if reads_on(window):
             answers.add_entries(unread, core.progress)
+            answers.release(positions)
+            _check_found(found, answers, released)
             unread = []
     answers.add_entries(unread, core.progress)
+    answers.release(positions)
+    return _check_found(found, answers, released)
+
+
+def _check_found(found: Recorded, answers: Answers, released: list[TokenFrame]) -> list[str]:
+    """The tokens that are found are those that frames released, each with its entry; returns the members' texts."""
+    texts = []
     by_id = dict(found.stream)
     for member, answer in enumerate(answers.of_member):
         read, text = [], ""
@@ -75,7 +85,7 @@ def _check_answers(found: Recorded, reads_on: Callable[[int], bool]) -> list[str
             text += token.text
         expected = [t for t in released if t.member == member and t.lane == "answer"]
         assert read == [(member, t.lane, t.seq, t.start, t.end) for t in expected]
-        assert text == texts[member]
+        texts.append(text)
     return texts
 
 
@@ -94,6 +104,7 @@ def _answer_of(texts: list[str]) -> Answer:
     answer = Answer()
     for seq, text in enumerate(texts):
         answer.add(f"5-{seq}", Token(0, "1-0", seq, "answer", text, 0, 0))
+    answer.release(1_000)
     return answer
 
 
@@ -140,6 +151,25 @@ def test_pages_hold_every_token_once_and_in_order(texts: list[str], most: int, f
         start, end = bounds[index]
         assert start == end
         assert [bounds[other][0] for other in seen].count(start) == most
+
+
+@given(answers_drawn, st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
+def test_what_no_frame_has_released_is_not_found(texts: list[str], released: int, first: int, length: int) -> None:
+    """Only tokens whose last byte is out; what was out stays out, and the rest is found when it has come out."""
+    whole, answer = _answer_of(texts), Answer()
+    for seq, text in enumerate(texts):
+        answer.add(f"5-{seq}", Token(0, "1-0", seq, "answer", text, 0, 0))
+    assert (answer.end, list(answer.overlapping(0, None)), list(answer.covering(0))) == (0, [], [])
+    for position in (released, 0):
+        answer.release(position)
+        out = [index for index, (_, end) in enumerate(_all_bounds(whole)) if end <= released]
+        assert list(answer.overlapping(0, None)) == out
+        assert answer.end == (whole.bounds(out[-1])[1] if out else 0)
+        last = first + length
+        assert list(answer.overlapping(first, last)) == [i for i in whole.overlapping(first, last) if i in out]
+        assert list(answer.covering(first)) == [index for index in whole.covering(first) if index in out]
+    answer.release(1_000)
+    assert _all_bounds(answer) == _all_bounds(whole)
 
 
 def test_a_token_costs_24_bytes() -> None:

@@ -38,11 +38,15 @@ def _checked(outcome: Outcome) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     *frames, summary = outcome.lines
     assert [frame["window_index"] for frame in frames] == list(range(len(frames)))
     assert [frame["final"] for frame in frames] == [False] * (len(frames) - 1) + [True]
-    counts = {"session", "frames", "duration_s", "late", "mode", "tier", "fell_from", "members"}
-    assert set(summary) == counts | {"diverged_at_bytes", "resonance_ms"}
+    counts = {"session", "frames", "duration_s", "late", "sync", "mode", "tier", "fell_from", "members"}
+    largest = {"largest_sync_lag_ms", "largest_arrival_skew_ms"}
+    assert set(summary) == counts | largest | {"diverged_at_bytes", "resonance_ms"}
     assert summary["frames"] == len(frames)
     parted = [frame["diverged_at_bytes"] for frame in frames if frame["diverged_at_bytes"] is not None]
     assert summary["diverged_at_bytes"] == (parted[-1] if parted else None)
+    for name in ("sync_lag_ms", "arrival_skew_ms"):
+        told = [frame[name] for frame in frames if frame[name] is not None]
+        assert summary[f"largest_{name}"] == (max(told) if told else None)
     assert summary["resonance_ms"] == round(sum(frame["resonance"] for frame in frames) * 1000 / 60)
     for index, member in enumerate(summary["members"]):
         tokens = [token for frame in frames for token in frame["tokens"] if token["member"] == index]
@@ -65,7 +69,7 @@ async def test_a_council_of_real_servers_and_ngram_models_answers(
     outcome = council("ask", "Tell me about lists", *arguments, "--weights", "tiny=2", url=redis.url)
     assert outcome.code == 0, outcome.said
     frames, summary = _checked(outcome)
-    assert summary["mode"] == "free"
+    assert (summary["sync"], summary["mode"]) == ("step", "step")
     assert [member["state"] for member in summary["members"]] == ["finished"] * 3
     written = await written_texts(pipe, summary["session"])
     assert [member["text"] for member in summary["members"]] == [written[i] for i in range(3)]
@@ -100,6 +104,23 @@ async def test_the_weighting_travels_from_the_command_line_and_from_python(
     sessions.append(frames[-1].session)
     for session in sessions:
         assert (await read_opening(pipe, await find_session(pipe, session))).weighting == "certainty"
+
+
+async def test_the_sync_travels_from_the_command_line_and_from_python(
+    redis: RedisServer, roles: Roles, pipe: AsyncPipe
+) -> None:
+    roles.ready("aggregator")
+    for model in ("ngram:bpe-3", "ngram:char-6"):
+        roles.ready("producers", model, "--tokens-per-s", "100")
+    outcome = council("ask", "hi", "--sync", "free", "--max-tokens", "5", url=redis.url)
+    assert outcome.code == 0, outcome.said
+    frames, summary = _checked(outcome)
+    assert (summary["sync"], summary["mode"]) == ("free", "free")
+    assert not any(member["buffered_tokens"] for frame in frames for member in frame["members"])
+    async with TurboEnsemble(settings=load_settings(None, {"redis_url": redis.url})) as ensemble:
+        last = [frame async for frame in ensemble.generate_ensemble("hi", max_tokens=5, sync="free")][-1]
+    for session in (summary["session"], last.session):
+        assert (await read_opening(pipe, await find_session(pipe, session))).sync == "free"
 
 
 async def test_the_tier_caps_the_members_and_names_the_others(redis: RedisServer, roles: Roles) -> None:

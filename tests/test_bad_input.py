@@ -28,6 +28,7 @@ ASKS = {
     "all weights zero": (["ask", "hi", "--models", "ngram:bpe-2", "--weights", "ngram:bpe-2=0"], ["All weights are 0"]),
     "weight of a stranger": (["ask", "hi", "--models", "ngram:bpe-2", "--weights", "x=1"], ["no member"]),
     "unknown weighting": (["ask", "hi", "--weighting", "heavy"], ["weighting is 'heavy'", "fixed or certainty"]),
+    "unknown sync": (["ask", "hi", "--sync", "fast"], ["sync is 'fast': give step or free."]),
     "unknown tier": (["ask", "hi", "--tier", "huge"], ["no tier 'huge'", "low, mid, high, hybrid"]),
     "too many tokens": (["ask", "hi", "--max-tokens", "9000"], ["1 to 8192"]),
     "no tokens": (["ask", "hi", "--max-tokens", "0"], ["1 to 8192"]),

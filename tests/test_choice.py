@@ -90,9 +90,18 @@ def test_a_weighting_stands_in_the_opening_beside_the_weights_as_they_were_given
         assert (code, sentence.endswith("give fixed or certainty.")) == ("bad_weighting", True)
 
 
+def test_the_members_keep_in_step_unless_they_are_to_be_free() -> None:
+    served = [at_ollama("a"), at_ollama("b")]
+    assert admitted(served).opening.sync == "step"
+    assert admitted(served, sync="free").opening.sync == "free"
+    for bad in ("fast", "", None):
+        assert refusal(served, sync=bad) == ("bad_sync", f"sync is {str(bad)!r}: give step or free.")
+
+
 def test_what_a_person_wrote_is_repeated_in_bounds() -> None:
     assert len(refusal([at_ollama("a")], models=("x" * 20_000,))[1]) < 300
     assert len(refusal([at_ollama("a")], weighting="z" * 20_000)[1]) < 300
+    assert len(refusal([at_ollama("a")], sync="s" * 20_000)[1]) < 300
     assert len(refusal([at_ollama("a")], options={"y" * 20_000: {"seed": 1.0}})[1]) < 300
 
 

@@ -49,7 +49,10 @@ def between(*frames: Frame) -> str:
     return drawn(*frames)[1].rstrip()
 
 
-AGREED = frame_of(agreement=0.91, agreement_source="logprobs", compares="next", interference="constructive")
+AGREEMENT: dict[str, Any] = {
+    "agreement": 0.91, "agreement_source": "logprobs", "compares": "next", "interference": "constructive",
+}  # fmt: skip
+AGREED = frame_of(**AGREEMENT)
 APART = frame_of(agreement=0.12, agreement_source="logprobs", interference="destructive", **_PARTED)
 
 
@@ -71,6 +74,28 @@ def test_what_agrees_and_by_what_is_told() -> None:
     for source, words in (("mixed", "in part by text"), ("text", "by text")):
         told = between(msgspec.structs.replace(APART, agreement_source=source))
         assert told == f"agreement 0.12 · destructive · parted at byte 48 · {words}"
+
+
+def test_the_mode_and_what_it_keeps_apart_is_told() -> None:
+    in_step = frame_of(mode="step", sync_lag_ms=16.4, arrival_skew_ms=480.0, **AGREEMENT)
+    assert between(in_step).endswith(" · the same text so far · shown 16 ms, written 480 ms apart")
+    assert "step · hybrid tier" in drawn(in_step)[0]
+
+
+def test_who_waits_for_whom_is_said_below_the_text() -> None:
+    """In plain words, and not more often than a person can read: some windows later what was said is said anew."""
+    ahead = member("held", buffered_tokens=12)
+    lines = drawn(frame_of(ahead, member("detached", buffered_tokens=1)))
+    below = [line.strip("╰─╯ ") for line in lines if "╰" in line]
+    assert below == [
+        "pauses for the others · 12 tokens wait",
+        "no longer waited for · 1 token waits",
+    ]
+    flicker = [frame_of(ahead, member()), *(frame_of(member(), member(), window=window) for window in range(1, 12))]
+    assert "12 tokens wait" in "".join(drawn(*flicker))
+    assert "wait" not in "".join(drawn(*flicker, frame_of(member(), member(), window=12)))
+    assert " finished " in "".join(drawn(*flicker, frame_of(member("finished"), member(), window=12, final=True)))
+    assert all(len(line) <= 46 for line in drawn(frame_of(ahead, member("detached")), width=46))
 
 
 def test_of_a_member_alone_nothing_is_said_between() -> None:
@@ -158,3 +183,14 @@ def test_resonance_is_counted_in_whole_windows() -> None:
     for resonance in (False, True, True, True, False, True):
         summary.add(frame_of(resonance=resonance))
     assert summary.as_object()["resonance_ms"] == 67
+
+
+def test_the_largest_lag_and_skew_are_told_once_there_are_any() -> None:
+    summary = Summary("s1", "hybrid", "free")
+    summary.add(frame_of())
+    named = ("sync", "largest_sync_lag_ms", "largest_arrival_skew_ms")
+    assert [summary.as_object()[name] for name in named] == ["free", None, None]
+    for lag, skew in ((17.0, 300.0), (33.0, 20.0), (0.0, 900.0)):
+        summary.add(frame_of(sync_lag_ms=lag, arrival_skew_ms=skew))
+    summary.add(frame_of())
+    assert [summary.as_object()[name] for name in named] == ["free", 33.0, 900.0]

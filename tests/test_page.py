@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -215,7 +216,8 @@ def test_without_an_aggregator_the_page_says_what_is_missing(redis: RedisServer,
     Speaker(redis, "test:speaker").offer()
     page = open_page()
     ask(page, "Hello")
-    expect(page.get_by_role("status")).to_have_text("No frame has come yet: does an aggregator run?", timeout=10_000)
+    said = "No frame has come yet: start an aggregator with council up or python -m aggregator."
+    expect(page.get_by_role("status")).to_have_text(said, timeout=10_000)
 
 
 def test_a_page_on_which_nothing_happens_draws_nothing(speaker: Speaker, open_page: Open) -> None:
@@ -287,12 +289,31 @@ def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(
     expect(compared).to_have_text("parted at byte 48")
 
 
+def test_a_lane_says_in_words_who_waits_for_whom(recorder: Recorder, open_page: Open) -> None:
+    one, other = members("test:one", "test:other")
+    ahead = msgspec.structs.replace(one, state="held", buffered_tokens=12)
+    behind = msgspec.structs.replace(other, state="detached", buffered_tokens=1, remote=True)
+    recorder.write(13, members=(ahead, behind), mode="step", sync_lag_ms=16.4, arrival_skew_ms=480.0)
+    page = open_page()
+    expect(page.locator("article .state")).to_have_text(
+        [
+            "held: pauses for the others · 12 tokens wait",
+            "remote · detached: no longer waited for · 1 token waits",
+        ]
+    )
+    for reading, told in (("mode", "step"), ("lag", "16 ms"), ("skew", "480 ms")):
+        expect(page.locator(f"#{reading}")).to_have_text(told)
+    recorder.write(12, members=(one, other))
+    expect(page.locator("article .state")).to_have_text(["answering", "answering"])
+
+
 def test_a_member_alone_has_nobody_to_agree_with(recorder: Recorder, open_page: Open) -> None:
     recorder.write(13)
     page = open_page()
     expect(page.locator("#energy")).to_have_text("0.50")
     expect(page.locator("#agreement")).to_be_hidden()
-    expect(page.locator("#compares")).to_be_hidden()
+    for reading in ("compares", "lag", "skew"):
+        expect(page.locator(f"#{reading}")).to_be_hidden()
 
 
 @pytest.mark.parametrize("letters", ["100%", "200%"])
@@ -300,7 +321,8 @@ def test_no_reading_runs_into_another(recorder: Recorder, open_page: Open, lette
     """The longest values of an hour's session, from the narrowest telephone to the widest desk; at 200 % the letters of
     somebody who sees badly."""
     recorder.count = 215_988
-    longest: dict[str, Any] = {"energy": 1.0, "diversity_index": 1.0, "di_source": "logprobs", "sync_lag_ms": 99_999.0}
+    longest: dict[str, Any] = {"energy": 1.0, "diversity_index": 1.0, "di_source": "logprobs"}
+    longest |= {"sync_lag_ms": 99_999.0, "arrival_skew_ms": 99_999.0}
     longest |= {"agreement": 1.0, "agreement_source": "mixed", "interference": "constructive"}
     longest |= {"compares": "place", "diverged_at_bytes": 65_536, "mode": "single"}
     recorder.write(13, members=members("test:one", "test:other"), **longest)
@@ -311,8 +333,8 @@ def test_no_reading_runs_into_another(recorder: Recorder, open_page: Open, lette
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
         lines = page.evaluate(_LINES_OF_READINGS)
-        # Seven names, one of them with its source, and seven values: each on one line where letters have their size.
-        assert len(lines) == 15 or (letters == "200%" and len(lines) > 15)
+        # Eight names, one of them with its source, and eight values: each on one line where letters have their size.
+        assert len(lines) == 17 or (letters == "200%" and len(lines) > 17)
         for (one, left, top, right, bottom), (other, *edges) in combinations(lines, 2):
             is_apart = right <= edges[0] or edges[2] <= left or bottom <= edges[1] or edges[3] <= top
             assert is_apart, f"{one!r} runs into {other!r} at {width} px"

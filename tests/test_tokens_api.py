@@ -14,6 +14,7 @@ from aiohttp.web import Application
 
 from consumers.web.tokens_api import TokensApi
 from schemas import keys
+from schemas.control import Progress, encode_progress
 from schemas.entries import (
     NO_TOP,
     AnyEntry,
@@ -28,7 +29,8 @@ from schemas.entries import (
     pack_top,
     unpack_top,
 )
-from schemas.frames import decode_frame
+from schemas.frames import FRAME_VERSION, Frame, MemberFrame, decode_frame, encode_frame
+from schemas.grid import window_start_ns
 from schemas.sessions import Limits, Opening
 from tests.roles import RedisServer, Roles
 from tests.sessions import committed_frames, opening_of, token_stream, until_ended
@@ -231,7 +233,7 @@ async def test_an_answer_that_grows_is_read_on_from_where_it_was(
 ) -> None:
     """Asked between any two tokens; and a member that begins long after the first was asked for is there too."""
     roles.ready("aggregator")
-    opening = opening_of("a", "b", limits=PATIENT)
+    opening = msgspec.structs.replace(opening_of("a", "b", limits=PATIENT), sync="free")
     await open_session(pipe, opening)
     writer = Writer(redis, opening)
     claims = [writer.claim(0), writer.claim(1)]
@@ -243,6 +245,73 @@ async def test_an_answer_that_grows_is_read_on_from_where_it_was(
     writer.say(claims[1], 0, "late", member=1)
     await until_accepted(pipe, opening.session, 3, 1)
     assert places(await tokens_of(client, web, opening.session, member="b")) == [(0, 4, "late")]
+
+
+async def test_in_step_a_token_is_shown_once_the_others_have_come_as_far(
+    redis: RedisServer, roles: Roles, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
+) -> None:
+    """
+    a   " one"[0, 3)  " two"[3, 7)  " three"[7, 13)
+    b   "eight"[0, 5)                                then finished: nobody is waited for
+    """
+    roles.ready("aggregator")
+    opening = opening_of("a", "b", limits=PATIENT)
+    await open_session(pipe, opening)
+    writer = Writer(redis, opening)
+    claims = [writer.claim(0), writer.claim(1)]
+    for seq, text in enumerate((" one", " two", " three")):
+        writer.say(claims[0], seq, text)
+    await until_accepted(pipe, opening.session, 3, 0)
+    assert places(await tokens_of(client, web, opening.session, member=0)) == []
+    writer.say(claims[1], 0, "eight", member=1)
+    await until_accepted(pipe, opening.session, 3, 1)
+    assert places(await tokens_of(client, web, opening.session, member=0)) == [(0, 3, " one")]
+    assert places(await tokens_of(client, web, opening.session, member=1)) == [(0, 5, "eight")]
+    writer.finish(1, claims[1], 1)
+
+    async def all_shown() -> bool:
+        return seqs(await tokens_of(client, web, opening.session, member=0)) == [0, 1, 2]
+
+    await until(all_shown, "what waited is shown")
+
+
+async def test_text_that_waits_for_the_others_is_not_shown(
+    redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
+) -> None:
+    """Four tokens are accepted, and a frame has released the answer up to a byte within the third.
+
+    answer    [0, 3) [3, 6) [6, 10) [10, 12)
+    released  ----------------8
+    """
+    opening = opening_of("a", "b")
+    await open_session(pipe, opening)
+    writer = Writer(redis, opening)
+    claim = writer.claim(0)
+    cut = [writer.say(claim, seq, text) for seq, text in enumerate(("one", "two", "four", "no"))][-1]
+    committed = encode_progress((Progress(claim, 4, False), Progress("", 0, False)))
+    redis.run("HSET", keys.state(opening.session), "cut", cut, "progress", committed)
+    assert places(await tokens_of(client, web, opening.session, member=0)) == []
+    for window, (position, shown) in enumerate(((0, 0), (2, 0), (8, 2), (10, 3), (12, 4))):
+        write_frame(redis, opening, window, position)
+        found = await tokens_of(client, web, opening.session, member=0)
+        assert places(found) == [(0, 3, "one"), (3, 6, "two"), (6, 10, "four"), (10, 12, "no")][:shown]
+        end = (0, 3, 6, 10, 12)[shown]
+        assert (found["to"], found["next"]) == (end, None)
+        assert (await tokens_of(client, web, opening.session, member=0, **{"from": 0, "to": 99}))["to"] == end
+        hovered = await tokens_of(client, web, opening.session, member=0, **{"from": 7, "to": 7})
+        assert seqs(hovered) == ([2] if shown > 2 else [])
+
+
+def write_frame(redis: RedisServer, opening: Opening, window: int, position: int) -> None:
+    """A frame that has released the first member's answer up to there."""
+    members = tuple(
+        MemberFrame(member.model, "answering", 0.5, 1.0, None, position, 2, "", "", None) for member in opening.members
+    )
+    frame = Frame(
+        FRAME_VERSION, opening.session, window, window_start_ns(window), window_start_ns(window + 1), "step", False,
+        "1-0", 0.5, 0.5, "fallback", None, None, 0, 0, 0, members, (),
+    )  # fmt: skip
+    redis.run("XADD", keys.frames(opening.session), keys.frame_id(window), keys.ENTRY_FIELD, encode_frame(frame))
 
 
 async def test_a_long_answer_comes_page_by_page(

@@ -89,6 +89,15 @@ async def test_a_weighting_is_in_the_opening(
         assert (opening.weighting, opening.members[0].weight) == (weighting, 2.0 if request else 1.0)
 
 
+async def test_a_sync_is_in_the_opening(
+    redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
+) -> None:
+    Speaker(redis, "a").offer()
+    for request, sync in (({}, "step"), ({"sync": "free"}, "free")):
+        session = (await opened(client, web, **request))["session"]
+        assert (await read_opening(pipe, await find_session(pipe, session))).sync == sync
+
+
 async def test_a_cancelled_session_ends(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, roles: Roles
 ) -> None:
@@ -129,7 +138,7 @@ async def test_a_session_that_ends_without_a_final_frame_is_closed_with_its_reas
     async with client.ws_connect(f"{web.http}/frames?session={recorder.session}") as found:
         assert [(await found.receive()).type for _ in range(3)] == [aiohttp.WSMsgType.TEXT] * 3
         with contextlib.closing(Pipe(redis.url)) as pipe:
-            pipe.run([end_session(recorder.session, "The session cannot be read.")])
+            pipe.run([end_session(recorder.session, 0, "The session cannot be read.")])
         goodbye = await found.receive(10)
     assert (goodbye.data, goodbye.extra) == (1011, "The session cannot be read.")
 

@@ -32,6 +32,7 @@ BAD_BODIES = [
     (b'{"prompt": "a", "models": ["nobody"]}', "unknown_model", "There is no model 'nobody' here; available: here."),
     (b'{"prompt": "a", "weights": {"here": 0}}', "zero_weights", "All weights are 0"),
     (b'{"prompt": "a", "weighting": "heavy"}', "bad_request", "'weighting' is wrong: input should be 'fixed' or"),
+    (b'{"prompt": "a", "sync": "fast"}', "bad_request", "The field 'sync' is wrong: input should be"),
     (b'{"prompt": "a", "tier": "top"}', "unknown_tier", "There is no tier 'top'"),
 ]
 

@@ -4,7 +4,8 @@
     answer                    [0, 3)       [3, 7)                                [7, 7)   [7, 10)
 
 The stream is read once: what was read of it stays, as numbers, and the next call reads on. A token's text and its list
-are read from Redis when they are asked for.
+are read from Redis when they are asked for. While the members keep in step the stream holds tokens that no frame has
+released yet: these are known here, and not shown.
 """
 
 from __future__ import annotations
@@ -18,27 +19,41 @@ from schemas import keys
 from schemas.control import Progress
 from schemas.entries import Token, decode_entry
 from schemas.errors import Malformed, SessionGone
+from schemas.frames import decode_frame
 from schemas.lanes import lane_end
 from schemas.sessions import Opening
 from transport.connection import AsyncPipe, accepted
-from transport.sessions import SessionState
+from transport.sessions import SessionState, find_session, read_state, session_state
 from transport.tokens import entries_read, read_entries
 
 # As many entries, of 20 listed pieces each, hold the event loop for 1 to 2 ms: a tenth of a frame's time.
 _PAGE = 500
 
 
-class Answer:
-    """One member's released answer: where each token starts and which entry holds it, in 24 bytes a token.
+async def find_released(pipe: AsyncPipe, session: str) -> tuple[SessionState, Sequence[int]]:
+    """The session, and up to which byte the newest frame has released each member's answer (nothing without a frame),
+    in one round trip. Raises SessionGone, Malformed, RedisAway, RedisRefuses."""
+    newest = ("XREVRANGE", keys.frames(session), "+", "-", "COUNT", 1)
+    found, frames = await pipe.run([read_state(session), newest])
+    # Where there is none, find_session says so.
+    state = session_state(session, found) or await find_session(pipe, session)
+    return state, [
+        member.position_bytes for _, raw in entries_read(accepted(frames)) for member in decode_frame(raw).members
+    ]
 
-    A token ends where the next one starts, the last one at `end`; all in bytes.
+
+class Answer:
+    """One member's answer: where each token starts and which entry holds it, in 24 bytes a token.
+
+    A token ends where the next one starts, the last one where what was written ends; all in bytes. Only the tokens are
+    found whose last byte has been released.
     """
 
-    __slots__ = ("_ms", "_numbers", "_starts", "end", "next_seq")
+    __slots__ = ("_ms", "_numbers", "_released", "_starts", "_written", "next_seq")
 
     def __init__(self) -> None:
         self.next_seq = 0
-        self.end = 0
+        self._written = self._released = 0
         self._starts, self._ms, self._numbers = array("Q"), array("Q"), array("Q")
 
     def add(self, entry_id: str, token: Token) -> None:
@@ -46,10 +61,20 @@ class Answer:
         self.next_seq += 1
         if token.lane == "answer":
             ms, number = keys.entry_order(entry_id)
-            self._starts.append(self.end)
+            self._starts.append(self._written)
             self._ms.append(ms)
             self._numbers.append(number)
-            self.end = lane_end(token, self.end)
+            self._written = lane_end(token, self._written)
+
+    def release(self, position: int) -> None:
+        """Finds from now on, of what was added, the tokens that end at this byte or before it. What was found stays."""
+        while self._released < len(self._starts) and self.bounds(self._released)[1] <= position:
+            self._released += 1
+
+    @property
+    def end(self) -> int:
+        """Where the last token ends that is found."""
+        return self._starts[self._released] if self._released < len(self._starts) else self._written
 
     def entry_id(self, index: int) -> str:
         return f"{self._ms[index]}-{self._numbers[index]}"
@@ -57,21 +82,21 @@ class Answer:
     def bounds(self, index: int) -> tuple[int, int]:
         """[start, end) of a token, in bytes."""
         after = index + 1
-        return self._starts[index], self._starts[after] if after < len(self._starts) else self.end
+        return self._starts[index], self._starts[after] if after < len(self._starts) else self._written
 
     def covering(self, byte: int) -> range:
         """The index of the token that covers the byte; empty where there is none (yet)."""
-        after = bisect_right(self._starts, byte)
+        after = bisect_right(self._starts, byte, 0, self._released)
         return range(after - 1, after) if 0 <= byte < self.end else range(0)
 
     def overlapping(self, first: int, last: int | None) -> range:
         """The indexes of the tokens that overlap [first, last), and of those without bytes that stand inside it.
         Without `last`: up to the end, and what stands there."""
-        starts = self._starts
-        low = bisect_left(starts, first)
+        starts, released = self._starts, self._released
+        low = bisect_left(starts, first, 0, released)
         if low and first < self.bounds(low - 1)[1]:
             low -= 1
-        return range(low, len(starts) if last is None else max(low, bisect_left(starts, last)))
+        return range(low, released if last is None else max(low, bisect_left(starts, last, 0, released)))
 
     def first_of(self, found: range, most: int) -> tuple[range, int | None]:
         """The first of them, `most` at the most, and the byte at which the others begin (None: there are none).
@@ -90,7 +115,7 @@ class Answer:
 
 
 class Answers:
-    """The released answers of one session's members; `opened` is the id of the opening entry."""
+    """The answers of one session's members; `opened` is the id of the opening entry."""
 
     def __init__(self, opening: Opening, opened: str) -> None:
         self.opening = opening
@@ -98,15 +123,21 @@ class Answers:
         self._read_to = opened
         self._turn = asyncio.Lock()
 
-    async def catch_up(self, pipe: AsyncPipe, state: SessionState) -> None:
-        """Reads on to what is committed in `state`. Raises RedisAway, RedisRefuses; what was read before that stays
-        read."""
+    async def catch_up(self, pipe: AsyncPipe, state: SessionState, positions: Sequence[int]) -> None:
+        """Reads on to what is committed in `state`; of that the tokens are found that end at or before the members'
+        `positions`. Raises RedisAway, RedisRefuses; what was read before that stays read."""
         async with self._turn:
             while keys.entry_order(self._read_to) < keys.entry_order(state.cut):
                 (reply,) = await pipe.run([read_entries(state.session, self._read_to, state.cut, _PAGE)])
                 page = entries_read(accepted(reply))
                 self.add_entries(page, state.progress)
                 self._read_to = page[-1][0] if len(page) == _PAGE else state.cut
+        self.release(positions)
+
+    def release(self, positions: Sequence[int]) -> None:
+        """Answer.release() of each member; none before there is a frame."""
+        for answer, position in zip(self.of_member, positions, strict=False):
+            answer.release(position)
 
     def add_entries(self, entries: Sequence[tuple[str, bytes]], progress: Sequence[Progress]) -> None:
         """The next entries of the stream, up to the cut at which `progress` was true: of these the accepted tokens.

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.chat import Chat, chat_of
 from schemas.errors import Refused
-from schemas.sessions import SessionRequest, Weighting
+from schemas.sessions import SessionRequest, Sync, Weighting
 
 _DEFAULTS = SessionRequest(prompt="")
 
@@ -29,6 +29,7 @@ class SessionBody(BaseModel):
     options: dict[str, dict[str, float]] = {}
     allow_remote: bool = False
     weighting: Weighting = _DEFAULTS.weighting
+    sync: Sync = _DEFAULTS.sync
 
     def request(self) -> SessionRequest:
         """The same, less the tier. Raises Refused for a prompt and messages at once, for neither, and for messages

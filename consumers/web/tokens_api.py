@@ -14,9 +14,9 @@ from schemas.entries import UNDECODABLE, Quality, Token
 from schemas.errors import Refused, SessionGone
 from schemas.frames import shown_logprob
 from schemas.sessions import Opening
-from transport.answers import Answers
+from transport.answers import Answers, find_released
 from transport.connection import AsyncPipe
-from transport.sessions import SessionState, find_session, read_opening
+from transport.sessions import SessionState, read_opening
 
 # At 20 listed pieces a token 0.3 MB of JSON, and 2 ms in Redis: more is asked for from `next` on.
 MOST_TOKENS = 200
@@ -76,10 +76,10 @@ class TokensApi:
 
     async def _tokens(self, request: web.Request) -> web.Response:
         query = token_query(request.query)
-        state = await find_session(self._pipe, request.match_info["session"])
+        state, positions = await find_released(self._pipe, request.match_info["session"])
         answers = await self._answers_of(state)
         member = member_index(query.member, answers.opening)
-        await answers.catch_up(self._pipe, state)
+        await answers.catch_up(self._pipe, state, positions)
         answer = answers.of_member[member]
         is_byte = query.first == query.last
         found = answer.covering(query.first) if is_byte else answer.overlapping(query.first, query.last)
@@ -103,7 +103,7 @@ class TokensApi:
                 "member": member,
                 "model": answers.opening.members[member].model,
                 "from": query.first,
-                "to": max(query.first, end) if query.last is None else query.last,
+                "to": max(query.first, end if query.last is None else min(query.last, end)),
                 "tokens": shown,
                 "next": following,
             }

@@ -82,9 +82,10 @@ class Lane {
     if (withNumbers) {
       setText(this.#pace, `${Math.round(member.tokens_per_s)} tokens/s`);
       this.#bar.setAttribute("aria-valuenow", member.energy.toFixed(2));
+      // A model that pauses is held, and is not, many times a second.
+      setText(this.#state, stateSentence(member));
+      this.element.classList.toggle("dropped", member.state === "dropped");
     }
-    setText(this.#state, member.remote ? `remote · ${stateSentence(member)}` : stateSentence(member));
-    this.element.classList.toggle("dropped", member.state === "dropped");
     if (this.#thinking.draw()) this.#details.hidden = false;
     this.#answer.draw();
   }
@@ -121,9 +122,20 @@ class GrowingText {
 
 const FINISHES = { stop: "finished", length: "finished at the most tokens allowed" };
 
+// What the states of keeping in step mean, in so few words that the text below does not move.
+const MEANINGS = {
+  held: "held: pauses for the others",
+  detached: "detached: no longer waited for",
+};
+
 function stateSentence(member) {
-  if (member.state === "finished") return FINISHES[member.reason] ?? "finished";
-  return member.reason ? `${member.state}: ${member.reason}` : member.state;
+  const said = member.remote ? ["remote"] : [];
+  if (member.state === "finished") said.push(FINISHES[member.reason] ?? "finished");
+  else if (member.reason) said.push(`${member.state}: ${member.reason}`);
+  else said.push(MEANINGS[member.state] ?? member.state);
+  if (member.buffered_tokens === 1) said.push("1 token waits");
+  if (member.buffered_tokens > 1) said.push(`${member.buffered_tokens} tokens wait`);
+  return said.join(" · ");
 }
 
 function element(name, className = "") {

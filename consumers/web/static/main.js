@@ -94,7 +94,7 @@ function follow(session, prompt, openedTier = "") {
   setStatus("The council is called…");
   clearTimeout(silenceTimer);
   silenceTimer = setTimeout(() => {
-    if (newest === null) setStatus("No frame has come yet: does an aggregator run?");
+    if (newest === null) setStatus("No frame has come yet: start an aggregator with council up or python -m aggregator.");
   }, SILENCE_MS);
   following = new Following(session, {
     onFrame: take,
@@ -176,13 +176,18 @@ function drawReadings(frame) {
   showReading(at("agreement"), frame.agreement === null ? null : `${frame.agreement.toFixed(2)} ${shownPattern(frame)}`);
   setText(at("agreement-source"), SOURCES[frame.agreement_source] ?? "");
   showReading(at("compares"), shownPlace(frame));
-  showReading(at("lag"), frame.sync_lag_ms === null ? null : `${Math.round(frame.sync_lag_ms)} ms`);
+  showReading(at("lag"), shownMs(frame.sync_lag_ms));
+  showReading(at("skew"), shownMs(frame.arrival_skew_ms));
   setText(at("mode"), frame.mode);
   setText(at("window"), frame.window_index.toLocaleString("en").replaceAll(",", "\u202f"));
 }
 
 // Where not all members sent probabilities, what they wrote counts instead.
 const SOURCES = { mixed: "in part by text", text: "by text" };
+
+function shownMs(ms) {
+  return ms === null ? null : `${Math.round(ms)} ms`;
+}
 
 function shownPattern(frame) {
   return frame.resonance ? "resonance" : frame.interference;
