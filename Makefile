@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 SECONDS ?= 60
 
-.PHONY: run test check bench pictures clean
+.PHONY: run test check bench soak chaos pictures clean
 
 run: .venv
 	.venv/bin/council up
@@ -20,6 +20,16 @@ check: .venv/.dev
 
 bench: .venv/.dev
 	.venv/bin/python -m bench --seconds $(SECONDS)
+
+# Half an hour; SECONDS=300 for less.
+soak: SECONDS = 1800
+soak: .venv/.dev
+	.venv/bin/python -m bench.soak --seconds $(SECONDS)
+
+# The long form of the faults that `make test` tries briefly. It says its seed: SEED=n tries the same again.
+MINUTES ?= 10
+chaos: .venv/.dev
+	COUNCIL_CHAOS=long CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) .venv/bin/python -m pytest -n 0 -s tests/chaos
 
 pictures: .venv/.dev
 	.venv/bin/python docs/pictures.py

@@ -14,12 +14,13 @@ import sys
 
 from rich.console import Console
 
-from bench import core, latency, minute, producer
+from bench import core, crowd, latency, minute, producer
 from bench.report import Aim, aims_table
 from transport.embedded import find_server
 
 _BENCHMARKS = {
     "core": core.measure,
+    "crowd": crowd.measure,
     "latency": latency.measure,
     "minute": minute.measure,
     "producer": producer.measure,
@@ -30,7 +31,10 @@ _PLAIN_WIDTH = 112
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "--seconds", type=float, default=60.0, help="how long each measures (core 10 at most, minute 75, producer 12)"
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="how long each measures (core 10 at most, minute 75, producer 12; crowd takes about twice as long)",
     )
     parser.add_argument("--only", choices=_BENCHMARKS, help="one of them alone")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""`python -m bench.speaker MODEL --tokens-per-s N`: the real producer process around a backend that speaks steadily.
+"""`python -m bench.speaker MODEL --tokens-per-s N [--pauses]`: a real producer process whose backend speaks steadily.
 
 A real n-gram answer ends by itself after some hundred tokens; this one goes on until it is stopped, so that a minute is
 one session.
@@ -25,9 +25,10 @@ from transport.process import Standing, end_with_supervisor, log_to_stderr, redi
 class SteadyBackend:
     """One chunk of one token at each of its appointments, which are `1 / tokens_per_s` seconds apart and never move."""
 
-    pauses, residence, slots = False, None, 1
+    residence, slots = None, 1
 
-    def __init__(self, seed: int, tokens_per_s: float) -> None:
+    def __init__(self, seed: int, tokens_per_s: float, *, pauses: bool) -> None:
+        self.pauses = pauses
         self.facts = ModelFacts("steady")
         self._chunks = [Chunk((piece,)) for piece in drawn_pieces(seed)]
         self._interval_s = 1.0 / tokens_per_s
@@ -47,12 +48,12 @@ class SteadyBackend:
         """It holds nothing."""
 
 
-async def _serve(model: str, tokens_per_s: float) -> None:
+async def _serve(model: str, tokens_per_s: float, *, pauses: bool) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     end_with_supervisor()
-    backend = SteadyBackend(sum(model.encode()), tokens_per_s)
+    backend = SteadyBackend(sum(model.encode()), tokens_per_s, pauses=pauses)
     log = log_to_stderr("producer").bind(model=model)
     standing = Standing("producer", model=model)
     source = ModelSource("ngram", model)
@@ -63,8 +64,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.speaker", description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--tokens-per-s", type=float, required=True)
+    parser.add_argument("--pauses", action="store_true", help="as n-gram models do, it writes as far as it is granted")
     arguments = parser.parse_args()
-    uvloop.run(_serve(arguments.model, arguments.tokens_per_s))
+    uvloop.run(_serve(arguments.model, arguments.tokens_per_s, pauses=arguments.pauses))
 
 
 if __name__ == "__main__":

@@ -28,13 +28,15 @@ class UsageMeter:
         self._began_s = time.monotonic()
         self._before_s = {name: _cpu_s(pid) for name, pid in self._pids.items()}
 
+    def cpu_s(self) -> dict[str, float]:
+        """The CPU seconds that each has used since."""
+        return {name: _cpu_s(pid) - self._before_s[name] for name, pid in self._pids.items()}
+
     def read(self) -> dict[str, Usage]:
         """What each has used since."""
         elapsed_s = time.monotonic() - self._began_s
-        return {
-            name: Usage((_cpu_s(pid) - self._before_s[name]) / elapsed_s, _rss_bytes(pid))
-            for name, pid in self._pids.items()
-        }
+        used_s = self.cpu_s()
+        return {name: Usage(used_s[name] / elapsed_s, rss_bytes(pid)) for name, pid in self._pids.items()}
 
 
 def _cpu_s(pid: int) -> float:
@@ -43,5 +45,6 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
 
 
-def _rss_bytes(pid: int) -> int:
+def rss_bytes(pid: int) -> int:
+    """What a process holds of memory."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
