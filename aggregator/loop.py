@@ -17,12 +17,13 @@ from typing import Any
 
 from structlog.stdlib import BoundLogger
 
-from aggregator.owned import OwnedSession, load_session
+from aggregator.owned import BEAT_S, OwnedSession, load_session
 from aggregator.pace import Pace
 from schemas import keys
 from schemas.errors import Malformed, RedisAway, RedisRefuses
 from schemas.grid import NS_PER_MS, NS_PER_S
-from transport.cluster import Placed, is_moved
+from transport.address import Node
+from transport.cluster import Place, Placed, is_moved
 from transport.commit import end_session, epoch_taken, take_over, taken, verdict
 from transport.connection import Command, Pipe, ReplyError, redis_ns
 from transport.leases import (
@@ -40,8 +41,6 @@ from transport.presence import RedisPresence
 from transport.process import Standing
 
 _TICK_NS = NS_PER_S // 60
-# A timer fires about 0.1 ms late; where it does not, the tick finds nothing due and comes again at once.
-_TIMER_LATENESS_NS = 80_000
 # Taking a session costs some round trips: more in one tick would make the others late.
 _MOST_NEW_A_TICK = 2
 # Whoever does not keep up takes only what nobody else takes, and slowly: late frames are better than none.
@@ -117,25 +116,34 @@ class AggregatorLoop:
         # Whoever is still behind is served at the next tick anyway.
         until_ns = [session.due_ns - at_ns for session, at_ns in timed if session.due_ns > at_ns]
         # Not more than a tick: a session whose ids are ahead of Redis's clock (a failover) must not stop the others.
-        next_ns = min(max(until_ns, default=_TICK_NS), _TICK_NS) - _TIMER_LATENESS_NS
+        # Nor a little earlier, though timers fire late: a tick that finds nothing due costs as much as one that does.
+        next_ns = min(max(until_ns, default=_TICK_NS), _TICK_NS)
         return max(0, next_ns - (time.monotonic_ns() - told_at_ns))
 
     def _read(self, owned: list[OwnedSession]) -> tuple[list[tuple[OwnedSession, int]], int]:
         """One round trip: what is new in each session. Returns each with the time at its node, in ns, and when that
         was, by the monotonic clock."""
-        places = self._pipe.nodes_of([session.key for session in owned])
-        clocks = [Placed(one.key, ("TIME",)) for one in dict(zip(places, owned, strict=True)).values()]
-        # What another node serves now may have lost what was read before: it is read anew, not followed.
+        nodes = self._drop_moved(owned)
+        clocks = [Placed(one.key, ("TIME",)) for one in dict(zip(nodes, owned, strict=True)).values()]
         replies = self._pipe.run([*(session.read_command() for session in owned), *clocks], follows=False)
         told, told_at_ns = replies[len(owned) :], time.monotonic_ns()
         if refusal := next((reply for reply in told if isinstance(reply, ReplyError)), None):
             raise RedisAway(f"Redis does not tell the time: {refusal}")
-        now_ns = dict(zip(dict.fromkeys(places), map(redis_ns, told), strict=True))
+        now_ns = dict(zip(dict.fromkeys(nodes), map(redis_ns, told), strict=True))
         for session, reply in zip(owned, replies, strict=False):
-            if is_moved(reply):
-                self._owned.pop(session.name)
             session.add_entries(reply)
-        return [(session, now_ns[place]) for session, place in zip(owned, places, strict=True)], told_at_ns
+        if any(map(is_moved, replies)):
+            self._drop_moved(owned)
+        return [(session, now_ns[node]) for session, node in zip(owned, nodes, strict=True)], told_at_ns
+
+    def _drop_moved(self, owned: list[OwnedSession]) -> list[Node | None]:
+        """The node of each session. What another node than before serves may have lost what was read: it is loaded
+        anew, not followed."""
+        nodes = self._pipe.nodes_of([session.key for session in owned])
+        for session, node in zip(owned, nodes, strict=True):
+            if session.place.has_changed(node):
+                self._owned.pop(session.name, None)
+        return nodes
 
     def _idle(self) -> None:
         """Without a session: waits for one, unless there are leases whose sessions are to be loaded."""
@@ -196,6 +204,7 @@ class AggregatorLoop:
                 self._rest(lease.session, error)
 
     def _own(self, lease: Lease) -> None:
+        place = Place(*self._pipe.nodes_of([keys.tokens(lease.session)]))
         (reply,) = self._pipe.run([take_over(lease.session)])
         try:
             found = taken(reply)
@@ -212,7 +221,8 @@ class AggregatorLoop:
         # Between the lease and the epoch another may have come: whoever holds the lease now goes on.
         self._refresh(0)
         if lease.entry_id in self._leases.held:
-            self._owned[lease.session] = OwnedSession(lease, load_session(self._pipe, found), found)
+            core = load_session(self._pipe, found)
+            self._owned[lease.session] = OwnedSession(lease, core, found, place, time.monotonic() + BEAT_S)
 
     def _end(self, lease: Lease, epoch: int, reason: str) -> None:
         self._log.error("a session is ended", session=lease.session, reason=reason)
@@ -230,9 +240,15 @@ class AggregatorLoop:
     def _commit_due(self, timed: list[tuple[OwnedSession, int]]) -> None:
         """One round trip: every window that is due at its node's time, and whether there is more to serve."""
         now, room = time.monotonic(), _MOST_CAUGHT_UP_A_TICK
-        beat, commits = now >= self._upkeep_due, list[tuple[OwnedSession, Command]]()
+        commits = list[tuple[OwnedSession, Command]]()
         for session, now_ns in timed:
-            closed = self._closed(session, now_ns // NS_PER_MS, min(_MOST_WINDOWS_A_TICK, 1 + room), beat)
+            if self._owned.get(session.name) is not session:
+                continue
+            most, beats = min(_MOST_WINDOWS_A_TICK, 1 + room), now >= session.beat_due_s
+            closed = self._closed(session, now_ns // NS_PER_MS, most, beats)
+            if beats and closed:
+                # With a window that is closed: a tick that finds none due must not swallow it.
+                session.beat_due_s = now + BEAT_S
             room -= max(0, len(closed) - 1)
             commits += ((session, command) for command in closed)
         asks = [self._leases.read_new(_MOST_NEW_A_TICK)] if self._pace.asks_now() else []

@@ -18,6 +18,7 @@ from aggregator.session import Session
 from schemas.errors import Malformed
 from schemas.grid import NS_PER_MS, due_ms, is_due, last_ms_of_window, window_of_entry
 from schemas.keys import entry_ms, id_before, tokens
+from transport.cluster import Place
 from transport.commit import Taken, commit_frame
 from transport.connection import Command, Pipe, ReplyError, accepted
 from transport.leases import Lease
@@ -25,15 +26,20 @@ from transport.tokens import MOST_ENTRIES, entries_read, read_entries
 
 # The whole state is written once a second; a new owner computes what lies between again.
 _WINDOWS_PER_CHECKPOINT = 60
+# The silence of producers is counted in beats of this length.
+BEAT_S = 1.0
 
 
 class OwnedSession:
     """One session under one epoch."""
 
-    def __init__(self, lease: Lease, session: Session, taken: Taken) -> None:
+    def __init__(self, lease: Lease, session: Session, taken: Taken, place: Place, beat_due_s: float) -> None:
+        """`beat_due_s`: when it beats for the first time, by a clock that is its owner's business."""
         self.lease = lease
-        # One of its keys: they are all at one node of a cluster.
+        self.beat_due_s = beat_due_s
+        # One of its keys: they are all at one node of a cluster, which its loader notes in `place`.
         self.key = tokens(lease.session)
+        self.place = place
         self.core = session
         self.epoch = taken.epoch
         self.read_to = taken.cut

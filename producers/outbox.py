@@ -22,8 +22,9 @@ from producers.backend import Piece
 from producers.grants import WINDOW_S, GrantGate, next_look_s
 from schemas.entries import Alive, AnyEntry, Failed, Finished, Loading, Starved, Token, Waiting, pack_top
 from schemas.errors import RedisAway, RedisRefuses
-from schemas.keys import entry_order
+from schemas.keys import entry_order, tokens
 from schemas.lanes import lane_end
+from transport.cluster import Place, Placed
 from transport.connection import AsyncPipe, Command, ReplyError, redis_ns
 from transport.presence import RedisPresence
 from transport.sessions import SessionState, read_state, session_state
@@ -58,6 +59,7 @@ class Outbox:
     ) -> None:
         self.stopped = asyncio.Event()
         self._pipe, self._session, self._member, self._claim = pipe, session, member, claim
+        self._place = Place()
         self._presence = presence
         self._gate, self._answer_end = gate, 0
         self._clock = RisingClock()
@@ -157,7 +159,9 @@ class Outbox:
 
     async def flush(self) -> None:
         """One round trip: what is unsent, or a sign of life; and a look at control and state when due. Raises
-        RedisAway."""
+        RedisAway, also where another node of a cluster serves the session now: it may have lost what was written."""
+        if self._place.has_changed(self._pipe.node_of(tokens(self._session))):
+            raise RedisAway("another node of the cluster serves the session now")
         now = time.monotonic()
         entries = self._unsent()
         if not entries and not self._ending_sent and now - self._written_at >= _SIGN_S:
@@ -171,7 +175,7 @@ class Outbox:
         if asks_state:
             commands.append(read_state(self._session))
         if asks_grant:
-            commands.append(("TIME",))
+            commands.append(Placed(tokens(self._session), ("TIME",)))
         if not commands:
             return
         replies = await self._pipe.run(commands)

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from schemas.errors import RedisAway
 from tests.waiting import wait_until
 from transport.connection import Pipe, ReplyError
 from transport.embedded import bundled_server, start_server, url_of, wait_until_it_answers
@@ -61,6 +62,56 @@ class RedisServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class DurableRedis(RedisServer):
+    """A server that writes each command into a file before it answers: killed and started again it knows everything.
+
+    The file is only ever appended to, so it can be rolled back: what stood in it at an earlier moment is its beginning.
+    """
+
+    def __init__(self, binary: str, **environment: str) -> None:
+        self._environment = environment
+        super().__init__(binary)
+
+    @property
+    def socket(self) -> str:
+        """Where it listens."""
+        return str(self.folder / "redis.sock")
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [
+                self.binary, "--port", "0", "--unixsocket", self.socket, "--dir", str(self.folder), "--save", "",
+                "--appendonly", "yes", "--appendfsync", "always", "--aof-use-rdb-preamble", "no",
+                "--auto-aof-rewrite-percentage", "0", "--logfile", str(self.folder / "redis.log"),
+            ],
+            env={**os.environ, **self._environment},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert wait_until_it_answers(self.process, self.folder), "redis-server does not start"
+        wait_until(self._has_loaded, "redis-server has read its file")
+
+    def _has_loaded(self) -> bool:
+        with contextlib.suppress(RedisAway), contextlib.closing(Pipe(self.url)) as pipe:
+            return pipe.run([("PING",)]) == [b"PONG"]
+        return False
+
+    @property
+    def log(self) -> Path:
+        """The append-only file; since Redis 7.0 in a folder of its own."""
+        (found,) = [path for path in self.folder.rglob("*.aof") if "base" not in path.name]
+        return found
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def roll_back(self, to_bytes: int) -> None:
+        """Restarts with the file as it was when it was so long: what was answered since is lost."""
+        self.kill()
+        os.truncate(self.log, to_bytes)
+        self.start()
+
+
 class Role:
     """One role process, its errors kept in a file."""
 
@@ -75,10 +126,12 @@ class Role:
         )
         self.url = url
 
-    def wait_ready(self) -> Role:
+    def wait_ready(self, url: str | None = None) -> Role:
+        """`url` is where to ask, where the role's own way to Redis is not to be trusted."""
+
         def is_ready() -> bool:
             assert self.process.poll() is None, self.said()
-            with contextlib.closing(Pipe(self.url)) as pipe:
+            with contextlib.closing(Pipe(url or self.url)) as pipe:
                 return self.process.pid in ready_pids(pipe)
 
         wait_until(is_ready, f"{self.process.args} is ready")

@@ -6,7 +6,7 @@ import contextlib
 
 from aggregator.replay import replayed
 from schemas import keys
-from schemas.entries import Token, decode_entry
+from schemas.entries import AnyEntry, Finished, Token, decode_entry
 from schemas.errors import Malformed
 from schemas.frames import Frame, decode_frame, encode_frame
 from schemas.sessions import ENTRY_VERSION, Limits, Member, Opening, Sampling
@@ -67,6 +67,52 @@ async def check_the_law(pipe: AsyncPipe, session: str) -> list[Frame]:
         (m, seq) for m in sorted({m for m, _ in seen}) for seq in range(sum(x == m for x, _ in seen))
     ]
     return frames
+
+
+async def check_all_is_told_once(pipe: AsyncPipe, session: str) -> list[Frame]:
+    """The law; and of a session that has ended by itself every accepted (member, claim, seq) is in exactly one frame.
+
+    What was accepted is told by the token stream alone: of the winning claim the entries whose seq is the next one, as
+    many as the session's state says. Returns the frames.
+    """
+    frames = await check_the_law(pipe, session)
+    state = await find_session(pipe, session)
+    assert frames
+    assert frames[-1].final
+    assert (state.status, state.window) == ("ended", len(frames) - 1)
+    accepted: list[list[Token]] = [[] for _ in state.progress]
+    for entry in await _decoded(pipe, session):
+        if isinstance(entry, Token):
+            progress, found = state.progress[entry.member], accepted[entry.member]
+            if entry.claim == progress.claim and entry.seq == len(found) < progress.next_seq:
+                found.append(entry)
+    for member, tokens in enumerate(accepted):
+        assert len(tokens) == state.progress[member].next_seq
+        told = [token.seq for frame in frames for token in frame.tokens if token.member == member]
+        assert sorted(told) == list(range(len(tokens)))
+        text = "".join(frame.members[member].text for frame in frames)
+        assert text == "".join(token.text for token in tokens if token.lane == "answer").lstrip(" \t\r\n\v\f")
+    return frames
+
+
+async def check_all_finished(pipe: AsyncPipe, session: str) -> list[Frame]:
+    """As check_all_is_told_once; and every member finished, with as many tokens as its producer counted."""
+    frames = await check_all_is_told_once(pipe, session)
+    assert [(m.model, m.state, m.reason) for m in frames[-1].members if m.state != "finished"] == []
+    progress = (await find_session(pipe, session)).progress
+    entries = await _decoded(pipe, session)
+    counted = {entry.member: entry.tokens for entry in entries if isinstance(entry, Finished)}
+    assert counted == {member: told.next_seq for member, told in enumerate(progress)}
+    return frames
+
+
+async def _decoded(pipe: AsyncPipe, session: str) -> list[AnyEntry]:
+    """The token stream's entries, less those that are none."""
+    entries: list[AnyEntry] = []
+    for _, raw in await token_stream(pipe, session):
+        with contextlib.suppress(Malformed):
+            entries.append(decode_entry(raw))
+    return entries
 
 
 async def written_texts(pipe: AsyncPipe, session: str, lane: str = "answer") -> dict[int, str]:

@@ -12,7 +12,7 @@ from schemas.sessions import ENTRY_VERSION, EnergyProfile, Limits
 from tests.roles import RedisServer, Role, Roles, roles_on
 from tests.sessions import check_the_law, committed_frames, opening_of, until_ended, written_texts
 from tests.waiting import until
-from transport.commit import end_session
+from transport.commit import end_session, epoch_taken, take_over
 from transport.connection import AsyncPipe
 from transport.process import list_processes
 from transport.sessions import find_session, open_session
@@ -197,7 +197,18 @@ async def test_a_redis_out_of_memory_is_waited_for(own_redis: RedisServer) -> No
 async def test_an_ended_session_tells_its_producers_to_stop(pipe: AsyncPipe) -> None:
     opening = opening_of("a")
     await open_session(pipe, opening)
-    assert await pipe.one(*end_session(opening.session, "because")) == b"OK"
+    assert await pipe.one(*end_session(opening.session, 0, "because")) == b"OK"
     state = await find_session(pipe, opening.session)
     assert (state.status, state.reason) == ("ended", "because")
     assert len(await pipe.one("XRANGE", keys.control(opening.session), "-", "+")) == 1
+
+
+async def test_a_former_owner_ends_no_session(pipe: AsyncPipe) -> None:
+    """It was paused before it said that it cannot go on; another can, and does."""
+    opening = opening_of("a")
+    await open_session(pipe, opening)
+    first = await pipe.one(*take_over(opening.session))
+    await pipe.one(*take_over(opening.session))
+    assert await pipe.one(*end_session(opening.session, epoch_taken(first), "because")) == b"STALE"
+    assert (await find_session(pipe, opening.session)).status == "open"
+    assert await pipe.one(*end_session("none", 1, "because")) == b"GONE"

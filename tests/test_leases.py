@@ -9,7 +9,7 @@ from tests.roles import RedisServer
 from tests.sessions import opening_of
 from tests.waiting import until
 from transport.connection import AsyncPipe
-from transport.leases import Lease, Leases, is_missing_group
+from transport.leases import MOST_DELIVERIES, Lease, Leases, has_left, is_missing_group, sweep_consumers
 from transport.sessions import open_session
 
 IDLE_MS = 60
@@ -81,6 +81,78 @@ async def test_handing_over_gives_the_lease_away_at_once(pipe: AsyncPipe) -> Non
     await pipe.run([first.leases.hand_over()])
     _, taken = await second.refresh()
     assert [found.session for found in taken] == [lease.session]
+
+
+async def test_what_is_left_is_seen_by_a_look(pipe: AsyncPipe) -> None:
+    """Nothing while it is held; at once when its owner says goodbye; nothing any more when somebody has it."""
+    first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
+    first.leases.takeover_idle_ms = second.leases.takeover_idle_ms = 60_000
+
+    async def sees() -> bool:
+        return has_left((await pipe.run([second.leases.look_for_left()]))[0])
+
+    assert not await sees()
+    await open_session(pipe, opening_of("a"))
+    await first.take_new()
+    assert not await sees()
+    await pipe.run([first.leases.hand_over()])
+    assert await sees()
+    await second.refresh()
+    assert not await sees()
+
+
+async def test_owners_that_say_goodbye_wear_no_session_out(pipe: AsyncPipe) -> None:
+    """Twenty hand-overs of one session: nobody has died of it."""
+    consumers = [await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()]
+    for consumer in consumers:
+        consumer.leases.takeover_idle_ms = 60_000
+    await open_session(pipe, opening_of("a"))
+    await consumers[0].take_new()
+    for _ in range(10):
+        for giving, taking in (consumers, reversed(consumers)):
+            await pipe.run([giving.leases.hand_over()])
+            (lease,) = (await taking.refresh())[1]
+            assert lease.deliveries < MOST_DELIVERIES
+            await giving.refresh(0)
+
+
+async def test_consumers_that_are_long_gone_are_swept_unless_they_hold_something(pipe: AsyncPipe) -> None:
+    """In every group. Whoever holds a session stays, since with it its lease would be lost, until it is taken over."""
+    holder, gone = await Consumer(pipe, "holder").join(), await Consumer(pipe, "gone").join()
+    producer = Consumer(pipe, "gone too")
+    producer.leases.group = keys.producer_group("a")
+    await producer.join()
+    await open_session(pipe, opening_of("a"))
+    (lease,) = await holder.take_new()
+    await gone.take_new()
+    await pipe.run([producer.leases.acknowledge((await producer.take_new())[0])])
+    assert await pipe.one(*sweep_consumers(60_000)) == 0
+
+    async def swept() -> bool:
+        await pipe.run([sweep_consumers(50)])
+        return await names(pipe, gone) == {b"holder"} and await names(pipe, producer) == set()
+
+    await until(swept, "those that hold nothing are forgotten")
+    _, (taken,) = await (await Consumer(pipe, "next").join()).refresh()
+    assert taken.session == lease.session
+
+    async def swept_too() -> bool:
+        await pipe.run([sweep_consumers(50)])
+        return b"holder" not in await names(pipe, gone)
+
+    await until(swept_too, "the former holder is forgotten")
+    # Whoever was only slow is made again when it asks.
+    await open_session(pipe, opening_of("a"))
+    assert len(await gone.take_new()) == 1
+
+
+async def names(pipe: AsyncPipe, of: Consumer) -> set[bytes]:
+    """The consumers of its group."""
+    return {fields[1] for fields in await pipe.one("XINFO", "CONSUMERS", keys.SESSIONS, of.leases.group)}
+
+
+async def test_nothing_is_swept_where_there_is_nothing(pipe: AsyncPipe) -> None:
+    assert await pipe.one(*sweep_consumers(0)) == 0
 
 
 async def test_a_former_owner_hands_nothing_over(pipe: AsyncPipe) -> None:

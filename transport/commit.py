@@ -37,6 +37,11 @@ def take_over(session: str) -> Command:
     return TAKE_OVER.call([keys.state(session), keys.tokens(session)], [])
 
 
+def epoch_taken(reply: Any) -> int:
+    """The epoch in what take_over returned for a session that is there."""
+    return int(reply[1])
+
+
 def taken(reply: Any) -> Taken | None:
     """What take_over returned; None where the session is gone. Raises RedisRefuses; Malformed without an opening."""
     if accepted(reply)[0] == b"GONE":
@@ -92,8 +97,10 @@ def verdict(reply: Any) -> str:
     return "ERROR" if isinstance(reply, ReplyError) else str(reply.decode().split(" ")[0])
 
 
-def end_session(session: str, reason: str) -> Command:
-    """Ends a session that cannot be computed: no further frame, but a reason."""
+def end_session(session: str, epoch: int, reason: str) -> Command:
+    """Ends a session that its owner cannot compute: no further frame, but a reason. An earlier owner ends nothing."""
+    state, tokens, frames, events, control, dead = keys.of_session(session)
     return END.call(
-        [keys.state(session), keys.control(session)], [reason, encode_stop(Stop((), reason)), keys.SIDE_STREAM_MAXLEN]
+        [state, control, tokens, frames, events, dead],
+        [epoch, reason, encode_stop(Stop((), reason)), keys.SIDE_STREAM_MAXLEN, keys.RETENTION_S],
     )

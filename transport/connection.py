@@ -4,86 +4,99 @@
     AsyncPipe.run([...])                  -->  [reply, reply]          (asyncio: producers and consumers)
 
 redis-py's own connection does the work (its parser, TLS, ACL and URL forms); its client layer is left out, because it
-costs four to five times a packed write and because its automatic retries write twice and lose reads. Nothing is ever
-retried here: a lost reply raises RedisAway, and the caller, who alone knows what may be said again, decides. An error
-that Redis answers is returned in its place as a ReplyError, not raised, so that one refused command hides no other's
-reply. Every new connection loads the scripts, so that EVALSHA finds them after a restart of Redis.
+costs four to five times a packed write and because its automatic retries write twice and lose reads. Nothing that may
+have been executed is ever sent again here: a lost reply raises RedisAway, and the caller, who alone knows what may be
+said again, decides. An error that Redis answers is returned in its place as a ReplyError, not raised, so that one
+refused command hides no other's reply. Every new connection loads the scripts, so that EVALSHA finds them after a
+restart of Redis.
+
+A server that belongs to a cluster is noticed when it is first asked: then each node has a connection, and a run is one
+round trip to all nodes that it concerns (transport/cluster.py). Behind Sentinels the master is looked up for each new
+connection; a server that became a replica is treated as away.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+import time
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-import hiredis
-from redis import connection as redis_sync
-from redis.asyncio import connection as redis_asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
-from redis.retry import Retry
+from redis.exceptions import AuthenticationError, ClusterDownError, NoScriptError, OutOfMemoryError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from schemas.errors import RedisAway, RedisRefuses, Refused
-from transport.scripts import SCRIPTS
+from transport.address import REPLY_TIMEOUT_S, Address, Node
+from transport.address import without_password as without_password
+from transport.cluster import MOST_ROUNDS, TRY_AGAIN_S, Dispatch, SlotMap
+from transport.cluster import Command as Command
+from transport.link import LOAD_SCRIPTS, AsyncLink, Link
+from transport.link import ReplyError as ReplyError
+from transport.link import pack as pack
+from transport.sentinel import find_master, find_master_async
 
-Command = tuple[str | bytes | int | float, ...]
-ReplyError = ResponseError
-
-# A Redis that is there answers in milliseconds; one that does not within this is treated as away.
-REPLY_TIMEOUT_S = 5.0
-CONNECT_TIMEOUT_S = 3.0
 OLDEST_REDIS = (6, 2)
+# What a server says that became a replica: to whoever writes, and to whoever waits in a blocking read.
+_NO_MASTER = ("READONLY", "UNBLOCKED")
+_ASK_CLUSTER: tuple[Command, ...] = (("CLUSTER", "SLOTS"), ("CLUSTER", "MYID"))
 
 
-def _connection_arguments(url: str) -> dict[str, Any]:
-    """redis-py's arguments for a URL. Raises Refused for what is no Redis URL."""
-    try:
-        arguments = dict(redis_sync.parse_url(url))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-        parts = urlsplit(url)
-        _ = parts.port
-        if parts.scheme != "unix" and not re.fullmatch(r"(/\d*)?", parts.path):
-            raise ValueError("a database is a number")
-    except ValueError:
-        raise Refused("bad_redis_url", f"{without_password(url)!r} is no Redis URL: {URL_FORMS}.") from None
-    arguments |= {"socket_timeout": REPLY_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S, "protocol": 2}
-    if arguments.get("path"):
-        arguments.pop("socket_connect_timeout")
-    return arguments
+class _Doors:
+    """Where a pipe may connect, and what it learnt there; the same for both kinds of pipe."""
 
+    # A cluster's nodes, by its URL: a pipe that is made when the URL's own server is gone finds the others as well.
+    _nodes: ClassVar[dict[str, list[Node]]] = {}
 
-URL_FORMS = "write redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix:///PATH/TO/redis.sock"
+    def __init__(self, url: str) -> None:
+        self.address = Address(url)
+        self._turn = 0
+        self.slots: SlotMap | None = None
 
+    def next(self) -> Node | None:
+        """The one to try now: the one that worked last, unless it has failed since."""
+        doors: list[Node | None] = [None, *self.address.others, *self._nodes.get(self.address.url, ())]
+        self._turn += 1
+        return doors[(self._turn - 1) % len(doors)]
 
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    shown = url.replace(f":{parts.password}@", ":***@") if parts.password else url
-    return shown.partition("?")[0]
+    def greeting(self) -> list[Command]:
+        """What a new connection is told and asked."""
+        return [*LOAD_SCRIPTS, ("INFO", "cluster"), *([("ROLE",)] if self.address.sentinels else [])]
 
+    def is_cluster(self, replies: Sequence[Any]) -> bool:
+        """By the answer to the greeting. Raises redis-py's ConnectionError where Sentinels sent us to a replica."""
+        self._turn -= 1
+        if self.address.sentinels and replies[-1][0] != b"master":
+            raise RedisConnectionError("the server that Sentinel names is no master yet")
+        about = replies[len(LOAD_SCRIPTS)]
+        return not isinstance(about, ReplyError) and info_fields(about).get("cluster_enabled") == "1"
 
-@contextlib.contextmanager
-def _refusing_what_no_connection_takes(url: str) -> Iterator[None]:
-    """Options in the URL's query that do not exist, or whose value is none. Raises Refused."""
-    try:
-        yield
-    except (TypeError, ValueError, RedisError):
-        raise Refused(
-            "bad_redis_url",
-            f"The Redis URL {without_password(url)} has an option that is none: correct its query.",
-        ) from None
+    def learn(self, replies: Sequence[Any], told_by: Node) -> SlotMap:
+        """Takes in the answer to _ASK_CLUSTER. Raises ReplyError."""
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise reply
+        self.slots = SlotMap(replies[0], told_by)
+        self._nodes[self.address.url] = sorted(self.slots.nodes)
+        return self.slots
 
+    def nodes_of(self, keys: Sequence[str]) -> list[Node | None]:
+        return [self.slots.find(key) for key in keys] if self.slots else [None] * len(keys)
 
-def pack(commands: Iterable[Command]) -> bytes:
-    """The commands as Redis reads them, in one piece."""
-    return b"".join(hiredis.pack_command(command) for command in commands)  # type: ignore[arg-type]  # its stub lies
+    def away(self, error: Exception) -> RedisAway:
+        return RedisAway(f"Redis at {without_password(self.address.url)} does not answer: {error}")
 
-
-def _load_scripts() -> list[Command]:
-    return [("SCRIPT", "LOAD", script.source) for script in SCRIPTS]
+    def check(self, replies: Sequence[Any]) -> bool:
+        """False where Redis forgot our scripts (SCRIPT FLUSH): a new connection brings them again. Raises the reply
+        that says that this server cannot serve us at all: it became a replica, or its cluster is down."""
+        knows_scripts = True
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                knows_scripts = knows_scripts and not isinstance(reply, NoScriptError)
+                # Redis 6.2 puts an error inside a script into a sentence of its own.
+                if isinstance(reply, ClusterDownError) or any(word in str(reply) for word in _NO_MASTER):
+                    raise reply
+        return knows_scripts
 
 
 class Pipe:
@@ -91,37 +104,78 @@ class Pipe:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        arguments = _connection_arguments(url)
-        kind = arguments.pop("connection_class", redis_sync.Connection)
-        with _refusing_what_no_connection_takes(url):
-            self._connection = kind(**arguments, retry=Retry(NoBackoff(), 0))
+        self._doors = _Doors(url)
+        self._home = Link(self._doors.address.connection())
+        self._links: dict[Node, Link] = {}
 
-    def run(self, commands: Sequence[Command]) -> list[Any]:
-        """One reply for each command, in order; an error of Redis is returned as a ReplyError. Raises RedisAway."""
+    def run(self, commands: Sequence[Command], *, follows: bool = True) -> list[Any]:
+        """One reply for each command, in order; an error of Redis is returned as a ReplyError. Raises RedisAway.
+
+        Without `follows`, what another node of a cluster serves now is answered by an error, is_moved.
+        """
         try:
-            if not self._connection.is_connected:
-                self._connection.connect()
-                self._exchange(_load_scripts())
-            replies = self._exchange(commands)
+            if not self._home.is_open:
+                self._open()
+            replies = self._home.exchange(commands) if self._doors.slots is None else self._spread(commands, follows)
+            knows_scripts = self._doors.check(replies)
         except (RedisError, OSError) as error:
             self.close()
-            raise RedisAway(f"Redis at {without_password(self.url)} does not answer: {error}") from error
-        if _lost_its_scripts(replies):
+            raise self._doors.away(error) from error
+        if not knows_scripts:
             self.close()
         return replies
 
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        self._connection.send_packed_command([pack(commands)], check_health=False)
-        return [self._one_reply() for _ in commands]
+    def nodes_of(self, keys: Sequence[str]) -> list[Node | None]:
+        """The nodes of a cluster that serve the keys; None where there is no cluster, or nobody that serves it."""
+        return self._doors.nodes_of(keys)
 
-    def _one_reply(self) -> Any:
-        try:
-            return self._connection.read_response(disable_decoding=True)
-        except ResponseError as error:
-            return error
+    def _open(self) -> None:
+        address = self._doors.address
+        node = find_master(address) if address.sentinels else self._doors.next()
+        self._home = Link(address.connection(node))
+        if self._doors.is_cluster(self._home.open(self._doors.greeting())):
+            told = self._home.exchange(_ASK_CLUSTER)
+            if own := self._doors.learn(told, self._home.node).node_of_id.get(told[1]):
+                self._links[own] = self._home
+
+    def _spread(self, commands: Sequence[Command], follows: bool) -> list[Any]:
+        """A round trip to all nodes at once, and more of them only for what has moved."""
+        dispatch = Dispatch(commands, follows)
+        for _ in range(MOST_ROUNDS):
+            assert self._doors.slots
+            parcels = [(self._link(node), part) for node, part in dispatch.parcels(self._doors.slots).items()]
+            for link, part in parcels:
+                link.send(map(dispatch.command, part))
+            for link, part in parcels:
+                dispatch.take(part, link.receive(len(part)))
+            dispatch.end_round()
+            if dispatch.moves:
+                self._learn(dispatch.moves)
+            if not dispatch.has_left:
+                break
+            if dispatch.waits:
+                time.sleep(TRY_AGAIN_S)
+        return dispatch.replies
+
+    def _learn(self, moves: dict[int, Node]) -> None:
+        """Asks a node that has something new where everything is now."""
+        node = next(iter(moves.values()))
+        slots = self._doors.learn(self._link(node).exchange(_ASK_CLUSTER), node)
+        slots.add(moves)
+        for gone in self._links.keys() - slots.nodes:
+            self._links.pop(gone).close()
+
+    def _link(self, node: Node) -> Link:
+        link = self._links.get(node)
+        if link is None:
+            link = self._links[node] = Link(self._doors.address.connection(node))
+            link.open(LOAD_SCRIPTS)
+        return link
 
     def close(self) -> None:
-        self._connection.disconnect()
+        links, self._links, self._doors.slots = [self._home, *self._links.values()], {}, None
+        for link in links:
+            link.close()
 
 
 class AsyncPipe:
@@ -129,10 +183,9 @@ class AsyncPipe:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        arguments = _connection_arguments(url)
-        kind = arguments.pop("connection_class", redis_sync.Connection)
-        with _refusing_what_no_connection_takes(url):
-            self._connection = _ASYNC_KIND[kind](**arguments, retry=AsyncRetry(NoBackoff(), 0))
+        self._doors = _Doors(url)
+        self._home = AsyncLink(self._doors.address.async_connection())
+        self._links: dict[Node, AsyncLink] = {}
         self._turn = asyncio.Lock()
 
     async def run(self, commands: Sequence[Command], *, block_s: float = 0.0) -> list[Any]:
@@ -140,55 +193,78 @@ class AsyncPipe:
         async with self._turn:
             try:
                 async with asyncio.timeout(REPLY_TIMEOUT_S + block_s):
-                    if not self._connection.is_connected:
-                        await self._connection.connect()
-                        await self._exchange(_load_scripts())
-                    replies = await self._exchange(commands)
+                    if not self._home.is_open:
+                        await self._open()
+                    exchange = self._home.exchange if self._doors.slots is None else self._spread
+                    replies = await exchange(commands)
+                knows_scripts = self._doors.check(replies)
             except (RedisError, OSError, TimeoutError) as error:
-                await self._drop()
-                raise RedisAway(f"Redis at {without_password(self.url)} does not answer: {error}") from error
+                await self.close()
+                raise self._doors.away(error) from error
             except asyncio.CancelledError:
                 # Replies of the abandoned commands must not be taken for those of the next ones.
-                await self._drop()
+                await self.close()
                 raise
-            if _lost_its_scripts(replies):
-                await self._drop()
+            if not knows_scripts:
+                await self.close()
             return replies
+
+    def node_of(self, key: str) -> Node | None:
+        """As Pipe.nodes_of."""
+        return self._doors.nodes_of([key])[0]
 
     async def one(self, *command: str | bytes | int | float) -> Any:
         """The reply of a single command. Raises RedisAway, and RedisRefuses for an error that Redis answers."""
         (reply,) = await self.run([command])
         return accepted(reply)
 
-    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        await self._connection.send_packed_command(pack(commands), check_health=False)
-        return [await self._one_reply() for _ in commands]
+    async def _open(self) -> None:
+        address = self._doors.address
+        node = await find_master_async(address) if address.sentinels else self._doors.next()
+        self._home = AsyncLink(address.async_connection(node))
+        if self._doors.is_cluster(await self._home.open(self._doors.greeting())):
+            told = await self._home.exchange(_ASK_CLUSTER)
+            if own := self._doors.learn(told, self._home.node).node_of_id.get(told[1]):
+                self._links[own] = self._home
 
-    async def _one_reply(self) -> Any:
-        try:
-            # The time-out is run()'s, which knows of blocking reads.
-            return await self._connection.read_response(disable_decoding=True, timeout=None)
-        except ResponseError as error:
-            return error
+    async def _spread(self, commands: Sequence[Command]) -> list[Any]:
+        """As Pipe's."""
+        dispatch = Dispatch(commands)
+        for _ in range(MOST_ROUNDS):
+            assert self._doors.slots
+            parcels = [(await self._link(node), part) for node, part in dispatch.parcels(self._doors.slots).items()]
+            for link, part in parcels:
+                await link.send(map(dispatch.command, part))
+            for link, part in parcels:
+                dispatch.take(part, await link.receive(len(part)))
+            dispatch.end_round()
+            if dispatch.moves:
+                await self._learn(dispatch.moves)
+            if not dispatch.has_left:
+                break
+            if dispatch.waits:
+                await asyncio.sleep(TRY_AGAIN_S)
+        return dispatch.replies
 
-    async def _drop(self) -> None:
-        with contextlib.suppress(RedisError, OSError):
-            await self._connection.disconnect(nowait=True)
+    async def _learn(self, moves: dict[int, Node]) -> None:
+        """As Pipe's."""
+        node = next(iter(moves.values()))
+        slots = self._doors.learn(await (await self._link(node)).exchange(_ASK_CLUSTER), node)
+        slots.add(moves)
+        for gone in self._links.keys() - slots.nodes:
+            await self._links.pop(gone).close()
+
+    async def _link(self, node: Node) -> AsyncLink:
+        link = self._links.get(node)
+        if link is None:
+            link = self._links[node] = AsyncLink(self._doors.address.async_connection(node))
+            await link.open(LOAD_SCRIPTS)
+        return link
 
     async def close(self) -> None:
-        await self._drop()
-
-
-_ASYNC_KIND = {
-    redis_sync.Connection: redis_asyncio.Connection,
-    redis_sync.SSLConnection: redis_asyncio.SSLConnection,
-    redis_sync.UnixDomainSocketConnection: redis_asyncio.UnixDomainSocketConnection,
-}
-
-
-def _lost_its_scripts(replies: list[Any]) -> bool:
-    """Redis forgot our scripts (SCRIPT FLUSH): a new connection brings them again."""
-    return any(isinstance(reply, NoScriptError) for reply in replies)
+        links, self._links, self._doors.slots = [self._home, *self._links.values()], {}, None
+        for link in links:
+            await link.close()
 
 
 def is_out_of_memory(reply: Any) -> bool:
@@ -213,9 +289,12 @@ def check_server(url: str) -> None:
     `url`."""
     pipe = Pipe(url)
     try:
+        for _ in Address(url).others:
+            with contextlib.suppress(RedisAway):
+                pipe.run([("PING",)])
         (info,) = pipe.run([("INFO", "server")])
     except RedisAway as error:
-        if isinstance(error.__cause__, AuthenticationError | ResponseError):
+        if isinstance(error.__cause__, AuthenticationError | ReplyError):
             raise _not_let_in(url, error.__cause__) from error
         raise Refused(
             "redis_unreachable",
@@ -244,11 +323,6 @@ def info_fields(info: bytes) -> dict[str, str]:
     """The answer of INFO as a dictionary."""
     pairs = (line.partition(":") for line in info.decode("utf-8", "replace").splitlines())
     return {name: value for name, separator, value in pairs if separator}
-
-
-def redis_ms(time_reply: Any) -> int:
-    """The milliseconds of a TIME reply, floored."""
-    return int(time_reply[0]) * 1000 + int(time_reply[1]) // 1000
 
 
 def redis_ns(time_reply: Any) -> int:

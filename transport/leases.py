@@ -17,10 +17,15 @@ import msgspec
 
 from schemas import keys
 from transport.connection import Command, ReplyError, atomically
-from transport.scripts import LEASE
+from transport.scripts import LEASE, SWEEP
 
 TAKEOVER_IDLE_MS = 3_000
 REFRESH_S = 1.0
+# How often whoever could take more looks whether somebody has left something: a hand-over is a gap of a few frames.
+LOOK_S = 0.1
+SWEEP_S = 60.0
+# Longer than any pause of a process that comes back; one that comes back later is made again when it first asks.
+_GONE_IDLE_MS = 3_600_000
 # A session whose owners died ten times kills its owners: it is ended with an error, not handed on.
 MOST_DELIVERIES = 10
 # Longer than any idle limit, so that the next one who looks may take the session at once.
@@ -80,6 +85,10 @@ class Leases:
         limits = (self.takeover_idle_ms, take_over_most, 0)
         return LEASE.call([keys.SESSIONS], [self.group, self.consumer_name, *limits, *self.held])
 
+    def look_for_left(self) -> Command:
+        """Asks, at the cost of a read, whether there is anything to take over."""
+        return ("XPENDING", keys.SESSIONS, self.group, "IDLE", self.takeover_idle_ms, "-", "+", 1)
+
     def add_refresh(self, reply: Any) -> tuple[list[Lease], list[Lease]]:
         """(lost, taken over) by the reply of refresh.
 
@@ -98,7 +107,7 @@ class Leases:
         return lost, self._hold([Lease(entry[0].decode(), entry[1].decode(), int(entry[2])) for entry in reply[1]])
 
     def hand_over(self) -> Command:
-        """Lets the next consumer that looks take everything over at once."""
+        """Lets the next consumer that looks take everything over at once. Who lived until then counts for no death."""
         return LEASE.call(
             [keys.SESSIONS],
             [self.group, self.consumer_name, self.takeover_idle_ms, 0, _HANDED_OVER_IDLE_MS, *self.held],
@@ -112,6 +121,19 @@ class Leases:
     def _hold(self, leases: list[Lease]) -> list[Lease]:
         self.held |= {lease.entry_id: lease for lease in leases}
         return leases
+
+
+def has_left(reply: Any) -> bool:
+    """True where look_for_left found a session whose owner is silent, or said goodbye."""
+    return bool(reply) and not isinstance(reply, ReplyError)
+
+
+def sweep_consumers(idle_ms: int = _GONE_IDLE_MS) -> Command:
+    """Forgets the consumers of every group that hold nothing and have not asked for so long; answers how many.
+
+    Consumer names are unique per process start: without this each start would leave one for ever.
+    """
+    return SWEEP.call([keys.SESSIONS], [idle_ms])
 
 
 def is_missing_group(reply: Any) -> bool:

@@ -6,20 +6,20 @@ from structlog.stdlib import BoundLogger
 
 
 class RedisPresence:
-    """What this process's log has last said about Redis."""
+    """What this process's log has last said about Redis: `is_away`."""
 
     def __init__(self, log: BoundLogger) -> None:
         self._log = log
-        self._is_away = False
+        self.is_away = False
 
     def lose(self, error: Exception) -> None:
         """A command failed: Redis is away, or refuses to take anything for now."""
-        if not self._is_away:
+        if not self.is_away:
             self._log.warning("Redis is away; waiting for it", error=str(error))
-        self._is_away = True
+        self.is_away = True
 
     def come_back(self) -> None:
         """A command went through."""
-        if self._is_away:
+        if self.is_away:
             self._log.warning("Redis is back")
-        self._is_away = False
+        self.is_away = False

@@ -38,6 +38,8 @@ RENEW_S = 1.0
 # What a process may take to end well before it is ended: under the five seconds that a council promises.
 _GRACE_S = 3.0
 _FORGET_MS = 60_000
+# A Redis that is there hears a goodbye at once; one that is not finds the record expired.
+_FAREWELL_S = 1.0
 
 
 class Standing:
@@ -97,8 +99,9 @@ async def keep_record(
                 presence.lose(error)
             await asyncio.sleep(RENEW_S)
     finally:
-        with contextlib.suppress(RedisAway):
-            await pipe.run(standing.leave())
+        with contextlib.suppress(RedisAway, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await pipe.run(standing.leave())
         await pipe.close()
 
 

@@ -24,6 +24,7 @@ class Script:
 
 OPEN = Script("open")
 LEASE = Script("lease")
+SWEEP = Script("sweep")
 TAKE_OVER = Script("take_over")
 COMMIT = Script("commit")
 CANCEL = Script("cancel")
@@ -33,4 +34,4 @@ USE = Script("use")
 EVICT = Script("evict")
 HOLD = Script("hold")
 
-SCRIPTS = (OPEN, LEASE, TAKE_OVER, COMMIT, CANCEL, EVENTS, END, USE, EVICT, HOLD)
+SCRIPTS = (OPEN, LEASE, SWEEP, TAKE_OVER, COMMIT, CANCEL, EVENTS, END, USE, EVICT, HOLD)

@@ -15,6 +15,7 @@ from schemas.entries import Cancel, decode_entry, encode_entry
 from schemas.errors import Malformed, Refused, SessionGone
 from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.sessions import LONGEST_MS, Opening
+from transport.cluster import Placed
 from transport.connection import AsyncPipe, Command, accepted, atomically, info_fields, is_out_of_memory
 from transport.scripts import CANCEL, OPEN
 
@@ -58,7 +59,7 @@ async def open_session(pipe: AsyncPipe, opening: Opening) -> str:
 
     Raises Refused where Redis is (nearly) full, RedisAway.
     """
-    await _check_memory(pipe)
+    await _check_memory(pipe, opening.session)
     life_s = opening.limits.life_ms // 1000
     (opened,) = await pipe.run(
         [OPEN.call(keys.of_session(opening.session), [encode_entry(opening), life_s + keys.RETENTION_S])]
@@ -73,8 +74,9 @@ async def open_session(pipe: AsyncPipe, opening: Opening) -> str:
     return str(opened.decode())
 
 
-async def _check_memory(pipe: AsyncPipe) -> None:
-    fields = info_fields(await pipe.one("INFO", "memory"))
+async def _check_memory(pipe: AsyncPipe, session: str) -> None:
+    (reply,) = await pipe.run([Placed(keys.state(session), ("INFO", "memory"))])
+    fields = info_fields(accepted(reply))
     limit = int(fields.get("maxmemory", 0))
     if limit and int(fields["used_memory"]) > _FULLEST * limit:
         raise _full()

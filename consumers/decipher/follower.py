@@ -55,7 +55,8 @@ class Decipher:
                         self._follow(session)
                         after = entry_id
                     self._presence.come_back()
-                except RedisAway as error:
+                except (RedisAway, RedisRefuses) as error:
+                    # Refused: whoever waits is told so when this Redis becomes a replica (UNBLOCKED).
                     self._presence.lose(error)
                     # A Redis that lost its data begins its ids anew.
                     after = "0"

@@ -9,7 +9,9 @@ local held, taken = {}, {}
 for i = 6, #ARGV do
   local mine = redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1)
   if mine[1] and mine[1][2] == consumer then
-    redis.call('XCLAIM', KEYS[1], group, consumer, 0, ARGV[i], 'IDLE', ARGV[5], 'JUSTID')
+    -- Who says goodbye did not die of the session: that is no delivery, or the tenth rolling restart would end it.
+    local deliveries = ARGV[5] == '0' and mine[1][4] or math.max(mine[1][4] - 1, 0)
+    redis.call('XCLAIM', KEYS[1], group, consumer, 0, ARGV[i], 'IDLE', ARGV[5], 'RETRYCOUNT', deliveries, 'JUSTID')
     held[#held + 1] = ARGV[i]
   end
 end

@@ -1,0 +1,33 @@
+"""What DECIPHER made of a session's frames: each once, in order, none left out."""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas import keys
+from schemas.frames import Frame
+from tests.waiting import until
+from transport.connection import AsyncPipe
+from transport.sessions import find_session
+
+
+async def check_events(pipe: AsyncPipe, session: str, frames: list[Frame]) -> None:
+    """Waits until every frame is composed: one energy_update a frame, the ids rise, the texts are the frames'."""
+
+    async def is_composed() -> bool:
+        return keys.entry_order((await find_session(pipe, session)).decipher)[0] >= len(frames)
+
+    await until(is_composed, f"DECIPHER has composed every frame of {session}")
+    entries = await pipe.one("XRANGE", keys.events(session), "-", "+")
+    ids = [entry[0].decode() for entry in entries]
+    orders = [keys.entry_order(entry_id) for entry_id in ids]
+    assert orders == sorted(set(orders))
+    events = [msgspec.json.decode(entry[1][1]) for entry in entries]
+    updates = [entry_id for entry_id, event in zip(ids, events, strict=True) if event["type"] == "energy_update"]
+    assert updates == [keys.frame_id(k) for k in range(len(frames))]
+    shown = [event["payload"]["totalEnergy"] for event in events if event["type"] == "energy_update"]
+    assert shown == [frame.energy for frame in frames]
+    said = [text for event in events if event["type"] == "token_stream" for text in event["payload"]["tokens"]]
+    assert said == [member.text for frame in frames for member in frame.members if member.text]
+    complete = [event["payload"]["modelId"] for event in events if event.get("payload", {}).get("isComplete")]
+    assert len(complete) == len(set(complete)) == len(frames[0].members)

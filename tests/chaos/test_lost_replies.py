@@ -1,0 +1,110 @@
+"""Connections cut between a command and its execution, and between its execution and its reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from schemas import keys
+from tests.chaos.events import check_events
+from tests.chaos.seats import AGGREGATOR, DECIPHER, Seat, Seats, long_opening, ngram, seats_on
+from tests.roles import DurableRedis
+from tests.sessions import check_all_finished, until_ended
+from tests.tcp_proxy import Kind, Words, is_commit, is_events_write, is_session_read, is_token_read, is_token_write
+from tests.waiting import until, wait_until
+from transport.connection import AsyncPipe
+from transport.sessions import SessionState, find_session, open_session
+
+# Which role says it, and what it says.
+_SAID: tuple[tuple[str, Callable[[Words], bool]], ...] = (
+    ("aggregator", is_commit),
+    ("aggregator", is_token_read),
+    ("producers", is_token_write),
+    ("consumers.decipher", is_events_write),
+)
+
+
+async def _goes_on(pipe: AsyncPipe, session: str) -> None:
+    """Some windows and some tokens later: past those that were under way when a connection broke."""
+
+    async def reach(window: int, seqs: list[int]) -> SessionState:
+        async def is_there() -> SessionState | None:
+            state = await find_session(pipe, session)
+            assert state.status == "open"
+            found = [member.next_seq for member in state.progress]
+            is_past = state.window >= window and all(a > b for a, b in zip(found, seqs, strict=False))
+            return state if found and is_past else None
+
+        return await until(is_there, f"the session reaches window {window} and tokens {seqs}")
+
+    now = await reach(0, [0, 0])
+    await reach(now.window + 5, [member.next_seq + 4 for member in now.progress])
+
+
+async def test_a_lost_reply_or_a_lost_command_costs_nothing(durable: DurableRedis, direct: AsyncPipe) -> None:
+    """Of commits, reads, token writes and events, in turn: one that Redis never saw, and one whose reply is lost.
+
+    Nobody knows which of the two it was. Every token is in one frame, every frame is composed once.
+    """
+    council = (AGGREGATOR, ngram("char-6", 40), ngram("char-8", 40), DECIPHER)
+    with seats_on(durable, *council) as seats:
+        opening = long_opening("char-6", "char-8", max_tokens=200)
+        await open_session(direct, opening)
+        for kind in (Kind.CUT_BEFORE, Kind.CUT_AFTER):
+            for role, matches in _SAID:
+                await _goes_on(direct, opening.session)
+                _strike(seats, role, kind, matches)
+        await until_ended(direct, opening.session)
+        frames = await check_all_finished(direct, opening.session)
+        # Each break of the aggregator's connection is a new owner: it had thrown its memory away.
+        assert (await find_session(direct, opening.session)).epoch == 5
+        await check_events(direct, opening.session, frames)
+        seats.check()
+
+
+def _strike(seats: Seats, role: str, kind: Kind, matches: Callable[[Words], bool]) -> None:
+    faults = [seat.proxy.strike(kind, matches) for seat in seats.of(role)]
+    wait_until(lambda: all(fault.commands for fault in faults), f"{kind} strikes every {role}")
+
+
+async def test_a_lease_whose_reply_was_lost_is_taken_over(durable: DurableRedis, direct: AsyncPipe) -> None:
+    """XREADGROUP ... a session is opened ... the reply is lost: Redis thinks that it is served, and nobody serves it.
+
+    Aggregator and producer each lose the only word of it; both find it after three silent seconds.
+    """
+    with seats_on(durable, AGGREGATOR, ngram("char-6", 100)) as seats:
+        struck = [(seat, seat.proxy.strike(Kind.HOLD, is_session_read)) for seat in seats.all]
+        wait_until(lambda: all(fault.commands for _, fault in struck), "both are about to ask for sessions")
+        opening = long_opening("char-6", max_tokens=50)
+        await open_session(direct, opening)
+        for _, fault in struck:
+            fault.release(Kind.CUT_AFTER)
+        wait_until(lambda: all(fault.replies for _, fault in struck), "both leases are lost")
+        assert all(opening.session.encode() in fault.replies[0] for _, fault in struck)
+        await until_ended(direct, opening.session)
+        await check_all_finished(direct, opening.session)
+        seats.check()
+
+
+async def test_two_owners_never_both_commit(durable: DurableRedis, direct: AsyncPipe) -> None:
+    """Two aggregators; whoever owns the session loses its connection at every third commit, after it ran: six times."""
+    with seats_on(durable, AGGREGATOR, AGGREGATOR, ngram("char-6", 60)) as seats:
+        opening = long_opening("char-6", max_tokens=120)
+        for seat in seats.of("aggregator"):
+            _cut_every_third_commit(seat)
+        await open_session(direct, opening)
+        await until_ended(direct, opening.session)
+        await check_all_finished(direct, opening.session)
+        assert (await find_session(direct, opening.session)).epoch > 3
+        assert (await direct.one("XPENDING", keys.SESSIONS, keys.AGGREGATOR_GROUP))[0] == 0
+        seats.check()
+
+
+def _cut_every_third_commit(seat: Seat) -> None:
+    count = 0
+
+    def is_third(words: Words) -> bool:
+        nonlocal count
+        count += is_commit(words)
+        return is_commit(words) and count % 3 == 0
+
+    seat.proxy.strike(Kind.CUT_AFTER, is_third, times=6)

@@ -1,0 +1,45 @@
+"""How long a session stands still when its aggregator dies: under five seconds, however many it had."""
+
+from __future__ import annotations
+
+import time
+
+from tests.chaos.seats import AGGREGATOR, long_opening, ngram, seats_on
+from tests.chaos.storm import MOST_TAKEOVER_S
+from tests.roles import DurableRedis
+from tests.sessions import check_all_is_told_once, until_ended
+from tests.waiting import until
+from transport.connection import AsyncPipe
+from transport.sessions import cancel_session, open_session
+
+_SESSIONS = 10
+
+
+async def test_all_sessions_of_an_aggregator_that_died_are_taken_over_in_time(
+    durable: DurableRedis, direct: AsyncPipe
+) -> None:
+    """One aggregator has ten sessions and is killed: another, which has none, goes on with all of them."""
+    with seats_on(durable, AGGREGATOR, ngram("char-6", 15), ngram("char-6", 15)) as seats:
+        witness = seats.witness
+        openings = [long_opening("char-6", max_tokens=300) for _ in range(_SESSIONS)]
+        for opening in openings:
+            await open_session(direct, opening)
+            witness.follow(opening.session)
+
+        async def all_have_begun() -> bool:
+            return all(witness.seen(opening.session).window > 10 for opening in openings)
+
+        await until(all_have_begun, "every session is under way")
+        seats.add(AGGREGATOR).wait_ready()
+        killed_at = time.monotonic()
+        seats.of("aggregator")[0].kill()
+
+        async def all_go_on() -> bool:
+            return all(witness.seen(opening.session).moved_at > killed_at + 0.1 for opening in openings)
+
+        await until(all_go_on, "every session goes on")
+        assert max(witness.seen(opening.session).stood_still_s for opening in openings) < MOST_TAKEOVER_S
+        for opening in openings:
+            await cancel_session(direct, opening.session)
+            await until_ended(direct, opening.session)
+            await check_all_is_told_once(direct, opening.session)
