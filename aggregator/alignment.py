@@ -73,16 +73,19 @@ class Alignment(msgspec.Struct, array_like=True):
         if not self.members:
             # Whoever stood here has ended, and of those that run nobody has come so far.
             return
-        found = [members[i].kept.at(x) for i in self.members]
-        aligned = [token for token in found if token is not None]
-        if len(aligned) < len(found):
-            # A member is so far ahead that its token at x was let go (Limits.unaligned_tokens): nothing is compared.
-            return
-        standing = [Standing(token.start, token.end, contents.proposal(token)) for token in aligned]
+        standing, arrivals = [], []
+        for i in self.members:
+            kept = members[i].kept
+            index = kept.index_at(x)
+            if index is None:
+                # So far ahead that its token at x was let go (Limits.unaligned_tokens): nothing is compared.
+                return
+            start, end = kept.bounds(index)
+            standing.append(Standing(start, end, contents.proposal(kept.entry_ids[index], start)))
+            arrivals.append(kept.arrivals_ns[index])
         self.measures = measures_at(x, standing, [weights[i] for i in self.members])
-        if len(aligned) > 1:
+        if len(standing) > 1:
             windows = [members[i].passing.window_past(x) for i in self.members]
-            arrivals = [token.arrival_ns for token in aligned]
             lag_ns = window_start_ns(max(windows)) - window_start_ns(min(windows))
             self.sync_lag_ms = round(lag_ns / NS_PER_MS, 9)
             self.arrival_skew_ms = round((max(arrivals) - min(arrivals)) / NS_PER_MS, 9)

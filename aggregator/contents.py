@@ -40,7 +40,7 @@ class Contents:
         for entry_id in gone:
             del self._held[entry_id]
 
-    def proposal(self, kept: Kept) -> Proposal:
-        """What the token proposed."""
-        held = self._held[kept.entry_id]
-        return held if isinstance(held, Proposal) else proposal_of(held, kept.start)
+    def proposal(self, entry_id: str, start: int) -> Proposal:
+        """What the kept token, which begins at `start`, proposed."""
+        held = self._held[entry_id]
+        return held if isinstance(held, Proposal) else proposal_of(held, start)

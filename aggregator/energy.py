@@ -122,8 +122,11 @@ class EnergyMeter(msgspec.Struct, array_like=True):
 
     def tokens_per_s(self, t_ns: int) -> int:
         """Tokens whose entries lie in (t_ns - 1 s, t_ns]."""
-        del self.recent_ns[: bisect_right(self.recent_ns, t_ns - NS_PER_S)]
-        return bisect_right(self.recent_ns, t_ns)
+        recent = self.recent_ns
+        if recent and recent[0] <= t_ns - NS_PER_S:
+            del recent[: bisect_right(recent, t_ns - NS_PER_S)]
+        # Nearly always all of them are past.
+        return len(recent) if not recent or recent[-1] <= t_ns else bisect_right(recent, t_ns)
 
 
 def _base(tokens_per_s: float, certainty: float | None, dt_ms: float | None, profile: EnergyProfile) -> float:

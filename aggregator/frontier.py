@@ -52,14 +52,15 @@ class KeptTokens(msgspec.Struct, array_like=True):
         index = bisect_left(self.starts, end) - 1
         return self.starts[index] if index >= 0 else None
 
-    def at(self, x: int) -> Kept | None:
-        """The token that covers the byte x; None where it is no longer kept."""
+    def index_at(self, x: int) -> int | None:
+        """Which token covers the byte x; None where it is no longer kept."""
         after = bisect_right(self.starts, x)
-        if not after or x >= self.end:
-            return None
-        end = self.starts[after] if after < len(self.starts) else self.end
-        index = after - 1
-        return Kept(self.starts[index], end, self.entry_ids[index], self.arrivals_ns[index])
+        return after - 1 if after and x < self.end else None
+
+    def bounds(self, index: int) -> tuple[int, int]:
+        """[start, end) of a token."""
+        after = index + 1
+        return self.starts[index], self.starts[after] if after < len(self.starts) else self.end
 
     def passed(self, x: int) -> int:
         """How many of the tokens, from the first on, end at or before x: no later frontier needs them."""
@@ -69,6 +70,8 @@ class KeptTokens(msgspec.Struct, array_like=True):
     def forget(self, count: int) -> list[str]:
         """Takes the first `count` tokens away; their entries' ids."""
         gone = self.entry_ids[:count]
+        if not gone:
+            return gone
         del self.starts[:count], self.entry_ids[:count], self.arrivals_ns[:count]
         return gone
 

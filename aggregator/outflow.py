@@ -88,6 +88,10 @@ class Outflow:
             start, self._end = self._end, lane_end(token, self._end)
             self.add(entry_id, place, token_frame(token, start, self._end), token.text)
 
+    def waits_past(self, limit: int) -> bool:
+        """True where the first token that waits ends past the limit."""
+        return self._queue[0].shown.end > limit
+
     def release(self, position: int, limit: int) -> tuple[int, str, list[tuple[int, TokenFrame]]]:
         """(the released end, the text that goes out now, the tokens whose last byte does, with their places), where
         `position` is the released end so far."""

@@ -16,7 +16,7 @@ from aggregator.checkpoint import dump, load
 from aggregator.intake import StreamEntry
 from aggregator.session import Session
 from schemas.errors import Malformed
-from schemas.grid import NS_PER_MS, due_ms, is_due, last_ms_of_window, window_of_entry
+from schemas.grid import NS_PER_MS, due_ms, is_due, last_ms_of_window
 from schemas.keys import entry_ms, id_before, tokens
 from transport.cluster import Place
 from transport.commit import Taken, commit_frame
@@ -131,8 +131,8 @@ def _all_entries(pipe: Pipe, taken: Taken, after: str, last: str) -> list[Stream
 
 def _split_off(entries: list[StreamEntry], origin_ns: int, window: int) -> list[StreamEntry]:
     """Takes the entries of windows up to `window` off the front of the list."""
-    count = 0
-    while count < len(entries) and window_of_entry(origin_ns, entry_ms(entries[count][0])) <= window:
+    count, last_ms = 0, last_ms_of_window(origin_ns, window)
+    while count < len(entries) and entry_ms(entries[count][0]) <= last_ms:
         count += 1
     taken, entries[:count] = entries[:count], []
     return taken

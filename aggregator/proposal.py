@@ -77,7 +77,7 @@ def proposal_of(token: Token, start: int, top: TopList | None = None) -> Proposa
     if token.piece or not start:
         listed, sampled = _placed(listed, sampled, text, p_sampled, start)
     # A probability of 0 is a server's least number, and no bound of what it left out.
-    least = min(filter(None, top.probabilities.values()), default=0.0)
+    least = min(top.probabilities.values(), default=0.0) or min(filter(None, top.probabilities.values()), default=0.0)
     place_is_loose = not start or not least or top.has_doubles
     if p_sampled is not None and sampled not in listed:
         listed = {**listed, sampled: p_sampled}

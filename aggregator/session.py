@@ -123,13 +123,15 @@ class Session:
         record, gone = self.record, []
         for index, member in enumerate(record.members):
             outflow = self._outflows[index]
-            if len(outflow):
+            if len(outflow) and (member.limit > member.position or not outflow.waits_past(member.limit)):
                 member.position, text, tokens = outflow.release(member.position, member.limit)
-                if text or tokens or member.buffered_tokens != len(outflow):
-                    member.buffered_tokens = len(outflow)
+                if text or tokens:
                     happened.members.add(index)
                     happened.texts[index] = text
                     happened.tokens += tokens
+            if member.buffered_tokens != len(outflow):
+                member.buffered_tokens = len(outflow)
+                happened.members.add(index)
             member.passing.add(member.limit, record.window)
             if member.is_running and not member.is_writing and not len(outflow):
                 member.complete()
@@ -163,9 +165,9 @@ class Session:
     def _changes_ns(self, end_ns: int) -> int:
         """When time alone may change something that is no matter of patience, after `end_ns`."""
         record, limits = self.record, self.opening.limits
-        ends = [member.expected_to_ns(limits) for member in record.members]
         step_ns = record.stepping.changes_ns(record.members, end_ns, limits)
-        return min(step_ns, *[t_ns if t_ns > end_ns else step_ns for t_ns in ends])
+        ends = [member.expected_to_ns(limits) for member in record.members if not member.written]
+        return min([step_ns, *[t_ns for t_ns in ends if t_ns > end_ns]])
 
     def restore(self, entry_id: str, raw: bytes) -> None:
         """Gives a token that is kept or waits its content back, after the record was loaded from a checkpoint."""

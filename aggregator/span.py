@@ -52,7 +52,7 @@ def _span_within(proposal: Proposal, offset: int, end: int) -> Span:
     for begun in _beginnings(written, listed):
         rest += listed[begun]
     rest = min(1.0, rest)
-    kept = [piece for piece in listed if piece[:offset] == written and piece != written]
+    kept = [piece for piece in listed if len(piece) > offset and piece[:offset] == written]
     if len(kept) == 1 and listed[kept[0]] and rest < 1.0:
         # Most often one piece is left, the sampled one.
         return Span({kept[0][offset:end]: 1.0 - rest}, rest)

@@ -43,9 +43,11 @@ class Stepping(msgspec.Struct, array_like=True):
         writing = [members[index].written for index in self.members if members[index].is_writing]
         if writing:
             self.front = max(self.front, min(writing))
+        in_step = self.members if writing else ()
         for index, member in enumerate(members):
-            in_step = bool(writing) and index in self.members
-            member.limit = max(member.limit, self.front if in_step else member.written)
+            limit = self.front if index in in_step else member.written
+            if limit > member.limit:
+                member.limit = limit
 
     def leave(self, gone: Sequence[int]) -> None:
         """These have ended, and all of their text is out."""
@@ -73,15 +75,12 @@ class Stepping(msgspec.Struct, array_like=True):
         """Lets go of those who hold others back and have not moved since `stalled_ns`."""
         while True:
             writing = [index for index in self.members if members[index].is_writing]
-            least = min((members[index].written for index in writing), default=0)
-            if not least or not any(members[index].written > least for index in self.members):
-                return
-            stalled = [
-                index
-                for index in writing
-                if members[index].written == least and members[index].moved_by(start_ns) <= stalled_ns
-            ]
+            stalled = [index for index in writing if members[index].moved_by(start_ns) <= stalled_ns]
             if not stalled:
+                return
+            least = min([members[index].written for index in writing])
+            stalled = [index for index in stalled if members[index].written == least]
+            if not least or not stalled or not any(members[index].written > least for index in self.members):
                 return
             self.leave(stalled)
 

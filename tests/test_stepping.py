@@ -245,6 +245,24 @@ def test_who_is_held_neither_stalls_nor_decays() -> None:
     assert held[-1].members[1].energy > 0.0
 
 
+def test_who_was_held_is_not_let_go_with_the_one_that_held_it() -> None:
+    """Member 0 stalls; members 1 and 2 wait at their grants for just as long. It detaches, they stay in step.
+
+    0  |ab|  (silent)                detached
+    1  |abcdef|    held              then the least, and in step with 2
+    2  |abcdefghi| held
+    """
+    story = Story(3, sync="step", pausing=(1, 2))
+    story.now_ms = 20
+    for member, word in enumerate(("ab", "abcdef", "abcdefghi")):
+        story.say(member, word)
+    frames = story.frames(110)
+    detached = at_ms(frames, 1_533)
+    assert [member.state for member in detached.members] == ["detached", "answering", "held"]
+    assert detached.mode == "step"
+    assert [member.position_bytes for member in detached.members] == [2, 6, 6]
+
+
 @unhurried
 @given(st.randoms(use_true_random=False))
 def test_members_in_step_pass_each_place_in_one_window(random: Random) -> None:
