@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 from structlog.stdlib import BoundLogger
 
@@ -15,7 +16,7 @@ from schemas import keys
 from schemas.errors import RedisAway, RedisRefuses
 from schemas.tiers import TierPolicy
 from transport.connection import AsyncPipe, ReplyError
-from transport.leases import REFRESH_S, Lease, Leases, is_missing_group
+from transport.leases import LOOK_S, REFRESH_S, Lease, Leases, has_left, is_missing_group
 from transport.presence import RedisPresence
 from transport.process import Standing
 
@@ -118,7 +119,18 @@ class ProducerProcess:
             if self._backend.residence is None:
                 # A server that was away at the start may be back: its requests find out.
                 self._standing.detail["trouble"] = self._backend.facts.trouble
-            await asyncio.sleep(REFRESH_S)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """A second, or less where another producer of this model has left a session: who took it is dropped when it
+        has been silent for five."""
+        until = time.monotonic() + REFRESH_S
+        while time.monotonic() < until:
+            await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(RedisAway):
+                (left,) = await self._pipe.run([self._leases.look_for_left()])
+                if has_left(left):
+                    return
 
     async def _take_new(self) -> None:
         while True:
