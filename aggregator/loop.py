@@ -19,12 +19,13 @@ from structlog.stdlib import BoundLogger
 
 from aggregator.owned import BEAT_S, OwnedSession, load_session
 from aggregator.pace import Pace
+from aggregator.session import Session
 from schemas import keys
 from schemas.errors import Malformed, RedisAway, RedisRefuses
 from schemas.grid import NS_PER_MS, NS_PER_S
 from transport.address import Node
 from transport.cluster import Place, Placed, is_moved
-from transport.commit import end_session, epoch_taken, take_over, taken, verdict
+from transport.commit import Taken, end_session, epoch_taken, take_over, taken, verdict
 from transport.connection import Command, Pipe, ReplyError, redis_ns
 from transport.leases import (
     LOOK_S,
@@ -48,6 +49,8 @@ _MOST_LEFT_WHEN_BUSY = 1
 _MOST_WINDOWS_A_TICK = 60
 # Together, beyond the one that each session closes anyway: some 30 ms, so that those behind do not hold up the others.
 _MOST_CAUGHT_UP_A_TICK = 240
+# A session that kills its owners does so while it is loaded, or soon after.
+_WINDOWS_OF_PROOF = 60
 _IDLE_BLOCK_MS = 100
 _RECONNECT_S = 0.25
 _REST_S = 1.0
@@ -108,11 +111,11 @@ class AggregatorLoop:
         if not owned:
             self._idle()
             return 0
-        began_s = time.monotonic()
+        began_s = time.thread_time()
         timed, told_at_ns = self._read(owned)
         self._commit_due(timed)
         self._keep_house()
-        self._pace.add(began_s, time.monotonic())
+        self._pace.add(time.thread_time() - began_s, time.monotonic())
         # Whoever is still behind is served at the next tick anyway.
         until_ns = [session.due_ns - at_ns for session, at_ns in timed if session.due_ns > at_ns]
         # Not more than a tick: a session whose ids are ahead of Redis's clock (a failover) must not stop the others.
@@ -132,6 +135,8 @@ class AggregatorLoop:
         now_ns = dict(zip(dict.fromkeys(nodes), map(redis_ns, told), strict=True))
         for session, reply in zip(owned, replies, strict=False):
             session.add_entries(reply)
+            if isinstance(reply, ReplyError) and not is_moved(reply):
+                self._rest(session.name, reply)
         if any(map(is_moved, replies)):
             self._drop_moved(owned)
         return [(session, now_ns[node]) for session, node in zip(owned, nodes, strict=True)], told_at_ns
@@ -181,6 +186,7 @@ class AggregatorLoop:
             # As many as we asked for: there may be more, for the next tick.
             self._has_left = len(taken) == take_over_most
         for lease in lost:
+            self._rested_until.pop(lease.session, None)
             if self._owned.pop(lease.session, None):
                 self._log.warning("another aggregator took the session over", session=lease.session)
 
@@ -220,16 +226,33 @@ class AggregatorLoop:
             return
         # Between the lease and the epoch another may have come: whoever holds the lease now goes on.
         self._refresh(0)
-        if lease.entry_id in self._leases.held:
-            core = load_session(self._pipe, found)
+        if lease.entry_id in self._leases.held and (core := self._loaded(lease, found)):
             self._owned[lease.session] = OwnedSession(lease, core, found, place, time.monotonic() + BEAT_S)
 
+    def _loaded(self, lease: Lease, found: Taken) -> Session | None:
+        """None where a bug, brought out by this session, ends it. Raises RedisAway, RedisRefuses."""
+        try:
+            return load_session(self._pipe, found)
+        except (RedisAway, RedisRefuses):
+            raise
+        except Exception as bug:  # noqa: BLE001
+            self._end_by_bug(lease, found.epoch, bug)
+            return None
+
+    def _end_by_bug(self, lease: Lease, epoch: int, bug: Exception) -> None:
+        """A bug that one session brings out must not end the others."""
+        self._log.exception("a session cannot be computed", session=lease.session)
+        self._end(lease, epoch, f"The aggregator failed on this session ({type(bug).__name__}).")
+
     def _end(self, lease: Lease, epoch: int, reason: str) -> None:
-        self._log.error("a session is ended", session=lease.session, reason=reason)
         (reply,) = self._pipe.run([end_session(lease.session, epoch, reason)])
         if isinstance(reply, ReplyError):
             self._rest(lease.session, reply)
+        elif verdict(reply) == "STALE":
+            # Another owner has it, who may know better; the next refresh tells that the lease is gone.
+            self._owned.pop(lease.session, None)
         else:
+            self._log.error("a session is ended", session=lease.session, reason=reason)
             self._release(lease)
 
     def _release(self, lease: Lease) -> None:
@@ -266,18 +289,20 @@ class AggregatorLoop:
             self._add_new(replies[len(commits)])
 
     def _closed(self, session: OwnedSession, now_ms: int, most: int, beat: bool) -> list[Command]:
-        """The commits of the session's due windows. A bug that one session brings out must not end the others."""
+        """The commits of the session's due windows."""
         try:
             return session.close_due(now_ms, most, beat)
         except Exception as bug:  # noqa: BLE001
-            self._log.exception("a window cannot be computed", session=session.name)
-            self._end(session.lease, session.epoch, f"The aggregator failed on this session ({type(bug).__name__}).")
+            self._end_by_bug(session.lease, session.epoch, bug)
             return []
 
     def _add_commit(self, session: OwnedSession, reply: Any) -> None:
         match "MOVED" if is_moved(reply) else verdict(reply):
             case "OK":
                 self.windows += 1
+                session.committed += 1
+                if session.committed == _WINDOWS_OF_PROOF:
+                    self._leases.prove(session.lease)
                 self._rested_until.pop(session.name, None)
             case "GONE":
                 self._release(session.lease)

@@ -37,8 +37,8 @@ class MemberRecord(msgspec.Struct, array_like=True):
     # Its producer is at work or still to come; and the last byte of its text is not out.
     is_writing: bool = True
     is_running: bool = True
-    # Bytes of its answer, from its first that is not white space: accepted, allowed out, and gone out in whole
-    # characters. position <= limit <= written, but for a limit of others' making past written.
+    # Bytes of its answer, from its first that is not white space: accepted, let out, and gone out in whole characters.
+    # position <= limit <= written, but where it has ended and the front is past it.
     written: int = 0
     limit: int = 0
     position: int = 0

@@ -45,6 +45,8 @@ class OwnedSession:
         self.read_to = taken.cut
         self.unclosed: list[StreamEntry] = []
         self.is_behind = False
+        # Windows that were committed under this epoch.
+        self.committed = 0
 
     @property
     def name(self) -> str:

@@ -1,10 +1,10 @@
 """Whether a loop keeps up, and how eagerly it should look for more work.
 
-    busy = the share of its time that the loop worked lately, 0 to 1, as an exponential mean over half a second
+    busy = the share of a core that the loop took lately, 0 to 1, as an exponential mean over half a second
 
-A single late tick says little: a neighbour on the same core or a slow reply makes one. A loop that works three quarters
-of its time has no room for another session; before that, whoever is busier asks for new sessions less often, so that
-they go to those with more room.
+A single late tick says little, and waiting is no work: a Redis that is some milliseconds away makes every tick long,
+and a session more would not make it longer. A loop that takes three quarters of a core has no room for another session;
+before that, whoever is busier asks for new sessions less often, so that they go to those with more room.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _MOST_TICKS_BETWEEN = 4
 
 
 class Pace:
-    """What one loop has measured of itself. Times are in seconds of one clock that never falls."""
+    """What one loop has measured of itself."""
 
     def __init__(self) -> None:
         self.busy = 0.0
         self._ended_s: float | None = None
         self._tick = 0
 
-    def add(self, began_s: float, ended_s: float) -> None:
-        """A tick worked in [began, ended]; since the end of the one before nothing was done."""
-        elapsed_s = ended_s - (began_s if self._ended_s is None else self._ended_s)
+    def add(self, worked_s: float, ended_s: float) -> None:
+        """A tick took `worked_s` of CPU, and ended at `ended_s` of a clock that never falls."""
+        elapsed_s = worked_s if self._ended_s is None else ended_s - self._ended_s
         self._ended_s = ended_s
         if elapsed_s > 0:
-            share = min(1.0, (ended_s - began_s) / elapsed_s)
+            share = min(1.0, worked_s / elapsed_s)
             self.busy += (share - self.busy) * (1.0 - math.exp(-elapsed_s / _MEAN_OVER_S))
 
     @property

@@ -38,7 +38,7 @@ class Stepping(msgspec.Struct, array_like=True):
     def advance(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> None:
         """Takes in what the window [start_ns, end_ns) of a session has brought: who steps now, and how far the text of
         all may go out."""
-        self.members = self._those_who_stay(members, start_ns, end_ns, limits)
+        self.members = self._in_step_now(members, start_ns, end_ns, limits)
         self._detach(members, start_ns, end_ns - limits.detach_ms * NS_PER_MS)
         writing = [members[index].written for index in self.members if members[index].is_writing]
         if writing:
@@ -54,7 +54,7 @@ class Stepping(msgspec.Struct, array_like=True):
         if gone:
             self.members = [index for index in self.members if index not in gone]
 
-    def _those_who_stay(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> list[int]:
+    def _in_step_now(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> list[int]:
         """The set with those who join it, less those who are no longer fit for it."""
         found = []
         for index, member in enumerate(members):

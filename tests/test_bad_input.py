@@ -41,6 +41,10 @@ ASKS = {
         ["ask", "hi", "--redis-url", "redis://127.0.0.1:1/0"],
         ["No Redis answers at redis://127.0.0.1:1/0"],
     ),
+    "password with a comma": (
+        ["ask", "hi", "--redis-url", "redis://me:pa,ss@127.0.0.1:1/0"],
+        ["No Redis answers at redis://me:***@127.0.0.1:1/0"],
+    ),
     "wrong redis url": (["ask", "hi", "--redis-url", "http://localhost"], ["no Redis URL", "redis://HOST:PORT"]),
     "redis url port": (["ask", "hi", "--redis-url", "redis://localhost:notaport"], ["no Redis URL"]),
     "redis url database": (["ask", "hi", "--redis-url", "redis://localhost/abc"], ["no Redis URL"]),

@@ -72,6 +72,24 @@ async def test_a_silent_owner_loses_its_lease_and_cannot_take_it_back(pipe: Asyn
     assert list(second.leases.held) == [lease.entry_id]
 
 
+async def test_deaths_of_owners_are_counted_until_one_goes_on_well(pipe: AsyncPipe) -> None:
+    """first dies, second dies, third goes on well for a while and dies: fourth is the second since then."""
+    owners = [await Consumer(pipe, name).join() for name in ("first", "second", "third", "fourth")]
+    await open_session(pipe, opening_of("a"))
+    held, deliveries = await owners[0].take_new(), [1]
+    for number, owner in enumerate(owners[1:], 1):
+
+        async def taken_over(owner: Consumer = owner) -> list[Lease]:
+            return (await owner.refresh())[1]
+
+        held = await until(taken_over, "the lease of a silent owner is taken over")
+        deliveries.append(held[0].deliveries)
+        if number == 2:
+            owner.leases.prove(held[0])
+            await owner.refresh(0)
+    assert deliveries == [1, 2, 3, 2]
+
+
 async def test_handing_over_gives_the_lease_away_at_once(pipe: AsyncPipe) -> None:
     first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
     second.leases.takeover_idle_ms = 60_000

@@ -12,7 +12,7 @@ def paced(pace: Pace, share: float, ticks: int, at_s: float = 0.0) -> float:
     for _ in range(ticks):
         began_s = at_s + max(0.0, 1 - share) * TICK_S
         at_s = began_s + share * TICK_S
-        pace.add(began_s, at_s)
+        pace.add(at_s - began_s, at_s)
     return at_s
 
 

@@ -73,9 +73,10 @@ class Address:
         parts = urlsplit(url)
         if parts.scheme == "unix":
             return _parsed(url)
-        first, *others = parts.netloc.split(",")
+        login, at, hosts = parts.netloc.rpartition("@")
+        first, *others = hosts.split(",")
         self.others = tuple(_node(host) for host in others)
-        parts = parts._replace(netloc=first)
+        parts = parts._replace(netloc=login + at + first)
         _ = parts.port
         if not re.fullmatch(r"(/\d*)?", parts.path):
             raise ValueError("a database is a number")

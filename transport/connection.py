@@ -5,14 +5,12 @@
 
 redis-py's own connection does the work (its parser, TLS, ACL and URL forms); its client layer is left out, because it
 costs four to five times a packed write and because its automatic retries write twice and lose reads. Nothing that may
-have been executed is ever sent again here: a lost reply raises RedisAway, and the caller, who alone knows what may be
-said again, decides. An error that Redis answers is returned in its place as a ReplyError, not raised, so that one
-refused command hides no other's reply. Every new connection loads the scripts, so that EVALSHA finds them after a
-restart of Redis.
+have been executed is ever sent again here: a lost reply raises RedisAway, and the caller, who alone knows, decides. An
+error that Redis answers is returned in its place as a ReplyError, so that it hides no other's reply. Every new
+connection loads the scripts, so that EVALSHA finds them after a restart of Redis.
 
-A server that belongs to a cluster is noticed when it is first asked: then each node has a connection, and a run is one
-round trip to all nodes that it concerns (transport/cluster.py). Behind Sentinels the master is looked up for each new
-connection; a server that became a replica is treated as away.
+A server that belongs to a cluster is noticed at once: then each node has a connection, and a run is one round trip to
+all nodes that it concerns (transport/cluster.py). Behind Sentinels the master is looked up for each new connection.
 """
 
 from __future__ import annotations
@@ -64,12 +62,14 @@ class _Doors:
         return [*LOAD_SCRIPTS, ("INFO", "cluster"), *([("ROLE",)] if self.address.sentinels else [])]
 
     def is_cluster(self, replies: Sequence[Any]) -> bool:
-        """By the answer to the greeting. Raises redis-py's ConnectionError where Sentinels sent us to a replica."""
+        """By the answers to the greeting. Raises redis-py's errors: for a replica, and for who may not ask."""
         self._turn -= 1
-        if self.address.sentinels and replies[-1][0] != b"master":
+        about = replies[len(LOAD_SCRIPTS) :]
+        if refusal := next((reply for reply in about if isinstance(reply, ReplyError)), None):
+            raise refusal
+        if self.address.sentinels and about[1][0] != b"master":
             raise RedisConnectionError("the server that Sentinel names is no master yet")
-        about = replies[len(LOAD_SCRIPTS)]
-        return not isinstance(about, ReplyError) and info_fields(about).get("cluster_enabled") == "1"
+        return info_fields(about[0]).get("cluster_enabled") == "1"
 
     def learn(self, replies: Sequence[Any], told_by: Node) -> SlotMap:
         """Takes in the answer to _ASK_CLUSTER. Raises ReplyError."""

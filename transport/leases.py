@@ -49,6 +49,7 @@ class Leases:
         self.consumer_name = consumer_name
         self.takeover_idle_ms = takeover_idle_ms
         self.held: dict[str, Lease] = {}
+        self._proven: set[str] = set()
 
     def create_group(self) -> list[Command]:
         """Makes the group and its stream where they are missing; an existing group answers BUSYGROUP, which is no
@@ -83,7 +84,7 @@ class Leases:
     def refresh(self, take_over_most: int) -> Command:
         """Renews what is held, and asks for up to `take_over_most` sessions whose owners are silent."""
         limits = (self.takeover_idle_ms, take_over_most, 0)
-        return LEASE.call([keys.SESSIONS], [self.group, self.consumer_name, *limits, *self.held])
+        return LEASE.call([keys.SESSIONS], [self.group, self.consumer_name, *limits, *self._each_held()])
 
     def look_for_left(self) -> Command:
         """Asks, at the cost of a read, whether there is anything to take over."""
@@ -110,8 +111,17 @@ class Leases:
         """Lets the next consumer that looks take everything over at once. Who lived until then counts for no death."""
         return LEASE.call(
             [keys.SESSIONS],
-            [self.group, self.consumer_name, self.takeover_idle_ms, 0, _HANDED_OVER_IDLE_MS, *self.held],
+            [self.group, self.consumer_name, self.takeover_idle_ms, 0, _HANDED_OVER_IDLE_MS, *self._each_held()],
         )
+
+    def prove(self, lease: Lease) -> None:
+        """The session goes on well under this owner: what ended its owners before was no fault of its own."""
+        self._proven.add(lease.entry_id)
+
+    def _each_held(self) -> list[str | int]:
+        """Each entry, and whether its session is proven."""
+        self._proven &= self.held.keys()
+        return [part for entry_id in self.held for part in (entry_id, int(entry_id in self._proven))]
 
     def acknowledge(self, lease: Lease) -> Command:
         """The session needs no owner of this group any more."""

@@ -2,15 +2,18 @@
 -- A lease is a pending entry. Only what is still ours is claimed again: a plain XCLAIM lets a paused owner that wakes up
 -- steal it back from whoever took it over.
 -- KEYS sessions   ARGV group, consumer, idle_ms, how many to take over, the idle time that the held ones get (0: a refresh;
--- a large one hands them over), then the entry ids held
+-- a large one hands them over), then pairs: an entry id held, and 1 where its session has gone on well, else 0
 -- Returns {ids still held, {id, session, deliveries} of each one taken over}
 local group, consumer, idle_ms, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local held, taken = {}, {}
-for i = 6, #ARGV do
+for i = 6, #ARGV, 2 do
   local mine = redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1)
   if mine[1] and mine[1][2] == consumer then
+    local deliveries = mine[1][4]
+    -- Those before died of something else, if it goes on well here.
+    if ARGV[i + 1] == '1' then deliveries = 1 end
     -- Who says goodbye did not die of the session: that is no delivery, or the tenth rolling restart would end it.
-    local deliveries = ARGV[5] == '0' and mine[1][4] or math.max(mine[1][4] - 1, 0)
+    if ARGV[5] ~= '0' then deliveries = math.max(deliveries - 1, 0) end
     redis.call('XCLAIM', KEYS[1], group, consumer, 0, ARGV[i], 'IDLE', ARGV[5], 'RETRYCOUNT', deliveries, 'JUSTID')
     held[#held + 1] = ARGV[i]
   end
