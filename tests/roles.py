@@ -106,10 +106,36 @@ class DurableRedis(RedisServer):
         self.start()
 
     def roll_back(self, to_bytes: int) -> None:
-        """Restarts with the file as it was when it was so long: what was answered since is lost."""
+        """Restarts with the file as it was when it was so long, less what was not whole then: all since is lost.
+
+        Less that, because Redis mends a file that ends within a transaction badly: the beginning of it stays there, and
+        takes effect when the file is read the next time, whatever was said meanwhile.
+        """
         self.kill()
-        os.truncate(self.log, to_bytes)
+        os.truncate(self.log, _whole_bytes(self.log.read_bytes()[:to_bytes]))
         self.start()
+
+
+def _whole_bytes(log: bytes) -> int:
+    """How much of the beginning of an append-only file is whole: up to the last command outside of a transaction, or to
+    a transaction's end."""
+    whole, at, depth = 0, 0, 0
+    while (end_of_count := log.find(b"\r\n", at)) > 0:
+        count, start = int(log[at + 1 : end_of_count]), end_of_count + 2
+        name = b""
+        for word in range(count):
+            end_of_size = log.find(b"\r\n", start)
+            if end_of_size < 0:
+                return whole
+            size = int(log[start + 1 : end_of_size])
+            name = log[end_of_size + 2 : end_of_size + 2 + size] if word == 0 else name
+            start = end_of_size + 2 + size + 2
+        if start > len(log):
+            return whole
+        depth += {b"MULTI": 1, b"EXEC": -1}.get(name.upper(), 0)
+        at = start
+        whole = at if depth == 0 else whole
+    return whole
 
 
 class Role:
