@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 SECONDS ?= 60
 
-.PHONY: run test check bench soak chaos pictures clean
+.PHONY: run test check bench soak chaos pictures schemas clean
 
 run: .venv
 	.venv/bin/council up
@@ -15,7 +15,7 @@ check: .venv/.dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/mypy docs/pictures.py docs/examples.py
+	.venv/bin/mypy docs/pictures.py docs/examples.py docs/event_schemas.py
 	.venv/bin/lint-imports
 
 bench: .venv/.dev
@@ -33,6 +33,10 @@ chaos: .venv/.dev
 
 pictures: .venv/.dev
 	.venv/bin/python docs/pictures.py
+
+# The protocol's JSON Schemas, from its structs.
+schemas: .venv/.dev
+	.venv/bin/python docs/event_schemas.py
 
 # The shared step: a virtual environment with the council in it.
 .venv: pyproject.toml constraints.txt

@@ -72,6 +72,8 @@ class AggregatorLoop:
         self._pace = Pace()
         self._presence = RedisPresence(log)
         self.windows = 0
+        # Those that were closed when the one after them was due as well.
+        self.windows_late = 0
 
     def run(self) -> None:
         """Ticks until it shall stop; then hands its sessions over at once."""
@@ -167,7 +169,8 @@ class AggregatorLoop:
         now = time.monotonic()
         if now >= self._upkeep_due:
             self._upkeep_due = now + REFRESH_S
-            self._standing.detail |= {"sessions": len(self._owned), "windows": self.windows}
+            counted = {"sessions": len(self._owned), "windows": self.windows, "windows_late": self.windows_late}
+            self._standing.detail |= counted
             sweep = [sweep_consumers()] if now >= self._sweep_due else []
             self._sweep_due = now + SWEEP_S if sweep else self._sweep_due
             self._pipe.run([*self._standing.renew(), *sweep])
@@ -273,6 +276,7 @@ class AggregatorLoop:
                 # With a window that is closed: a tick that finds none due must not swallow it.
                 session.beat_due_s = now + BEAT_S
             room -= max(0, len(closed) - 1)
+            self.windows_late += len(closed) if session.due_ns <= now_ns else max(0, len(closed) - 1)
             commits += ((session, command) for command in closed)
         asks = [self._leases.read_new(_MOST_NEW_A_TICK)] if self._pace.asks_now() else []
         looks = [self._leases.look_for_left()] if now >= self._look_due and self._pace.keeps_up else []

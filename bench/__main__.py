@@ -14,13 +14,14 @@ import sys
 
 from rich.console import Console
 
-from bench import core, crowd, latency, minute, producer
+from bench import core, crowd, fanout, latency, minute, producer
 from bench.report import Aim, aims_table
 from transport.embedded import find_server
 
 _BENCHMARKS = {
     "core": core.measure,
     "crowd": crowd.measure,
+    "fanout": fanout.measure,
     "latency": latency.measure,
     "minute": minute.measure,
     "producer": producer.measure,
@@ -34,7 +35,7 @@ def main() -> None:
         "--seconds",
         type=float,
         default=60.0,
-        help="how long each measures (core 10 at most, minute 75, producer 12; crowd takes about twice as long)",
+        help="how long each measures (core 10 at most, fanout 6 a row, minute 75, producer 12; crowd twice as long)",
     )
     parser.add_argument("--only", choices=_BENCHMARKS, help="one of them alone")
     arguments = parser.parse_args()

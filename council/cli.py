@@ -18,7 +18,9 @@ import typer
 import uvloop
 from rich.console import Console
 
-from consumers.web.listening import bind
+from consumers.web.api.members import member_index
+from consumers.web.door.access import require_token
+from consumers.web.door.listening import bind
 from council import reports
 from council.arguments import chat_to_answer, member_options, named_weights, names
 from council.asking import ask as ask_council
@@ -32,8 +34,9 @@ from council.supervisor import Plan, Supervisor
 from schemas.admission import checked_sync, checked_weighting
 from schemas.errors import CouncilError, Refused
 from schemas.sessions import SessionRequest
-from transport.connection import AsyncPipe, check_server
-from transport.sessions import cancel_session
+from transport.connection import AsyncPipe
+from transport.server_check import check_server
+from transport.sessions import cancel_session, find_session, read_opening
 
 app = typer.Typer(
     help="The Local Council: several language models on this machine answer one prompt, and you watch what happens.",
@@ -65,22 +68,30 @@ def up(
     models: ModelsOption = None,
     host: Annotated[str | None, typer.Option(help="Where the page listens; default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="The page's port; default 8145, 0 for any.")] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="What clients must know; needed on any host but loopback. Better as COUNCIL_TOKEN: a flag is "
+            "in the list of processes."
+        ),
+    ] = None,
     redis_url: RedisOption = None,
     allow_remote: AllowRemoteOption = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in a browser.")] = False,
     config: ConfigOption = None,
 ) -> None:
     """Run a council until Ctrl-C: a process for each model, an aggregator, DECIPHER and the page."""
-    flags = {"tier": tier, "models": names(models), "host": host, "port": port, "redis_url": redis_url}
+    flags = {"tier": tier, "models": names(models), "host": host, "port": port, "token": token, "redis_url": redis_url}
     settings = load_settings(config, flags | ({"allow_remote": True} if allow_remote else {}))
     policy = settings.tier_policy
     served, warnings = models_to_serve(settings, uvloop.run(find_models(settings)), policy)
     if settings.redis_url:
         check_server(settings.redis_url)
     listening = bind(settings.host, settings.port)
+    require_token(listening, settings.token)
     plan = Plan(
         served, policy, dict(settings.tiers), settings.limits, settings.redis_url, settings.ngram_tokens_per_s,
-        host=settings.host, is_warmed=True,
+        is_warmed=True, host=settings.host, token=settings.token, origins=settings.origins,
     )  # fmt: skip
     for warning in warnings:
         _say(warning)
@@ -94,7 +105,7 @@ def _supervise(supervisor: Supervisor, settings: Settings, listening: socket.soc
         signal.signal(number, supervisor.stop)
     is_left_alone = _closed_terminal()  # asked now: the terminal may be gone as soon as the last line is said
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
-        _say(f"The page listens on {settings.host}: everybody who reaches that address can use this council.")
+        _say(f"The page listens on {settings.host}, unencrypted: whoever has the token can use this council.")
     where = "the Redis that you named" if settings.redis_url else "a private Redis"
     _say(f"Starting on {where}, {settings.tier_policy.name} tier.")
     try:
@@ -102,7 +113,9 @@ def _supervise(supervisor: Supervisor, settings: Settings, listening: socket.soc
         if not supervisor.is_stopping:
             address = f"http://{_shown_host(settings.host)}:{listening.getsockname()[1]}"
             _say(f"Ready: {', '.join(supervisor.models)}.")
-            _say(f"Open {address}, or ask from another terminal: {_own_command()} ask 'What is a generator?'")
+            signing_in = " and sign in with the token" if settings.token else ""
+            command = f"{_own_command()} ask 'What is a generator?'"
+            _say(f"Open {address}{signing_in}, or ask from another terminal: {command}")
             _say("Ctrl-C ends it.")
             if opens_page:
                 _open_page(address)
@@ -200,16 +213,23 @@ def ask(
 @app.command()
 def stop(
     session: Annotated[str, typer.Argument(help="The session's id, as `council sessions` shows it.")],
+    member: Annotated[
+        str | None, typer.Option(help="Stop this one alone, by its index or its model's name; the others go on.")
+    ] = None,
     redis_url: RedisOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Stop a session; what it has said stays."""
+    """Stop a session, or one of its members; what they have said stays."""
 
     async def run(pipe: AsyncPipe) -> bool:
-        return await cancel_session(pipe, session)
+        if member is None:
+            return await cancel_session(pipe, session)
+        opening = await read_opening(pipe, await find_session(pipe, session))
+        return await cancel_session(pipe, session, members=(member_index(member, opening),))
 
     stopped = _at_council(redis_url, config, run)
-    _say(f"Session {session} is stopped." if stopped else f"Session {session} had ended before.")
+    who = f"Session {session}" if member is None else f"Member {member} of session {session}"
+    _say(f"{who} is stopped." if stopped else f"Session {session} had ended before.")
 
 
 @app.command()

@@ -19,14 +19,15 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from consumers.web.listening import bind
+from consumers.web.door.listening import bind
 from council.findings import Finding, refused
 from council.hardware import Card, Memory
 from council.settings import Settings
 from schemas.errors import CouncilError, Refused
 from schemas.tiers import GB, TIERS, TierPolicy, tier_for_memory
-from transport.connection import OLDEST_REDIS, Pipe, ReplyError, check_server, info_fields, without_password
+from transport.connection import Pipe, ReplyError, info_fields, without_password
 from transport.embedded import NO_SERVER, find_server
+from transport.server_check import OLDEST_REDIS, check_server
 
 OLDEST_PYTHON = (3, 11)
 # A unix socket's path has 104 bytes on macOS and 108 on Linux, the last one a zero.

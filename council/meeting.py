@@ -13,9 +13,10 @@ import msgspec
 
 from council.supervisor import Plan
 from schemas.errors import RedisAway, RedisRefuses, Refused, Unavailable
-from transport.connection import AsyncPipe, check_server
+from transport.connection import AsyncPipe
 from transport.embedded import NO_SERVER, find_server, is_kept, private_folders, url_of
 from transport.process import list_processes
+from transport.server_check import check_server
 
 _PRIVATE_READY_S = 120.0
 _PRIVATE_END_S = 6.0

@@ -7,11 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from schemas.grid import NS_PER_MS, window_index_at
-from schemas.keys import entry_order
-from transport.connection import AsyncPipe, ReplyError, info_fields, redis_ns, without_password
-from transport.process import list_processes
-from transport.sessions import SessionState, list_sessions, read_openings
+from schemas.keys import entry_ms
+from transport.connection import AsyncPipe, without_password
+from transport.sessions import list_sessions, read_openings
+from transport.status import read_status
 
 
 async def sessions_report(pipe: AsyncPipe) -> list[dict[str, Any]]:
@@ -24,7 +23,7 @@ async def sessions_report(pipe: AsyncPipe) -> list[dict[str, Any]]:
             "status": state.status,
             "models": [member.model for member in openings[state.session].members],
             "windows": state.window + 1,
-            "opened_ms": entry_order(state.opened)[0],
+            "opened_ms": entry_ms(state.opened),
             "reason": state.reason or None,
         }
         for state in states
@@ -34,54 +33,8 @@ async def sessions_report(pipe: AsyncPipe) -> list[dict[str, Any]]:
 
 async def status_report(pipe: AsyncPipe) -> dict[str, Any]:
     """Processes, open sessions with their cursors and lag, and memory. Raises RedisAway."""
-    records = await list_processes(pipe)
-    states = [state for state in await list_sessions(pipe) if state.status == "open"]
-    time_reply, memory, server = await pipe.run([("TIME",), ("INFO", "memory"), ("INFO", "server")])
-    now_ns = redis_ns(time_reply)
-    used, version = _fields(memory), _fields(server)
-    return {
-        "redis": {
-            "url": without_password(pipe.url),
-            "version": version.get("redis_version"),
-            "used_memory_bytes": int(used.get("used_memory", 0)),
-            "maxmemory_bytes": int(used.get("maxmemory", 0)),
-        },
-        "processes": [
-            {
-                "name": record.name,
-                "role": record.role,
-                "ready": record.ready,
-                "pid": record.pid,
-                "host": record.host,
-                "rss_bytes": record.rss_bytes,
-                "cpu_s": record.cpu_s,
-                "up_s": round(now_ns / 1e9 - record.started_ms / 1e3, 1),
-                **record.detail,
-            }
-            for record in records
-        ],
-        "sessions": [_cursors(state, now_ns) for state in states],
-    }
-
-
-def _fields(info: Any) -> dict[str, str]:
-    return {} if isinstance(info, ReplyError) else info_fields(info)
-
-
-def _cursors(state: SessionState, now_ns: int) -> dict[str, Any]:
-    """How far a session's readers are. lag: windows that are due and not yet committed, or committed and not yet
-    composed."""
-    due = window_index_at(max(0, now_ns - state.origin_ns)) - 1
-    composed = entry_order(state.decipher)[0] - 1
-    return {
-        "session": state.session,
-        "window_index": state.window,
-        "aggregator_lag": max(0, due - state.window),
-        "decipher_lag": max(0, state.window - composed),
-        "epoch": state.epoch,
-        "age_s": round((now_ns - state.origin_ns) / NS_PER_MS / 1000, 1),
-        "accepted_tokens": [progress.next_seq for progress in state.progress],
-    }
+    status = await read_status(pipe)
+    return status | {"redis": {"url": without_password(pipe.url), **status["redis"]}}
 
 
 def print_sessions(console: Console, sessions: list[dict[str, Any]]) -> None:
@@ -116,6 +69,7 @@ def print_status(console: Console, status: dict[str, Any]) -> None:
             str(process.get("sessions", "")),
         )
     console.print(table)
+    console.print(f"Losses since they started: {_losses(status['processes'])}.")
     if not status["sessions"]:
         console.print("No session is open.")
         return
@@ -130,6 +84,26 @@ def print_status(console: Console, status: dict[str, Any]) -> None:
             " ".join(map(str, session["accepted_tokens"])),
         )
     console.print(cursors)
+
+
+# What the processes count of what went wrong, and how a person says it.
+_COUNTED = {
+    "windows_late": "windows committed late",
+    "frames_without_analysis": "frames without analysis",
+    "frames_batched": "frames told together",
+    "frames_overrun": "frames over 16.67 ms",
+    "frames_merged": "frames merged for slow clients",
+    "clients_too_slow": "clients that took nothing",
+    "clients_refused": "clients refused",
+    "connections_refused": "connections closed for others",
+    "events_left_out": "entries that were no events",
+}
+
+
+def _losses(processes: list[dict[str, Any]]) -> str:
+    """Those that are any, over all processes."""
+    totals = {name: sum(int(process.get(name, 0)) for process in processes) for name in _COUNTED}
+    return ", ".join(f"{count} {_COUNTED[name]}" for name, count in totals.items() if count) or "none"
 
 
 def _subject(process: dict[str, Any]) -> str:

@@ -19,6 +19,8 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from consumers.web.door.access import checked_token
+from consumers.web.door.guard import checked_origins
 from council.server_settings import Server, ServerName
 from council.settings_file import SettingsFile, read_settings_file
 from council.tier_settings import WrongSetting, checked_tier_limits, tiers_with, with_tier_limits
@@ -42,6 +44,9 @@ class Settings(BaseSettings):
     models: list[str] | None = None
     host: str = "127.0.0.1"
     port: int = Field(8145, ge=0, le=65_535)
+    # A secret: it is in no repr.
+    token: str | None = Field(None, repr=False)
+    origins: list[str] = []
     # It may hold a password: it is in no repr.
     redis_url: str | None = Field(None, repr=False)
     ollama: bool = True
@@ -62,6 +67,16 @@ class Settings(BaseSettings):
     @classmethod
     def _known_tiers(cls, value: object) -> Mapping[str, TierPolicy]:
         return _placed(tiers_with, value)
+
+    @field_validator("token")
+    @classmethod
+    def _long_token(cls, value: str | None) -> str | None:
+        return None if value is None else _placed(_allowed(checked_token), value)
+
+    @field_validator("origins")
+    @classmethod
+    def _known_origins(cls, value: list[str]) -> list[str]:
+        return list(_placed(_allowed(checked_origins), value))
 
     @field_validator("limits")
     @classmethod
@@ -94,6 +109,9 @@ class _Environment(EnvSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         values = super().__call__()
+        if values.get("token") == "":
+            # As the council's own processes have it that are not to know it.
+            del values["token"]
         try:
             return with_tier_limits(values)
         except WrongSetting as error:
@@ -107,6 +125,18 @@ def _placed(parse: Callable[[Any], T], value: object) -> T:
     except WrongSetting as error:
         # Pydantic replaces {names} in a template by the context; the message comes as one, and is left alone so.
         raise PydanticCustomError("wrong_setting", "{message}", {"message": str(error), "keys": error.keys}) from None
+
+
+def _allowed(check: Callable[[Any], T]) -> Callable[[Any], T]:
+    """The check, whose refusals are said of the setting."""
+
+    def checked(value: Any) -> T:
+        try:
+            return check(value)
+        except Refused as error:
+            raise WrongSetting((), str(error).rstrip(".")) from None
+
+    return checked
 
 
 def _checked_limits(limits: dict[str, int]) -> dict[str, int]:

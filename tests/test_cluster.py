@@ -19,8 +19,9 @@ from tests.sessions import check_the_law, opening_of, until_ended
 from tests.waiting import until
 from transport.address import Address
 from transport.cluster import Dispatch, Place, Placed, SlotMap, is_moved, key_of, slot_of
-from transport.connection import AsyncPipe, Pipe, ReplyError, atomically, check_server
+from transport.connection import AsyncPipe, Pipe, ReplyError, atomically
 from transport.leases import Leases
+from transport.server_check import check_server
 from transport.sessions import find_session, new_session_id, open_session
 
 # One process starts the servers for all of them.

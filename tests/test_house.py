@@ -25,7 +25,10 @@ PURE = [
         "ensemble", "frontier", "intake", "interference", "ladder", "measures", "member", "outflow", "parting",
         "proposal", "record", "replay", "session", "span", "stepping", "toplist",
     )),
-    ROOT / "consumers/decipher/composer.py",
+    *(ROOT / "consumers/decipher" / f"{name}.py" for name in (
+        "composer", "machine", "overload", "patterns", "pieces", "troubles",
+    )),
+    *(ROOT / "consumers/web/live" / f"{name}.py" for name in ("merging", "packets", "snapshot")),
 ]  # fmt: skip
 IMPURE = {
     "time",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from schemas import keys
 from schemas.frames import MemberFrame, decode_frame
 from tests.roles import RedisServer, Roles
 from tests.waiting import wait_until
-from tests.web_server import CHAR, PACE, WORD, Recorder, Speaker, WebServer
+from tests.web_server import CHAR, PACE, WORD, Recorder, Speaker, WebServer, record_of
 
 _ARTIFACTS = Path(__file__).parent.parent / "artifacts"
 _SWITCHES = [
@@ -220,6 +221,29 @@ def test_without_an_aggregator_the_page_says_what_is_missing(redis: RedisServer,
     expect(page.get_by_role("status")).to_have_text(said, timeout=10_000)
 
 
+def test_a_person_signs_in_in_a_browser_and_the_page_works(redis: RedisServer, browser: Browser) -> None:
+    """A real browser, because what it says of its Origin depends on more than one header."""
+    token = "correct-horse-battery-staple"
+    with contextlib.closing(WebServer(redis.url, COUNCIL_TOKEN=token)) as web:
+        wait_until(lambda: record_of(redis, web), "the web is ready")
+        recorder = Recorder(redis)
+        recorder.announce()
+        recorder.write(13)
+        page = browser.new_context().new_page()
+        for typed in ("wrong-wrong-wrong-wrong", token):
+            if typed != token:
+                page.goto(web.http)
+                assert page.evaluate("getComputedStyle(document.body).display") == "grid"
+            page.get_by_label("Token").fill(typed)
+            page.get_by_role("button", name="Sign in").click()
+            if typed != token:
+                expect(page.get_by_role("alert")).to_have_text("That is not this council's token.")
+        # Its files, the API and the socket all take the cookie.
+        expect(page.locator("#energy")).to_have_text("0.50")
+        assert page.url == f"{web.http}/"
+        page.context.close()
+
+
 def test_a_page_on_which_nothing_happens_draws_nothing(speaker: Speaker, open_page: Open) -> None:
     page = open_page()
     ask(page, "Hello")
@@ -254,12 +278,18 @@ def recorder(redis: RedisServer) -> Recorder:
     return found
 
 
-def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(
-    recorder: Recorder, open_page: Open
-) -> None:
+@pytest.fixture
+def pair(redis: RedisServer) -> Recorder:
+    """The same of two members."""
+    found = Recorder(redis, models=("test:one", "test:other"))
+    found.announce()
+    return found
+
+
+def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(pair: Recorder, open_page: Open) -> None:
     """nothing -> the same so far -> parted -> one member is left: what it parted from stays true."""
     both = members("test:one", "test:other")
-    recorder.write(13, members=both)
+    pair.write(13, members=both)
     page = open_page()
     agreement, source, compared = (
         page.locator("#agreement"),
@@ -268,32 +298,30 @@ def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(
     )
     expect(agreement).to_have_text("not measured")
     expect(compared).to_have_text("not measured")
-    recorder.write(
-        12, members=both, agreement=0.91, agreement_source="logprobs", compares="next", interference="neutral"
-    )
+    pair.write(12, members=both, agreement=0.91, agreement_source="logprobs", compares="next", interference="neutral")
     expect(agreement).to_have_text("0.91 neutral")
     expect(source).to_have_text("")
     expect(compared).to_have_text("the same so far")
-    recorder.write(12, members=both)
+    pair.write(12, members=both)
     expect(compared).to_have_text("never parted")
     parted: dict[str, Any] = {"compares": "place", "diverged_at_bytes": 48, "interference": "destructive"}
-    recorder.write(12, members=both, agreement=0.12, agreement_source="mixed", **parted)
+    pair.write(12, members=both, agreement=0.12, agreement_source="mixed", **parted)
     expect(agreement).to_have_text("0.12 destructive")
     expect(source).to_have_text("in part by text")
-    recorder.write(12, members=both, agreement=0.0, agreement_source="text", **parted)
+    pair.write(12, members=both, agreement=0.0, agreement_source="text", **parted)
     expect(source).to_have_text("by text")
     expect(compared).to_have_text("parted at byte 48")
-    recorder.write(12, members=both)
+    pair.write(12, members=both)
     expect(agreement).to_have_text("not measured")
     expect(source).to_have_text("")
     expect(compared).to_have_text("parted at byte 48")
 
 
-def test_a_lane_says_in_words_who_waits_for_whom(recorder: Recorder, open_page: Open) -> None:
+def test_a_lane_says_in_words_who_waits_for_whom(pair: Recorder, open_page: Open) -> None:
     one, other = members("test:one", "test:other")
     ahead = msgspec.structs.replace(one, state="held", buffered_tokens=12)
     behind = msgspec.structs.replace(other, state="detached", buffered_tokens=1, remote=True)
-    recorder.write(13, members=(ahead, behind), mode="step", sync_lag_ms=16.4, arrival_skew_ms=480.0)
+    pair.write(13, members=(ahead, behind), mode="step", sync_lag_ms=16.4, arrival_skew_ms=480.0)
     page = open_page()
     expect(page.locator("article .state")).to_have_text(
         [
@@ -303,7 +331,7 @@ def test_a_lane_says_in_words_who_waits_for_whom(recorder: Recorder, open_page: 
     )
     for reading, told in (("mode", "step"), ("lag", "16 ms"), ("skew", "480 ms")):
         expect(page.locator(f"#{reading}")).to_have_text(told)
-    recorder.write(12, members=(one, other))
+    pair.write(12, members=(one, other))
     expect(page.locator("article .state")).to_have_text(["answering", "answering"])
 
 
@@ -317,15 +345,15 @@ def test_a_member_alone_has_nobody_to_agree_with(recorder: Recorder, open_page: 
 
 
 @pytest.mark.parametrize("letters", ["100%", "200%"])
-def test_no_reading_runs_into_another(recorder: Recorder, open_page: Open, letters: str) -> None:
+def test_no_reading_runs_into_another(pair: Recorder, open_page: Open, letters: str) -> None:
     """The longest values of an hour's session, from the narrowest telephone to the widest desk; at 200 % the letters of
     somebody who sees badly."""
-    recorder.count = 215_988
+    pair.count = 215_988
     longest: dict[str, Any] = {"energy": 1.0, "diversity_index": 1.0, "di_source": "logprobs"}
     longest |= {"sync_lag_ms": 99_999.0, "arrival_skew_ms": 99_999.0}
     longest |= {"agreement": 1.0, "agreement_source": "mixed", "interference": "constructive"}
     longest |= {"compares": "place", "diverged_at_bytes": 65_536, "mode": "single"}
-    recorder.write(13, members=members("test:one", "test:other"), **longest)
+    pair.write(13, members=members("test:one", "test:other"), **longest)
     page = open_page()
     expect(page.locator("#compares")).to_have_text("parted at byte 65536")
     page.evaluate("letters => (document.documentElement.style.fontSize = letters)", letters)

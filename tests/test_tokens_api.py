@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
@@ -12,7 +13,9 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application
 
-from consumers.web.tokens_api import TokensApi
+from consumers.web.answering import Answering
+from consumers.web.api.operations import routes_of
+from consumers.web.api.tokens import TokensApi
 from schemas import keys
 from schemas.control import Progress, encode_progress
 from schemas.entries import (
@@ -29,6 +32,7 @@ from schemas.entries import (
     pack_top,
     unpack_top,
 )
+from schemas.errors import SessionGone
 from schemas.frames import FRAME_VERSION, Frame, MemberFrame, decode_frame, encode_frame
 from schemas.grid import window_start_ns
 from schemas.sessions import Limits, Opening
@@ -36,7 +40,8 @@ from tests.roles import RedisServer, Roles
 from tests.sessions import committed_frames, opening_of, token_stream, until_ended
 from tests.waiting import until
 from tests.web_server import CHAR, PACE, WORD, WebServer
-from transport.connection import AsyncPipe
+from transport.answers import Answers
+from transport.connection import AsyncPipe, Command
 from transport.sessions import find_session, open_session
 
 # The writer of these tests gives no sign of life between its tokens.
@@ -371,9 +376,9 @@ async def test_a_session_that_has_gone_is_gone_here_too(
 
 async def test_no_more_than_sixteen_sessions_are_kept_in_mind(redis: RedisServer, pipe: AsyncPipe) -> None:
     """Those that were asked for last; whoever is asked for again is read again."""
-    api = TokensApi(pipe)
+    answering = Answering(pipe)
     application = Application()
-    application.add_routes(api.routes())
+    application.add_routes(routes_of(TokensApi(pipe, answering).operations()))
     sessions: list[str] = []
     async with TestClient(TestServer(application)) as client:
         for number in range(18):
@@ -383,7 +388,36 @@ async def test_no_more_than_sixteen_sessions_are_kept_in_mind(redis: RedisServer
             for session in (opening.session, sessions[0], opening.session)[: 3 if number else 1]:
                 async with client.get(f"/api/sessions/{session}/tokens") as answer:
                     assert answer.status == 200
-    assert list(api._answers) == [*sessions[3:17], sessions[0], sessions[17]]
+    assert list(answering._answers) == [*sessions[3:17], sessions[0], sessions[17]]
+
+
+async def test_of_a_session_that_is_deleted_while_it_is_read_nothing_is_shown(
+    redis: RedisServer, pipe: AsyncPipe
+) -> None:
+    """Not the beginning of a text in place of the whole."""
+    opening = opening_of("a")
+    await open_session(pipe, opening)
+    writer = Writer(redis, opening)
+    claim = writer.claim(0)
+    for seq in range(1_100):
+        last = writer.say(claim, seq, "x")
+    redis.run(
+        "HSET", keys.state(opening.session), "cut", last, "progress", encode_progress((Progress(claim, 1_100, False),))
+    )
+    state = await find_session(pipe, opening.session)
+
+    class Deleting(AsyncPipe):
+        async def run(self, commands: Sequence[Command], *, block_s: float = 0.0) -> list[Any]:
+            replies = await super().run(commands, block_s=block_s)
+            redis.run("DEL", *keys.of_session(opening.session))
+            return replies
+
+    deleting = Deleting(redis.url)
+    try:
+        with pytest.raises(SessionGone):
+            await Answers(opening, state.opened).catch_up(deleting, state, None)
+    finally:
+        await deleting.close()
 
 
 REFUSALS = [

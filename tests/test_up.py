@@ -38,7 +38,9 @@ def test_up_serves_the_page_and_asks_are_answered_by_it(up: Up) -> None:
     assert outcome.lines[-1]["session"] in council("sessions", TMPDIR=str(up.folder)).out
     roles = [found["role"] for found in up.status()["processes"]]
     assert sorted(roles) == ["aggregator", "council", "decipher", "producer", "producer", "web"]
-    assert "aggregator" in council("status", TMPDIR=str(up.folder)).out
+    shown = council("status", TMPDIR=str(up.folder)).out
+    assert "aggregator" in shown
+    assert "Losses since they started: " in shown
 
 
 def test_the_command_that_up_advises_works_as_it_is_typed(up: Up) -> None:
@@ -119,6 +121,10 @@ def test_stop_ends_a_session_and_its_text_stays(up: Up) -> None:
     (cursors,) = up.status()["sessions"]
     assert cursors["session"] == session
     assert cursors["aggregator_lag"] < 60
+    council("stop", session, "--member", "2", TMPDIR=str(up.folder)).assert_refused("members: 0 ngram:word-3, 1")
+    outcome = council("stop", session, "--member", "ngram:char-6", TMPDIR=str(up.folder))
+    assert (outcome.code, outcome.said) == (0, f"council: Member ngram:char-6 of session {session} is stopped.\n")
+    wait_until(lambda: any(up.status()["sessions"]), "the other one goes on")
     outcome = council("stop", session, TMPDIR=str(up.folder))
     assert outcome.code == 0, outcome.said
     out, _ = asking.communicate(timeout=10)

@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 
 from tests.roles import RedisServer, Roles
-from tests.waiting import until, wait_until
-from tests.web_server import CHAR, PACE, WORD, Recorder, Speaker, WebServer, record_of, watch, windows
+from tests.waiting import wait_until
+from tests.web_server import CHAR, PACE, WORD, Recorder, Speaker, WebServer, watch, windows
 from transport.commit import end_session
 from transport.connection import AsyncPipe, Pipe
 from transport.sessions import find_session, read_opening
@@ -65,7 +65,8 @@ async def test_a_session_is_opened_watched_to_its_final_frame_and_listed(
     assert listed.pop("opened_ms") > 0
     last = len(messages) - 1
     assert listed == {
-        "session": session, "status": "ended", "window_index": last, "models": [WORD, CHAR], "reason": None,
+        "session": session, "status": "ended", "phase": None, "window_index": last, "models": [WORD, CHAR],
+        "reason": None,
     }  # fmt: skip
 
 
@@ -104,8 +105,8 @@ async def test_a_cancelled_session_ends(
     roles.ready("aggregator")
     Speaker(redis, "slow").offer()
     session = (await opened(client, web))["session"]
-    async with client.delete(f"{web.http}/api/sessions/{session}") as answer:
-        assert (answer.status, (await answer.json())["session"]) == (202, session)
+    async with client.post(f"{web.http}/api/sessions/{session}/cancel") as answer:
+        assert (answer.status, await answer.json()) == (202, {"session": session, "status": "open", "members": [0]})
     messages, code = await watch(client, web, session)
     assert code == 1000
     assert json.loads(messages[-1])["members"][0]["state"] == "dropped"
@@ -120,14 +121,16 @@ async def test_however_many_watch_a_session_one_connection_reads_it(
     def readers() -> int:
         return str(redis.run("CLIENT", "LIST")).count("cmd=xread ")
 
+    wait_until(lambda: readers() == 1, "one listens for new sessions")
+
     async with contextlib.AsyncExitStack() as stack:
         address = f"{web.http}/frames?session={recorder.session}"
         sockets = [await stack.enter_async_context(client.ws_connect(address)) for _ in range(5)]
         first = [[(await found.receive()).data for _ in range(5)] for found in sockets]
         assert all(messages == first[0] for messages in first)
-        wait_until(readers, "the session is read")
-        assert readers() == 1
-    wait_until(lambda: not readers(), "nobody reads what nobody watches")
+        wait_until(lambda: readers() > 1, "the session is read")
+        assert readers() == 2
+    wait_until(lambda: readers() == 1, "nobody reads what nobody watches")
 
 
 async def test_a_session_that_ends_without_a_final_frame_is_closed_with_its_reason(
@@ -144,35 +147,6 @@ async def test_a_session_that_ends_without_a_final_frame_is_closed_with_its_reas
 
 
 # --- clients that misbehave ------------------------------------------------------------------------------------------
-
-
-async def test_a_client_that_does_not_read_is_cut_off_and_hurts_nobody(
-    redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
-) -> None:
-    recorder = Recorder(redis, text="x" * 2_000)
-    wait_until(lambda: record_of(redis, web), "the web is ready")
-    host, port = web.address.split(":")
-    deaf = aiohttp.ClientSession(connector=aiohttp.TCPConnector())
-    async with deaf, deaf.ws_connect(f"http://{host}:{port}/frames?session={recorder.session}") as asleep:
-        assert asleep._conn is not None
-        assert asleep._conn.transport is not None
-        asleep._conn.transport.pause_reading()  # type: ignore[attr-defined]
-        async with client.ws_connect(f"{web.http}/frames?session={recorder.session}") as awake:
-
-            async def was_cut_off() -> bool:
-                recorder.write(400)
-                for _ in range(400):
-                    assert (await awake.receive(5)).type is aiohttp.WSMsgType.TEXT
-                record = record_of(redis, web)
-                return record is not None and record.detail["too_slow"] == 1
-
-            await until(was_cut_off, "the client that does not read is cut off")
-        asleep._conn.transport.resume_reading()  # type: ignore[attr-defined]
-        received = [message.data async for message in asleep]
-    # What it gets when it wakes up has no hole.
-    assert windows(received) == list(range(len(received)))
-    assert len(received) < recorder.count
-    assert asleep.close_code == 1013
 
 
 async def test_what_a_client_says_is_ignored_unless_it_is_large(

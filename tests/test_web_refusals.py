@@ -59,6 +59,7 @@ async def error_of(client: aiohttp.ClientSession, method: str, url: str, **optio
         assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["Server"] == "council"
         return answer.status, found["error"]["code"], found["error"]["message"]
 
 

@@ -60,7 +60,10 @@ async def test_sigterm_ends_it_within_two_seconds_with_sockets_open(
         taken_s = await asyncio.to_thread(web.end)
         assert taken_s < 2.0
         for messages in await asyncio.gather(*reading):
-            assert windows(messages) == list(range(1, len(messages) + 1))
+            # Whoever read too little meanwhile got some of them merged.
+            found_windows = windows(messages)
+            assert found_windows[0] == 1
+            assert found_windows == sorted(set(found_windows))
         assert [found.close_code for found in others] == [1001] * 3
     assert record_of(redis, web) is None
     assert web.said() == ""

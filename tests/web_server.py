@@ -33,19 +33,21 @@ PACE = ("--tokens-per-s", "200")
 class WebServer:
     """`python -m consumers.web` on a socket that outlives it, as under a supervisor: it may be killed."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, *arguments: str, host: str = "127.0.0.1", files: int = 0, **variables: str) -> None:
+        """`files`: how many it may have open, where that is limited."""
+        self._url, self._arguments, self._files, self._variables = url, arguments, files, variables
         self._errors = tempfile.TemporaryFile()  # closed by close()
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listening = socket.create_server((host, 0), backlog=64)
         self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
         self.http = f"http://{self.address}"
         self.start()
 
     def start(self) -> None:
         fd = self._listening.fileno()
+        limited = ["prlimit", f"--nofile={self._files}"] if self._files else []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "consumers.web", "--fd", str(fd)],
-            env={**os.environ, "REDIS_URL": self._url, "COUNCIL_TIER": "mid", "COUNCIL_LOG": "info"},
+            [*limited, sys.executable, "-m", "consumers.web", "--fd", str(fd), *self._arguments],
+            env={**os.environ, "REDIS_URL": self._url, "COUNCIL_TIER": "mid", "COUNCIL_LOG": "info", **self._variables},
             stdin=subprocess.DEVNULL, stderr=self._errors, pass_fds=[fd],
         )  # fmt: skip
 
@@ -98,6 +100,7 @@ class Speaker:
         self.model, self._redis = model, redis
         self._session, self._claim, self._seq = "", "", 0
         self._standing = Standing("producer", model=model)
+        self._standing.ready = True
 
     def offer(self) -> None:
         """The council knows of it for the next seconds."""
@@ -138,9 +141,9 @@ class Recorder:
     """Writes the frames of a session of its own, which no aggregator knows of: as many and as fast as a test needs, and
     with whatever it wants them to say."""
 
-    def __init__(self, redis: RedisServer, text: str = "") -> None:
-        self._redis, self._text = redis, text
-        opening = opening_of("test:recorded")
+    def __init__(self, redis: RedisServer, text: str = "", models: tuple[str, ...] = ("test:recorded",)) -> None:
+        self._redis, self._text, self._models = redis, text, models
+        opening = opening_of(*models)
         self.session = opening.session
         self.count = 0
         redis.run(*OPEN.call(keys.of_session(self.session), [encode_entry(opening), 600]))  # type: ignore[arg-type]
@@ -156,10 +159,12 @@ class Recorder:
         self.count += count
 
     def _command(self, window: int, final: bool, said: dict[str, Any]) -> tuple[str | bytes | int | float, ...]:
-        member = MemberFrame("test:recorded", "answering", 0.5, 1.0, None, 0, 0, self._text, "", None)
+        members = tuple(
+            MemberFrame(name, "answering", 0.5, 1.0, None, 0, 0, self._text, "", None) for name in self._models
+        )
         frame = Frame(
             FRAME_VERSION, self.session, window, window_start_ns(window), window_start_ns(window + 1), "single", final,
-            "1-0", 0.5, 0.5, "fallback", None, None, 0, 0, 0, (member,), (),
+            "1-0", 0.5, 0.5, "fallback", None, None, 0, 0, 0, members, (),
         )  # fmt: skip
         raw = encode_frame(msgspec.structs.replace(frame, **said))
         return ("XADD", keys.frames(self.session), keys.frame_id(window), keys.ENTRY_FIELD, raw)

@@ -107,10 +107,11 @@ class Address:
             return connection
 
     def async_connection(self, node: Node | None = None) -> redis_asyncio.AbstractConnection:
-        """As connection, for asyncio."""
+        """As connection, for asyncio: without a time-out of its own for commands and replies. AsyncPipe has one for all
+        of a run, and two more for each command cost as much as the reply."""
         with self._refusing_what_no_connection_takes():
-            kind = _ASYNC_KIND[self._kind]
-            return kind(**self._arguments_at(node), retry=AsyncRetry(NoBackoff(), 0))
+            arguments = self._arguments_at(node) | {"socket_timeout": None}
+            return _ASYNC_KIND[self._kind](**arguments, retry=AsyncRetry(NoBackoff(), 0))
 
     def sentinel(self, node: Node) -> redis_sync.AbstractConnection:
         """A connection to one of the Sentinels, not connected."""
@@ -119,8 +120,9 @@ class Address:
         return connection
 
     def async_sentinel(self, node: Node) -> redis_asyncio.AbstractConnection:
-        """As sentinel, for asyncio."""
-        return _ASYNC_KIND[self._kind](**self._sentinel_arguments(node), retry=AsyncRetry(NoBackoff(), 0))
+        """As sentinel, for asyncio; the time-out is the caller's here too."""
+        arguments = self._sentinel_arguments(node) | {"socket_timeout": None}
+        return _ASYNC_KIND[self._kind](**arguments, retry=AsyncRetry(NoBackoff(), 0))
 
     def _arguments_at(self, node: Node | None) -> dict[str, Any]:
         return self._arguments | ({} if node is None else {"host": node[0], "port": node[1]})

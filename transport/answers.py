@@ -19,7 +19,7 @@ from schemas import keys
 from schemas.control import Progress
 from schemas.entries import Token, decode_entry
 from schemas.errors import Malformed, SessionGone
-from schemas.frames import decode_frame
+from schemas.frames import Frame, decode_frame
 from schemas.lanes import lane_end
 from schemas.sessions import Opening
 from transport.connection import AsyncPipe, accepted
@@ -30,41 +30,68 @@ from transport.tokens import entries_read, read_entries
 _PAGE = 500
 
 
-async def find_released(pipe: AsyncPipe, session: str) -> tuple[SessionState, Sequence[int]]:
-    """The session, and up to which byte the newest frame has released each member's answer (nothing without a frame),
-    in one round trip. Raises SessionGone, Malformed, RedisAway, RedisRefuses."""
-    newest = ("XREVRANGE", keys.frames(session), "+", "-", "COUNT", 1)
-    found, frames = await pipe.run([read_state(session), newest])
+async def find_released(pipe: AsyncPipe, session: str, window: int | None = None) -> tuple[SessionState, Frame | None]:
+    """The session, and its newest frame (None: it has none yet) or that of the window, if it is kept, in one round
+    trip. Raises SessionGone, Malformed, RedisAway, RedisRefuses."""
+    first, last = ("+", "-") if window is None else (keys.frame_id(window),) * 2
+    found, frames = await pipe.run([read_state(session), ("XREVRANGE", keys.frames(session), first, last, "COUNT", 1)])
     # Where there is none, find_session says so.
     state = session_state(session, found) or await find_session(pipe, session)
-    return state, [
-        member.position_bytes for _, raw in entries_read(accepted(frames)) for member in decode_frame(raw).members
-    ]
+    entries = entries_read(accepted(frames))
+    return state, decode_frame(entries[0][1]) if entries else None
 
 
 class Answer:
-    """One member's answer: where each token starts and which entry holds it, in 24 bytes a token.
+    """One member's answer: its text, and where each token starts and which entry holds it, in 24 bytes a token; and its
+    thinking.
 
     A token ends where the next one starts, the last one where what was written ends; all in bytes. Only the tokens are
     found whose last byte has been released.
     """
 
-    __slots__ = ("_ms", "_numbers", "_released", "_starts", "_written", "next_seq")
+    __slots__ = ("_ms", "_numbers", "_released", "_space", "_starts", "_text", "_thoughts", "_written", "next_seq")
 
     def __init__(self) -> None:
         self.next_seq = 0
         self._written = self._released = 0
         self._starts, self._ms, self._numbers = array("Q"), array("Q"), array("Q")
+        # As it is shown: with the white space before position 0, token by token until that is known.
+        self._text, self._space = bytearray(), list[str]()
+        self._thoughts: list[tuple[tuple[int, int], str]] = []
 
     def add(self, entry_id: str, token: Token) -> None:
-        """The member's next token: of its thinking only the seq counts here."""
+        """The member's next token."""
         self.next_seq += 1
-        if token.lane == "answer":
-            ms, number = keys.entry_order(entry_id)
-            self._starts.append(self._written)
-            self._ms.append(ms)
-            self._numbers.append(number)
-            self._written = lane_end(token, self._written)
+        order = keys.entry_order(entry_id)
+        if token.lane == "thinking":
+            self._thoughts.append((order, token.text))
+            return
+        self._starts.append(self._written)
+        self._ms.append(order[0])
+        self._numbers.append(order[1])
+        self._text += token.text.encode()
+        self._written = lane_end(token, self._written)
+        if not self._written:
+            self._space.append(token.text)
+
+    def text_to(self, position: int, cut: tuple[int, int], waiting: int) -> str:
+        """What a frame has shown that released the answer up to the byte `position`, where `waiting` of the tokens up
+        to the entry `cut` were still to go out."""
+        if position:
+            return self._text[: len(self._text) - self._written + position].decode()
+        # White space alone has no position: as many of its tokens are out as do not wait.
+        return "".join(self._space[: self._count_to(cut) - waiting])
+
+    def thinking_to(self, cut: tuple[int, int]) -> str:
+        """The thinking up to an entry: it goes out as it comes."""
+        return "".join(text for order, text in self._thoughts if order <= cut)
+
+    def _count_to(self, cut: tuple[int, int]) -> int:
+        """How many tokens of the answer came up to an entry."""
+        count = bisect_right(self._ms, cut[0])
+        while count and (self._ms[count - 1], self._numbers[count - 1]) > cut:
+            count -= 1
+        return count
 
     def release(self, position: int) -> None:
         """Finds from now on, of what was added, the tokens that end at this byte or before it. What was found stays."""
@@ -123,16 +150,28 @@ class Answers:
         self._read_to = opened
         self._turn = asyncio.Lock()
 
-    async def catch_up(self, pipe: AsyncPipe, state: SessionState, positions: Sequence[int]) -> None:
-        """Reads on to what is committed in `state`; of that the tokens are found that end at or before the members'
-        `positions`. Raises RedisAway, RedisRefuses; what was read before that stays read."""
+    async def catch_up(self, pipe: AsyncPipe, state: SessionState, frame: Frame | None) -> None:
+        """Reads on to what is committed in `state`; of that the tokens are found that the frame, or an earlier one, has
+        released. Raises SessionGone, RedisAway, RedisRefuses; what was read before that stays read."""
         async with self._turn:
             while keys.entry_order(self._read_to) < keys.entry_order(state.cut):
-                (reply,) = await pipe.run([read_entries(state.session, self._read_to, state.cut, _PAGE)])
+                reading = read_entries(state.session, self._read_to, state.cut, _PAGE)
+                reply, still = await pipe.run([reading, read_state(state.session)])
                 page = entries_read(accepted(reply))
+                if session_state(state.session, still) is None:
+                    # Deleted meanwhile: what is missing was there.
+                    raise SessionGone(f"The session {state.session!r} has expired.")
                 self.add_entries(page, state.progress)
                 self._read_to = page[-1][0] if len(page) == _PAGE else state.cut
-        self.release(positions)
+        if frame is not None:
+            self.release([member.position_bytes for member in frame.members])
+
+    def texts(self, frame: Frame) -> tuple[list[str], list[str]]:
+        """(each member's whole answer, its whole thinking), as all frames up to this one have shown them."""
+        cut = keys.entry_order(frame.cut)
+        shown = list(zip(self.of_member, frame.members, strict=True))
+        answers = [answer.text_to(member.position_bytes, cut, member.buffered_tokens) for answer, member in shown]
+        return answers, [answer.thinking_to(cut) for answer, _ in shown]
 
     def release(self, positions: Sequence[int]) -> None:
         """Answer.release() of each member; none before there is a frame."""

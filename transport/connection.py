@@ -16,15 +16,14 @@ all nodes that it concerns (transport/cluster.py). Behind Sentinels the master i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from redis.exceptions import AuthenticationError, ClusterDownError, NoScriptError, OutOfMemoryError, RedisError
+from redis.exceptions import ClusterDownError, NoScriptError, OutOfMemoryError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from schemas.errors import RedisAway, RedisRefuses, Refused
+from schemas.errors import RedisAway, RedisRefuses
 from transport.address import REPLY_TIMEOUT_S, Address, Node
 from transport.address import without_password as without_password
 from transport.cluster import MOST_ROUNDS, TRY_AGAIN_S, Dispatch, SlotMap
@@ -34,7 +33,6 @@ from transport.link import ReplyError as ReplyError
 from transport.link import pack as pack
 from transport.sentinel import find_master, find_master_async
 
-OLDEST_REDIS = (6, 2)
 # What a server says that became a replica: to whoever writes, and to whoever waits in a blocking read.
 _NO_MASTER = ("READONLY", "UNBLOCKED")
 _ASK_CLUSTER: tuple[Command, ...] = (("CLUSTER", "SLOTS"), ("CLUSTER", "MYID"))
@@ -282,41 +280,6 @@ def accepted(reply: Any) -> Any:
 def atomically(*commands: Command) -> list[Command]:
     """The commands as one transaction: nobody sees a moment in between. The last reply is the list of theirs."""
     return [("MULTI",), *commands, ("EXEC",)]
-
-
-def check_server(url: str) -> None:
-    """Raises Refused, with a sentence that says what to do, unless a Redis that can carry a council answers at
-    `url`."""
-    pipe = Pipe(url)
-    try:
-        for _ in Address(url).others:
-            with contextlib.suppress(RedisAway):
-                pipe.run([("PING",)])
-        (info,) = pipe.run([("INFO", "server")])
-    except RedisAway as error:
-        if isinstance(error.__cause__, AuthenticationError | ReplyError):
-            raise _not_let_in(url, error.__cause__) from error
-        raise Refused(
-            "redis_unreachable",
-            f"No Redis answers at {without_password(url)} ({error.__cause__}): start one there, or correct the URL.",
-            status=503,
-        ) from error
-    finally:
-        pipe.close()
-    if isinstance(info, ReplyError):
-        raise _not_let_in(url, info)
-    version = info_fields(info).get("redis_version", "0")
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
-        raise Refused(
-            "redis_too_old", f"Redis at {without_password(url)} is {version}; the council needs 6.2 or newer."
-        )
-
-
-def _not_let_in(url: str, error: Exception) -> Refused:
-    return Refused(
-        "redis_refused",
-        f"Redis at {without_password(url)} does not let us in ({error}): write redis://USER:PASSWORD@HOST:PORT/0.",
-    )
 
 
 def info_fields(info: bytes) -> dict[str, str]:

@@ -15,15 +15,17 @@ _MOST_AT_ONCE = 600
 async def read_frames(pipe: AsyncPipe, session: str, after: str, block_ms: int) -> list[tuple[str, bytes]]:
     """Frames after the id `after`, as (entry id, packed frame); waits up to block_ms for the first. Raises
     RedisAway."""
-    return await _read(pipe, keys.frames(session), after, block_ms)
+    return await read_stream(pipe, keys.frames(session), after, block_ms)
 
 
 async def read_session_names(pipe: AsyncPipe, after: str, block_ms: int) -> list[tuple[str, str]]:
     """Sessions announced after the id `after`, as (entry id, session). Raises RedisAway."""
-    return [(entry_id, raw.decode()) for entry_id, raw in await _read(pipe, keys.SESSIONS, after, block_ms)]
+    return [(entry_id, raw.decode()) for entry_id, raw in await read_stream(pipe, keys.SESSIONS, after, block_ms)]
 
 
-async def _read(pipe: AsyncPipe, key: str, after: str, block_ms: int) -> list[tuple[str, bytes]]:
+async def read_stream(pipe: AsyncPipe, key: str, after: str, block_ms: int) -> list[tuple[str, bytes]]:
+    """The one-field entries of a stream after the id `after`; waits up to block_ms for the first. Raises RedisAway,
+    RedisRefuses."""
     command = ("XREAD", "COUNT", _MOST_AT_ONCE, "BLOCK", block_ms, "STREAMS", key, after)
     (reply,) = await pipe.run([command], block_s=block_ms / 1000)
     return entries_of(accepted(reply))

@@ -31,8 +31,9 @@ from schemas.errors import CouncilError, RedisAway, Refused
 from schemas.models import ModelFacts, facts_in
 from schemas.processes import ProcessRecord, Role
 from schemas.tiers import TIERS, TierPolicy, tier_for_memory, tier_named
-from transport.connection import AsyncPipe, Command, Pipe, ReplyError, atomically, check_server
+from transport.connection import AsyncPipe, Command, Pipe, ReplyError, atomically
 from transport.presence import RedisPresence
+from transport.server_check import check_server
 
 RENEW_S = 1.0
 # What a process may take to end well before it is ended: under the five seconds that a council promises.

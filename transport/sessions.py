@@ -1,10 +1,10 @@
-"""Sessions: opening, looking at, listing and cancelling them."""
+"""Sessions: opening, looking at, listing, cancelling and deleting them."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -17,16 +17,19 @@ from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.sessions import LONGEST_MS, Opening
 from transport.cluster import Placed
 from transport.connection import AsyncPipe, Command, accepted, atomically, info_fields, is_out_of_memory
-from transport.scripts import CANCEL, OPEN
+from transport.scripts import CANCEL, DELETE, OPEN
 
 # Above this share of Redis's memory limit no session is opened, so that those that run can end well.
 _FULLEST = 0.8
 # Most sessions that a listing shows, newest first.
 MOST_LISTED = 200
+# Pages of so many names that it looks through for them: others were deleted, or have expired.
+_MOST_PAGES = 20
 
 
 class SessionState(msgspec.Struct, frozen=True):
-    """A session as its state hash tells it. `window` is the last committed one (-1: none); status is open or ended."""
+    """A session as its state hash tells it. `window` is the last committed one (-1: none); status is open or ended;
+    `phase` is that of DECIPHER's state machine, empty before its first event."""
 
     session: str
     status: str
@@ -37,6 +40,7 @@ class SessionState(msgspec.Struct, frozen=True):
     decipher: str
     cut: str
     progress: tuple[Progress, ...]
+    phase: str = ""
 
     @property
     def origin_ns(self) -> int:
@@ -90,7 +94,7 @@ def _full() -> Refused:
     )
 
 
-_STATE_FIELDS = ("status", "opened", "window", "epoch", "reason", "decipher", "cut", "progress")
+_STATE_FIELDS = ("status", "opened", "window", "epoch", "reason", "decipher", "cut", "progress", "phase")
 
 
 def read_state(session: str) -> Command:
@@ -104,7 +108,10 @@ def session_state(session: str, reply: Any) -> SessionState | None:
         return None
     status, opened, window, epoch, reason, decipher, cut = (value.decode() if value else "" for value in reply[:7])
     progress = decode_progress(reply[7]) if reply[7] else ()
-    return SessionState(session, status, opened, int(window), int(epoch), reason, decipher or "0-0", cut, progress)
+    phase = reply[8].decode() if reply[8] else ""
+    return SessionState(
+        session, status, opened, int(window), int(epoch), reason, decipher or "0-0", cut, progress, phase
+    )
 
 
 async def find_session(pipe: AsyncPipe, session: str) -> SessionState:
@@ -112,7 +119,7 @@ async def find_session(pipe: AsyncPipe, session: str) -> SessionState:
     (reply,) = await pipe.run([read_state(session)])
     state = session_state(session, reply)
     if state is None:
-        raise SessionGone(f"There is no session {session!r} here: `council sessions` lists those that are.")
+        raise _gone(session)
     return state
 
 
@@ -143,18 +150,55 @@ async def read_openings(pipe: AsyncPipe, states: Sequence[SessionState]) -> dict
 
 async def list_sessions(pipe: AsyncPipe) -> list[SessionState]:
     """The newest sessions that are still there, newest first."""
-    entries = await pipe.one("XREVRANGE", keys.SESSIONS, "+", "-", "COUNT", MOST_LISTED)
-    names = [entry[1][1].decode() for entry in entries]
-    replies = await pipe.run([read_state(name) for name in names])
+    found, last = list[SessionState](), "+"
+    for _ in range(_MOST_PAGES):
+        entries = await pipe.one("XREVRANGE", keys.SESSIONS, last, "-", "COUNT", MOST_LISTED)
+        found += await _states_of(pipe, [entry[1][1].decode() for entry in entries])
+        if len(entries) < MOST_LISTED or len(found) >= MOST_LISTED:
+            break
+        last = f"({entries[-1][0].decode()}"
+    return found[:MOST_LISTED]
+
+
+async def open_among(pipe: AsyncPipe, names: Collection[str]) -> set[str]:
+    """Those of the sessions that are open."""
+    return {state.session for state in await _states_of(pipe, list(names)) if state.status == "open"}
+
+
+async def _states_of(pipe: AsyncPipe, names: Sequence[str]) -> list[SessionState]:
+    """The states of those that are still there."""
+    replies = await pipe.run([read_state(name) for name in names]) if names else []
     states = (session_state(name, reply) for name, reply in zip(names, replies, strict=True))
     return [state for state in states if state is not None]
 
 
-async def cancel_session(pipe: AsyncPipe, session: str, reason: str = "cancelled") -> bool:
-    """Stops a session's members; False where it had ended before, and stays as it is. Raises SessionGone."""
+async def cancel_session(
+    pipe: AsyncPipe, session: str, reason: str = "cancelled", members: tuple[int, ...] = ()
+) -> bool:
+    """Stops these members of a session, without any: all of them. False where it had ended before, and stays as it is.
+    Raises SessionGone."""
     session_keys = [keys.state(session), keys.tokens(session), keys.control(session)]
-    mark, word = encode_entry(Cancel((), reason)), encode_stop(Stop((), reason))
+    mark, word = encode_entry(Cancel(members, reason)), encode_stop(Stop(members, reason))
     (status,) = await pipe.run([CANCEL.call(session_keys, [mark, word, keys.SIDE_STREAM_MAXLEN])])
-    if accepted(status) == b"GONE":
-        raise SessionGone(f"There is no session {session!r} here: `council sessions` lists those that are.")
-    return bool(status == b"open")
+    return _status_of(session, status) == "open"
+
+
+async def delete_session(pipe: AsyncPipe, session: str) -> None:
+    """Forgets all of a session that has ended. Raises Refused where it is open, SessionGone."""
+    (status,) = await pipe.run([DELETE.call(keys.of_session(session), [])])
+    if _status_of(session, status) == "open":
+        raise Refused(
+            "session_open", f"The session {session!r} is open: cancel it, then delete it when it has ended.", status=409
+        )
+
+
+def _status_of(session: str, reply: Any) -> str:
+    """What a script found, where it found something. Raises SessionGone, RedisRefuses."""
+    status = str(accepted(reply).decode())
+    if status == "GONE":
+        raise _gone(session)
+    return status
+
+
+def _gone(session: str) -> SessionGone:
+    return SessionGone(f"There is no session {session!r} here: `council sessions` lists those that are.")

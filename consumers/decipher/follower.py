@@ -1,28 +1,28 @@
 """DECIPHER's shell: follows the frames of every open session and writes their events, each once.
 
-    council:sessions --> one task a session:  frames --> Composer --> events and cursor, in one script
+    council:sessions --> one task a session:  frames --> Composing --> events, cursor and checkpoint, in one script
 
-The cursor lives in the session's state and moves with the events: a second DECIPHER, or one that was killed and came
-back, writes nothing twice and leaves nothing out.
+The cursor lives in the session's state and moves with the events, and so does all that the composer remembers: a second
+DECIPHER, or one that was killed and came back, writes nothing twice, leaves nothing out, and goes on as if it had been
+there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 
+import msgspec
 from structlog.stdlib import BoundLogger
 
-from consumers.decipher.composer import Composer, encode_event
+from consumers.decipher.composer import Composer
+from consumers.decipher.composing import Composing, Work
 from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
-from schemas.frames import Frame, decode_frame
-from schemas.keys import entry_order
 from transport.connection import AsyncPipe
-from transport.events import EventBatch, frame_before, write_events
+from transport.events import find_composed, read_checkpoint, write_events
 from transport.frames import read_frames, read_session_names
 from transport.presence import RedisPresence
 from transport.process import Standing, keep_record
-from transport.sessions import SessionState, find_session
+from transport.sessions import SessionState, find_session, read_opening
 
 _BLOCK_MS = 1_000
 _RETRY_S = 0.25
@@ -37,7 +37,7 @@ class Decipher:
         self._url, self._standing = url, standing
         self._presence, self._log = RedisPresence(log), log
         self._following: dict[str, asyncio.Task[None]] = {}
-        self._frames = 0
+        self._work = Work()
 
     async def run(self) -> None:
         """Follows whatever is announced, until it is cancelled."""
@@ -69,7 +69,7 @@ class Decipher:
             await pipe.close()
 
     def _facts(self) -> dict[str, int]:
-        return {"sessions": len(self._following), "frames": self._frames}
+        return {"sessions": len(self._following), **msgspec.structs.asdict(self._work)}
 
     def _follow(self, session: str) -> None:
         if session in self._following:
@@ -83,8 +83,7 @@ class Decipher:
         try:
             while True:
                 try:
-                    state = await find_session(pipe, session)
-                    if _is_composed(state) or await self._compose_from(pipe, state):
+                    if await self._compose_from_cursor(pipe, session):
                         return
                 except (RedisAway, RedisRefuses) as error:
                     self._presence.lose(error)
@@ -96,40 +95,32 @@ class Decipher:
         finally:
             await pipe.close()
 
-    async def _compose_from(self, pipe: AsyncPipe, state: SessionState) -> bool:
+    async def _compose_from_cursor(self, pipe: AsyncPipe, session: str) -> bool:
         """Composes from the session's cursor on; True at its end, False where another DECIPHER moved the cursor."""
-        cursor = state.decipher
-        composer = Composer(state.origin_ns, await frame_before(pipe, state.session, cursor))
+        state = await find_session(pipe, session)
+        if (await find_composed(pipe, session)).is_over:
+            return True
+        opening = await read_opening(pipe, state)
+        cursor, checkpoint, standing = await read_checkpoint(pipe, session)
+        composing = Composing(Composer(opening, state.origin_ns, checkpoint), cursor, standing, self._work)
         while True:
-            frames = await read_frames(pipe, state.session, cursor, _BLOCK_MS)
-            if not frames:
-                is_over = (await find_session(pipe, state.session)).status != "open"
+            frames = await read_frames(pipe, session, composing.cursor, _BLOCK_MS)
+            if not frames and (state := await find_session(pipe, session)).status != "open":
                 # What was committed between the read and the look is read now; nothing comes after it.
-                frames = await read_frames(pipe, state.session, cursor, 1) if is_over else []
-                if is_over and not frames:
+                frames = await read_frames(pipe, session, composing.cursor, 1)
+                if not frames:
+                    return await self._end_without_frame(pipe, state, composing)
+            for batch in composing.batches(frames):
+                written = await write_events(pipe, session, batch)
+                if not written.is_written:
+                    return False
+                composing.note(written)
+                if batch.final:
                     return True
-            if not frames:
-                continue
-            batch = EventBatch(cursor, frames[-1][0], [], False)
-            for entry_id, raw in frames:
-                started = time.perf_counter()
-                frame = decode_frame(raw)
-                self._add(batch, composer, frame, entry_id, started)
-            moved_to = await write_events(pipe, state.session, batch)
-            if moved_to != batch.after:
-                return False
-            cursor = batch.after
-            self._frames += len(frames)
-            if batch.final:
-                return True
 
-    def _add(self, batch: EventBatch, composer: Composer, frame: Frame, entry_id: str, started: float) -> None:
-        window = entry_id.partition("-")[0]
-        events = composer.compose(frame, lambda: (time.perf_counter() - started) * 1000)
-        batch.events += [(f"{window}-{n}", encode_event(event)) for n, event in enumerate(events)]
-        batch.final = frame.final
-
-
-def _is_composed(state: SessionState) -> bool:
-    """True for a session that has ended and whose every frame is composed: one of an earlier hour, at a start."""
-    return state.status != "open" and entry_order(state.decipher)[0] > state.window
+    async def _end_without_frame(self, pipe: AsyncPipe, state: SessionState, composing: Composing) -> bool:
+        """The session ended, and not by a final frame: it says why, once."""
+        if not state.reason:
+            return True
+        written = await write_events(pipe, state.session, composing.failure(state.window, state.reason))
+        return written.is_written

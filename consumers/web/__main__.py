@@ -1,6 +1,8 @@
 """`python -m consumers.web`: the page, the API and the frames of the sessions on REDIS_URL.
 
-COUNCIL_TIER names the tier (default: by this machine's memory); COUNCIL_LIMITS is a JSON object of limits to change.
+COUNCIL_TIER names the tier (default: by this machine's memory); COUNCIL_LIMITS is a JSON object of limits to change;
+COUNCIL_TOKEN is what clients must know (needed on any address but loopback); COUNCIL_ORIGINS is a JSON list of origins
+whose pages may use this council.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import sys
 
 import msgspec
 
-from consumers.web.listening import bind, inherit
-from consumers.web.server import WebServer
+from consumers.web.door.access import checked_token, require_token
+from consumers.web.door.guard import checked_origins
+from consumers.web.door.listening import bind, inherit
+from consumers.web.server import WebServer, WebSettings
 from schemas.errors import Refused
 from schemas.sessions import Limits, limits_with
 from transport.process import (
@@ -43,6 +47,17 @@ def limits_from_environment() -> Limits:
     return limits_with(overrides)
 
 
+def origins_from_environment() -> tuple[str, ...]:
+    """The origins of COUNCIL_ORIGINS. Raises Refused."""
+    try:
+        origins = msgspec.json.decode(os.environ.get("COUNCIL_ORIGINS") or "[]", type=list[str])
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        raise Refused(
+            "bad_origins", 'COUNCIL_ORIGINS is no JSON list of texts, such as ["http://localhost:5173"].'
+        ) from None
+    return checked_origins(origins)
+
+
 def listening_socket(arguments: argparse.Namespace) -> socket.socket:
     """The inherited socket, or a new one. Raises Refused."""
     if arguments.fd is not None:
@@ -60,7 +75,12 @@ async def serve(arguments: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT. Raises Refused."""
     url = redis_of_role()
     tiers, tier, limits = tiers_of_role(), tier_of_role(), limits_from_environment()
+    # An empty variable is none; an empty flag is a mistake.
+    given = arguments.token if arguments.token is not None else os.environ.get("COUNCIL_TOKEN") or None
+    token = None if given is None else checked_token(given)
+    settings = WebSettings(tier, tiers, limits, arguments.host, origins_from_environment(), token)
     listening = listening_socket(arguments)
+    require_token(listening, token)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
@@ -68,7 +88,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     end_with_supervisor()
     host, port, *_ = listening.getsockname()
     standing = Standing("web", host=host, port=port, tier=tier.name)
-    await WebServer(url, standing, log_to_stderr("web"), tier, tiers, limits, arguments.host).run(listening, stopping)
+    await WebServer(url, standing, log_to_stderr("web"), settings).run(listening, stopping)
 
 
 def main() -> int:
@@ -76,6 +96,7 @@ def main() -> int:
     parser.add_argument("--host", default=DEFAULT_HOST, help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", default=str(DEFAULT_PORT), help="the port to listen on (default: %(default)s)")
     parser.add_argument("--fd", metavar="N", help="an inherited socket that listens already, instead of host and port")
+    parser.add_argument("--token", help="what clients must know; better as COUNCIL_TOKEN, which no process list shows")
     return run_role(serve(parser.parse_args()))
 
 

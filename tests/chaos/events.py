@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from schemas import keys
+from schemas.events import protocol_model_ids
 from schemas.frames import Frame
 from tests.waiting import until
 from transport.connection import AsyncPipe
@@ -27,7 +28,12 @@ async def check_events(pipe: AsyncPipe, session: str, frames: list[Frame]) -> No
     assert updates == [keys.frame_id(k) for k in range(len(frames))]
     shown = [event["payload"]["totalEnergy"] for event in events if event["type"] == "energy_update"]
     assert shown == [frame.energy for frame in frames]
-    said = [text for event in events if event["type"] == "token_stream" for text in event["payload"]["tokens"]]
-    assert said == [member.text for frame in frames for member in frame.members if member.text]
+    said = dict.fromkeys(protocol_model_ids(tuple(member.model for member in frames[0].members)), "")
+    for event in events:
+        if event["type"] == "token_stream":
+            said[event["payload"]["modelId"]] += "".join(event["payload"]["tokens"])
+    assert list(said.values()) == [
+        "".join(frame.members[index].text for frame in frames) for index in range(len(frames[0].members))
+    ]
     complete = [event["payload"]["modelId"] for event in events if event.get("payload", {}).get("isComplete")]
     assert len(complete) == len(set(complete)) == len(frames[0].members)

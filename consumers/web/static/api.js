@@ -1,9 +1,12 @@
-// The HTTP API. What fails is thrown with the sentence that the server wrote for it.
+// The HTTP API. What fails is thrown with the sentence that the server wrote for it, and its `status`.
 
 export const getModels = () => call("GET", "/api/models");
 export const getSessions = () => call("GET", "/api/sessions").then((answer) => answer.sessions);
+export const getSession = (session) => call("GET", at(session));
 export const openSession = (request) => call("POST", "/api/sessions", request);
-export const cancelSession = (session) => call("DELETE", `/api/sessions/${encodeURIComponent(session)}`);
+export const cancelSession = (session) => call("POST", `${at(session)}/cancel`);
+
+const at = (session) => `/api/sessions/${encodeURIComponent(session)}`;
 
 async function call(method, path, body) {
   let response;
@@ -17,6 +20,8 @@ async function call(method, path, body) {
     throw new Error("The council does not answer: is it still running?");
   }
   const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(answer.error?.message ?? `The council answered ${response.status}.`);
-  return answer;
+  if (response.ok) return answer;
+  const error = new Error(answer.error?.message ?? `The council answered ${response.status}.`);
+  error.status = response.status;
+  throw error;
 }

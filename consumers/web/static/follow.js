@@ -1,11 +1,14 @@
-// Follows one session's frames over a WebSocket, across restarts of the server.
+// Follows one session over a WebSocket, across restarts of the server.
 //
-//   socket --frames, each window once--> onFrame     closed 1000: onEnd()      closed 1011: onEnd(why)
-//      ^------ wait, look whether it is still there ------- anything else: onAway()
+//   GET the text so far --onText(session)--> socket --frames, each window once--> onFrame
+//    ^                                          |  closed 1000: onEnd()    closed 1011: onEnd(why)
+//    +-- wait, look whether it is still there --+  anything else: onAway()
 //
-// The server replays a session from its beginning; windows that were seen are left out here.
+// The text so far holds all that was released up to a window. The socket then shows the last ten seconds of frames, and
+// each as it comes: of those up to that window only the numbers count. Should the frames begin later than the text
+// ends, because much time passed in between, the text so far is asked for again.
 
-import { getSessions } from "./api.js";
+import { getSession } from "./api.js";
 
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 5_000;
@@ -18,16 +21,18 @@ const FAILED = 1011;
 export class Following {
   #session;
   #handlers;
+  #textTo = -1;
   #lastWindow = -1;
+  #isFirstFrame = true;
   #attempts = 0;
   #socket = null;
   #timer = 0;
 
-  // handlers: onFrame(frame), onAway(), onBack(), onEnd(reason or "")
+  // handlers: onText(session), onFrame(frame), onAway(), onBack(), onEnd(reason or "")
   constructor(session, handlers) {
     this.#session = session;
     this.#handlers = handlers;
-    this.#connect();
+    this.#begin();
   }
 
   get session() {
@@ -41,24 +46,50 @@ export class Following {
     this.#socket?.close();
   }
 
+  async #begin() {
+    try {
+      const session = await getSession(this.#session);
+      this.#textTo = session.window_index;
+      this.#handlers?.onText(session);
+    } catch (error) {
+      if (error.status === 404) this.#handlers?.onEnd("The session is gone: the council no longer has it.");
+      else this.#retry();
+      return;
+    }
+    if (this.#handlers) this.#connect();
+  }
+
   #connect() {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}/frames?session=${encodeURIComponent(this.#session)}`);
     this.#socket = socket;
-    socket.onmessage = (message) => this.#take(JSON.parse(message.data));
+    this.#isFirstFrame = true;
+    socket.onmessage = (message) => this.#take(JSON.parse(message.data), socket);
     socket.onclose = (event) => this.#close(event);
   }
 
-  #take(frame) {
+  #take(frame, socket) {
+    if (socket !== this.#socket) return;
+    if (this.#isFirstFrame && frame.window_index > this.#textTo + 1) {
+      // Something between the text and this frame was never seen.
+      this.#socket = null;
+      socket.close();
+      this.#begin();
+      return;
+    }
+    this.#isFirstFrame = false;
     if (this.#attempts) this.#handlers?.onBack();
     this.#attempts = 0;
     if (frame.window_index <= this.#lastWindow) return;
     this.#lastWindow = frame.window_index;
+    if (frame.window_index <= this.#textTo) {
+      for (const member of frame.members) member.text = member.thinking = "";
+    }
     this.#handlers?.onFrame(frame);
   }
 
   #close(event) {
-    if (!this.#handlers) return;
+    if (!this.#handlers || event.target !== this.#socket) return;
     if (event.code === ENDED || event.code === FAILED) {
       this.#handlers.onEnd(event.code === FAILED ? event.reason : "");
     } else {
@@ -74,17 +105,6 @@ export class Following {
     this.#handlers?.onAway();
     const wait = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#attempts);
     this.#attempts += 1;
-    this.#timer = setTimeout(() => this.#look(), wait);
-  }
-
-  // A refused WebSocket does not say why: the list of sessions does.
-  async #look() {
-    try {
-      const sessions = await getSessions();
-      if (sessions.some((known) => known.session === this.#session)) this.#connect();
-      else this.#handlers?.onEnd("The session is gone: the council no longer has it.");
-    } catch {
-      this.#retry();
-    }
+    this.#timer = setTimeout(() => this.#begin(), wait);
   }
 }

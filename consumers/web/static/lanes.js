@@ -20,6 +20,11 @@ export class Lanes {
     this.#root.replaceChildren(...this.#lanes.map((lane) => lane.element));
   }
 
+  // What the members have said so far, in place of what is shown.
+  begin(members) {
+    members.forEach((member, index) => this.#lanes[index].begin(member));
+  }
+
   // Keeps what a frame says; draw() shows it.
   add(frame) {
     frame.members.forEach((member, index) => this.#lanes[index].add(member));
@@ -69,6 +74,11 @@ class Lane {
     this.element.append(header, this.#bar, this.#state, this.#details, this.#answer.element);
   }
 
+  begin(member) {
+    this.#answer.begin(member.text);
+    this.#thinking.begin(member.thinking);
+  }
+
   add(member) {
     this.#member = member;
     this.#answer.add(member.text);
@@ -102,6 +112,11 @@ class GrowingText {
     this.element.setAttribute("role", "region");
     this.element.setAttribute("aria-label", label);
     this.element.append(this.#text);
+  }
+
+  // Begins anew with this text. It grows only: what is shown is the beginning of it.
+  begin(text) {
+    this.#pending = text.slice(this.#text.length);
   }
 
   add(text) {

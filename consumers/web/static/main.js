@@ -21,6 +21,8 @@ const wantsLessMotion = matchMedia("(prefers-reduced-motion: reduce)");
 let following = null;
 let isAsking = false;
 let isOwn = false;
+// The session whose lanes are shown.
+let begun = "";
 let newest = null;
 let tier = "";
 // What the frames so far say of the members' texts: frames without two to compare no longer do.
@@ -71,6 +73,11 @@ async function stop() {
   }
 }
 
+function showQuestion(prompt) {
+  at("question").hidden = !prompt;
+  at("question").textContent = prompt;
+}
+
 const isRunning = () => following !== null && !at("stop-button").hidden;
 
 function showRunning(runs) {
@@ -79,7 +86,7 @@ function showRunning(runs) {
 
 // --- following ---
 
-// A session that was asked for here comes with its prompt; one that was found running has none to show.
+// A session that was asked for here comes with its prompt; one that was found running tells it with its text so far.
 function follow(session, prompt, openedTier = "") {
   following?.leave();
   isOwn = prompt !== "";
@@ -89,14 +96,14 @@ function follow(session, prompt, openedTier = "") {
   lastCompares = null;
   numbersOf = -1;
   showRunning(true);
-  at("question").hidden = !prompt;
-  at("question").textContent = prompt;
+  showQuestion(prompt);
   setStatus("The council is called…");
   clearTimeout(silenceTimer);
   silenceTimer = setTimeout(() => {
     if (newest === null) setStatus("No frame has come yet: start an aggregator with council up or python -m aggregator.");
   }, SILENCE_MS);
   following = new Following(session, {
+    onText: begin,
     onFrame: take,
     onAway: () => setStatus("The connection is lost; trying again…"),
     onBack: () => setStatus("The council answers."),
@@ -104,16 +111,23 @@ function follow(session, prompt, openedTier = "") {
   });
 }
 
+// What the session has said so far; after a break once more.
+function begin(session) {
+  if (begun !== session.session) {
+    begun = session.session;
+    showQuestion(session.prompt);
+    lanes.show(session.members.map((member) => member.model));
+    strip.show(session.members.length);
+    // One member has nobody to agree with.
+    for (const reading of document.querySelectorAll(".readings .between")) reading.hidden = session.members.length < 2;
+  }
+  lanes.begin(session.members);
+}
+
 function take(frame) {
   if (newest === null) {
-    const names = frame.members.map((member) => member.model);
     at("session").hidden = false;
-    lanes.show(names);
-    strip.show(names.length);
-    // One member has nobody to agree with.
-    for (const reading of document.querySelectorAll(".readings .between")) reading.hidden = names.length < 2;
-    const isWhole = frame.window_index === 0;
-    setStatus(isWhole ? "The council answers." : "The council answers; the beginning is no longer kept.");
+    setStatus("The council answers.");
   }
   if (tier && tier !== frame.tier) showError(`Memory ran out: the session goes on in the ${frame.tier} tier.`);
   tier = frame.tier;

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from consumers.web.door.reading import read_body
 from schemas.chat import Chat, chat_of
 from schemas.errors import Refused
 from schemas.sessions import SessionRequest, Sync, Weighting
@@ -46,6 +48,13 @@ class SessionBody(BaseModel):
         if self.messages is not None and self.prompt is not None:
             raise Refused("bad_request", "Send 'prompt' or 'messages', not both.")
         return Chat(self.prompt) if self.prompt is not None else chat_of(self.messages or ())
+
+
+async def read_session_body(request: web.Request) -> SessionBody:
+    """The body of a request. Raises Refused with one sentence about the first thing that is wrong."""
+    if request.content_type != "application/json":
+        raise Refused("unsupported_media_type", "Send the body as application/json.", status=415)
+    return session_body(await read_body(request))
 
 
 def session_body(raw: bytes) -> SessionBody:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 from aiohttp import web
 
-from consumers.web.errors import json_response
+from consumers.web.api.operations import Operation
+from consumers.web.api.replies import ModelList, Ordered, ShownModel
+from consumers.web.door.errors import model_response
+from consumers.web.door.query import known_parameters
 from schemas.errors import Refused
 from schemas.events import protocol_model_ids
 from schemas.models import ModelFacts
@@ -23,24 +23,31 @@ class ModelsApi:
     def __init__(self, pipe: AsyncPipe, tier: TierPolicy) -> None:
         self._pipe, self._tier = pipe, tier
 
-    def routes(self) -> list[web.RouteDef]:
+    def operations(self) -> list[Operation]:
         return [
-            web.get("/api/models", self._list),
-            web.post("/api/models/{model:.+}/load", self._load),
-            web.post("/api/models/{model:.+}/unload", self._unload),
-        ]
+            Operation("GET", "/api/models", self._list, "The models that are served.", ModelList),
+            Operation(
+                "POST", "/api/models/{model:.+}/load", self._load, "Have a model in memory.", Ordered, (404, 409),
+                status=202,
+            ),
+            Operation(
+                "POST", "/api/models/{model:.+}/unload", self._unload, "Have a model out of memory.", Ordered,
+                (404, 409), status=202,
+            ),
+        ]  # fmt: skip
 
-    async def _list(self, _request: web.Request) -> web.Response:
+    async def _list(self, request: web.Request) -> web.Response:
+        known_parameters(request.query, ())
         served = await self._served()
         in_use = places_in_use(await self._pipe.run(read_uses()))
-        return json_response(
-            {
-                "models": [_shown(model_id, facts, facts.place in in_use) for model_id, facts in served.items()],
-                "tier": self._tier.name,
-                "max_parallel_models": self._tier.max_parallel_models,
-                "max_loaded_models": self._tier.max_loaded_models,
-                "target_fps": self._tier.target_fps,
-            }
+        return model_response(
+            ModelList(
+                models=[_shown(model_id, facts, facts.place in in_use) for model_id, facts in served.items()],
+                tier=self._tier.name,
+                max_parallel_models=self._tier.max_parallel_models,
+                max_loaded_models=self._tier.max_loaded_models,
+                target_fps=self._tier.target_fps,
+            )
         )
 
     async def _load(self, request: web.Request) -> web.Response:
@@ -65,7 +72,7 @@ class ModelsApi:
         if action == "unload" and facts.place in places_in_use(await self._pipe.run(read_uses())):
             raise Refused("model_in_use", f"{facts.model!r} answers just now: unload it when it is idle.", status=409)
         await order(self._pipe, facts.model, action)
-        return json_response({"model": facts.model, "residency": facts.residency, "ordered": action}, status=202)
+        return model_response(Ordered(model=facts.model, residency=facts.residency, ordered=action), status=202)
 
     async def _served(self) -> dict[str, ModelFacts]:
         """The served models by their ids."""
@@ -73,13 +80,20 @@ class ModelsApi:
         return dict(zip(protocol_model_ids(tuple(facts.model for facts in served)), served, strict=True))
 
 
-def _shown(model_id: str, facts: ModelFacts, in_use: bool) -> dict[str, Any]:
+def _shown(model_id: str, facts: ModelFacts, in_use: bool) -> ShownModel:
     """What is known of a model; what nobody knows is null."""
-    shown = msgspec.structs.asdict(facts)
-    shown |= {
-        "id": model_id,
-        "in_use": in_use,
-        "size_bytes": facts.size_bytes or None,
-        "trouble": facts.trouble or None,
-    }
-    return {name: value for name, value in shown.items() if name not in ("max_loaded_setting", "digest")}
+    return ShownModel(
+        model=facts.model,
+        id=model_id,
+        server=facts.server,
+        size_bytes=facts.size_bytes or None,
+        remote=facts.remote,
+        max_loaded=facts.max_loaded,
+        slots=facts.slots,
+        pauses=facts.pauses,
+        residency=facts.residency,
+        trouble=facts.trouble or None,
+        model_there=facts.model_there,
+        held_by=facts.held_by,
+        in_use=in_use,
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
+from pydantic import BaseModel
 from structlog.stdlib import BoundLogger
 
+from consumers.web.door.limits import TooMany
 from schemas.errors import Refused, SessionGone, Unavailable
 
 # aiohttp's own refusals, in our words.
@@ -15,6 +17,10 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 def json_response(value: object, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+
+
+def model_response(model: BaseModel, status: int = 200) -> web.Response:
+    return web.Response(body=model.model_dump_json().encode(), status=status, content_type="application/json")
 
 
 def error_response(status: int, code: str, message: str) -> web.Response:
@@ -28,6 +34,10 @@ def errors_as_json(log: BoundLogger) -> Middleware:
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
+        except TooMany as error:
+            response = error_response(error.status, error.code, str(error))
+            response.headers[hdrs.RETRY_AFTER] = str(error.retry_after_s)
+            return response
         except Refused as error:
             return error_response(error.status, error.code, str(error))
         except SessionGone as error:
@@ -36,6 +46,9 @@ def errors_as_json(log: BoundLogger) -> Middleware:
             return error_response(503, error.code, str(error))
         except web.HTTPException as error:
             return _refusal(request, error)
+        except ConnectionError:
+            # The client went in the middle: there is nobody to answer, and nothing to tell.
+            raise
         except Exception:  # a bug of ours is told in the log, and to the client as no more than that
             log.exception("a request broke", path=request.path)
             return error_response(500, "internal", "The web server broke on this request; its log says why.")

@@ -1,0 +1,113 @@
+"""What happens between the members, as the protocol tells it: the field, the interference, the resonance. Pure.
+
+frame --> field_payload           what kind of field, how intense, where each member stands
+      --> interference_payload    None where nothing is compared
+      --> Advances                how often the frontier moves: the frequency of a resonance
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.events import (
+    ENSEMBLE,
+    Coordinate,
+    FieldPayload,
+    FieldType,
+    InterferencePayload,
+    ResonancePayload,
+)
+from schemas.frames import Frame
+from schemas.grid import FRAME_RATE_HZ
+
+# A hundredth: an eye sees no less, and energies that fade would be told 60 times a second for twenty seconds.
+_VISIBLE = 0.01
+# The windows of constructive and amplified interference that make a resonance (docs/maths.md): it is shown in the last.
+_QUALIFYING_WINDOWS = 48
+
+
+def field_payload(frame: Frame) -> FieldPayload:
+    """The members' energies, x by their order; resonance and interference where there is one, else a stream of several
+    that run, or the lightning of one."""
+    kind, intensity = _field_type(frame)
+    last = max(1, len(frame.members) - 1)
+    coordinates = tuple(
+        Coordinate(round(index / last, 9), member.energy, member.energy) for index, member in enumerate(frame.members)
+    )
+    return FieldPayload(kind, _clamped(intensity), coordinates, ENSEMBLE)
+
+
+def _field_type(frame: Frame) -> tuple[FieldType, float]:
+    if frame.resonance:
+        return "resonance", frame.wave
+    if frame.interference != "neutral" and frame.agreement is not None:
+        return "interference", _intensity(frame.agreement)
+    running = sum(member.state not in ("finished", "dropped") for member in frame.members)
+    return "stream" if running > 1 else "lightning", frame.energy
+
+
+def has_changed(before: FieldPayload | None, now: FieldPayload) -> bool:
+    """True where an eye would see it."""
+    if before is None or before.fieldType != now.fieldType or len(before.coordinates) != len(now.coordinates):
+        return True
+    pairs = [(one.y, other.y) for one, other in zip(before.coordinates, now.coordinates, strict=True)]
+    return any(abs(one - other) >= _VISIBLE for one, other in [(before.intensity, now.intensity), *pairs])
+
+
+def participants(frame: Frame, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The protocol's ids of the members that are compared: those that write, with text past the frontier."""
+    x = frame.frontier_bytes
+    if x is None:
+        return ()
+    return tuple(
+        name
+        for name, member in zip(names, frame.members, strict=True)
+        if member.state in ("answering", "held") and member.position_bytes > x
+    )
+
+
+def interference_payload(frame: Frame, models: tuple[str, ...]) -> InterferencePayload | None:
+    """How the members interfere; None where fewer than two are compared."""
+    if frame.agreement is None or len(models) < 2:
+        return None
+    return InterferencePayload(frame.interference, models, _intensity(frame.agreement), frame.agreement)
+
+
+def _intensity(agreement: float) -> float:
+    return _clamped(round(abs(2 * agreement - 1), 9))
+
+
+def _clamped(share: float) -> float:
+    return min(1.0, max(0.0, share))
+
+
+class Advances(msgspec.Struct, array_like=True):
+    """When the frontier moved: the windows of late, and how often since the resonance began to build up."""
+
+    frontier: int | None = None
+    recent: list[int] = []
+    since_window: int | None = None
+    count: int = 0
+
+    def add(self, frame: Frame) -> None:
+        """The next frame."""
+        window, x = frame.window_index, frame.frontier_bytes
+        has_moved = x is not None and (self.frontier is None or x > self.frontier)
+        self.frontier = x if x is not None else self.frontier
+        first = window - _QUALIFYING_WINDOWS + 1
+        self.recent = [at for at in self.recent if at >= first]
+        if has_moved:
+            self.recent.append(window)
+        if not frame.resonance:
+            self.since_window = None
+        elif self.since_window is None:
+            self.since_window, self.count = max(0, first), len(self.recent)
+        else:
+            self.count += has_moved
+
+    def resonance_payload(self, frame: Frame, models: tuple[str, ...]) -> ResonancePayload | None:
+        """The resonance that the frame, the last one added, is part of; None where there is none."""
+        if self.since_window is None or len(models) < 2:
+            return None
+        seconds = (frame.window_index - self.since_window + 1) / FRAME_RATE_HZ
+        return ResonancePayload("fundamental", round(self.count / seconds, 9), _clamped(frame.wave), models)

@@ -1,0 +1,82 @@
+"""What went wrong, as error events tell it: a stable code, a sentence, whether the session goes on. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from schemas.events import FRAME_BUDGET_MS, MOST_MESSAGE_CHARS, ErrorPayload, Severity
+from schemas.frames import Frame
+
+# The reason of who was stopped because a person wanted it.
+_AS_WISHED = "cancelled"
+
+
+def troubles(frame: Frame, names: Sequence[str], was_complete: Sequence[bool], tier_before: str) -> list[ErrorPayload]:
+    """What this frame tells that the one before did not: members that dropped, a tier that it fell from, entries that
+    did not decode."""
+    found = [
+        _member_dropped(frame, index, names[index])
+        for index, member in enumerate(frame.members)
+        if member.state == "dropped" and not was_complete[index]
+    ]
+    if tier_before and frame.tier != tier_before:
+        found.append(
+            ErrorPayload(
+                "warning",
+                "TIER_FELL",
+                f"Memory ran out: the session goes on in the {frame.tier} tier.",
+                "orchestrator",
+                {"before": tier_before, "tier": frame.tier},
+                recoverable=True,
+            )
+        )
+    if frame.dead_letters:
+        found.append(
+            ErrorPayload(
+                "warning",
+                "DEAD_LETTERS",
+                "Entries of the token stream did not decode; they were put aside.",
+                "orchestrator",
+                {"count": frame.dead_letters},
+                recoverable=True,
+            )
+        )
+    return found
+
+
+def _member_dropped(frame: Frame, index: int, name: str) -> ErrorPayload:
+    """The others go on, unless there are none."""
+    member = frame.members[index]
+    reason = member.reason or "it dropped"
+    nobody_answers = all(other.state == "dropped" for other in frame.members)
+    severity: Severity = "info" if reason == _AS_WISHED else "error" if nobody_answers else "warning"
+    return ErrorPayload(
+        severity,
+        "MEMBER_DROPPED",
+        _shortened(f"{member.model}: {reason}"),
+        "model",
+        {"modelId": name, "model": member.model},
+        recoverable=not nobody_answers,
+    )
+
+
+def overrun(elapsed_ms: float, frame_number: int) -> ErrorPayload:
+    """A frame that took longer to compose than it lasts."""
+    return ErrorPayload(
+        "warning",
+        "FRAME_OVERRUN",
+        f"A frame took longer than {FRAME_BUDGET_MS:g} ms to compose.",
+        "decipher",
+        {"elapsedMs": round(elapsed_ms, 3), "frameNumber": frame_number},
+        recoverable=True,
+    )
+
+
+def session_failed(reason: str) -> ErrorPayload:
+    """A session that nobody could compute to its final frame."""
+    message = _shortened(reason or "The session ended without a final frame.")
+    return ErrorPayload("critical", "SESSION_FAILED", message, "orchestrator", recoverable=False)
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= MOST_MESSAGE_CHARS else f"{message[: MOST_MESSAGE_CHARS - 1]}…"

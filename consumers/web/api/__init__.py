@@ -1,0 +1,1 @@
+"""The HTTP API: one table of operations, which are served and described."""

@@ -1,0 +1,68 @@
+"""The council itself over HTTP: its processes and their losses, its health, its version, and what this API is."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from consumers.web.api.openapi import document
+from consumers.web.api.operations import Operation
+from consumers.web.api.replies import CouncilStatus, Healthy, Ready, Versions
+from consumers.web.door.errors import error_response, json_response, model_response
+from consumers.web.door.query import known_parameters
+from schemas.frames import FRAME_VERSION
+from schemas.sessions import ENTRY_VERSION
+from transport.connection import AsyncPipe
+from transport.status import read_status, what_is_missing
+
+
+class CouncilApi:
+    """The handlers. `others` are all other operations, for the description."""
+
+    def __init__(self, pipe: AsyncPipe, version: str, others: Sequence[Operation]) -> None:
+        self._pipe, self._version = pipe, version
+        self._document = document([*others, *self.operations()], version)
+
+    def operations(self) -> list[Operation]:
+        return [
+            Operation(
+                "GET", "/api/status", self._status, "Processes with their losses, cursors and lag, memory.",
+                CouncilStatus,
+            ),
+            Operation("GET", "/api/version", self._show_version, "What runs here.", Versions),
+            Operation("GET", "/api/openapi.json", self._describe, "This description, as OpenAPI 3.1.", dict),
+            Operation("GET", "/healthz", self._health, "Whether this process answers.", Healthy),
+            Operation(
+                "GET", "/readyz", self._readiness, "Whether a session that is opened now would be answered.", Ready
+            ),
+        ]  # fmt: skip
+
+    async def _status(self, request: web.Request) -> web.Response:
+        known_parameters(request.query, ())
+        return model_response(CouncilStatus.model_validate(await read_status(self._pipe)))
+
+    async def _show_version(self, request: web.Request) -> web.Response:
+        known_parameters(request.query, ())
+        return model_response(
+            Versions(
+                version=self._version,
+                frame_version=FRAME_VERSION,
+                entry_version=ENTRY_VERSION,
+                python=platform.python_version(),
+            )
+        )
+
+    async def _describe(self, request: web.Request) -> web.Response:
+        known_parameters(request.query, ())
+        return json_response(self._document)
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return model_response(Healthy())
+
+    async def _readiness(self, _request: web.Request) -> web.Response:
+        """Raises RedisAway, RedisRefuses: 503."""
+        if missing := await what_is_missing(self._pipe):
+            return error_response(503, "not_ready", f"The council is not ready: {', '.join(missing)}.")
+        return model_response(Ready())

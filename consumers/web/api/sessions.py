@@ -1,0 +1,211 @@
+"""Sessions over HTTP: opening, listing, showing, cancelling, deleting them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import cast
+
+from aiohttp import web
+
+from consumers.web.answering import Answering, Released
+from consumers.web.api.bodies import SessionBody, read_session_body
+from consumers.web.api.members import member_index
+from consumers.web.api.operations import Operation, Parameter
+from consumers.web.api.replies import (
+    Cancelled,
+    ListedSession,
+    Opened,
+    SessionList,
+    ShownMember,
+    ShownSession,
+    Status,
+    Turn,
+)
+from consumers.web.door.errors import model_response
+from consumers.web.door.limits import SessionLimit
+from consumers.web.door.query import known_parameters, whole_number
+from schemas.admission import admit
+from schemas.events import protocol_model_ids
+from schemas.frames import Frame
+from schemas.keys import entry_ms
+from schemas.sessions import Limits, Opening, Phase
+from schemas.tiers import TierPolicy, tier_named
+from transport.connection import AsyncPipe
+from transport.process import list_processes, served_models
+from transport.sessions import (
+    SessionState,
+    cancel_session,
+    delete_session,
+    find_session,
+    list_sessions,
+    new_session_id,
+    open_among,
+    open_session,
+    read_opening,
+    read_openings,
+)
+
+_WINDOW_INDEX = Parameter(
+    "window_index",
+    "The window at whose end the session is shown; without it, the newest. The last ten minutes of them are kept.",
+    {"type": "integer", "minimum": 0},
+)
+
+
+class SessionsApi:
+    """The handlers. `tier`, one of `tiers`, and `limits` are for sessions that do not say otherwise."""
+
+    def __init__(
+        self,
+        pipe: AsyncPipe,
+        answering: Answering,
+        tier: TierPolicy,
+        tiers: Mapping[str, TierPolicy],
+        limits: Limits,
+    ) -> None:
+        self._pipe, self._answering = pipe, answering
+        self._tier, self._tiers, self._limits = tier, tiers, limits
+        self._most = SessionLimit()
+        self._opening = asyncio.Lock()
+
+    def operations(self) -> list[Operation]:
+        return [
+            Operation(
+                "POST", "/api/sessions", self._open, "Ask the council: opens a session.", Opened,
+                (408, 409, 413, 415), status=201, body=SessionBody,
+            ),
+            Operation("GET", "/api/sessions", self._list, "The sessions that are kept.", SessionList),
+            Operation(
+                "GET", "/api/sessions/{session}", self._show,
+                "A session: what was asked, and each member's whole text at a window.", ShownSession,
+                (404,), parameters=(_WINDOW_INDEX,),
+            ),
+            Operation(
+                "POST", "/api/sessions/{session}/cancel", self._cancel, "Stop all members; what they said stays.",
+                Cancelled, (404,), status=202,
+            ),
+            Operation(
+                "POST", "/api/sessions/{session}/members/{member:.+}/cancel", self._cancel_member,
+                "Stop one member; the others go on.", Cancelled, (404,), status=202,
+            ),
+            Operation(
+                "DELETE", "/api/sessions/{session}", self._delete, "Forget a session that has ended.", None,
+                (404, 409), status=204,
+            ),
+        ]  # fmt: skip
+
+    async def _open(self, request: web.Request) -> web.Response:
+        known_parameters(request.query, ())
+        body = await read_session_body(request)
+        tier = self._tier if body.tier is None else tier_named(body.tier, self._tiers)
+        models = served_models(await list_processes(self._pipe))
+        admission = admit(body.request(), new_session_id(), models, tier, self._limits, tiers=self._tiers)
+        # One after the other: of two that come at once, the limit's last place has room for one.
+        async with self._opening:
+            self._most.check(await open_among(self._pipe, self._most.opened))
+            await open_session(self._pipe, admission.opening)
+            self._most.opened.add(admission.opening.session)
+        names = [member.model for member in admission.opening.members]
+        opened = Opened(
+            session=admission.opening.session, models=names, warnings=list(admission.warnings), tier=tier.name
+        )
+        return model_response(opened, status=201)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        known_parameters(request.query, ())
+        states = await list_sessions(self._pipe)
+        openings = await read_openings(self._pipe, states)
+        shown = [_listed(state, openings[state.session]) for state in states if state.session in openings]
+        return model_response(SessionList(sessions=shown))
+
+    async def _show(self, request: web.Request) -> web.Response:
+        query, name = request.query, _WINDOW_INDEX.name
+        known_parameters(query, (name,))
+        window = whole_number(name, query[name], "a window's index") if name in query else None
+        return model_response(shown_session(await self._answering.released(request.match_info["session"], window)))
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        return await self._cancel_members(request, None)
+
+    async def _cancel_member(self, request: web.Request) -> web.Response:
+        return await self._cancel_members(request, request.match_info["member"])
+
+    async def _cancel_members(self, request: web.Request, written: str | None) -> web.Response:
+        known_parameters(request.query, ())
+        session = request.match_info["session"]
+        opening = await read_opening(self._pipe, await find_session(self._pipe, session))
+        members = tuple(range(len(opening.members))) if written is None else (member_index(written, opening),)
+        is_open = await cancel_session(self._pipe, session, members=() if written is None else members)
+        cancelled = Cancelled(session=session, status="open" if is_open else "ended", members=list(members))
+        return model_response(cancelled, status=202)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        known_parameters(request.query, ())
+        session = request.match_info["session"]
+        await delete_session(self._pipe, session)
+        self._answering.forget(session)
+        return web.Response(status=204)
+
+
+def _listed(state: SessionState, opening: Opening) -> ListedSession:
+    return ListedSession(
+        session=state.session,
+        status=_status(state),
+        phase=_phase(state),
+        window_index=state.window,
+        models=[member.model for member in opening.members],
+        reason=state.reason or None,
+        opened_ms=entry_ms(state.opened),
+    )
+
+
+def shown_session(released: Released) -> ShownSession:
+    """The session as JSON has it, at the window of `released`."""
+    state, opening, frame = released.state, released.opening, released.frame
+    return ShownSession(
+        session=state.session,
+        status=_status(state),
+        phase=_phase(state),
+        reason=state.reason or None,
+        opened_ms=entry_ms(state.opened),
+        origin_ns=str(state.origin_ns),
+        window_index=-1 if frame is None else frame.window_index,
+        final=frame is not None and frame.final,
+        tier=opening.tier if frame is None else frame.tier,
+        sync=opening.sync,
+        weighting=opening.weighting,
+        prompt=opening.prompt,
+        system=opening.system,
+        history=[Turn(role=turn.role, content=turn.content) for turn in opening.history],
+        members=_members(released, opening, frame),
+    )
+
+
+def _members(released: Released, opening: Opening, frame: Frame | None) -> list[ShownMember]:
+    ids = protocol_model_ids(tuple(member.model for member in opening.members))
+    shown = []
+    for index, member in enumerate(opening.members):
+        now = None if frame is None else frame.members[index]
+        shown.append(
+            ShownMember(
+                model=member.model,
+                id=ids[index],
+                weight=member.weight,
+                remote=member.remote,
+                state=now.state if now else None,
+                reason=now.reason if now else None,
+                position_bytes=now.position_bytes if now else 0,
+                text=released.texts[index],
+                thinking=released.thinking[index],
+            )
+        )
+    return shown
+
+
+def _status(state: SessionState) -> Status:
+    return "open" if state.status == "open" else "ended"
+
+
+def _phase(state: SessionState) -> Phase | None:
+    return cast(Phase, state.phase) if state.phase else None

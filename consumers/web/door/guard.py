@@ -1,0 +1,147 @@
+"""Which pages may talk to the server: its own, and those of origins that a person has named.
+
+A browser takes any page's requests to loopback. Three checks keep other pages out: the Host must be ours (else a
+foreign name was pointed at this address: DNS rebinding); what changes something or opens a socket must be asked by no
+page of another Origin; and what a browser says it fetches for another page (an image: it could not read it, but guess
+tokens with it) is refused too. To follow a link to this page is nobody else's request.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from consumers.web.door.address import plain_address
+from schemas.choice import shortened
+from schemas.errors import Refused
+
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+# No versions: nobody needs to know what is to be broken here.
+SERVER = "council"
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+# What a page of a named origin may ask with.
+_PREFLIGHT = {
+    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, DELETE",
+    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, Last-Event-ID",
+    hdrs.ACCESS_CONTROL_MAX_AGE: "600",
+}
+
+
+class Guard:
+    """`bound_host` is as a person gave it; `origins` are those that checked_origins() let pass: their pages may do what
+    our own may, and their names are ours (a proxy before us)."""
+
+    def __init__(self, bound_host: str, origins: Sequence[str] = ()) -> None:
+        self._origins = frozenset(origins)
+        self._names = (bound_host, *(str(urlsplit(origin).hostname) for origin in origins))
+
+    @property
+    def middleware(self) -> Middleware:
+        """Refuses requests under a foreign name, and those of foreign pages."""
+
+        @web.middleware
+        async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+            host = request.headers.get(hdrs.HOST, "")
+            if not is_own_host(host, (*self._names, _address_of(request))):
+                raise Refused(
+                    "forbidden_host",
+                    f"This server is not {shortened(host)!r}: call it by its address, or name this one in the setting "
+                    "origins.",
+                    status=403,
+                )
+            origin = request.headers.get(hdrs.ORIGIN)
+            if self._is_named(origin):
+                if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
+                    return web.Response(status=204, headers=_PREFLIGHT)
+                return await handler(request)
+            if _is_for_another_page(request):
+                raise Refused("forbidden_origin", "Pages of others may load nothing from here.", status=403)
+            is_exposed = request.method not in _SAFE_METHODS or hdrs.UPGRADE in request.headers
+            if origin is not None and is_exposed and not is_same_origin(origin, host):
+                raise Refused(
+                    "forbidden_origin",
+                    f"Pages of {shortened(origin)!r} may not do this: name that origin in the setting origins.",
+                    status=403,
+                )
+            return await handler(request)
+
+        return check
+
+    async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        """For every response, whatever made it."""
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers[hdrs.SERVER] = SERVER
+        if not self._origins:
+            return
+        response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        origin = request.headers.get(hdrs.ORIGIN, "")
+        if self._is_named(origin):
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+
+    def _is_named(self, origin: str | None) -> bool:
+        return origin is not None and origin.lower() in self._origins
+
+
+def _is_for_another_page(request: web.Request) -> bool:
+    """As browsers themselves tell (Fetch Metadata); programs say nothing of the kind."""
+    is_foreign = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
+    is_followed = request.headers.get("Sec-Fetch-Mode") == "navigate"
+    return is_foreign and not (is_followed and request.headers.get("Sec-Fetch-Dest") == "document")
+
+
+def checked_origins(origins: Sequence[str]) -> tuple[str, ...]:
+    """The origins as browsers write them. Raises Refused for what is none, such as `*` or one with a path."""
+    for origin in origins:
+        scheme, _, rest = origin.lower().partition("://")
+        try:
+            parts = urlsplit(origin)
+            is_origin = scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_origin = False
+        if not is_origin or not origin.isascii() or set(rest) & set("/?#@*\\ "):
+            raise Refused(
+                "bad_origin",
+                f"The origin {shortened(origin)!r} is none: write the beginning of the page's address, such as "
+                "http://localhost:5173.",
+            )
+    return tuple(origin.lower() for origin in origins)
+
+
+def is_own_host(host: str, own_names: tuple[str, ...]) -> bool:
+    """True where a Host header names loopback or one of `own_names`, whatever its port."""
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    if not name:
+        return False
+    if name == "localhost" or name in (own.lower() for own in own_names):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """True where an Origin header is a page that came from this very host and port."""
+    scheme, _, rest = origin.partition("://")
+    return scheme in ("http", "https") and rest.lower() == host.lower()
+
+
+def _address_of(request: web.Request) -> str:
+    """The address that the connection came in at: what a wildcard binding is called from outside."""
+    name = request.transport.get_extra_info("sockname") if request.transport else None
+    return plain_address(str(name[0])) if isinstance(name, tuple) else ""

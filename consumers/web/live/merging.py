@@ -1,0 +1,132 @@
+"""What a slow client gets instead of the frames that it could not take: one that stands for all of them. Pure.
+
+    frames   10 "The"   11 " sky"   12 ""   13 " is"        the newest is told, and the text of all of them:
+    merged                                  13 "The sky is"
+
+Numbers are the newest frame's; text is never lost; what counts for one window alone (tokens, late entries) is added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from schemas.events import (
+    EnergyField,
+    EnergyUpdate,
+    ErrorEvent,
+    Event,
+    InterferenceEvent,
+    ResonanceEvent,
+    TokenStream,
+)
+from schemas.frames import Frame, MemberFrame
+
+# Different complaints that are kept of the frames left out; they are told in full by whoever is not slow.
+_MOST_ERRORS = 32
+
+
+def merged_frame(frames: Sequence[Frame]) -> Frame:
+    """The newest of the frames, given oldest first, with the text, the tokens and the counts of all of them."""
+    if len(frames) == 1:
+        return frames[0]
+    newest = frames[-1]
+    return msgspec.structs.replace(
+        newest,
+        members=tuple(
+            _merged_member([frame.members[index] for frame in frames]) for index in range(len(newest.members))
+        ),
+        tokens=tuple(token for frame in frames for token in frame.tokens),
+        late=sum(frame.late for frame in frames),
+        duplicates=sum(frame.duplicates for frame in frames),
+        dead_letters=sum(frame.dead_letters for frame in frames),
+    )
+
+
+def _merged_member(shown: Sequence[MemberFrame]) -> MemberFrame:
+    text = "".join(member.text for member in shown)
+    thinking = "".join(member.thinking for member in shown)
+    newest = shown[-1]
+    if text == newest.text and thinking == newest.thinking:
+        return newest
+    return msgspec.structs.replace(newest, text=text, thinking=thinking)
+
+
+def merged_events(events: Sequence[Event]) -> list[Event]:
+    """The events of several frames, given in order, as those of the newest frame: its energy with the tokens and the
+    change of all, what else was last said of the field, the interference and a resonance that is not over, each
+    member's text whole, and the errors, of the same ones the last."""
+    merged = _Merged()
+    for event in events:
+        merged.add(event)
+    return merged.as_events()
+
+
+class _Merged:
+    """What came so far."""
+
+    def __init__(self) -> None:
+        self._energy: EnergyUpdate | None = None
+        self._states: dict[type, EnergyField | InterferenceEvent | ResonanceEvent] = {}
+        self._texts: dict[str, TokenStream] = {}
+        self._errors: dict[tuple[str, str], ErrorEvent] = {}
+
+    def add(self, event: Event) -> None:
+        match event:
+            case EnergyUpdate():
+                self._energy = _added(self._energy, event)
+            case EnergyField() | InterferenceEvent() | ResonanceEvent():
+                self._states[type(event)] = event
+                if isinstance(event, EnergyField) and event.payload.fieldType != "resonance":
+                    self._states.pop(ResonanceEvent, None)
+            case TokenStream():
+                self._texts[event.payload.modelId] = _joined(self._texts.get(event.payload.modelId), event)
+            case ErrorEvent():
+                key = (event.payload.code, event.payload.message)
+                self._errors.pop(key, None)
+                self._errors[key] = event
+                while len(self._errors) > _MOST_ERRORS:
+                    del self._errors[next(iter(self._errors))]
+
+    def as_events(self) -> list[Event]:
+        states = [
+            self._states[kind] for kind in (EnergyField, InterferenceEvent, ResonanceEvent) if kind in self._states
+        ]
+        if self._energy is None:
+            return [*states, *self._texts.values(), *self._errors.values()]
+        return [
+            self._energy,
+            *(stamped(state, self._energy) for state in states),
+            *(msgspec.structs.replace(text, timestamp=self._energy.timestamp) for text in self._texts.values()),
+            *self._errors.values(),
+        ]
+
+
+def stamped(
+    state: EnergyField | InterferenceEvent | ResonanceEvent, energy: EnergyUpdate
+) -> EnergyField | InterferenceEvent | ResonanceEvent:
+    """What was said in an earlier frame and is true in this one still, as this one's: frame numbers never fall."""
+    return msgspec.structs.replace(state, timestamp=energy.timestamp, frameNumber=energy.frameNumber)
+
+
+def _added(before: EnergyUpdate | None, event: EnergyUpdate) -> EnergyUpdate:
+    if before is None:
+        return event
+    payload = msgspec.structs.replace(
+        event.payload,
+        deltaEnergy=round(before.payload.deltaEnergy + event.payload.deltaEnergy, 9),
+        tokensGenerated=before.payload.tokensGenerated + event.payload.tokensGenerated,
+    )
+    return msgspec.structs.replace(event, payload=payload)
+
+
+def _joined(before: TokenStream | None, event: TokenStream) -> TokenStream:
+    if before is None:
+        return event
+    payload = msgspec.structs.replace(
+        event.payload,
+        tokens=before.payload.tokens + event.payload.tokens,
+        isComplete=before.payload.isComplete or event.payload.isComplete,
+    )
+    return msgspec.structs.replace(event, payload=payload)

@@ -1,0 +1,53 @@
+"""`python docs/event_schemas.py`: writes docs/protocol/<type>.schema.json, one for each message of the protocol.
+
+They are made from the structs in schemas/events.py, for people who check what they receive; a test compares them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from schemas.events import MESSAGES
+
+FOLDER = Path(__file__).parent / "protocol"
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema_of(message: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON Schema of one message: it allows what the struct does, and demands every key that is always sent."""
+    schema = msgspec.json.schema(message)
+    name = schema.pop("$ref").rsplit("/", 1)[1]
+    parts = schema["$defs"]
+    for part in parts.values():
+        part["description"] = " ".join(part["description"].split())
+        if "properties" in part:
+            # A key with one possible value has it as its default in the struct, and is sent all the same.
+            fixed = [key for key, value in part["properties"].items() if value.pop("default", None) is not None]
+            part["required"] = [*part["required"], *fixed]
+    own = parts.pop(name)
+    return {"$schema": _DIALECT, **own, **({"$defs": parts} if parts else {})}
+
+
+def texts() -> dict[str, str]:
+    """What each file holds, by its name."""
+    found = {}
+    for message in MESSAGES:
+        schema = msgspec.json.encode(schema_of(message))
+        found[f"{message.__struct_config__.tag}.schema.json"] = msgspec.json.format(schema, indent=2).decode() + "\n"
+    return found
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in texts().items():
+        (FOLDER / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""How the council is: its processes, the cursors and the lag of its open sessions, Redis's memory. Measured by the
+processes themselves, and by Redis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.grid import NS_PER_MS, window_index_at
+from schemas.keys import entry_order
+from schemas.processes import ProcessRecord
+from transport.connection import AsyncPipe, ReplyError, info_fields, redis_ns
+from transport.process import list_processes
+from transport.sessions import SessionState, list_sessions
+
+# What must be there for a session to be answered and told of.
+_NEEDED = {
+    "producer": "no model is served (start one with python -m producers)",
+    "aggregator": "no aggregator runs (start one with python -m aggregator)",
+    "decipher": "no DECIPHER runs (start one with python -m consumers.decipher)",
+}
+
+
+async def read_status(pipe: AsyncPipe) -> dict[str, Any]:
+    """Redis's version and memory, the processes, and the open sessions. Without Redis's address: it is nobody's
+    business but its owner's. Raises RedisAway, RedisRefuses."""
+    records = await list_processes(pipe)
+    states = [state for state in await list_sessions(pipe) if state.status == "open"]
+    time_reply, memory, server = await pipe.run([("TIME",), ("INFO", "memory"), ("INFO", "server")])
+    now_ns = redis_ns(time_reply)
+    used, version = _fields(memory), _fields(server)
+    return {
+        "redis": {
+            "version": version.get("redis_version"),
+            "used_memory_bytes": int(used.get("used_memory", 0)),
+            "maxmemory_bytes": int(used.get("maxmemory", 0)),
+        },
+        "processes": [_process(record, now_ns) for record in records],
+        "sessions": [_cursors(state, now_ns) for state in states],
+    }
+
+
+async def what_is_missing(pipe: AsyncPipe) -> list[str]:
+    """For a session to be answered and told of, in words; nothing where all is ready. Raises RedisAway,
+    RedisRefuses."""
+    ready = {record.role for record in await list_processes(pipe) if record.ready}
+    return [sentence for role, sentence in _NEEDED.items() if role not in ready]
+
+
+def _process(record: ProcessRecord, now_ns: int) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "role": record.role,
+        "ready": record.ready,
+        "pid": record.pid,
+        "host": record.host,
+        "rss_bytes": record.rss_bytes,
+        "cpu_s": record.cpu_s,
+        "up_s": round(now_ns / 1e9 - record.started_ms / 1e3, 1),
+        **record.detail,
+    }
+
+
+def _fields(info: Any) -> dict[str, str]:
+    return {} if isinstance(info, ReplyError) else info_fields(info)
+
+
+def _cursors(state: SessionState, now_ns: int) -> dict[str, Any]:
+    """How far a session's readers are. lag: windows that are due and not yet committed, or committed and not yet
+    composed."""
+    due = window_index_at(max(0, now_ns - state.origin_ns)) - 1
+    composed = entry_order(state.decipher)[0] - 1
+    return {
+        "session": state.session,
+        "window_index": state.window,
+        "aggregator_lag": max(0, due - state.window),
+        "decipher_lag": max(0, state.window - composed),
+        "epoch": state.epoch,
+        "age_s": round((now_ns - state.origin_ns) / NS_PER_MS / 1000, 1),
+        "accepted_tokens": [progress.next_seq for progress in state.progress],
+    }
