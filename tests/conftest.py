@@ -22,7 +22,7 @@ from tests.web_server import WebServer
 from transport.connection import AsyncPipe
 
 # A machine with only Python has no browser; continuous integration installs one.
-collect_ignore = [] if shutil.which("chromium") else ["test_page.py"]
+collect_ignore = [] if shutil.which("chromium") else ["page"]
 
 
 def pytest_report_header() -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -12,14 +14,19 @@ _INDEX = "index.html"
 
 
 def page_routes() -> list[web.RouteDef]:
-    """`/` is the page; its parts are at `/static/NAME`. Nothing but these names is served."""
-    routes = []
-    for file in (files("consumers.web") / "static").iterdir():
+    """`/` is the page; its parts are at `/static/ROOM/NAME`. Nothing but these names is served."""
+    return list(_routes(files("consumers.web") / "static", "/static"))
+
+
+def _routes(folder: Traversable, path: str) -> Iterator[web.RouteDef]:
+    for file in folder.iterdir():
+        if file.is_dir():
+            yield from _routes(file, f"{path}/{file.name}")
+            continue
         suffix = file.name[file.name.rfind(".") :]
         if suffix in _TYPES:
-            path = "/" if file.name == _INDEX else f"/static/{file.name}"
-            routes.append(web.get(path, _show(file.read_bytes(), _TYPES[suffix])))
-    return routes
+            shown_at = "/" if file.name == _INDEX else f"{path}/{file.name}"
+            yield web.get(shown_at, _show(file.read_bytes(), _TYPES[suffix]))
 
 
 def _show(body: bytes, content_type: str) -> Handler:

@@ -11,6 +11,9 @@ from schemas.models import Residency
 from schemas.processes import Role
 from schemas.sessions import Phase, Speaker, Sync, Weighting
 
+# Enough to know a session by; 200 whole prompts would be megabytes.
+PROMPT_START_LETTERS = 120
+
 Status = Literal["open", "ended"]
 ShownPhase = Annotated[Phase | None, Field(description="Of the session's state machine; null before its first event.")]
 Count = Annotated[int, Field(ge=0)]
@@ -48,9 +51,10 @@ class Opened(Reply):
 
 
 class ListedSession(Reply):
-    """A session in the list. What it was asked is told by itself alone."""
+    """A session in the list. The whole of what it was asked is told by itself alone."""
 
     session: str
+    prompt_start: Annotated[str, Field(description="The first letters of its prompt.", max_length=PROMPT_START_LETTERS)]
     status: Status
     phase: ShownPhase
     window_index: Window

@@ -13,6 +13,7 @@ from consumers.web.api.bodies import SessionBody, read_session_body
 from consumers.web.api.members import member_index
 from consumers.web.api.operations import Operation, Parameter
 from consumers.web.api.replies import (
+    PROMPT_START_LETTERS,
     Cancelled,
     ListedSession,
     Opened,
@@ -151,6 +152,7 @@ class SessionsApi:
 def _listed(state: SessionState, opening: Opening) -> ListedSession:
     return ListedSession(
         session=state.session,
+        prompt_start=opening.prompt[:PROMPT_START_LETTERS],
         status=_status(state),
         phase=_phase(state),
         window_index=state.window,

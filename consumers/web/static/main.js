@@ -1,111 +1,138 @@
 // The page: a question, the council's answer to it, and what happened in between.
+//
+//   socket -> Following -> Record (what was received) -> at the playhead's window, on the screen's next frame:
+//                                                         stage, lanes, readings, evidence
+//
+// One loop draws everything, only when there is something new, and then only the newest.
 
-import { cancelSession, getModels, getSessions, openSession } from "./api.js";
-import { Following } from "./follow.js";
-import { Lanes, setText } from "./lanes.js";
-import { ModelChoice } from "./models.js";
-import { Strip } from "./strip.js";
+import { cancelMember, cancelSession, getSessions, getStatus } from "./council/api.js";
+import { Following } from "./council/follow.js";
+import { TokenEvidence } from "./council/tokens.js";
+import { at, setText } from "./elements.js";
+import { Lanes } from "./lanes/lanes.js";
+import { Announcer } from "./panels/announcer.js";
+import { Ask } from "./panels/ask.js";
+import { Compare } from "./panels/compare.js";
+import { Evidence, tokenEvidence, visible } from "./panels/evidence.js";
+import { Health } from "./panels/health.js";
+import { Readings } from "./panels/readings.js";
+import { Sessions } from "./panels/sessions.js";
+import { Playhead } from "./record/playhead.js";
+import { Record } from "./record/record.js";
+import { Stage } from "./stage/stage.js";
 
 // Numbers that change faster cannot be read.
 const WINDOWS_A_NUMBER = 12;
-const STILL_STRIP_MS = 1_000;
-const LOOK_FOR_MODELS_MS = 4_000;
+// For those who want less motion: so often a second, at most.
+const CALM_FPS = 4;
 const SILENCE_MS = 4_000;
+const STATUS_MS = 5_000;
+const SECOND_MS = 1_000;
+const WINDOWS_A_SECOND = 60;
 
-const at = (id) => document.getElementById(id);
-const lanes = new Lanes(at("lanes"));
-const strip = new Strip(at("strip"));
-const models = new ModelChoice(at("models"), at("no-models"));
 const wantsLessMotion = matchMedia("(prefers-reduced-motion: reduce)");
+const playhead = new Playhead();
+const readings = new Readings();
+const announcer = new Announcer(at("summary"), at("pointed"));
+const health = new Health(at("health"));
+const compare = new Compare(at("compare"));
+const evidence = new Evidence(at("evidence"), () => showPinned(false));
+const lanes = new Lanes(at("lanes"), {
+  onStop: stopMember,
+  onToken: pointAtToken,
+  onLeave: leave,
+  onUnknown: learnTokens,
+});
+const stage = new Stage(
+  {
+    braid: at("braid"), energy: at("energy-plot"), diversity: at("diversity-plot"),
+    disagreement: at("disagreement-plot"), lag: at("lag-plot"),
+  },
+  { onPoint: pointAtWindow, onLeave: leave },
+);
+const ask = new Ask({
+  onAsking: () => {
+    showError("");
+    setStatus("Asking…");
+  },
+  onOpened: opened,
+  onRefused: (sentence) => {
+    showError(sentence);
+    if (!isRunning()) setStatus("");
+  },
+});
+const sessions = new Sessions(at("sessions"), (session) => follow(session), () => following?.session);
 
 let following = null;
-let isAsking = false;
+let record = null;
+let tokens = null;
+// The session as it was asked for here; what GET tells of it replaces it.
 let isOwn = false;
-// The session whose lanes are shown.
-let begun = "";
-let newest = null;
+let runs = false;
 let tier = "";
-// What the frames so far say of the members' texts: frames without two to compare no longer do.
-let partedAtBytes = null;
-let lastCompares = null;
 let numbersOf = -1;
-let stripDrawnMs = 0;
 let isDrawScheduled = false;
 let nextDrawMs = 0;
-let targetFps = 60;
 let silenceTimer = 0;
 
 // --- asking and stopping ---
 
-async function ask() {
-  const prompt = at("prompt").value;
-  if (isAsking) return;
-  if (models.isEmptied()) {
-    showError("No model is chosen: tick at least one.");
-    return;
-  }
-  isAsking = true;
-  showError("");
-  setStatus("Asking…");
-  try {
-    const opened = await openSession({ prompt, models: models.chosen(), allow_remote: models.goesOut() });
-    // Nobody would see what an earlier question of ours goes on to say; somebody else's session is theirs.
-    if (isRunning() && isOwn) cancelSession(following.session).catch(() => {});
-    showError(opened.warnings.join(" "));
-    follow(opened.session, prompt, opened.tier);
-    at("prompt").value = "";
-  } catch (error) {
-    showError(error.message);
-    setStatus("");
-  } finally {
-    isAsking = false;
-    fitPrompt();
-  }
+function opened(answer, request) {
+  // Nobody would see what an earlier question of ours goes on to say; somebody else's session is theirs.
+  if (isRunning() && isOwn) cancelSession(following.session).catch(() => {});
+  showError(answer.warnings.join(" "));
+  follow(answer.session, { prompt: request.prompt ?? "", openedTier: answer.tier });
 }
 
 async function stop() {
   if (!isRunning()) return;
   setStatus("Stopping…");
-  try {
-    await cancelSession(following.session);
-  } catch (error) {
-    showError(error.message);
-  }
+  await cancelSession(following.session).catch((error) => showError(error.message));
 }
 
-function showQuestion(prompt) {
-  at("question").hidden = !prompt;
-  at("question").textContent = prompt;
+async function stopMember(index) {
+  await cancelMember(following.session, index).catch((error) => showError(error.message));
 }
 
-const isRunning = () => following !== null && !at("stop-button").hidden;
+function again() {
+  if (record) ask.again(record.session);
+}
 
-function showRunning(runs) {
+const isRunning = () => following !== null && runs;
+
+function showRunning(isSo) {
+  runs = isSo;
   at("stop-button").hidden = !runs;
 }
 
 // --- following ---
 
-// A session that was asked for here comes with its prompt; one that was found running tells it with its text so far.
-function follow(session, prompt, openedTier = "") {
+// A session that was asked for here comes with its prompt; of one that was found, GET tells it with its text so far.
+function follow(session, { prompt = "", openedTier = "" } = {}) {
   following?.leave();
-  isOwn = prompt !== "";
-  newest = null;
-  tier = openedTier;
-  partedAtBytes = null;
-  lastCompares = null;
-  numbersOf = -1;
+  isOwn = openedTier !== "";
+  [record, tier, numbersOf] = [null, openedTier, -1];
+  tokens = new TokenEvidence(session);
+  playhead.follow();
+  announcer.begin();
+  leave();
+  location.replace(`#${encodeURIComponent(session)}`);
   showRunning(true);
   showQuestion(prompt);
   setStatus("The council is called…");
   clearTimeout(silenceTimer);
   silenceTimer = setTimeout(() => {
-    if (newest === null) setStatus("No frame has come yet: start an aggregator with council up or python -m aggregator.");
+    if (!record || record.columns.last < 0) {
+      setStatus("No frame has come yet: start an aggregator with council up or python -m aggregator.");
+    }
   }, SILENCE_MS);
   following = new Following(session, {
     onText: begin,
     onFrame: take,
-    onAway: () => setStatus("The connection is lost; trying again…"),
+    onAway: () => {
+      setStatus("The connection is lost; trying again…");
+      health.showLink("lost, trying again");
+    },
     onBack: () => setStatus("The council answers."),
     onEnd: end,
   });
@@ -113,45 +140,55 @@ function follow(session, prompt, openedTier = "") {
 
 // What the session has said so far; after a break once more.
 function begin(session) {
-  if (begun !== session.session) {
-    begun = session.session;
+  health.showLink("open");
+  if (record) {
+    record.session = session;
+    record.begin(session);
+  } else {
+    record = new Record(session);
     showQuestion(session.prompt);
-    lanes.show(session.members.map((member) => member.model));
-    strip.show(session.members.length);
-    // One member has nobody to agree with.
-    for (const reading of document.querySelectorAll(".readings .between")) reading.hidden = session.members.length < 2;
+    lanes.begin(record);
+    stage.begin(record);
+    compare.begin(record);
+    readings.begin(session.members.length);
   }
-  lanes.begin(session.members);
+  lanes.drawTexts();
+  scheduleDraw();
 }
 
 function take(frame) {
-  if (newest === null) {
-    at("session").hidden = false;
+  if (record.columns.last < 0) {
+    at("session").hidden = at("health").hidden = false;
     setStatus("The council answers.");
   }
   if (tier && tier !== frame.tier) showError(`Memory ran out: the session goes on in the ${frame.tier} tier.`);
   tier = frame.tier;
-  partedAtBytes = frame.diverged_at_bytes ?? partedAtBytes;
-  lastCompares = frame.compares ?? lastCompares;
-  newest = frame;
-  lanes.add(frame);
-  strip.add(frame);
+  const wasParted = record.columns.partings.length;
+  record.add(frame);
+  stage.add(frame);
+  health.countReceived();
+  if (record.columns.partings.length !== wasParted) lanes.showParting(record.columns.partings.at(-1)[1]);
   scheduleDraw();
 }
 
 function end(reason) {
+  clearTimeout(silenceTimer);
   // The last words first, then that they were the last: a screen reader, too, must find them there.
   if (isDrawScheduled) draw(performance.now());
   const hadFocus = document.activeElement === at("stop-button");
   showRunning(false);
   if (hadFocus) at("prompt").focus();
   if (reason) showError(reason);
-  const states = newest?.members.map((member) => member.state) ?? [];
-  const finished = states.filter((state) => state === "finished").length;
-  setStatus(states.length ? `Ended: ${finished} of ${states.length} finished.` : "Ended.");
+  health.showLink("closed");
+  const members = record && record.columns.last >= 0 ? record.columns.frame(record.columns.last).members : [];
+  const finished = members.filter((member) => member.state === "finished").length;
+  setStatus(members.length ? `Ended: ${finished} of ${members.length} finished.` : "Ended.");
+  showHealth();
+  numbersOf = -1;
+  scheduleDraw();
 }
 
-// --- drawing: only when there is something new, and then only the newest ---
+// --- drawing ---
 
 function scheduleDraw() {
   if (isDrawScheduled) return;
@@ -165,64 +202,132 @@ function drawWhenDue(nowMs) {
     requestAnimationFrame(drawWhenDue);
     return;
   }
-  nextDrawMs = Math.max(nextDrawMs + 1_000 / targetFps, nowMs);
+  const fps = wantsLessMotion.matches ? CALM_FPS : ask.targetFps;
+  nextDrawMs = Math.max(nextDrawMs + SECOND_MS / fps, nowMs);
   draw(nowMs);
 }
 
 function draw(nowMs) {
   isDrawScheduled = false;
-  if (newest === null) return;
-  const number = Math.floor(newest.window_index / WINDOWS_A_NUMBER);
-  const withNumbers = number !== numbersOf || newest.final;
+  if (!record || record.columns.last < 0) return;
+  const window = playhead.window(record.columns);
+  const isCalm = wantsLessMotion.matches;
+  const frame = record.columns.frame(window);
+  const number = Math.floor(window / WINDOWS_A_NUMBER);
+  const withNumbers = isCalm || number !== numbersOf || frame.final || !playhead.isLive;
   numbersOf = number;
-  lanes.draw(withNumbers);
-  if (withNumbers) drawReadings(newest);
-  if (!wantsLessMotion.matches || newest.final || nowMs - stripDrawnMs >= STILL_STRIP_MS) {
-    stripDrawnMs = nowMs;
-    strip.draw();
+  health.countDrawn();
+  lanes.draw(frame, withNumbers);
+  if (withNumbers) {
+    readings.draw(frame, record.columns);
+    evidence.follow(frame);
+    drawTransport(window);
+  }
+  if (playhead.isLive) announcer.summarise(frame, nowMs);
+  const isUnfinished = stage.draw(window, isCalm);
+  const isCompareDue = compare.draw(nowMs, frame.final);
+  if (isUnfinished || isCompareDue) scheduleDraw();
+}
+
+// --- time ---
+
+function drawTransport(window) {
+  const { first, last, partings } = record.columns;
+  const slider = at("time");
+  [slider.min, slider.max, slider.value] = [first, last, window];
+  const seconds = ((window + 1) / WINDOWS_A_SECOND).toFixed(1);
+  slider.setAttribute("aria-valuetext", `${seconds} seconds${playhead.isLive ? ", live" : ""}`);
+  setText(at("time-text"), `${seconds} s`);
+  at("jump").hidden = partings.length === 0;
+  const live = at("live");
+  setText(live, playhead.isLive ? (runs ? "Pause" : "At the end") : runs ? "Follow live" : "To the end");
+  live.setAttribute("aria-pressed", String(playhead.isLive));
+  live.disabled = playhead.isLive && !runs;
+}
+
+function hold(window) {
+  if (!record || record.columns.last < 0) return;
+  if (window >= record.columns.last) playhead.follow();
+  else playhead.hold(window);
+  scheduleDraw();
+}
+
+function toggleLive() {
+  if (!record || record.columns.last < 0) return;
+  if (playhead.isLive) playhead.hold(record.columns.last);
+  else playhead.follow();
+  scheduleDraw();
+}
+
+function jump() {
+  const [window, byte] = record.columns.partings.at(-1);
+  // A little later, so that the fork is in sight.
+  playhead.hold(Math.min(record.columns.last, Math.max(record.columns.first, window) + WINDOWS_A_SECOND));
+  draw(performance.now());
+  lanes.reveal(byte);
+}
+
+// --- evidence ---
+
+function pointAtWindow(track, window, event) {
+  if (!record) return;
+  evidence.pointAtWindow(track, record.columns.frame(window), [event.clientX, event.clientY]);
+  scheduleDraw();
+}
+
+function pointAtToken(index, start, node, isByKey) {
+  if (!record) return;
+  const answer = record.answers[index];
+  const found = answer.tokenAt(start);
+  if (found < 0) return;
+  const token = answer.tokens[found];
+  const text = answer.text.slice(answer.offsetAt(token.start), answer.offsetAt(token.end));
+  const { left, bottom } = node.getBoundingClientRect();
+  const origin = record.session.origin_ns;
+  const show = (fetched) => {
+    const said = tokenEvidence(text, token, fetched, origin);
+    evidence.pointAtToken(said, [left, bottom - 12]);
+    if (isByKey) announcer.tell(spoken(text, said));
+  };
+  show(null);
+  tokens.look(index, token, answer.tokens[found - 1], show);
+}
+
+function spoken(text, { rows, pieces }) {
+  const others = pieces?.slice(0, 3).map((piece) => `${visible(piece.text)} ${(100 * piece.probability).toFixed(0)} percent`);
+  return [`${text.trim() || visible(text)}: ${rows[0].value} ${rows[0].unit}`, ...(others ?? [])].join("; ");
+}
+
+function leave() {
+  tokens?.leave();
+  evidence.leave();
+  scheduleDraw();
+}
+
+async function learnTokens(index, range) {
+  const { record: answered } = { record };
+  try {
+    for await (const { tokens: found, from, to } of tokens.range(index, range)) {
+      answered.answers[index].learn(found, from, to);
+      if (answered === record) lanes.refresh(index, { from, to });
+    }
+  } catch {
+    // They stay unshaded; whoever points at one asks again.
   }
 }
 
-function drawReadings(frame) {
-  const isMeasured = frame.di_source === "logprobs";
-  setText(at("energy"), frame.energy.toFixed(2));
-  showReading(at("diversity"), isMeasured ? frame.diversity_index.toFixed(2) : null);
-  showReading(at("agreement"), frame.agreement === null ? null : `${frame.agreement.toFixed(2)} ${shownPattern(frame)}`);
-  setText(at("agreement-source"), SOURCES[frame.agreement_source] ?? "");
-  showReading(at("compares"), shownPlace(frame));
-  showReading(at("lag"), shownMs(frame.sync_lag_ms));
-  showReading(at("skew"), shownMs(frame.arrival_skew_ms));
-  setText(at("mode"), frame.mode);
-  setText(at("window"), frame.window_index.toLocaleString("en").replaceAll(",", "\u202f"));
-}
-
-// Where not all members sent probabilities, what they wrote counts instead.
-const SOURCES = { mixed: "in part by text", text: "by text" };
-
-function shownMs(ms) {
-  return ms === null ? null : `${Math.round(ms)} ms`;
-}
-
-function shownPattern(frame) {
-  return frame.resonance ? "resonance" : frame.interference;
-}
-
-// Before the members part they say what comes next; afterwards each is in a text of its own, and that stays so when
-// there are no longer two of them.
-function shownPlace(frame) {
-  if (frame.compares === "next") return "the same so far";
-  if (partedAtBytes !== null) return `parted at byte ${partedAtBytes}`;
-  // Text that was let go before it could be compared: nobody knows where they parted.
-  if (frame.compares === "place") return "the same place";
-  return lastCompares === "next" ? "never parted" : null;
-}
-
-function showReading(node, text) {
-  node.classList.toggle("unmeasured", text === null);
-  setText(node, text ?? "not measured");
+function showPinned(isPinned) {
+  at("pin").setAttribute("aria-pressed", String(isPinned));
+  evidence.pin(isPinned);
+  numbersOf = -1;
+  scheduleDraw();
 }
 
 // --- small things ---
+
+function showQuestion(prompt) {
+  setText(at("question"), prompt);
+}
 
 function setStatus(text) {
   setText(at("status"), text);
@@ -233,52 +338,62 @@ function showError(text) {
   setText(at("error"), text);
 }
 
-// Where `field-sizing` is not known, the box grows by hand.
-function fitPrompt() {
-  if (CSS.supports("field-sizing", "content")) return;
-  const box = at("prompt");
-  box.style.height = "auto";
-  box.style.height = `${box.scrollHeight + 2}px`;
+function showHealth() {
+  if (record && record.columns.last >= 0) health.show(record.columns.frame(record.columns.last), runs);
 }
 
-async function lookForModels() {
+async function lookAtStatus() {
+  const status = await getStatus().catch(() => null);
+  if (status) health.showStatus(status);
+}
+
+// The address keeps which session is shown: it can be loaded again, and shared.
+function namedSession() {
   try {
-    const served = await getModels();
-    targetFps = served.target_fps;
-    models.show(served);
-  } catch (error) {
-    models.miss(error.message);
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return "";
   }
 }
 
-async function followNewest() {
-  const sessions = await getSessions().catch(() => []);
-  const open = sessions.find((session) => session.status === "open");
-  if (open && following === null && !isAsking) follow(open.session, "");
+// The session that the address names, or the one that runs.
+async function followFirst() {
+  const named = namedSession();
+  const found = await getSessions().catch(() => []);
+  const session = found.find((each) => each.session === named) ?? found.find((each) => each.status === "open");
+  if (session && following === null && !ask.isAsking) follow(session.session);
 }
 
-at("ask").addEventListener("submit", (event) => {
-  event.preventDefault();
-  ask();
+// A finger that touches something else takes back what it pointed at.
+addEventListener("pointerdown", (event) => {
+  if (!event.target.closest("canvas, .token, .evidence")) leave();
 });
-at("prompt").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  at("ask").requestSubmit();
-});
-at("prompt").addEventListener("input", fitPrompt);
 at("stop-button").addEventListener("click", stop);
+at("again").addEventListener("click", again);
+at("live").addEventListener("click", toggleLive);
+at("jump").addEventListener("click", jump);
+at("time").addEventListener("input", () => hold(Number(at("time").value)));
+at("pin").addEventListener("click", () => showPinned(!evidence.isPinned));
+at("compare-button").addEventListener("click", () => {
+  compare.open(!compare.isOpen);
+  at("compare-button").setAttribute("aria-expanded", String(compare.isOpen));
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  strip.forgetColours();
+  stage.repaint();
   scheduleDraw();
 });
-new ResizeObserver(() => {
-  stripDrawnMs = 0;
-  scheduleDraw();
-}).observe(at("strip"));
+addEventListener("hashchange", () => {
+  const named = namedSession();
+  if (named && named !== following?.session) follow(named);
+});
+wantsLessMotion.addEventListener("change", scheduleDraw);
+new ResizeObserver(scheduleDraw).observe(at("braid"));
 setInterval(() => {
-  if (!document.hidden) lookForModels();
-}, LOOK_FOR_MODELS_MS);
+  if (runs && !document.hidden) showHealth();
+}, SECOND_MS);
+setInterval(() => {
+  if (runs && !document.hidden) lookAtStatus();
+}, STATUS_MS);
 
-lookForModels();
-followNewest();
+lookAtStatus();
+followFirst();

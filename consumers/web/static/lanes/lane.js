@@ -1,0 +1,134 @@
+// The lane of one member: what it is called, how it fares, and its text as it grows.
+
+import { button, element, setText } from "../elements.js";
+import { colourNameOf, shapeIcon } from "../stage/marks.js";
+import { GrowingText } from "./text.js";
+
+const COPIED_MS = 2_000;
+
+export class Lane {
+  #index;
+  #answer;
+  #answerView;
+  #thoughts;
+  #thoughtsView;
+  #details;
+  #pace = element("span", "pace");
+  #state = element("p", "state");
+  #bar = element("div", "bar");
+  #energy = element("span", "energy");
+  #stop;
+  #copy;
+
+  // handlers: onStop(index), onToken(index, start byte, element, isByKey), onLeave(), onUnknown(index, range)
+  constructor(model, index, answer, thoughts, handlers) {
+    [this.#index, this.#answer, this.#thoughts] = [index, answer, thoughts];
+    const number = element("span", "", `${index + 1} `);
+    const heading = element("h3", "", number, model);
+    heading.id = `member-${index + 1}`;
+
+    this.#bar.append(element("div"));
+    this.#bar.setAttribute("role", "meter");
+    this.#bar.setAttribute("aria-label", `Energy of ${model}`);
+    this.#bar.setAttribute("aria-valuemin", "0");
+    this.#bar.setAttribute("aria-valuemax", "1");
+    this.#bar.setAttribute("aria-valuenow", "0");
+
+    this.#stop = button("Stop", () => handlers.onStop(index), "small");
+    this.#stop.setAttribute("aria-label", `Stop ${model}`);
+    this.#copy = button("Copy", () => this.#copyAnswer(), "small");
+    this.#copy.setAttribute("aria-label", `Copy the answer of ${model}`);
+
+    this.#answerView = new GrowingText(answer, `Answer of ${model}; the arrow keys walk through its tokens`, {
+      onToken: (...token) => handlers.onToken(index, ...token),
+      onLeave: handlers.onLeave,
+      onUnknown: (range) => handlers.onUnknown(index, range),
+    });
+    this.#thoughtsView = new GrowingText(thoughts, `Thinking of ${model}`);
+    this.#details = element("details", "", element("summary", "", "Thinking"), this.#thoughtsView.element);
+    this.#details.hidden = true;
+
+    this.element = element(
+      "article", "lane",
+      element("header", "", shapeIcon(index), heading, this.#stop, this.#copy),
+      element("div", "vitals", this.#bar, this.#energy, this.#pace),
+      this.#state, this.#details, this.#answerView.element,
+    );
+    this.element.setAttribute("aria-labelledby", heading.id);
+    this.element.style.setProperty("--colour", `var(${colourNameOf(index)})`);
+  }
+
+  get answerView() {
+    return this.#answerView;
+  }
+
+  // The member as a frame says it, and how much of its texts was shown by then. Numbers that change faster than
+  // `withNumbers` says cannot be read.
+  draw(member, [answered, thought], withNumbers) {
+    this.#bar.firstChild.style.transform = `scaleX(${member.energy})`;
+    if (withNumbers) {
+      setText(this.#energy, member.energy.toFixed(2));
+      setText(this.#pace, `${Math.round(member.tokens_per_s)} tokens/s`);
+      this.#bar.setAttribute("aria-valuenow", member.energy.toFixed(2));
+      // A model that pauses is held, and is not, many times a second.
+      setText(this.#state, stateSentence(member));
+      this.element.classList.toggle("dropped", member.state === "dropped");
+    }
+    this.#thoughtsView.draw(thought);
+    this.#details.hidden = thought === 0;
+    this.#answerView.draw(answered);
+  }
+
+  // Whether there is something to stop.
+  showRunning(runs) {
+    if (!runs && document.activeElement === this.#stop) this.#answerView.element.focus();
+    this.#stop.hidden = !runs;
+  }
+
+  close() {
+    this.#answerView.close();
+    this.#thoughtsView.close();
+  }
+
+  async #copyAnswer() {
+    const done = await copied(this.#answer.text.trim());
+    setText(this.#copy, done ? "Copied" : "Not copied");
+    setTimeout(() => setText(this.#copy, "Copy"), COPIED_MS);
+  }
+}
+
+// Browsers give the clipboard to safe addresses only; elsewhere a selection is copied.
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const box = element("textarea", "visually-hidden");
+    box.value = text;
+    const focused = document.activeElement;
+    document.body.append(box);
+    box.select();
+    const done = document.execCommand("copy");
+    box.remove();
+    focused?.focus();
+    return done;
+  }
+}
+
+const FINISHES = { stop: "finished", length: "finished at the most tokens allowed" };
+
+// What the states of keeping in step mean, in so few words that the text below does not move.
+const MEANINGS = {
+  held: "held: pauses for the others",
+  detached: "detached: no longer waited for",
+};
+
+export function stateSentence(member) {
+  const said = member.remote ? ["remote"] : [];
+  if (member.state === "finished") said.push(FINISHES[member.reason] ?? "finished");
+  else if (member.reason) said.push(`${member.state}: ${member.reason}`);
+  else said.push(MEANINGS[member.state] ?? member.state);
+  if (member.buffered_tokens === 1) said.push("1 token waits");
+  if (member.buffered_tokens > 1) said.push(`${member.buffered_tokens} tokens wait`);
+  return said.join(" · ");
+}

@@ -1,0 +1,266 @@
+// A text that grows at its end, shaded by how little its model expected each token.
+//
+// What a model wrote is text and nothing else: it only ever becomes the data of text nodes. The whole of it stands in the
+// page, so that it can be searched, selected and read out; but only near what is in sight does each token have an element
+// of its own. A text is set in blocks, and a block is either one text node or its tokens:
+//
+//   [block: text node] [block: <span>The</span><span> sky</span>… tail] …
+//                                                                  what has no whole token yet
+
+// A block ends at a new line after so many letters, or where there is none for longer, at a space.
+const BLOCK_LETTERS = 600;
+const LONGEST_BLOCK_LETTERS = 2_400;
+// A reader who has scrolled up by more than this is reading there: the text then stays where it is.
+const NEAR_END_PX = 32;
+// Bits of surprisal from which a token is shaded one step more.
+export const SURPRISAL_BITS = [0.5, 1, 2, 4, 7];
+
+export const surprisalBits = (logprob) => -logprob / Math.LN2;
+
+export class GrowingText {
+  #answer;
+  #blocks = [];
+  #shown = 0;
+  #version = 0;
+  #watch;
+  #onUnknown;
+  #current = null;
+  #forkAt = -1;
+
+  // onToken(start of a token in bytes, its element, isByKey) where a person points at one, onLeave() where no longer,
+  // onUnknown({from, to}) where tokens come in sight that nobody knows.
+  constructor(answer, label, { onToken, onLeave, onUnknown } = {}) {
+    this.#answer = answer;
+    this.#onUnknown = onUnknown;
+    this.element = document.createElement("div");
+    this.element.className = "text";
+    this.element.tabIndex = 0;
+    this.element.setAttribute("role", "region");
+    this.element.setAttribute("aria-label", label);
+    this.#watch = new IntersectionObserver((entries) => this.#sight(entries), { root: this.element, rootMargin: "60%" });
+    if (onToken) this.#listen(onToken, onLeave);
+  }
+
+  // Brings what is shown to so many letters of the answer. True where something has changed.
+  draw(length) {
+    if (length === this.#shown && this.#version === this.#answer.version) return false;
+    const box = this.element;
+    const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END_PX;
+    this.#divide();
+    for (const block of this.#blocks) this.#show(block, Math.min(block.end, length));
+    this.#shown = length;
+    this.#version = this.#answer.version;
+    if (isAtEnd) box.scrollTop = box.scrollHeight;
+    return true;
+  }
+
+  // Tokens of these bytes became known: what shows them is made again.
+  refresh({ from, to }) {
+    const [first, last] = [this.#answer.offsetAt(from), this.#answer.offsetAt(to)];
+    for (const block of this.#blocks) if (block.start < last && block.end > first) this.#refill(block);
+  }
+
+  // A fork in the text, where the members parted; the offset -1 for none.
+  showFork(offset) {
+    if (offset === this.#forkAt) return;
+    const touched = [this.#forkAt, offset];
+    this.#forkAt = offset;
+    for (const block of this.#blocks) if (touched.some((at) => block.start <= at && at < block.end)) this.#refill(block);
+  }
+
+  // Brings a letter into sight.
+  reveal(offset) {
+    const block = this.#blocks.find((each) => each.start <= offset && offset < each.end);
+    if (!block || block.element.hidden) return;
+    if (!block.isRich) this.#enrich(block, true);
+    const target = block.element.querySelector(".fork") ?? block.element;
+    const box = this.element.getBoundingClientRect();
+    this.element.scrollTop += target.getBoundingClientRect().top - box.top - box.height / 3;
+  }
+
+  close() {
+    this.#watch.disconnect();
+  }
+
+  // --- blocks ---
+
+  // New text goes into the last block, until that is long enough.
+  #divide() {
+    const { text } = this.#answer;
+    let last = this.#blocks.at(-1);
+    if (last && !last.isClosed) last.end = text.length;
+    else if (text.length > (last?.end ?? 0)) last = this.#open(last?.end ?? 0);
+    while (last && !last.isClosed) {
+      const end = endOfBlock(text, last.start);
+      if (end < 0) return;
+      [last.end, last.isClosed] = [end, true];
+      if (end < text.length) last = this.#open(end);
+    }
+  }
+
+  #open(start) {
+    const element = document.createElement("div");
+    // `final`: up to where whole tokens stand; the rest is in `tail`.
+    const end = this.#answer.text.length;
+    const block = { element, start, end, isClosed: false, isRich: false, isSettled: false, shown: start, final: start, tail: null };
+    this.#blocks.push(block);
+    this.element.append(element);
+    this.#watch.observe(element);
+    return block;
+  }
+
+  #show(block, end) {
+    if (block.isSettled && end === block.shown) return;
+    block.element.hidden = end <= block.start;
+    if (end < block.shown) this.#clear(block);
+    block.shown = Math.max(end, block.start);
+    if (end > block.start) this.#fill(block);
+  }
+
+  #clear(block) {
+    block.element.replaceChildren();
+    [block.shown, block.final, block.tail, block.isSettled] = [block.start, block.start, null, false];
+  }
+
+  #refill(block) {
+    const { shown } = block;
+    this.#clear(block);
+    this.#show(block, shown);
+  }
+
+  #fill(block) {
+    if (block.isRich) this.#addTokens(block);
+    block.tail ??= block.element.appendChild(document.createTextNode(""));
+    const rest = this.#answer.text.slice(block.final, block.shown);
+    if (block.tail.data !== rest) {
+      if (rest.startsWith(block.tail.data)) block.tail.appendData(rest.slice(block.tail.length));
+      else block.tail.data = rest;
+    }
+    const lastByte = this.#answer.tokens.at(-1)?.end ?? 0;
+    const isWhole = block.isClosed && block.shown === block.end;
+    const isLast = !block.isRich || block.final === block.end || lastByte > this.#answer.byteAt(block.end);
+    block.isSettled = isWhole && isLast;
+  }
+
+  // The whole tokens between what stands there and what is shown.
+  #addTokens(block) {
+    const { tokens } = this.#answer;
+    const made = [];
+    for (let index = this.#answer.tokenAfter(this.#answer.byteAt(block.final)); index < tokens.length; index += 1) {
+      const token = tokens[index];
+      const [start, end] = [this.#answer.offsetAt(token.start), this.#answer.offsetAt(token.end)];
+      // One that goes on in the next block is shown in both.
+      const isWhole = end <= block.shown || (block.isClosed && block.shown === block.end);
+      if (start >= block.shown || !isWhole) break;
+      const from = Math.max(start, block.final);
+      const to = Math.min(end, block.shown);
+      if (to <= from) continue;
+      made.push(...this.#nodes(block.final, from), tokenElement(token, this.#nodes(from, to)));
+      block.final = to;
+    }
+    if (made.length === 0) return;
+    block.tail?.remove();
+    block.tail = null;
+    block.element.append(...made);
+  }
+
+  // The text between two offsets, with the fork where it belongs.
+  #nodes(from, to) {
+    const { text } = this.#answer;
+    if (to <= from) return [];
+    if (this.#forkAt < from || this.#forkAt >= to) return [document.createTextNode(text.slice(from, to))];
+    const fork = document.createElement("span");
+    fork.className = "fork";
+    return [...this.#nodes(from, this.#forkAt), fork, document.createTextNode(text.slice(this.#forkAt, to))];
+  }
+
+  // --- what is in sight ---
+
+  #sight(entries) {
+    for (const { target, isIntersecting } of entries) {
+      const block = this.#blocks.find((each) => each.element === target);
+      if (block && block.isRich !== isIntersecting) this.#enrich(block, isIntersecting);
+    }
+  }
+
+  #enrich(block, isRich) {
+    // What a person walks through with the keys stays.
+    if (!isRich && this.#current && block.element.contains(this.#current)) return;
+    block.isRich = isRich;
+    this.#refill(block);
+    if (!isRich || !this.#onUnknown) return;
+    const unknown = this.#answer.unknownIn(this.#answer.byteAt(block.start), this.#answer.byteAt(block.end));
+    if (unknown) this.#onUnknown(unknown);
+  }
+
+  // --- tokens under the pointer, a finger, or the keys ---
+
+  #listen(onToken, onLeave) {
+    const at = (event) => event.target.closest?.(".token");
+    const point = (event) => {
+      const token = at(event);
+      if (token) onToken(Number(token.dataset.start), token, false);
+      else onLeave();
+    };
+    this.element.addEventListener("pointerover", point);
+    this.element.addEventListener("pointerdown", point);
+    this.element.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && onLeave());
+    this.element.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" || event.key === "Tab") {
+        this.#mark(null);
+        onLeave();
+        return;
+      }
+      const next = this.#next(event.key);
+      if (!next) return;
+      event.preventDefault();
+      this.#mark(next);
+      next.scrollIntoView({ block: "nearest" });
+      onToken(Number(next.dataset.start), next, true);
+    });
+    this.element.addEventListener("blur", () => this.#mark(null));
+  }
+
+  #next(key) {
+    const { tokens } = this.#answer;
+    if (tokens.length === 0) return null;
+    const current = this.#current ? this.#answer.tokenAt(Number(this.#current.dataset.start)) : -1;
+    const steps = { ArrowRight: current + 1, ArrowLeft: current < 0 ? tokens.length - 1 : current - 1 };
+    const index = steps[key];
+    if (index === undefined || !tokens[index]) return null;
+    const offset = this.#answer.offsetAt(tokens[index].start);
+    if (offset >= this.#shown) return null;
+    const block = this.#blocks.find((each) => each.start <= offset && offset < each.end);
+    if (!block.isRich) this.#enrich(block, true);
+    return block.element.querySelector(`[data-start="${tokens[index].start}"]`);
+  }
+
+  #mark(token) {
+    this.#current?.classList.remove("current");
+    this.#current = token;
+    token?.classList.add("current");
+  }
+}
+
+// Where a block that begins there ends; -1 while it goes on.
+function endOfBlock(text, start) {
+  if (text.length - start < BLOCK_LETTERS) return -1;
+  const line = text.indexOf("\n", start + BLOCK_LETTERS);
+  if (line >= 0 && line - start < LONGEST_BLOCK_LETTERS) return line + 1;
+  if (text.length - start < LONGEST_BLOCK_LETTERS) return -1;
+  const space = text.lastIndexOf(" ", start + LONGEST_BLOCK_LETTERS - 1);
+  if (space > start) return space + 1;
+  // Never between the two halves of a letter.
+  const end = start + LONGEST_BLOCK_LETTERS;
+  return text.charCodeAt(end) >= 0xdc00 && text.charCodeAt(end) < 0xe000 ? end - 1 : end;
+}
+
+function tokenElement({ start, logprob, quality }, nodes) {
+  const element = document.createElement("span");
+  const isMeasured = quality === "real" && logprob !== null;
+  const level = isMeasured ? SURPRISAL_BITS.filter((bits) => surprisalBits(logprob) >= bits).length : 0;
+  element.className = level > 0 ? `token s${level}` : "token";
+  element.dataset.start = start;
+  element.append(...nodes);
+  return element;
+}

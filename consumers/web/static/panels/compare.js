@@ -1,0 +1,85 @@
+// Two members side by side, from where they parted on.
+
+import { at, element, setText } from "../elements.js";
+import { difference, sharedLength } from "../record/difference.js";
+import { shapeIcon, colourNameOf } from "../stage/marks.js";
+
+const EVERY_MS = 500;
+// Of what both said, so much is shown before they part.
+const BEFORE_LETTERS = 80;
+
+export class Compare {
+  #root;
+  #record = null;
+  #choices;
+  #drawnMs = 0;
+  #drawn = "";
+
+  constructor(root) {
+    this.#root = root;
+    this.#choices = [at("compare-one"), at("compare-other")];
+    for (const choice of this.#choices) choice.addEventListener("change", () => this.draw(performance.now(), true));
+  }
+
+  get isOpen() {
+    return !this.#root.hidden;
+  }
+
+  begin(record) {
+    this.#record = record;
+    this.#drawn = "";
+    this.#choices.forEach((choice, place) => {
+      choice.replaceChildren(
+        ...record.columns.models.map((model, index) => new Option(`${index + 1} ${model}`, String(index))),
+      );
+      choice.value = String(Math.min(place, record.columns.models.length - 1));
+    });
+  }
+
+  open(isOpen) {
+    this.#root.hidden = !isOpen;
+    if (isOpen) this.draw(performance.now(), true);
+  }
+
+  // True where a text has grown since it was drawn: the next drawing is due then.
+  draw(nowMs, isDue = false) {
+    if (!this.isOpen || !this.#record) return false;
+    const [one, other] = this.#choices.map((choice) => Number(choice.value));
+    const texts = [one, other].map((index) => this.#record.answers[index].text.trimStart());
+    const drawn = JSON.stringify([one, other, texts.map((text) => text.length)]);
+    if (drawn === this.#drawn) return false;
+    if (!isDue && nowMs - this.#drawnMs < EVERY_MS) return true;
+    [this.#drawn, this.#drawnMs] = [drawn, nowMs];
+    this.#show([one, other], texts);
+    return false;
+  }
+
+  #show(members, [one, other]) {
+    const shared = sharedLength(one, other);
+    const { parts, isAll } = difference(one.slice(shared), other.slice(shared));
+    const bytes = new TextEncoder().encode(one.slice(0, shared)).length;
+    const parted = shared < Math.min(one.length, other.length);
+    setText(at("compare-note"), [sentence(bytes, parted), isAll ? "" : "They differ too much to be compared to the end."].join(" "));
+    const before = one.slice(Math.max(0, shared - BEFORE_LETTERS), shared);
+    const start = element("span", "before", shared > BEFORE_LETTERS ? `…${before}` : before);
+    at("compare-sides").replaceChildren(
+      ...["one", "other"].map((side, place) => {
+        const text = element("p", "text", start.cloneNode(true));
+        for (const part of parts) {
+          if (part.kind === "same") text.append(part.text);
+          else if (part.kind === side) text.append(element("mark", "", part.text));
+        }
+        const heading = element("h4", "", shapeIcon(members[place]), ` ${this.#record.columns.models[members[place]]}`);
+        const column = element("div", "side", heading, text);
+        column.style.setProperty("--colour", `var(${colourNameOf(members[place])})`);
+        return column;
+      }),
+    );
+  }
+}
+
+function sentence(bytes, parted) {
+  if (!parted) return `The same for ${bytes} bytes: they have not parted.`;
+  if (bytes === 0) return "They parted at once. Marked is what only one of them says.";
+  return `The same for ${bytes} bytes, then they parted. Marked is what only one of them says.`;
+}

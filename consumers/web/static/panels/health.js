@@ -1,0 +1,60 @@
+// The health strip: how well this page and the council keep up.
+
+import { element, setText } from "../elements.js";
+
+const SECOND_MS = 1_000;
+
+export class Health {
+  #root;
+  #values = new Map();
+  #counts = { drawn: 0, received: 0 };
+  #sinceMs = performance.now();
+
+  constructor(root) {
+    this.#root = root;
+    for (const [name, label] of [
+      ["drawn", "Drawn"], ["received", "Received"], ["late", "Windows late"], ["merged", "Frames merged"],
+      ["waiting", "Tokens waiting"], ["dropped", "Dropped"], ["link", "Connection"],
+    ]) {
+      const value = element("dd", "", "–");
+      this.#values.set(name, value);
+      root.append(element("div", name, element("dt", "", label), value));
+    }
+  }
+
+  countDrawn() {
+    this.#counts.drawn += 1;
+  }
+
+  countReceived() {
+    this.#counts.received += 1;
+  }
+
+  showLink(text) {
+    setText(this.#values.get("link"), text);
+  }
+
+  // Once a second: what was counted since, and what the newest frame says.
+  show(frame, runs) {
+    const now = performance.now();
+    const perSecond = (count) => `${Math.round((count * SECOND_MS) / (now - this.#sinceMs))} /s`;
+    setText(this.#values.get("drawn"), runs ? perSecond(this.#counts.drawn) : "at rest");
+    setText(this.#values.get("received"), runs ? perSecond(this.#counts.received) : "at rest");
+    this.#counts = { drawn: 0, received: 0 };
+    this.#sinceMs = now;
+    const waiting = frame.members.reduce((sum, member) => sum + (member.buffered_tokens ?? 0), 0);
+    setText(this.#values.get("waiting"), String(waiting));
+    const dropped = frame.members.filter((member) => member.state === "dropped");
+    const told = dropped.map((member) => `${member.model}: ${member.reason}`).join("; ");
+    setText(this.#values.get("dropped"), told || "nobody");
+    this.#root.querySelector(".dropped").classList.toggle("alarm", dropped.length > 0);
+  }
+
+  // What the council says of itself.
+  showStatus({ processes }) {
+    const sum = (role, name) =>
+      processes.filter((each) => each.role === role).reduce((total, each) => total + Number(each[name] ?? 0), 0);
+    setText(this.#values.get("late"), String(sum("aggregator", "windows_late")));
+    setText(this.#values.get("merged"), String(sum("web", "frames_merged")));
+  }
+}

@@ -1,0 +1,74 @@
+// What every drawing is made of: each metric's name for people, its name in a frame, its unit, and which picture shows it.
+
+const plain = (label, name, unit) => ({ label, name, unit, value: (frame) => frame[name] });
+const each = (label, name, unit) => ({ label, name, unit, isEach: true, value: (member) => member[name] });
+
+const ENERGY = plain("Energy of the ensemble", "energy", "0…1");
+const MEMBER_ENERGY = each("Energy", "energy", "0…1");
+const AGREEMENT = plain("Agreement", "agreement", "0…1");
+
+const BRAID = [
+  ENERGY,
+  plain("Wave: what the cord shows", "wave", "0…1"),
+  MEMBER_ENERGY,
+  AGREEMENT,
+  plain("… measured from", "agreement_source", ""),
+  plain("… comparing", "compares", ""),
+  plain("Interference", "interference", ""),
+  plain("Wave above every member", "amplified", ""),
+  plain("Wave below the members' mean", "dampened", ""),
+  plain("Resonance", "resonance", ""),
+  plain("Parted at", "diverged_at_bytes", "bytes"),
+  plain("Frontier", "frontier_bytes", "bytes"),
+];
+const ENERGIES = [
+  ENERGY,
+  MEMBER_ENERGY,
+  each("Certainty", "certainty", "0…1"),
+  each("Pace", "tokens_per_s", "tokens/s"),
+];
+const DIVERSITY = [
+  plain("Diversity index", "diversity_index", "0…1"),
+  plain("… from", "di_source", ""),
+  plain("… is at least", "di_low", "0…1"),
+  plain("… over those measured", "di_covered", "0…1"),
+  plain("… their share of the weights", "coverage", "0…1"),
+  plain("… of the next bytes", "di_span", "0…1"),
+  plain("… so many", "span_bytes", "bytes"),
+];
+const DISAGREEMENT = [
+  plain("Disagreement", "jsd", "0…1"),
+  plain("Entropy of the council", "entropy_total", "nats"),
+  plain("Entropy of a member, mean", "entropy_within", "nats"),
+  plain("Probability that lists cover", "coverage_mass", "0…1"),
+];
+const LAG = [
+  plain("Sync lag", "sync_lag_ms", "ms"),
+  plain("Arrival skew", "arrival_skew_ms", "ms"),
+  plain("Mode", "mode", ""),
+  each("Waits", "buffered_tokens", "tokens"),
+  plain("Entries late, this window", "late", ""),
+];
+
+const TRACKS = { braid: BRAID, energy: ENERGIES, diversity: DIVERSITY, disagreement: DISAGREEMENT, lag: LAG };
+export const TITLES = {
+  braid: "The braid", energy: "Energy", diversity: "Diversity", disagreement: "Disagreement", lag: "Keeping in step",
+  all: "Every number",
+};
+
+// What a track shows of a frame: [label, name in the frame, value as it came, unit]; of "all", everything.
+export function evidenceOf(track, frame) {
+  const metrics = track === "all" ? [...new Set(Object.values(TRACKS).flat())] : TRACKS[track];
+  return metrics.flatMap((metric) => (metric.isEach ? rowsOfMembers(metric, frame) : [row(metric, frame, metric.label, metric.name)]));
+}
+
+function rowsOfMembers(metric, frame) {
+  return frame.members.map((member, index) =>
+    row(metric, member, `${metric.label} of ${index + 1} ${member.model}`, `members[${index}].${metric.name}`),
+  );
+}
+
+function row(metric, holder, label, name) {
+  const value = metric.value(holder);
+  return { label, name, value: value === null ? "not measured" : String(value), unit: value === null ? "" : metric.unit };
+}

@@ -1,0 +1,56 @@
+// The sessions that the council keeps: a person looks at any of them, and forgets those that have ended.
+
+import { deleteSession, getSessions } from "../council/api.js";
+import { button, element } from "../elements.js";
+
+export class Sessions {
+  #panel;
+  #list = element("ul");
+  #note = element("p", "quiet");
+  #onOpen;
+  #shown = () => "";
+
+  // onOpen(session) where a person picks one; shown() says which is looked at.
+  constructor(panel, onOpen, shown) {
+    [this.#panel, this.#onOpen, this.#shown] = [panel, onOpen, shown];
+    panel.append(element("h2", "", "Sessions"), this.#note, this.#list);
+    panel.addEventListener("toggle", (event) => event.newState === "open" && this.#load());
+  }
+
+  async #load() {
+    try {
+      const sessions = await getSessions();
+      this.#note.textContent = sessions.length ? "" : "None yet: ask the council something.";
+      this.#list.replaceChildren(...sessions.map((session) => this.#item(session)));
+    } catch (error) {
+      this.#note.textContent = error.message;
+    }
+  }
+
+  #item({ session, status, reason, models, opened_ms: openedMs, prompt_start: prompt }) {
+    const open = button("", () => {
+      this.#panel.hidePopover();
+      this.#onOpen(session);
+    }, "session-link");
+    const time = new Date(openedMs).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+    open.append(
+      element("span", "asked", prompt || "(no text)"),
+      element("span", "quiet", [time, status === "open" ? "running" : "ended", models.join(", "), reason].filter(Boolean).join(" · ")),
+    );
+    if (session === this.#shown()) open.setAttribute("aria-current", "true");
+    const item = element("li", "", open);
+    if (status === "ended") {
+      const forget = button("Forget", async () => {
+        try {
+          await deleteSession(session);
+          item.remove();
+        } catch (error) {
+          this.#note.textContent = error.message;
+        }
+      }, "small");
+      forget.setAttribute("aria-label", `Forget the session: ${prompt}`);
+      item.append(forget);
+    }
+    return item;
+  }
+}

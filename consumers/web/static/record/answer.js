@@ -1,0 +1,161 @@
+// One text of a member as it grows, and the tokens that it is made of.
+//
+//   text      \n T h e _ s k y _ i s …        offsets of JavaScript's, in which a letter may count as two
+//   bytes        0   3       7     10         the frames' offsets: UTF-8, from the first byte that is not white space
+//   tokens       [The] [ sky] [ is]           in bytes; what they say of probabilities, and nothing of text
+//
+// Tokens come with the frames. Those of a text that was there before them are not known until somebody asks for them:
+// `unknown` says where.
+
+// ASCII's white space before the text, which positions do not count.
+const LEADING = /^[ \t\n\r\v\f]*/;
+// From one of these places on, offsets are counted letter by letter.
+const LETTERS_A_STEP = 256;
+
+export class Answer {
+  text = "";
+  // In the order of their starts: {start, end, logprob, quality}.
+  tokens = [];
+  // Rises whenever tokens came, or were found for text that had none.
+  version = 0;
+
+  #unknown = [];
+  #lead = 0;
+  // Offsets that belong together: of the text, and of its bytes.
+  #steps = [[0, 0]];
+
+  // The whole text so far, of which what is here is the beginning.
+  begin(text) {
+    const known = this.byteAt(this.text.length);
+    this.append(text.slice(this.text.length));
+    const end = this.byteAt(this.text.length);
+    if (end > known) this.#unknown.push({ from: known, to: end });
+  }
+
+  append(text) {
+    if (!text) return;
+    const wasEmpty = this.#lead === this.text.length;
+    this.text += text;
+    if (wasEmpty) {
+      this.#lead = LEADING.exec(this.text)[0].length;
+      this.#steps = [[this.#lead, 0]];
+    }
+    this.#measure();
+  }
+
+  // Steps up to the end, so that no offset is far from one.
+  #measure() {
+    let [letter, byte] = this.#steps.at(-1);
+    while (this.text.length - letter > LETTERS_A_STEP) {
+      const end = this.#boundary(letter + LETTERS_A_STEP);
+      byte += utf8Length(this.text, letter, end);
+      letter = end;
+      this.#steps.push([letter, byte]);
+    }
+  }
+
+  // Not between the two halves of a letter.
+  #boundary(offset) {
+    const half = this.text.charCodeAt(offset);
+    return half >= 0xdc00 && half < 0xe000 ? offset + 1 : offset;
+  }
+
+  // The byte that belongs to an offset of the text.
+  byteAt(offset) {
+    if (offset <= this.#lead) return 0;
+    const [letter, byte] = this.#steps[lastAtMost(this.#steps, 0, offset)];
+    return byte + utf8Length(this.text, letter, offset);
+  }
+
+  // The offset of the letter that has this byte; the end of the text for a byte past it.
+  offsetAt(byte) {
+    if (!(byte > 0)) return byte === 0 ? this.#lead : this.text.length;
+    let [letter, at] = this.#steps[lastAtMost(this.#steps, 1, byte)];
+    while (letter < this.text.length) {
+      const length = utf8LengthAt(this.text, letter);
+      if (at + length > byte) break;
+      at += length;
+      letter += length === 4 ? 2 : 1;
+    }
+    return letter;
+  }
+
+  // A token of a frame: they come in order.
+  add({ start, end, logprob, quality }) {
+    // What frames bring is whole from their first token on.
+    for (const range of this.#unknown) if (start < range.to && end > range.from) range.to = start;
+    this.#unknown = this.#unknown.filter((range) => range.from < range.to);
+    this.version += 1;
+    if (end === start) return;
+    if (start >= (this.tokens.at(-1)?.end ?? 0)) this.tokens.push({ start, end, logprob, quality });
+    else this.#insert({ start, end, logprob, quality });
+  }
+
+  // Tokens that were asked for: those of [from, to) are no longer unknown.
+  learn(tokens, from, to) {
+    for (const token of tokens) if (token.end > token.start) this.#insert(token);
+    this.#unknown = this.#unknown.flatMap((range) => without(range, from, to));
+    this.version += 1;
+  }
+
+  #insert({ start, end, logprob, quality }) {
+    const before = lastAtMost(this.tokens, "start", start);
+    if (this.tokens[before]?.start === start) return;
+    this.tokens.splice(before + 1, 0, { start, end, logprob, quality });
+  }
+
+  // The part of [from, to) bytes whose tokens nobody has asked for, as {from, to}; undefined where all are known.
+  unknownIn(from, to) {
+    const range = this.#unknown.find((each) => each.from < to && each.to > from);
+    return range && { from: Math.max(from, range.from), to: Math.min(to, range.to) };
+  }
+
+  // The index of the token that covers a byte; -1 for none.
+  tokenAt(byte) {
+    const index = lastAtMost(this.tokens, "start", byte);
+    return index >= 0 && this.tokens[index].end > byte ? index : -1;
+  }
+
+  // The index of the first token that ends after a byte.
+  tokenAfter(byte) {
+    const index = lastAtMost(this.tokens, "start", byte);
+    return index >= 0 && this.tokens[index].end > byte ? index : index + 1;
+  }
+}
+
+// The index of the last of the items, which rise by `key`, that is at most the value; -1 for none.
+function lastAtMost(items, key, value) {
+  let [low, high] = [0, items.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (items[middle][key] <= value) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}
+
+function without(range, from, to) {
+  const rest = [
+    { from: range.from, to: Math.min(range.to, from) },
+    { from: Math.max(range.from, to), to: range.to },
+  ];
+  return rest.filter((each) => each.from < each.to);
+}
+
+function utf8Length(text, from, to) {
+  let bytes = 0;
+  for (let at = from; at < to; ) {
+    const length = utf8LengthAt(text, at);
+    bytes += length;
+    at += length === 4 ? 2 : 1;
+  }
+  return bytes;
+}
+
+function utf8LengthAt(text, at) {
+  const unit = text.charCodeAt(at);
+  if (unit < 0x80) return 1;
+  if (unit < 0x800) return 2;
+  // What comes from JSON in UTF-8 has both halves of a letter, or neither.
+  return unit >= 0xd800 && unit < 0xdc00 ? 4 : 3;
+}

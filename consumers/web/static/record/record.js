@@ -1,0 +1,42 @@
+// What this page has received of one session: the numbers of each window, and what each member wrote.
+
+import { Answer } from "./answer.js";
+import { Columns } from "./columns.js";
+
+export class Record {
+  constructor(session) {
+    this.session = session;
+    this.columns = new Columns(session.members.map((member) => member.model));
+    this.answers = session.members.map(() => new Answer());
+    this.thoughts = session.members.map(() => new Answer());
+    this.begin(session);
+  }
+
+  // What the members have said up to a window; frames add what comes after.
+  begin(session) {
+    session.members.forEach((member, index) => {
+      this.answers[index].begin(member.text);
+      this.thoughts[index].begin(member.thinking);
+    });
+  }
+
+  add(frame) {
+    frame.members.forEach((member, index) => {
+      this.answers[index].append(member.text);
+      this.thoughts[index].append(member.thinking);
+    });
+    for (const token of frame.tokens) {
+      const texts = token.lane === "answer" ? this.answers : this.thoughts;
+      texts[token.member].add(token);
+    }
+    this.columns.add(frame);
+  }
+
+  // How much of a member's answer, and of its thinking, had been shown at the end of a window: offsets of the texts.
+  lengthsAt(index, window) {
+    if (window >= this.columns.last) return [this.answers[index].text.length, this.thoughts[index].text.length];
+    const answered = this.columns.ofMember(index, "position_bytes", window);
+    const thought = this.columns.ofMember(index, "thinkingEnd", window);
+    return [answered ? this.answers[index].offsetAt(answered) : 0, this.thoughts[index].offsetAt(thought)];
+  }
+}

@@ -1,0 +1,58 @@
+// The drive of every window that was received, kept as columns: what was drawn once can be drawn again, the same.
+
+import { KEPT_WINDOWS } from "../record/columns.js";
+import { Drive } from "./drive.js";
+
+const SHARED = ["spread", "measured", "cord", "ring", "turn"];
+const EACH = ["light", "width", "present"];
+
+export class Drives {
+  #drive;
+  #shared = Object.fromEntries(SHARED.map((name) => [name, new Float32Array(KEPT_WINDOWS)]));
+  #each;
+  #last = -1;
+  #memberCount;
+
+  constructor(memberCount) {
+    this.#memberCount = memberCount;
+    this.#drive = new Drive(memberCount);
+    this.#each = Object.fromEntries(EACH.map((name) => [name, new Float32Array(KEPT_WINDOWS * memberCount)]));
+  }
+
+  // What a frame says, for its window and for those since the one before, which never came.
+  add(frame) {
+    const said = {
+      agreement: frame.agreement ?? NaN,
+      wave: frame.wave,
+      resonance: frame.resonance,
+      energies: frame.members.map((member) => member.energy),
+      running: frame.members.map(({ state }) => state !== "finished" && state !== "dropped"),
+    };
+    const first = this.#last < 0 ? frame.window_index : this.#last + 1;
+    for (let at = Math.max(first, frame.window_index - KEPT_WINDOWS + 1); at <= frame.window_index; at += 1) {
+      this.#drive.step(said);
+      this.#keep(at % KEPT_WINDOWS);
+    }
+    this.#last = frame.window_index;
+  }
+
+  #keep(place) {
+    for (const name of SHARED) this.#shared[name][place] = this.#drive[name];
+    for (const name of EACH) this.#each[name].set(this.#drive[name], place * this.#memberCount);
+  }
+
+  // The drive between two windows, `share` of the way from the one before: written into `into`, a Drive.
+  between(window, share, into) {
+    const to = window % KEPT_WINDOWS;
+    const from = window > 0 ? (window - 1) % KEPT_WINDOWS : to;
+    const mixed = (column, a, b) => column[a] + (column[b] - column[a]) * share;
+    for (const name of SHARED) into[name] = mixed(this.#shared[name], from, to);
+    const turn = this.#shared.turn[to];
+    if (turn < this.#shared.turn[from]) into.turn = (this.#shared.turn[from] * (1 - share) + (turn + 1) * share) % 1;
+    for (const name of EACH) {
+      for (let index = 0; index < this.#memberCount; index += 1) {
+        into[name][index] = mixed(this.#each[name], from * this.#memberCount + index, to * this.#memberCount + index);
+      }
+    }
+  }
+}

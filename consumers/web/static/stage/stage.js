@@ -1,0 +1,95 @@
+// The stage: the braid and the plots, all at one time, and what is pointed at on them.
+
+import { Colours } from "./colours.js";
+import { Drives } from "./drives.js";
+import { Hero } from "./hero.js";
+import { diversityPlot, disagreementPlot, energyPlot, lagPlot } from "./plots.js";
+
+// Painting the past again takes its turns, so that the page answers meanwhile.
+const PAINT_MS = 7;
+
+export class Stage {
+  #tracks;
+  #record = null;
+  #drives = null;
+  #colours = null;
+  #pointed = -1;
+  #isCalm = false;
+
+  // onPoint(name of the track, window, event) where a person points, onLeave() where no longer.
+  constructor(canvases, { onPoint, onLeave }) {
+    this.#tracks = {
+      braid: new Hero(canvases.braid),
+      energy: energyPlot(canvases.energy),
+      diversity: diversityPlot(canvases.diversity),
+      disagreement: disagreementPlot(canvases.disagreement),
+      lag: lagPlot(canvases.lag),
+    };
+    for (const [name, track] of Object.entries(this.#tracks)) {
+      const point = (event) => {
+        const window = this.#windowUnder(track, event);
+        if (window === this.#pointed) return;
+        this.#pointed = window;
+        if (window < 0) onLeave();
+        else onPoint(name, window, event);
+      };
+      const leave = () => {
+        this.#pointed = -1;
+        onLeave();
+      };
+      track.element.addEventListener("pointermove", point);
+      track.element.addEventListener("pointerdown", point);
+      track.element.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && leave());
+    }
+  }
+
+  #windowUnder(track, event) {
+    if (!this.#record) return -1;
+    const window = track.windowAt(event.offsetX);
+    return window < this.#record.columns.first ? -1 : this.#record.columns.nearest(window);
+  }
+
+  // A new session.
+  begin(record) {
+    this.#record = record;
+    const count = record.columns.models.length;
+    this.#drives = new Drives(count);
+    this.#pointed = -1;
+    this.#tracks.braid.begin(count);
+    this.repaint();
+  }
+
+  add(frame) {
+    this.#drives.add(frame);
+  }
+
+  // Colours are read again, and everything is painted anew.
+  repaint() {
+    if (!this.#record) return;
+    this.#colours = new Colours(this.#record.columns.models.length);
+    for (const track of Object.values(this.#tracks)) track.forget();
+  }
+
+  point(window) {
+    this.#pointed = window;
+  }
+
+  // Everything at the end of this window. `isCalm`: nothing that interferes, winds or rings. True where painting goes on.
+  draw(end, isCalm) {
+    if (!this.#record) return false;
+    if (isCalm !== this.#isCalm) {
+      this.#isCalm = isCalm;
+      this.repaint();
+    }
+    const { columns } = this.#record;
+    const view = {
+      columns, drives: this.#drives, colours: this.#colours, first: columns.first, end, isCalm, pointed: this.#pointed,
+    };
+    const untilMs = performance.now() + PAINT_MS;
+    let isUnfinished = false;
+    for (const track of Object.values(this.#tracks)) {
+      if (track.width > 0) isUnfinished = track.draw(view, untilMs) || isUnfinished;
+    }
+    return isUnfinished;
+  }
+}

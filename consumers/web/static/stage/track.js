@@ -1,0 +1,79 @@
+// A track: one canvas of the stage, a film of some numbers with what stands still upon it. All tracks show the same time.
+
+import { Film } from "./film.js";
+
+// Twice as fine is as fine as eyes see, and three times costs twice as much again.
+const MOST_PIXELS_A_PIXEL = 2;
+const WINDOWS_IN_SIGHT = 640;
+
+export class Track {
+  #canvas;
+  #brush;
+  #film = new Film();
+  #ratio = 1;
+  #end = 0;
+
+  // paint(brush, x, width, from, to, view, height): see Film.draw. over(brush, view, track): what is drawn on top, in CSS
+  // pixels. `head`: how many of them are kept at the right for labels.
+  constructor(canvas, { paint, over, head = 44, ended = () => {} }) {
+    this.#canvas = canvas;
+    this.#brush = canvas.getContext("2d");
+    Object.assign(this, { paint, over, head, ended });
+  }
+
+  get width() {
+    return this.#canvas.clientWidth;
+  }
+
+  get height() {
+    return this.#canvas.clientHeight;
+  }
+
+  get element() {
+    return this.#canvas;
+  }
+
+  forget() {
+    this.#film.forget();
+  }
+
+  // Where a window ends, in CSS pixels from the left.
+  x(window) {
+    return this.width - this.head - this.#film.fromRight(window, this.#end) / this.#ratio;
+  }
+
+  // The window at so many CSS pixels from the left.
+  windowAt(x) {
+    return this.#film.windowAt(Math.max(0, (this.width - this.head - x) * this.#ratio), this.#end);
+  }
+
+  get oldest() {
+    return Math.max(0, this.#film.oldest(this.#end));
+  }
+
+  // True where there was no time to paint everything.
+  draw(view, untilMs) {
+    this.#fit();
+    this.#end = view.end;
+    const brush = this.#brush;
+    brush.setTransform(1, 0, 0, 1, 0, 0);
+    brush.clearRect(0, 0, this.#canvas.width, this.#canvas.height);
+    if (view.end < 0) return false;
+    const right = this.#canvas.width - Math.round(this.head * this.#ratio);
+    const paint = (ring, x, width, from, to) => this.paint(ring, x, width, from, to, view, this.#film.height, this.#ratio);
+    const isUnfinished = this.#film.draw(brush, right, view.first, view.end, paint, untilMs);
+    brush.setTransform(this.#ratio, 0, 0, this.#ratio, 0, 0);
+    this.over(brush, view, this);
+    return isUnfinished;
+  }
+
+  #fit() {
+    this.#ratio = Math.min(MOST_PIXELS_A_PIXEL, window.devicePixelRatio || 1);
+    const [width, height] = [Math.round(this.width * this.#ratio), Math.round(this.height * this.#ratio)];
+    if (this.#canvas.width !== width || this.#canvas.height !== height) {
+      this.#canvas.width = width;
+      this.#canvas.height = height;
+    }
+    this.#film.fit(Math.max(1, Math.round((this.width - this.head) * this.#ratio)), height, WINDOWS_IN_SIGHT);
+  }
+}

@@ -1,0 +1,95 @@
+"""A real browser, the page in it, and sessions to show."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.roles import RedisServer, Roles
+from tests.web_server import CHAR, WORD, Recorder, Speaker, WebServer
+
+ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
+_SWITCHES = [
+    "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-quic", "--disable-gpu",
+]  # fmt: skip
+# Every drawing of the page begins with an empty braid.
+_COUNT_DRAWINGS = """
+    window.drawings = 0;
+    const clear = CanvasRenderingContext2D.prototype.clearRect;
+    CanvasRenderingContext2D.prototype.clearRect = function (...area) {
+        if (this.canvas.id === "braid") window.drawings += 1;
+        return clear.apply(this, area);
+    };
+"""
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, web: WebServer) -> Iterator[Open]:
+    """Opens the page; afterwards no page may have met an error, or anything that its own policy forbids."""
+    contexts, complaints = [], []
+
+    def open_page(width: int = 1280, height: int = 800, at: str = "/", **options: object) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)  # type: ignore[arg-type]
+        contexts.append(context)
+        context.add_init_script(_COUNT_DRAWINGS)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console", lambda message: complaints.append(message.text) if "Security Policy" in message.text else None
+        )
+        page.goto(web.http + at)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def speaker(redis: RedisServer, roles: Roles) -> Speaker:
+    """A model that says what the test tells it to."""
+    roles.ready("aggregator")
+    found = Speaker(redis, "test:speaker")
+    found.offer()
+    return found
+
+
+@pytest.fixture
+def council(roles: Roles) -> Roles:
+    """Two models that answer at a human pace, and their aggregator."""
+    roles.ready("aggregator")
+    for model in (WORD, CHAR):
+        roles.ready("producers", model)
+    return roles
+
+
+@pytest.fixture
+def recorder(redis: RedisServer) -> Recorder:
+    """A running session, which a page that is opened follows."""
+    found = Recorder(redis)
+    found.announce()
+    return found
+
+
+@pytest.fixture
+def pair(redis: RedisServer) -> Recorder:
+    """The same of two members."""
+    found = Recorder(redis, models=("test:one", "test:other"))
+    found.announce()
+    return found
