@@ -142,7 +142,7 @@ class Recorder:
     with whatever it wants them to say."""
 
     def __init__(self, redis: RedisServer, text: str = "", models: tuple[str, ...] = ("test:recorded",)) -> None:
-        self._redis, self._text, self._models = redis, text, models
+        self._redis, self._text, self.models = redis, text, models
         opening = opening_of(*models)
         self.session = opening.session
         self.count = 0
@@ -160,7 +160,7 @@ class Recorder:
 
     def _command(self, window: int, final: bool, said: dict[str, Any]) -> tuple[str | bytes | int | float, ...]:
         members = tuple(
-            MemberFrame(name, "answering", 0.5, 1.0, None, 0, 0, self._text, "", None) for name in self._models
+            MemberFrame(name, "answering", 0.5, 1.0, None, 0, 0, self._text, "", None) for name in self.models
         )
         frame = Frame(
             FRAME_VERSION, self.session, window, window_start_ns(window), window_start_ns(window + 1), "single", final,

@@ -80,6 +80,15 @@ def council(roles: Roles) -> Roles:
 
 
 @pytest.fixture
+def slow_council(roles: Roles) -> Roles:
+    """The same, but in step with one that writes four letters a second: it answers for as long as a test needs."""
+    roles.ready("aggregator")
+    roles.ready("producers", WORD)
+    roles.ready("producers", CHAR, "--tokens-per-s", "4")
+    return roles
+
+
+@pytest.fixture
 def recorder(redis: RedisServer) -> Recorder:
     """A running session, which a page that is opened follows."""
     found = Recorder(redis)

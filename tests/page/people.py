@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 from schemas import keys
 from schemas.frames import MemberFrame, TokenFrame, decode_frame
 from tests.roles import RedisServer
+from tests.web_server import Recorder
 
 
 def ask(page: Page, prompt: str) -> None:
@@ -33,6 +35,12 @@ def is_at_window(page: Page, least: int, timeout_ms: int = 30_000) -> None:
 
 def has_ended(page: Page, finished: int, of: int) -> None:
     expect(page.get_by_role("status")).to_have_text(f"Ended: {finished} of {of} finished.", timeout=60_000)
+
+
+def cancel(page: Page) -> None:
+    """Ends the session, unless its members have finished meanwhile."""
+    page.evaluate("() => fetch(`/api/sessions/${location.hash.slice(1)}/cancel`, { method: 'POST' })")
+    expect(page.get_by_role("status")).to_have_text(re.compile(r"Ended: \d of \d finished\."), timeout=60_000)
 
 
 def hold_at(page: Page, window: int) -> None:
@@ -82,3 +90,12 @@ def frame_at(redis: RedisServer, window: int) -> Any:
 
 def in_state(member: MemberFrame, **changes: Any) -> MemberFrame:
     return msgspec.structs.replace(member, **changes)
+
+
+def follows(recorder: Recorder, open_page: Callable[..., Page]) -> Page:
+    """A page that shows the first window of a recording, a frame without text: what is written from then on comes as it
+    is written."""
+    recorder.write(1, members=members(*recorder.models))
+    page = open_page()
+    expect(page.locator("#window")).to_have_text("0")
+    return page

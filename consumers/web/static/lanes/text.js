@@ -68,7 +68,7 @@ export class GrowingText {
     for (const block of this.#blocks) if (touched.some((at) => block.start <= at && at < block.end)) this.#refill(block);
   }
 
-  // Brings a letter into sight.
+  // Brings a letter, or the fork before it, into sight.
   reveal(offset) {
     const block = this.#blocks.find((each) => each.start <= offset && offset < each.end);
     if (!block || block.element.hidden) return;
@@ -76,6 +76,7 @@ export class GrowingText {
     const target = block.element.querySelector(".fork") ?? block.element;
     const box = this.element.getBoundingClientRect();
     this.element.scrollTop += target.getBoundingClientRect().top - box.top - box.height / 3;
+    target.scrollIntoView({ block: "nearest" });
   }
 
   close() {

@@ -152,10 +152,11 @@ function listed(token) {
     .filter((piece) => piece.logprob !== null)
     .map(({ text, logprob }) => ({ text, probability: Math.exp(logprob), isSaid: false }))
     .sort((one, other) => other.probability - one.probability);
-  const said = pieces.find((piece) => piece.text === token.text);
-  if (said) said.isSaid = true;
+  // What was said may be too unlikely to be listed.
+  const said = pieces.find((piece) => piece.text === token.text) ?? { text: token.text, probability: Math.exp(token.logprob) };
+  said.isSaid = true;
   const shown = pieces.slice(0, MOST_PIECES);
-  if (said && !shown.includes(said)) shown.push(said);
+  if (!shown.includes(said)) shown.push(said);
   const rest = Math.max(0, 1 - shown.reduce((sum, piece) => sum + piece.probability, 0));
   return { pieces: shown, note: `${(100 * rest).toFixed(1)} % are for what is not shown, of ${pieces.length} listed.` };
 }

@@ -1,0 +1,279 @@
+"""Everyone can use it: by keyboard alone, with a screen reader, with less motion, with whatever eyes they have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.page.conftest import Open
+from tests.page.people import answer, ask, cancel, follows, has_ended, is_at_window, members, released
+from tests.roles import Roles
+from tests.web_server import WORD, Recorder, Speaker
+
+_AXE = {
+    "resultTypes": ["violations"],
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+}
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds wrong with the page as it stands."""
+    found = Axe().run(page, options=_AXE).response["violations"]
+    return [f"{each['id']}: {node['html'][:160]} {node['failureSummary']}" for each in found for node in each["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_wrong(pair: Recorder, open_page: Open, scheme: str) -> None:
+    """The question alone; a session that runs, held, with evidence and two answers side by side; the sessions."""
+    page = follows(pair, lambda: open_page(color_scheme=scheme))
+    for window in range(1, 121):
+        parted = {"diverged_at_bytes": 300, "compares": "place"} if window > 50 else {"compares": "next"}
+        said = released(pair.models, "abc\ndef ", window - 1)
+        pair.write(1, **said, agreement=0.3, interference="destructive", jsd=0.7, di_source="logprobs", **parted)
+    is_at_window(page, 120)
+    assert violations(page) == []
+    page.get_by_role("button", name="Where they parted").click()
+    page.get_by_role("button", name="Compare two").click()
+    page.get_by_role("button", name="Evidence").click()
+    expect(page.locator("#evidence")).to_be_visible()
+    expect(page.locator(".side mark").or_(page.locator(".side .before")).first).to_be_visible()
+    assert violations(page) == []
+    page.get_by_role("button", name="Sessions").click()
+    expect(page.locator("#sessions .asked").first).to_be_visible()
+    assert violations(page) == []
+
+
+def test_axe_finds_nothing_wrong_before_anything_was_asked(speaker: Speaker, open_page: Open) -> None:
+    page = open_page()
+    expect(page.get_by_role("checkbox")).to_have_count(1)
+    page.get_by_role("button", name="Sessions").click()
+    expect(page.locator("#sessions")).to_contain_text("None yet")
+    assert violations(page) == []
+
+
+def tab_to(page: Page, is_there: Callable[[], Any]) -> None:
+    """Tab, until the focus is where it is wanted; what has it can be seen to have it."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => document.activeElement === document.body"):
+            continue
+        outline = page.evaluate("""() => {
+            const focused = document.activeElement;
+            const shown = focused.closest(".chip") ?? focused;
+            return [focused, shown].some((each) => parseFloat(getComputedStyle(each).outlineWidth) >= 1);
+        }""")
+        assert outline, page.evaluate("() => document.activeElement.outerHTML")
+        if is_there():
+            return
+    raise AssertionError("Tab never comes there")
+
+
+def test_by_keyboard_alone(slow_council: Roles, open_page: Open) -> None:
+    """Choose, ask, stop one, walk through tokens, hold the time, look back, compare, stop all, ask again."""
+    page = open_page()
+    expect(page.get_by_role("checkbox")).to_have_count(2)
+
+    def focused(selector: str) -> Callable[[], Any]:
+        return lambda: page.evaluate("(selector) => document.activeElement.matches(selector)", selector)
+
+    tab_to(page, focused("input[type=checkbox]"))
+    page.keyboard.press("Space")
+    expect(page.get_by_role("checkbox", checked=True)).to_have_count(1)
+    page.keyboard.press("Space")
+    tab_to(page, focused("#prompt"))
+    ask(page, "What is a list?")
+    is_at_window(page, 60)
+    tab_to(page, focused("#live"))
+    page.keyboard.press("Enter")
+    expect(page.locator("#live")).to_have_text("Follow live")
+    held = int(page.locator("#time").input_value())
+    tab_to(page, focused("#time"))
+    for _ in range(5):
+        page.keyboard.press("ArrowLeft")
+    expect(page.locator("#window")).to_have_text(str(held - 5))
+    tab_to(page, focused("#pin"))
+    page.keyboard.press("Enter")
+    expect(page.locator("#evidence h2")).to_contain_text(f"window {held - 5}")
+    page.keyboard.press("Escape")
+    expect(page.locator("#evidence")).to_be_hidden()
+    tab_to(page, focused("#compare-button"))
+    page.keyboard.press("Enter")
+    expect(page.locator("#compare")).to_be_visible()
+    tab_to(page, focused("article > .text"))
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#evidence .pieces, #evidence .quiet").first).to_be_visible()
+    expect(page.locator(".token.current")).to_have_count(1)
+    tab_to(page, focused("#live"))
+    page.keyboard.press("Enter")
+    expect(page.locator("#live")).to_have_text("Pause")
+    tab_to(page, focused(f"[aria-label='Stop {WORD}']"))
+    page.keyboard.press("Enter")
+    expect(page.locator("article .state").first).to_have_text("dropped: cancelled")
+    tab_to(page, focused("#stop-button"))
+    page.keyboard.press("Enter")
+    has_ended(page, 0, 2)
+    expect(page.locator("#prompt")).to_be_focused()
+    tab_to(page, focused("#again"))
+    page.keyboard.press("Enter")
+    is_at_window(page, 10)
+    cancel(page)
+
+
+def test_a_screen_reader_hears_a_summary_now_and_then(council: Roles, open_page: Open) -> None:
+    """In six seconds of a session two summaries, and nothing else by itself."""
+    page = open_page()
+    expect(page.get_by_role("checkbox")).to_have_count(2)
+    live = "[aria-live], [role=status], [role=alert], output"
+    regions = page.evaluate("(live) => [...document.querySelectorAll(live)].map((each) => each.id)", live)
+    assert sorted(regions) == ["error", "pointed", "status", "summary"]
+    page.evaluate("""() => {
+        window.heard = [];
+        const summary = document.getElementById("summary");
+        const listen = () => window.heard.push(summary.textContent);
+        new MutationObserver(listen).observe(summary, { childList: true, characterData: true, subtree: true });
+    }""")
+    ask(page, "What is a list?")
+    is_at_window(page, 340)
+    heard = page.evaluate("() => window.heard")
+    assert len(heard) == 1
+    assert "seconds: energy" in heard[0]
+    assert f"{WORD} " in heard[0]
+    is_at_window(page, 400)
+    assert len(page.evaluate("() => window.heard")) == 2
+    cancel(page)
+
+
+def test_with_less_motion_the_page_is_drawn_four_times_a_second_at_most_and_nothing_interferes(
+    council: Roles, open_page: Open
+) -> None:
+    page = open_page(reduced_motion="reduce")
+    expect(page.get_by_role("checkbox")).to_have_count(2)
+    ask(page, "What is a list?")
+    is_at_window(page, 30)
+    took = page.evaluate("""() => new Promise((resolve) => {
+        const [from, drawn] = [performance.now(), window.drawings];
+        const look = () => {
+            if (window.drawings - drawn >= 12) resolve(performance.now() - from);
+            else requestAnimationFrame(look);
+        };
+        look();
+    })""")
+    # Twelve drawings: eleven pauses of a quarter of a second, the first of which had begun.
+    assert took > 2_400
+    cancel(page)
+    columns = page.evaluate(_COLUMNS, True)
+    # Calm: between two strands only their halos, which fall and rise once; no ring, nothing that winds.
+    assert columns["turnsMatter"] is False
+    assert columns["extrema"] <= 3
+    assert page.evaluate(_COLUMNS, False)["extrema"] > 8
+
+
+# How often the light between two strands, of members that disagree, turns from falling to rising; and whether it
+# matters how far the strands have wound.
+_COLUMNS = """async (isCalm) => {
+    const { Braid } = await import("/static/stage/braid.js");
+    const { Drive } = await import("/static/stage/drive.js");
+    const height = 240;
+    const colours = { members: [[0, 114, 178], [213, 94, 0]], cord: [26, 26, 30], gold: [154, 107, 0] };
+    const column = (turn) => {
+        const drive = new Drive(2);
+        Object.assign(drive, { spread: 1, measured: 1, cord: 0, ring: 1, turn });
+        drive.light.fill(0.8);
+        drive.width.fill(0.8);
+        const pixels = new Uint8ClampedArray(height * 4);
+        new Braid(height).column(pixels, 1, 0, drive, colours, isCalm, new Float64Array(2));
+        return Array.from({ length: height }, (_, y) => pixels[4 * y + 3]);
+    };
+    const [here, there] = [column(0.13), column(0.31)];
+    let extrema = 0;
+    for (let y = 60; y < 180; y += 1) {
+        if ((here[y] - here[y - 1]) * (here[y + 1] - here[y]) < 0) extrema += 1;
+    }
+    return { turnsMatter: here.some((alpha, y) => alpha !== there[y]), extrema };
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_can_be_told_apart_and_from_the_ground(open_page: Open, scheme: str) -> None:
+    """Lines and shapes have a contrast of 3 with the ground, texts one of 4.5; each member has a shape of its own; and
+    the members' colours stay apart for those who do not see red, or green."""
+    page = open_page(color_scheme=scheme)
+    names = ["ground", "raised", "ink", "quiet", "alarm", "gold", "constructive", "neutral", "destructive"]
+    names += [f"member-{index}" for index in range(1, 7)]
+    found = page.evaluate(
+        """(names) => {
+            const style = getComputedStyle(document.documentElement);
+            return names.map((name) => style.getPropertyValue(`--${name}`).trim());
+        }""",
+        names,
+    )
+    colours = {
+        name: tuple(int(value[at : at + 2], 16) for at in (1, 3, 5)) for name, value in zip(names, found, strict=True)
+    }
+    for text in ("ink", "quiet", "alarm", "gold"):
+        for ground in ("ground", "raised"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, text
+    for line in names[6:]:
+        assert contrast(colours[line], colours["ground"]) >= 3, line
+    for one, other in combinations(names[9:], 2):
+        for seen in (_AS_THEY_ARE, _WITHOUT_RED, _WITHOUT_GREEN):
+            assert distance(colours[one], colours[other], seen) > 0.06, (one, other)
+    shapes = page.evaluate("""async () => {
+        const { shapeOf } = await import("/static/stage/marks.js");
+        return [0, 1, 2, 3, 4, 5].map(shapeOf);
+    }""")
+    assert len(set(shapes)) == 6
+
+
+Colour = tuple[int, ...]
+_AS_THEY_ARE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+# Viénot, Brettel and Mollon (1999): linear RGB as dichromats see it.
+_WITHOUT_RED = ((0.11238, 0.88762, 0.0), (0.11238, 0.88762, 0.0), (0.00401, -0.00401, 1.0))
+_WITHOUT_GREEN = ((0.29275, 0.70725, 0.0), (0.29275, 0.70725, 0.0), (-0.02234, 0.02234, 1.0))
+
+
+def linear(channel: int) -> float:
+    share = channel / 255
+    return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
+
+
+def luminance(colour: Colour) -> float:
+    red, green, blue = map(linear, colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: Colour, other: Colour) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def distance(one: Colour, other: Colour, seen: tuple[tuple[float, ...], ...]) -> float:
+    """In cube roots of linear light, in which equal steps look about as far apart."""
+
+    def shown(colour: Colour) -> list[float]:
+        light = [linear(channel) for channel in colour]
+        return [math.copysign(abs(sum(a * b for a, b in zip(row, light, strict=True))) ** (1 / 3), 1) for row in seen]
+
+    return math.dist(shown(one), shown(other))
+
+
+def test_the_page_works_at_twice_the_size(pair: Recorder, open_page: Open) -> None:
+    """200 % zoom of a window of 1280 pixels: half as many, each twice as fine."""
+    page = follows(pair, lambda: open_page(640, 400, device_scale_factor=2))
+    pair.write(60, members=members(*pair.models), agreement=0.5, compares="next")
+    is_at_window(page, 60)
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    for name in ("Ask again", "Stop all", "Pause", "Evidence", "Compare two"):
+        button = page.get_by_role("button", name=name)
+        button.scroll_into_view_if_needed()
+        box = button.bounding_box()
+        assert box
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 640
+    assert answer(page).count() == 1

@@ -1,0 +1,161 @@
+"""Nothing on the page flashes more than three times a second (WCAG 2.3.1): a flash is a pair of opposed changes of
+luminance by a tenth of the whole or more.
+
+    luminance   .9 ─╮    ╭──╮    ╭─        up and down by .1 or more: one flash
+                .1  ╰────╯  ╰────╯
+                    |-- a second --|       three at most
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.page.conftest import Open
+
+WINDOWS_A_SECOND = 60
+MOST_FLASHES = 3
+LEAST_CHANGE = 0.1
+# A quarter of 341 x 256 pixels is what counts as large.
+LARGE_PX = 341 * 256 / 4
+FIELD_PX = 11 * 16
+# How many windows one kind of input holds, before its opposite takes turns.
+PERIODS = (1, 2, 3, 5, 8, 12, 20, 30, 45)
+
+# What the drive makes of input that is all constructive and all destructive in turns: each of its lights, each window.
+_DRIVEN = """async (period) => {
+    const { Drive } = await import("/static/stage/drive.js");
+    const drive = new Drive(2);
+    const lights = { spread: [], measured: [], cord: [], ring: [], light: [], present: [] };
+    for (let window = 0; window < 600; window += 1) {
+        const isUp = Math.floor(window / period) % 2 === 0;
+        const energies = isUp ? [1, 1] : [0, 0];
+        const running = [isUp, isUp];
+        const agreement = isUp ? 1 : window % 2 ? 0 : NaN;
+        drive.step({ agreement, wave: isUp ? 1 : 0, resonance: isUp, energies, running });
+        for (const name of Object.keys(lights)) {
+            const found = drive[name];
+            lights[name].push(typeof found === "number" ? found : found[0]);
+        }
+    }
+    return lights;
+}"""
+
+# The braid as it is drawn from the same input, window by window, for as long as it takes to cross the screen and
+# longer: the mean relative luminance of small fields, in a part of the screen as wide as the standard's 341 pixels.
+_DRAWN = """async ([period, memberCount]) => {
+    const { Columns } = await import("/static/record/columns.js");
+    const { Stage } = await import("/static/stage/stage.js");
+    document.getElementById("session").hidden = false;
+    const canvases = Object.fromEntries(["braid", "energy", "diversity", "disagreement", "lag"].map((name) => [
+        name, document.getElementById(name === "braid" ? name : `${name}-plot`),
+    ]));
+    const columns = new Columns(Array.from({ length: memberCount }, (_, index) => `m${index}`));
+    const stage = new Stage(canvases, { onPoint() {}, onLeave() {} });
+    stage.begin({ columns });
+    const ground = [13, 15, 20];
+    const linear = Array.from({ length: 256 }, (_, value) => {
+        const share = value / 255;
+        return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    const { braid } = canvases;
+    const brush = braid.getContext("2d");
+    const [across, down] = [11, 16];
+    const fields = [];
+    for (let window = 0; window < 780; window += 1) {
+        const isUp = Math.floor(window / period) % 2 === 0;
+        const frame = {
+            window_index: window, energy: isUp ? 1 : 0, wave: isUp ? 1 : 0, agreement: isUp ? 1 : 0,
+            interference: isUp ? "constructive" : "destructive", resonance: isUp, diverged_at_bytes: null, tokens: [],
+            members: Array.from({ length: memberCount }, () => ({ energy: isUp ? 1 : 0.02, state: "answering" })),
+        };
+        columns.add(frame);
+        stage.add(frame);
+        while (stage.draw(window, false));
+        if (window < 540) continue;
+        const { data, width, height } = brush.getImageData(400, 0, 341, braid.height);
+        const sums = [];
+        for (let top = 0; top + down <= height; top += down) {
+            for (let left = 0; left + across <= width; left += across) {
+                let sum = 0;
+                let count = 0;
+                for (let y = top; y < top + down; y += 2) {
+                    for (let x = left; x < left + across; x += 2) {
+                        const at = (y * width + x) * 4;
+                        const cover = data[at + 3] / 255;
+                        const shown = (index) => data[at + index] * cover + ground[index] * (1 - cover);
+                        const channel = (index) => linear[Math.round(shown(index))];
+                        sum += 0.2126 * channel(0) + 0.7152 * channel(1) + 0.0722 * channel(2);
+                        count += 1;
+                    }
+                }
+                sums.push(sum / count);
+            }
+        }
+        fields.push(sums);
+    }
+    return fields;
+}"""
+
+
+def flashes(luminances: list[float]) -> list[int]:
+    """The windows in which a flash is complete: luminance has changed by a tenth, and back by a tenth."""
+    found, turns = [], 0
+    low = high = luminances[0]
+    rising: bool | None = None
+    for window, light in enumerate(luminances):
+        low, high = min(low, light), max(high, light)
+        is_up, is_down = light - low >= LEAST_CHANGE, high - light >= LEAST_CHANGE
+        if (is_up and rising is not True) or (is_down and rising is not False):
+            rising = is_up
+            low = high = light
+            turns += 1
+            if turns % 2 == 0:
+                found.append(window)
+        elif rising is True:
+            low = high = max(high, light) if light >= high else high
+            low = light
+        elif rising is False:
+            high = light
+    return found
+
+
+def most_in_a_second(windows: list[int]) -> int:
+    return max((sum(start <= other < start + WINDOWS_A_SECOND for other in windows) for start in windows), default=0)
+
+
+def test_the_count_of_flashes_counts_flashes() -> None:
+    """Two a second for five seconds; and none where the changes are too small."""
+    waves = [0.5 if (window // 15) % 2 else 0.1 for window in range(300)]
+    assert len(flashes(waves)) in (9, 10)
+    assert most_in_a_second(flashes(waves)) == 2
+    assert flashes([0.5 if window % 2 else 0.41 for window in range(300)]) == []
+    assert most_in_a_second(flashes([float(window % 2) for window in range(300)])) == 30
+
+
+@pytest.fixture
+def page(open_page: Open) -> Page:
+    found: Page = open_page(1280, 800, color_scheme="dark")
+    return found
+
+
+@pytest.mark.parametrize("period", PERIODS)
+def test_no_light_of_the_drive_changes_faster_than_eyes_can_bear(page: Page, period: int) -> None:
+    lights: dict[str, list[float]] = page.evaluate(_DRIVEN, period)
+    for name, values in lights.items():
+        assert most_in_a_second(flashes(values)) <= MOST_FLASHES, name
+        assert max(abs(after - before) for before, after in pairwise(values)) <= 0.6 / WINDOWS_A_SECOND + 1e-9, name
+    # And it does change: what was limited to stillness would pass as well.
+    assert max(lights["cord"]) - min(lights["cord"]) >= min(0.99, 0.0099 * period)
+
+
+@pytest.mark.parametrize("count", [2, 6])
+@pytest.mark.parametrize("period", [1, 6, 15, 30, 100])
+def test_the_braid_does_not_flash_whatever_comes(page: Page, period: int, count: int) -> None:
+    """Where it is seen: time flows past every place of the screen, and what was light there becomes dark."""
+    fields: list[list[float]] = page.evaluate(_DRAWN, [period, count])
+    assert max(max(each) for each in fields) > 0.1
+    flashing = [field for field in zip(*fields, strict=True) if most_in_a_second(flashes(list(field))) > MOST_FLASHES]
+    assert len(flashing) * FIELD_PX < LARGE_PX

@@ -1,0 +1,147 @@
+"""The page's pure modules, run by a browser, against what Python says of the same."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from playwright.sync_api import Page
+
+from tests.page.conftest import Open
+
+SPACE = " \t\n\r\x0b\x0c"
+TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=300), max_size=6)
+WORDS = st.lists(st.sampled_from(["the", " sky", " is", " blue", ",", "\n", " é", " 🌊"]), max_size=25).map("".join)
+browsing = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+# A text that comes in pieces: of each byte the offset of its letter, and of each offset its byte.
+_OFFSETS = """async ([begun, pieces]) => {
+    const { Answer } = await import("/static/record/answer.js");
+    const answer = new Answer();
+    answer.begin(begun);
+    for (const piece of pieces) answer.append(piece);
+    const bytes = answer.byteAt(answer.text.length);
+    return {
+        text: answer.text,
+        offsets: Array.from({ length: bytes + 1 }, (_, byte) => answer.offsetAt(byte)),
+        bytes: Array.from({ length: answer.text.length + 1 }, (_, offset) => answer.byteAt(offset)),
+    };
+}"""
+
+# Tokens that frames bring, and others that were asked for, in whatever order; then which of them covers each byte.
+_TOKENS = """async ([known, length, tokens, asked]) => {
+    const { Answer } = await import("/static/record/answer.js");
+    const answer = new Answer();
+    answer.begin("x".repeat(known));
+    answer.append("x".repeat(length - known));
+    for (const token of tokens) answer.add(token);
+    const unknown = answer.unknownIn(0, length) ?? null;
+    for (const [found, from, to] of asked) answer.learn(found, from, to);
+    return {
+        unknown, left: answer.unknownIn(0, length) ?? null,
+        covering: Array.from({ length }, (_, byte) => answer.tokens[answer.tokenAt(byte)]?.start ?? null),
+        starts: answer.tokens.map((token) => token.start),
+    };
+}"""
+
+_DIFFERENCE = """async ([one, other]) => {
+    const { difference, sharedLength, words } = await import("/static/record/difference.js");
+    const found = difference(one, other);
+    const same = found.parts.filter((part) => part.kind === "same").flatMap((part) => words(part.text));
+    return { ...found, same, shared: sharedLength(one, other), words: [words(one), words(other)] };
+}"""
+
+
+@pytest.fixture
+def modules(open_page: Open) -> Page:
+    """Any page: the modules know nothing of it."""
+    found: Page = open_page()
+    return found
+
+
+@browsing
+@given(begun=st.text(st.characters(exclude_categories=["Cs"]), max_size=600), pieces=TEXTS)
+def test_offsets_of_the_page_are_those_of_the_bytes(modules: Page, begun: str, pieces: list[str]) -> None:
+    found = modules.evaluate(_OFFSETS, [begun, pieces])
+    text = begun + "".join(pieces)
+    assert found["text"] == text
+    answer = text.lstrip(SPACE)
+    lead = len(text) - len(answer)
+    at_byte, of_letter = [], [0] * lead
+    offset = lead
+    for letter in answer:
+        units, size = len(letter.encode("utf-16-le")) // 2, len(letter.encode())
+        of_letter.append(len(at_byte))
+        at_byte += [offset] * size
+        offset += units
+    at_byte.append(offset)
+    assert found["offsets"] == at_byte
+    # Between the halves of a letter nobody asks.
+    position = lead
+    for letter, byte in zip(answer, of_letter[lead:], strict=True):
+        assert found["bytes"][position] == byte
+        position += len(letter.encode("utf-16-le")) // 2
+    assert found["bytes"][: lead + 1] == [0] * (lead + 1)
+    assert found["bytes"][-1] == len(answer.encode())
+
+
+@browsing
+@given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=30), data=st.data())
+def test_tokens_are_found_by_whatever_byte_however_they_became_known(
+    modules: Page, sizes: list[int], data: st.DataObject
+) -> None:
+    """A text of which the page saw the end only: what it asks for fills the beginning, in any pieces, some twice."""
+    tokens, start = [], 0
+    for size in sizes:
+        tokens.append({"start": start, "end": start + size, "logprob": -1.0, "quality": "real"})
+        start += size
+    if not start:
+        return
+    seen = data.draw(st.integers(0, len(tokens)))
+    known = data.draw(st.integers(0, start))
+    later = tokens[seen:]
+    cuts = sorted({0, start, *data.draw(st.lists(st.integers(0, start), max_size=4))})
+    asked = [
+        [[token for token in tokens if token["start"] < to and token["end"] > at], at, to] for at, to in pairwise(cuts)
+    ]
+    found = modules.evaluate(_TOKENS, [known, start, later, asked])
+    covering: list[int | None] = []
+    for token in tokens:
+        covering += [token["start"]] * (token["end"] - token["start"])
+    assert found["covering"] == covering
+    assert found["starts"] == sorted({token["start"] for token in tokens if token["end"] > token["start"]})
+    assert found["left"] is None
+    first = min((token["start"] for token in later if token["start"] < known), default=known)
+    assert found["unknown"] == ({"from": 0, "to": first} if first else None)
+
+
+@browsing
+@given(one=WORDS, other=WORDS)
+def test_a_difference_is_true_and_the_least(modules: Page, one: str, other: str) -> None:
+    """Each text is what both say and what it says alone, in order; and no more words could be in both."""
+    found = modules.evaluate(_DIFFERENCE, [one, other])
+    parts = found["parts"]
+    assert found["isAll"]
+    assert "".join(part["text"] for part in parts if part["kind"] != "other") == one
+    assert "".join(part["text"] for part in parts if part["kind"] != "one") == other
+    assert all(part["text"] for part in parts)
+    a, b = found["words"]
+    assert ("".join(a), "".join(b)) == (one, other)
+    assert len(found["same"]) == longest(a, b)
+    shared = found["shared"]
+    units = one.encode("utf-16-le")[: 2 * shared], other.encode("utf-16-le")[: 2 * shared]
+    assert units[0] == units[1] == units[0].decode("utf-16-le").encode("utf-16-le")
+
+
+def longest(a: list[str], b: list[str]) -> int:
+    """How many words the longest common subsequence has."""
+    row = [0] * (len(b) + 1)
+    for word in a:
+        before = 0
+        for index, other in enumerate(b):
+            before, row[index + 1] = row[index + 1], before + 1 if word == other else max(row[index + 1], row[index])
+    return row[-1]

@@ -1,0 +1,219 @@
+"""The way through time: follow, pause, scrub back, jump to where they parted; and two answers side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from tests.page.conftest import Open
+from tests.page.people import (
+    answer,
+    ask,
+    cancel,
+    follows,
+    frame_at,
+    has_ended,
+    hold_at,
+    in_state,
+    is_at_window,
+    members,
+    released,
+    released_texts,
+)
+from tests.roles import RedisServer, Roles
+from tests.web_server import CHAR, WORD, Recorder, Speaker
+
+_NUMBERS = """() => Object.fromEntries(["energy", "wave", "diversity", "disagreement", "agreement", "compares",
+    "pattern", "lag", "skew", "mode", "window"].map((id) => [id, document.getElementById(id).textContent]))"""
+PAIR = ("test:one", "test:other")
+
+
+def numbers(page: Page) -> Any:
+    """Every reading of the page."""
+    return page.evaluate(_NUMBERS)
+
+
+def test_two_pages_see_the_same(redis: RedisServer, council: Roles, open_page: Open) -> None:
+    """At the end, and at any window on the way: one that asked, and one that came while they answered."""
+    first = open_page()
+    expect(first.get_by_role("checkbox")).to_have_count(2)
+    ask(first, "What is a list?")
+    is_at_window(first, 60)
+    second = open_page(1920, 1080)
+    is_at_window(second, 120)
+    for page in (first, second):
+        cancel(page)
+        assert [answer(page, member).text_content() for member in (0, 1)] == released_texts(redis)
+    assert numbers(first) == numbers(second)
+    for window in (100, 77):
+        for page in (first, second):
+            hold_at(page, window)
+        assert numbers(first) == numbers(second)
+        for page in (first, second):
+            assert [answer(page, member).inner_text() for member in (0, 1)] == released_texts(redis, window)
+
+
+def test_a_page_that_is_loaded_again_goes_on_with_the_same_session(speaker: Speaker, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "Hello")
+    speaker.take_newest()
+    speaker.say("before")
+    expect(answer(page)).to_have_text("before")
+    address = page.url
+    page.reload()
+    assert page.url == address
+    expect(page.locator("#question")).to_have_text("Hello")
+    expect(answer(page)).to_have_text("before")
+    speaker.say(", after")
+    speaker.finish()
+    has_ended(page, 1, 1)
+    assert answer(page).text_content() == "before, after"
+    page.reload()
+    has_ended(page, 1, 1)
+    assert answer(page).text_content() == "before, after"
+
+
+def test_a_person_pauses_looks_back_and_follows_again(recorder: Recorder, open_page: Open) -> None:
+    """What comes meanwhile is kept, and shown when they follow again."""
+    model = ("test:recorded",)
+    page = follows(recorder, open_page)
+    for window in range(1, 240):
+        recorder.write(1, **released(model, "abcde ", window - 1, (0.25 if window < 120 else 0.75,)))
+    is_at_window(page, 228)
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator("#window")).to_have_text("239")
+    for window in range(240, 301):
+        recorder.write(1, **released(model, "abcde ", window - 1, (1.0,)))
+    page.wait_for_function("() => document.getElementById('time').max === '300'")
+    expect(page.locator("#window")).to_have_text("239")
+    hold_at(page, 100)
+    expect(page.locator("article .energy")).to_have_text("0.25")
+    assert answer(page).inner_text() == "abcde " * 100
+    hold_at(page, 150)
+    expect(page.locator("article .energy")).to_have_text("0.75")
+    assert answer(page).inner_text() == "abcde " * 150
+    page.get_by_role("button", name="Follow live").click()
+    expect(page.locator("#window")).to_have_text("300")
+    assert answer(page).text_content() == "abcde " * 300
+
+
+def test_a_person_jumps_to_where_the_members_parted(pair: Recorder, open_page: Open) -> None:
+    page = follows(pair, open_page)
+    for window in range(1, 301):
+        parted = {"diverged_at_bytes": 600, "compares": "place"} if window >= 100 else {"compares": "next"}
+        pair.write(1, **released(PAIR, "abcde ", window - 1), **parted)
+    is_at_window(page, 300)
+    expect(page.locator("#compares")).to_have_text("the same place, parted at byte 600")
+    page.get_by_role("button", name="Where they parted").click()
+    expect(page.locator("#window")).to_have_text("160")
+    assert answer(page).inner_text() == "abcde " * 160
+    for member in (0, 1):
+        fork = answer(page, member).locator(".fork")
+        expect(fork).to_be_in_viewport()
+        before = fork.evaluate("""(fork) => {
+            const range = document.createRange();
+            range.setStart(fork.closest(".text"), 0);
+            range.setEndBefore(fork);
+            return range.toString();
+        }""")
+        assert before == "abcde " * 100
+
+
+def test_the_page_does_not_say_when_they_parted_where_it_did_not_see_it(pair: Recorder, open_page: Open) -> None:
+    """They had parted before the first frame that came: no line stands at that frame, and the jump leads to it."""
+    pair.count = 2_000
+    pair.write(60, members=members(*PAIR), diverged_at_bytes=3, compares="place")
+    page = open_page()
+    is_at_window(page, 2_059)
+    expect(page.locator("#compares")).to_have_text("the same place, parted at byte 3")
+    columns = """async () => {
+        const { Columns } = await import("/static/record/columns.js");
+        const columns = new Columns(["one"]);
+        const frame = { window_index: 7, diverged_at_bytes: 3, members: [{}], tokens: [] };
+        columns.add(frame);
+        columns.add({ ...frame, window_index: 8, diverged_at_bytes: 5 });
+        return columns.partings;
+    }"""
+    assert page.evaluate(columns) == [[-1, 3], [8, 5]]
+
+
+def test_two_answers_are_shown_side_by_side_from_where_they_part(pair: Recorder, open_page: Open) -> None:
+    one, other = members(*PAIR)
+    texts = ("The sky is blue today.", "The sky was grey today.")
+    said = (in_state(one, text=texts[0]), in_state(other, text=texts[1]))
+    page = follows(pair, open_page)
+    pair.write(1, members=said)
+    button = page.get_by_role("button", name="Compare two")
+    button.click()
+    expect(button).to_have_attribute("aria-expanded", "true")
+    sides = page.locator(".side")
+    expect(sides.locator(".text")).to_have_text(list(texts))
+    expect(sides.locator(".before")).to_have_text(["The sky ", "The sky "], use_inner_text=False)
+    expect(sides.nth(0).locator("mark")).to_have_text(["is blue"])
+    expect(sides.nth(1).locator("mark")).to_have_text(["was grey"])
+    expect(page.locator("#compare-note")).to_contain_text("The same for 8 bytes")
+    page.locator("#compare-other").select_option(label="1 test:one")
+    expect(page.locator("#compare-note")).to_contain_text("have not parted")
+    button.click()
+    expect(page.locator("#compare")).to_be_hidden()
+
+
+def test_a_person_looks_at_an_earlier_session_and_forgets_it(
+    redis: RedisServer, council: Roles, open_page: Open
+) -> None:
+    page = open_page()
+    expect(page.get_by_role("checkbox")).to_have_count(2)
+    texts = {}
+    for question in ("What is a list?", "And a tuple?"):
+        page.get_by_label("What should the council answer?").fill(question)
+        page.get_by_role("button", name="Ask", exact=True).click()
+        expect(page.locator("#question")).to_have_text(question)
+        is_at_window(page, 40)
+        cancel(page)
+        texts[question] = [answer(page, member).text_content() for member in (0, 1)]
+    page.get_by_role("button", name="Sessions").click()
+    listed = page.locator("#sessions .asked")
+    expect(listed).to_have_text(["And a tuple?", "What is a list?"])
+    listed.nth(1).click()
+    expect(page.locator("#question")).to_have_text("What is a list?")
+    cancel(page)
+    assert [answer(page, member).text_content() for member in (0, 1)] == texts["What is a list?"]
+    page.get_by_role("button", name="Sessions").click()
+    page.get_by_role("button", name="Forget the session: And a tuple?").click()
+    expect(listed).to_have_text(["What is a list?"])
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Ask again").click()
+    is_at_window(page, 10)
+    expect(page.locator("#question")).to_have_text("What is a list?")
+    expect(page.locator("article h3")).to_have_text([f"1 {WORD}", f"2 {CHAR}"])
+    page.get_by_role("button", name="Sessions").click()
+    expect(page.locator("#sessions .asked")).to_have_text(["What is a list?", "What is a list?"])
+
+
+def test_the_numbers_of_a_held_window_are_those_of_its_frame(
+    redis: RedisServer, council: Roles, open_page: Open
+) -> None:
+    page = open_page()
+    expect(page.get_by_role("checkbox")).to_have_count(2)
+    ask(page, "What is a list?")
+    is_at_window(page, 100)
+    cancel(page)
+    hold_at(page, 90)
+    frame = frame_at(redis, 90)
+    shown = numbers(page)
+    assert shown["energy"] == f"{frame.energy:.2f}"
+    assert shown["wave"] == f"{frame.wave:.2f}"
+    assert shown["disagreement"] == ("not measured" if frame.jsd is None else f"{frame.jsd:.2f}")
+    assert shown["mode"] == frame.mode
+    page.get_by_role("button", name="Evidence").click()
+    expect(page.locator("#evidence h2")).to_have_text("Every number · window 90, 1.52 s")
+    rows = {
+        row.locator("code").text_content(): row.locator("td").first.text_content()
+        for row in page.locator("#evidence tr").all()
+    }
+    assert float(rows["energy"]) == frame.energy
+    assert float(rows["members[1].energy"]) == frame.members[1].energy
+    assert rows["interference"] == frame.interference
+    assert rows["di_source"] == frame.di_source
+    assert rows["jsd"] == "not measured" if frame.jsd is None else float(rows["jsd"]) == frame.jsd
