@@ -204,7 +204,7 @@ def test_colours_can_be_told_apart_and_from_the_ground(open_page: Open, scheme: 
     """Lines and shapes have a contrast of 3 with the ground, texts one of 4.5; each member has a shape of its own; and
     the members' colours stay apart for those who do not see red, or green."""
     page = open_page(color_scheme=scheme)
-    names = ["ground", "raised", "ink", "quiet", "alarm", "gold", "constructive", "neutral", "destructive"]
+    names = ["ground", "raised", "ink", "quiet", "alarm", "gold", "ring", "constructive", "neutral", "destructive"]
     names += [f"member-{index}" for index in range(1, 7)]
     found = page.evaluate(
         """(names) => {
@@ -221,7 +221,7 @@ def test_colours_can_be_told_apart_and_from_the_ground(open_page: Open, scheme: 
             assert contrast(colours[text], colours[ground]) >= 4.5, text
     for line in names[6:]:
         assert contrast(colours[line], colours["ground"]) >= 3, line
-    for one, other in combinations(names[9:], 2):
+    for one, other in combinations(names[10:], 2):
         for seen in (_AS_THEY_ARE, _WITHOUT_RED, _WITHOUT_GREEN):
             assert distance(colours[one], colours[other], seen) > 0.06, (one, other)
     shapes = page.evaluate("""async () => {

@@ -8,7 +8,7 @@ export class Colours {
   line;
   ground;
   alarm;
-  gold;
+  ring;
   band;
   kinds;
   members;
@@ -20,7 +20,7 @@ export class Colours {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     [this.ink, this.quiet, this.line] = [colour("--ink"), colour("--quiet"), colour("--line")];
-    [this.ground, this.alarm, this.gold] = [colour("--ground"), colour("--alarm"), colour("--gold")];
+    [this.ground, this.alarm, this.ring] = [colour("--ground"), colour("--alarm"), colour("--ring")];
     this.band = colour("--band");
     this.kinds = {
       constructive: colour("--constructive"),
@@ -28,7 +28,7 @@ export class Colours {
       destructive: colour("--destructive"),
     };
     this.members = Array.from({ length: memberCount }, (_, index) => colour(colourNameOf(index)));
-    this.light = { members: this.members.map(channels), cord: channels(colour("--cord")), gold: channels(this.gold) };
+    this.light = { members: this.members.map(channels), cord: channels(colour("--cord")), gold: channels(this.ring) };
     this.font = colour("--sans");
   }
 }

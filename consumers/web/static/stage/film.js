@@ -14,7 +14,7 @@ export class Film {
   #columns = 0;
   #height = 0;
 
-  // So many windows, some three seconds' breadth at least, in a picture of this size in pixels.
+  // About so many windows in a picture of this size in pixels: whole pixels for each, or whole windows for each pixel.
   fit(width, height, windows) {
     const perWindow = Math.max(1, Math.round(width / windows));
     const perColumn = width >= windows / 2 ? 1 : Math.ceil(windows / width);

@@ -3,7 +3,7 @@
 import { Braid } from "./braid.js";
 import { Drive } from "./drive.js";
 import { drawCrosshair, drawHeads, drawSeconds, drawShape } from "./labels.js";
-import { Track } from "./track.js";
+import { Track, WINDOWS_IN_SIGHT } from "./track.js";
 
 const RIBBON_PX = 16;
 const SECONDS_PX = 18;
@@ -36,6 +36,11 @@ export class Hero extends Track {
   draw(view, untilMs) {
     this.head = this.width >= WIDE_PX ? 168 : 62;
     return super.draw(view, untilMs);
+  }
+
+  // On a telephone less time, rather than strands that are pressed together.
+  get windowsInSight() {
+    return Math.max(1, Math.min(WINDOWS_IN_SIGHT, this.width - this.head));
   }
 
   get #braidPx() {
@@ -125,7 +130,7 @@ export class Hero extends Track {
 }
 
 function shortened(name) {
-  return name.length > 20 ? `${name.slice(0, 19)}…` : name;
+  return name.length > 18 ? `${name.slice(0, 17)}…` : name;
 }
 
 // As high as the agreement; the kind is a colour and a hatch: solid, dotted, striped.
@@ -137,7 +142,7 @@ function paintRibbon(ring, x, width, window, view, top, height, ratio) {
   if (Number.isNaN(agreement)) return;
   const kind = columns.word("interference", window);
   const isResonant = columns.word("resonance", window);
-  ring.fillStyle = isResonant ? colours.gold : colours.kinds[kind];
+  ring.fillStyle = isResonant ? colours.ring : colours.kinds[kind];
   const high = Math.max(ratio, agreement * height);
   ring.fillRect(x, top + height - high, width, high);
   if (kind === "constructive") return;

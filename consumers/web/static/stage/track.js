@@ -4,7 +4,7 @@ import { Film } from "./film.js";
 
 // Twice as fine is as fine as eyes see, and three times costs twice as much again.
 const MOST_PIXELS_A_PIXEL = 2;
-const WINDOWS_IN_SIGHT = 640;
+export const WINDOWS_IN_SIGHT = 640;
 
 export class Track {
   #canvas;
@@ -15,10 +15,15 @@ export class Track {
 
   // paint(brush, x, width, from, to, view, height): see Film.draw. over(brush, view, track): what is drawn on top, in CSS
   // pixels. `head`: how many of them are kept at the right for labels.
-  constructor(canvas, { paint, over, head = 44, ended = () => {} }) {
+  constructor(canvas, { paint, over, head = 44 }) {
     this.#canvas = canvas;
     this.#brush = canvas.getContext("2d");
-    Object.assign(this, { paint, over, head, ended });
+    Object.assign(this, { paint, over, head });
+  }
+
+  // How many windows there is room for.
+  get windowsInSight() {
+    return WINDOWS_IN_SIGHT;
   }
 
   get width() {
@@ -74,6 +79,6 @@ export class Track {
       this.#canvas.width = width;
       this.#canvas.height = height;
     }
-    this.#film.fit(Math.max(1, Math.round((this.width - this.head) * this.#ratio)), height, WINDOWS_IN_SIGHT);
+    this.#film.fit(Math.max(1, Math.round((this.width - this.head) * this.#ratio)), height, this.windowsInSight);
   }
 }
