@@ -15,7 +15,7 @@ check: .venv/.dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/mypy docs/pictures.py docs/examples.py docs/event_schemas.py
+	.venv/bin/mypy docs/pictures.py docs/page_pictures.py docs/examples.py docs/event_schemas.py
 	.venv/bin/lint-imports
 
 bench: .venv/.dev
@@ -33,6 +33,7 @@ chaos: .venv/.dev
 
 pictures: .venv/.dev
 	.venv/bin/python docs/pictures.py
+	.venv/bin/python docs/page_pictures.py
 
 # The protocol's JSON Schemas, from its structs.
 schemas: .venv/.dev

@@ -68,7 +68,8 @@ class Supervisor:
         self._keeper: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._children: list[Child] = []
-        self._stopping = threading.Event()
+        self._is_asked_to_stop = False
+        self._ended = threading.Event()
         self.redis_url = plan.redis_url or ""
 
     def start(self) -> None:
@@ -83,7 +84,8 @@ class Supervisor:
 
     def stop(self, *_: object) -> None:
         """Asks run() to return; may be called from a signal handler."""
-        self._stopping.set()
+        # No lock may be taken here: the signal may have come while this very thread held it, and would wait for ever.
+        self._is_asked_to_stop = True
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -93,7 +95,7 @@ class Supervisor:
 
     @property
     def is_stopping(self) -> bool:
-        return self._stopping.is_set()
+        return self._is_asked_to_stop
 
     def run(self, is_abandoned: Callable[[], bool] = lambda: False) -> None:
         """Keeps the children running until stop() is called, or until nobody is there any more.
@@ -102,7 +104,8 @@ class Supervisor:
         """
         news = ModelNews(self._plan.models) if self._plan.is_warmed else None
         pipe, looked_at = Pipe(self.redis_url), 0.0
-        while not self._stopping.wait(_WATCH_S) and not is_abandoned():
+        while not self._is_asked_to_stop and not is_abandoned():
+            time.sleep(_WATCH_S)
             self._watch()
             if news and time.monotonic() - looked_at >= RENEW_S:
                 looked_at = time.monotonic()
@@ -113,7 +116,8 @@ class Supervisor:
 
     def end(self) -> None:
         """Everything is gone when this returns, within five seconds."""
-        self._stopping.set()
+        self._is_asked_to_stop = True
+        self._ended.set()
         for child in self._children:
             child.terminate()
         deadline = time.monotonic() + _ROLES_END_S
@@ -198,7 +202,8 @@ class Supervisor:
     def _wait_until_ready(self) -> None:
         pipe, deadline = Pipe(self.redis_url), time.monotonic() + _READY_S
         try:
-            while not self._stopping.wait(_WATCH_S):
+            while not self._is_asked_to_stop:
+                time.sleep(_WATCH_S)
                 self._watch()
                 waiting = [child for child in self._children if not child.gave_up]
                 if not waiting:
@@ -222,10 +227,10 @@ class Supervisor:
         )
         standing.ready = True
         pipe = Pipe(self.redis_url)
-        while not self._stopping.is_set():
+        while not self._ended.is_set():
             with contextlib.suppress(RedisAway):
                 pipe.run(standing.renew())
-            self._stopping.wait(RENEW_S)
+            self._ended.wait(RENEW_S)
         with contextlib.suppress(RedisAway):
             pipe.run(standing.leave())
         pipe.close()

@@ -6,14 +6,19 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 import pytest
 
+from council.supervisor import Plan, Supervisor
+from schemas.tiers import TIERS
 from tests.commands import COUNCIL, council, environment
 from tests.roles import RedisServer, Roles
 from tests.running import MODELS, Up, command_of, parents
@@ -234,3 +239,29 @@ def test_help_names_every_command_and_flag() -> None:
     up_help = council("up", "--help").out
     for flag in ("--tier", "--models", "--host", "--port", "--redis-url", "--no-open"):
         assert flag in up_help
+
+
+def test_a_signal_at_any_moment_ends_the_council(redis: RedisServer) -> None:
+    """A handler runs between any two lines of the thread that it interrupts: were a lock taken in both, the council would
+    wait for itself for ever. Here the signal comes at every line that has one more frame below run()."""
+    tier = next(iter(TIERS.values()))
+    supervisor = Supervisor(Plan({}, tier, {tier.name: tier}, redis_url=redis.url), lambda sentence: None)
+    stopped_at: list[str] = []
+
+    def interrupt(frame: FrameType, event: str, _argument: object) -> object:
+        if frame.f_code.co_filename == threading.__file__ or frame.f_code.co_name == "_watch":
+            stopped_at.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
+            sys.settrace(None)
+            supervisor.stop()
+            sys.settrace(interrupt)
+        return interrupt
+
+    def run() -> None:
+        sys.settrace(interrupt)
+        supervisor.run()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), f"it waits for itself since {stopped_at[-1:]}"
+    assert stopped_at

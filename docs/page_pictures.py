@@ -1,0 +1,117 @@
+"""`python docs/page_pictures.py [FOLDER]`: photographs the page for docs/page.md, with Chromium, of a council of n-gram
+models that it starts for itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+FOLDER = Path(__file__).parent / "page"
+_SWITCHES = ["--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--disable-gpu"]
+_END_S = 20.0
+_QUESTION = "What is a list?"
+# At temperature 0 these two say the same for some words, and then part.
+_ALIKE: dict[str, Any] = {"models": ["ngram:word-3", "ngram:word-4"], "temperature": 0}
+_ALL: dict[str, Any] = {"models": ["ngram:word-3", "ngram:word-4", "ngram:bpe-3"], "seed": 4}
+
+
+@contextmanager
+def council() -> Iterator[str]:
+    """A council of its own, on a private Redis; the address of its page."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "council", "up", "--no-open", "--port", "0", "--tier", "mid"],
+            cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        try:
+            assert process.stderr
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                if found := re.search(r"http://[\d.]+:\d+", line):
+                    yield found[0]
+                    break
+            else:
+                raise RuntimeError(f"the council does not start: {''.join(said)}")
+        finally:
+            process.terminate()
+            process.communicate(timeout=_END_S)
+
+
+def ask(address: str, said: dict[str, Any]) -> str:
+    """Opens a session; its id."""
+    request = urllib.request.Request(
+        f"{address}/api/sessions",
+        data=json.dumps({"prompt": _QUESTION, **said}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        return str(json.load(answer)["session"])
+
+
+def at_window(page: Page, window: int) -> None:
+    """Waits until the page has come so far."""
+    page.wait_for_function(
+        "least => Number(document.getElementById('window').textContent.replace(/\\D/g, '')) >= least", arg=window
+    )
+
+
+def photograph(
+    browser: Browser, address: str, path: Path, said: dict[str, Any], window: int,
+    do: Callable[[Page], object] = lambda page: None, size: tuple[int, int] = (1280, 800), scheme: Any = "dark",
+) -> None:  # fmt: skip
+    """A session at a window, after something was done with the page."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    page = context.new_page()
+    # A session that is not there: the page waits for the next.
+    page.goto(f"{address}/#none")
+    page.wait_for_selector(".chip input")
+    page.evaluate("session => { location.hash = session; }", ask(address, said))
+    at_window(page, window)
+    do(page)
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.screenshot(path=path)
+    page.evaluate("() => fetch(`/api/sessions/${location.hash.slice(1)}/cancel`, { method: 'POST' })")
+    context.close()
+
+
+def look_at_token(page: Page) -> None:
+    """Points at a word after the place where they parted."""
+    page.locator("article").first.locator(":is(.fork, .token:has(.fork)) ~ .token").nth(1).hover()
+    page.wait_for_selector(".pieces li")
+
+
+def look_back(page: Page) -> None:
+    """Where they parted, side by side."""
+    page.get_by_role("button", name="Where they parted").click()
+    page.get_by_role("button", name="Compare two").click()
+
+
+def main(folder: Path) -> None:
+    """Takes every picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with council() as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES)
+        photograph(browser, address, folder / "parting.png", _ALIKE, 300)
+        photograph(browser, address, folder / "council.png", _ALL, 420, scheme="light")
+        photograph(browser, address, folder / "token.png", _ALIKE, 300, look_at_token, scheme="light")
+        photograph(browser, address, folder / "compare.png", _ALIKE, 420, look_back)
+        photograph(browser, address, folder / "telephone.png", _ALIKE, 240, size=(360, 780))
+        browser.close()
+    for path in sorted(folder.glob("*.png")):
+        print(path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
