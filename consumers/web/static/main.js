@@ -7,17 +7,16 @@
 
 import { cancelMember, cancelSession, getSessions, getStatus } from "./council/api.js";
 import { Following } from "./council/follow.js";
-import { TokenEvidence } from "./council/tokens.js";
 import { at, setText } from "./elements.js";
 import { Lanes } from "./lanes/lanes.js";
 import { Announcer } from "./panels/announcer.js";
 import { Ask } from "./panels/ask.js";
 import { Compare } from "./panels/compare.js";
-import { Evidence, tokenEvidence, visible } from "./panels/evidence.js";
 import { Health } from "./panels/health.js";
+import { Pointing } from "./panels/pointing.js";
 import { Readings } from "./panels/readings.js";
 import { Sessions } from "./panels/sessions.js";
-import { Playhead } from "./record/playhead.js";
+import { Transport } from "./panels/transport.js";
 import { Record } from "./record/record.js";
 import { Stage } from "./stage/stage.js";
 
@@ -28,27 +27,26 @@ const CALM_FPS = 4;
 const SILENCE_MS = 4_000;
 const STATUS_MS = 5_000;
 const SECOND_MS = 1_000;
-const WINDOWS_A_SECOND = 60;
 
 const wantsLessMotion = matchMedia("(prefers-reduced-motion: reduce)");
-const playhead = new Playhead();
 const readings = new Readings();
 const announcer = new Announcer(at("summary"), at("pointed"));
 const health = new Health(at("health"));
 const compare = new Compare(at("compare"));
-const evidence = new Evidence(at("evidence"), () => showPinned(false));
+const pointing = new Pointing(announcer, redraw);
+const transport = new Transport(redraw, jump);
 const lanes = new Lanes(at("lanes"), {
   onStop: stopMember,
-  onToken: pointAtToken,
-  onLeave: leave,
-  onUnknown: learnTokens,
+  onToken: (...token) => pointing.atToken(...token),
+  onLeave: () => pointing.leave(),
+  onUnknown: (index, range) => pointing.learn(index, range, (known) => lanes.refresh(index, known)),
 });
 const stage = new Stage(
   {
     braid: at("braid"), energy: at("energy-plot"), diversity: at("diversity-plot"),
     disagreement: at("disagreement-plot"), lag: at("lag-plot"),
   },
-  { onPoint: pointAtWindow, onLeave: leave },
+  { onPoint: (...window) => pointing.atWindow(...window), onLeave: () => pointing.leave() },
 );
 const ask = new Ask({
   onAsking: () => {
@@ -61,11 +59,8 @@ const ask = new Ask({
     if (!isRunning()) setStatus("");
   },
 });
-const sessions = new Sessions(at("sessions"), (session) => follow(session), () => following?.session);
-
 let following = null;
 let record = null;
-let tokens = null;
 // The session as it was asked for here; what GET tells of it replaces it.
 let isOwn = false;
 let runs = false;
@@ -112,10 +107,9 @@ function follow(session, { prompt = "", openedTier = "" } = {}) {
   following?.leave();
   isOwn = openedTier !== "";
   [record, tier, numbersOf] = [null, openedTier, -1];
-  tokens = new TokenEvidence(session);
-  playhead.follow();
+  pointing.begin(null);
+  transport.begin(null);
   announcer.begin();
-  leave();
   location.replace(`#${encodeURIComponent(session)}`);
   showRunning(true);
   showQuestion(prompt);
@@ -146,6 +140,8 @@ function begin(session) {
     record.begin(session);
   } else {
     record = new Record(session);
+    transport.begin(record.columns);
+    pointing.begin(record);
     showQuestion(session.prompt);
     lanes.begin(record);
     stage.begin(record);
@@ -184,8 +180,7 @@ function end(reason) {
   const finished = members.filter((member) => member.state === "finished").length;
   setStatus(members.length ? `Ended: ${finished} of ${members.length} finished.` : "Ended.");
   showHealth();
-  numbersOf = -1;
-  scheduleDraw();
+  redraw();
 }
 
 // --- drawing ---
@@ -210,117 +205,34 @@ function drawWhenDue(nowMs) {
 function draw(nowMs) {
   isDrawScheduled = false;
   if (!record || record.columns.last < 0) return;
-  const window = playhead.window(record.columns);
+  const { window, isLive } = transport;
   const isCalm = wantsLessMotion.matches;
   const frame = record.columns.frame(window);
   const number = Math.floor(window / WINDOWS_A_NUMBER);
-  const withNumbers = isCalm || number !== numbersOf || frame.final || !playhead.isLive;
+  const withNumbers = isCalm || number !== numbersOf || frame.final || !isLive;
   numbersOf = number;
   health.countDrawn();
   lanes.draw(frame, withNumbers);
   if (withNumbers) {
     readings.draw(frame, record.columns);
-    evidence.follow(frame);
-    drawTransport(window);
+    pointing.follow(frame);
+    transport.draw(window, runs);
   }
-  if (playhead.isLive) announcer.summarise(frame, nowMs);
+  if (isLive) announcer.summarise(frame, nowMs);
   const isUnfinished = stage.draw(window, isCalm);
   const isCompareDue = compare.draw(nowMs, frame.final);
   if (isUnfinished || isCompareDue) scheduleDraw();
 }
 
-// --- time ---
-
-function drawTransport(window) {
-  const { first, last, partings } = record.columns;
-  const slider = at("time");
-  [slider.min, slider.max, slider.value] = [first, last, window];
-  const seconds = ((window + 1) / WINDOWS_A_SECOND).toFixed(1);
-  slider.setAttribute("aria-valuetext", `${seconds} seconds${playhead.isLive ? ", live" : ""}`);
-  setText(at("time-text"), `${seconds} s`);
-  at("jump").hidden = partings.length === 0;
-  const live = at("live");
-  setText(live, playhead.isLive ? (runs ? "Pause" : "At the end") : runs ? "Follow live" : "To the end");
-  live.setAttribute("aria-pressed", String(playhead.isLive));
-  live.disabled = playhead.isLive && !runs;
-}
-
-function hold(window) {
-  if (!record || record.columns.last < 0) return;
-  if (window >= record.columns.last) playhead.follow();
-  else playhead.hold(window);
-  scheduleDraw();
-}
-
-function toggleLive() {
-  if (!record || record.columns.last < 0) return;
-  if (playhead.isLive) playhead.hold(record.columns.last);
-  else playhead.follow();
-  scheduleDraw();
-}
-
-function jump() {
-  const [window, byte] = record.columns.partings.at(-1);
-  // A little later, so that the fork is in sight.
-  playhead.hold(Math.min(record.columns.last, Math.max(record.columns.first, window) + WINDOWS_A_SECOND));
-  draw(performance.now());
-  lanes.reveal(byte);
-}
-
-// --- evidence ---
-
-function pointAtWindow(track, window, event) {
-  if (!record) return;
-  evidence.pointAtWindow(track, record.columns.frame(window), [event.clientX, event.clientY]);
-  scheduleDraw();
-}
-
-function pointAtToken(index, start, node, isByKey) {
-  if (!record) return;
-  const answer = record.answers[index];
-  const found = answer.tokenAt(start);
-  if (found < 0) return;
-  const token = answer.tokens[found];
-  const text = answer.text.slice(answer.offsetAt(token.start), answer.offsetAt(token.end));
-  const { left, bottom } = node.getBoundingClientRect();
-  const origin = record.session.origin_ns;
-  const show = (fetched) => {
-    const said = tokenEvidence(text, token, fetched, origin);
-    evidence.pointAtToken(said, [left, bottom - 12]);
-    if (isByKey) announcer.tell(spoken(text, said));
-  };
-  show(null);
-  tokens.look(index, token, answer.tokens[found - 1], show);
-}
-
-function spoken(text, { rows, pieces }) {
-  const others = pieces?.slice(0, 3).map((piece) => `${visible(piece.text)} ${(100 * piece.probability).toFixed(0)} percent`);
-  return [`${text.trim() || visible(text)}: ${rows[0].value} ${rows[0].unit}`, ...(others ?? [])].join("; ");
-}
-
-function leave() {
-  tokens?.leave();
-  evidence.leave();
-  scheduleDraw();
-}
-
-async function learnTokens(index, range) {
-  const { record: answered } = { record };
-  try {
-    for await (const { tokens: found, from, to } of tokens.range(index, range)) {
-      answered.answers[index].learn(found, from, to);
-      if (answered === record) lanes.refresh(index, { from, to });
-    }
-  } catch {
-    // They stay unshaded; whoever points at one asks again.
-  }
-}
-
-function showPinned(isPinned) {
-  at("pin").setAttribute("aria-pressed", String(isPinned));
-  evidence.pin(isPinned);
+// Numbers, too, at once: a person has done something.
+function redraw() {
   numbersOf = -1;
   scheduleDraw();
+}
+
+function jump(byte) {
+  draw(performance.now());
+  lanes.reveal(byte);
 }
 
 // --- small things ---
@@ -364,16 +276,8 @@ async function followFirst() {
   if (session && following === null && !ask.isAsking) follow(session.session);
 }
 
-// A finger that touches something else takes back what it pointed at.
-addEventListener("pointerdown", (event) => {
-  if (!event.target.closest("canvas, .token, .evidence")) leave();
-});
 at("stop-button").addEventListener("click", stop);
 at("again").addEventListener("click", again);
-at("live").addEventListener("click", toggleLive);
-at("jump").addEventListener("click", jump);
-at("time").addEventListener("input", () => hold(Number(at("time").value)));
-at("pin").addEventListener("click", () => showPinned(!evidence.isPinned));
 at("compare-button").addEventListener("click", () => {
   compare.open(!compare.isOpen);
   at("compare-button").setAttribute("aria-expanded", String(compare.isOpen));
@@ -395,5 +299,6 @@ setInterval(() => {
   if (runs && !document.hidden) lookAtStatus();
 }, STATUS_MS);
 
+new Sessions(at("sessions"), (session) => follow(session), () => following?.session);
 lookAtStatus();
 followFirst();

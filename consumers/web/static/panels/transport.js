@@ -1,0 +1,74 @@
+// The way through time: live or held, the slider, the jump to where they parted.
+
+import { at, setText } from "../elements.js";
+import { Playhead } from "../record/playhead.js";
+
+const WINDOWS_A_SECOND = 60;
+
+export class Transport {
+  #playhead = new Playhead();
+  #columns = null;
+  #onMove;
+
+  // onMove() where another window is to be shown; onJump(byte) once the window where they parted is.
+  constructor(onMove, onJump) {
+    this.#onMove = onMove;
+    at("live").addEventListener("click", () => this.#toggle());
+    at("time").addEventListener("input", () => this.#hold(Number(at("time").value)));
+    at("jump").addEventListener("click", () => onJump(this.#jump()));
+  }
+
+  get isLive() {
+    return this.#playhead.isLive;
+  }
+
+  // Another session: its columns, once it has some.
+  begin(columns) {
+    this.#columns = columns;
+    this.#playhead.follow();
+  }
+
+  // The window to show.
+  get window() {
+    return this.#playhead.window(this.#columns);
+  }
+
+  draw(window, runs) {
+    const { first, last, partings } = this.#columns;
+    const slider = at("time");
+    [slider.min, slider.max, slider.value] = [first, last, window];
+    const seconds = ((window + 1) / WINDOWS_A_SECOND).toFixed(1);
+    slider.setAttribute("aria-valuetext", `${seconds} seconds${this.isLive ? ", live" : ""}`);
+    setText(at("time-text"), `${seconds} s`);
+    at("jump").hidden = partings.length === 0;
+    const live = at("live");
+    setText(live, this.isLive ? (runs ? "Pause" : "At the end") : runs ? "Follow live" : "To the end");
+    live.disabled = this.isLive && !runs;
+  }
+
+  get #hasFrames() {
+    return this.#columns !== null && this.#columns.last >= 0;
+  }
+
+  #hold(window) {
+    if (!this.#hasFrames) return;
+    if (window >= this.#columns.last) this.#playhead.follow();
+    else this.#playhead.hold(window);
+    this.#onMove();
+  }
+
+  #toggle() {
+    if (!this.#hasFrames) return;
+    if (this.isLive) this.#playhead.hold(this.#columns.last);
+    else this.#playhead.follow();
+    this.#onMove();
+  }
+
+  // A little later than they parted, so that the fork is in sight.
+  #jump() {
+    const { first, last, partings } = this.#columns;
+    const [window, byte] = partings.at(-1);
+    this.#playhead.hold(Math.min(last, Math.max(first, window) + WINDOWS_A_SECOND));
+    return byte;
+  }
+}
