@@ -125,7 +125,7 @@ def test_the_page_does_not_say_when_they_parted_where_it_did_not_see_it(pair: Re
     pair.count = 2_000
     pair.write(60, members=members(*PAIR), diverged_at_bytes=3, compares="place")
     page = open_page()
-    is_at_window(page, 2_059)
+    is_at_window(page, 2_052)
     expect(page.locator("#compares")).to_have_text("the same place, parted at byte 3")
     columns = """async () => {
         const { Columns } = await import("/static/record/columns.js");
@@ -179,10 +179,21 @@ def test_a_person_looks_at_an_earlier_session_and_forgets_it(
     expect(page.locator("#question")).to_have_text("What is a list?")
     cancel(page)
     assert [answer(page, member).text_content() for member in (0, 1)] == texts["What is a list?"]
+    page.go_back()
+    expect(page.locator("#question")).to_have_text("And a tuple?")
+    cancel(page)
+    assert [answer(page, member).text_content() for member in (0, 1)] == texts["And a tuple?"]
+    page.go_forward()
+    expect(page.locator("#question")).to_have_text("What is a list?")
     page.get_by_role("button", name="Sessions").click()
     page.get_by_role("button", name="Forget the session: And a tuple?").click()
     expect(listed).to_have_text(["What is a list?"])
     page.keyboard.press("Escape")
+    page.go_back()
+    expect(page.get_by_role("alert")).to_have_text("The session is gone: the council no longer has it.")
+    expect(page.locator("#session")).to_be_hidden()
+    page.go_forward()
+    expect(page.locator("#question")).to_have_text("What is a list?")
     page.get_by_role("button", name="Ask again").click()
     is_at_window(page, 10)
     expect(page.locator("#question")).to_have_text("What is a list?")

@@ -110,7 +110,7 @@ function follow(session, { prompt = "", openedTier = "" } = {}) {
   pointing.begin(null);
   transport.begin(null);
   announcer.begin();
-  location.replace(`#${encodeURIComponent(session)}`);
+  showAddress(session);
   showRunning(true);
   showQuestion(prompt);
   setStatus("The council is called…");
@@ -176,6 +176,8 @@ function end(reason) {
   if (hadFocus) at("prompt").focus();
   if (reason) showError(reason);
   health.showLink("closed");
+  // Gone before anything was known of it: what is still shown is another's.
+  if (!record) at("session").hidden = at("health").hidden = true;
   const members = record && record.columns.last >= 0 ? record.columns.frame(record.columns.last).members : [];
   const finished = members.filter((member) => member.state === "finished").length;
   setStatus(members.length ? `Ended: ${finished} of ${members.length} finished.` : "Ended.");
@@ -266,6 +268,14 @@ function namedSession() {
   } catch {
     return "";
   }
+}
+
+// From one session to the next, back leads to the one before.
+function showAddress(session) {
+  if (namedSession() === session) return;
+  const address = `#${encodeURIComponent(session)}`;
+  if (namedSession()) location.assign(address);
+  else location.replace(address);
 }
 
 // The session that the address names, or the one that runs.
