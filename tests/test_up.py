@@ -242,8 +242,8 @@ def test_help_names_every_command_and_flag() -> None:
 
 
 def test_a_signal_at_any_moment_ends_the_council(redis: RedisServer) -> None:
-    """A handler runs between any two lines of the thread that it interrupts: were a lock taken in both, the council would
-    wait for itself for ever. Here the signal comes at every line that has one more frame below run()."""
+    """A handler runs between any two lines of the thread that it interrupts: were a lock taken in both, the council
+    would wait for itself for ever. Here the signal comes at every line that has one more frame below run()."""
     tier = next(iter(TIERS.values()))
     supervisor = Supervisor(Plan({}, tier, {tier.name: tier}, redis_url=redis.url), lambda sentence: None)
     stopped_at: list[str] = []
