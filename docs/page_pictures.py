@@ -1,5 +1,7 @@
-"""`python docs/page_pictures.py [FOLDER]`: photographs the page for docs/page.md, with Chromium, of a council of n-gram
-models that it starts for itself."""
+"""`python docs/page_pictures.py [FOLDER [NAME ...]]`: photographs the page for docs/page.md, with Chromium.
+
+It shows a council of n-gram models that the script starts for itself. All pictures are taken, or those of these names.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -67,25 +69,6 @@ def at_window(page: Page, window: int) -> None:
     )
 
 
-def photograph(
-    browser: Browser, address: str, path: Path, said: dict[str, Any], window: int,
-    do: Callable[[Page], object] = lambda page: None, size: tuple[int, int] = (1280, 800), scheme: Any = "dark",
-) -> None:  # fmt: skip
-    """A session at a window, after something was done with the page."""
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
-    page = context.new_page()
-    # A session that is not there: the page waits for the next.
-    page.goto(f"{address}/#none")
-    page.wait_for_selector(".chip input")
-    page.evaluate("session => { location.hash = session; }", ask(address, said))
-    at_window(page, window)
-    do(page)
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    page.screenshot(path=path)
-    page.evaluate("() => fetch(`/api/sessions/${location.hash.slice(1)}/cancel`, { method: 'POST' })")
-    context.close()
-
-
 def look_at_token(page: Page) -> None:
     """Points at a word after the place where they parted."""
     page.locator("article").first.locator(":is(.fork, .token:has(.fork)) ~ .token").nth(1).hover()
@@ -98,20 +81,52 @@ def look_back(page: Page) -> None:
     page.get_by_role("button", name="Compare two").click()
 
 
-def main(folder: Path) -> None:
-    """Takes every picture."""
+class Picture(NamedTuple):
+    """A session at a window, after something was done with the page."""
+
+    said: dict[str, Any]
+    window: int
+    do: Callable[[Page], None] = lambda page: None
+    size: tuple[int, int] = (1280, 800)
+    scheme: Literal["dark", "light"] = "dark"
+
+
+PICTURES = {
+    "parting": Picture(_ALIKE, 300),
+    "council": Picture(_ALL, 420, scheme="light"),
+    "token": Picture(_ALIKE, 300, look_at_token, scheme="light"),
+    "compare": Picture(_ALIKE, 420, look_back),
+    "telephone": Picture(_ALIKE, 240, size=(360, 780)),
+}
+
+
+def photograph(browser: Browser, address: str, picture: Picture, path: Path) -> None:
+    """Takes the picture."""
+    width, height = picture.size
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=picture.scheme)
+    page = context.new_page()
+    # A session that is not there: the page waits for the next.
+    page.goto(f"{address}/#none")
+    page.wait_for_selector(".chip input")
+    page.evaluate("session => { location.hash = session; }", ask(address, picture.said))
+    at_window(page, picture.window)
+    picture.do(page)
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.screenshot(path=path)
+    page.evaluate("() => fetch(`/api/sessions/${location.hash.slice(1)}/cancel`, { method: 'POST' })")
+    context.close()
+
+
+def main(folder: Path, names: Sequence[str]) -> None:
+    """Takes the pictures of these names."""
     folder.mkdir(parents=True, exist_ok=True)
     with council() as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES)
-        photograph(browser, address, folder / "parting.png", _ALIKE, 300)
-        photograph(browser, address, folder / "council.png", _ALL, 420, scheme="light")
-        photograph(browser, address, folder / "token.png", _ALIKE, 300, look_at_token, scheme="light")
-        photograph(browser, address, folder / "compare.png", _ALIKE, 420, look_back)
-        photograph(browser, address, folder / "telephone.png", _ALIKE, 240, size=(360, 780))
+        for name in names:
+            photograph(browser, address, PICTURES[name], folder / f"{name}.png")
+            print(folder / f"{name}.png")
         browser.close()
-    for path in sorted(folder.glob("*.png")):
-        print(path)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER, sys.argv[2:] or list(PICTURES))

@@ -247,7 +247,9 @@ def test_one_name_at_two_servers_is_told_apart_by_the_server(tmp_path: Path, lla
     outcome = council("ask", "hi", *words, TMPDIR=str(tmp_path))
     assert outcome.code == 0, outcome.said
     assert [member["state"] for member in outcome.lines[-1]["members"]] == ["finished"] * 2
-    council("ask", "hi", "--config", config, "--models", "tiny").assert_refused("There is no model 'tiny'", "one/tiny")
+    council("ask", "hi", "--config", config, "--models", "tiny", TMPDIR=str(tmp_path)).assert_refused(
+        "There is no model 'tiny'", "one/tiny"
+    )
 
 
 def test_a_server_that_is_away_is_said_and_the_others_answer(tmp_path: Path) -> None:

@@ -120,8 +120,9 @@ def test_by_keyboard_alone(slow_council: Roles, open_page: Open) -> None:
     has_ended(page, 0, 2)
     expect(page.locator("#prompt")).to_be_focused()
     tab_to(page, focused("#again"))
+    before = page.url
     page.keyboard.press("Enter")
-    is_at_window(page, 10)
+    page.wait_for_url(lambda url: url != before)
     cancel(page)
 
 

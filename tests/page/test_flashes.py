@@ -53,7 +53,7 @@ _DRAWN = """async ([period, memberCount]) => {
         name, document.getElementById(name === "braid" ? name : `${name}-plot`),
     ]));
     const columns = new Columns(Array.from({ length: memberCount }, (_, index) => `m${index}`));
-    const stage = new Stage(canvases, { onPoint() {}, onLeave() {} });
+    const stage = new Stage(canvases, { onPoint() {}, onLeave() {}, onPick() {} });
     stage.begin({ columns });
     const ground = [13, 15, 20];
     const linear = Array.from({ length: 256 }, (_, value) => {
@@ -73,7 +73,7 @@ _DRAWN = """async ([period, memberCount]) => {
         };
         columns.add(frame);
         stage.add(frame);
-        while (stage.draw(window, false));
+        while (stage.draw(window, false, false));
         if (window < 540) continue;
         const { data, width, height } = brush.getImageData(400, 0, 341, braid.height);
         const sums = [];

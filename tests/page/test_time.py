@@ -6,6 +6,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
+from schemas.frames import TokenFrame
 from tests.page.conftest import Open
 from tests.page.people import (
     answer,
@@ -93,6 +94,15 @@ def test_a_person_pauses_looks_back_and_follows_again(recorder: Recorder, open_p
     hold_at(page, 150)
     expect(page.locator("article .energy")).to_have_text("0.75")
     assert answer(page).inner_text() == "abcde " * 150
+    # A click on the braid holds what is under it: what came before or after is elsewhere.
+    braid = page.locator("#braid")
+    held = []
+    for x in (900, 700):
+        braid.click(position={"x": x, "y": 60})
+        expect(page.locator("#evidence h2")).to_contain_text(f"window {page.locator('#time').input_value()}")
+        held.append(int(page.locator("#time").input_value()))
+    assert held[1] < held[0] < 300
+    assert answer(page).inner_text() == "abcde " * held[1]
     page.get_by_role("button", name="Follow live").click()
     expect(page.locator("#window")).to_have_text("300")
     assert answer(page).text_content() == "abcde " * 300
@@ -194,7 +204,9 @@ def test_a_person_looks_at_an_earlier_session_and_forgets_it(
     expect(page.locator("#session")).to_be_hidden()
     page.go_forward()
     expect(page.locator("#question")).to_have_text("What is a list?")
+    before = page.url
     page.get_by_role("button", name="Ask again").click()
+    page.wait_for_url(lambda url: url != before)
     is_at_window(page, 10)
     expect(page.locator("#question")).to_have_text("What is a list?")
     expect(page.locator("article h3")).to_have_text([f"1 {WORD}", f"2 {CHAR}"])
@@ -228,3 +240,116 @@ def test_the_numbers_of_a_held_window_are_those_of_its_frame(
     assert rows["interference"] == frame.interference
     assert rows["di_source"] == frame.di_source
     assert rows["jsd"] == "not measured" if frame.jsd is None else float(rows["jsd"]) == frame.jsd
+
+
+def test_thinking_is_shown_when_it_was_thought(recorder: Recorder, open_page: Open) -> None:
+    page = follows(recorder, open_page)
+    (member,) = members(*recorder.models)
+    for window in range(1, 121):
+        thought = {"thinking": "So. "} if window % 40 == 0 else {}
+        start = 4 * (window // 40 - 1)
+        tokens = (TokenFrame(0, "thinking", window, start, start + 4, None, "missing"),) if thought else ()
+        recorder.write(1, members=(in_state(member, **thought),), tokens=tokens)
+    is_at_window(page, 120)
+    page.locator("summary").click()
+    thinking = page.locator("details .text")
+    assert thinking.text_content() == "So. So. So. "
+    hold_at(page, 90)
+    expect(thinking).to_have_text("So. So. ", use_inner_text=True)
+    hold_at(page, 20)
+    expect(page.locator("details")).to_be_hidden()
+
+
+def test_the_fork_stands_where_they_parted_also_in_an_answer_that_comes_later(pair: Recorder, open_page: Open) -> None:
+    page = follows(pair, open_page)
+    one, other = members(*pair.models)
+    for window in range(1, 31):
+        slow = in_state(other, text="abcde ") if window > 20 else other
+        parted = {"diverged_at_bytes": 13, "compares": "place"} if window >= 10 else {}
+        pair.write(1, members=(in_state(one, text="abcde "), slow), **parted)
+    # The tail of a text, which has no tokens yet, shows no fork: both have theirs once tokens are there.
+    token = [TokenFrame(index, "answer", 0, 0, 60, -1.0, "real") for index in (0, 1)]
+    pair.write(1, members=(one, other), tokens=tuple(token), diverged_at_bytes=13, compares="place")
+    expect(page.locator(".fork")).to_have_count(2)
+    for member in (0, 1):
+        before = answer(page, member).locator(".fork").evaluate("(fork) => fork.previousSibling.textContent")
+        assert before == "abcde abcde a"
+
+
+def test_a_held_window_is_in_sight_on_every_picture(pair: Recorder, open_page: Open) -> None:
+    page = follows(pair, lambda: open_page(1920, 1000))
+    for _ in range(4):
+        pair.write(300, members=members(*pair.models), energy=0.5, agreement=0.5, jsd=0.5, sync_lag_ms=5.0)
+    is_at_window(page, 1_200)
+    hold_at(page, 1_000)
+    for window in (1_000, 800, 620, 200, 900, 5):
+        hold_at(page, window)
+        for name in ("braid", "energy-plot", "diversity-plot", "disagreement-plot", "lag-plot"):
+            # Its line, two pixels of ink from top to bottom.
+            found = page.evaluate(_INK_COLUMNS, name)
+            assert found, f"window {window} is out of sight on {name}"
+
+
+# Where a canvas has a column that is ink from top to bottom.
+_INK_COLUMNS = """(name) => {
+    const canvas = document.getElementById(name);
+    const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    const found = [];
+    for (let x = 0; x < width; x += 1) {
+        let isInk = true;
+        for (let y = 0; isInk && y < height; y += 1) {
+            const at = (y * width + x) * 4;
+            isInk = data[at] === 0x1a && data[at + 1] === 0x1a && data[at + 3] === 255;
+        }
+        if (isInk) found.push(x);
+    }
+    return found.length;
+}"""
+
+
+def test_side_by_side_stands_at_the_held_time_too(pair: Recorder, open_page: Open) -> None:
+    page = follows(pair, open_page)
+    for window in range(1, 61):
+        pair.write(1, **released(PAIR, "abcde ", window - 1))
+    is_at_window(page, 60)
+    page.get_by_role("button", name="Compare two").click()
+    expect(page.locator("#compare-note")).to_contain_text("The same for 360 bytes")
+    hold_at(page, 30)
+    expect(page.locator("#compare-note")).to_contain_text("The same for 180 bytes")
+
+
+def test_the_end_of_the_slider_is_the_newest_window_while_time_goes_on(council: Roles, open_page: Open) -> None:
+    page = open_page()
+    expect(page.get_by_role("checkbox")).to_have_count(2)
+    ask(page, "What is a list?")
+    is_at_window(page, 60)
+    slider = page.get_by_role("slider")
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("button", name="Follow live")).to_be_visible()
+    page.keyboard.press("End")
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    cancel(page)
+    expect(page.locator("#live")).to_have_text("At the end")
+
+
+def test_stop_on_a_lane_stops_a_member_of_the_session_whose_lane_it_is(
+    redis: RedisServer, slow_council: Roles, open_page: Open
+) -> None:
+    """Another session has been chosen, and nothing of it is known yet."""
+    page = open_page()
+    expect(page.get_by_role("checkbox")).to_have_count(2)
+    ask(page, "What is a list?")
+    is_at_window(page, 10)
+    first = page.url.partition("#")[2]
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
+    page.route("**/api/sessions/never", lambda route: None)
+    page.evaluate("() => { location.hash = 'never'; }")
+    expect(page.get_by_role("status")).to_have_text("The council is called…")
+    page.get_by_role("button", name=f"Stop {WORD}").click()
+    expect(page.get_by_role("status")).to_have_text("The council is called…")
+    assert [address.partition("/api/")[2] for address in asked] == [f"sessions/{first}/members/0/cancel"]
+    page.evaluate("(session) => { location.hash = session; }", first)
+    is_at_window(page, 20)
+    cancel(page)

@@ -33,7 +33,7 @@ const readings = new Readings();
 const announcer = new Announcer(at("summary"), at("pointed"));
 const health = new Health(at("health"));
 const compare = new Compare(at("compare"));
-const pointing = new Pointing(announcer, redraw);
+const pointing = new Pointing(announcer, redraw, () => stage.leave());
 const transport = new Transport(redraw, jump);
 const lanes = new Lanes(at("lanes"), {
   onStop: stopMember,
@@ -46,17 +46,22 @@ const stage = new Stage(
     braid: at("braid"), energy: at("energy-plot"), diversity: at("diversity-plot"),
     disagreement: at("disagreement-plot"), lag: at("lag-plot"),
   },
-  { onPoint: (...window) => pointing.atWindow(...window), onLeave: () => pointing.leave() },
+  {
+    onPoint: (...window) => pointing.atWindow(...window),
+    onLeave: () => pointing.leave(),
+    onPick: (window) => transport.hold(window),
+  },
 );
 const ask = new Ask({
   onAsking: () => {
     showError("");
+    statusBefore = at("status").textContent;
     setStatus("Asking…");
   },
   onOpened: opened,
   onRefused: (sentence) => {
     showError(sentence);
-    if (!isRunning()) setStatus("");
+    if (at("status").textContent === "Asking…") setStatus(statusBefore);
   },
 });
 let following = null;
@@ -66,27 +71,33 @@ let isOwn = false;
 let runs = false;
 let tier = "";
 let numbersOf = -1;
-let isDrawScheduled = false;
+// The screen's frame that is asked for; 0 for none.
+let awaited = 0;
 let nextDrawMs = 0;
 let silenceTimer = 0;
+let statusBefore = "";
 
 // --- asking and stopping ---
 
 function opened(answer, request) {
   // Nobody would see what an earlier question of ours goes on to say; somebody else's session is theirs.
   if (isRunning() && isOwn) cancelSession(following.session).catch(() => {});
-  showError(answer.warnings.join(" "));
   follow(answer.session, { prompt: request.prompt ?? "", openedTier: answer.tier });
+  showError(answer.warnings.join(" "));
 }
 
 async function stop() {
   if (!isRunning()) return;
   setStatus("Stopping…");
-  await cancelSession(following.session).catch((error) => showError(error.message));
+  await cancelSession(following.session).catch((error) => {
+    showError(error.message);
+    setStatus("The council answers.");
+  });
 }
 
 async function stopMember(index) {
-  await cancelMember(following.session, index).catch((error) => showError(error.message));
+  // Of the session whose lanes are shown, which may already be another's predecessor.
+  await cancelMember(record.session.session, index).catch((error) => showError(error.message));
 }
 
 function again() {
@@ -107,6 +118,7 @@ function follow(session, { prompt = "", openedTier = "" } = {}) {
   following?.leave();
   isOwn = openedTier !== "";
   [record, tier, numbersOf] = [null, openedTier, -1];
+  showError("");
   pointing.begin(null);
   transport.begin(null);
   announcer.begin();
@@ -148,7 +160,7 @@ function begin(session) {
     compare.begin(record);
     readings.begin(session.members.length);
   }
-  lanes.drawTexts();
+  if (record.columns.last < 0) lanes.drawTexts();
   scheduleDraw();
 }
 
@@ -159,18 +171,18 @@ function take(frame) {
   }
   if (tier && tier !== frame.tier) showError(`Memory ran out: the session goes on in the ${frame.tier} tier.`);
   tier = frame.tier;
-  const wasParted = record.columns.partings.length;
+  const parted = record.columns.partings.at(-1);
   record.add(frame);
   stage.add(frame);
   health.countReceived();
-  if (record.columns.partings.length !== wasParted) lanes.showParting(record.columns.partings.at(-1)[1]);
+  if (record.columns.partings.at(-1) !== parted) lanes.showParting(record.columns.partings.at(-1)[1]);
   scheduleDraw();
 }
 
 function end(reason) {
   clearTimeout(silenceTimer);
   // The last words first, then that they were the last: a screen reader, too, must find them there.
-  if (isDrawScheduled) draw(performance.now());
+  if (awaited) draw(performance.now());
   const hadFocus = document.activeElement === at("stop-button");
   showRunning(false);
   if (hadFocus) at("prompt").focus();
@@ -188,24 +200,24 @@ function end(reason) {
 // --- drawing ---
 
 function scheduleDraw() {
-  if (isDrawScheduled) return;
-  isDrawScheduled = true;
-  requestAnimationFrame(drawWhenDue);
+  if (!awaited) awaited = requestAnimationFrame(drawWhenDue);
 }
 
 // As often as the tier wants it: on the screen's next frame that is due, or a millisecond early.
 function drawWhenDue(nowMs) {
   if (nowMs < nextDrawMs - 1) {
-    requestAnimationFrame(drawWhenDue);
+    awaited = requestAnimationFrame(drawWhenDue);
     return;
   }
-  const fps = wantsLessMotion.matches ? CALM_FPS : ask.targetFps;
-  nextDrawMs = Math.max(nextDrawMs + SECOND_MS / fps, nowMs);
+  const betweenMs = SECOND_MS / (wantsLessMotion.matches ? CALM_FPS : ask.targetFps);
+  // In step with what was due, unless that is long ago: then the next is due from now on.
+  nextDrawMs = (nowMs - nextDrawMs < betweenMs ? nextDrawMs : nowMs) + betweenMs;
   draw(nowMs);
 }
 
 function draw(nowMs) {
-  isDrawScheduled = false;
+  cancelAnimationFrame(awaited);
+  awaited = 0;
   if (!record || record.columns.last < 0) return;
   const { window, isLive } = transport;
   const isCalm = wantsLessMotion.matches;
@@ -221,8 +233,8 @@ function draw(nowMs) {
     transport.draw(window, runs);
   }
   if (isLive) announcer.summarise(frame, nowMs);
-  const isUnfinished = stage.draw(window, isCalm);
-  const isCompareDue = compare.draw(nowMs, frame.final);
+  const isUnfinished = stage.draw(window, !isLive, isCalm);
+  const isCompareDue = compare.draw(window, nowMs, frame.final || !isLive);
   if (isUnfinished || isCompareDue) scheduleDraw();
 }
 
@@ -281,17 +293,14 @@ function showAddress(session) {
 // The session that the address names, or the one that runs.
 async function followFirst() {
   const named = namedSession();
-  const found = await getSessions().catch(() => []);
-  const session = found.find((each) => each.session === named) ?? found.find((each) => each.status === "open");
-  if (session && following === null && !ask.isAsking) follow(session.session);
+  const found = named ? [] : await getSessions().catch(() => []);
+  const session = named || found.find((each) => each.status === "open")?.session;
+  if (session && following === null && !ask.isAsking) follow(session);
 }
 
 at("stop-button").addEventListener("click", stop);
 at("again").addEventListener("click", again);
-at("compare-button").addEventListener("click", () => {
-  compare.open(!compare.isOpen);
-  at("compare-button").setAttribute("aria-expanded", String(compare.isOpen));
-});
+at("compare-button").addEventListener("click", () => compare.open(!compare.isOpen));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   stage.repaint();
   scheduleDraw();
@@ -301,6 +310,8 @@ addEventListener("hashchange", () => {
   if (named && named !== following?.session) follow(named);
 });
 wantsLessMotion.addEventListener("change", scheduleDraw);
+// A screen may be finer than the one before.
+addEventListener("resize", scheduleDraw);
 new ResizeObserver(scheduleDraw).observe(at("braid"));
 setInterval(() => {
   if (runs && !document.hidden) showHealth();

@@ -6,7 +6,8 @@
 //
 // The text so far holds all that was released up to a window. The socket then shows the last ten seconds of frames, and
 // each as it comes: of those up to that window only the numbers count. Should the frames begin later than the text
-// ends, because much time passed in between, the text so far is asked for again.
+// ends, because much time passed in between, or should one that was merged for a slow reader reach past its end, the text
+// so far is asked for again.
 
 import { getSession } from "./api.js";
 
@@ -23,7 +24,8 @@ export class Following {
   #handlers;
   #textTo = -1;
   #lastWindow = -1;
-  #isFirstFrame = true;
+  // The newest window that this socket brought; null before the first.
+  #before = null;
   #attempts = 0;
   #socket = null;
   #timer = 0;
@@ -63,21 +65,20 @@ export class Following {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}/frames?session=${encodeURIComponent(this.#session)}`);
     this.#socket = socket;
-    this.#isFirstFrame = true;
+    this.#before = null;
     socket.onmessage = (message) => this.#take(JSON.parse(message.data), socket);
     socket.onclose = (event) => this.#close(event);
   }
 
   #take(frame, socket) {
     if (socket !== this.#socket) return;
-    if (this.#isFirstFrame && frame.window_index > this.#textTo + 1) {
-      // Something between the text and this frame was never seen.
+    if (this.#isTorn(frame.window_index)) {
       this.#socket = null;
       socket.close();
       this.#begin();
       return;
     }
-    this.#isFirstFrame = false;
+    this.#before = frame.window_index;
     if (this.#attempts) this.#handlers?.onBack();
     this.#attempts = 0;
     if (frame.window_index <= this.#lastWindow) return;
@@ -86,6 +87,13 @@ export class Following {
       for (const member of frame.members) member.text = member.thinking = "";
     }
     this.#handlers?.onFrame(frame);
+  }
+
+  // Whether part of what the frame says may be in the text so far, or between that and the frame, which nobody can tell:
+  // it holds all windows since the one before it.
+  #isTorn(window) {
+    if (this.#textTo < 0 || window <= this.#textTo) return false;
+    return this.#before === null || this.#before < this.#textTo;
   }
 
   #close(event) {
@@ -98,6 +106,7 @@ export class Following {
   }
 
   #retry() {
+    if (!this.#handlers) return;
     if (this.#attempts === MOST_ATTEMPTS) {
       this.#handlers?.onEnd("The council did not come back: start it, then load this page again.");
       return;

@@ -72,7 +72,7 @@ export class Lane {
       this.#bar.setAttribute("aria-valuenow", member.energy.toFixed(2));
       // A model that pauses is held, and is not, many times a second.
       setText(this.#state, stateSentence(member));
-      this.element.classList.toggle("dropped", member.state === "dropped");
+      this.element.classList.toggle("alarm", isAlarming(member));
     }
     this.#thoughtsView.draw(thought);
     this.#details.hidden = thought === 0;
@@ -113,6 +113,11 @@ async function copied(text) {
     focused?.focus();
     return done;
   }
+}
+
+// A member that somebody stopped gave no trouble.
+export function isAlarming({ state, reason }) {
+  return state === "dropped" && reason !== "cancelled";
 }
 
 const FINISHES = { stop: "finished", length: "finished at the most tokens allowed" };

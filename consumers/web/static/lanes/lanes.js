@@ -39,11 +39,9 @@ export class Lanes {
     });
   }
 
-  // In each answer the place where they parted, a byte; null where they did not.
+  // In each answer the place where they parted, a byte.
   showParting(byte) {
-    this.#lanes.forEach((lane, index) => {
-      lane.answerView.showFork(byte === null ? -1 : this.#record.answers[index].offsetAt(byte));
-    });
+    for (const lane of this.#lanes) lane.answerView.showFork(byte);
   }
 
   reveal(byte) {

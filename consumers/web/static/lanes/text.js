@@ -25,6 +25,7 @@ export class GrowingText {
   #watch;
   #onUnknown;
   #current = null;
+  #forkByte = null;
   #forkAt = -1;
 
   // onToken(start of a token in bytes, its element, isByKey) where a person points at one, onLeave() where no longer,
@@ -47,6 +48,7 @@ export class GrowingText {
     const box = this.element;
     const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END_PX;
     this.#divide();
+    this.#placeFork();
     for (const block of this.#blocks) this.#show(block, Math.min(block.end, length));
     this.#shown = length;
     this.#version = this.#answer.version;
@@ -60,9 +62,21 @@ export class GrowingText {
     for (const block of this.#blocks) if (block.start < last && block.end > first) this.#refill(block);
   }
 
-  // A fork in the text, where the members parted; the offset -1 for none.
-  showFork(offset) {
-    if (offset === this.#forkAt) return;
+  // A fork in the text, at the byte where the members parted.
+  showFork(byte) {
+    this.#forkByte = byte;
+    this.#moveFork(-1);
+    this.#placeFork();
+  }
+
+  // A member that is behind has not come there yet.
+  #placeFork() {
+    if (this.#forkByte === null || this.#forkAt >= 0) return;
+    const { text } = this.#answer;
+    if (this.#answer.byteAt(text.length) > this.#forkByte) this.#moveFork(this.#answer.offsetAt(this.#forkByte));
+  }
+
+  #moveFork(offset) {
     const touched = [this.#forkAt, offset];
     this.#forkAt = offset;
     for (const block of this.#blocks) if (touched.some((at) => block.start <= at && at < block.end)) this.#refill(block);
@@ -219,7 +233,11 @@ export class GrowingText {
       next.scrollIntoView({ block: "nearest" });
       onToken(Number(next.dataset.start), next, true);
     });
-    this.element.addEventListener("blur", () => this.#mark(null));
+    this.element.addEventListener("blur", () => {
+      if (!this.#current) return;
+      this.#mark(null);
+      onLeave();
+    });
   }
 
   #next(key) {

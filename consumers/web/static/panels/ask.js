@@ -52,7 +52,9 @@ export class Ask {
       this.#handlers.onRefused("No model is chosen: tick at least one.");
       return;
     }
-    if (await this.#open({ prompt: at("prompt").value, models: this.#models.chosen() })) {
+    const prompt = at("prompt").value;
+    // Who types on meanwhile keeps that.
+    if ((await this.#open({ prompt, models: this.#models.chosen() })) && at("prompt").value === prompt) {
       at("prompt").value = "";
       fitPrompt();
     }

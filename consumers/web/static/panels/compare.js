@@ -12,13 +12,14 @@ export class Compare {
   #root;
   #record = null;
   #choices;
+  #window = -1;
   #drawnMs = 0;
   #drawn = "";
 
   constructor(root) {
     this.#root = root;
     this.#choices = [at("compare-one"), at("compare-other")];
-    for (const choice of this.#choices) choice.addEventListener("change", () => this.draw(performance.now(), true));
+    for (const choice of this.#choices) choice.addEventListener("change", () => this.draw(this.#window, performance.now(), true));
   }
 
   get isOpen() {
@@ -28,6 +29,7 @@ export class Compare {
   begin(record) {
     this.#record = record;
     this.#drawn = "";
+    if (record.columns.models.length < 2) this.open(false);
     this.#choices.forEach((choice, place) => {
       choice.replaceChildren(
         ...record.columns.models.map((model, index) => new Option(`${index + 1} ${model}`, String(index))),
@@ -38,20 +40,29 @@ export class Compare {
 
   open(isOpen) {
     this.#root.hidden = !isOpen;
-    if (isOpen) this.draw(performance.now(), true);
+    at("compare-button").setAttribute("aria-expanded", String(isOpen));
+    if (isOpen) this.draw(this.#window, performance.now(), true);
   }
 
-  // True where a text has grown since it was drawn: the next drawing is due then.
-  draw(nowMs, isDue = false) {
+  // As of the end of a window. True where a text has grown since it was drawn: the next drawing is due then.
+  draw(window, nowMs, isDue = false) {
+    this.#window = window;
     if (!this.isOpen || !this.#record) return false;
     const [one, other] = this.#choices.map((choice) => Number(choice.value));
-    const texts = [one, other].map((index) => this.#record.answers[index].text.trimStart());
+    const texts = [one, other].map((index) => this.#textAt(index, window));
     const drawn = JSON.stringify([one, other, texts.map((text) => text.length)]);
     if (drawn === this.#drawn) return false;
     if (!isDue && nowMs - this.#drawnMs < EVERY_MS) return true;
     [this.#drawn, this.#drawnMs] = [drawn, nowMs];
     this.#show([one, other], texts);
     return false;
+  }
+
+  // An answer as of a window, from where its bytes are counted.
+  #textAt(index, window) {
+    const answer = this.#record.answers[index];
+    const [length] = this.#record.lengthsAt(index, window);
+    return answer.text.slice(Math.min(answer.offsetAt(0), length), length);
   }
 
   #show(members, [one, other]) {

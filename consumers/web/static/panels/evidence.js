@@ -1,6 +1,6 @@
 // The evidence: what was measured for whatever a person points at, as it came.
 
-import { button, element, setText } from "../elements.js";
+import { at, button, element, setText } from "../elements.js";
 import { surprisalBits } from "../lanes/text.js";
 import { evidenceOf, TITLES } from "./metrics.js";
 
@@ -64,6 +64,8 @@ export class Evidence {
   }
 
   #close() {
+    // The focus does not go with it.
+    if (this.#card.contains(document.activeElement)) at("pin").focus();
     this.pin(false);
     this.#onClose();
   }

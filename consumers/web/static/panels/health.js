@@ -1,6 +1,7 @@
 // The health strip: how well this page and the council keep up.
 
 import { element, setText } from "../elements.js";
+import { isAlarming } from "../lanes/lane.js";
 
 const SECOND_MS = 1_000;
 
@@ -47,7 +48,7 @@ export class Health {
     const dropped = frame.members.filter((member) => member.state === "dropped");
     const told = dropped.map((member) => `${member.model}: ${member.reason}`).join("; ");
     setText(this.#values.get("dropped"), told || "nobody");
-    this.#root.querySelector(".dropped").classList.toggle("alarm", dropped.length > 0);
+    this.#root.querySelector(".dropped").classList.toggle("alarm", dropped.some(isAlarming));
   }
 
   // What the council says of itself.

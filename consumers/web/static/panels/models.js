@@ -4,6 +4,8 @@ export class ModelChoice {
   #root;
   #note;
   #shown = "";
+  // What a person decided, also of models that are not served just now.
+  #decided = new Map();
 
   constructor(root, note) {
     this.#root = root;
@@ -34,7 +36,8 @@ export class ModelChoice {
     const shown = JSON.stringify(models.map((each) => [each.model, each.remote, each.residency, each.trouble, each.size_bytes]));
     if (shown === this.#shown) return;
     this.#shown = shown;
-    const ticked = new Map(this.#boxes().map((box) => [box.value, box.checked]));
+    for (const box of this.#boxes()) this.#decided.set(box.value, box.checked);
+    const ticked = this.#decided;
     let room = most - models.filter((each) => ticked.get(each.model)).length;
     const focused = document.activeElement?.value;
     const chips = models.map((each) => chip(each, ticked.get(each.model) ?? (!each.remote && room-- > 0)));

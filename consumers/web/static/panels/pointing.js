@@ -11,13 +11,17 @@ export class Pointing {
   #evidence;
   #announcer;
   #onChange;
+  #onLeave;
   #record = null;
   #tokens = null;
 
-  // onChange() where something else is to be drawn.
-  constructor(announcer, onChange) {
-    [this.#announcer, this.#onChange] = [announcer, onChange];
-    this.#evidence = new Evidence(at("evidence"), () => this.#pin(false));
+  // onChange() where something else is to be drawn, onLeave() where nothing is pointed at any more.
+  constructor(announcer, onChange, onLeave) {
+    [this.#announcer, this.#onChange, this.#onLeave] = [announcer, onChange, onLeave];
+    this.#evidence = new Evidence(at("evidence"), () => {
+      this.#onLeave();
+      this.#pin(false);
+    });
     at("pin").addEventListener("click", () => this.#pin(!this.#evidence.isPinned));
     // A finger that touches something else takes back what it pointed at.
     addEventListener("pointerdown", (event) => {
@@ -58,6 +62,7 @@ export class Pointing {
   leave() {
     this.#tokens?.leave();
     this.#evidence.leave();
+    this.#onLeave();
     this.#onChange();
   }
 

@@ -20,11 +20,15 @@ export class Sessions {
   async #load() {
     try {
       const sessions = await getSessions();
-      this.#note.textContent = sessions.length ? "" : "None yet: ask the council something.";
       this.#list.replaceChildren(...sessions.map((session) => this.#item(session)));
+      this.#tellNumber();
     } catch (error) {
       this.#note.textContent = error.message;
     }
+  }
+
+  #tellNumber() {
+    this.#note.textContent = this.#list.children.length > 0 ? "" : "None yet: ask the council something.";
   }
 
   #item({ session, status, reason, models, opened_ms: openedMs, prompt_start: prompt }) {
@@ -44,6 +48,8 @@ export class Sessions {
         try {
           await deleteSession(session);
           item.remove();
+          this.#panel.querySelector("li button")?.focus();
+          this.#tellNumber();
         } catch (error) {
           this.#note.textContent = error.message;
         }

@@ -14,8 +14,14 @@ export class Transport {
   constructor(onMove, onJump) {
     this.#onMove = onMove;
     at("live").addEventListener("click", () => this.#toggle());
-    at("time").addEventListener("input", () => this.#hold(Number(at("time").value)));
-    at("jump").addEventListener("click", () => onJump(this.#jump()));
+    at("time").addEventListener("input", () => {
+      // Its end is the newest window that was drawn; meanwhile there may be a newer one.
+      const { value, max } = at("time");
+      this.hold(Number(value) >= Number(max) ? Infinity : Number(value));
+    });
+    at("jump").addEventListener("click", () => {
+      if (this.#hasFrames && this.#columns.partings.length > 0) onJump(this.#jump());
+    });
   }
 
   get isLive() {
@@ -33,6 +39,14 @@ export class Transport {
     return this.#playhead.window(this.#columns);
   }
 
+  // Holds a window; the newest is followed.
+  hold(window) {
+    if (!this.#hasFrames) return;
+    if (window >= this.#columns.last) this.#playhead.follow();
+    else this.#playhead.hold(window);
+    this.#onMove();
+  }
+
   draw(window, runs) {
     const { first, last, partings } = this.#columns;
     const slider = at("time");
@@ -43,22 +57,15 @@ export class Transport {
     at("jump").hidden = partings.length === 0;
     const live = at("live");
     setText(live, this.isLive ? (runs ? "Pause" : "At the end") : runs ? "Follow live" : "To the end");
-    live.disabled = this.isLive && !runs;
+    live.setAttribute("aria-disabled", String(this.isLive && !runs));
   }
 
   get #hasFrames() {
     return this.#columns !== null && this.#columns.last >= 0;
   }
 
-  #hold(window) {
-    if (!this.#hasFrames) return;
-    if (window >= this.#columns.last) this.#playhead.follow();
-    else this.#playhead.hold(window);
-    this.#onMove();
-  }
-
   #toggle() {
-    if (!this.#hasFrames) return;
+    if (!this.#hasFrames || at("live").getAttribute("aria-disabled") === "true") return;
     if (this.isLive) this.#playhead.hold(this.#columns.last);
     else this.#playhead.follow();
     this.#onMove();

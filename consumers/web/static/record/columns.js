@@ -87,18 +87,29 @@ export class Columns {
   }
 
   #addMembers(frame, place) {
+    const window = frame.window_index;
     const before = this.last < 0 ? -1 : this.last % KEPT_WINDOWS;
     frame.members.forEach((said, index) => {
       const member = this.#members[index];
       for (const name of MEMBER_NUMBERS) member[name][place] = said[name] ?? NaN;
       member.state[place] = Math.max(0, STATES.indexOf(said.state));
-      member.thinkingEnd[place] = before < 0 ? NaN : member.thinkingEnd[before];
+      // Of a session that was seen from its beginning; else it is known from the first token on.
+      const first = window === 0 ? 0 : NaN;
+      member.thinkingEnd[place] = before < 0 ? first : member.thinkingEnd[before];
       this.#reasons[index] = said.reason ?? this.#reasons[index];
       this.#remote[index] = said.remote;
     });
     for (const token of frame.tokens) {
-      if (token.lane === "thinking") this.#members[token.member].thinkingEnd[place] = token.end;
+      if (token.lane !== "thinking") continue;
+      const ends = this.#members[token.member].thinkingEnd;
+      if (Number.isNaN(ends[place])) this.#fillBefore(ends, window, token.start);
+      ends[place] = token.end;
     }
+  }
+
+  // What the first token says of all windows before it.
+  #fillBefore(column, window, value) {
+    for (let at = Math.max(0, this.first); at < window; at += 1) column[at % KEPT_WINDOWS] = value;
   }
 
   // Whether this very window was received, and is still kept.

@@ -14,12 +14,13 @@ export class Film {
   #columns = 0;
   #height = 0;
 
-  // About so many windows in a picture of this size in pixels: whole pixels for each, or whole windows for each pixel.
+  // So many windows at least in a picture of this size in pixels: whole pixels for each, or whole windows for each pixel.
   fit(width, height, windows) {
-    const perWindow = Math.max(1, Math.round(width / windows));
-    const perColumn = width >= windows / 2 ? 1 : Math.ceil(windows / width);
+    const perWindow = Math.max(1, Math.floor(width / windows));
+    const perColumn = Math.max(1, Math.ceil(windows / width));
     const columns = Math.ceil(width / perWindow);
-    if (columns === this.#columns && height === this.#height && perColumn === this.#perColumn) return;
+    const isSame = columns === this.#columns && perWindow === this.#perWindow && perColumn === this.#perColumn;
+    if (isSame && height === this.#height) return;
     [this.#perWindow, this.#perColumn, this.#columns, this.#height] = [perWindow, perColumn, columns, height];
     this.#ring.width = columns * perWindow;
     this.#ring.height = height;
@@ -30,6 +31,11 @@ export class Film {
   forget() {
     this.#painted.fill(-1);
     this.#brush.clearRect(0, 0, this.#ring.width, this.#height);
+  }
+
+  // How many windows it shows.
+  get windows() {
+    return this.#columns * this.#perColumn;
   }
 
   get height() {

@@ -3,7 +3,7 @@
 import { Braid } from "./braid.js";
 import { Drive } from "./drive.js";
 import { drawCrosshair, drawHeads, drawSeconds, drawShape } from "./labels.js";
-import { Track, WINDOWS_IN_SIGHT } from "./track.js";
+import { Track } from "./track.js";
 
 const RIBBON_PX = 16;
 const SECONDS_PX = 18;
@@ -12,6 +12,7 @@ const HATCH_PX = 5;
 // A shape on each strand every so many windows: it travels with the strand.
 const SHAPE_EVERY = 180;
 const WIDE_PX = 760;
+const WINDOWS_IN_SIGHT = 500;
 
 export class Hero extends Track {
   #braid = null;
@@ -33,14 +34,14 @@ export class Hero extends Track {
     this.forget();
   }
 
+  // It says how many windows are in sight on all tracks at least: on a telephone fewer, rather than strands that are
+  // pressed together.
   draw(view, untilMs) {
     this.head = this.width >= WIDE_PX ? 168 : 62;
-    return super.draw(view, untilMs);
-  }
-
-  // On a telephone less time, rather than strands that are pressed together.
-  get windowsInSight() {
-    return Math.max(1, Math.min(WINDOWS_IN_SIGHT, this.width - this.head));
+    const windows = Math.max(1, Math.min(WINDOWS_IN_SIGHT, this.width - this.head));
+    const isUnfinished = super.draw({ ...view, windows }, untilMs);
+    view.windows = this.windows;
+    return isUnfinished;
   }
 
   get #braidPx() {
@@ -91,7 +92,7 @@ export class Hero extends Track {
   #drawPartings(brush, view) {
     for (const [window, byte] of view.columns.partings) {
       const x = Math.round(this.x(window)) + 0.5;
-      if (window > view.end || x < 0) continue;
+      if (window < view.first || window > view.end || x < 0) continue;
       brush.strokeStyle = view.colours.ink;
       brush.lineWidth = 1;
       brush.setLineDash([2, 3]);

@@ -15,9 +15,12 @@ export class Stage {
   #colours = null;
   #pointed = -1;
   #isCalm = false;
+  // The window at the right edge.
+  #end = -1;
 
-  // onPoint(name of the track, window, event) where a person points, onLeave() where no longer.
-  constructor(canvases, { onPoint, onLeave }) {
+  // onPoint(name of the track, window, event) where a person points, onLeave() where no longer, onPick(window) where they
+  // click: a finger that taps only points.
+  constructor(canvases, { onPoint, onLeave, onPick }) {
     this.#tracks = {
       braid: new Hero(canvases.braid),
       energy: energyPlot(canvases.energy),
@@ -39,6 +42,10 @@ export class Stage {
       };
       track.element.addEventListener("pointermove", point);
       track.element.addEventListener("pointerdown", point);
+      track.element.addEventListener("click", (event) => {
+        const window = this.#windowUnder(track, event);
+        if (event.pointerType === "mouse" && window >= 0) onPick(window);
+      });
       track.element.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && leave());
     }
   }
@@ -55,6 +62,7 @@ export class Stage {
     const count = record.columns.models.length;
     this.#drives = new Drives(count);
     this.#pointed = -1;
+    this.#end = -1;
     this.#tracks.braid.begin(count);
     this.repaint();
   }
@@ -70,26 +78,38 @@ export class Stage {
     for (const track of Object.values(this.#tracks)) track.forget();
   }
 
-  point(window) {
-    this.#pointed = window;
+  // Nothing is pointed at any more.
+  leave() {
+    this.#pointed = -1;
   }
 
-  // Everything at the end of this window. `isCalm`: nothing that interferes, winds or rings. True where painting goes on.
-  draw(end, isCalm) {
+  // Everything as of this window: at the right while time flows, and in sight where it is held. `isCalm`: nothing that
+  // interferes, winds or rings. True where painting goes on.
+  draw(window, isHeld, isCalm) {
     if (!this.#record) return false;
     if (isCalm !== this.#isCalm) {
       this.#isCalm = isCalm;
       this.repaint();
     }
     const { columns } = this.#record;
+    this.#end = isHeld ? this.#endAround(window, columns.last) : window;
     const view = {
-      columns, drives: this.#drives, colours: this.#colours, first: columns.first, end, isCalm, pointed: this.#pointed,
+      columns, drives: this.#drives, colours: this.#colours, first: columns.first, end: this.#end, isCalm,
+      held: isHeld ? window : -1, pointed: this.#pointed, windows: 1,
     };
     const untilMs = performance.now() + PAINT_MS;
     let isUnfinished = false;
+    // The braid first: the plots show as much time as it does, or more.
     for (const track of Object.values(this.#tracks)) {
       if (track.width > 0) isUnfinished = track.draw(view, untilMs) || isUnfinished;
     }
     return isUnfinished;
+  }
+
+  // The picture stands still as long as the held window is in it.
+  #endAround(window, last) {
+    const inSight = this.#tracks.braid.windows;
+    if (window <= this.#end && window > this.#end - inSight) return this.#end;
+    return Math.min(last, window + Math.round(inSight / 2));
   }
 }

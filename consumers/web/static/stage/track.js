@@ -1,10 +1,9 @@
-// A track: one canvas of the stage, a film of some numbers with what stands still upon it. All tracks show the same time.
+// A track: one canvas of the stage, a film of some numbers with what stands still upon it.
 
 import { Film } from "./film.js";
 
 // Twice as fine is as fine as eyes see, and three times costs twice as much again.
 const MOST_PIXELS_A_PIXEL = 2;
-export const WINDOWS_IN_SIGHT = 640;
 
 export class Track {
   #canvas;
@@ -21,9 +20,9 @@ export class Track {
     Object.assign(this, { paint, over, head });
   }
 
-  // How many windows there is room for.
-  get windowsInSight() {
-    return WINDOWS_IN_SIGHT;
+  // How many windows are in sight.
+  get windows() {
+    return this.#film.windows;
   }
 
   get width() {
@@ -58,7 +57,7 @@ export class Track {
 
   // True where there was no time to paint everything.
   draw(view, untilMs) {
-    this.#fit();
+    this.#fit(view.windows);
     this.#end = view.end;
     const brush = this.#brush;
     brush.setTransform(1, 0, 0, 1, 0, 0);
@@ -69,16 +68,29 @@ export class Track {
     const isUnfinished = this.#film.draw(brush, right, view.first, view.end, paint, untilMs);
     brush.setTransform(this.#ratio, 0, 0, this.#ratio, 0, 0);
     this.over(brush, view, this);
+    if (view.held >= 0) this.#drawHeld(brush, view);
     return isUnfinished;
   }
 
-  #fit() {
+  // A line at the window that is held; what came after it is dim.
+  #drawHeld(brush, { held, end, colours }) {
+    const x = Math.round(this.x(held));
+    brush.globalCompositeOperation = "destination-out";
+    brush.globalAlpha = 0.6;
+    if (held < end) brush.fillRect(x, 0, this.width - this.head - x, this.height);
+    brush.globalCompositeOperation = "source-over";
+    brush.globalAlpha = 1;
+    brush.fillStyle = colours.ink;
+    brush.fillRect(x - 1, 0, 2, this.height);
+  }
+
+  #fit(windows) {
     this.#ratio = Math.min(MOST_PIXELS_A_PIXEL, window.devicePixelRatio || 1);
     const [width, height] = [Math.round(this.width * this.#ratio), Math.round(this.height * this.#ratio)];
     if (this.#canvas.width !== width || this.#canvas.height !== height) {
       this.#canvas.width = width;
       this.#canvas.height = height;
     }
-    this.#film.fit(Math.max(1, Math.round((this.width - this.head) * this.#ratio)), height, this.windowsInSight);
+    this.#film.fit(Math.max(1, Math.round((this.width - this.head) * this.#ratio)), height, windows);
   }
 }

@@ -1,0 +1,43 @@
+"""docs/page.md, held to the page: its pictures are those that the script takes."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.commands import environment
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+SCRIPT = DOCS / "page_pictures.py"
+MOST_BYTES = 400_000
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    assert png.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
+
+
+def test_every_picture_of_the_page_is_shown_and_is_taken_by_the_script(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("page_pictures", SCRIPT)
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script
+    spec.loader.exec_module(script)
+    shown = re.findall(r"!\[[^\]]+\]\(page/(\w+)\.png\)", (DOCS / "page.md").read_text())
+    assert sorted(shown) == sorted(script.PICTURES)
+    for name, picture in script.PICTURES.items():
+        png = (DOCS / "page" / f"{name}.png").read_bytes()
+        assert size_of(png) == picture.size
+        assert len(png) < MOST_BYTES
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(tmp_path), "telephone"],
+        env=environment(PYTHONPATH=str(DOCS.parent)), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert size_of((tmp_path / "telephone.png").read_bytes()) == script.PICTURES["telephone"].size
