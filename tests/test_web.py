@@ -65,7 +65,8 @@ async def test_a_session_is_opened_watched_to_its_final_frame_and_listed(
     assert listed.pop("opened_ms") > 0
     last = len(messages) - 1
     assert listed == {
-        "session": session, "prompt_start": "What is a list?", "status": "ended", "phase": None, "window_index": last, "models": [WORD, CHAR],
+        "session": session, "prompt_start": "What is a list?",
+        "status": "ended", "phase": None, "window_index": last, "models": [WORD, CHAR],
         "reason": None,
     }  # fmt: skip
 

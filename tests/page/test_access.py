@@ -114,7 +114,7 @@ def test_by_keyboard_alone(slow_council: Roles, open_page: Open) -> None:
     expect(page.locator("#live")).to_have_text("Pause")
     tab_to(page, focused(f"[aria-label='Stop {WORD}']"))
     page.keyboard.press("Enter")
-    expect(page.locator("article .state").first).to_have_text("dropped: cancelled")
+    expect(page.locator("article .state").first).to_have_text("stopped")
     tab_to(page, focused("#stop-button"))
     page.keyboard.press("Enter")
     has_ended(page, 0, 2)

@@ -133,7 +133,7 @@ def test_stop_ends_the_session_and_the_page_is_ready_for_the_next_question(speak
     speaker.take_newest()
     page.get_by_role("button", name="Stop all").click()
     expect(page.get_by_role("status")).to_have_text("Ended: 0 of 1 finished.")
-    expect(page.locator("article .state")).to_have_text("dropped: cancelled")
+    expect(page.locator("article .state")).to_have_text("stopped")
     expect(page.get_by_role("button", name="Stop all")).to_be_hidden()
     expect(page.get_by_label("What should the council answer?")).to_be_focused()
 
@@ -223,7 +223,7 @@ def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(pair
     expect(compared).to_have_text("not measured")
     pair.write(12, members=both, agreement=0.91, agreement_source="logprobs", compares="next", interference="neutral")
     expect(agreement).to_have_text("0.91")
-    expect(page.locator("#pattern")).to_have_text("Neither")
+    expect(page.locator("#pattern")).to_have_text("They neither agree nor disagree")
     expect(source).to_have_text("")
     expect(compared).to_have_text("the same so far")
     pair.write(12, members=both)
@@ -231,7 +231,7 @@ def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(pair
     parted: dict[str, Any] = {"compares": "place", "diverged_at_bytes": 48, "interference": "destructive"}
     pair.write(12, members=both, agreement=0.12, agreement_source="mixed", **parted)
     expect(agreement).to_have_text("0.12")
-    expect(page.locator("#pattern")).to_have_text("They cancel each other")
+    expect(page.locator("#pattern")).to_have_text("They disagree, and cancel each other")
     expect(source).to_have_text("in part by text")
     pair.write(12, members=both, agreement=0.0, agreement_source="text", **parted)
     expect(source).to_have_text("by text")

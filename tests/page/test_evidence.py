@@ -174,7 +174,7 @@ def test_a_person_stops_one_member_and_the_other_goes_on(slow_council: Roles, op
     expect(page.get_by_role("checkbox")).to_have_count(2)
     ask(page, "What is a list?")
     page.get_by_role("button", name=f"Stop {WORD}").click()
-    expect(page.locator("article .state").first).to_have_text("dropped: cancelled")
+    expect(page.locator("article .state").first).to_have_text("stopped")
     expect(page.locator("article .state").nth(1)).to_have_text(_RUNS)
     expect(page.get_by_role("button", name=f"Stop {WORD}")).to_be_hidden()
     expect(page.get_by_role("button", name="Stop all")).to_be_visible()

@@ -83,7 +83,7 @@ function opened(answer, request) {
   // Nobody would see what an earlier question of ours goes on to say; somebody else's session is theirs.
   if (isRunning() && isOwn) cancelSession(following.session).catch(() => {});
   follow(answer.session, { prompt: request.prompt ?? "", openedTier: answer.tier });
-  showError(answer.warnings.join(" "));
+  showNote(answer.warnings.join(" "));
 }
 
 async function stop() {
@@ -95,9 +95,8 @@ async function stop() {
   });
 }
 
-async function stopMember(index) {
-  // Of the session whose lanes are shown, which may already be another's predecessor.
-  await cancelMember(record.session.session, index).catch((error) => showError(error.message));
+async function stopMember(session, index) {
+  await cancelMember(session, index).catch((error) => showError(error.message));
 }
 
 function again() {
@@ -169,7 +168,7 @@ function take(frame) {
     at("session").hidden = at("health").hidden = false;
     setStatus("The council answers.");
   }
-  if (tier && tier !== frame.tier) showError(`Memory ran out: the session goes on in the ${frame.tier} tier.`);
+  if (tier && tier !== frame.tier) showNote(`Memory ran out: the session goes on in the ${frame.tier} tier.`);
   tier = frame.tier;
   const parted = record.columns.partings.at(-1);
   record.add(frame);
@@ -259,7 +258,14 @@ function setStatus(text) {
   setText(at("status"), text);
 }
 
+// What a person should know, though nothing went wrong.
+function showNote(text) {
+  showError(text);
+  at("error").classList.add("note");
+}
+
 function showError(text) {
+  at("error").classList.remove("note");
   at("error").hidden = !text;
   setText(at("error"), text);
 }

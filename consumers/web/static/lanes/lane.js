@@ -131,6 +131,7 @@ const MEANINGS = {
 export function stateSentence(member) {
   const said = member.remote ? ["remote"] : [];
   if (member.state === "finished") said.push(FINISHES[member.reason] ?? "finished");
+  else if (member.reason === "cancelled") said.push("stopped");
   else if (member.reason) said.push(`${member.state}: ${member.reason}`);
   else said.push(MEANINGS[member.state] ?? member.state);
   if (member.buffered_tokens === 1) said.push("1 token waits");

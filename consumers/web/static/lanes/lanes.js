@@ -17,18 +17,24 @@ export class Lanes {
     for (const lane of this.#lanes) lane.close();
     this.#record = record;
     const { models } = record.columns;
+    // Another session may have been chosen, of which nothing is known yet.
+    const handlers = {
+      ...this.#handlers,
+      onStop: (index) => this.#handlers.onStop(record.session.session, index),
+    };
     this.#lanes = models.map(
-      (model, index) => new Lane(model, index, record.answers[index], record.thoughts[index], this.#handlers),
+      (model, index) => new Lane(model, index, record.answers[index], record.thoughts[index], handlers),
     );
     this.#root.replaceChildren(...this.#lanes.map((lane) => lane.element));
   }
 
-  // All as it was at the end of the frame's window.
+  // All as it was at the end of the frame's window; only what runs now can be stopped.
   draw(frame, withNumbers) {
-    const runs = (member) => member.state !== "finished" && member.state !== "dropped";
+    const { columns } = this.#record;
+    const now = withNumbers ? columns.frame(columns.last).members : [];
     frame.members.forEach((member, index) => {
       this.#lanes[index].draw(member, this.#record.lengthsAt(index, frame.window_index), withNumbers);
-      if (withNumbers) this.#lanes[index].showRunning(frame.window_index === this.#record.columns.last && runs(member));
+      if (withNumbers) this.#lanes[index].showRunning(now[index].state !== "finished" && now[index].state !== "dropped");
     });
   }
 

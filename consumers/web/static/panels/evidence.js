@@ -90,7 +90,10 @@ export class Evidence {
     const [x, y] = place;
     const left = x + BESIDE_PX + width < innerWidth ? x + BESIDE_PX : x - BESIDE_PX - width;
     card.style.left = `${Math.max(8, left)}px`;
-    card.style.top = `${Math.max(8, Math.min(y + BESIDE_PX, innerHeight - height - 8))}px`;
+    // Where there is room above or below, what is pointed at stays in sight.
+    const isAbove = y - BESIDE_PX - height > 8;
+    const top = isAbove ? y - BESIDE_PX - height : Math.min(y + BESIDE_PX, innerHeight - height - 8);
+    card.style.top = `${Math.max(8, top)}px`;
   }
 }
 

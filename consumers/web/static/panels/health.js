@@ -14,7 +14,7 @@ export class Health {
   constructor(root) {
     this.#root = root;
     for (const [name, label] of [
-      ["drawn", "Drawn"], ["received", "Received"], ["late", "Windows late"], ["merged", "Frames merged"],
+      ["drawn", "Drawn"], ["received", "Received"], ["late", "Windows late in all"], ["merged", "Frames merged in all"],
       ["waiting", "Tokens waiting"], ["dropped", "Dropped"], ["link", "Connection"],
     ]) {
       const value = element("dd", "", "–");

@@ -1,5 +1,9 @@
 // Which models are asked: a box for each that is served, ticked as far as the tier carries them.
 
+// Nobody should mistake these for language models.
+const DEMONSTRATION =
+  "A demonstration: n-gram models are small statistics of Python's help texts, and no LLMs. Bring your own: council doctor says how.";
+
 export class ModelChoice {
   #root;
   #note;
@@ -30,9 +34,9 @@ export class ModelChoice {
   // What is served now. A choice that was made stays; a model that is new is ticked while there is room, unless it is
   // remote: only a person sends a prompt away.
   show({ models, max_parallel_models: most }) {
-    const isEmpty = models.length === 0;
-    this.#note.hidden = !isEmpty;
-    this.#note.textContent = "No model is served yet.";
+    const isDemonstration = models.length > 0 && models.every(({ model }) => model.startsWith("ngram:"));
+    this.#note.hidden = models.length > 0 && !isDemonstration;
+    this.#note.textContent = isDemonstration ? DEMONSTRATION : "No model is served yet.";
     const shown = JSON.stringify(models.map((each) => [each.model, each.remote, each.residency, each.trouble, each.size_bytes]));
     if (shown === this.#shown) return;
     this.#shown = shown;
@@ -42,7 +46,7 @@ export class ModelChoice {
     const focused = document.activeElement?.value;
     const chips = models.map((each) => chip(each, ticked.get(each.model) ?? (!each.remote && room-- > 0)));
     for (const old of this.#root.querySelectorAll(".chip")) old.remove();
-    this.#root.append(...chips);
+    this.#note.before(...chips);
     this.#boxes().find((box) => box.value === focused)?.focus();
   }
 

@@ -4,9 +4,6 @@ import { TokenEvidence } from "../council/tokens.js";
 import { at } from "../elements.js";
 import { Evidence, tokenEvidence, visible } from "./evidence.js";
 
-// The card begins a little above the token's lower edge, so that it belongs to it.
-const OVERLAP_PX = 12;
-
 export class Pointing {
   #evidence;
   #announcer;
@@ -48,11 +45,11 @@ export class Pointing {
     if (found < 0) return;
     const token = answer.tokens[found];
     const text = answer.text.slice(answer.offsetAt(token.start), answer.offsetAt(token.end));
-    const { left, bottom } = node.getBoundingClientRect();
+    const { left, top } = node.getBoundingClientRect();
     const origin = this.#record.session.origin_ns;
     const show = (fetched) => {
       const said = tokenEvidence(text, token, fetched, origin);
-      this.#evidence.pointAtToken(said, [left, bottom - OVERLAP_PX]);
+      this.#evidence.pointAtToken(said, [left, top]);
       if (isByKey) this.#announcer.tell(spoken(text, said));
     };
     show(null);

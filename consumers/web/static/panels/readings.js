@@ -16,10 +16,11 @@ export class Readings {
     setText(at("energy"), frame.energy.toFixed(2));
     setText(at("wave"), frame.wave.toFixed(2));
     show(at("diversity"), isMeasured ? frame.diversity_index.toFixed(2) : null);
-    show(at("disagreement"), frame.jsd === null ? null : frame.jsd.toFixed(2));
+    // One alone disagrees with nobody, which is no measurement.
+    show(at("disagreement"), frame.jsd === null || frame.agreement === null ? null : frame.jsd.toFixed(2));
     show(at("agreement"), frame.agreement === null ? null : frame.agreement.toFixed(2));
     setText(at("agreement-source"), SOURCES[frame.agreement_source] ?? "");
-    setText(at("pattern"), shownPattern(frame));
+    setText(at("pattern"), shownPattern(frame, columns));
     at("pattern").dataset.pattern = frame.resonance ? "resonance" : frame.interference;
     show(at("compares"), shownPlace(frame, columns));
     show(at("lag"), shownMs(frame.sync_lag_ms));
@@ -42,11 +43,17 @@ function shownPlace(frame, columns) {
   return columns.lastCompared(frame.window_index) === "next" ? "never parted" : null;
 }
 
-const PATTERNS = { constructive: "They reinforce each other", destructive: "They cancel each other", neutral: "Neither" };
+const PATTERNS = {
+  constructive: "They agree, and reinforce each other",
+  destructive: "They disagree, and cancel each other",
+  neutral: "They neither agree nor disagree",
+};
 
-function shownPattern(frame) {
-  if (frame.resonance) return "They resonate";
-  return frame.agreement === null ? "Nothing to compare yet" : PATTERNS[frame.interference];
+function shownPattern(frame, columns) {
+  if (frame.resonance) return "They agree so long that they resonate";
+  if (frame.agreement !== null) return PATTERNS[frame.interference];
+  if (columns.lastCompared(frame.window_index) === null) return "Nothing to compare yet";
+  return frame.final ? "They have ended" : "One alone is left";
 }
 
 function shownMs(ms) {

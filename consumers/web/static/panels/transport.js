@@ -53,8 +53,10 @@ export class Transport {
     [slider.min, slider.max, slider.value] = [first, last, window];
     const seconds = ((window + 1) / WINDOWS_A_SECOND).toFixed(1);
     slider.setAttribute("aria-valuetext", `${seconds} seconds${this.isLive ? ", live" : ""}`);
-    setText(at("time-text"), `${seconds} s`);
-    at("jump").hidden = partings.length === 0;
+    const newest = ((last + 1) / WINDOWS_A_SECOND).toFixed(1);
+    setText(at("time-text"), this.isLive ? `${seconds} s` : `${seconds} of ${newest} s`);
+    // Its place is kept, so that nothing moves when it comes.
+    at("jump").classList.toggle("absent", partings.length === 0);
     const live = at("live");
     setText(live, this.isLive ? (runs ? "Pause" : "At the end") : runs ? "Follow live" : "To the end");
     live.setAttribute("aria-disabled", String(this.isLive && !runs));

@@ -5,8 +5,12 @@ import { Drives } from "./drives.js";
 import { Hero } from "./hero.js";
 import { diversityPlot, disagreementPlot, energyPlot, lagPlot } from "./plots.js";
 
-// Painting the past again takes its turns, so that the page answers meanwhile.
-const PAINT_MS = 7;
+// Painting the past again takes its turns, so that the page answers meanwhile: so long for each picture, and longer where
+// there are few drawings, which have more to catch up with.
+const PAINT_MS = 6;
+const CALM_PAINT_MS = 40;
+// A held window has so much of its past in sight.
+const WINDOWS_BEFORE = 90;
 
 export class Stage {
   #tracks;
@@ -97,11 +101,12 @@ export class Stage {
       columns, drives: this.#drives, colours: this.#colours, first: columns.first, end: this.#end, isCalm,
       held: isHeld ? window : -1, pointed: this.#pointed, windows: 1,
     };
-    const untilMs = performance.now() + PAINT_MS;
     let isUnfinished = false;
     // The braid first: the plots show as much time as it does, or more.
     for (const track of Object.values(this.#tracks)) {
-      if (track.width > 0) isUnfinished = track.draw(view, untilMs) || isUnfinished;
+      if (track.width === 0) continue;
+      const untilMs = performance.now() + (isCalm ? CALM_PAINT_MS : PAINT_MS);
+      isUnfinished = track.draw(view, untilMs) || isUnfinished;
     }
     return isUnfinished;
   }
@@ -109,7 +114,9 @@ export class Stage {
   // The picture stands still as long as the held window is in it.
   #endAround(window, last) {
     const inSight = this.#tracks.braid.windows;
-    if (window <= this.#end && window > this.#end - inSight) return this.#end;
+    const oldest = Math.max(this.#record.columns.first, this.#end - inSight + 1);
+    const isInSight = window <= this.#end && window >= oldest;
+    if (isInSight && (window - WINDOWS_BEFORE >= oldest || oldest === this.#record.columns.first)) return this.#end;
     return Math.min(last, window + Math.round(inSight / 2));
   }
 }
