@@ -274,9 +274,14 @@ def test_the_fork_stands_where_they_parted_also_in_an_answer_that_comes_later(pa
     token = [TokenFrame(index, "answer", 0, 0, 60, -1.0, "real") for index in (0, 1)]
     pair.write(1, members=(one, other), tokens=tuple(token), diverged_at_bytes=13, compares="place")
     expect(page.locator(".fork")).to_have_count(2)
+    before = "(fork) => fork.previousSibling?.textContent ?? ''"
     for member in (0, 1):
-        before = answer(page, member).locator(".fork").evaluate("(fork) => fork.previousSibling.textContent")
-        assert before == "abcde abcde a"
+        assert answer(page, member).locator(".fork").evaluate(before) == "abcde abcde a"
+    # Those that are left parted from each other elsewhere; who has ended keeps the place where it did.
+    pair.write(1, members=(in_state(one, state="finished"), other), diverged_at_bytes=20, compares="place")
+    expect(answer(page, 1).locator(".fork")).to_have_count(1)
+    page.wait_for_function("() => document.querySelectorAll('.fork')[1].previousSibling.textContent.length === 20")
+    assert answer(page, 0).locator(".fork").evaluate(before) == "abcde abcde a"
 
 
 def test_a_held_window_is_in_sight_on_every_picture(pair: Recorder, open_page: Open) -> None:
@@ -357,3 +362,23 @@ def test_stop_on_a_lane_stops_a_member_of_the_session_whose_lane_it_is(
     page.evaluate("(session) => { location.hash = session; }", first)
     is_at_window(page, 20)
     cancel(page)
+
+
+def test_a_page_that_comes_late_can_look_back_to_the_beginning(
+    redis: RedisServer, slow_council: Roles, open_page: Open
+) -> None:
+    """More than the ten seconds that a socket begins with by itself."""
+    page = open_page()
+    expect(page.get_by_role("checkbox")).to_have_count(2)
+    ask(page, "What is a list?")
+    is_at_window(page, 660)
+    late = open_page(at=f"/#{page.url.partition('#')[2]}")
+    cancel(page)
+    late.reload()
+    cancel(late)
+    assert late.locator("#time").get_attribute("min") == "0"
+    for window in (50, 7):
+        hold_at(late, window)
+        hold_at(page, window)
+        assert [answer(late, member).inner_text() for member in (0, 1)] == released_texts(redis, window)
+        assert numbers(late) == numbers(page)

@@ -174,8 +174,9 @@ function take(frame) {
   record.add(frame);
   stage.add(frame);
   health.countReceived();
-  if (record.columns.partings.at(-1) !== parted) lanes.showParting(record.columns.partings.at(-1)[1]);
-  scheduleDraw();
+  if (record.columns.partings.at(-1) !== parted) lanes.showParting(frame);
+  // The past that comes first is not played: it is there to be looked back at.
+  if (frame.window_index >= record.session.window_index) scheduleDraw();
 }
 
 function end(reason) {

@@ -4,10 +4,9 @@
 //    ^                                          |  closed 1000: onEnd()    closed 1011: onEnd(why)
 //    +-- wait, look whether it is still there --+  anything else: onAway()
 //
-// The text so far holds all that was released up to a window. The socket then shows the last ten seconds of frames, and
-// each as it comes: of those up to that window only the numbers count. Should the frames begin later than the text
-// ends, because much time passed in between, or should one that was merged for a slow reader reach past its end, the text
-// so far is asked for again.
+// The text so far holds all that was released up to a window. The socket then shows every frame that is kept and not known
+// here yet, and each as it comes: of those up to that window only the numbers count. Should the frames begin later than the
+// text ends, or should one that was merged for a slow reader reach past its end, the text so far is asked for again.
 
 import { getSession } from "./api.js";
 
@@ -24,8 +23,8 @@ export class Following {
   #handlers;
   #textTo = -1;
   #lastWindow = -1;
-  // The newest window that this socket brought; null before the first.
-  #before = null;
+  // The newest window that this socket brought, or before those that it was asked for.
+  #before = -1;
   #attempts = 0;
   #socket = null;
   #timer = 0;
@@ -63,9 +62,10 @@ export class Following {
 
   #connect() {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = new WebSocket(`${scheme}://${location.host}/frames?session=${encodeURIComponent(this.#session)}`);
+    const asked = `session=${encodeURIComponent(this.#session)}&from=${this.#lastWindow + 1}`;
+    const socket = new WebSocket(`${scheme}://${location.host}/frames?${asked}`);
     this.#socket = socket;
-    this.#before = null;
+    this.#before = this.#lastWindow;
     socket.onmessage = (message) => this.#take(JSON.parse(message.data), socket);
     socket.onclose = (event) => this.#close(event);
   }
@@ -92,8 +92,7 @@ export class Following {
   // Whether part of what the frame says may be in the text so far, or between that and the frame, which nobody can tell:
   // it holds all windows since the one before it.
   #isTorn(window) {
-    if (this.#textTo < 0 || window <= this.#textTo) return false;
-    return this.#before === null || this.#before < this.#textTo;
+    return window > this.#textTo && this.#before < this.#textTo;
   }
 
   #close(event) {

@@ -45,9 +45,11 @@ export class Lanes {
     });
   }
 
-  // In each answer the place where they parted, a byte.
-  showParting(byte) {
-    for (const lane of this.#lanes) lane.answerView.showFork(byte);
+  // In the answers of those that are compared the place where they parted: who has ended parted elsewhere.
+  showParting({ diverged_at_bytes: byte, members }) {
+    members.forEach(({ state }, index) => {
+      if (state !== "finished" && state !== "dropped") this.#lanes[index].answerView.showFork(byte);
+    });
   }
 
   reveal(byte) {
