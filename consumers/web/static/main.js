@@ -5,6 +5,7 @@
 //
 // One loop draws everything, only when there is something new, and then only the newest.
 
+import { namedSession, showAddress } from "./council/address.js";
 import { cancelMember, cancelSession, getSessions, getStatus } from "./council/api.js";
 import { Following } from "./council/follow.js";
 import { at, setText } from "./elements.js";
@@ -278,23 +279,6 @@ function showHealth() {
 async function lookAtStatus() {
   const status = await getStatus().catch(() => null);
   if (status) health.showStatus(status);
-}
-
-// The address keeps which session is shown: it can be loaded again, and shared.
-function namedSession() {
-  try {
-    return decodeURIComponent(location.hash.slice(1));
-  } catch {
-    return "";
-  }
-}
-
-// From one session to the next, back leads to the one before.
-function showAddress(session) {
-  if (namedSession() === session) return;
-  const address = `#${encodeURIComponent(session)}`;
-  if (namedSession()) location.assign(address);
-  else location.replace(address);
 }
 
 // The session that the address names, or the one that runs.
