@@ -108,3 +108,33 @@ async def test_who_asks_for_the_past_and_takes_nothing_is_sent_away(
     assert await awake == 1000
     assert [frame["window_index"] for frame in frames] == list(range(WINDOWS + 1))
     asleep.close()
+
+
+async def test_what_one_asks_for_takes_nothing_from_those_who_come_later(
+    recorder: Recorder, web: WebServer, client: aiohttp.ClientSession
+) -> None:
+    """One asks for a window that is far ahead, and watches first; others get the past all the same."""
+    first: list[Any] = []
+    ahead = asyncio.create_task(listen(client, web, f"session={recorder.session}&from={WINDOWS + 10_000}", first))
+    await until(lambda: is_watched(client, web), "the first one watches")
+    shown: list[list[Any]] = [[], []]
+    others = [
+        asyncio.create_task(listen(client, web, f"session={recorder.session}{asked}", into))
+        for asked, into in zip(("", "&from=0"), shown, strict=True)
+    ]
+
+    async def have_the_past() -> bool:
+        return (len(shown[0]), len(shown[1])) == (RECENT_WINDOWS, WINDOWS)
+
+    await until(have_the_past, "the last ten seconds, and everything")
+    recorder.write(1, final=True)
+    assert await asyncio.gather(ahead, *others) == [1000] * 3
+    assert [frame["window_index"] for frame in shown[0]] == list(range(WINDOWS - RECENT_WINDOWS, WINDOWS + 1))
+    assert [frame["window_index"] for frame in shown[1]] == list(range(WINDOWS + 1))
+    assert first == []
+
+
+async def is_watched(client: aiohttp.ClientSession, web: WebServer) -> bool:
+    async with client.get(f"{web.http}/api/status") as answer:
+        processes = (await answer.json())["processes"]
+    return any(each["role"] == "web" and each["clients"] == 1 for each in processes)

@@ -49,7 +49,8 @@ class FramesSocket:
             newest = (await find_session(self._pipe, session)).window
             past = RECENT_WINDOWS if first is None else _FEED_WINDOWS
             after = max((first or 0) - 1, newest - past)
-            viewer = self._frames.join(session, after, replays_to=newest)
+            begin = max(-1, newest - RECENT_WINDOWS)
+            viewer = self._frames.join(session, after, replays_to=newest, begin=begin)
             assert viewer is not None, "whoever replays begins with what is there"
             try:
                 async with upgraded(request, socket) as (transport, hearing):

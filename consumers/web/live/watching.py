@@ -36,9 +36,12 @@ class Watched(Generic[P]):
     def viewer_count(self) -> int:
         return sum(len(feed.viewers) for feed in self._feeds.values())
 
-    def join(self, session: str, after: int, *, replays_to: int | None = None) -> Viewer[P] | None:
+    def join(
+        self, session: str, after: int, *, replays_to: int | None = None, begin: int | None = None
+    ) -> Viewer[P] | None:
         """A viewer of what comes after the window `after`, who waits to be started and shall leave; None where that is
-        no longer here. With `replays_to` it begins with what is here, and gets it one by one up to that window.
+        no longer here. With `replays_to` it begins with what is here, and gets it one by one up to that window. A feed
+        that is new begins after `begin`, whatever this viewer wants: those who join later may want more.
 
         Raises Refused where too many sessions are watched.
         """
@@ -48,7 +51,9 @@ class Watched(Generic[P]):
                 raise Refused(
                     "too_many_sessions", f"{MOST_FEEDS} sessions are watched already: close one of them.", status=503
                 )
-            feed = self._feeds[session] = Feed(self._url, session, self._source, after, self._presence, self._log)
+            feed = self._feeds[session] = Feed(
+                self._url, session, self._source, after if begin is None else begin, self._presence, self._log
+            )
         if feed.forgotten_window > after and replays_to is None:
             return None
         viewer = Viewer(feed, after, -1 if replays_to is None else replays_to)
