@@ -1,6 +1,6 @@
 """Who watches what: one feed for each session that is watched, shared by all of its clients.
 
-    /frames --Watched[FramePacket].join--> a viewer behind the window ten seconds ago
+    /frames --Watched[FramePacket].join--> a viewer behind the window ten seconds ago, or where `from` says
     /ws     --Watched[EventPacket].join--> a viewer behind the window up to which it was told the session's text
     curl    --Watched[EventPacket].join--> a viewer behind the last event that it has
 

@@ -65,9 +65,10 @@ const ask = new Ask({
     if (at("status").textContent === "Asking…") setStatus(statusBefore);
   },
 });
+
 let following = null;
 let record = null;
-// The session as it was asked for here; what GET tells of it replaces it.
+// Whether the session was asked for here.
 let isOwn = false;
 let runs = false;
 let tier = "";

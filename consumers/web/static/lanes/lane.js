@@ -128,7 +128,7 @@ const MEANINGS = {
   detached: "detached: no longer waited for",
 };
 
-export function stateSentence(member) {
+function stateSentence(member) {
   const said = member.remote ? ["remote"] : [];
   if (member.state === "finished") said.push(FINISHES[member.reason] ?? "finished");
   else if (member.reason === "cancelled") said.push("stopped");

@@ -13,7 +13,7 @@ const LONGEST_BLOCK_LETTERS = 2_400;
 // A reader who has scrolled up by more than this is reading there: the text then stays where it is.
 const NEAR_END_PX = 32;
 // Bits of surprisal from which a token is shaded one step more.
-export const SURPRISAL_BITS = [0.5, 1, 2, 4, 7];
+const SURPRISAL_BITS = [0.5, 1, 2, 4, 7];
 
 export const surprisalBits = (logprob) => -logprob / Math.LN2;
 

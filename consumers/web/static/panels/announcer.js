@@ -30,7 +30,7 @@ export class Announcer {
   }
 }
 
-export function summaryOf(frame) {
+function summaryOf(frame) {
   const seconds = Math.round((frame.window_index + 1) / 60);
   const said = [`${seconds} seconds: energy ${frame.energy.toFixed(2)}`];
   if (frame.resonance) said.push("the members resonate");

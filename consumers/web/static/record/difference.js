@@ -2,7 +2,7 @@
 // on words: the fewest words to take away and to add.
 
 // More words than that are not compared: texts of two models that went different ways differ throughout.
-export const MOST_WORDS = 4_000;
+const MOST_WORDS = 4_000;
 // More edits than that are not sought: what is left counts as different. Their notes take 4 MB.
 const MOST_EDITS = 1_000;
 

@@ -7,7 +7,6 @@ export class Colours {
   quiet;
   line;
   ground;
-  alarm;
   ring;
   band;
   kinds;
@@ -20,8 +19,7 @@ export class Colours {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     [this.ink, this.quiet, this.line] = [colour("--ink"), colour("--quiet"), colour("--line")];
-    [this.ground, this.alarm, this.ring] = [colour("--ground"), colour("--alarm"), colour("--ring")];
-    this.band = colour("--band");
+    [this.ground, this.ring, this.band] = [colour("--ground"), colour("--ring"), colour("--band")];
     this.kinds = {
       constructive: colour("--constructive"),
       neutral: colour("--neutral"),

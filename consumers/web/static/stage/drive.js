@@ -11,8 +11,8 @@
 // The limit: a flash is a pair of opposed changes of luminance, each a tenth of the whole, and more than three of them a
 // second can hurt (WCAG 2.3.1). What moves no faster than six tenths in a second makes no more than three such pairs.
 
-export const MOST_A_SECOND = 0.6;
-export const MOST_A_WINDOW = MOST_A_SECOND / 60;
+const MOST_A_SECOND = 0.6;
+const MOST_A_WINDOW = MOST_A_SECOND / 60;
 // Where nothing was compared yet the strands neither meet nor part.
 const SPREAD_UNMEASURED = 0.55;
 const TURNS_A_SECOND = 1;
@@ -58,6 +58,6 @@ export class Drive {
 }
 
 // As near to the goal as one window may come.
-export function limited(now, goal) {
+function limited(now, goal) {
   return now + Math.max(-MOST_A_WINDOW, Math.min(MOST_A_WINDOW, goal - now));
 }

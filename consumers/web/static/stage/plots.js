@@ -8,7 +8,7 @@ const LABEL_PX = 44;
 const HATCH_PX = 5;
 // Past this the line leaves the plot; the number beside it does not.
 const MOST_LAG_MS = 100;
-export const TARGET_LAG_MS = 50;
+const TARGET_LAG_MS = 50;
 
 class Plot extends Track {
   constructor(canvas, { paint, over = () => {}, most = 1, levels = [0, 1] }) {
