@@ -129,7 +129,7 @@ def test_by_keyboard_alone(slow_council: Roles, open_page: Open) -> None:
 
 
 def test_a_screen_reader_hears_a_summary_now_and_then(council: Roles, open_page: Open) -> None:
-    """In six seconds of a session two summaries, and nothing else by itself."""
+    """A summary at once and one about six seconds later, and nothing else by itself."""
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(2)
     live = "[aria-live], [role=status], [role=alert], output"
@@ -138,17 +138,16 @@ def test_a_screen_reader_hears_a_summary_now_and_then(council: Roles, open_page:
     page.evaluate("""() => {
         window.heard = [];
         const summary = document.getElementById("summary");
-        const listen = () => window.heard.push(summary.textContent);
+        const listen = () => window.heard.push([performance.now(), summary.textContent]);
         new MutationObserver(listen).observe(summary, { childList: true, characterData: true, subtree: true });
     }""")
     ask(page, "What is a list?")
-    is_at_window(page, 340)
-    heard = page.evaluate("() => window.heard")
-    assert len(heard) == 1
-    assert "seconds: energy" in heard[0]
-    assert f"{WORD} " in heard[0]
-    is_at_window(page, 400)
-    assert len(page.evaluate("() => window.heard")) == 2
+    page.wait_for_function("() => window.heard.length >= 2", timeout=30_000)
+    (first_ms, first), (second_ms, _) = page.evaluate("() => window.heard")
+    assert "seconds: energy" in first
+    assert f"{WORD} " in first
+    # Some windows less than the six seconds: a page that is short of time hears of the first one late.
+    assert second_ms - first_ms > 5_000
     cancel(page)
 
 
