@@ -128,7 +128,7 @@ def test_by_keyboard_alone(slow_council: Roles, open_page: Open) -> None:
     cancel(page)
 
 
-def test_a_screen_reader_hears_a_summary_now_and_then(council: Roles, open_page: Open) -> None:
+def test_a_screen_reader_hears_a_summary_now_and_then(slow_council: Roles, open_page: Open) -> None:
     """A summary at once and one about six seconds later, and nothing else by itself."""
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(2)
@@ -146,8 +146,8 @@ def test_a_screen_reader_hears_a_summary_now_and_then(council: Roles, open_page:
     (first_ms, first), (second_ms, _) = page.evaluate("() => window.heard")
     assert "seconds: energy" in first
     assert f"{WORD} " in first
-    # Some windows less than the six seconds: a page that is short of time hears of the first one late.
-    assert second_ms - first_ms > 5_000
+    # Half a second less than the six: a page that is short of time hears of the first one late.
+    assert second_ms - first_ms > 5_500
     cancel(page)
 
 
