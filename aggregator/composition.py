@@ -120,7 +120,7 @@ class Composition:
                 # fmt: off
                 self._shown[index] = MemberFrame(
                     last.model, last.state, energy, tokens_per_s, last.certainty, last.position_bytes,
-                    last.buffered_tokens, "", "", last.reason, last.remote,
+                    last.buffered_tokens, "", "", last.reason, last.remote, last.name, last.awaited,
                 )
                 # fmt: on
 
@@ -131,7 +131,7 @@ class Composition:
             spec.model, member.shown_state, round(meter.at(t_ns, self._opening.profile), 9),
             float(meter.tokens_per_s(t_ns)), _rounded(meter.certainty), member.position, member.buffered_tokens,
             happened.texts.get(index, ""), happened.thoughts.get(index, ""),
-            None if member.is_running else member.reason, spec.remote,
+            None if member.is_running else member.reason, spec.remote, spec.display_name, member.is_awaited,
         )
         # fmt: on
 

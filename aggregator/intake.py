@@ -131,7 +131,7 @@ class Intake:
         members[mark.member].has_starved = True
         rung = rung_below(self._opening.ladder, record.fallen)
         record.fallen += rung is not None
-        starved = self._opening.members[mark.member].model
+        starved = self._opening.names[mark.member]
         for index in members_to_drop(writing, mark.member, rung, room_helps=mark.room_helps):
             reason = mark.reason if index == mark.member else f"it made room: no memory for {starved}"
             self._drop(index, f"{reason}; the session fell to the {rung.tier} tier" if rung else reason)
@@ -179,5 +179,5 @@ class Intake:
                 continue
             if is_over:
                 self._drop(index, f"the session reached its longest life of {limits.life_ms / 60_000:g} min")
-            elif reason := member.lost_patience(t_ns, limits):
+            elif reason := member.lost_patience(t_ns, limits, in_step=self._opening.sync == "step"):
                 self._drop(index, reason)

@@ -4,8 +4,9 @@ waiting --claim, loading--> loading --tokens--> thinking <--> answering --its ma
    |                           |                    |             |
    +---------------------------+--------------------+-------------+-------> dropped (with its reason)
 
-It writes until its mark of the end; it runs until the last byte of its text is out. Answering has two more faces: held
-(it pauses at its grant) and detached (the others did not wait for it).
+It writes until its mark of the end; it runs until the last byte of its text is out. Two more states are shown: held (it
+pauses at its grant, or has not started because another member's model is not ready) and detached (the others did not
+wait for it).
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from aggregator.energy import EnergyMeter
 from aggregator.frontier import KeptTokens
 from aggregator.outflow import Passing
 from schemas.claims import ClaimLedger, Verdict
+from schemas.control import NOT_STARTED
 from schemas.entries import Token
 from schemas.frames import MemberState
 from schemas.grid import FRAME_RATE_HZ, NS_PER_MS
 from schemas.lanes import lane_end
 from schemas.sessions import Limits
+
+# Later than any session.
+NEVER_NS = 1 << 63
 
 
 class MemberRecord(msgspec.Struct, array_like=True):
@@ -52,7 +57,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
     moved_windows: list[int] = []
     moved_bytes: list[int] = []
     # A token may be written whose start is not past it (backends that pause).
-    grant: int = 0
+    grant: int = NOT_STARTED
     is_held: bool = False
     is_detached: bool = False
     meter: EnergyMeter = msgspec.field(default_factory=EnergyMeter)
@@ -63,24 +68,61 @@ class MemberRecord(msgspec.Struct, array_like=True):
     waiting_from_ns: int | None = None
     # It found no memory once, and the session made room for it.
     has_starved: bool = False
+    # The last sign of loading.
+    loading_sign_ns: int = 0
+    # There is no slot or no memory for it beside the others: the opening says so.
+    queues: bool = False
+    # The others do not begin before its model is ready.
+    is_awaited: bool = False
 
     @property
     def shown_state(self) -> MemberState:
         return "held" if self.is_held else "detached" if self.is_detached else self.state
 
-    def is_expected(self, t_ns: int, limits: Limits) -> bool:
-        """True while the others wait for its first text: it writes, and neither waits for its model nor loads nor
-        thinks."""
-        return t_ns < self.expected_to_ns(limits)
+    def is_expected(self, t_ns: int, limits: Limits, *, in_step: bool) -> bool:
+        """True while the others wait for its first text."""
+        return t_ns < self.expected_to_ns(limits, in_step=in_step)
 
-    def expected_to_ns(self, limits: Limits) -> int:
-        """Until when the others wait for its first text; 0 where they do not."""
-        if self.written or not self.is_writing or self.state not in ("waiting", "answering"):
+    def expected_to_ns(self, limits: Limits, *, in_step: bool) -> int:
+        """Until when the others wait for its first text; 0 where they do not: it thinks, or queues behind them. Only in
+        step do they wait for its model, too; and for a member that waits for such a one itself."""
+        if self.written or not self.is_writing or self.queues or self.state == "thinking":
             return 0
+        if not self.claim:
+            return self.patience_from_ns + limits.claim_waits_ms * NS_PER_MS
+        ready_ns = self.patience_from_ns + limits.frontier_waits_ms * NS_PER_MS
+        if not in_step:
+            return ready_ns if self.is_ready else 0
+        if self.is_held_back:
+            return NEVER_NS
+        loaded_ns = self.loading_sign_ns + limits.loading_waits_ms * NS_PER_MS if self.loading_sign_ns else 0
+        if self.state == "loading":
+            return loaded_ns
         if self.waiting_from_ns is not None:
-            return 0
-        patience_ms = limits.frontier_waits_ms if self.claim else limits.claim_waits_ms
-        return self.patience_from_ns + patience_ms * NS_PER_MS
+            return self.waiting_from_ns + limits.loading_waits_ms * NS_PER_MS
+        return max(loaded_ns, ready_ns)
+
+    @property
+    def is_ready(self) -> bool:
+        """True once its producer has it, with its model loaded and a slot for it; and when it has written."""
+        return self.next_seq > 0 or (
+            bool(self.claim) and self.state not in ("loading", "dropped") and self.waiting_from_ns is None
+        )
+
+    @property
+    def is_at_grant(self) -> bool:
+        """True where its producer takes no further token before the grant rises."""
+        could_write = self.state == "answering" or (self.state == "waiting" and self.is_ready)
+        return self.pauses and self.is_writing and could_write and self.written > self.grant
+
+    @property
+    def is_held_back(self) -> bool:
+        """True where it is ready in step mode, and its producer does not ask its model yet."""
+        return self.grant == NOT_STARTED and not self.written and self.is_at_grant
+
+    def start(self, start_ns: int) -> None:
+        """Its model may be asked from the window on that begins at `start_ns`: patience with it begins there."""
+        self.grant, self.patience_from_ns = 0, max(self.patience_from_ns, start_ns)
 
     def finish(self, reason: str) -> None:
         """The mark of its end."""
@@ -97,7 +139,8 @@ class MemberRecord(msgspec.Struct, array_like=True):
         """A producer claims the member; before any text the latest claim wins."""
         ledger = ClaimLedger(self.claim, self.next_seq)
         if ledger.add_claim(entry_id):
-            self.claim, self.state, self.pauses, self.grant = entry_id, "waiting", pauses, 0
+            self.claim, self.state, self.pauses, self.grant = entry_id, "waiting", pauses, NOT_STARTED
+            self.loading_sign_ns = 0
             self.loading_from_ns, self.waiting_from_ns, self.patience_from_ns, self.silent_beats = None, None, t_ns, 0
 
     def add_sign(self, claim: str, state: MemberState | None, t_ns: int) -> None:
@@ -111,7 +154,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
         if state is None and not is_over:
             return
         if state == "loading":
-            self.loading_from_ns = self.loading_from_ns or t_ns
+            self.loading_from_ns, self.loading_sign_ns = self.loading_from_ns or t_ns, t_ns
         else:
             # Whoever loads in vain and waits again has waited all the time; who loads begins to load.
             self.loading_from_ns = None
@@ -160,7 +203,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
         """When its written end last moved; while it is held, that is no fault of its own: now, at `start_ns`."""
         return max(self.moved_ns, start_ns) if self.is_held else self.moved_ns
 
-    def face(self, start_ns: int, end_ns: int, *, is_held: bool, is_detached: bool) -> bool:
+    def face(self, start_ns: int, end_ns: int, *, is_held: bool, is_detached: bool, is_awaited: bool) -> bool:
         """How it is shown from this window's end on; False where that is as before. Time in which it is held counts
         for no stall and no decay."""
         if is_held:
@@ -170,9 +213,9 @@ class MemberRecord(msgspec.Struct, array_like=True):
         elif self.is_held:
             self.moved_ns = max(self.moved_ns, start_ns)
             self.meter.let_go(end_ns)
-        changed = (is_held, is_detached) != (self.is_held, self.is_detached)
-        self.is_held, self.is_detached = is_held, is_detached
-        return changed
+        shown = self.is_held, self.is_detached, self.is_awaited
+        self.is_held, self.is_detached, self.is_awaited = is_held, is_detached, is_awaited
+        return shown != (is_held, is_detached, is_awaited)
 
     def add_beat(self, limits: Limits) -> str | None:
         """One more second without a word of its producer; the reason to drop it, if that was one too many."""
@@ -181,9 +224,9 @@ class MemberRecord(msgspec.Struct, array_like=True):
             return "nobody serves it" if self.silent_beats >= limits.beats_without_claim else None
         return "producer gone" if self.silent_beats >= limits.beats_without_entry else None
 
-    def lost_patience(self, t_ns: int, limits: Limits) -> str | None:
+    def lost_patience(self, t_ns: int, limits: Limits, *, in_step: bool) -> str | None:
         """The reason to drop it at `t_ns`, if its first token is too long in coming."""
-        if self.next_seq or not self.claim:
+        if self.next_seq or not self.claim or (in_step and self.is_held_back):
             return None
         if self.state == "loading":
             since_ns = self.loading_from_ns or 0

@@ -37,7 +37,7 @@ class SessionRecord(msgspec.Struct, array_like=True):
         """Before the first window of a session whose opening is the entry `opened`."""
         count = len(opening.members)
         mode: Mode = "single" if count == 1 else opening.sync
-        members = [MemberRecord(patience_from_ns=origin_ns) for _ in range(count)]
+        members = [MemberRecord(patience_from_ns=origin_ns, queues=member.queues) for member in opening.members]
         stepping = Stepping(list(range(count)) if opening.sync == "step" else [])
         waiting = [WaitingTokens() for _ in members]
         return cls(members, opened, Alignment(Parting.of(count)), mode=mode, stepping=stepping, waiting=waiting)

@@ -51,6 +51,7 @@ class Session:
     def __init__(self, opening: Opening, opened: str, record: SessionRecord | None = None) -> None:
         self.opening = opening
         self.opened = opened
+        self._in_step = opening.sync == "step"
         self.origin_ns = next_grid_point_ns(entry_ms(opened) * NS_PER_MS)
         self.record = record or SessionRecord.begun(opening, opened, self.origin_ns)
         self._weights = confidence_weights(opening, [member.meter for member in self.record.members])
@@ -64,10 +65,9 @@ class Session:
     @property
     def progress(self) -> tuple[Progress, ...]:
         """What has been accepted of each member, and how far it may write."""
-        is_step = self.opening.sync == "step"
         return tuple(
             [
-                Progress(m.claim, m.next_seq, not m.is_writing, m.grant if is_step and m.pauses else None)
+                Progress(m.claim, m.next_seq, not m.is_writing, m.grant if self._in_step and m.pauses else None)
                 for m in self.record.members
             ]
         )
@@ -77,8 +77,8 @@ class Session:
         """Why nobody answered; empty unless all members dropped."""
         if any(member.state != "dropped" for member in self.record.members):
             return ""
-        reasons = zip(self.opening.members, self.record.members, strict=True)
-        return every_drop([(spec.model, member.reason or "") for spec, member in reasons])
+        reasons = zip(self.opening.names, self.record.members, strict=True)
+        return every_drop([(name, member.reason or "") for name, member in reasons])
 
     def close(self, entries: Sequence[StreamEntry]) -> Closed:
         """Closes the next window, whose entries these are, all of them and in order; returns its frame."""
@@ -102,14 +102,14 @@ class Session:
         for index in happened.members:
             members[index].meter.settle(self.opening.profile)
         start_ns = self.origin_ns + window_start_ns(record.window)
-        if self.opening.sync == "step":
+        if self._in_step:
             record.stepping.advance(members, start_ns, end_ns, limits)
         else:
             for member in members:
                 member.limit = member.written
         self._release(happened)
         running = sum([member.is_running for member in members])
-        if self.opening.sync == "step":
+        if self._in_step:
             self._face(start_ns, end_ns, running, happened)
         record.mode = self._mode(running)
         record.ended = not running
@@ -145,10 +145,13 @@ class Session:
         record = self.record
         record.stepping.grant(record.members, record.window)
         for index, member in enumerate(record.members):
+            is_in = index in record.stepping.members
             answers = member.is_writing and member.state == "answering"
-            is_held = answers and member.pauses and member.written > member.grant
-            is_detached = answers and member.written > 0 and running > 1 and index not in record.stepping.members
-            if member.face(start_ns, end_ns, is_held=is_held, is_detached=is_detached):
+            is_detached = answers and member.written > 0 and running > 1 and not is_in
+            is_awaited = is_in and running > 1 and not member.is_ready
+            if member.face(
+                start_ns, end_ns, is_held=member.is_at_grant, is_detached=is_detached, is_awaited=is_awaited
+            ):
                 happened.members.add(index)
 
     def _align(self, end_ns: int) -> None:
@@ -159,14 +162,16 @@ class Session:
             waits = not all(members[index].position for index in concerned)
         else:
             concerned = [index for index, member in enumerate(members) if member.is_running]
-            waits = any(members[index].is_expected(end_ns, self.opening.limits) for index in concerned)
+            waits = any(
+                members[index].is_expected(end_ns, self.opening.limits, in_step=self._in_step) for index in concerned
+            )
         record.alignment.advance(members, concerned, self._weights, self._contents, waits=waits)
 
     def _changes_ns(self, end_ns: int) -> int:
         """When time alone may change something that is no matter of patience, after `end_ns`."""
         record, limits = self.record, self.opening.limits
         step_ns = record.stepping.changes_ns(record.members, end_ns, limits)
-        ends = [member.expected_to_ns(limits) for member in record.members if not member.written]
+        ends = [member.expected_to_ns(limits, in_step=self._in_step) for member in record.members if not member.written]
         return min([step_ns, *[t_ns for t_ns in ends if t_ns > end_ns]])
 
     def restore(self, entry_id: str, raw: bytes) -> None:

@@ -10,7 +10,9 @@ is not behind the front. The front is the least that a writing one of them has w
 the set when it thinks, loads, ends with all its text out, or detaches: it is the least, holds others back, and has
 written nothing for Limits.detach_ms. Members outside the set hold nobody and are held by nobody.
 
-A backend that pauses is granted a little more than the front: it generates, and not only shows, in step.
+A backend that pauses is granted a little more than the front: it generates, and not only shows, in step. No member
+begins alone: one whose model loads or waits steps with 0 bytes, so the front stays at 0, and models that pause do not
+start; for Limits.loading_waits_ms at most.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from aggregator.member import MemberRecord
+from aggregator.member import NEVER_NS, MemberRecord
+from schemas.control import NOT_STARTED
 from schemas.grid import FRAME_RATE_HZ, NS_PER_MS
 from schemas.sessions import Limits
 
 # A grant leads the front by a twentieth of what the slowest wrote in the last second: 50 ms of its pace.
 _LEAD_DIVISOR = 20
 _LEAST_LEAD_BYTES = 1
-_NEVER_NS = 1 << 63
 
 
 class Stepping(msgspec.Struct, array_like=True):
@@ -38,6 +40,7 @@ class Stepping(msgspec.Struct, array_like=True):
     def advance(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> None:
         """Takes in what the window [start_ns, end_ns) of a session has brought: who steps now, and how far the text of
         all may go out."""
+        self._start(members, start_ns, end_ns, limits)
         self.members = self._in_step_now(members, start_ns, end_ns, limits)
         self._detach(members, start_ns, end_ns - limits.detach_ms * NS_PER_MS)
         writing = [members[index].written for index in self.members if members[index].is_writing]
@@ -48,6 +51,15 @@ class Stepping(msgspec.Struct, array_like=True):
             limit = self.front if index in in_step else member.written
             if limit > member.limit:
                 member.limit = limit
+
+    def _start(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> None:
+        """Lets the members whose backends pause begin, once no member is expected whose model is not ready."""
+        held_back = [member for member in members if member.pauses and member.grant == NOT_STARTED]
+        if not held_back:
+            return
+        if all(member.is_ready or not member.is_expected(end_ns, limits, in_step=True) for member in members):
+            for member in held_back:
+                member.start(start_ns)
 
     def leave(self, gone: Sequence[int]) -> None:
         """These have ended, and all of their text is out."""
@@ -63,7 +75,7 @@ class Stepping(msgspec.Struct, array_like=True):
                 # What it wrote still goes out with the others.
                 stays = was_in and member.is_running
             elif not member.written:
-                stays = member.is_expected(end_ns, limits) and (was_in or not self.front)
+                stays = member.is_expected(end_ns, limits, in_step=True) and (was_in or not self.front)
             else:
                 has_moved = end_ns - member.moved_by(start_ns) < limits.detach_ms * NS_PER_MS
                 stays = member.state == "answering" and (was_in or (member.written >= self.front and has_moved))
@@ -85,8 +97,8 @@ class Stepping(msgspec.Struct, array_like=True):
             self.leave(stalled)
 
     def grant(self, members: Sequence[MemberRecord], window: int) -> None:
-        """Lets the writing members whose backends pause go on to a little past the front."""
-        paced = [member for member in members if member.is_writing and member.pauses]
+        """Lets the writing members whose backends pause, and that have started, go on to a little past the front."""
+        paced = [member for member in members if member.is_writing and member.pauses and member.grant != NOT_STARTED]
         if not paced:
             return
         since = window - FRAME_RATE_HZ
@@ -105,4 +117,4 @@ class Stepping(msgspec.Struct, array_like=True):
                 times += [] if index in self.members else [end_ns + 1]
             elif member.is_writing and member.written and index in self.members:
                 times.append(member.moved_ns + stall_ns)
-        return min((t_ns for t_ns in times if t_ns > end_ns), default=_NEVER_NS)
+        return min((t_ns for t_ns in times if t_ns > end_ns), default=NEVER_NS)

@@ -10,19 +10,21 @@ import msgspec
 
 from schemas.chat import Chat, chat_of
 from schemas.errors import Refused
+from schemas.members import split_members
 from schemas.sessions import MAX_PROMPT_BYTES, MEMBER_OPTIONS
 
 # A chat's text is bounded by admission; its JSON may escape each character.
 _MOST_FILE_BYTES = 8 * MAX_PROMPT_BYTES
 
 
-def names(joined: str | None) -> list[str] | None:
+def members(joined: str | None) -> list[str] | None:
+    """The members of --models, one text each. Raises Refused."""
     if joined is None:
         return None
-    names = [name.strip() for name in joined.split(",")]
-    if not all(names):
+    members = split_members(joined)
+    if not all(members):
         raise Refused("bad_models", "--models names an empty model: write names separated by single commas.")
-    return names
+    return members
 
 
 def named_weights(joined: str | None) -> dict[str, float]:

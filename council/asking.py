@@ -73,7 +73,9 @@ class Summary:
     @property
     def why_all_dropped(self) -> str:
         """One sentence for a session that nobody answered."""
-        return every_drop([(member.model, member.reason or "") for member in self._last.members] if self._last else [])
+        return every_drop(
+            [(member.display_name, member.reason or "") for member in self._last.members] if self._last else []
+        )
 
     @property
     def how_they_parted(self) -> str:

@@ -1,8 +1,10 @@
-"""Which models this machine can use: what the configured servers and Ollama offer, GGUF files, the n-gram council.
+"""Which models this machine can use: what the configured servers and Ollama offer, GGUF files, the model in the box,
+the n-gram council.
 
 council.toml [servers.*] --ask--+
-Ollama, where it is      --ask--+--> Catalogue: name -> Offer --> models_to_serve --> name -> ModelSource
+Ollama, where it is      --ask--+--> Catalogue: name -> Offer --> council_of --> CouncilModels
 gguf:PATH, as named      -------+
+the model in the box     -------+
 the n-gram council       -------+
 """
 
@@ -10,20 +12,41 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from council.model_store import stored_path
 from council.settings import Server, Settings
 from producers.backend import BackendFailed
+from producers.llama.cores import available_cpus, threads_for
 from producers.ngram.backend import NGRAM_MODELS
 from producers.source import ModelSource, Offer, gguf_source
-from schemas.choice import check_remote_tier, check_size, check_twins, full_name, gigabytes, unknown_model
+from schemas.choice import (
+    ChosenMember,
+    check_remote_tier,
+    check_size,
+    check_twins,
+    gigabytes,
+    members_of,
+    unique_models,
+)
 from schemas.errors import Refused
+from schemas.members import member_spec
 from schemas.models import ModelFacts
+from schemas.sessions import MemberSpec
 from schemas.tiers import TierPolicy
 
 OLLAMA = "ollama"
+# The model in the box: a small real one, whose file is in the user's cache folder.
+BOX = "smollm2"
+# The council of a machine without model servers: one model at three temperatures. They share their first words, part,
+# and differ in text that makes sense.
+BOX_MEMBERS = (
+    MemberSpec(BOX, f"{BOX}-cold", temperature=0.0),
+    MemberSpec(BOX, f"{BOX}-warm", temperature=0.4),
+    MemberSpec(BOX, f"{BOX}-hot", temperature=0.8),
+)
 # Whoever types a command waits no longer for a server that accepts and then says nothing.
 _PATIENCE_S = 3.0
 # A process for each, of some 50 MB; nobody asks more models than that in an hour.
@@ -35,12 +58,15 @@ class Catalogue(msgspec.Struct, frozen=True):
 
     offers: dict[str, Offer]
     troubles: tuple[str, ...] = ()
-    # Of an Ollama that nobody has named, and that is not there: that is no trouble, unless one of its models is asked.
+    # Of an Ollama that no setting names, and that is not there: that is no trouble, unless one of its models is asked.
     absence: str = ""
+    # Why the model in the box cannot be used; empty where it can.
+    box: str = ""
 
     def explained(self, refusal: Refused) -> Refused:
         """The refusal of an unknown model, with what may be the cause."""
-        causes = [*self.troubles, self.absence] if refusal.code == "unknown_model" else []
+        box = self.box if repr(BOX) in str(refusal) else ""
+        causes = [*self.troubles, self.absence, box] if refusal.code == "unknown_model" else []
         return Refused(refusal.code, " ".join([str(refusal), *filter(None, causes)]), status=refusal.status)
 
     @property
@@ -51,10 +77,10 @@ class Catalogue(msgspec.Struct, frozen=True):
 def configured_models(settings: Settings) -> Catalogue:
     """What can be said without asking any server: the models that the settings name, and the n-gram council."""
     offers = [(name, offer) for name, server in settings.servers.items() for offer in _unasked(server)]
-    return Catalogue(_named([*offers, *_ngram_offers()]))
+    return Catalogue(_named([*offers, *_box_offers()[0], *_ngram_offers()]))
 
 
-async def find_models(settings: Settings, models: Sequence[str] = ()) -> Catalogue:
+async def find_models(settings: Settings, models: Sequence[str | MemberSpec] = ()) -> Catalogue:
     """What there is, asked of every server at once. `models` may name GGUF files. Raises Refused for one that is none.
 
     A server that is away offers the models that its settings name, with the trouble; Ollama, which nobody has named,
@@ -65,38 +91,73 @@ async def find_models(settings: Settings, models: Sequence[str] = ()) -> Catalog
     *found, (of_ollama, absence) = await asyncio.gather(*asked, _offers_of_ollama(settings))
     offers = [(name, offer) for name, (offered, _) in zip(names, found, strict=True) for offer in offered]
     offers += [(OLLAMA, offer) for offer in of_ollama]
-    named = [*models, *(settings.models or ())]
+    named = [*models, *(settings.models or ()), *settings.member_specs]
     troubles = [trouble for _, trouble in found if trouble]
     if absence and not absence.endswith("?"):
         troubles.append(absence)  # it is there, and something is wrong with it
         absence = ""
-    return Catalogue(_named([*_gguf_offers(named), *offers, *_ngram_offers()]), tuple(troubles), absence)
+    in_box, box = _box_offers()
+    offered = _named([*_gguf_offers(named), *offers, *in_box, *_ngram_offers()])
+    return Catalogue(offered, tuple(troubles), absence, box)
 
 
-def canonical_names(models: Iterable[str]) -> tuple[str, ...]:
-    """The models' names in the council: a GGUF file is named by its file, whatever its path."""
-    return tuple(
-        gguf_source(model.removeprefix("gguf:"))[0] if model.startswith("gguf:") else model for model in models
-    )
+def canonical_member(written: str | MemberSpec) -> str | MemberSpec:
+    """The same member, whose model has the name that it has in the council: a GGUF file is named by its file, whatever
+    its path. Raises Refused for a description that is not valid."""
+    if isinstance(written, str) and "gguf:" in written:
+        written = member_spec(written)
+    if isinstance(written, str) or not written.model.startswith("gguf:"):
+        return written
+    return msgspec.structs.replace(written, model=canonical_name(written.model))
 
 
-def models_to_serve(
-    settings: Settings, found: Catalogue, tier: TierPolicy
-) -> tuple[dict[str, ModelSource], tuple[str, ...]]:
-    """(the models that a council starts with their sources, a sentence for whatever is left out). Raises Refused."""
+def canonical_name(model: str) -> str:
+    """The model's name in the council."""
+    return gguf_source(model.removeprefix("gguf:"))[0] if model.startswith("gguf:") else model
+
+
+class CouncilModels(msgspec.Struct, frozen=True):
+    """What a council serves: each model with its source; the members that answer where a request names none, empty
+    where those are the models themselves; a sentence for whatever is left out."""
+
+    models: dict[str, ModelSource]
+    members: tuple[MemberSpec, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def council_of(settings: Settings, found: Catalogue, tier: TierPolicy) -> CouncilModels:
+    """The models that a council starts, and its own members. Raises Refused."""
     warnings = list(found.troubles)
-    if settings.models is None:
-        chosen, left_out = _default_models(found, tier)
+    if settings.models is None and not settings.members:
+        members, left_out = _default_members(found, tier)
         warnings += left_out
     else:
-        chosen = _named_models(settings, found, tier)
-    for offer in chosen:
+        members = _named_members(settings, found, tier)
+    offers = {member.facts.model: found.offers[member.facts.model] for member in members}
+    for offer in offers.values():
         require_key(offer.source)
-    served, rest = chosen[:MOST_SERVED], chosen[MOST_SERVED:]
+    served, rest = list(offers)[:MOST_SERVED], list(offers)[MOST_SERVED:]
     if rest:
-        names = ", ".join(offer.facts.model for offer in rest)
-        warnings.append(f"A council serves {MOST_SERVED} models; left out: {names}.")
-    return {offer.facts.model: offer.source for offer in served}, tuple(warnings)
+        warnings.append(f"A council serves {MOST_SERVED} models; left out: {', '.join(rest)}.")
+    specs = [member.spec for member in members if member.facts.model in served]
+    sources = sources_for({model: offers[model].source for model in served}, specs)
+    own = tuple(specs) if any(spec != MemberSpec(spec.model) for spec in specs) else ()
+    return CouncilModels(sources, own, tuple(warnings))
+
+
+def sources_for(sources: Mapping[str, ModelSource], members: Sequence[MemberSpec]) -> dict[str, ModelSource]:
+    """The sources, fitted to these members: a GGUF file is loaded with a slot for each member that it is, and the files
+    share the cores."""
+    files = sum(source.api == "gguf" for source in sources.values())
+    fitted = dict(sources)
+    for model, source in sources.items():
+        if source.api == "gguf":
+            from producers.llama.backend import DEFAULT_SLOTS
+
+            slots = max(DEFAULT_SLOTS, sum(member.model == model for member in members))
+            threads = source.threads or threads_for(available_cpus(), files)
+            fitted[model] = msgspec.structs.replace(source, parallel=source.parallel or slots, threads=threads)
+    return fitted
 
 
 def require_key(source: ModelSource) -> None:
@@ -107,33 +168,38 @@ def require_key(source: ModelSource) -> None:
         ApiKey(source.key_env)
 
 
-def _named_models(settings: Settings, found: Catalogue, tier: TierPolicy) -> list[Offer]:
-    names = [full_name(model, found.offers) for model in canonical_names(settings.models or ())]
-    if not names:
+def _named_members(settings: Settings, found: Catalogue, tier: TierPolicy) -> list[ChosenMember]:
+    own = [canonical_member(spec) for spec in settings.member_specs]
+    named = [spec for spec in own if isinstance(spec, MemberSpec)]
+    written = named if settings.models is None else [canonical_member(one) for one in settings.models]
+    if not written:
         raise Refused("no_models", "No model is named: leave --models out to use the default ones.")
-    for index, model in enumerate(names):
-        if model not in found.offers:
-            raise found.explained(unknown_model(model, found.offers))
-        if model in names[:index]:
-            raise Refused("duplicate_model", f"The model {model!r} is named twice: name each model once.")
-    chosen = [found.offers[model] for model in names]
-    for offer in chosen:
-        _check_writes_text(offer)
-        check_size(offer.facts, tier)
-        if offer.facts.remote:
-            check_remote_tier(offer.facts, tier, allowed=settings.allow_remote)
-    check_twins([offer.facts for offer in chosen])
-    if sum(offer.facts.remote for offer in chosen) > 1:
+    available = {facts.model: facts for facts in found.facts}
+    try:
+        members = members_of(written, available, named)
+    except Refused as refusal:
+        raise found.explained(refusal) from None
+    models = unique_models(members)
+    for facts in models:
+        _check_writes_text(found.offers[facts.model])
+        check_size(facts, tier)
+        if facts.remote:
+            check_remote_tier(facts, tier, allowed=settings.allow_remote)
+    check_twins(models)
+    if sum(facts.remote for facts in models) > 1:
         raise Refused("many_remote", "More than one of these models is remote: a council may have one remote member.")
-    return chosen
+    return members
 
 
-def _default_models(found: Catalogue, tier: TierPolicy) -> tuple[list[Offer], list[str]]:
-    """What comes first and fits, as many as the tier keeps loaded; the n-gram council where there is nothing else."""
-    fitting: list[Offer] = []
+def _default_members(found: Catalogue, tier: TierPolicy) -> tuple[list[ChosenMember], list[str]]:
+    """One member of each model that comes first and fits, as many as the tier keeps loaded. Where no model server has
+    any: members of the model in the box; where that cannot run, the n-gram council. And a sentence for what is left
+    out."""
+    fitting: list[ModelFacts] = []
     too_large: list[str] = []
     for offer in sorted(found.offers.values(), key=lambda offer: offer.facts.residency != "loaded"):
-        if offer.source.api == "ngram" or offer.facts.remote or not _writes_text(offer):
+        own = offer.source.api == "ngram" or offer.facts.model == BOX
+        if own or offer.facts.remote or not _writes_text(offer):
             continue
         try:
             check_size(offer.facts, tier)
@@ -141,20 +207,42 @@ def _default_models(found: Catalogue, tier: TierPolicy) -> tuple[list[Offer], li
             too_large.append(f"{offer.facts.model} ({gigabytes(offer.facts.size_bytes)})")
             continue
         try:
-            check_twins([one.facts for one in [*fitting, offer]])
+            check_twins([*fitting, offer.facts])
         except Refused:
             continue  # another name of one that is there already
-        fitting.append(offer)
+        fitting.append(offer.facts)
     left_out = []
     if too_large:
         left_out.append(
             f"Left out, since the {tier.name} tier takes models of up to {tier.largest_model_gb:g} GB: "
             f"{', '.join(too_large)}."
         )
-    if not fitting:
-        ngrams = [offer for offer in found.offers.values() if offer.source.api == "ngram"]
-        return ngrams[: tier.max_parallel_models], left_out
-    return fitting[: tier.max_loaded_models], left_out
+    if fitting:
+        return [ChosenMember(MemberSpec(facts.model), facts) for facts in fitting[: tier.max_loaded_models]], left_out
+    if BOX in found.offers:
+        offer = found.offers[BOX]
+        lack = _lack_of_memory(offer, len(BOX_MEMBERS))
+        if not lack:
+            return [ChosenMember(spec, offer.facts) for spec in BOX_MEMBERS[: tier.max_parallel_models]], left_out
+        left_out.append(f"{lack}: the n-gram council answers, which is a demonstration.")
+    else:
+        left_out.append(
+            f"No language model was found, so the n-gram council answers, which is a demonstration. {found.box}"
+        )
+    ngrams = [offer.facts for offer in found.offers.values() if offer.source.api == "ngram"]
+    return [ChosenMember(MemberSpec(f.model), f) for f in ngrams[: tier.max_parallel_models]], left_out
+
+
+def _lack_of_memory(offer: Offer, slots: int) -> str:
+    """Why the file's model cannot be loaded here with so many slots; empty where it can."""
+    from producers.llama.footprint import available_bytes, plan_for
+    from producers.llama.header import gguf_facts
+
+    plan = plan_for(gguf_facts(offer.source.path), slots, available_bytes(), 0)
+    if plan.fits:
+        return ""
+    needs, free = gigabytes(plan.footprint.needed_bytes), gigabytes(plan.free_bytes or 0)
+    return f"{offer.facts.model} needs {needs} of memory and {free} are free"
 
 
 def _writes_text(offer: Offer) -> bool:
@@ -254,19 +342,36 @@ async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str]:
         return [], f"Ollama at {url} does not answer within {_PATIENCE_S:g} s."
 
 
-def _gguf_offers(models: Iterable[str]) -> list[tuple[str, Offer]]:
-    """The models of the GGUF files among these. Raises Refused for one that is none, or that nothing here can load."""
-    from producers.llama.backend import require_llama
+def _gguf_offers(written: Iterable[str | MemberSpec]) -> list[tuple[str, Offer]]:
+    """The models of the GGUF files among these. Raises Refused for one that is not a model, or that nothing here can
+    load."""
+    specs = [member_spec(one) if isinstance(one, str) and "gguf:" in one else one for one in written]
+    models = [spec.model for spec in specs if isinstance(spec, MemberSpec) and spec.model.startswith("gguf:")]
+    return [("", _file_offer(*gguf_source(model.removeprefix("gguf:")))) for model in dict.fromkeys(models)]
+
+
+def _file_offer(name: str, source: ModelSource) -> Offer:
+    """Raises Refused for a file that is not a model, and where llama.cpp is not installed."""
+    from producers.llama.backend import DEFAULT_SLOTS, require_llama
     from producers.llama.header import gguf_facts
 
-    offers = []
-    for path in dict.fromkeys(model.removeprefix("gguf:") for model in models if model.startswith("gguf:")):
-        name, source = gguf_source(path)
-        require_llama(name)
-        file = gguf_facts(source.path)
-        facts = ModelFacts(name, size_bytes=file.size_bytes, digest=file.digest, pauses=True, residency="absent")
-        offers.append(("", Offer(facts, source, file.capabilities, file.details)))
-    return offers
+    require_llama(name)
+    file = gguf_facts(source.path)
+    facts = ModelFacts(
+        name, size_bytes=file.size_bytes, digest=file.digest, pauses=True, residency="absent", slots=DEFAULT_SLOTS
+    )
+    return Offer(facts, source, file.capabilities, file.details)
+
+
+def _box_offers() -> tuple[list[tuple[str, Offer]], str]:
+    """(the model in the box, where its file is kept and llama.cpp is installed; else why it cannot be used)."""
+    path = stored_path(BOX)
+    if path is None:
+        return [], f"{BOX} is fetched with `council models get {BOX}`."
+    try:
+        return [("", _file_offer(BOX, ModelSource("gguf", BOX, path=str(path))))], ""
+    except Refused as refusal:
+        return [], str(refusal)
 
 
 def _ngram_offers() -> list[tuple[str, Offer]]:

@@ -22,9 +22,9 @@ from consumers.web.api.members import member_index
 from consumers.web.door.access import require_token
 from consumers.web.door.listening import bind
 from council import reports
-from council.arguments import chat_to_answer, member_options, named_weights, names
+from council.arguments import chat_to_answer, member_options, members, named_weights
 from council.asking import ask as ask_council
-from council.catalogue import find_models, models_to_serve
+from council.catalogue import council_of, find_models
 from council.doctor import examine, is_fit, print_findings
 from council.ensemble import TurboEnsemble
 from council.meeting import require_council, running_council
@@ -55,7 +55,13 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="A settings file; default: council.toml or council.yaml here.")
 ]
 TierOption = Annotated[str | None, typer.Option(help="low, mid, high or hybrid; default: by this machine's memory.")]
-ModelsOption = Annotated[str | None, typer.Option(help="Models by name, separated by commas.")]
+ModelsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Members, separated by commas: each a model, or NAME=MODEL:temperature=0,seed=7,max_tokens=100,"
+        'system="…", so that one model can be several members.'
+    ),
+]
 AllowRemoteOption = Annotated[
     bool, typer.Option("--allow-remote", help="Prompts may go to a remote member (hybrid tier); else they stay here.")
 ]
@@ -81,19 +87,26 @@ def up(
     config: ConfigOption = None,
 ) -> None:
     """Run a council until Ctrl-C: a process for each model, an aggregator, DECIPHER and the page."""
-    flags = {"tier": tier, "models": names(models), "host": host, "port": port, "token": token, "redis_url": redis_url}
+    flags = {
+        "tier": tier,
+        "models": members(models),
+        "host": host,
+        "port": port,
+        "token": token,
+        "redis_url": redis_url,
+    }
     settings = load_settings(config, flags | ({"allow_remote": True} if allow_remote else {}))
     policy = settings.tier_policy
-    served, warnings = models_to_serve(settings, uvloop.run(find_models(settings)), policy)
+    council = council_of(settings, uvloop.run(find_models(settings)), policy)
     if settings.redis_url:
         check_server(settings.redis_url)
     listening = bind(settings.host, settings.port)
     require_token(listening, settings.token)
     plan = Plan(
-        served, policy, dict(settings.tiers), settings.limits, settings.redis_url, settings.ngram_tokens_per_s,
-        is_warmed=True, host=settings.host, token=settings.token, origins=settings.origins,
+        council.models, policy, dict(settings.tiers), settings.limits, settings.redis_url, settings.ngram_tokens_per_s,
+        is_warmed=True, host=settings.host, token=settings.token, origins=settings.origins, members=council.members,
     )  # fmt: skip
-    for warning in warnings:
+    for warning in council.warnings:
         _say(warning)
     if settings.redis_url is None and uvloop.run(running_council()):
         _say("Another council of yours runs on this machine; from now on, commands without --redis-url use this one.")
@@ -112,7 +125,7 @@ def _supervise(supervisor: Supervisor, settings: Settings, listening: socket.soc
         supervisor.start()
         if not supervisor.is_stopping:
             address = f"http://{_shown_host(settings.host)}:{listening.getsockname()[1]}"
-            _say(f"Ready: {', '.join(supervisor.models)}.")
+            _say(f"Ready: {', '.join(supervisor.members)}.")
             signing_in = " and sign in with the token" if settings.token else ""
             command = f"{_own_command()} ask 'What is a generator?'"
             _say(f"Open {address}{signing_in}, or ask from another terminal: {command}")
@@ -189,7 +202,7 @@ def ask(
     chat = chat_to_answer(prompt, session_file, system)
     request = SessionRequest(
         prompt=chat.prompt,
-        models=tuple(names(models) or ()),
+        models=tuple(members(models) or ()),
         weights=named_weights(weights),
         weighting=checked_weighting(weighting),
         sync=checked_sync(sync),

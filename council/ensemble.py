@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -18,27 +19,30 @@ import msgspec
 
 from council.catalogue import (
     Catalogue,
-    canonical_names,
+    canonical_member,
+    canonical_name,
     configured_models,
+    council_of,
     find_models,
-    models_to_serve,
     require_key,
+    sources_for,
 )
 from council.meeting import private_council, require_council, running_council
 from council.settings import Settings, load_settings
 from council.supervisor import Plan
 from producers.source import ModelSource
 from schemas.admission import admit
+from schemas.choice import members_of
 from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, Refused, SessionGone, Unavailable
 from schemas.frames import Frame, decode_frame
 from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
-from schemas.sessions import Message, Opening, SessionRequest, Sync, Weighting, limits_with
+from schemas.sessions import MemberSpec, Message, Opening, SessionRequest, Sync, Weighting, limits_with
 from schemas.tiers import TierPolicy, tier_named
 from transport.connection import AsyncPipe
 from transport.embedded import is_ended
 from transport.frames import read_frames
-from transport.process import list_processes, served_models
+from transport.process import list_processes, named_members, served_models
 from transport.sessions import cancel_session, find_session, new_session_id, open_session
 
 # Frames come sixty times a second, so this is three hundred of them missing.
@@ -129,8 +133,9 @@ class TurboEnsemble:
         self._limits = limits_with(self._settings.limits)
         # The models of the private council, with their sources; None while there is none.
         self._private: dict[str, ModelSource] | None = None
-        # What there was to choose from when it was started.
+        # What there was to choose from when it was started, and what was said of the choice.
         self._found: Catalogue | None = None
+        self._left_out: tuple[str, ...] = ()
         self._pipe: AsyncPipe | None = None
         self._stack = contextlib.AsyncExitStack()
 
@@ -155,7 +160,7 @@ class TurboEnsemble:
     async def generate_ensemble(
         self,
         prompt: str,
-        models: Sequence[str] | str = (),
+        models: Sequence[str | MemberSpec] | str = (),
         *,
         weights: Mapping[str, float] | None = None,
         system: str = "",
@@ -168,9 +173,10 @@ class TurboEnsemble:
         weighting: Weighting = "fixed",
         sync: Sync = "step",
     ) -> AsyncIterator[Frame]:
-        """Opens a session and yields its frames; whoever leaves early cancels it.
+        """Opens a session and yields its frames; leaving early cancels it.
 
-        `history` are the turns before the prompt, `options` a member's own temperature, seed and max_tokens by its
+        `models` are the members: each a model's name, the name of a member in the settings, or a description such as
+        "calm=smollm2:temperature=0" (schemas/members.py). `history` are the turns before the prompt, `options` a member's own temperature, seed and max_tokens by its
         name. With the weighting `certainty` each weight counts times its member's certainty. With the sync `step` text
         comes as far as the slowest member has written, with `free` as each writes it. Raises as open() and
         EnsembleSession.frames() do.
@@ -197,9 +203,9 @@ class TurboEnsemble:
         given = request.models
         request = msgspec.structs.replace(
             request,
-            models=canonical_names(given),
-            weights=dict(zip(canonical_names(request.weights), request.weights.values(), strict=True)),
-            options=dict(zip(canonical_names(request.options), request.options.values(), strict=True)),
+            models=tuple(map(canonical_member, given)),
+            weights={canonical_name(name): weight for name, weight in request.weights.items()},
+            options={canonical_name(name): values for name, values in request.options.items()},
         )
         pipe = await self._meet(request, given)
         records = await list_processes(pipe)
@@ -213,10 +219,10 @@ class TurboEnsemble:
             self._limits,
             known=self._known(records),
             tiers=tiers,
+            named=named_members(records) or self._settings.member_specs,
         )
         await open_session(pipe, admission.opening)
-        troubles = self._found.troubles if self._found else ()
-        return EnsembleSession(pipe, admission.opening, (*troubles, *admission.warnings))
+        return EnsembleSession(pipe, admission.opening, (*self._left_out, *admission.warnings))
 
     def _known(self, records: Sequence[ProcessRecord]) -> list[ModelFacts]:
         """The models that may be named although nobody serves them yet: none where a whole council runs, which would
@@ -233,9 +239,9 @@ class TurboEnsemble:
         name = self._tier or running
         return tier_named(name, tiers) if name else self._settings.tier_policy
 
-    async def _meet(self, request: SessionRequest, given: Sequence[str]) -> AsyncPipe:
-        """The connection to the council that shall answer; a private one is started for the models that it serves."""
-        if self._pipe and (self._private is None or set(request.models) <= set(self._private)):
+    async def _meet(self, request: SessionRequest, given: Sequence[str | MemberSpec]) -> AsyncPipe:
+        """The connection to the council that answers; a private one is started for the models that it serves."""
+        if self._pipe and (self._private is None or self._serves(request, self._private)):
             return self._pipe
         url = None
         if self._private is None:
@@ -248,25 +254,44 @@ class TurboEnsemble:
         self._stack.push_async_callback(self._pipe.close)
         return self._pipe
 
+    def _serves(self, request: SessionRequest, sources: Mapping[str, ModelSource]) -> bool:
+        """True where the private council has each model that is asked for, with a slot for each member."""
+        available = {facts.model: facts for facts in self._found.facts} if self._found else {}
+        try:
+            members = members_of(request.models, available, self._settings.member_specs)
+        except Refused:
+            return False
+        asked = Counter(member.facts.model for member in members)
+        return all(
+            model in sources and (sources[model].api != "gguf" or sources[model].parallel >= count)
+            for model, count in asked.items()
+        )
+
     async def _start_private(self, request: SessionRequest, found: Catalogue) -> str:
         settings = self._settings
         tier = tier_named(self._tier, settings.tiers) if self._tier else settings.tier_policy
-        preferred, _ = models_to_serve(settings, found, tier)
+        council = council_of(settings, found, tier)
         # What can be refused is refused before anything is started.
-        served = [found.offers[model].facts for model in preferred]
+        served = [found.offers[model].facts for model in council.models]
+        named = council.members or settings.member_specs
         try:
-            opening = admit(request, "", served, tier, self._limits, known=found.facts, tiers=settings.tiers).opening
+            opening = admit(
+                request, "", served, tier, self._limits, known=found.facts, tiers=settings.tiers, named=named
+            ).opening
         except Refused as refusal:
             raise found.explained(refusal) from None
-        chosen = {member.model: found.offers[member.model].source for member in opening.members}
-        for source in chosen.values():
+        for source in (found.offers[member.model].source for member in opening.members):
             require_key(source)
         await self._stack.aclose()
         self._found = found
-        self._private = chosen | (self._private or {})
+        self._left_out = found.troubles if request.models else council.warnings
+        asked = {member.model: found.offers[member.model].source for member in opening.members}
+        self._private = sources_for(
+            (self._private or {}) | asked, [MemberSpec(member.model, member.name) for member in opening.members]
+        )
         plan = Plan(
             self._private, tier, dict(settings.tiers), settings.limits, None, settings.ngram_tokens_per_s,
-            is_private=True,
+            is_private=True, members=council.members,
         )  # fmt: skip
         return await self._stack.enter_async_context(private_council(plan))
 

@@ -107,7 +107,7 @@ class Lanes:
     def _lane(self, index: int, member: MemberFrame, room: _TitleRoom, width: int, lines: int) -> RenderableType:
         colour, told = _COLOURS[index % len(_COLOURS)], self._told[index]
         title = Text.assemble(
-            (_shortened(member.model, room.name_chars), f"bold {colour}"),
+            (_shortened(member.display_name, room.name_chars), f"bold {colour}"),
             f"  {'remote, ' if member.remote else ''}{told.state} ",
             _bar(member.energy, colour, room.bar_chars),
             f" {member.energy:.2f}",
@@ -148,7 +148,7 @@ def _head(frame: Frame, width: int) -> Text:
 
 def _title_room(members: Sequence[MemberFrame], width: int) -> _TitleRoom:
     """How the titles of all lanes share the width, whatever the members' states and numbers are just now."""
-    names = min(_MOST_NAME_CHARS, max(len(member.model) for member in members))
+    names = min(_MOST_NAME_CHARS, max(len(member.display_name) for member in members))
     remote = len("remote, ") if any(member.remote for member in members) else 0
     room = width - _TITLE_FRAME - remote - len(f"  {_LONGEST_STATE}  0.00")
     for unit in ("tokens/s", "tok/s"):

@@ -21,11 +21,12 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from consumers.web.door.access import checked_token
 from consumers.web.door.guard import checked_origins
+from council.member_settings import MemberName, MemberSetting
 from council.server_settings import Server, ServerName
 from council.settings_file import SettingsFile, read_settings_file
 from council.tier_settings import WrongSetting, checked_tier_limits, tiers_with, with_tier_limits
 from schemas.errors import Refused
-from schemas.sessions import limits_with
+from schemas.sessions import MemberSpec, limits_with
 from schemas.tiers import TIERS, TierPolicy, tier_for_memory, tier_named
 
 __all__ = ["Server", "Settings", "load_settings"]
@@ -52,6 +53,8 @@ class Settings(BaseSettings):
     ollama: bool = True
     allow_remote: bool = False
     servers: dict[ServerName, Server] = Field({}, max_length=64)
+    # In order: the first of them answer where a request names no member.
+    members: dict[MemberName, MemberSetting] = Field({}, max_length=64)
     # The specification's short form; what it says is in `tiers` as well.
     tier_limits: dict[str, int] = {}
     tiers: Mapping[str, TierPolicy] = Field(TIERS, validate_default=False)
@@ -94,6 +97,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment outweighs the file, whose values come as arguments; flags are laid over both afterwards."""
         return _Environment(settings_cls), init_settings
+
+    @property
+    def member_specs(self) -> tuple[MemberSpec, ...]:
+        """The members that have a name of their own, in order."""
+        return tuple(member.spec(name) for name, member in self.members.items())
 
     @property
     def tier_policy(self) -> TierPolicy:

@@ -28,6 +28,7 @@ from council.children import Child
 from council.model_news import ModelNews
 from producers.source import ModelSource, producer_arguments
 from schemas.errors import RedisAway, Refused, Unavailable
+from schemas.sessions import MemberSpec
 from schemas.tiers import TierPolicy
 from transport.connection import Pipe
 from transport.embedded import NO_SERVER, find_server
@@ -42,8 +43,8 @@ _WATCH_S = 0.05
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a council consists of. `models` maps each to where it comes from; `tiers` are all of them, `tier` the one
-    that it runs in; a private council is one that nobody else may find; a warmed one loads its models at the start. The
+    """What a council consists of. `models` maps each to where it comes from; `members` answer where a request names
+    none (empty: the models themselves); `tiers` are all of them, `tier` the one that it runs in; a private council is one that nobody else may find; a warmed one loads its models at the start. The
     page listens on `host`; who uses it must know the `token`, and pages of `origins` may."""
 
     models: dict[str, ModelSource]
@@ -57,6 +58,7 @@ class Plan(msgspec.Struct, frozen=True):
     host: str = "127.0.0.1"
     token: str | None = None
     origins: list[str] = []
+    members: tuple[MemberSpec, ...] = ()
 
 
 class Supervisor:
@@ -92,6 +94,13 @@ class Supervisor:
         """The models whose producers run."""
         gone = {child.name for child in self._children if child.gave_up}
         return tuple(model for model in self._plan.models if f"producer {model}" not in gone)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The members that answer where a request names none, and whose producers run."""
+        models = self.models
+        own = tuple(spec.display_name for spec in self._plan.members if spec.model in models)
+        return own or models
 
     @property
     def is_stopping(self) -> bool:
@@ -223,8 +232,9 @@ class Supervisor:
         plan = self._plan
         policies = msgspec.json.encode(plan.tiers).decode()
         standing = Standing(
-            "council", tier=plan.tier.name, tiers=policies, models=",".join(plan.models), private=plan.is_private
-        )
+            "council", tier=plan.tier.name, tiers=policies, models=",".join(plan.models), private=plan.is_private,
+            members=msgspec.json.encode(plan.members).decode(),
+        )  # fmt: skip
         standing.ready = True
         pipe = Pipe(self.redis_url)
         while not self._ended.is_set():

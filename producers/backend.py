@@ -62,6 +62,10 @@ class Waiting(msgspec.Struct, frozen=True):
     """The model server answers, but has no room for the request yet."""
 
 
+class Ready(msgspec.Struct, frozen=True):
+    """The model is loaded and has a slot for the request."""
+
+
 class Ending(msgspec.Struct, frozen=True):
     """The model ended by itself: `reason` is stop or length."""
 

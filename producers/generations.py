@@ -17,9 +17,9 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from producers.backend import Backend, BackendFailed, Chunk, Ending, Loading, Request, Waiting
+from producers.backend import Backend, BackendFailed, Chunk, Ending, Loading, Ready, Request, Waiting
 
-Item = Chunk | Loading | Waiting
+Item = Chunk | Loading | Waiting | Ready
 # Takes an item at the moment at which it arrives; an Ending in return leaves the generation.
 Take = Callable[[Item], Ending | None]
 # Returns when the next chunk may be taken from a backend that pauses.
@@ -56,10 +56,12 @@ class Generations:
         if self._slots.locked():
             generation.hand_out(Waiting())
         async with self._slots:
+            generation.hand_out(Ready())
+            await generation.wait()
             self.asked += 1
             async with contextlib.aclosing(self._backend.generate(generation.request)) as items:  # type: ignore[type-var]
                 async for item in items:
-                    if not isinstance(item, Loading | Waiting):
+                    if isinstance(item, Chunk | Ending):
                         self.close(generation)
                     if isinstance(item, Ending):
                         generation.end(item)
@@ -82,7 +84,7 @@ class _Generation:
         self._generations, self._wait = generations, wait
         self._followers: dict[asyncio.Future[Ending], Take] = {}
         self._task: asyncio.Task[None] | None = None
-        self._last_sign: Loading | Waiting | None = None
+        self._last_sign: Loading | Waiting | Ready | None = None
 
     async def follow(self, take: Take) -> Ending:
         ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()

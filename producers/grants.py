@@ -4,8 +4,9 @@
                             |== written ==|          |        end <= grant: the next token is taken from the backend
                             |======== written =======|==|     end >  grant: held; nobody asks, nothing is computed
 
-A token needs a grant for where it starts, which is where those before it end: so one token may reach past the grant,
-and the first needs no word. Thinking needs no grant, and has one: it comes before the answer, whose end is then 0.
+A token needs a grant for where it starts, which is where those before it end: so one token may reach past the grant.
+The first grant is the start: it comes when the models of all members in step are ready. Thinking needs no more than
+that: it comes before the answer, whose end is then 0.
 
 The aggregator raises the grant with the windows that it commits, as the slowest member comes on (`Progress.grant`). It
 stands in the session's state: read with each write of tokens and, while it is waited for, just after each commit. It
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 
+from schemas.control import NOT_STARTED
 from schemas.grid import FRAME_RATE_HZ, NS_PER_MS, NS_PER_S, due_ms
 
 WINDOW_S = 1.0 / FRAME_RATE_HZ
@@ -49,7 +51,7 @@ class GrantGate:
     def __init__(self, lapse_s: float = LAPSE_S) -> None:
         self._lapse_s = lapse_s
         self._end = 0
-        self._grant: int | None = 0
+        self._grant: int | None = NOT_STARTED
         self._window: int | None = None
         self._heard_at = self._still_s = 0.0
         self._raised = asyncio.Event()

@@ -20,6 +20,7 @@ import msgspec
 
 from producers.backend import Piece
 from producers.grants import WINDOW_S, GrantGate, next_look_s
+from schemas.control import NOT_STARTED
 from schemas.entries import Alive, AnyEntry, Failed, Finished, Loading, Starved, Token, Waiting, pack_top
 from schemas.errors import RedisAway, RedisRefuses
 from schemas.keys import entry_order, tokens
@@ -238,7 +239,7 @@ class Outbox:
             return
         progress = state.progress[self._member] if len(state.progress) > self._member else None
         if self._gate:
-            granted = progress.grant if progress and progress.claim == self._claim else 0
+            granted = progress.grant if progress and progress.claim == self._claim else NOT_STARTED
             self._gate.hear(state.window, granted, time.monotonic())
         if progress is None:
             return

@@ -10,7 +10,7 @@ from structlog.stdlib import BoundLogger
 
 from producers.backend import Backend
 from producers.served import ServedModel
-from producers.serving import Serving
+from producers.serving import SessionServing
 from producers.source import ModelSource
 from schemas import keys
 from schemas.errors import RedisAway, RedisRefuses
@@ -50,7 +50,7 @@ class ProducerProcess:
         self._standing, self._log, self._stopping = standing, log, stopping
         self._is_warmed = is_warmed
         self._served: asyncio.Future[ServedModel] = asyncio.get_running_loop().create_future()
-        self._servings: dict[str, tuple[Lease, Serving, asyncio.Task[None]]] = {}
+        self._servings: dict[str, tuple[Lease, SessionServing, asyncio.Task[None]]] = {}
         self._presence = RedisPresence(log)
 
     async def run(self) -> None:
@@ -154,14 +154,14 @@ class ProducerProcess:
     def _serve(self, lease: Lease) -> None:
         if lease.entry_id in self._servings:
             return
-        serving = Serving(
+        serving = SessionServing(
             self._pipe, lease.session, self._model, self._served, self._backend.pauses,
             self._standing.name, self._presence, self._log,
         )  # fmt: skip
         task = asyncio.create_task(self._see_through(lease, serving))
         self._servings[lease.entry_id] = (lease, serving, task)
 
-    async def _see_through(self, lease: Lease, serving: Serving) -> None:
+    async def _see_through(self, lease: Lease, serving: SessionServing) -> None:
         while True:
             try:
                 await serving.run()
@@ -176,9 +176,10 @@ class ProducerProcess:
         self._servings.pop(lease.entry_id, None)
 
     def _give_up(self, lease: Lease) -> None:
-        """Another producer has the lease. Text that has begun goes on all the same: nobody else can continue it."""
+        """Another producer has the lease. Text that has begun goes on all the same: no other producer can continue
+        it."""
         found = self._servings.get(lease.entry_id)
-        if found and not found[1].has_begun:
+        if found and found[1].give_up():
             self._log.warning("another producer took the session over", session=lease.session)
             del self._servings[lease.entry_id]
             found[2].cancel()

@@ -77,9 +77,10 @@ class ModelResidency:
         return self._record.facts
 
     @contextlib.asynccontextmanager
-    async def in_use(self, session: str) -> AsyncIterator[None]:
-        """While it lasts, nobody takes the model out of memory."""
-        user = f"{self._standing.name} {session}"
+    async def in_use(self, user: str) -> AsyncIterator[None]:
+        """While it lasts the model stays in memory. `user` differs from each other use by this process at the same
+        time."""
+        user = f"{self._standing.name} {user}"
         evictions = await self._memory.use(self.facts.place, user)
         # What was seen before somebody evicted it is no longer true.
         self._is_seen, self._evictions = self._is_seen and evictions == self._evictions, evictions

@@ -42,12 +42,12 @@ class ServedModel:
             self.residency = ModelResidency(pipe, backend.residence, standing, told, tier, log)
 
     @contextlib.asynccontextmanager
-    async def in_use(self, session: str) -> AsyncIterator[None]:
+    async def in_use(self, user: str) -> AsyncIterator[None]:
         """While it lasts, nobody takes the model out of memory."""
         if self.residency is None:
             yield
         else:
-            async with self.residency.in_use(session):
+            async with self.residency.in_use(user):
                 yield
 
     async def ensure_loaded(self, show: Show) -> None:

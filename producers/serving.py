@@ -1,6 +1,7 @@
-"""One member of one session, from the look at the session to the last entry.
+"""One session's members of this process's model, from the look at the session to the last entry of each.
 
-look --> claim --> was text written before? --no--> load the model --> generate --> finished or failed
+look --> for each member of the model:
+         claim --> was text written before? --no--> load the model --> generate --> finished or failed
                                |
                               yes --> does its producer still write? --yes--> leave it
                                                    |
@@ -15,7 +16,7 @@ from collections.abc import AsyncIterator
 
 from structlog.stdlib import BoundLogger
 
-from producers.backend import BackendFailed, Ending, Loading, OutOfMemory, Request, Waiting
+from producers.backend import BackendFailed, Ending, Loading, OutOfMemory, Ready, Request, Waiting
 from producers.generations import Item
 from producers.grants import GrantGate
 from producers.outbox import Outbox
@@ -23,23 +24,25 @@ from producers.served import ServedModel
 from schemas import entries
 from schemas.claims import ClaimLedger, Verdict
 from schemas.entries import AnyEntry, Beat, Cancel, Claim, Token, decode_entry
-from schemas.errors import Malformed, SessionGone
+from schemas.errors import Malformed, RedisAway, SessionGone
 from schemas.sessions import Opening
 from transport.connection import AsyncPipe, accepted
 from transport.presence import RedisPresence
-from transport.sessions import find_session, read_opening
+from transport.sessions import SessionState, find_session, read_opening
 from transport.tokens import MOST_ENTRIES, RisingClock, entries_read, read_entries, write_entry
 
 DIED_AFTER_IT_BEGAN = "producer died after it began"
 STOPPED = "its producer was stopped"
 # A living producer signs every half second; this leaves it a second try.
 _SIGNS_OF_LIFE_S = 1.2
+_RETRY_S = 0.25
 # A session that makes room for a member drops others, whose models are free within moments.
 _ROOM_S = 3.0
 
 
-class Serving:
-    """One session's member of this process's model. `run` returns when nothing is left to do for it."""
+class SessionServing:
+    """All members of one session that are of this process's model. `run` returns when nothing is left to do for
+    them."""
 
     def __init__(
         self,
@@ -53,43 +56,112 @@ class Serving:
         log: BoundLogger,
     ) -> None:
         self._pipe, self._session, self._model, self._producer = pipe, session, model, producer
-        self._served, self._pauses = served, pauses
-        self._presence = presence
-        self._log = log.bind(session=session)
-        self._outbox: Outbox | None = None
-        self._gate: GrantGate | None = None
+        self._served, self._pauses, self._presence, self._log = served, pauses, presence, log
+        self._members: dict[int, tuple[MemberServing, asyncio.Task[None]]] = {}
 
     @property
     def has_begun(self) -> bool:
-        """True once the model has said something: then nobody else can go on with it."""
-        return self._outbox is not None and self._outbox.has_begun
+        """True once the model has written something for a member: another producer cannot continue that."""
+        return any(serving.has_begun for serving, _ in self._members.values())
 
     async def run(self) -> None:
-        """Raises RedisAway before anything was claimed; after that a break of Redis is waited for."""
+        """Raises RedisAway before the look at the session, RedisRefuses. Run again it serves those that are not done."""
         try:
             state = await find_session(self._pipe, self._session)
             opening = await read_opening(self._pipe, state)
         except (SessionGone, Malformed):
             return
-        member = next((i for i, spec in enumerate(opening.members) if spec.model == self._model), None)
-        if member is None or state.status != "open":
+        if state.status != "open":
             return
-        if len(state.progress) > member and state.progress[member].ended:
-            return
-        claim = await self._claim(member)
+        try:
+            for member in self._not_done(opening, state):
+                serving = MemberServing(
+                    self._pipe, state.opened, opening, member, self._served, self._pauses, self._producer,
+                    self._presence, self._log,
+                )  # fmt: skip
+                self._members[member] = serving, asyncio.create_task(_until_claimed(serving))
+            results = await asyncio.gather(*[task for _, task in self._members.values()], return_exceptions=True)
+        finally:
+            for _, task in self._members.values():
+                task.cancel()
+        for result in results:
+            # Not a cancelled one: a member that was given up is another producer's.
+            if isinstance(result, Exception):
+                raise result
+
+    def _not_done(self, opening: Opening, state: SessionState) -> list[int]:
+        """The members of this model that have not ended, less those that this process is done with."""
+        ended = {index for index, progress in enumerate(state.progress) if progress.ended}
+        done = {index for index, (_, task) in self._members.items() if task.cancelled() or task.exception() is None}
+        members = enumerate(opening.members)
+        return [i for i, spec in members if spec.model == self._model and i not in ended and i not in done]
+
+    def give_up(self) -> bool:
+        """Another producer has the session: leaves it the members whose text has not begun. True where none is
+        left."""
+        for serving, task in self._members.values():
+            if not serving.has_begun:
+                task.cancel()
+        return not self.has_begun
+
+    async def stop(self) -> None:
+        """Ends the text of each member whose text has begun."""
+        await asyncio.gather(*(serving.stop() for serving, _ in self._members.values()))
+
+
+async def _until_claimed(serving: MemberServing) -> None:
+    """Serves a member. What Redis does not hear is said again: the other members do not wait for that."""
+    while True:
+        try:
+            return await serving.run()
+        except RedisAway:
+            await asyncio.sleep(_RETRY_S)
+
+
+class MemberServing:
+    """One member of one session. `run` returns when nothing is left to do for it."""
+
+    def __init__(
+        self,
+        pipe: AsyncPipe,
+        opened: str,
+        opening: Opening,
+        member: int,
+        served: asyncio.Future[ServedModel],
+        pauses: bool,
+        producer: str,
+        presence: RedisPresence,
+        log: BoundLogger,
+    ) -> None:
+        self._pipe, self._session, self._opened = pipe, opening.session, opened
+        self._opening, self._member, self._producer = opening, member, producer
+        self._served, self._pauses = served, pauses
+        self._presence = presence
+        self._log = log.bind(session=opening.session)
+        self._outbox: Outbox | None = None
+        self._gate: GrantGate | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """True once the model has written something: another producer cannot continue it."""
+        return self._outbox is not None and self._outbox.has_begun
+
+    async def run(self) -> None:
+        """Raises RedisAway before the member was claimed; after that a break of Redis is waited for."""
+        claim = await self._claim(self._member)
         if claim is None:
             return
-        self._gate = GrantGate() if self._pauses and opening.sync == "step" else None
-        outbox = self._outbox = Outbox(self._pipe, self._session, member, claim, self._presence, self._gate)
-        winner = await self._claim_that_began(state.opened, member, claim)
+        self._gate = GrantGate() if self._pauses and self._opening.sync == "step" else None
+        outbox = self._outbox = Outbox(self._pipe, self._session, self._member, claim, self._presence, self._gate)
+        winner = await self._claim_that_began(self._opened, self._member, claim)
         if winner is None:
-            await self._serve(outbox, _request(opening, member))
+            await self._serve(outbox, _request(self._opening, self._member))
         elif not await self._still_writes(winner, claim):
             outbox.fail(DIED_AFTER_IT_BEGAN)
             await outbox.deliver()
 
     async def stop(self) -> None:
-        """Says that the member's text ends here, if it has begun."""
+        """Ends the member's text here, if it has begun."""
         if self._outbox and self._outbox.has_begun:
             self._outbox.fail(STOPPED)
             await self._outbox.flush()
@@ -144,7 +216,7 @@ class Serving:
         outbox.show(entries.Loading)
         try:
             model = await asyncio.shield(self._served)
-            async with model.in_use(self._session):
+            async with model.in_use(f"{self._session} {self._member}"):
                 outbox.finish((await self._answer(model, outbox, request)).reason)
         except BackendFailed as failure:
             outbox.fail(str(failure))
@@ -160,6 +232,8 @@ class Serving:
                 outbox.show(entries.Loading if isinstance(item, Loading) else entries.Waiting)
                 return None
             outbox.show(entries.Alive)
+            if isinstance(item, Ready):
+                return None
             outbox.add(item.pieces[: request.max_tokens - outbox.count])
             # A server that ignores max_tokens must not fill the stream.
             return Ending("length") if outbox.count >= request.max_tokens else None
@@ -181,7 +255,7 @@ def _request(opening: Opening, member: int) -> Request:
     sampling = opening.sampling_of(member)
     return Request(
         opening.prompt,
-        opening.system,
+        opening.system_of(member),
         sampling.max_tokens,
         sampling.temperature,
         sampling.seed,

@@ -29,6 +29,7 @@ class ModelSource(msgspec.Struct, frozen=True):
     parallel: int = 0
     max_loaded: int = 0
     keep_alive_s: int = 600
+    threads: int = 0
 
 
 def gguf_source(path: str | Path, parallel: int = 0) -> tuple[str, ModelSource]:

@@ -9,7 +9,7 @@ from typing import get_args
 
 import msgspec
 
-from schemas.choice import chosen_models, full_name, shortened, togetherness_warnings
+from schemas.choice import ChosenMember, chosen_members, crowding, full_name, shortened
 from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.sessions import (
@@ -20,6 +20,7 @@ from schemas.sessions import (
     MEMBER_OPTIONS,
     Limits,
     Member,
+    MemberSpec,
     Opening,
     Sampling,
     SessionRequest,
@@ -49,28 +50,34 @@ def admit(
     *,
     known: Sequence[ModelFacts] = (),
     tiers: Mapping[str, TierPolicy] = TIERS,
+    named: Sequence[MemberSpec] = (),
 ) -> Admission:
-    """The opening of `session`. `served` are the models in order of preference; the first ones run where none is named.
+    """The opening of `session`. `served` are the models in order of preference; where the request names no member the
+    council's own run, which are `named`, or else the first models.
 
-    A model that is only `known` may be named as well: it is a member, and drops if nobody serves it. `tiers` are all
-    tiers, which the session may fall down.
+    A model that is only `known` may be asked for as well: its member is dropped if no producer serves it. `tiers` are
+    all tiers, which the session may fall down.
 
-    Raises Refused (with a code) for a prompt, turn, model, weight, weighting, sync or number that cannot be.
+    Raises Refused (with a code) for a prompt, turn, member, weight, weighting, sync or number that is not valid.
     """
     _check_text(request)
     sampling = Sampling(request.max_tokens, request.temperature, request.seed)
     _check_sampling(sampling)
-    chosen = chosen_models(request, served, known, tier)
-    names = [facts.model for facts in chosen]
-    running, left_out = chosen[: tier.max_parallel_models], names[tier.max_parallel_models :]
-    weights = _checked_weights(request, names, [facts.model for facts in running])
-    samplings = _own_samplings(request, names, sampling)
+    chosen = chosen_members(request, served, known, tier, named)
+    running, left_out = chosen[: tier.max_parallel_models], chosen[tier.max_parallel_models :]
+    weights = _checked_weights(request, chosen, running)
+    samplings = _own_samplings(request, chosen, sampling)
+    crowd = crowding(running, tier)
     opening = Opening(
         version=ENTRY_VERSION,
         session=session,
         prompt=request.prompt,
         members=tuple(
-            Member(facts.model, weights[facts.model], facts.remote, samplings.get(facts.model)) for facts in running
+            Member(
+                member.facts.model, weights[member.name], member.facts.remote, samplings.get(member.name),
+                member.spec.name, member.spec.system, index in crowd.queued,
+            )
+            for index, member in enumerate(running)
         ),
         system=request.system,
         sampling=sampling,
@@ -81,8 +88,11 @@ def admit(
         history=request.history,
         ladder=ladder_below(tier, tiers),
         weighting=checked_weighting(request.weighting),
-    )
-    return Admission(opening, (*_left_out_warning(tier, left_out), *togetherness_warnings(running, tier)))
+    )  # fmt: skip
+    for member in chosen:
+        if member.spec.system is not None:
+            _check_size_of(f"system text of {member.name!r}", member.spec.system)
+    return Admission(opening, (*_left_out_warning(tier, [member.name for member in left_out]), *crowd.warnings))
 
 
 def _left_out_warning(tier: TierPolicy, left_out: list[str]) -> tuple[str, ...]:
@@ -99,21 +109,23 @@ def _check_text(request: SessionRequest) -> None:
     turns += [(f"message {number}", turn.content) for number, turn in enumerate(request.history, 1)]
     total = 0
     for name, text in turns:
-        size = _size_of(name, text)
+        size = _check_size_of(name, text)
         total += size if name != "system text" else 0
-        if size > MAX_PROMPT_BYTES:
-            raise _too_long(f"The {name} has", size)
     if total > MAX_PROMPT_BYTES:
         raise _too_long("The messages together have", total)
     if len(request.history) > MAX_TURNS:
         raise Refused("too_many_messages", f"There are {len(request.history) + 1} messages: give {MAX_TURNS} at most.")
 
 
-def _size_of(name: str, text: str) -> int:
+def _check_size_of(name: str, text: str) -> int:
+    """How many bytes it has. Raises Refused where those are too many, or are no valid Unicode."""
     try:
-        return len(text.encode())
+        size = len(text.encode())
     except UnicodeEncodeError:
         raise Refused(f"bad_{name.split()[0]}", f"The {name} holds characters that are not valid Unicode.") from None
+    if size > MAX_PROMPT_BYTES:
+        raise _too_long(f"The {name} has", size)
+    return size
 
 
 def _too_long(what: str, size: int) -> Refused:
@@ -131,27 +143,32 @@ def _check_sampling(sampling: Sampling, of: str = "") -> None:
         raise Refused("bad_seed", f"seed{of} is {seed}: give a whole number from 0 to 4294967295.")
 
 
-def _own_samplings(request: SessionRequest, models: Sequence[str], usual: Sampling) -> dict[str, Sampling]:
-    """What the members are asked for that have options of their own."""
-    samplings = {}
+def _own_samplings(request: SessionRequest, members: Sequence[ChosenMember], usual: Sampling) -> dict[str, Sampling]:
+    """What the members are asked for that have options of their own, by name. Options of the request outweigh those of
+    a member's description."""
+    own = {member.name: dict(member.spec.options) for member in members}
     for named, options in request.options.items():
-        model = full_name(named, models)
-        if model not in models:
+        name = full_name(named, own)
+        if name not in own:
             raise Refused(
                 "unknown_option",
-                f"There are options for {shortened(named)!r}, which is no member; members: {', '.join(models)}.",
+                f"There are options for {shortened(named)!r}, which is no member; members: {', '.join(own)}.",
             )
-        for name, number in options.items():
-            if name not in MEMBER_OPTIONS:
+        for option, number in options.items():
+            if option not in MEMBER_OPTIONS:
                 raise Refused(
                     "unknown_option",
-                    f"There is no option {shortened(name)!r} of a member: there are {', '.join(MEMBER_OPTIONS)}.",
+                    f"There is no option {shortened(option)!r} of a member: there are {', '.join(MEMBER_OPTIONS)}.",
                 )
-            if name != "temperature" and not float(number).is_integer():
-                raise Refused(f"bad_{name}", f"{name} of {model!r} is {number}: give a whole number.")
-        whole = {name: number if name == "temperature" else int(number) for name, number in options.items()}
-        samplings[model] = msgspec.structs.replace(usual, **whole)
-        _check_sampling(samplings[model], f" of {model!r}")
+            if option != "temperature" and not float(number).is_integer():
+                raise Refused(f"bad_{option}", f"{option} of {name!r} is {number}: give a whole number.")
+            own[name][option] = number
+    samplings = {}
+    for name, values in own.items():
+        if values:
+            whole = {option: value if option == "temperature" else int(value) for option, value in values.items()}
+            samplings[name] = msgspec.structs.replace(usual, **whole)
+            _check_sampling(samplings[name], f" of {name!r}")
     return samplings
 
 
@@ -171,17 +188,20 @@ def checked_sync(name: str) -> Sync:
     raise Refused("bad_sync", f"sync is {shortened(str(name))!r}: give {' or '.join(_SYNCS)}.")
 
 
-def _checked_weights(request: SessionRequest, models: Sequence[str], running: Sequence[str]) -> dict[str, float]:
-    named = {full_name(model, models): weight for model, weight in request.weights.items()}
-    for model, weight in named.items():
-        if model not in models:
+def _checked_weights(
+    request: SessionRequest, members: Sequence[ChosenMember], running: Sequence[ChosenMember]
+) -> dict[str, float]:
+    names = [member.name for member in members]
+    given = {full_name(name, names): weight for name, weight in request.weights.items()}
+    for name, weight in given.items():
+        if name not in names:
             raise Refused(
                 "unknown_weight",
-                f"There is a weight for {shortened(model)!r}, which is no member; members: {', '.join(models)}.",
+                f"There is a weight for {shortened(name)!r}, which is no member; members: {', '.join(names)}.",
             )
         if not (math.isfinite(weight) and weight >= 0):
-            raise Refused("bad_weight", f"The weight of {model!r} is {weight}: give a finite number, 0 or more.")
-    weights = {model: float(named.get(model, 1.0)) for model in running}
+            raise Refused("bad_weight", f"The weight of {name!r} is {weight}: give a finite number, 0 or more.")
+    weights = {member.name: float(given.get(member.name, 1.0)) for member in running}
     if not any(weights.values()):
         raise Refused("zero_weights", "All weights are 0: give at least one member a weight above 0.")
     if not math.isfinite(sum(weights.values())):

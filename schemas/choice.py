@@ -1,43 +1,88 @@
-"""Which models become members: who was named or who comes first, what the tier carries, and who gets in whose way."""
+"""Who becomes a member: those that are named or that come first, what the tier carries, and what is too much at once."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
 
 from schemas.errors import Refused
+from schemas.members import resolved_spec
 from schemas.models import IN_PROCESS, ModelFacts
-from schemas.sessions import SessionRequest
+from schemas.sessions import MemberSpec, SessionRequest
 from schemas.tiers import GB, TierPolicy
 
 # Longer names are no names.
 MOST_REPEATED_CHARS = 100
 
 
-def chosen_models(
-    request: SessionRequest, served: Sequence[ModelFacts], known: Sequence[ModelFacts], tier: TierPolicy
-) -> list[ModelFacts]:
-    """The models that are asked for, all of them, or those that come first where none is named.
+class ChosenMember(msgspec.Struct, frozen=True):
+    """A member that is asked for, and what is known of its model."""
 
-    A model that is only `known` may be named as well. Raises Refused for a name that is unknown or named twice, a
-    model that is over the tier's size, two names of one model, and a remote model that nobody allowed.
+    spec: MemberSpec
+    facts: ModelFacts
+
+    @property
+    def name(self) -> str:
+        return self.spec.display_name
+
+
+def chosen_members(
+    request: SessionRequest,
+    served: Sequence[ModelFacts],
+    known: Sequence[ModelFacts],
+    tier: TierPolicy,
+    named: Sequence[MemberSpec] = (),
+) -> list[ChosenMember]:
+    """The members that are asked for, all of them. Where the request names none: the council's own, `named`, or else
+    the models that come first, as many as the tier runs.
+
+    A model that is only `known` may be asked for as well. Raises Refused for a name that is unknown or used twice, a
+    model that is over the tier's size, two names of one model, and a remote model that is not allowed.
     """
     if not request.models:
-        return _first_models(served, tier)
+        return _first_members(served, tier, named)
     available = {facts.model: facts for facts in [*known, *served]}
-    chosen: list[ModelFacts] = []
-    for model in request.models:
-        facts = available.get(full_name(model, available))
-        if facts is None:
-            raise unknown_model(model, [facts.model for facts in [*served, *known]])
-        if facts in chosen:
-            raise Refused("duplicate_model", f"The model {model!r} is named twice: name each model once.")
-        chosen.append(facts)
-    for facts in chosen:
+    chosen = members_of(request.models, available, named)
+    models = unique_models(chosen)
+    for facts in models:
         check_size(facts, tier)
-    check_twins(chosen)
-    _check_remote(chosen, tier, allowed=request.allow_remote)
+    check_twins(models)
+    _check_remote(models, tier, allowed=request.allow_remote)
     return chosen
+
+
+def members_of(
+    written: Iterable[str | MemberSpec], available: Mapping[str, ModelFacts], named: Sequence[MemberSpec]
+) -> list[ChosenMember]:
+    """Each member that is written, with its model among those `available`. Raises Refused for a model that is unknown
+    and a name that is used twice."""
+    chosen: list[ChosenMember] = []
+    for one in written:
+        spec = resolved_spec(one, available, named)
+        facts = available.get(full_name(spec.model, available))
+        if facts is None:
+            raise unknown_model(spec.model, [*available, *(spec.name for spec in named)])
+        if any(other.name == (spec.name or facts.model) for other in chosen):
+            raise _used_twice(spec, facts)
+        chosen.append(ChosenMember(msgspec.structs.replace(spec, model=facts.model), facts))
+    return chosen
+
+
+def _used_twice(spec: MemberSpec, facts: ModelFacts) -> Refused:
+    if spec.name:
+        return Refused("duplicate_member", f"Two members are called {spec.name!r}: give each a name of its own.")
+    return Refused(
+        "duplicate_model",
+        f"The model {facts.model!r} is named twice: name it once, or give each member a name of its own, such as "
+        f"calm={facts.model}.",
+    )
+
+
+def unique_models(members: Iterable[ChosenMember]) -> list[ModelFacts]:
+    """The members' models, each once, in order."""
+    return list({member.facts.model: member.facts for member in members}.values())
 
 
 def unknown_model(model: str, available: Iterable[str]) -> Refused:
@@ -113,28 +158,60 @@ def check_remote_tier(facts: ModelFacts, tier: TierPolicy, *, allowed: bool) -> 
         )
 
 
-def togetherness_warnings(running: Sequence[ModelFacts], tier: TierPolicy) -> list[str]:
-    """A sentence for each memory that cannot hold its members all at once, with the setting to change."""
-    warnings = []
-    managed = [facts for facts in running if facts.residency != "unmanaged"]
-    for server in dict.fromkeys(facts.server for facts in running):
-        there = [facts for facts in running if facts.server == server]
-        most = min((facts.max_loaded for facts in there if facts.max_loaded), default=len(there))
-        if len(there) > most:
-            names = ", ".join(facts.model for facts in there[most:])
-            if there[0] not in managed:
-                warnings.append(
-                    f"{server} has {most} {'model' if most == 1 else 'models'} in memory and this session asks for "
-                    f"{len(there)} of its models: load them there before ({names}), or one may take another's place."
-                )
-                continue
-            setting = there[0].max_loaded_setting
-            change = f"; set {setting}={len(there)} for it and start it again" if setting else ""
+class Crowding(msgspec.Struct, frozen=True):
+    """Which members cannot answer at the same time as those before them: a sentence for each memory and each server
+    that is too small, with the setting to change; and the members' indexes."""
+
+    warnings: tuple[str, ...]
+    queued: frozenset[int]
+
+
+def crowding(running: Sequence[ChosenMember], tier: TierPolicy) -> Crowding:
+    """What of the members is too much for memory, or for the slots of one model."""
+    models = unique_models(running)
+    found = [*_crowded_servers(models), *_crowded_budgets(models, tier)]
+    warnings = [warning for warning, _ in found]
+    waiting = {facts.model for _, names in found for facts in names}
+    queued = {index for index, member in enumerate(running) if member.facts.model in waiting}
+    for facts in models:
+        indexes = [index for index, member in enumerate(running) if member.facts is facts]
+        late = indexes[facts.slots :]
+        if late:
+            names = ", ".join(running[index].name for index in late)
+            answers = f"answers {facts.slots} {'request' if facts.slots == 1 else 'requests'} at once"
+            change = f"; {facts.slots_setting}" if facts.slots_setting else ""
             warnings.append(
-                f"{server} keeps {most} models in memory and this session has {len(there)} of them: {names} "
-                f"{_waits(there[most:])} until another has answered{change}."
+                f"{facts.model} {answers} and {len(indexes)} members ask it: {names} {_waits(late)} until another has "
+                f"answered{change}."
             )
-    return warnings + _budget_warnings(managed, tier)
+            queued.update(late)
+    return Crowding(tuple(warnings), frozenset(queued))
+
+
+def _crowded_servers(models: Sequence[ModelFacts]) -> list[tuple[str, list[ModelFacts]]]:
+    """(the sentence, the models that wait) for each server that keeps fewer models in memory than are asked of it."""
+    found: list[tuple[str, list[ModelFacts]]] = []
+    for server in dict.fromkeys(facts.server for facts in models):
+        there = [facts for facts in models if facts.server == server]
+        most = min((facts.max_loaded for facts in there if facts.max_loaded), default=len(there))
+        if len(there) <= most:
+            continue
+        names = ", ".join(facts.model for facts in there[most:])
+        if there[0].residency == "unmanaged":
+            warning = (
+                f"{server} has {most} {'model' if most == 1 else 'models'} in memory and this session asks for "
+                f"{len(there)} of its models: load them there before ({names}), or one may take another's place."
+            )
+            found.append((warning, []))
+            continue
+        setting = there[0].max_loaded_setting
+        change = f"; set {setting}={len(there)} for it and start it again" if setting else ""
+        warning = (
+            f"{server} keeps {most} models in memory and this session has {len(there)} of them: {names} "
+            f"{_waits(there[most:])} until another has answered{change}."
+        )
+        found.append((warning, there[most:]))
+    return found
 
 
 def gigabytes(size_bytes: int) -> str:
@@ -142,8 +219,10 @@ def gigabytes(size_bytes: int) -> str:
     return f"{size_bytes / GB:.1f} GB" if size_bytes >= GB / 10 else f"{size_bytes / 10**6:.1f} MB"
 
 
-def _budget_warnings(managed: Sequence[ModelFacts], tier: TierPolicy) -> list[str]:
-    """Whether a server puts its models into VRAM or RAM shows when they are loaded: before, the two count together."""
+def _crowded_budgets(models: Sequence[ModelFacts], tier: TierPolicy) -> list[tuple[str, list[ModelFacts]]]:
+    """The same for the tier's memory. Whether a server puts its models into VRAM or RAM shows when they are loaded:
+    before, the two count together."""
+    managed = [facts for facts in models if facts.residency != "unmanaged"]
     here = [facts for facts in managed if facts.server == IN_PROCESS]
     ram, both = tier.ram_budget_gb, tier.ram_budget_gb + tier.vram_budget_gb
     for group, budget_gb, setting in ((here, ram, "ram_budget_gb"), (managed, both, "vram_budget_gb or ram_budget_gb")):
@@ -154,28 +233,33 @@ def _budget_warnings(managed: Sequence[ModelFacts], tier: TierPolicy) -> list[st
                 over.append(facts)
         if over:
             names = ", ".join(facts.model for facts in over)
-            return [
+            warning = (
                 f"The members need {gigabytes(total)} and the {tier.name} tier has {budget_gb:g} GB for them: {names} "
                 f"{_waits(over)} until another has answered; raise tiers.{tier.name}.{setting}, or choose smaller ones."
-            ]
+            )
+            return [(warning, over)]
     return []
 
 
-def _waits(models: Sequence[ModelFacts]) -> str:
-    return "waits" if len(models) == 1 else "wait"
+def _waits(members: Sequence[object]) -> str:
+    return "waits" if len(members) == 1 else "wait"
 
 
-def _first_models(served: Sequence[ModelFacts], tier: TierPolicy) -> list[ModelFacts]:
-    """The first that fit the tier, of one model each; a remote one is never chosen for anybody."""
-    chosen: list[ModelFacts] = []
+def _first_members(served: Sequence[ModelFacts], tier: TierPolicy, named: Sequence[MemberSpec]) -> list[ChosenMember]:
+    """The council's own members, else one of each model; the first that fit the tier. A remote model is never chosen
+    for a person."""
+    available = {facts.model: facts for facts in served}
+    candidates = [spec for spec in named if spec.model in available] or [MemberSpec(model) for model in available]
+    chosen: list[ChosenMember] = []
     refusal: Refused | None = None
-    for facts in served:
+    for spec in candidates:
+        facts = available[spec.model]
         if facts.remote or len(chosen) == tier.max_parallel_models:
             continue
         try:
             check_size(facts, tier)
-            check_twins([*chosen, facts])
-            chosen.append(facts)
+            check_twins([*unique_models(chosen), *([] if facts in unique_models(chosen) else [facts])])
+            chosen.append(ChosenMember(spec, facts))
         except Refused as error:
             refusal = refusal or error
     if chosen:

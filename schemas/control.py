@@ -7,6 +7,9 @@ import msgspec
 from schemas.entries import UNDECODABLE
 from schemas.errors import Malformed
 
+# The grant of a member that the others' models keep from starting: less than any place in its answer.
+NOT_STARTED = -1
+
 
 class Stop(msgspec.Struct, array_like=True, frozen=True, tag="stop"):
     """These members' producers stop generating; an empty list means all of them."""
@@ -19,7 +22,7 @@ class Progress(msgspec.Struct, array_like=True, frozen=True):
     """What the aggregator has accepted of one member: the winning claim, the next seq, and whether it has ended.
 
     `grant` is for producers whose backend pauses: a token may be written whose start in the answer, in bytes, is not
-    past it; None lets it write as it likes.
+    past it; NOT_STARTED: the model is not asked yet; None lets it write as it likes.
     """
 
     claim: str

@@ -24,7 +24,8 @@ class MemberFrame(msgspec.Struct, array_like=True, frozen=True):
 
     energy in [0, 1]; certainty in [0, 1], the latest that was measured; tokens_per_s over the last second;
     position_bytes is the released end of its answer; reason says why it finished or dropped; remote says that its
-    server is not on this machine or its network.
+    server is not on this machine or its network. name is what the member is called: its model, unless it has a name of
+    its own. awaited: its model loads or waits, and the others do not begin before it.
     """
 
     model: str
@@ -38,6 +39,13 @@ class MemberFrame(msgspec.Struct, array_like=True, frozen=True):
     thinking: str
     reason: str | None
     remote: bool = False
+    name: str = ""
+    awaited: bool = False
+
+    @property
+    def display_name(self) -> str:
+        """`name`, which frames of earlier versions lack."""
+        return self.name or self.model
 
 
 class TokenFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -143,8 +151,8 @@ def named(struct: msgspec.Struct) -> dict[str, Any]:
 
 
 def every_drop(reasons: list[tuple[str, str]]) -> str:
-    """A session that nobody answered, in one sentence: (model, reason) of each member."""
-    told = "; ".join(f"{model}: {reason}" for model, reason in reasons)
+    """A session that no member answered, in one sentence: (name, reason) of each member."""
+    told = "; ".join(f"{name}: {reason}" for name, reason in reasons)
     if len({reason for _, reason in reasons}) == 1:
         told = reasons[0][1]
     return f"Every member dropped: {told}" if told.endswith(("?", ".")) else f"Every member dropped: {told}."

@@ -38,6 +38,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
     model_there: str = ""
     # The process that holds it, where that is its producer: each such process has a copy of its own.
     held_by: str = ""
+    # What a person can do to raise `slots`, such as "set OLLAMA_NUM_PARALLEL for it and start it again".
+    slots_setting: str = ""
 
     @property
     def place(self) -> tuple[str, str]:

@@ -62,6 +62,10 @@ class Limits(msgspec.Struct, array_like=True, frozen=True):
     claim_waits_ms: int = 1_000
     # A member that holds the others' text back, and writes nothing for so long, is waited for no more.
     detach_ms: int = 1_500
+    # How long the others wait in step mode for a member whose model loads, from its last sign of loading, or that waits
+    # for memory or a slot, from its first sign of waiting: a model that loads gets on by itself, but one that waits may
+    # wait for what the others hold.
+    loading_waits_ms: int = 60_000
 
 
 def limits_with(overrides: Mapping[str, int]) -> Limits:
@@ -93,13 +97,23 @@ class Sampling(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Member(msgspec.Struct, array_like=True, frozen=True):
-    """One model in a session and its confidence weight (finite, >= 0). `remote`: its server is not on this machine or
-    its network. `sampling` is its own where it differs from the session's."""
+    """One member of a session: its model and its confidence weight (finite, >= 0). `remote`: its server is not on this
+    machine or its network. `sampling` and `system` are its own where they differ from the session's. `name` is empty
+    where it is called as its model. `queues`: there is no slot or no memory for it beside the members before it, so the
+    others do not wait until it begins."""
 
     model: str
     weight: float = 1.0
     remote: bool = False
     sampling: Sampling | None = None
+    name: str = ""
+    system: str | None = None
+    queues: bool = False
+
+    @property
+    def display_name(self) -> str:
+        """What it is called; each member of a session has another display name."""
+        return self.name or self.model
 
 
 class Rung(msgspec.Struct, array_like=True, frozen=True):
@@ -130,20 +144,54 @@ class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
     ladder: tuple[Rung, ...] = ()
     weighting: Weighting = "fixed"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members' display names."""
+        return tuple(member.display_name for member in self.members)
+
     def sampling_of(self, member: int) -> Sampling:
         """What the server of this member is asked for."""
         return self.members[member].sampling or self.sampling
+
+    def system_of(self, member: int) -> str:
+        """The system text of this member: its own, else the session's."""
+        own = self.members[member].system
+        return self.system if own is None else own
+
+
+class MemberSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One member that is asked for. `name` is empty where it is called as its model; an option that is None is the
+    session's."""
+
+    model: str
+    name: str = ""
+    temperature: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    system: str | None = None
+
+    @property
+    def display_name(self) -> str:
+        """What it is called, in one session no other member."""
+        return self.name or self.model
+
+    @property
+    def options(self) -> dict[str, float]:
+        """Its own sampling options, less those that are the session's."""
+        own = {name: getattr(self, name) for name in MEMBER_OPTIONS}
+        return {name: value for name, value in own.items() if value is not None}
 
 
 class SessionRequest(msgspec.Struct, frozen=True):
     """What a person asks for, before the tier and the models that are served have had their say.
 
-    `options` are a member's own temperature, seed and max_tokens by its name. `allow_remote` is the person's word that
-    the prompt may go to a remote member.
+    `models` are the members that are asked for: each a model's name, the name of a member that the council has, or a
+    description (schemas/members.py). `weights`, and `options` (temperature, seed and max_tokens), are by the member's
+    display name. `allow_remote` is the person's word that the prompt may go to a remote member.
     """
 
     prompt: str
-    models: tuple[str, ...] = ()
+    models: tuple[str | MemberSpec, ...] = ()
     weights: dict[str, float] = {}
     system: str = ""
     max_tokens: int = 512

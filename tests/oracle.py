@@ -253,6 +253,8 @@ def _member_frame(member: Member, number: int, steps: Sequence[Step], energy: fl
         thinking="".join(token.text for token in thought),
         reason=life.reason if number not in step.running else None,
         remote=member.remote,
+        name=member.name or member.model,
+        awaited=step.awaits(number),
     )
 
 

@@ -275,7 +275,7 @@ def frontier_after(before: Frontier, steps: Sequence[Step], weights: Sequence[fl
     """The frontier at the end of the last of these windows, where each member's confidence weight is in `weights`."""
     step, members = steps[-1], steps[-1].window.lives
     in_step = step.mode == "step"
-    if before.x is None and not in_step and step.window.expected(limits):
+    if before.x is None and not in_step and step.window.expected(limits, in_step=False):
         return before
     compared = sorted(step.stepping) if in_step else step.running
     # The first x is for all that are in step: it waits for text of each.

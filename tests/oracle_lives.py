@@ -41,7 +41,7 @@ class Accepted:
 @dataclass
 class Life:
     """One member, after some entries. `pauses` is the winning claim's word; `heard_ns` is when patience with its first
-    token began. `state` is what its producer does, or did last where `ended`: that it accepted its finish mark."""
+    token began; `signed_ns` is its last sign of loading; one that pauses asks its model once it `was_let_begin`. `state` is what its producer does, or did last where `ended`: that it accepted its finish mark."""
 
     claim: str = ""
     pauses: bool = False
@@ -54,6 +54,20 @@ class Life:
     accepted: list[Accepted] = field(default_factory=list)
     starved: bool = False
     ended: bool = False
+    signed_ns: int | None = None
+    queues: bool = False
+    was_let_begin: bool = False
+
+    @property
+    def held_back(self) -> bool:
+        """In step mode: it could begin, and pauses until it is let."""
+        could_begin = self.ready and not self.answer and self.state in ("waiting", "answering")
+        return self.pauses and self.writing and could_begin and not self.was_let_begin
+
+    @property
+    def ready(self) -> bool:
+        """Its model could write its first token now."""
+        return bool(self.accepted) or (bool(self.claim) and self.state != "loading" and self.waiting_ns is None)
 
     @property
     def writing(self) -> bool:
@@ -96,16 +110,35 @@ class WindowEnd:
     def writing(self) -> list[int]:
         return [number for number, life in enumerate(self.lives) if life.writing]
 
-    def expected(self, limits: Limits) -> list[int]:
-        """The members whose first text the others wait for: those who could begin at once, but for who is overdue."""
-        found = []
-        for number, life in enumerate(self.lives):
-            could_begin = life.writing and life.state in ("waiting", "answering") and life.waiting_ns is None
-            since_ns = life.heard_ns if life.claim else self.origin_ns
-            waits_ms = limits.frontier_waits_ms if life.claim else limits.claim_waits_ms
-            if could_begin and not life.answer and self.end_ns - since_ns < waits_ms * NS_PER_MS:
-                found.append(number)
-        return found
+    def expected(self, limits: Limits, *, in_step: bool) -> list[int]:
+        """The members whose first text the others wait for: those who could begin at once, and in step those whose
+        model is on its way; less those who are overdue."""
+        return [
+            number
+            for number, life in enumerate(self.lives)
+            if is_expected(life, self.end_ns, self.origin_ns, limits, in_step=in_step)
+        ]
+
+
+def is_expected(life: Life, end_ns: int, origin_ns: int, limits: Limits, *, in_step: bool) -> bool:
+    """Whether the others wait for its first text at the end of a window."""
+    if life.answer or not life.writing or life.queues or life.state == "thinking":
+        return False
+    if not life.claim:
+        return end_ns < origin_ns + limits.claim_waits_ms * NS_PER_MS
+    could_begin = life.ready and end_ns < life.heard_ns + limits.frontier_waits_ms * NS_PER_MS
+    if not in_step:
+        return could_begin
+    if life.held_back:
+        return True
+    loads_ns = [] if life.signed_ns is None else [life.signed_ns]
+    if life.state == "loading":
+        since_ns = loads_ns
+    elif life.waiting_ns is not None:
+        since_ns = [life.waiting_ns]
+    else:
+        since_ns = loads_ns
+    return could_begin or any(end_ns < at_ns + limits.loading_waits_ms * NS_PER_MS for at_ns in since_ns)
 
 
 def opening_of(stream: Stream) -> Opening:
@@ -119,7 +152,7 @@ def lives(stream: Stream, windows: int) -> Iterator[WindowEnd]:
     opening, cut = opening_of(stream), stream[0][0]
     origin_ns = next_grid_point_ns(entry_ms(cut) * NS_PER_MS)
     window_of = [window_of_entry(origin_ns, entry_ms(entry_id)) for entry_id, _ in stream]
-    members, tiers = [Life() for _ in opening.members], [opening.tier]
+    members, tiers = [Life(queues=member.queues) for member in opening.members], [opening.tier]
     for index in range(max(windows, window_of[-1] + 1 if len(stream) > 1 else 0)):
         counts: Counter[str] = Counter()
         for place in range(1, len(stream)):
@@ -129,11 +162,23 @@ def lives(stream: Stream, windows: int) -> Iterator[WindowEnd]:
         end_ns = origin_ns + window_start_ns(index + 1)
         for life in members:
             if life.writing:
-                _check_patience(life, end_ns, origin_ns, opening.limits)
+                _check_patience(life, end_ns, origin_ns, opening)
+        if opening.sync == "step":
+            _let_begin(members, end_ns, origin_ns, window_start_ns(index) + origin_ns, opening.limits)
         copies = tuple(replace(life, accepted=list(life.accepted)) for life in members)
         yield WindowEnd(index, end_ns, cut, counts, copies, tiers[-1])
         if not any(life.writing for life in members):
             return
+
+
+def _let_begin(members: list[Life], end_ns: int, origin_ns: int, start_ns: int, limits: Limits) -> None:
+    """Members that pause begin once no member is on its way whose model is not ready; patience with their first token
+    begins with the window in which they are let."""
+    coming = [life for life in members if is_expected(life, end_ns, origin_ns, limits, in_step=True) and not life.ready]
+    for life in members:
+        if life.pauses and life.claim and not life.was_let_begin and not coming:
+            life.was_let_begin = True
+            life.heard_ns = max(life.heard_ns, start_ns)
 
 
 def _hear(
@@ -192,7 +237,7 @@ def _starve(mark: wire.Starved, opening: Opening, members: list[Life], tiers: li
         goes_first = number in equals or (not mark.room_helps and number in writing)
         leaving = number if goes_first else max(equals)
         writing.remove(leaving)
-        why = reason if leaving == number else f"it made room: no memory for {opening.members[number].model}"
+        why = reason if leaving == number else f"it made room: no memory for {opening.members[number].display_name}"
         members[leaving].drop(why + ending)
 
 
@@ -232,6 +277,7 @@ def _hear_mark(life: Life, mark: MemberMark, entry_id: str, entry_ns: int) -> No
         if not life.accepted:
             life.claim, life.pauses, life.state, life.silence = entry_id, mark.pauses, "waiting", 0
             life.heard_ns, life.loading_ns, life.waiting_ns = entry_ns, None, None
+            life.signed_ns, life.was_let_begin = None, False
     elif isinstance(mark, wire.Failed):
         is_later = bool(life.accepted) and entry_order(mark.claim) > entry_order(life.claim)
         if mark.claim == life.claim or is_later:
@@ -258,15 +304,16 @@ def _hear_sign(life: Life, mark: MemberMark, entry_ns: int) -> None:
         if life.loading_ns is not None or life.waiting_ns is not None:
             life.state, life.heard_ns, life.loading_ns, life.waiting_ns = "waiting", entry_ns, None, None
     else:
-        life.state, life.heard_ns = "loading", entry_ns
+        life.state, life.heard_ns, life.signed_ns = "loading", entry_ns, entry_ns
         if life.loading_ns is None:
             life.loading_ns = entry_ns
 
 
-def _check_patience(life: Life, end_ns: int, origin_ns: int, limits: Limits) -> None:
+def _check_patience(life: Life, end_ns: int, origin_ns: int, opening: Opening) -> None:
+    limits = opening.limits
     if end_ns - origin_ns >= limits.life_ms * NS_PER_MS:
         life.drop(f"the session reached its longest life of {limits.life_ms / 60_000:g} min")
-    elif not life.claim or life.accepted:
+    elif not life.claim or life.accepted or (opening.sync == "step" and life.held_back):
         return
     elif life.state == "loading":
         assert life.loading_ns is not None

@@ -33,7 +33,7 @@ class Step:
     """The end of a window, after release; from `limits` on there is one item for each member.
 
     limits: how far it may go out; they never fall. released: the last boundary of its characters at or before that.
-    grants: how far it may write, 0 for whoever does not pause. moved_ns: when its end last moved, or was not free to.
+    grants: how far it may write, -1 before it may begin. moved_ns: when its end last moved, or was not free to.
     held: the windows up to this one at whose start it was shown as held, as spans.
     """
 
@@ -51,6 +51,10 @@ class Step:
     @property
     def running(self) -> list[int]:
         return [number for number, state in enumerate(self.states) if state not in ("finished", "dropped")]
+
+    def awaits(self, number: int) -> bool:
+        """Whether the others in step do not begin before this member's model is ready."""
+        return number in self.stepping and len(self.running) > 1 and not self.window.lives[number].ready
 
     def released_tokens(self, number: int) -> list[Accepted]:
         """Thinking as it comes; of the answer what ends at or before the released end."""
@@ -94,12 +98,13 @@ def step_after(before: Step, window: WindowEnd, opening: Opening) -> Step:
     stepping -= finished
     running = [number for number in everyone if number not in finished and window.lives[number].state != "dropped"]
     grant = front + lead_of(window, stepping)
-    grants = tuple(_grant(before, window, number, grant) if in_step else 0 for number in everyone)
+    grants = tuple(_grant(before, window, number, grant) if in_step else -1 for number in everyone)
     states = [
         shown_state(
             life,
             is_finished=number in finished,
             is_past_its_grant=in_step and life.pauses and written[number] > grants[number],
+            is_held_back=in_step and life.held_back,
             is_left_behind=in_step and written[number] > 0 and number not in stepping and len(running) > 1,
         )
         for number, life in enumerate(window.lives)
@@ -128,7 +133,7 @@ def _before_all(opening: Opening) -> Step:
         front=0,
         limits=nobody,
         released=nobody,
-        grants=nobody,
+        grants=(-1,) * len(opening.members),
         states=("waiting",) * len(opening.members),
         moved_ns=nobody,
         held=((),) * len(opening.members),
@@ -141,7 +146,7 @@ def _before_all(opening: Opening) -> Step:
 def stepping_set(before: Step, window: WindowEnd, limits: Limits, moved_ns: Sequence[int]) -> set[int]:
     """S, and in it whoever has ended but still has text to go out."""
     written = [len(life.answer) for life in window.lives]
-    expected, stalled = window.expected(limits), []
+    expected, stalled = window.expected(limits, in_step=True), []
     eligible = set(expected)
     for number, life in enumerate(window.lives):
         if life.writing and life.state == "answering" and written[number] > 0:
@@ -171,9 +176,13 @@ def _moved_ns(before: Step, window: WindowEnd, number: int) -> int:
     return max(before.moved_ns[number], held_ns, tokens[-1].entry_ns if tokens else 0)
 
 
-def shown_state(life: Life, *, is_finished: bool, is_past_its_grant: bool, is_left_behind: bool) -> MemberState:
+def shown_state(
+    life: Life, *, is_finished: bool, is_past_its_grant: bool, is_held_back: bool, is_left_behind: bool
+) -> MemberState:
     if life.ended:
         return "finished" if is_finished else "answering"
+    if is_held_back:
+        return "held"
     if life.state == "answering" and is_past_its_grant:
         return "held"
     return "detached" if life.state == "answering" and is_left_behind else life.state
@@ -211,8 +220,9 @@ def lead_of(window: WindowEnd, stepping: set[int]) -> int:
 
 def _grant(before: Step, window: WindowEnd, number: int, end: int) -> int:
     life = window.lives[number]
-    earlier = before.grants[number] if before.window.lives[number].claim == life.claim else 0
-    return max(earlier, end) if life.writing and life.pauses else earlier
+    earlier = before.grants[number] if before.window.lives[number].claim == life.claim else -1
+    may_write = life.writing and life.pauses and life.was_let_begin
+    return max(earlier, end) if may_write else earlier
 
 
 # --- held time --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from schemas.entries import AnyEntry, Claim, Failed, Finished, Lane, Token, Waiting, encode_entry, pack_top
+from schemas.entries import (
+    Alive,
+    AnyEntry,
+    Claim,
+    Failed,
+    Finished,
+    Lane,
+    Loading,
+    Token,
+    Waiting,
+    encode_entry,
+    pack_top,
+)
 from schemas.frames import Frame
 from schemas.sessions import ENTRY_VERSION, Limits, Member, Opening, Sync
 from tests.test_law import UNLIMITED, assert_law
@@ -21,12 +33,14 @@ class Story:
     sync: Sync = "free"
     # The members whose backends pause.
     pausing: tuple[int, ...] = ()
+    # The members for which there is no slot or no memory beside the others.
+    queued: tuple[int, ...] = ()
     now_ms: int = 0
     stream: list[tuple[str, bytes]] = field(default_factory=list)
     seqs: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        members = tuple(Member(f"model-{number}") for number in range(self.members))
+        members = tuple(Member(f"model-{number}", queues=number in self.queued) for number in range(self.members))
         self._write(Opening(ENTRY_VERSION, "s1", "Why?", members, limits=self.limits, sync=self.sync))
         for member in range(self.members):
             self._write(Claim(member, 0, member in self.pausing))
@@ -57,6 +71,12 @@ class Story:
 
     def wait_for_memory(self, member: int) -> None:
         self._write(Waiting(member, self.claim(member), 0))
+
+    def load(self, member: int) -> None:
+        self._write(Loading(member, self.claim(member), 0))
+
+    def be_ready(self, member: int) -> None:
+        self._write(Alive(member, self.claim(member), 0))
 
     def claim(self, member: int) -> str:
         return f"1000-{member + 1}"

@@ -138,15 +138,19 @@ limits = st.builds(
     frontier_waits_ms=st.sampled_from((5_000, 1, 1, 50, 100, 400, 1_000)),
     claim_waits_ms=st.sampled_from((1_000, 1, 50)),
     detach_ms=st.sampled_from((400, 1_500, 50, 100, 400, 1_500)),
+    loading_waits_ms=st.sampled_from((60_000, 1, 50, 100, 450, 1_000)),
 )
 
 
 @st.composite
 def openings(draw: st.DrawFn) -> Opening:
     members = tuple(
-        Member(f"model-{number}", draw(weights), draw(often(False, True)))
+        Member(
+            f"model-{number}", draw(weights), draw(often(False, True)),
+            name=draw(often("", f"name-{number}")), queues=draw(often(False, True)),
+        )
         for number in range(draw(st.sampled_from((1, 2, 2, 3, 3, 3, 4))))
-    )
+    )  # fmt: skip
     return Opening(
         ENTRY_VERSION, "s1", "Why?", members, tier="high", profile=draw(profiles), limits=draw(limits),
         sync=draw(st.sampled_from(("step", "step", "free"))), ladder=draw(st.sampled_from(LADDERS)),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from producers.grants import LAPSE_S, MOST_WATCHED_S, WINDOW_S, GrantGate, next_look_s
+from schemas.control import NOT_STARTED
 from schemas.grid import NS_PER_MS, NS_PER_S, due_ms, next_grid_point_ns, window_start_ns
 
 ORIGIN_NS = next_grid_point_ns(1_700_000_000 * NS_PER_S)
@@ -30,8 +31,11 @@ def test_a_token_may_start_where_the_grant_ends(end: int, grant: int | None, is_
     assert gate_at(end, (0.0, 0, grant)).is_held == is_held
 
 
-def test_before_any_word_the_first_token_alone_is_granted() -> None:
-    assert [gate_at(end).is_held for end in (0, 1)] == [False, True]
+def test_before_the_start_not_even_the_first_token_is_granted() -> None:
+    """Nothing heard yet; then a window that does not let it start; then one that does."""
+    assert gate_at(0).is_held
+    assert gate_at(0, (0.0, 0, NOT_STARTED)).is_held
+    assert not gate_at(0, (0.0, 0, NOT_STARTED), (0.1, 1, 0)).is_held
 
 
 def test_a_grant_lapses_when_the_window_has_stood_still_for_ten_seconds_and_no_sooner() -> None:

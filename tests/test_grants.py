@@ -22,10 +22,10 @@ from producers.llama.backend import LlamaBackend
 from producers.ngram.backend import NgramBackend
 from producers.ngram.model import PromptedModel
 from producers.served import ServedModel
-from producers.serving import Serving
+from producers.serving import SessionServing
 from producers.source import ModelSource, gguf_source
 from schemas import keys
-from schemas.control import Progress, encode_progress
+from schemas.control import NOT_STARTED, Progress, encode_progress
 from schemas.entries import Alive, Claim, Finished, Token, decode_entry
 from schemas.lanes import lane_end
 from schemas.models import ModelFacts
@@ -71,6 +71,15 @@ class Served:
         """What a window's commit leaves in the state for the producers."""
         progress = encode_progress((Progress(await self.claim(), 0, False, grant),))
         await self.pipe.one("HSET", keys.state(self.opening.session), "window", window, "progress", progress)
+
+    async def start(self) -> None:
+        """The first window that lets it start."""
+
+        async def is_claimed() -> bool:
+            return bool(await self.entries(Claim))
+
+        await until(is_claimed, "the member is claimed")
+        await self.commit(0, 0)
 
     async def until_held(self, grant: int) -> None:
         """Returns when all is written that `grant` allows, and the state was read again and again since."""
@@ -124,7 +133,7 @@ async def served(pipe: AsyncPipe, backend: Backend, opening: Opening) -> AsyncIt
     standing = Standing("producer", model=model)
     ready.set_result(ServedModel(its_pipe, model, source, backend, standing, TIERS["high"], log))
     await open_session(pipe, opening)
-    work = Serving(its_pipe, opening.session, model, ready, backend.pauses, "p", RedisPresence(log), log)
+    work = SessionServing(its_pipe, opening.session, model, ready, backend.pauses, "p", RedisPresence(log), log)
     task = asyncio.create_task(work.run())
     try:
         yield Served(pipe, opening, task)
@@ -159,17 +168,28 @@ def shorter_lapse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "GrantGate", functools.partial(GrantGate, 0.3))
 
 
-async def test_the_first_token_needs_no_word_and_each_grant_is_written_out_and_no_further(
+async def test_no_token_is_drawn_before_the_start_and_each_grant_is_written_out_and_no_further(
     pipe: AsyncPipe, drawn: list[str]
 ) -> None:
     """
-    grant   (none)   0   1       9        80
-    drawn   1        1   1..     all that start in [0, 9], and not one more    ...
+    grant   (none)   -1   0   1       9        80
+    drawn   0        0    1   1..     all that start in [0, 9], and not one more    ...
     """
     async with served(pipe, NgramBackend(MODEL, AS_FAST_AS_IT_CAN), opened()) as member:
-        await member.until_held(0)
-        assert len(drawn) == 1
-        for window, grant in enumerate((0, 1, 9, 9, 80, 300)):
+
+        async def has_looked() -> bool:
+            return await state_reads(pipe) >= SOME_READS
+
+        await until(has_looked, "the producer looks for its start")
+        await member.commit(0, NOT_STARTED)
+        looked = await state_reads(pipe)
+
+        async def has_looked_again() -> bool:
+            return await state_reads(pipe) >= looked + SOME_READS
+
+        await until(has_looked_again, "it looks for its start again")
+        assert drawn == []
+        for window, grant in enumerate((0, 1, 9, 9, 80, 300), 1):
             await member.commit(window, grant)
             await member.until_held(grant)
             starts, ends = zip(*await member.bounds(), strict=True)
@@ -186,6 +206,7 @@ async def test_llama_computes_nothing_while_it_is_held(pipe: AsyncPipe, llama_fi
     name, source = gguf_source(llama_file)
     backend = LlamaBackend(name, source)
     async with served(pipe, backend, opened(name, max_tokens=60)) as member:
+        await member.start()
         for window, grant in enumerate((0, 5, 30)):
             await until(lambda: member.entries(Token), "it has begun")
             await member.commit(window, grant)
@@ -223,8 +244,9 @@ class Thinker:
         yield Ending("stop")
 
 
-async def test_thinking_needs_no_grant(pipe: AsyncPipe) -> None:
+async def test_thinking_needs_no_grant_but_the_start(pipe: AsyncPipe) -> None:
     async with served(pipe, Thinker(pauses=True), opened("thinker")) as member:
+        await member.start()
         await member.until_held(0)
         assert [token.lane for token in await member.entries(Token)] == ["thinking"] * 5 + ["answer"]
 
@@ -242,6 +264,7 @@ async def test_a_backend_that_does_not_pause_needs_no_grant_and_asks_for_none(pi
 async def test_what_is_granted_to_another_claim_is_not_granted(pipe: AsyncPipe, drawn: list[str]) -> None:
     """A producer that died before it began had a grant; whoever takes its session over begins with none."""
     async with served(pipe, NgramBackend(MODEL, AS_FAST_AS_IT_CAN), opened()) as member:
+        await member.start()
         await member.until_held(0)
         other = encode_progress((Progress("1-0", 0, False, 500),))
         await pipe.one("HSET", keys.state(member.opening.session), "window", 3, "progress", other)
@@ -291,6 +314,7 @@ async def test_a_grant_lapses_with_its_aggregator_and_counts_again_when_that_is_
 async def test_a_held_member_lives_and_looks_for_its_grant(pipe: AsyncPipe, drawn: list[str]) -> None:
     """It looks for it six times for each time that it looks for a stop."""
     async with served(pipe, NgramBackend(MODEL, AS_FAST_AS_IT_CAN), opened()) as member:
+        await member.start()
         await member.until_held(0)
 
         async def signs() -> bool:
@@ -309,6 +333,7 @@ async def test_a_held_member_that_is_not_wanted_any_more_leaves_nothing_behind(p
     backend.slots = 1
     before = asyncio.all_tasks()
     async with served(pipe, backend, opened()) as member:
+        await member.start()
         await member.until_held(0)
         state = keys.state(member.opening.session)
         if way == "cancel":
@@ -328,11 +353,12 @@ async def test_a_held_member_that_is_not_wanted_any_more_leaves_nothing_behind(p
 async def test_a_break_of_the_connection_is_no_grant(pipe: AsyncPipe, drawn: list[str]) -> None:
     """Redis cuts the connection of a held member: it is held again, and goes on with its grant."""
     async with served(pipe, NgramBackend(MODEL, AS_FAST_AS_IT_CAN), opened()) as member:
+        await member.start()
         await member.until_held(0)
         await pipe.one("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         await member.until_held(0)
         assert len(drawn) == 1
-        await member.commit(0, 40)
+        await member.commit(1, 40)
         await member.until_held(40)
         assert len(drawn) == len(await member.bounds()) > 1
 
@@ -340,9 +366,10 @@ async def test_a_break_of_the_connection_is_no_grant(pipe: AsyncPipe, drawn: lis
 async def test_a_member_that_has_ended_asks_for_no_grant(pipe: AsyncPipe) -> None:
     """Its end is past its grant, and nothing is to come: it looks now and then, as everybody does."""
     async with served(pipe, NgramBackend(MODEL, AS_FAST_AS_IT_CAN), opened(max_tokens=2)) as member:
+        await member.start()
         await member.until_held(0)
         (first,) = await member.bounds()
-        await member.commit(0, first[1])
+        await member.commit(1, first[1])
         await until(lambda: member.entries(Finished), "two tokens were all")
         assert (await member.bounds())[-1][1] > first[1]
         assert await looks_at_a_time(pipe) < 0.5

@@ -305,7 +305,7 @@ def _assert_energy_between(frame: Frame, opening: Opening) -> None:
 @settings(unhurried, max_examples=60)
 @given(recorded(), st.sampled_from((0.5, 3.0, 1e-9, 1e9)))
 def test_numbers_do_not_change_when_all_weights_are_scaled(session: Recorded, scale: float) -> None:
-    members = tuple(Member(member.model, member.weight * scale) for member in session.opening.members)
+    members = tuple(msgspec.structs.replace(member, weight=member.weight * scale) for member in session.opening.members)
     opening = msgspec.structs.replace(session.opening, members=members)
     scaled = core_frames(rewritten(session.stream, opening, lambda entry: entry), session.windows)
     frames = core_frames(session.stream, session.windows)

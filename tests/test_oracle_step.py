@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.entries import AnyEntry, Cancel, Claim, Finished, Token, Waiting, encode_entry
+from schemas.entries import AnyEntry, Cancel, Claim, Finished, Loading, Token, Waiting, encode_entry
 from schemas.frames import Frame
 from schemas.grid import NS_PER_MS, window_start_ns
 from schemas.sessions import ENTRY_VERSION, EnergyProfile, Limits, Member, Opening
@@ -17,7 +17,8 @@ from tests.oracle_lives import Accepted, Stream
 from tests.oracle_step import Step, held_between, steps_of
 
 OPENED_MS = 1_000
-CLAIM, CLAIM_PAUSING, WAITING, FINISH, CANCEL = "<claim>", "<claim, pauses>", "<waiting>", "<finish>", "<cancel>"
+CLAIM, CLAIM_PAUSING, FINISH, CANCEL = "<claim>", "<claim, pauses>", "<finish>", "<cancel>"
+WAITING, LOADING = "<waiting>", "<loading>"
 # One token makes an energy of 1, which halves with each 50 ms past the first 50 ms of silence.
 PROFILE = EnergyProfile(tps_max=1.0, stall_ms=50.0, smoothing=1.0, ceil_ms=100.0, half_life_ms=50.0)
 
@@ -38,6 +39,8 @@ def told(members: int, *said: tuple[int, int, str], limits: Limits | None = None
             entry = Finished(member, claim_of[member], now_ns, seqs[member])
         elif text == WAITING:
             entry = Waiting(member, claim_of[member], now_ns)
+        elif text == LOADING:
+            entry = Loading(member, claim_of[member], now_ns)
         elif text == CANCEL:
             entry = Cancel((member,))
         else:
@@ -77,7 +80,7 @@ def test_members_in_step_go_out_as_far_as_the_least_of_them() -> None:
     assert [frame.sync_lag_ms for frame in frames] == [0.0, 0.0, 0.0]
 
 
-LATE = Limits(claim_waits_ms=50, frontier_waits_ms=100)
+LATE = Limits(claim_waits_ms=50, frontier_waits_ms=100, loading_waits_ms=150)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,9 @@ LATE = Limits(claim_waits_ms=50, frontier_waits_ms=100)
         ([(0, 1, CLAIM)], 5),
         ([(17, 1, CLAIM)], 7),
         ([(0, 1, CLAIM), (34, 1, " ")], 5),
-        ([(0, 1, CLAIM), (17, 1, WAITING)], 1),
+        ([(0, 1, CLAIM), (17, 1, WAITING)], 10),
+        ([(0, 1, CLAIM), (17, 1, WAITING), (50, 1, WAITING)], 10),
+        ([(0, 1, CLAIM), (17, 1, LOADING), (50, 1, LOADING)], 11),
         ([(0, 1, CLAIM), (17, 1, "(hm")], 1),
         ([(17, 1, CANCEL)], 1),
     ],
@@ -96,7 +101,9 @@ LATE = Limits(claim_waits_ms=50, frontier_waits_ms=100)
         "text",
         "text since its claim",
         "bytes",
-        "not in a queue",
+        "its first sign of waiting",
+        "its first sign of waiting and not the next",
+        "its last sign of loading",
         "not for thoughts",
         "not for who has left",
     ],
@@ -104,7 +111,7 @@ LATE = Limits(claim_waits_ms=50, frontier_waits_ms=100)
 def test_what_a_first_text_needs_is_waited_for_until_its_time_is_up(
     other: list[tuple[int, int, str]], first: int
 ) -> None:
-    """0   claim  ab | | | | | | |      50 ms for a claim, 100 ms for text: windows 2 and 5
+    """0   claim  ab | | | | | | |      50 ms for a claim, 100 ms for text, 150 ms for a model: windows 2, 5, 10 and 11
     1      (claim)   | | | | | | |
     """
     stream = told(2, (0, 0, CLAIM), (0, 0, "ab"), *other, limits=LATE, claims="")
@@ -261,12 +268,12 @@ def test_a_grant_is_the_front_and_a_twentieth_of_the_slowest_ones_last_second() 
     said = ((0, 0, CLAIM_PAUSING), (0, 1, CLAIM), (17, 0, "x" * 60), (17, 1, "y" * 40))
     told_steps = steps(told(2, *said, (1_000, 1, "y"), (1_017, 1, "z"), (1_034, 1, "zz"), claims=""))
     assert [told_steps[index].grants for index in (0, 1, 59, 60, 61, 62)] == [
-        (1, 0), (42, 0), (42, 0), (43, 0), (43, 0), (45, 0),
+        (1, -1), (42, -1), (42, -1), (43, -1), (43, -1), (45, -1),
     ]  # fmt: skip
     assert [told_steps[index].states for index in (0, 1, 62)] == [("waiting",) * 2, *[("held", "answering")] * 2]
 
 
-@pytest.mark.parametrize(("again", "grant"), [([], 47), ([(1_100, 0, CLAIM_PAUSING)], 46), ([(1_100, 0, CLAIM)], 0)])
+@pytest.mark.parametrize(("again", "grant"), [([], 47), ([(1_100, 0, CLAIM_PAUSING)], 46), ([(1_100, 0, CLAIM)], -1)])
 def test_a_grant_never_falls_but_for_a_new_claim(again: list[tuple[int, int, str]], grant: int) -> None:
     """45 bytes in window 0 make a lead of 2; a second later it is 1."""
     said = ((0, 0, CLAIM_PAUSING), (0, 1, CLAIM), (0, 1, "y" * 45), *again)

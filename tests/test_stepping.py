@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.frames import Frame
 from schemas.grid import NS_PER_MS
+from schemas.sessions import Limits
 from tests.story import Story
 from tests.test_alignment import TEXTS, cuts
 from tests.test_law import core_frames, unhurried
@@ -193,13 +194,77 @@ def test_a_member_that_nobody_claims_is_waited_for_a_second() -> None:
     assert at_ms(frames, 1_000).members[0].position_bytes == 45
 
 
-def test_who_loads_or_waits_for_its_model_is_not_waited_for() -> None:
-    story = Story(2, sync="step")
+def test_no_member_begins_before_the_others_models_are_loaded() -> None:
+    """Member 1 loads for a second, member 0 does not pause, member 2 does:
+
+    0   writes ...............|word word ...      its text is held back until member 1 begins
+    1   loads ........|ready..|word word ...      awaited while it loads
+    2   held .........|word.......                its model is asked when member 1 is ready
+    """
+    story = Story(3, sync="step", pausing=(2,))
+    for ms in range(1, 1_000):
+        story.now_ms = ms
+        if ms % 300 == 1:
+            story.load(1)
+        if ms % 100 == 0:
+            story.say(0, "word ")
+    story.now_ms = 1_000
+    story.be_ready(1)
+    story.now_ms = 1_200
+    story.say(1, "word word word ")
+    story.say(2, "word word word ")
+    frames = story.frames()
+    loading = [frame for frame in frames if 20_000_000 < frame.start_ns < 980_000_000]
+    assert {tuple(member.state for member in frame.members) for frame in loading} <= {
+        ("waiting", "loading", "held"),
+        ("answering", "loading", "held"),
+    }
+    assert all([member.awaited for member in frame.members] == [False, True, False] for frame in loading)
+    assert all(frame.mode == "step" and not frame.members[0].position_bytes for frame in loading)
+    ready = next(frame for frame in frames if frame.start_ns > 1_010_000_000)
+    assert [member.state for member in ready.members] == ["answering", "waiting", "waiting"]
+    assert not any(member.awaited for member in ready.members)
+    assert [member.position_bytes for member in frames[-1].members] == [15, 15, 15]
+    assert (frames[-1].compares, frames[-1].shared_prefix) == ("next", True)
+
+
+@pytest.mark.parametrize(("sign", "gone_ns"), [("load", 1_700_000_000), ("wait_for_memory", 500_000_000)])
+def test_a_model_is_awaited_from_its_last_sign_of_loading_or_its_first_of_waiting(sign: str, gone_ns: int) -> None:
+    """Signs at 0, 0.3, 0.6, 0.9 and 1.2 s, and half a second of patience; then the others go on without it."""
+    story = Story(2, Limits(loading_waits_ms=500), sync="step", pausing=(0,))
+    for ms in range(0, 1_201, 300):
+        story.now_ms = ms
+        getattr(story, sign)(1)
+    frames = story.frames(120)
+    begins = next(frame for frame in frames if frame.members[0].state == "waiting" and frame.window_index > 2)
+    assert begins.start_ns <= gone_ns <= begins.end_ns
+    assert [member.awaited for member in begins.members] == [False, False]
+
+
+def test_no_member_waits_for_one_that_queues_behind_it() -> None:
+    """One slot for two members: the second waits until the first has answered."""
+    story = Story(2, sync="step", pausing=(0, 1), queued=(1,))
     story.wait_for_memory(1)
     paced(story, {0: (100, "word ")}, 1, 500)
     frames = story.frames()
     assert frames[-1].members[0].position_bytes == 20
     assert frames[-1].mode == "free"
+    assert not any(member.awaited for frame in frames for member in frame.members)
+
+
+def test_a_member_that_is_held_back_for_others_is_not_dropped_for_its_first_token() -> None:
+    """Its patience begins when its model may be asked."""
+    story = Story(2, Limits(first_token_ms=300), sync="step", pausing=(0,))
+    for ms in range(0, 1_000, 200):
+        story.now_ms = ms
+        story.load(1)
+    story.now_ms = 1_000
+    story.be_ready(1)
+    story.say(1, "word")
+    frames = story.frames(90)
+    dropped = next(frame for frame in frames if frame.members[0].state == "dropped")
+    assert 1_300_000_000 <= dropped.end_ns < 1_340_000_000
+    assert dropped.members[0].reason == "no first token within 0.3 s"
 
 
 def test_who_detaches_first_is_the_least_of_those_who_stall() -> None:

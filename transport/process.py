@@ -30,6 +30,7 @@ from schemas import keys
 from schemas.errors import CouncilError, RedisAway, Refused
 from schemas.models import ModelFacts, facts_in
 from schemas.processes import ProcessRecord, Role
+from schemas.sessions import MemberSpec
 from schemas.tiers import TIERS, TierPolicy, tier_for_memory, tier_named
 from transport.connection import AsyncPipe, Command, Pipe, ReplyError, atomically
 from transport.presence import RedisPresence
@@ -151,6 +152,16 @@ def served_models(records: Sequence[ProcessRecord]) -> list[ModelFacts]:
         if model in served
     ]
     return [served[model] for model in dict.fromkeys([*preferred, *served])]
+
+
+def named_members(records: Sequence[ProcessRecord]) -> list[MemberSpec]:
+    """The members that the council has by name: those that answer where a request names none; empty where the council
+    has none, or its roles run alone."""
+    for record in records:
+        if record.role == "council":
+            with contextlib.suppress(msgspec.MsgspecError):
+                return msgspec.json.decode(str(record.detail.get("members", "[]")), type=list[MemberSpec])
+    return []
 
 
 def _rss_bytes() -> int:

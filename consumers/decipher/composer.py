@@ -71,7 +71,7 @@ class Composer:
     the session's first frame."""
 
     def __init__(self, opening: Opening, origin_ns: int, checkpoint: bytes = b"") -> None:
-        self._names = protocol_model_ids(tuple(member.model for member in opening.members))
+        self._names = protocol_model_ids(opening.names)
         self._origin_ns = origin_ns
         self._memory = _loaded(checkpoint, len(self._names))
         self._machine = SessionMachine(opening.profile.stall_ms, self._memory.machine)

@@ -53,7 +53,7 @@ def _member_dropped(frame: Frame, index: int, name: str) -> ErrorPayload:
     return ErrorPayload(
         severity,
         "MEMBER_DROPPED",
-        _shortened(f"{member.model}: {reason}"),
+        _shortened(f"{member.display_name}: {reason}"),
         "model",
         {"modelId": name, "model": member.model},
         recoverable=not nobody_answers,

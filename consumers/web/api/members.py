@@ -10,7 +10,7 @@ from schemas.sessions import Opening
 
 def member_index(written: str | None, opening: Opening) -> int:
     """The member's index. Raises Refused where it is none, or where none of several is named."""
-    models = tuple(member.model for member in opening.members)
+    models = opening.names
     offered = ", ".join(f"{index} {model}" for index, model in enumerate(models))
     if written is None:
         if len(models) > 1:

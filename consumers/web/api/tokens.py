@@ -121,7 +121,7 @@ class TokensApi:
             TokenList(
                 state.session,
                 member,
-                answers.opening.members[member].model,
+                answers.opening.names[member],
                 query.first,
                 max(query.first, end if query.last is None else min(query.last, end)),
                 # Each is JSON already.

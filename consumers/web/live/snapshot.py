@@ -50,7 +50,7 @@ def text_events(
 ) -> list[Event]:
     """What the members have said up to the frame: less what a client has who knows all up to the frame `known`."""
     timestamp = (origin_ns + frame.end_ns) // NS_PER_MS
-    names = protocol_model_ids(tuple(member.model for member in frame.members))
+    names = protocol_model_ids(tuple(member.display_name for member in frame.members))
     events: list[Event] = []
     for index, member in enumerate(frame.members):
         text = texts[index][len(known_texts[index]) :] if known else texts[index]

@@ -1,0 +1,128 @@
+"""A member as a person describes it: a model, and what this member alone is asked for.
+
+    smollm2                                        the member is called as its model
+    calm=smollm2:temperature=0,seed=7              a name of its own, and options
+    critic=smollm2:system="Doubt it, briefly."     a system text; double quotes keep commas
+
+The same text is understood everywhere: on the command line, in settings, over HTTP and from Python. So one model can be
+several members of a session, each under a name of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from schemas.errors import Refused
+from schemas.sessions import MEMBER_OPTIONS, MemberSpec
+
+# No colon, comma or equals sign: those separate. A letter first: digits alone are a member's index.
+NAME_PATTERN = r"[A-Za-z][A-Za-z0-9._-]{0,63}"
+SPEC_OPTIONS = (*MEMBER_OPTIONS, "system")
+_NAMED = re.compile(rf"\s*({NAME_PATTERN})\s*=(.*)", re.DOTALL)
+# The first option follows a colon; a model's name may hold colons, but none before a word with an equals sign.
+_MODEL_AND_OPTIONS = re.compile(r"(.*?)(?::\s*(\w+\s*=.*))?", re.DOTALL)
+# A comma that no double quotes enclose.
+_COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
+_MOST_REPEATED_CHARS = 100
+
+
+def split_members(joined: str) -> list[str]:
+    """The members in a list separated by commas, one text each. A part `option=value` belongs to the member before it,
+    so option names cannot be members' names."""
+    parts: list[str] = []
+    for part in _COMMA.split(joined):
+        word = part.partition("=")[0].strip()
+        if parts and word in SPEC_OPTIONS:
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part.strip())
+    return parts
+
+
+def member_spec(written: str) -> MemberSpec:
+    """The member in one text. Raises Refused, with one sentence, where it is not valid."""
+    named = _NAMED.fullmatch(written)
+    name, rest = (named[1], named[2]) if named else ("", written)
+    if name:
+        check_member_name(name)
+    found = _MODEL_AND_OPTIONS.fullmatch(rest)
+    assert found is not None  # it matches every text
+    model, options = found[1].strip(), found[2] or ""
+    if not model:
+        raise Refused("bad_member", f"{_quoted(written)} names no model: write NAME=MODEL or MODEL.")
+    values: dict[str, Any] = {}
+    for part in _COMMA.split(options) if options else ():
+        option, separator, value = part.partition("=")
+        option = option.strip()
+        if not separator:
+            raise Refused("bad_member", f"{_quoted(part.strip())} of {_quoted(written)} is not an option: write it "
+                          "as option=value, and a text that holds a comma in double quotes.")  # fmt: skip
+        if option in values:
+            raise Refused("bad_member", f"{_quoted(written)} gives {option} twice: give it once.")
+        values[option] = _value(option, value.strip(), written)
+    return MemberSpec(model, name, **values)
+
+
+def member_spec_of(values: Mapping[str, Any]) -> MemberSpec:
+    """The member in an object with the fields of MemberSpec. Raises Refused where it is not valid."""
+    known = ("model", "name", *SPEC_OPTIONS)
+    if unknown := next((key for key in values if key not in known), None):
+        raise Refused(
+            "bad_member", f"A member has an unknown field {_quoted(str(unknown))}; known fields: {', '.join(known)}."
+        )
+    try:
+        spec = msgspec.convert(dict(values), MemberSpec)
+    except msgspec.ValidationError as error:
+        raise Refused("bad_member", f"A member is not valid: {error}.") from None
+    if spec.name:
+        check_member_name(spec.name)
+    if not spec.model.strip():
+        raise Refused("bad_member", "A member names no model: give its model.")
+    return spec
+
+
+def check_member_name(name: str) -> None:
+    """Raises Refused for a name that no member can have."""
+    if name in SPEC_OPTIONS or not re.fullmatch(NAME_PATTERN, name):
+        raise Refused(
+            "bad_member_name",
+            f"{_quoted(name)} is not a valid member name: begin with a letter, then up to 63 letters, digits, dots, "
+            f"hyphens and underscores, and none of {', '.join(SPEC_OPTIONS)}.",
+        )
+
+
+def _value(option: str, value: str, written: str) -> float | int | str:
+    if option == "system":
+        return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+    if option not in MEMBER_OPTIONS:
+        raise Refused(
+            "unknown_option",
+            f"{_quoted(written)} has an unknown option {_quoted(option)}; known options: {', '.join(SPEC_OPTIONS)}.",
+        )
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or (option != "temperature" and not number.is_integer()):
+        kind = "a number" if option == "temperature" else "a whole number"
+        raise Refused(f"bad_{option}", f"{option} of {_quoted(written)} is {_quoted(value)}: give {kind}.")
+    return number if option == "temperature" else int(number)
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _MOST_REPEATED_CHARS else f"{text[:_MOST_REPEATED_CHARS]}…")
+
+
+def resolved_spec(written: str | MemberSpec, models: Collection[str], named: Sequence[MemberSpec]) -> MemberSpec:
+    """What `written` means where these models are there, and these members have a name: a model's name first, then a
+    member's, then a description. Raises Refused."""
+    if isinstance(written, MemberSpec):
+        return written
+    if written in models:
+        return MemberSpec(written)
+    return next((spec for spec in named if spec.name == written), None) or member_spec(written)
