@@ -176,10 +176,10 @@ class TurboEnsemble:
         """Opens a session and yields its frames; leaving early cancels it.
 
         `models` are the members: each a model's name, the name of a member in the settings, or a description such as
-        "calm=smollm2:temperature=0" (schemas/members.py). `history` are the turns before the prompt, `options` a member's own temperature, seed and max_tokens by its
-        name. With the weighting `certainty` each weight counts times its member's certainty. With the sync `step` text
-        comes as far as the slowest member has written, with `free` as each writes it. Raises as open() and
-        EnsembleSession.frames() do.
+        "calm=smollm2:temperature=0" (schemas/members.py). `history` are the turns before the prompt, `options` a
+        member's own temperature, seed and max_tokens by its name. With the weighting `certainty` each weight counts
+        times its member's certainty. With the sync `step` text comes as far as the slowest member has written, with
+        `free` as each writes it. Raises as open() and EnsembleSession.frames() do.
         """
         names = (models,) if isinstance(models, str) else tuple(models)
         own = {model: dict(values) for model, values in (options or {}).items()}

@@ -44,8 +44,9 @@ _WATCH_S = 0.05
 
 class Plan(msgspec.Struct, frozen=True):
     """What a council consists of. `models` maps each to where it comes from; `members` answer where a request names
-    none (empty: the models themselves); `tiers` are all of them, `tier` the one that it runs in; a private council is one that nobody else may find; a warmed one loads its models at the start. The
-    page listens on `host`; who uses it must know the `token`, and pages of `origins` may."""
+    none (empty: the models themselves). `tiers` are all of them, `tier` the one that it runs in. A private council is
+    found by its caller alone; a warmed one loads its models at the start. The page listens on `host`; its users must
+    know the `token`, and pages of `origins` may use it."""
 
     models: dict[str, ModelSource]
     tier: TierPolicy

@@ -65,7 +65,7 @@ class SessionServing:
         return any(serving.has_begun for serving, _ in self._members.values())
 
     async def run(self) -> None:
-        """Raises RedisAway before the look at the session, RedisRefuses. Run again it serves those that are not done."""
+        """Raises RedisAway before the look at the session, RedisRefuses. Run again it serves what is not done."""
         try:
             state = await find_session(self._pipe, self._session)
             opening = await read_opening(self._pipe, state)

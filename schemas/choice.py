@@ -1,4 +1,4 @@
-"""Who becomes a member: those that are named or that come first, what the tier carries, and what is too much at once."""
+"""Who becomes a member: those that are named or come first, what the tier carries, and what is too much at once."""
 
 from __future__ import annotations
 

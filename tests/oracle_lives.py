@@ -41,7 +41,8 @@ class Accepted:
 @dataclass
 class Life:
     """One member, after some entries. `pauses` is the winning claim's word; `heard_ns` is when patience with its first
-    token began; `signed_ns` is its last sign of loading; one that pauses asks its model once it `was_let_begin`. `state` is what its producer does, or did last where `ended`: that it accepted its finish mark."""
+    token began; `signed_ns` is its last sign of loading; one that pauses asks its model once it `was_let_begin`.
+    `state` is what its producer does, or did last where `ended`: that it accepted its finish mark."""
 
     claim: str = ""
     pauses: bool = False
