@@ -19,8 +19,9 @@ class Alignment(msgspec.Struct, array_like=True):
     """The frontier x (bytes; None before anything is aligned), the members that stand at it, and what was measured
     there.
 
-    sync_lag_ms is the spread of the times at which the members' text was let out past x, arrival_skew_ms that of the
-    aligned tokens' arrivals; both None with fewer than two of them, and so is what they are compared by. shared_prefix
+    sync_lag_ms is the spread of the times at which the members' text was let out past x, None where x lies before the
+    place at which the last of them came into step; arrival_skew_ms that of the aligned tokens' arrivals; both None with
+    fewer than two of them, and so is what they are compared by. shared_prefix
     is None where it is not known, too.
     """
 
@@ -41,22 +42,27 @@ class Alignment(msgspec.Struct, array_like=True):
         weights: Sequence[float],
         contents: Contents,
         *,
+        since: int,
         waits: bool,
     ) -> None:
         """Moves x as far as the text of the members `concerned` allows, less those whose text is not past it. While x
-        is None it `waits` for the first text of all of them that are about to begin."""
+        is None it `waits` for the first text of all of them that are about to begin. Before the byte `since` their text
+        was not let out together."""
         if self.x is None and waits:
             return
         running = [i for i, member in enumerate(members) if member.is_running]
         past = self.x or 0
         reaching = [i for i in concerned if members[i].position > past]
         x = frontier_of([(members[i].kept, members[i].position) for i in reaching], self.x)
-        # Once nobody runs, what was measured last stays.
+        if x is not None and x < since:
+            # Also what was measured before the members came into step.
+            self.sync_lag_ms = None
+        # Once no member runs, what was measured last stays.
         if x is None or not running or (x == self.x and reaching == self.members):
             return
         self._part(x, running, reaching)
         self.x, self.members = x, reaching
-        self._measure(x, members, weights, contents)
+        self._measure(x, members, weights, contents, since)
 
     def _part(self, x: int, running: Sequence[int], reaching: Sequence[int]) -> None:
         """Takes where the members that come to stand at x parted; with fewer than two of them nothing is compared."""
@@ -68,7 +74,9 @@ class Alignment(msgspec.Struct, array_like=True):
             self.shared_prefix, self.diverged_at_bytes = self.parting.parted_at(reaching, x)
             self.compares = "next" if self.shared_prefix else "place"
 
-    def _measure(self, x: int, members: Sequence[MemberRecord], weights: Sequence[float], contents: Contents) -> None:
+    def _measure(
+        self, x: int, members: Sequence[MemberRecord], weights: Sequence[float], contents: Contents, since: int
+    ) -> None:
         self.measures, self.sync_lag_ms, self.arrival_skew_ms = Measures(), None, None
         if not self.members:
             # Whoever stood here has ended, and of those that run nobody has come so far.
@@ -85,7 +93,8 @@ class Alignment(msgspec.Struct, array_like=True):
             arrivals.append(kept.arrivals_ns[index])
         self.measures = measures_at(x, standing, [weights[i] for i in self.members])
         if len(standing) > 1:
-            windows = [members[i].passing.window_past(x) for i in self.members]
-            lag_ns = window_start_ns(max(windows)) - window_start_ns(min(windows))
-            self.sync_lag_ms = round(lag_ns / NS_PER_MS, 9)
+            if x >= since:
+                windows = [members[i].passing.window_past(x) for i in self.members]
+                lag_ns = window_start_ns(max(windows)) - window_start_ns(min(windows))
+                self.sync_lag_ms = round(lag_ns / NS_PER_MS, 9)
             self.arrival_skew_ms = round((max(arrivals) - min(arrivals)) / NS_PER_MS, 9)

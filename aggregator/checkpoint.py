@@ -10,7 +10,7 @@ from aggregator.session import Session
 from schemas.errors import Malformed
 from schemas.sessions import Opening
 
-CHECKPOINT_VERSION = 3
+CHECKPOINT_VERSION = 4
 
 
 class Checkpoint(msgspec.Struct, array_like=True, frozen=True):

@@ -158,14 +158,12 @@ class Session:
         """Moves the frontier for those in step, or else for all who run."""
         record, members = self.record, self.record.members
         if record.mode == "step":
-            concerned = record.stepping.members
+            concerned, since = record.stepping.members, record.stepping.since
             waits = not all(members[index].position for index in concerned)
         else:
-            concerned = [index for index, member in enumerate(members) if member.is_running]
-            waits = any(
-                members[index].is_expected(end_ns, self.opening.limits, in_step=self._in_step) for index in concerned
-            )
-        record.alignment.advance(members, concerned, self._weights, self._contents, waits=waits)
+            concerned, since = [index for index, member in enumerate(members) if member.is_running], 0
+            waits = any(members[index].is_expected(end_ns, self.opening.limits, in_step=False) for index in concerned)
+        record.alignment.advance(members, concerned, self._weights, self._contents, since=since, waits=waits)
 
     def _changes_ns(self, end_ns: int) -> int:
         """When time alone may change something that is no matter of patience, after `end_ns`."""

@@ -32,17 +32,22 @@ _LEAST_LEAD_BYTES = 1
 
 
 class Stepping(msgspec.Struct, array_like=True):
-    """The front in bytes of every stepping member's answer, and the stepping set in the members' order."""
+    """The front in bytes of every stepping member's answer, and the stepping set in the members' order. From the byte
+    `since` on, all of the set were let out together: what went out before a member joined did not wait for it."""
 
     members: list[int] = []
     front: int = 0
+    since: int = 0
 
     def advance(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> None:
         """Takes in what the window [start_ns, end_ns) of a session has brought: who steps now, and how far the text of
         all may go out."""
         self._start(members, start_ns, end_ns, limits)
+        before = self.members
         self.members = self._in_step_now(members, start_ns, end_ns, limits)
         self._detach(members, start_ns, end_ns - limits.detach_ms * NS_PER_MS)
+        if any([index not in before for index in self.members]):
+            self.since = max([members[index].limit for index in self.members])
         writing = [members[index].written for index in self.members if members[index].is_writing]
         if writing:
             self.front = max(self.front, min(writing))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from schemas import entries as wire
@@ -288,13 +288,15 @@ def frontier_after(before: Frontier, steps: Sequence[Step], weights: Sequence[fl
     kept = [members[number].kept_tokens(limits.unaligned_tokens) for number in concerned]
     starts = [one.start for tokens in kept for one in tokens if one.start < least]
     x = max(starts if before.x is None else [before.x, *starts], default=None)
+    # In step, what went out before the last of them joined went out at times of its own.
+    is_apart = in_step and x is not None and x < step.since
     if x is None or (x, concerned) == (before.x, before.concerned):
-        return before
+        return replace(before, measures=replace(before.measures, sync_lag_ms=None)) if is_apart else before
     parted = parted_at([members[number].answer for number in concerned], x)
     aligned = [one for tokens in kept for one in tokens if one.start <= x < one.end]
     if len(aligned) < len(concerned):
         return Frontier(x, concerned, parted)
-    releases = [window_of_release(steps, number, x) for number in concerned]
+    releases = [] if is_apart else [window_of_release(steps, number, x) for number in concerned]
     return Frontier(x, concerned, parted, measures_of(aligned, [weights[number] for number in concerned], x, releases))
 
 
@@ -309,7 +311,8 @@ def parted_at(answers: Sequence[bytes], x: int) -> int | None:
 
 
 def measures_of(aligned: Sequence[Accepted], weights: Sequence[float], x: int, releases: Sequence[int]) -> Measures:
-    """Every number of these tokens, all of which cover x and were let go past it in the windows `releases`."""
+    """Every number of these tokens, all of which cover x and were let go past it in the windows `releases`; none
+    of these where they went out apart."""
     proposals = [proposal_of(one.token, one.start) for one in aligned]
     shares = shares_of(weights)
     measured = [number for number, proposal in enumerate(proposals) if proposal.has_logprobs]
@@ -328,7 +331,7 @@ def measures_of(aligned: Sequence[Accepted], weights: Sequence[float], x: int, r
     return Measures(
         diversity_index=diversity_index(proposals, weights) if is_measured else 0.5,
         di_source="logprobs" if is_measured else "fallback",
-        sync_lag_ms=(max(releases_ns) - min(releases_ns)) / NS_PER_MS if len(aligned) > 1 else None,
+        sync_lag_ms=(max(releases_ns) - min(releases_ns)) / NS_PER_MS if len(releases) > 1 else None,
         arrival_skew_ms=(max(arrivals) - min(arrivals)) / NS_PER_MS if len(aligned) > 1 else None,
         di_low=diversity_low(proposals, weights) if is_measured else None,
         di_covered=diversity_index(heard, heard_weights) if measured else None,

@@ -34,7 +34,7 @@ class Step:
 
     limits: how far it may go out; they never fall. released: the last boundary of its characters at or before that.
     grants: how far it may write, -1 before it may begin. moved_ns: when its end last moved, or was not free to.
-    held: the windows up to this one at whose start it was shown as held, as spans.
+    since: from this byte on those in step went out together. held: the windows up to this one at whose start it was shown as held, as spans.
     """
 
     window: WindowEnd
@@ -47,6 +47,7 @@ class Step:
     states: tuple[MemberState, ...]
     moved_ns: tuple[int, ...]
     held: tuple[tuple[Span, ...], ...]
+    since: int = 0
 
     @property
     def running(self) -> list[int]:
@@ -88,6 +89,8 @@ def step_after(before: Step, window: WindowEnd, opening: Opening) -> Step:
     written = [len(life.answer) for life in window.lives]
     moved_ns = tuple(_moved_ns(before, window, number) for number in everyone)
     stepping = stepping_set(before, window, opening.limits, moved_ns) if in_step else set()
+    joined = stepping - before.stepping
+    since = max(before.limits[number] for number in stepping) if joined else before.since
     pace = [written[number] for number in stepping if window.lives[number].writing]
     front = max(before.front, min(pace, default=0))
     limits = tuple(
@@ -120,6 +123,7 @@ def step_after(before: Step, window: WindowEnd, opening: Opening) -> Step:
         states=tuple(states),
         moved_ns=moved_ns,
         held=tuple(_held(before, window, number) for number in everyone),
+        since=since,
     )
 
 

@@ -302,6 +302,15 @@ def _assert_energy_between(frame: Frame, opening: Opening) -> None:
         assert frame.energy == 0.0
 
 
+@settings(unhurried, max_examples=200)
+@given(recorded())
+def test_members_in_step_are_let_out_within_one_window_of_each_other(session: Recorded) -> None:
+    """Also where a member that was behind, or that thought or stalled, comes into step."""
+    for frame in core_frames(session.stream, session.windows):
+        if frame.mode == "step" and frame.sync_lag_ms is not None:
+            assert frame.sync_lag_ms <= 1_000 / 60 + NEAR
+
+
 @settings(unhurried, max_examples=60)
 @given(recorded(), st.sampled_from((0.5, 3.0, 1e-9, 1e9)))
 def test_numbers_do_not_change_when_all_weights_are_scaled(session: Recorded, scale: float) -> None:

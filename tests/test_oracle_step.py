@@ -195,7 +195,8 @@ def test_several_leave_in_one_window_and_come_back_when_they_reach_the_front() -
     assert [step.mode for step in told_steps] == ["step", "step", "free", "free", "step"]
     # Byte 1 is compared among three, byte 3 among the two in step: 2 had it out in window 2, 0 in window 4.
     assert [frame.frontier_bytes for frame in frames] == [0, 0, 0, 1, 3]
-    assert frames[4].sync_lag_ms == pytest.approx(2 * 1_000 / 60, abs=1e-5)
+    # They were not in step then, so that is no lag of theirs.
+    assert frames[4].sync_lag_ms is None
 
 
 def test_whoever_comes_back_without_a_byte_is_not_in_step() -> None:

@@ -194,6 +194,26 @@ def test_a_member_that_nobody_claims_is_waited_for_a_second() -> None:
     assert at_ms(frames, 1_000).members[0].position_bytes == 45
 
 
+def test_a_member_that_comes_into_step_has_no_lag_for_what_went_out_before() -> None:
+    """Member 1 begins a second late and is faster: where it reaches the front, member 0 was let out a word earlier.
+
+    0   word |word |...|word |word |
+    1                  |quick| qui |       from here on both are let out together
+    """
+    story = Story(2, Limits(frontier_waits_ms=50), sync="step")
+    for ms in range(1, 3_000):
+        story.now_ms = ms
+        if ms % 100 == 0:
+            story.say(0, "word ")
+        if ms > 1_000 and ms % 20 == 3:
+            story.say(1, "quick")
+    frames = story.frames()
+    joined = next(frame for frame in frames if frame.mode == "step" and frame.frontier_bytes is not None)
+    assert (joined.frontier_bytes, joined.sync_lag_ms) == (50, None)
+    assert joined.agreement is not None
+    assert {frame.sync_lag_ms for frame in frames[joined.window_index + 1 :]} == {0.0}
+
+
 def test_no_member_begins_before_the_others_models_are_loaded() -> None:
     """Member 1 loads for a second, member 0 does not pause, member 2 does:
 
