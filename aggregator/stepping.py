@@ -46,7 +46,7 @@ class Stepping(msgspec.Struct, array_like=True):
         before = self.members
         self.members = self._in_step_now(members, start_ns, end_ns, limits)
         self._detach(members, start_ns, end_ns - limits.detach_ms * NS_PER_MS)
-        if any([index not in before for index in self.members]):
+        if not set(self.members).issubset(before):
             self.since = max([members[index].limit for index in self.members])
         writing = [members[index].written for index in self.members if members[index].is_writing]
         if writing:

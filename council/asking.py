@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
+import termios
+import tty
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import msgspec
@@ -13,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from council.awaited import Awaited
 from council.ensemble import EnsembleSession, TurboEnsemble
 from council.lanes import Lanes
 from council.parting import Parting
@@ -107,6 +112,7 @@ class Summary:
             "members": [
                 {
                     "model": member.model,
+                    "name": member.display_name,
                     "text": self._texts[index],
                     "tokens": self._tokens[index],
                     "state": member.state,
@@ -144,7 +150,9 @@ async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool
     for warning in session.warnings:
         print(f"council: {warning}", file=sys.stderr)
     summary = Summary(session.session, session.opening.tier, session.opening.sync)
-    showing = asyncio.create_task(_write_lines(session, summary) if as_json else _draw(session, summary))
+    awaited = Awaited()
+    show = _write_lines(session, summary, awaited) if as_json else _draw(session, summary, awaited)
+    showing = asyncio.create_task(show)
     try:
         await asyncio.wait({showing, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if not showing.done():
@@ -184,23 +192,56 @@ async def _cancel(session: EnsembleSession, showing: asyncio.Task[None]) -> None
     showing.cancel()
 
 
-async def _write_lines(session: EnsembleSession, summary: Summary) -> None:
+async def _write_lines(session: EnsembleSession, summary: Summary, awaited: Awaited) -> None:
+    said = ""
     async for frame in session.frames():
         summary.add(frame)
+        awaited.add(frame)
+        if awaited.sentence != said:
+            said = awaited.sentence
+            if said:
+                print(f"council: {said[0].upper()}{said[1:]}.", file=sys.stderr)
         sys.stdout.write(frame_json(frame).decode() + "\n")
         sys.stdout.flush()
 
 
-async def _draw(session: EnsembleSession, summary: Summary) -> None:
-    console, lanes = Console(), Lanes()
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+async def _draw(session: EnsembleSession, summary: Summary, awaited: Awaited) -> None:
+    console = Console()
+    with _enter_key() as enter, Live(console=console, auto_refresh=False, transient=True) as live:
+        lanes = Lanes(awaited, "Enter goes on without" if enter else "")
         drawn_at = 0.0
         async for frame in session.frames():
             summary.add(frame)
+            awaited.add(frame)
+            if enter and enter.is_set():
+                enter.clear()
+                if awaited.members:
+                    await session.cancel(members=awaited.members)
             lanes.add(frame)
             if frame.final or frame.end_ns / 1e9 - drawn_at >= 1 / _DRAWN_HZ:
                 drawn_at = frame.end_ns / 1e9
                 live.update(lanes.drawn(*console.size), refresh=True)
+
+
+@contextlib.contextmanager
+def _enter_key() -> Iterator[asyncio.Event | None]:
+    """An event that is set when a person presses Enter; None where no terminal is there to press it at. What is typed
+    is not shown: it would fall into the picture."""
+    try:
+        fd = sys.stdin.fileno()
+        before = termios.tcgetattr(fd)
+        loop = asyncio.get_running_loop()
+        pressed = asyncio.Event()
+        loop.add_reader(fd, lambda: pressed.set() if b"\n" in os.read(fd, 1_024) else None)
+    except (OSError, ValueError, termios.error):
+        yield None
+        return
+    tty.setcbreak(fd)
+    try:
+        yield pressed
+    finally:
+        loop.remove_reader(fd)
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 def _finish(summary: Summary, *, as_json: bool) -> None:
@@ -219,7 +260,7 @@ def print_end(console: Console, gathered: Summary) -> None:
         reason = f" ({member['reason']})" if member["reason"] else ""
         remote = " (remote)" if member["remote"] else ""
         # A Text is printed as it is: no part of a name is taken for a number, or for markup.
-        title = Text(f"{member['model']}{remote}: {member['state']}{reason}, {member['tokens']} tokens")
+        title = Text(f"{member['name']}{remote}: {member['state']}{reason}, {member['tokens']} tokens")
         console.rule(title, align="left")
         console.print(member["text"].strip(), markup=False, highlight=False)
     if summary["fell_from"]:

@@ -110,10 +110,11 @@ class EnsembleSession:
                 "No aggregator closes this session's windows: start one with `council up` or `python -m aggregator`."
             )
 
-    async def cancel(self, reason: str = "cancelled") -> None:
-        """Stops all members; the final frame follows. A session that is over, or gone, stays as it is."""
+    async def cancel(self, reason: str = "cancelled", members: tuple[int, ...] = ()) -> None:
+        """Stops these members, by index, and the others go on; without any: all of them, and the final frame follows. A
+        session that is over, or gone, stays as it is."""
         with contextlib.suppress(SessionGone):
-            await cancel_session(self._pipe, self.session, reason)
+            await cancel_session(self._pipe, self.session, reason, members)
 
 
 class TurboEnsemble:

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
+from council.awaited import Awaited
 from council.parting import Parting
 from schemas.frames import Frame, MemberFrame
 
@@ -41,7 +42,9 @@ class _TitleRoom(NamedTuple):
 class Lanes:
     """What has been said so far, and how it is drawn."""
 
-    def __init__(self) -> None:
+    def __init__(self, awaited: Awaited | None = None, hint: str = "") -> None:
+        """`hint` is how a person goes on without who is `awaited`; empty where that is not possible here."""
+        self._awaited, self._hint = awaited, hint
         self._texts: list[str] = []
         self._thinking: list[int] = []
         self._frame: Frame | None = None
@@ -76,6 +79,9 @@ class Lanes:
         """What happens between the members, in words; nothing of a member that is alone from the beginning."""
         if len(frame.members) < 2:
             return []
+        if self._awaited and self._awaited.sentence:
+            said = [f"{self._awaited.sentence}, {self._awaited.seconds} s", *filter(None, [self._hint])]
+            return [Text(" · ".join(_fitting(said, width, " · ")), no_wrap=True, overflow="ellipsis")]
         if frame.agreement is None:
             said = [self._why_none(frame)]
         else:

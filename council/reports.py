@@ -22,6 +22,7 @@ async def sessions_report(pipe: AsyncPipe) -> list[dict[str, Any]]:
             "session": state.session,
             "status": state.status,
             "models": [member.model for member in openings[state.session].members],
+            "names": list(openings[state.session].names),
             "windows": state.window + 1,
             "opened_ms": entry_ms(state.opened),
             "reason": state.reason or None,
@@ -41,11 +42,11 @@ def print_sessions(console: Console, sessions: list[dict[str, Any]]) -> None:
     if not sessions:
         console.print("No session is kept here.")
         return
-    table = Table("session", "status", "models", "windows", "reason")
+    table = Table("session", "status", "members", "windows", "reason")
     for session in sessions:
         reason = session["reason"] or ""
         table.add_row(
-            session["session"], session["status"], ", ".join(session["models"]), str(session["windows"]), reason
+            session["session"], session["status"], ", ".join(session["names"]), str(session["windows"]), reason
         )
     console.print(table)
 

@@ -34,7 +34,8 @@ class Step:
 
     limits: how far it may go out; they never fall. released: the last boundary of its characters at or before that.
     grants: how far it may write, -1 before it may begin. moved_ns: when its end last moved, or was not free to.
-    since: from this byte on those in step went out together. held: the windows up to this one at whose start it was shown as held, as spans.
+    held: the windows up to this one at whose start it was shown as held, as spans. since: from this byte on those in
+    step went out together.
     """
 
     window: WindowEnd

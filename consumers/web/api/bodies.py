@@ -8,9 +8,23 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from consumers.web.door.reading import read_body
 from schemas.chat import Chat, chat_of
 from schemas.errors import Refused
+from schemas.members import member_spec_of
 from schemas.sessions import SessionRequest, Sync, Weighting
 
 _DEFAULTS = SessionRequest(prompt="")
+
+
+class MemberBody(BaseModel):
+    """A member with a name, options or a system text of its own; what is left out is the session's."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    model: str
+    name: str = ""
+    temperature: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    system: str | None = None
 
 
 class SessionBody(BaseModel):
@@ -21,7 +35,7 @@ class SessionBody(BaseModel):
 
     prompt: str | None = None
     messages: tuple[dict[str, str], ...] | None = None
-    models: tuple[str, ...] = ()
+    models: tuple[str | MemberBody, ...] = ()
     weights: dict[str, float] = {}
     tier: str | None = None
     system: str = ""
@@ -39,8 +53,12 @@ class SessionBody(BaseModel):
         chat = self._chat()
         if chat.system and self.system:
             raise Refused("two_systems", "'system' and the messages' own system text contradict: leave one out.")
-        plain = self.model_dump(exclude={"tier", "prompt", "messages", "system"})
-        return SessionRequest(prompt=chat.prompt, system=self.system or chat.system, history=chat.history, **plain)
+        plain = self.model_dump(exclude={"tier", "prompt", "messages", "system", "models"})
+        return SessionRequest(
+            prompt=chat.prompt, system=self.system or chat.system, history=chat.history,
+            models=tuple(one if isinstance(one, str) else member_spec_of(one.model_dump()) for one in self.models),
+            **plain,
+        )  # fmt: skip
 
     def _chat(self) -> Chat:
         if self.messages is None and self.prompt is None:
@@ -67,11 +85,11 @@ def session_body(raw: bytes) -> SessionBody:
         raise Refused("bad_json", f"The body is no JSON ({first['msg'].removeprefix('Invalid JSON: ')}).")
     if not first["loc"]:
         raise Refused("bad_request", 'The body is no JSON object: send one such as {"prompt": "..."}.')
-    field = ".".join(str(part) for part in first["loc"])
+    # A member is a text or an object: which of the two pydantic tried stands in the place of what was written.
+    field = ".".join(str(part) for part in first["loc"] if part not in ("str", "MemberBody"))
     if first["type"] == "extra_forbidden":
-        raise Refused(
-            "bad_request", f"There is no field {field!r}: the fields are {', '.join(SessionBody.model_fields)}."
-        )
+        known = MemberBody if "MemberBody" in first["loc"] else SessionBody
+        raise Refused("bad_request", f"There is no field {field!r}: the fields are {', '.join(known.model_fields)}.")
     if first["type"] == "missing":
         raise Refused("bad_request", f"The field {field!r} is missing.")
     raise Refused("bad_request", f"The field {field!r} is wrong: {_lowered(first['msg'])}.")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aiohttp import web
 
 from consumers.web.api.operations import Operation
-from consumers.web.api.replies import ModelList, Ordered, ShownModel
+from consumers.web.api.replies import ModelList, Ordered, OwnMember, ShownModel
 from consumers.web.door.errors import model_response
 from consumers.web.door.query import known_parameters
 from schemas.errors import Refused
 from schemas.events import protocol_model_ids
 from schemas.models import ModelFacts
+from schemas.processes import ProcessRecord
 from schemas.tiers import TierPolicy
 from transport.connection import AsyncPipe
-from transport.process import list_processes, served_models
+from transport.process import list_processes, named_members, served_models
 from transport.residency import Action, order, places_in_use, read_uses
 
 
@@ -38,10 +41,22 @@ class ModelsApi:
 
     async def _list(self, request: web.Request) -> web.Response:
         known_parameters(request.query, ())
-        served = await self._served()
+        records = await list_processes(self._pipe)
+        served = _by_id(records)
         in_use = places_in_use(await self._pipe.run(read_uses()))
         return model_response(
             ModelList(
+                members=[
+                    OwnMember(
+                        name=spec.display_name,
+                        model=spec.model,
+                        temperature=spec.temperature,
+                        seed=spec.seed,
+                        max_tokens=spec.max_tokens,
+                        system=spec.system,
+                    )
+                    for spec in named_members(records)
+                ],
                 models=[_shown(model_id, facts, facts.place in in_use) for model_id, facts in served.items()],
                 tier=self._tier.name,
                 max_parallel_models=self._tier.max_parallel_models,
@@ -76,8 +91,12 @@ class ModelsApi:
 
     async def _served(self) -> dict[str, ModelFacts]:
         """The served models by their ids."""
-        served = served_models(await list_processes(self._pipe))
-        return dict(zip(protocol_model_ids(tuple(facts.model for facts in served)), served, strict=True))
+        return _by_id(await list_processes(self._pipe))
+
+
+def _by_id(records: Sequence[ProcessRecord]) -> dict[str, ModelFacts]:
+    served = served_models(records)
+    return dict(zip(protocol_model_ids(tuple(facts.model for facts in served)), served, strict=True))
 
 
 def _shown(model_id: str, facts: ModelFacts, in_use: bool) -> ShownModel:

@@ -19,6 +19,7 @@ ShownPhase = Annotated[Phase | None, Field(description="Of the session's state m
 Count = Annotated[int, Field(ge=0)]
 Bytes = Annotated[int, Field(ge=0, description="In bytes.")]
 Window = Annotated[int, Field(ge=-1, description="The newest committed window; -1: none yet.")]
+Names = Annotated[list[str], Field(description="What each member is called: its model, or a name of its own.")]
 Reason = Annotated[str | None, Field(description="Why it ended, in a sentence; null where nothing was wrong.")]
 
 
@@ -45,7 +46,8 @@ class Opened(Reply):
     """A session that was opened, its members in their order; `warnings` say who was left out, and why."""
 
     session: str
-    models: list[str]
+    models: Annotated[list[str], Field(description="Each member's model.")]
+    names: Names
     warnings: list[str]
     tier: str
 
@@ -58,7 +60,8 @@ class ListedSession(Reply):
     status: Status
     phase: ShownPhase
     window_index: Window
-    models: list[str]
+    models: Annotated[list[str], Field(description="Each member's model.")]
+    names: Names
     reason: Reason
     opened_ms: Annotated[int, Field(description="When it was opened, in milliseconds of Unix time.")]
 
@@ -76,11 +79,22 @@ class Turn(Reply):
     content: str
 
 
+class ShownSampling(Reply):
+    """What a member's model was asked for."""
+
+    temperature: float
+    seed: int | None
+    max_tokens: int
+
+
 class ShownMember(Reply):
     """A member at the end of the window: all that it has said up to then, as the frames have shown it."""
 
     model: str
+    name: Annotated[str, Field(description="What it is called: its model, or a name of its own.")]
     id: Annotated[str, Field(description="Its name in the real-time protocol.", pattern="^[a-zA-Z0-9_-]+$")]
+    sampling: ShownSampling
+    system: Annotated[str | None, Field(description="A system text of its own; null: the session's.")]
     weight: float
     remote: bool
     state: Annotated[MemberState | None, Field(description="null before the first frame.")]
@@ -138,10 +152,23 @@ class ShownModel(Reply):
     in_use: bool
 
 
+class OwnMember(Reply):
+    """A member that the council has by name. What is null is the session's."""
+
+    name: str
+    model: str
+    temperature: float | None
+    seed: int | None
+    max_tokens: int | None
+    system: str | None
+
+
 class ModelList(Reply):
-    """The models that are served, in the order of preference, and what the tier allows."""
+    """The models that are served, in the order of preference, and what the tier allows. `members` are the council's
+    own: those that answer where a request names none; empty where those are the models."""
 
     models: list[ShownModel]
+    members: list[OwnMember]
     tier: str
     max_parallel_models: Count
     max_loaded_models: Count

@@ -19,6 +19,7 @@ from consumers.web.api.replies import (
     Opened,
     SessionList,
     ShownMember,
+    ShownSampling,
     ShownSession,
     Status,
     Turn,
@@ -30,10 +31,10 @@ from schemas.admission import admit
 from schemas.events import protocol_model_ids
 from schemas.frames import Frame
 from schemas.keys import entry_ms
-from schemas.sessions import Limits, Opening, Phase
+from schemas.sessions import Limits, Opening, Phase, Sampling
 from schemas.tiers import TierPolicy, tier_named
 from transport.connection import AsyncPipe
-from transport.process import list_processes, served_models
+from transport.process import list_processes, named_members, served_models
 from transport.sessions import (
     SessionState,
     cancel_session,
@@ -100,17 +101,21 @@ class SessionsApi:
         known_parameters(request.query, ())
         body = await read_session_body(request)
         tier = self._tier if body.tier is None else tier_named(body.tier, self._tiers)
-        models = served_models(await list_processes(self._pipe))
-        admission = admit(body.request(), new_session_id(), models, tier, self._limits, tiers=self._tiers)
+        records = await list_processes(self._pipe)
+        admission = admit(
+            body.request(), new_session_id(), served_models(records), tier, self._limits, tiers=self._tiers,
+            named=named_members(records),
+        )  # fmt: skip
         # One after the other: of two that come at once, the limit's last place has room for one.
         async with self._opening:
             self._most.check(await open_among(self._pipe, self._most.opened))
             await open_session(self._pipe, admission.opening)
             self._most.opened.add(admission.opening.session)
-        names = [member.model for member in admission.opening.members]
+        opening = admission.opening
         opened = Opened(
-            session=admission.opening.session, models=names, warnings=list(admission.warnings), tier=tier.name
-        )
+            session=opening.session, models=[member.model for member in opening.members], names=list(opening.names),
+            warnings=list(admission.warnings), tier=tier.name,
+        )  # fmt: skip
         return model_response(opened, status=201)
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -157,6 +162,7 @@ def _listed(state: SessionState, opening: Opening) -> ListedSession:
         phase=_phase(state),
         window_index=state.window,
         models=[member.model for member in opening.members],
+        names=list(opening.names),
         reason=state.reason or None,
         opened_ms=entry_ms(state.opened),
     )
@@ -185,14 +191,17 @@ def shown_session(released: Released) -> ShownSession:
 
 
 def _members(released: Released, opening: Opening, frame: Frame | None) -> list[ShownMember]:
-    ids = protocol_model_ids(tuple(member.model for member in opening.members))
+    ids = protocol_model_ids(opening.names)
     shown = []
     for index, member in enumerate(opening.members):
         now = None if frame is None else frame.members[index]
         shown.append(
             ShownMember(
                 model=member.model,
+                name=member.display_name,
                 id=ids[index],
+                sampling=_shown_sampling(opening.sampling_of(index)),
+                system=member.system,
                 weight=member.weight,
                 remote=member.remote,
                 state=now.state if now else None,
@@ -203,6 +212,10 @@ def _members(released: Released, opening: Opening, frame: Frame | None) -> list[
             )
         )
     return shown
+
+
+def _shown_sampling(sampling: Sampling) -> ShownSampling:
+    return ShownSampling(temperature=sampling.temperature, seed=sampling.seed, max_tokens=sampling.max_tokens)
 
 
 def _status(state: SessionState) -> Status:

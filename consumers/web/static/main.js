@@ -12,6 +12,7 @@ import { at, setText } from "./elements.js";
 import { Lanes } from "./lanes/lanes.js";
 import { Announcer } from "./panels/announcer.js";
 import { Ask } from "./panels/ask.js";
+import { Awaited } from "./panels/awaited.js";
 import { Compare } from "./panels/compare.js";
 import { Health } from "./panels/health.js";
 import { Pointing } from "./panels/pointing.js";
@@ -33,6 +34,7 @@ const wantsLessMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const readings = new Readings();
 const announcer = new Announcer(at("summary"), at("pointed"));
 const health = new Health(at("health"));
+const awaited = new Awaited(at("awaited"), (index) => stopMember(following.session, index));
 const compare = new Compare(at("compare"));
 const pointing = new Pointing(announcer, redraw, () => stage.leave());
 const transport = new Transport(redraw, jump);
@@ -74,7 +76,7 @@ let runs = false;
 let tier = "";
 let numbersOf = -1;
 // The screen's frame that is asked for; 0 for none.
-let awaited = 0;
+let askedFrame = 0;
 let nextDrawMs = 0;
 let silenceTimer = 0;
 let statusBefore = "";
@@ -123,6 +125,7 @@ function follow(session, { prompt = "", openedTier = "" } = {}) {
   pointing.begin(null);
   transport.begin(null);
   announcer.begin();
+  awaited.begin();
   showAddress(session);
   showRunning(true);
   showQuestion(prompt);
@@ -175,6 +178,7 @@ function take(frame) {
   const parted = record.columns.partings.at(-1);
   record.add(frame);
   stage.add(frame);
+  awaited.take(frame);
   health.countReceived();
   if (record.columns.partings.at(-1) !== parted) lanes.showParting(frame);
   // The past that comes first is not played: it is there to be looked back at.
@@ -184,7 +188,7 @@ function take(frame) {
 function end(reason) {
   clearTimeout(silenceTimer);
   // The last words first, then that they were the last: a screen reader, too, must find them there.
-  if (awaited) draw(performance.now());
+  if (askedFrame) draw(performance.now());
   const hadFocus = document.activeElement === at("stop-button");
   showRunning(false);
   if (hadFocus) at("prompt").focus();
@@ -202,13 +206,13 @@ function end(reason) {
 // --- drawing ---
 
 function scheduleDraw() {
-  if (!awaited) awaited = requestAnimationFrame(drawWhenDue);
+  if (!askedFrame) askedFrame = requestAnimationFrame(drawWhenDue);
 }
 
 // As often as the tier wants it: on the screen's next frame that is due, or a millisecond early.
 function drawWhenDue(nowMs) {
   if (nowMs < nextDrawMs - 1) {
-    awaited = requestAnimationFrame(drawWhenDue);
+    askedFrame = requestAnimationFrame(drawWhenDue);
     return;
   }
   const betweenMs = SECOND_MS / (wantsLessMotion.matches ? CALM_FPS : ask.targetFps);
@@ -218,8 +222,8 @@ function drawWhenDue(nowMs) {
 }
 
 function draw(nowMs) {
-  cancelAnimationFrame(awaited);
-  awaited = 0;
+  cancelAnimationFrame(askedFrame);
+  askedFrame = 0;
   if (!record || record.columns.last < 0) return;
   const { window, isLive } = transport;
   const isCalm = wantsLessMotion.matches;
@@ -233,6 +237,7 @@ function draw(nowMs) {
     readings.draw(frame, record.columns);
     pointing.follow(frame);
     transport.draw(window, runs);
+    awaited.draw(record.columns.frame(record.columns.last), runs);
   }
   if (isLive) announcer.summarise(frame, nowMs);
   const isUnfinished = stage.draw(window, !isLive, isCalm);

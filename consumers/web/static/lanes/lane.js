@@ -21,30 +21,30 @@ export class Lane {
   #copy;
 
   // handlers: onStop(index), onToken(index, start byte, element, isByKey), onLeave(), onUnknown(index, range)
-  constructor(model, index, answer, thoughts, handlers) {
+  constructor(name, index, answer, thoughts, handlers) {
     [this.#index, this.#answer, this.#thoughts] = [index, answer, thoughts];
     const number = element("span", "", `${index + 1} `);
-    const heading = element("h3", "", number, model);
+    const heading = element("h3", "", number, name);
     heading.id = `member-${index + 1}`;
 
     this.#bar.append(element("div"));
     this.#bar.setAttribute("role", "meter");
-    this.#bar.setAttribute("aria-label", `Energy of ${model}`);
+    this.#bar.setAttribute("aria-label", `Energy of ${name}`);
     this.#bar.setAttribute("aria-valuemin", "0");
     this.#bar.setAttribute("aria-valuemax", "1");
     this.#bar.setAttribute("aria-valuenow", "0");
 
     this.#stop = button("Stop", () => handlers.onStop(index), "small");
-    this.#stop.setAttribute("aria-label", `Stop ${model}`);
+    this.#stop.setAttribute("aria-label", `Stop ${name}`);
     this.#copy = button("Copy", () => this.#copyAnswer(), "small");
-    this.#copy.setAttribute("aria-label", `Copy the answer of ${model}`);
+    this.#copy.setAttribute("aria-label", `Copy the answer of ${name}`);
 
-    this.#answerView = new GrowingText(answer, `Answer of ${model}; the arrow keys walk through its tokens`, {
+    this.#answerView = new GrowingText(answer, `Answer of ${name}; the arrow keys walk through its tokens`, {
       onToken: (...token) => handlers.onToken(index, ...token),
       onLeave: handlers.onLeave,
       onUnknown: (range) => handlers.onUnknown(index, range),
     });
-    this.#thoughtsView = new GrowingText(thoughts, `Thinking of ${model}`);
+    this.#thoughtsView = new GrowingText(thoughts, `Thinking of ${name}`);
     this.#details = element("details", "", element("summary", "", "Thinking"), this.#thoughtsView.element);
     this.#details.hidden = true;
 
@@ -133,6 +133,7 @@ function stateSentence(member) {
   if (member.state === "finished") said.push(FINISHES[member.reason] ?? "finished");
   else if (member.reason === "cancelled") said.push("stopped");
   else if (member.reason) said.push(`${member.state}: ${member.reason}`);
+  else if (member.awaited) said.push(member.state === "loading" ? "loading: the others wait" : "the others wait for it");
   else said.push(MEANINGS[member.state] ?? member.state);
   if (member.buffered_tokens === 1) said.push("1 token waits");
   if (member.buffered_tokens > 1) said.push(`${member.buffered_tokens} tokens wait`);

@@ -16,14 +16,14 @@ export class Lanes {
   begin(record) {
     for (const lane of this.#lanes) lane.close();
     this.#record = record;
-    const { models } = record.columns;
+    const { names } = record.columns;
     // Another session may have been chosen, of which nothing is known yet.
     const handlers = {
       ...this.#handlers,
       onStop: (index) => this.#handlers.onStop(record.session.session, index),
     };
-    this.#lanes = models.map(
-      (model, index) => new Lane(model, index, record.answers[index], record.thoughts[index], handlers),
+    this.#lanes = names.map(
+      (name, index) => new Lane(name, index, record.answers[index], record.thoughts[index], handlers),
     );
     this.#root.replaceChildren(...this.#lanes.map((lane) => lane.element));
   }

@@ -38,7 +38,7 @@ function summaryOf(frame) {
   if (frame.diverged_at_bytes !== null) said.push(`parted at byte ${frame.diverged_at_bytes}`);
   const members = frame.members.map((member) => {
     const pace = member.state === "answering" ? `, ${Math.round(member.tokens_per_s)} tokens a second` : "";
-    return `${member.model} ${member.state}${pace}`;
+    return `${member.name} ${member.state}${pace}`;
   });
   return `${said.join(", ")}. ${members.join("; ")}.`;
 }

@@ -42,9 +42,9 @@ export class Ask {
   // Asks once more what a session was asked, of the same members.
   again(session) {
     const { prompt, history, system, members, sync, weighting } = session;
-    const weights = Object.fromEntries(members.filter((each) => each.weight !== 1).map((each) => [each.model, each.weight]));
+    const weights = Object.fromEntries(members.filter((each) => each.weight !== 1).map((each) => [each.name, each.weight]));
     const text = history.length ? { messages: [...history, { role: "user", content: prompt }] } : { prompt };
-    return this.#open({ ...text, system, weights, sync, weighting, models: members.map((each) => each.model) });
+    return this.#open({ ...text, system, weights, sync, weighting, models: members.map(described) });
   }
 
   async #send() {
@@ -87,6 +87,11 @@ export class Ask {
       this.#models.miss(error.message);
     }
   }
+}
+
+// A member as POST /api/sessions takes it: with its name, its options and its system text, so that it is asked the same.
+function described({ model, name, sampling, system }) {
+  return { model, name: name === model ? "" : name, ...sampling, system };
 }
 
 // Where `field-sizing` is not known, the box grows by hand.

@@ -29,12 +29,12 @@ export class Compare {
   begin(record) {
     this.#record = record;
     this.#drawn = "";
-    if (record.columns.models.length < 2) this.open(false);
+    if (record.columns.names.length < 2) this.open(false);
     this.#choices.forEach((choice, place) => {
       choice.replaceChildren(
-        ...record.columns.models.map((model, index) => new Option(`${index + 1} ${model}`, String(index))),
+        ...record.columns.names.map((model, index) => new Option(`${index + 1} ${model}`, String(index))),
       );
-      choice.value = String(Math.min(place, record.columns.models.length - 1));
+      choice.value = String(Math.min(place, record.columns.names.length - 1));
     });
   }
 
@@ -80,7 +80,7 @@ export class Compare {
           if (part.kind === "same") text.append(part.text);
           else if (part.kind === side) text.append(element("mark", "", part.text));
         }
-        const heading = element("h4", "", shapeIcon(members[place]), ` ${this.#record.columns.models[members[place]]}`);
+        const heading = element("h4", "", shapeIcon(members[place]), ` ${this.#record.columns.names[members[place]]}`);
         const column = element("div", "side", heading, text);
         column.style.setProperty("--colour", `var(${colourNameOf(members[place])})`);
         return column;

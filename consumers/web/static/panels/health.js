@@ -46,7 +46,7 @@ export class Health {
     const waiting = frame.members.reduce((sum, member) => sum + (member.buffered_tokens ?? 0), 0);
     setText(this.#values.get("waiting"), String(waiting));
     const dropped = frame.members.filter((member) => member.state === "dropped");
-    const told = dropped.map((member) => `${member.model}: ${member.reason}`).join("; ");
+    const told = dropped.map((member) => `${member.name}: ${member.reason}`).join("; ");
     setText(this.#values.get("dropped"), told || "nobody");
     this.#root.querySelector(".dropped").classList.toggle("alarm", dropped.some(isAlarming));
   }

@@ -64,7 +64,7 @@ export function evidenceOf(track, frame) {
 
 function rowsOfMembers(metric, frame) {
   return frame.members.map((member, index) =>
-    row(metric, member, `${metric.label} of ${index + 1} ${member.model}`, `members[${index}].${metric.name}`),
+    row(metric, member, `${metric.label} of ${index + 1} ${member.name}`, `members[${index}].${metric.name}`),
   );
 }
 

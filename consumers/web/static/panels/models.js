@@ -1,4 +1,5 @@
-// Which models are asked: a box for each that is served, ticked as far as the tier carries them.
+// Who is asked: a box for each member that the council has by name and for each model that is served, ticked as far as
+// the tier carries them.
 
 // Nobody should mistake these for language models.
 const DEMONSTRATION =
@@ -8,7 +9,7 @@ export class ModelChoice {
   #root;
   #note;
   #shown = "";
-  // What a person decided, also of models that are not served just now.
+  // What a person decided, also of members that are not served just now.
   #decided = new Map();
 
   constructor(root, note) {
@@ -21,30 +22,31 @@ export class ModelChoice {
     return this.#boxes().filter((box) => box.checked).map((box) => box.value);
   }
 
-  // True where a ticked model is remote: whoever ticked it has read that its prompt leaves this machine.
+  // True where a ticked member is remote: the person who ticked it has read that its prompt leaves this machine.
   goesOut() {
     return this.#boxes().some((box) => box.checked && box.dataset.remote !== undefined);
   }
 
-  // True where there are models and the person wants none of them.
+  // True where there are members and the person wants none of them.
   isEmptied() {
     return this.#boxes().length > 0 && this.chosen().length === 0;
   }
 
-  // What is served now. A choice that was made stays; a model that is new is ticked while there is room, unless it is
-  // remote: only a person sends a prompt away.
-  show({ models, max_parallel_models: most }) {
+  // What is served now. A choice that was made stays. Of what is new the council's own members are ticked while there is
+  // room, or the models where it has none; never a remote one: only a person sends a prompt away.
+  show({ models, members, max_parallel_models: most }) {
     const isDemonstration = models.length > 0 && models.every(({ model }) => model.startsWith("ngram:"));
     this.#note.hidden = models.length > 0 && !isDemonstration;
     this.#note.textContent = isDemonstration ? DEMONSTRATION : "No model is served yet.";
-    const shown = JSON.stringify(models.map((each) => [each.model, each.remote, each.residency, each.trouble, each.size_bytes]));
+    const offers = offered(models, members);
+    const shown = JSON.stringify(offers);
     if (shown === this.#shown) return;
     this.#shown = shown;
     for (const box of this.#boxes()) this.#decided.set(box.value, box.checked);
     const ticked = this.#decided;
-    let room = most - models.filter((each) => ticked.get(each.model)).length;
+    let room = most - offers.filter((each) => ticked.get(each.name)).length;
     const focused = document.activeElement?.value;
-    const chips = models.map((each) => chip(each, ticked.get(each.model) ?? (!each.remote && room-- > 0)));
+    const chips = offers.map((each) => chip(each, ticked.get(each.name) ?? (each.isOwn && !each.remote && room-- > 0)));
     for (const old of this.#root.querySelectorAll(".chip")) old.remove();
     this.#note.before(...chips);
     this.#boxes().find((box) => box.value === focused)?.focus();
@@ -62,15 +64,38 @@ export class ModelChoice {
   }
 }
 
-function chip({ model, remote, residency, size_bytes: size, trouble }, isTicked) {
+// What can be ticked: the council's own members, each with what is known of its model, then the models by themselves.
+function offered(models, members) {
+  const known = new Map(models.map(({ model, remote, residency, size_bytes: size, trouble }) => [model, { remote, residency, size, trouble }]));
+  const own = members.filter(({ model }) => known.has(model));
+  return [
+    ...own.map((member) => ({ ...known.get(member.model), name: member.name, isOwn: true, asked: askedFor(member) })),
+    ...models
+      .filter(({ model }) => !own.some(({ name }) => name === model))
+      .map(({ model }) => ({ ...known.get(model), name: model, isOwn: own.length === 0, asked: "" })),
+  ];
+}
+
+// What a member alone is asked for, in words.
+function askedFor({ name, model, temperature, seed, max_tokens: tokens, system }) {
+  return [
+    name === model ? "" : model,
+    temperature === null ? "" : `temperature ${temperature}`,
+    seed === null ? "" : `seed ${seed}`,
+    tokens === null ? "" : `at most ${tokens} tokens`,
+    system === null ? "" : `system text: ${system}`,
+  ].filter(Boolean).join(", ");
+}
+
+function chip({ name, asked, remote, residency, size, trouble }, isTicked) {
   const box = document.createElement("input");
   box.type = "checkbox";
   box.name = "models";
-  box.value = model;
+  box.value = name;
   box.checked = isTicked;
   const label = document.createElement("label");
   label.className = "chip";
-  label.append(box, model);
+  label.append(box, name);
   if (remote) box.dataset.remote = "";
   const says = [
     remote ? "remote: the prompt leaves this machine" : "",
@@ -83,6 +108,6 @@ function chip({ model, remote, residency, size_bytes: size, trouble }, isTicked)
     note.textContent = [remote ? "remote" : "", state ?? ""].filter(Boolean).join(", ");
     label.append(" ", note);
   }
-  label.title = [size ? `${(size / 1e9).toFixed(1)} GB` : "", ...says].filter(Boolean).join(" · ");
+  label.title = [asked, size ? `${(size / 1e9).toFixed(1)} GB` : "", ...says].filter(Boolean).join(" · ");
   return label;
 }

@@ -31,7 +31,7 @@ export class Sessions {
     this.#note.textContent = this.#list.children.length > 0 ? "" : "None yet: ask the council something.";
   }
 
-  #item({ session, status, reason, models, opened_ms: openedMs, prompt_start: prompt }) {
+  #item({ session, status, reason, names, opened_ms: openedMs, prompt_start: prompt }) {
     const open = button("", () => {
       this.#panel.hidePopover();
       this.#onOpen(session);
@@ -39,7 +39,7 @@ export class Sessions {
     const time = new Date(openedMs).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
     open.append(
       element("span", "asked", prompt || "(no text)"),
-      element("span", "quiet", [time, status === "open" ? "running" : "ended", models.join(", "), reason].filter(Boolean).join(" · ")),
+      element("span", "quiet", [time, status === "open" ? "running" : "ended", names.join(", "), reason].filter(Boolean).join(" · ")),
     );
     if (session === this.#shown()) open.setAttribute("aria-current", "true");
     const item = element("li", "", open);

@@ -47,23 +47,24 @@ export class Columns {
   #held = new Uint32Array(KEPT_WINDOWS);
   // What was last compared, at each window: frames without two members to compare no longer say.
   #compared = new Uint8Array(KEPT_WINDOWS);
-  #models;
+  #names;
   #reasons;
   #remote;
 
-  constructor(models) {
-    this.#models = models;
-    this.#reasons = models.map(() => null);
-    this.#remote = models.map(() => false);
-    this.#members = models.map(() => ({
+  constructor(names) {
+    this.#names = names;
+    this.#reasons = names.map(() => null);
+    this.#remote = names.map(() => false);
+    this.#members = names.map(() => ({
       ...Object.fromEntries(MEMBER_NUMBERS.map((name) => [name, emptyColumn()])),
       state: new Uint8Array(KEPT_WINDOWS),
+      awaited: new Uint8Array(KEPT_WINDOWS),
       thinkingEnd: emptyColumn(),
     }));
   }
 
-  get models() {
-    return this.#models;
+  get names() {
+    return this.#names;
   }
 
   // Takes a frame of a later window than any before.
@@ -93,6 +94,7 @@ export class Columns {
       const member = this.#members[index];
       for (const name of MEMBER_NUMBERS) member[name][place] = said[name] ?? NaN;
       member.state[place] = Math.max(0, STATES.indexOf(said.state));
+      member.awaited[place] = said.awaited ? 1 : 0;
       // Of a session that was seen from its beginning; else it is known from the first token on.
       const first = window === 0 ? 0 : NaN;
       member.thinkingEnd[place] = before < 0 ? first : member.thinkingEnd[before];
@@ -149,10 +151,11 @@ export class Columns {
     const frame = { window_index: window };
     for (const name of NUMBERS) frame[name] = orNull(this.number(name, window));
     for (const name of Object.keys(WORDS)) frame[name] = this.word(name, window);
-    frame.members = this.#models.map((model, index) => {
-      const member = { model, remote: this.#remote[index] };
-      for (const name of MEMBER_NUMBERS) member[name] = orNull(this.ofMember(index, name, window));
+    frame.members = this.#names.map((name, index) => {
+      const member = { name, remote: this.#remote[index] };
+      for (const number of MEMBER_NUMBERS) member[number] = orNull(this.ofMember(index, number, window));
       member.state = STATES[this.#members[index].state[window % KEPT_WINDOWS]];
+      member.awaited = this.#members[index].awaited[window % KEPT_WINDOWS] === 1;
       const hasEnded = member.state === "finished" || member.state === "dropped";
       member.reason = hasEnded ? this.#reasons[index] : null;
       return member;

@@ -6,7 +6,7 @@ import { Columns } from "./columns.js";
 export class Record {
   constructor(session) {
     this.session = session;
-    this.columns = new Columns(session.members.map((member) => member.model));
+    this.columns = new Columns(session.members.map((member) => member.name));
     this.answers = session.members.map(() => new Answer());
     this.thoughts = session.members.map(() => new Answer());
     this.begin(session);

@@ -118,7 +118,7 @@ export class Hero extends Track {
     const labels = [...heights].map((height, index) => ({
       index,
       y: height / ratio,
-      text: isWide ? `${index + 1} ${shortened(view.columns.models[index])}` : String(index + 1),
+      text: isWide ? `${index + 1} ${shortened(view.columns.names[index])}` : String(index + 1),
     }));
     drawHeads(brush, labels, this.width - this.head + 10, [12, this.#braidPx - 10], view.colours);
     brush.fillStyle = view.colours.quiet;

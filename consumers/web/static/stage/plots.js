@@ -39,13 +39,13 @@ export function energyPlot(canvas) {
   return new Plot(canvas, {
     paint: (place) => {
       const { columns, colours } = place.view;
-      columns.models.forEach((_, index) => {
+      columns.names.forEach((_, index) => {
         line(place, (window) => columns.ofMember(index, "energy", window), colours.members[index], 1.5);
       });
       line(place, (window) => columns.number("energy", window), colours.ink, 2.5);
     },
     over: (brush, { columns, colours, end }, y, plot) => {
-      const labels = columns.models.map((_, index) => ({
+      const labels = columns.names.map((_, index) => ({
         index, y: y(columns.ofMember(index, "energy", end)), text: String(index + 1),
       }));
       labels.push({ index: -1, y: y(columns.number("energy", end)), text: "E", isStrong: true });

@@ -63,7 +63,7 @@ export class Stage {
   // A new session.
   begin(record) {
     this.#record = record;
-    const count = record.columns.models.length;
+    const count = record.columns.names.length;
     this.#drives = new Drives(count);
     this.#pointed = -1;
     this.#end = -1;
@@ -78,7 +78,7 @@ export class Stage {
   // Colours are read again, and everything is painted anew.
   repaint() {
     if (!this.#record) return;
-    this.#colours = new Colours(this.#record.columns.models.length);
+    this.#colours = new Colours(this.#record.columns.names.length);
     for (const track of Object.values(this.#tracks)) track.forget();
   }
 
