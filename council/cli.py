@@ -24,10 +24,11 @@ from consumers.web.door.listening import bind
 from council import reports
 from council.arguments import chat_to_answer, member_options, members, named_weights
 from council.asking import ask as ask_council
-from council.catalogue import council_of, find_models
+from council.catalogue import find_models
 from council.doctor import examine, is_fit, print_findings
 from council.ensemble import TurboEnsemble
 from council.meeting import require_council, running_council
+from council.membership import council_of
 from council.model_report import models_report, print_models
 from council.settings import Settings, load_settings
 from council.supervisor import Plan, Supervisor

@@ -22,12 +22,11 @@ from council.catalogue import (
     canonical_member,
     canonical_name,
     configured_models,
-    council_of,
     find_models,
     require_key,
-    sources_for,
 )
 from council.meeting import private_council, require_council, running_council
+from council.membership import council_of, sources_for
 from council.settings import Settings, load_settings
 from council.supervisor import Plan
 from producers.source import ModelSource

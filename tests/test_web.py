@@ -45,11 +45,13 @@ async def test_a_session_is_opened_watched_to_its_final_frame_and_listed(
     async with client.get(f"{web.http}/api/models") as answer:
         served = await answer.json()
     assert sorted(model["model"] for model in served.pop("models")) == [CHAR, WORD]
-    assert served == {"tier": "mid", "max_parallel_models": 4, "max_loaded_models": 6, "target_fps": 60}
+    assert served == {
+        "members": [], "tier": "mid", "max_parallel_models": 4, "max_loaded_models": 6, "target_fps": 60,
+    }  # fmt: skip
 
     found = await opened(client, web, models=[WORD, CHAR], weights={WORD: 2}, max_tokens=30, temperature=0.5)
     session = found.pop("session")
-    assert found == {"models": [WORD, CHAR], "warnings": [], "tier": "mid"}
+    assert found == {"models": [WORD, CHAR], "names": [WORD, CHAR], "warnings": [], "tier": "mid"}
     (messages, code), (again, _) = await asyncio.gather(watch(client, web, session), watch(client, web, session))
     assert code == 1000
     assert again == messages
@@ -66,7 +68,7 @@ async def test_a_session_is_opened_watched_to_its_final_frame_and_listed(
     last = len(messages) - 1
     assert listed == {
         "session": session, "prompt_start": "What is a list?",
-        "status": "ended", "phase": None, "window_index": last, "models": [WORD, CHAR],
+        "status": "ended", "phase": None, "window_index": last, "models": [WORD, CHAR], "names": [WORD, CHAR],
         "reason": None,
     }  # fmt: skip
 
