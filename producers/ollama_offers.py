@@ -145,6 +145,7 @@ def known_limits(facts: ModelFacts, source: ModelSource, limits: OllamaLimits) -
         max_loaded=source.max_loaded or limits.max_loaded,
         max_loaded_setting=MAX_LOADED,
         slots=max(1, source.parallel or limits.parallel),
+        slots_setting=f"raise {_PARALLEL} for it and start it again",
     )
 
 

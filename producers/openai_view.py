@@ -89,6 +89,7 @@ class View(msgspec.Struct, frozen=True):
             remote=source.remote,
             max_loaded=source.max_loaded or self.max_loaded,
             slots=source.parallel or model.slots or self.slots,
+            slots_setting="start that server with more slots, or raise its setting parallel where it has more",
         )
 
     def _writers(self) -> list[Listed]:

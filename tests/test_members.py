@@ -1,7 +1,8 @@
-"""Members of one model: how they are described, what each is asked for, and one producer process that serves them all."""
+"""Members of one model: how they are described, what each is asked for, and one producer that serves them all."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import Any
 
@@ -122,11 +123,9 @@ def test_whatever_is_described_is_understood_alone_and_in_a_list(described: list
 
 @given(st.text(max_size=80))
 def test_whatever_is_written_is_a_member_or_a_refusal(written: str) -> None:
-    try:
-        for one in split_members(written):
+    for one in split_members(written):
+        with contextlib.suppress(Refused):
             assert member_spec(one).model
-    except Refused as refusal:
-        assert "\n" not in str(refusal) or "\n" in written
 
 
 def test_a_list_of_models_without_names_is_what_it_was() -> None:
@@ -172,12 +171,8 @@ def test_the_same_model_twice_needs_different_names() -> None:
         ((CALM, CALM), "Two members are called 'calm'"),
         ((MODEL, MemberSpec("other", MODEL)), "Two members are called"),
     ):
-        with pytest.raises(Refused, match="[Tt]w"):
+        with pytest.raises(Refused, match=words):
             admitted(*asked)
-        try:
-            admitted(*asked)
-        except Refused as refusal:
-            assert words in str(refusal)
     assert admitted(MODEL, CALM).opening.names == (MODEL, "calm")
 
 
@@ -197,7 +192,7 @@ def test_members_of_the_council_answer_where_none_is_named_and_can_be_named() ->
         Member(MODEL, sampling=Sampling(512, 0.8), name="open"),
     )
     assert admitted(named=(MemberSpec("gone", "old"),)).opening.names == (MODEL, "other")
-    with pytest.raises(Refused, match="available: .*calm"):
+    with pytest.raises(Refused, match=r"available: .*calm"):
         admitted("clam", named=(CALM, OPEN))
 
 
