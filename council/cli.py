@@ -30,6 +30,7 @@ from council.ensemble import TurboEnsemble
 from council.meeting import require_council, running_council
 from council.membership import council_of
 from council.model_report import models_report, print_models
+from council.model_store import MODELS
 from council.settings import Settings, load_settings
 from council.supervisor import Plan, Supervisor
 from schemas.admission import checked_sync, checked_weighting
@@ -46,6 +47,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+models_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(models_app, name="models")
 
 T = TypeVar("T")
 
@@ -266,13 +269,16 @@ def status(as_json: JsonOption = False, redis_url: RedisOption = None, config: C
         reports.print_status(Console(), found)
 
 
-@app.command()
+@models_app.callback(invoke_without_command=True)
 def models(
+    context: typer.Context,
     as_json: JsonOption = False,
     tier: TierOption = None,
     config: ConfigOption = None,
 ) -> None:
     """List what every model server on hand offers, and the models that need none."""
+    if context.invoked_subcommand:
+        return
     settings = load_settings(config, {"tier": tier})
     found = uvloop.run(find_models(settings))
     if as_json:
@@ -281,6 +287,14 @@ def models(
         for trouble in found.troubles:
             _say(trouble)
         print_models(Console(), found, settings.tier_policy)
+
+
+@models_app.command()
+def get(name: Annotated[str, typer.Argument(help=f"One of: {', '.join(MODELS)}.")]) -> None:
+    """Fetch a model into your cache folder, where it is not there yet."""
+    from council.model_get import get_model  # only here: no other command needs it
+
+    get_model(name, _say)
 
 
 @app.command()
