@@ -31,6 +31,14 @@ def pytest_report_header() -> list[str]:
     return [f"redis servers: {redis_binaries()}", f"browser: {browser}", *clock]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """COUNCIL_REAL=0, as `make test REAL=0` has it, leaves the tests of a real model out."""
+    if os.environ.get("COUNCIL_REAL") == "0":
+        left_out = [item for item in items if item.get_closest_marker("real")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 # A model server of the person who runs the tests is none of their business.
 os.environ["OLLAMA_HOST"] = "127.0.0.1:1"
 

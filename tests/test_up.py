@@ -23,6 +23,7 @@ from tests.commands import COUNCIL, council, environment
 from tests.roles import RedisServer, Roles
 from tests.running import MODELS, Up, command_of, parents
 from tests.waiting import wait_until
+from transport.socket_folder import new_socket_folder
 
 
 @pytest.fixture
@@ -203,16 +204,15 @@ def test_a_keeper_that_is_killed_takes_its_server_along_and_both_come_back(up: U
     wait_until(answers, "the council answers again")
 
 
-def test_what_a_killed_keeper_left_is_swept_at_the_next_start(tmp_path: Path) -> None:
-    old = tmp_path / f"council-{os.getuid()}-old"
-    old.mkdir(mode=0o700)
+def test_what_a_killed_keeper_left_is_swept_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    old, foreign = new_socket_folder(str(os.getuid())), new_socket_folder(str(os.getuid()))
     (old / "lock").touch()
-    foreign = tmp_path / f"council-{os.getuid()}-foreign"
-    foreign.mkdir(mode=0o755)
     foreign.chmod(0o755)
     with contextlib.closing(Up(tmp_path)):
         assert not old.exists()
         assert foreign.exists()
+    foreign.rmdir()
 
 
 ROLES = (["producers", "ngram:char-6"], ["aggregator"], ["consumers.decipher"], ["consumers.web", "--port", "0"])

@@ -68,7 +68,7 @@ class _Doors:
         cluster, replication = map(info_fields, about)
         is_cluster = cluster.get("cluster_enabled") == "1"
         # A replica would answer readers, and refuse the next writer. In a cluster the masters are looked up.
-        if replication.get("role") != "master" and not is_cluster:
+        if replication.get("role") == "slave" and not is_cluster:
             raise RedisConnectionError("this server is a replica, and takes no writes")
         self._turn -= 1
         return is_cluster
@@ -95,7 +95,9 @@ class _Doors:
         for reply in replies:
             if isinstance(reply, ReplyError):
                 knows_scripts = knows_scripts and not isinstance(reply, NoScriptError)
-                if isinstance(reply, ClusterDownError | ReadOnlyError) or any(word in str(reply) for word in _NO_MASTER):
+                if isinstance(reply, ClusterDownError | ReadOnlyError) or any(
+                    word in str(reply) for word in _NO_MASTER
+                ):
                     raise reply
         return knows_scripts
 
