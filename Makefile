@@ -43,7 +43,7 @@ schemas: .venv/.dev
 
 # A virtual environment with the council in it, whole or made anew: what is interrupted leaves no stamp, and an upgraded
 # system may have taken the environment's Python away.
-.venv/.installed: pyproject.toml constraints.txt $(if $(wildcard .venv/bin/python),,no-python)
+.venv/.installed: pyproject.toml constraints.txt $(shell test -x .venv/bin/python || echo no-python)
 	@if test -e $@ && test -x .venv/bin/python; then rm $@; else \
 	  sh check_python.sh "$(PYTHON)" && "$(PYTHON)" -m venv --clear .venv; fi
 	$(PIP_INSTALL) --editable .

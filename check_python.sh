@@ -2,10 +2,10 @@
 # check_python.sh PYTHON: says what to do, and fails, unless PYTHON can make the council's environment.
 # Runs before anything is made, on any Python and on none: so it is no Python.
 
-# 0: it will do; 1: there is none; 2: too old or too new; 3: it lacks what makes environments.
+# 0: it will do; 1: there is none; 2: too old; 3: it lacks what makes environments.
 try() {
   "$1" -c 'import sys; sys.exit(0)' 2>/dev/null || return 1
-  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || return 2
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || return 2
   "$1" -c 'import ensurepip, venv' 2>/dev/null || return 3
 }
 
@@ -18,9 +18,9 @@ case $? in
 esac
 for other in python3.13 python3.12 python3.11 python3; do
   if try "$other"; then
-    echo "council: Python 3.11 to 3.13 with venv is needed, and $wrong: write \`make run PYTHON=$other\`." >&2
+    echo "council: Python 3.11 or newer with venv is needed, and $wrong: write \`make run PYTHON=$other\`." >&2
     exit 1
   fi
 done
-echo "council: Python 3.11 to 3.13 with venv is needed, and $wrong: install one, then write \`make run PYTHON=…\`.$help" >&2
+echo "council: Python 3.11 or newer with venv is needed, and $wrong: install one, then write \`make run PYTHON=…\`.$help" >&2
 exit 1
