@@ -30,6 +30,7 @@ from council.machine_checks import folder_finding, memory_findings, port_finding
 from council.server_checks import gguf_findings, how_to_set, ollama_findings, server_findings
 from council.settings import Settings
 from schemas.tiers import TIERS, tier_for_memory
+from tests.llama import needs_llama
 from tests.ollama_books import StoredModel
 from tests.ollama_server import ollama_server
 from tests.roles import RedisServer, redis_binaries
@@ -587,6 +588,7 @@ async def test_a_host_that_does_not_exist_is_missing() -> None:
 # GGUF files
 
 
+@needs_llama
 def test_gguf_support_is_found_without_being_imported() -> None:
     loaded = "xllamacpp" in sys.modules
     (told,) = gguf_findings(Settings())
@@ -599,7 +601,8 @@ def test_without_support_it_is_missing_only_where_a_file_is_named(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (told,) = gguf_findings(Settings())
-    assert told.status == "warning"
+    assert (told.status, "xllamacpp is not installed" in told.said) == ("warning", True)
+    assert "-m pip install xllamacpp, or let a llama-server" in told.advice
     (tmp_path / "m.gguf").write_bytes(b"GGUF\x03\0\0\0")
     told, file = gguf_findings(Settings(models=[f"gguf:{tmp_path}/m.gguf"]))
     assert (told.status, file.status) == ("missing", "ok")

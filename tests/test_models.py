@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.commands import council
+from tests.llama import needs_llama, skip_without_llama
 from tests.llama.gguf_model import gguf_model, session_folder
 from tests.llama.server import llama_server
 from tests.running import Up, command_of
@@ -148,6 +149,7 @@ def gguf_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
+@needs_llama
 def test_three_real_models_of_different_sizes_and_tokenizers_answer_in_one_council(
     gguf_files: list[Path], tmp_path: Path
 ) -> None:
@@ -167,6 +169,7 @@ def test_three_real_models_of_different_sizes_and_tokenizers_answer_in_one_counc
     assert len(set(said[0])) == 3
 
 
+@needs_llama
 def test_what_is_no_gguf_file_is_refused_before_anything_starts(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF is what I am not")
@@ -180,6 +183,7 @@ def test_what_is_no_gguf_file_is_refused_before_anything_starts(tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def llama_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    skip_without_llama()
     with llama_server(gguf_model(session_folder(tmp_path_factory))) as url:
         yield url
 
