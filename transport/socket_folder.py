@@ -4,7 +4,7 @@ They lie in the temporary folder (TMPDIR). Where a socket's path would be too lo
 names include a digest of the temporary folder's path: two temporary folders do not meet in /tmp either.
 
     TMPDIR=/run/user/1000             /run/user/1000/council-1000-x2h4k8qz/redis.sock
-    TMPDIR=/home/me/…90 bytes…/tmp    /tmp/council.5f0c21aa-1000-x2h4k8qz/redis.sock
+    TMPDIR=/srv/…90 bytes…/tmp        /tmp/council.5f0c21aa-1000-x2h4k8qz/redis.sock
 """
 
 from __future__ import annotations
