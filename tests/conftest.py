@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from schemas.errors import RedisAway
 from tests.chaos.faketime import MISSING
+from tests.llama import TROUBLE
 from tests.protocol import check_all_events
 from tests.roles import RedisServer, Roles, redis_binaries, roles_on
 from tests.web_server import WebServer
@@ -28,7 +29,16 @@ collect_ignore = [] if shutil.which("chromium") else ["page"]
 def pytest_report_header() -> list[str]:
     browser = shutil.which("chromium") or "none: the tests of the page in a browser are left out"
     clock = [f"clock that steps: {MISSING}"] if MISSING else []
-    return [f"redis servers: {redis_binaries()}", f"browser: {browser}", *clock]
+    llama = [f"llama.cpp: its tests are left out. {TROUBLE}"] if TROUBLE else []
+    return [f"redis servers: {redis_binaries()}", f"browser: {browser}", *clock, *llama]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """COUNCIL_REAL=0, as `make test REAL=0` has it, leaves the tests of a real model out."""
+    if os.environ.get("COUNCIL_REAL") == "0":
+        left_out = [item for item in items if item.get_closest_marker("real")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 # A model server of the person who runs the tests is none of their business.

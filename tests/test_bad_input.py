@@ -115,7 +115,9 @@ def test_settings_come_in_rising_order(tmp_path: Path) -> None:
 def test_a_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
-        council("up", "--port", str(port), TMPDIR=str(tmp_path)).assert_refused(f"Port {port}", "--port")
+        council("up", "--port", str(port), TMPDIR=str(tmp_path)).assert_refused(
+            f"Port {port}", "--port", "make run PORT="
+        )
     assert list(tmp_path.iterdir()) == []
 
 

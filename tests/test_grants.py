@@ -31,6 +31,7 @@ from schemas.lanes import lane_end
 from schemas.models import ModelFacts
 from schemas.sessions import Opening
 from schemas.tiers import TIERS
+from tests.llama import needs_llama
 from tests.llama.gguf_model import gguf_model, session_folder
 from tests.sessions import opening_of, token_stream
 from tests.waiting import until
@@ -201,6 +202,7 @@ async def test_no_token_is_drawn_before_the_start_and_each_grant_is_written_out_
         assert finished.tokens == len(drawn)
 
 
+@needs_llama
 async def test_llama_computes_nothing_while_it_is_held(pipe: AsyncPipe, llama_file: Path) -> None:
     """Its own count of decodes: one for each token that is written."""
     name, source = gguf_source(llama_file)

@@ -26,6 +26,7 @@ from producers.llama.thinking import Lanes
 from producers.source import gguf_source
 from schemas.errors import Refused
 from schemas.sessions import Message
+from tests.llama import needs_llama
 from tests.llama.gguf_model import gguf_model, session_folder
 from tests.llama.server import llama_server
 from tests.waiting import until, wait_until
@@ -52,6 +53,9 @@ def asked(**changed: object) -> Request:
         silence_ms=30_000,
     )
     return msgspec.structs.replace(request, **changed)
+
+
+pytestmark = needs_llama
 
 
 @pytest.fixture(scope="session")
@@ -426,6 +430,12 @@ def test_what_can_be_no_model_is_refused_before_anything_starts(tmp_path: Path) 
 def test_without_llama_cpp_the_way_to_get_it_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Refused, match=r"-m pip install xllamacpp"):
+        LlamaBackend(*gguf_source(tiny))
+
+
+def test_without_openmp_the_library_to_install_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producers.llama.backend._OPENMP", "libnosuch.so.1")
+    with pytest.raises(Refused, match=r"libnosuch.so.1 is missing: install it \(Debian and Ubuntu: apt install"):
         LlamaBackend(*gguf_source(tiny))
 
 

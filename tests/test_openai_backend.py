@@ -21,6 +21,7 @@ from schemas.errors import Refused
 from schemas.sessions import Message
 from tests import faulty_server as faults
 from tests.faulty_server import BEGUN, DONE, STOP, FaultyServer, as_json, faulty_server
+from tests.llama import skip_without_llama
 from tests.llama.gguf_model import gguf_model, session_folder
 from tests.llama.server import llama_process, llama_server
 from tests.waiting import until
@@ -99,6 +100,7 @@ def gguf_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def llama(gguf_path: Path) -> Iterator[str]:
+    skip_without_llama()
     with llama_server(gguf_path, context=65_536) as url:
         yield url
 

@@ -20,6 +20,7 @@ from producers.openai_view import DEFAULT_SLOTS, View, view_of
 from producers.source import ModelSource, Offer
 from schemas.errors import Refused
 from tests.faulty_server import FaultyServer, Whole, as_json, faulty_server
+from tests.llama import skip_without_llama
 from tests.llama.gguf_model import gguf_model, session_folder
 from tests.llama.server import llama_server
 
@@ -123,6 +124,7 @@ def asked_paths(server: FaultyServer) -> list[str]:
 
 async def test_a_real_llama_server_says_its_size_and_its_slots(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = gguf_model(session_folder(tmp_path_factory))
+    skip_without_llama()
     with llama_server(path, slots=3) as url:
         (offer,) = await openai_offers("gpu", source(f"{url}/v1"))
         (named,) = await openai_offers("gpu", source(url, parallel=2), ["any-name"])

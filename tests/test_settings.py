@@ -192,6 +192,16 @@ def test_the_environment_outweighs_the_file_key_by_key(monkeypatch: pytest.Monke
     assert loaded("tier_limits: {low: 2}", "a.yaml").tiers["low"].max_parallel_models == 1
 
 
+def test_a_port_is_chosen_in_every_form_also_as_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is in use is refused then; only the default that was not written anywhere moves."""
+    assert not loaded("").is_port_chosen
+    assert not loaded("", port=None).is_port_chosen
+    assert loaded("port = 8145\n").is_port_chosen
+    assert loaded("", port=8145).is_port_chosen
+    monkeypatch.setenv("COUNCIL_PORT", "8145")
+    assert loaded("").is_port_chosen
+
+
 def test_the_tier_is_the_changed_one() -> None:
     text = "".join(f"[tiers.{name}]\nmax_parallel_models = 1\n" for name in ("low", "mid", "high"))
     assert loaded(text).tier_policy.max_parallel_models == 1

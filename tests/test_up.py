@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,12 +18,15 @@ from types import FrameType
 import msgspec
 import pytest
 
+from consumers.web.door.listening import MOST_PORTS, bind_from
 from council.supervisor import Plan, Supervisor
+from schemas.errors import Refused
 from schemas.tiers import TIERS
 from tests.commands import COUNCIL, council, environment
 from tests.roles import RedisServer, Roles
 from tests.running import MODELS, Up, command_of, parents
 from tests.waiting import wait_until
+from transport.socket_folder import new_socket_folder
 
 
 @pytest.fixture
@@ -55,6 +59,26 @@ def test_the_command_that_up_advises_works_as_it_is_typed(up: Up) -> None:
         env=up.environment, cwd=up.folder, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (advised, done.stderr)
+
+
+def test_the_default_port_moves_to_the_next_free_one(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # in use by another program is as good
+            stack.enter_context(socket.create_server(("127.0.0.1", 8145)))
+        up = stack.enter_context(contextlib.closing(Up(tmp_path, default_port=True)))
+        port = int(up.address.rpartition(":")[2])
+        assert port in range(8146, 8145 + MOST_PORTS)
+        assert f"council: Port 8145 is in use; the page listens on port {port}.\n" in up.text()
+        with urllib.request.urlopen(up.address) as page:
+            assert b"<title>" in page.read()
+
+
+def test_the_search_for_a_free_port_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.web.door.listening.MOST_PORTS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Refused, match=rf"Ports {port} to {port} are all in use .*--port"):
+            bind_from("127.0.0.1", port)
 
 
 def test_up_on_a_redis_that_is_named_uses_it_and_leaves_it_running(redis: RedisServer, tmp_path: Path) -> None:
@@ -203,16 +227,15 @@ def test_a_keeper_that_is_killed_takes_its_server_along_and_both_come_back(up: U
     wait_until(answers, "the council answers again")
 
 
-def test_what_a_killed_keeper_left_is_swept_at_the_next_start(tmp_path: Path) -> None:
-    old = tmp_path / f"council-{os.getuid()}-old"
-    old.mkdir(mode=0o700)
+def test_what_a_killed_keeper_left_is_swept_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    old, foreign = new_socket_folder(str(os.getuid())), new_socket_folder(str(os.getuid()))
     (old / "lock").touch()
-    foreign = tmp_path / f"council-{os.getuid()}-foreign"
-    foreign.mkdir(mode=0o755)
     foreign.chmod(0o755)
     with contextlib.closing(Up(tmp_path)):
         assert not old.exists()
         assert foreign.exists()
+    foreign.rmdir()
 
 
 ROLES = (["producers", "ngram:char-6"], ["aggregator"], ["consumers.decipher"], ["consumers.web", "--port", "0"])

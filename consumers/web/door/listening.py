@@ -9,6 +9,9 @@ from schemas.errors import Refused
 
 # As many clients as may wait while a restarted server comes up.
 _BACKLOG = 256
+# More councils than these do not run on one machine by default; a person who has them all in use must choose.
+MOST_PORTS = 20
+_HOW_TO_CHOOSE = "--port, or with `make run PORT=…`"
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -33,10 +36,23 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
+def bind_from(host: str, first: int) -> socket.socket:
+    """Listens on the first port that is free, of MOST_PORTS from `first` on. Raises Refused as bind does."""
+    for port in range(first, first + MOST_PORTS):
+        try:
+            return bind(host, port)
+        except Refused as error:
+            if error.code != "port_in_use":
+                raise
+    raise Refused(
+        "port_in_use", f"Ports {first} to {port} are all in use on {host}: choose another with {_HOW_TO_CHOOSE}."
+    )
+
+
 def _refusal(host: str, port: int, error: OSError) -> Refused:
     match error.errno:
         case errno.EADDRINUSE:
-            return Refused("port_in_use", f"Port {port} is in use on {host}: choose another with --port.")
+            return Refused("port_in_use", f"Port {port} is in use on {host}: choose another with {_HOW_TO_CHOOSE}.")
         case errno.EACCES:
             return Refused("port_forbidden", f"Port {port} may not be used by this user: choose one from 1024 on.")
         case errno.EADDRNOTAVAIL:
