@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import IO
 
 MOST_RESTARTS_A_MINUTE = 5
 _FIRST_BACKOFF_S = 0.25
@@ -42,6 +43,16 @@ class Child:
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def input(self) -> IO[bytes] | None:
+        """The write end of its standard input: poll() reports an error on it when the child is gone."""
+        return self._process.stdin if self._process else None
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while it is dead and is to be started again a little later."""
+        return self._process is None and not self.gave_up
 
     def start(self) -> None:
         self._process = subprocess.Popen(

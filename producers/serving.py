@@ -13,8 +13,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from structlog.stdlib import BoundLogger
-
 from producers.backend import BackendFailed, Ending, Loading, OutOfMemory, Request, Waiting
 from producers.generations import Item
 from producers.grants import GrantGate
@@ -26,6 +24,7 @@ from schemas.entries import AnyEntry, Beat, Cancel, Claim, Token, decode_entry
 from schemas.errors import Malformed, SessionGone
 from schemas.sessions import Opening
 from transport.connection import AsyncPipe, accepted
+from transport.log import Log
 from transport.presence import RedisPresence
 from transport.sessions import find_session, read_opening
 from transport.tokens import MOST_ENTRIES, RisingClock, entries_read, read_entries, write_entry
@@ -50,7 +49,7 @@ class Serving:
         pauses: bool,
         producer: str,
         presence: RedisPresence,
-        log: BoundLogger,
+        log: Log,
     ) -> None:
         self._pipe, self._session, self._model, self._producer = pipe, session, model, producer
         self._served, self._pauses = served, pauses

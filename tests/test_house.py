@@ -38,7 +38,6 @@ IMPURE = {
     "random",
     "secrets",
     "logging",
-    "structlog",
     "os",
     "threading",
     "redis",
