@@ -11,6 +11,7 @@ Headings, grammars, code and tables are no prose and stay out. A paragraph that 
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Iterable, Iterator
 
 # Where a passage ends a model learns to end, so this gives answers their length: most have 30 to 180 words.
@@ -26,9 +27,8 @@ _FOOTNOTE = re.compile(r" \[\d+\]")
 
 def load_passages() -> tuple[str, ...]:
     """The passages of this Python's own topics, in their order. Raises ImportError where they were left out."""
-    from pydoc_data.topics import topics
-
-    return passages_of(topics.values())
+    # Run, not imported: a module stays in memory, and this one is read once.
+    return passages_of(runpy.run_module("pydoc_data.topics")["topics"].values())
 
 
 def passages_of(chapters: Iterable[str]) -> tuple[str, ...]:
