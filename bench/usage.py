@@ -104,9 +104,9 @@ def family(root: int) -> dict[str, int]:
 
 
 def _name(pid: int) -> str:
-    """The module that a Python process runs, with its last argument (a producer's model); else the program."""
+    """The module that a Python process runs, with a producer's model, which comes last; else the program."""
     program, *words = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
     if "-m" not in words:
-        return Path(program).name.split()[0]
-    module, *rest = words[words.index("-m") + 1 :]
-    return " ".join([module, *rest[-1:]])
+        return Path(program.split()[0]).name
+    module = words[words.index("-m") + 1]
+    return f"{module} {words[-1]}" if module == "producers" else module

@@ -49,10 +49,16 @@ class Lease(msgspec.Struct, frozen=True):
 class Leases:
     """The leases of one consumer of one group."""
 
-    def __init__(self, group: str, consumer_name: str, takeover_idle_ms: int = TAKEOVER_IDLE_MS) -> None:
+    def __init__(
+        self,
+        group: str,
+        consumer_name: str,
+        takeover_idle_ms: int = TAKEOVER_IDLE_MS,
+        present_ms: int = _PRESENT_MS,
+    ) -> None:
         self.group = group
         self.consumer_name = consumer_name
-        self.takeover_idle_ms = takeover_idle_ms
+        self.takeover_idle_ms, self._present_ms = takeover_idle_ms, present_ms
         self.held: dict[str, Lease] = {}
         # Whether the latest refresh found another consumer that may leave a session.
         self.has_others = False
@@ -90,7 +96,7 @@ class Leases:
 
     def refresh(self, take_over_most: int) -> Command:
         """Renews what is held, and asks for up to `take_over_most` sessions whose owners are silent."""
-        limits = (self.takeover_idle_ms, take_over_most, 0, _PRESENT_MS)
+        limits = (self.takeover_idle_ms, take_over_most, 0, self._present_ms)
         return LEASE.call([keys.SESSIONS], [self.group, self.consumer_name, *limits, *self._each_held()])
 
     def look_for_left(self) -> Command:

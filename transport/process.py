@@ -22,7 +22,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import uvloop
 
 from schemas import keys
 from schemas.errors import CouncilError, RedisAway, Refused
@@ -222,6 +221,8 @@ def run_role(work: Coroutine[Any, Any, None]) -> int:
 
     2 for what is refused; 1 for what is missing: that may be there at the next start.
     """
+    import uvloop  # the aggregator and the supervisor do without
+
     try:
         uvloop.run(work)
     except CouncilError as error:
