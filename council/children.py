@@ -13,9 +13,6 @@ from typing import IO
 MOST_RESTARTS_A_MINUTE = 5
 _FIRST_BACKOFF_S = 0.25
 _MOST_BACKOFF_S = 4.0
-# glibc gives memory back to the system where these are set: large blocks at once, and no heap for each thread. Other
-# C libraries do not read them. An n-gram producer is 1 to 6 MB smaller after it has learnt.
-_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
 # A process that exits with this was told something wrong; the same words would be refused again.
 _REFUSED = 2
 
@@ -61,7 +58,7 @@ class Child:
         self._process = subprocess.Popen(
             [sys.executable, "-m", *self._arguments],
             stdin=subprocess.PIPE,
-            env={**_MALLOC, **os.environ, **self._environment, "COUNCIL_SUPERVISED": "1"},
+            env={**os.environ, **self._environment, "COUNCIL_SUPERVISED": "1"},
             pass_fds=self._pass_fds,
             # A Ctrl-C in the terminal is the supervisor's business, also while this process starts.
             process_group=0,

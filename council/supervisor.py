@@ -74,6 +74,7 @@ class Supervisor:
         self._is_asked_to_stop = False
         # What is written into the one ends the wait on the other.
         self._stop_sender, self._stop_receiver = socket.socketpair()
+        self._stop_sender.setblocking(False)
         self._news = ModelNews(plan.models) if plan.is_warmed else None
         self._is_running = False
         self._ended = threading.Event()
@@ -126,6 +127,8 @@ class Supervisor:
         for child in self._children:
             child.wait_or_kill(deadline)
         self._end_keeper()
+        self._stop_sender.close()
+        self._stop_receiver.close()
 
     def _wait(self) -> None:
         """Returns when stop() was called or a child has died, and when a second has passed."""
@@ -134,8 +137,7 @@ class Supervisor:
             return
         events = select.poll()
         events.register(self._stop_receiver, select.POLLIN)
-        inputs = [child.input for child in self._children if child.is_running]
-        inputs += [self._keeper.stdin] if self._keeper else []
+        inputs = [*(child.input for child in self._children), self._keeper.stdin if self._keeper else None]
         lifelines = [end.fileno() for end in inputs if end]
         for lifeline in lifelines:
             events.register(lifeline, 0)
