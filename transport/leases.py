@@ -24,10 +24,11 @@ REFRESH_S = 1.0
 # How often a consumer that could take more looks whether another has left something: a hand-over is a gap of a few
 # frames. A consumer without others in its group has nothing to look for.
 LOOK_S = 0.1
-# The longest that a consumer waits for new sessions in one command. One that was not seen for several times as long and
-# holds nothing has ended: it can leave nothing.
+# The longest that a consumer waits for new sessions in one command.
 BLOCK_MS = 2_000
-_PRESENT_MS = 4 * BLOCK_MS
+# A consumer is seen at each refresh. One that was not seen for as long as a process's record lives, and holds nothing, has
+# ended.
+_PRESENT_MS = 5_000
 SWEEP_S = 60.0
 # Longer than any pause of a process that comes back; one that comes back later is made again when it first asks.
 _GONE_IDLE_MS = 3_600_000

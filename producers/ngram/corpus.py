@@ -10,8 +10,8 @@ Headings, grammars, code and tables are no prose and stay out. A paragraph that 
 
 from __future__ import annotations
 
+import importlib.util
 import re
-import runpy
 from collections.abc import Iterable, Iterator
 
 # Where a passage ends a model learns to end, so this gives answers their length: most have 30 to 180 words.
@@ -27,8 +27,13 @@ _FOOTNOTE = re.compile(r" \[\d+\]")
 
 def load_passages() -> tuple[str, ...]:
     """The passages of this Python's own topics, in their order. Raises ImportError where they were left out."""
-    # Run, not imported: a module stays in memory, and this one is read once.
-    return passages_of(runpy.run_module("pydoc_data.topics")["topics"].values())
+    spec = importlib.util.find_spec("pydoc_data.topics")
+    if spec is None or spec.loader is None:
+        raise ImportError("pydoc_data.topics is missing")
+    # Not imported: a module stays in memory, and this one is read once.
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return passages_of(module.topics.values())
 
 
 def passages_of(chapters: Iterable[str]) -> tuple[str, ...]:

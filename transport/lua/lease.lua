@@ -31,6 +31,9 @@ if most > 0 then
     end
   end
 end
+-- Before Redis 7.2 a consumer that only waits is not known, or not seen. To read what it holds after the last id
+-- that can be makes it seen, and changes nothing.
+redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', 1, 'STREAMS', KEYS[1], '18446744073709551615-0')
 local others = 0
 for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
   local other = {}
