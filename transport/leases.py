@@ -26,8 +26,8 @@ REFRESH_S = 1.0
 LOOK_S = 0.1
 # The longest that a consumer waits for new sessions in one command.
 BLOCK_MS = 2_000
-# A consumer is seen at each refresh. One that was not seen for as long as a process's record lives, and holds nothing, has
-# ended.
+# A consumer is seen at each refresh. One that was not seen for as long as a process's record lives, and holds nothing,
+# has ended.
 _PRESENT_MS = 5_000
 SWEEP_S = 60.0
 # Longer than any pause of a process that comes back; one that comes back later is made again when it first asks.
