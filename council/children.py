@@ -72,6 +72,8 @@ class Child:
         now = time.monotonic()
         if self._process is not None:
             self._note_death(now, self._process.returncode)
+            if self._process.stdin:
+                self._process.stdin.close()
             self._process = None
         if not self.gave_up and now >= self._start_at:
             self.start()
