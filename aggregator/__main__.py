@@ -9,7 +9,8 @@ from types import FrameType
 
 from aggregator.loop import AggregatorLoop
 from schemas.errors import Refused
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_of_role
+from transport.log import log_to_stderr
+from transport.process import Standing, end_with_supervisor, redis_of_role
 
 
 def main() -> int:

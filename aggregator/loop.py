@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from structlog.stdlib import BoundLogger
-
 from aggregator.owned import BEAT_S, OwnedSession, load_session
 from aggregator.pace import Pace
 from aggregator.session import Session
@@ -38,6 +36,7 @@ from transport.leases import (
     is_missing_group,
     sweep_consumers,
 )
+from transport.log import Log
 from transport.presence import RedisPresence
 from transport.process import Standing
 
@@ -51,7 +50,8 @@ _MOST_WINDOWS_A_TICK = 60
 _MOST_CAUGHT_UP_A_TICK = 240
 # A session that kills its owners does so while it is loaded, or soon after.
 _WINDOWS_OF_PROOF = 60
-_IDLE_BLOCK_MS = 100
+# Also how long a signal may go unnoticed: Python waits on in a read that a signal interrupts.
+_IDLE_BLOCK_MS = 250
 _RECONNECT_S = 0.25
 _REST_S = 1.0
 
@@ -59,7 +59,7 @@ _REST_S = 1.0
 class AggregatorLoop:
     """Closes the windows of the sessions whose leases it holds, until `is_stopping` says so."""
 
-    def __init__(self, url: str, standing: Standing, log: BoundLogger, is_stopping: Callable[[], bool]) -> None:
+    def __init__(self, url: str, standing: Standing, log: Log, is_stopping: Callable[[], bool]) -> None:
         self._pipe = Pipe(url)
         self._leases = Leases(keys.AGGREGATOR_GROUP, standing.name)
         self._standing = standing
@@ -155,14 +155,18 @@ class AggregatorLoop:
     def _idle(self) -> None:
         """Without a session: waits for one, unless there are leases whose sessions are to be loaded."""
         self._pace = Pace()
-        block_ms = None if self._leases.held or self._has_left else _IDLE_BLOCK_MS
-        new, left = self._pipe.run([self._leases.read_new(_MOST_NEW_A_TICK, block_ms), self._leases.look_for_left()])
-        self._has_left = has_left(left)
+        block_ms = int(LOOK_S * 1_000) if self._leases.has_others else _IDLE_BLOCK_MS
+        ask = self._leases.read_new(_MOST_NEW_A_TICK, None if self._leases.held or self._has_left else block_ms)
+        new, *left = self._pipe.run([ask, *self._looks()])
+        self._has_left = any(map(has_left, left))
         self._add_new(new)
         self._keep_house()
         if not self._owned and (self._leases.held or isinstance(new, ReplyError)):
             # Redis refuses for now: what is asked again at once is refused again at once.
             time.sleep(_RECONNECT_S)
+
+    def _looks(self) -> list[Command]:
+        return [self._leases.look_for_left()] if self._leases.has_others else []
 
     def _keep_house(self) -> None:
         """Once a second the leases and this process's record; always what is left, or held and not yet loaded."""
@@ -279,7 +283,7 @@ class AggregatorLoop:
             self.windows_late += len(closed) if session.due_ns <= now_ns else max(0, len(closed) - 1)
             commits += ((session, command) for command in closed)
         asks = [self._leases.read_new(_MOST_NEW_A_TICK)] if self._pace.asks_now() else []
-        looks = [self._leases.look_for_left()] if now >= self._look_due and self._pace.keeps_up else []
+        looks = self._looks() if now >= self._look_due and self._pace.keeps_up else []
         replies = self._pipe.run([*(command for _, command in commits), *asks, *looks], follows=False)
         for (session, _), reply in zip(commits, replies, strict=False):
             if self._owned.get(session.name) is session:

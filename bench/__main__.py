@@ -14,7 +14,7 @@ import sys
 
 from rich.console import Console
 
-from bench import core, crowd, fanout, latency, minute, producer
+from bench import core, crowd, fanout, idle, latency, minute, producer
 from bench.report import Aim, aims_table
 from transport.embedded import find_server
 
@@ -22,6 +22,7 @@ _BENCHMARKS = {
     "core": core.measure,
     "crowd": crowd.measure,
     "fanout": fanout.measure,
+    "idle": idle.measure,
     "latency": latency.measure,
     "minute": minute.measure,
     "producer": producer.measure,
@@ -38,6 +39,9 @@ def main() -> None:
         help="how long each measures (core 10 at most, fanout 6 a row, minute 75, producer 12; crowd twice as long)",
     )
     parser.add_argument("--only", choices=_BENCHMARKS, help="one of them alone")
+    parser.add_argument(
+        "--models", default=idle.MODELS, metavar="A,B", help="the models of the idle council (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     console = Console() if sys.stdout.isatty() else Console(width=_PLAIN_WIDTH)
     aims: list[Aim] = []
@@ -45,7 +49,7 @@ def main() -> None:
     for name, measure in _BENCHMARKS.items():
         if arguments.only in (None, name):
             console.print(f"[dim]measuring: {name}, {arguments.seconds:g} s at most ...[/]")
-            report = measure(arguments.seconds)
+            report = idle.measure(arguments.seconds, arguments.models) if name == "idle" else measure(arguments.seconds)
             for table in report.tables:
                 console.print(table)
             aims += report.aims

@@ -19,7 +19,8 @@ from producers.backend import Chunk, Ending, Loading, Request
 from producers.process import ProducerProcess
 from producers.source import ModelSource
 from schemas.models import ModelFacts
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_of_role, tier_of_role
+from transport.log import log_to_stderr
+from transport.process import Standing, end_with_supervisor, redis_of_role, tier_of_role
 
 
 class SteadyBackend:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,3 +50,63 @@ def _cpu_s(pid: int) -> float:
 def rss_bytes(pid: int) -> int:
     """What a process holds of memory."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+
+
+class Idle(msgspec.Struct, frozen=True):
+    """What waiting costs: CPU as a share of one core, how often a thread woke, memory with its part of shared pages."""
+
+    cpu: float
+    wakes_per_s: float
+    pss_bytes: int
+
+
+class IdleMeter:
+    """Measures from its creation on, for these processes by name."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = dict(pids)
+        self._usage = UsageMeter(pids)
+        self._began_s = time.monotonic()
+        self._before = {name: _wakes(pid) for name, pid in self._pids.items()}
+
+    def read(self) -> dict[str, Idle]:
+        """What each has used since. Raises OSError where one has ended."""
+        elapsed_s, usage = time.monotonic() - self._began_s, self._usage.read()
+        return {
+            name: Idle(usage[name].cpu, (_wakes(pid) - self._before[name]) / elapsed_s, _pss_bytes(pid))
+            for name, pid in self._pids.items()
+        }
+
+
+def _wakes(pid: int) -> int:
+    """Voluntary context switches: how often its threads began to wait."""
+    statuses = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int(found[1]) for text in statuses if (found := re.search(r"^voluntary\w+:\s+(\d+)", text, re.M)))
+
+
+def _pss_bytes(pid: int) -> int:
+    found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def family(root: int) -> dict[str, int]:
+    """A process and all its descendants, by what each runs."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(entry.name))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return {_name(pid): pid for pid in found}
+
+
+def _name(pid: int) -> str:
+    """The module that a Python process runs, with a producer's model, which comes last; else the program."""
+    program, *words = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+    if "-m" not in words:
+        return Path(program.split()[0]).name
+    module = words[words.index("-m") + 1]
+    return f"{module} {words[-1]}" if module == "producers" else module

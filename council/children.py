@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import IO
 
 MOST_RESTARTS_A_MINUTE = 5
 _FIRST_BACKOFF_S = 0.25
@@ -43,6 +44,16 @@ class Child:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def input(self) -> IO[bytes] | None:
+        """The write end of its standard input: poll() reports an error on it when the child is gone."""
+        return self._process.stdin if self._process else None
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while it is dead and is to be started again a little later."""
+        return self._process is None and not self.gave_up
+
     def start(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", *self._arguments],
@@ -61,6 +72,8 @@ class Child:
         now = time.monotonic()
         if self._process is not None:
             self._note_death(now, self._process.returncode)
+            if self._process.stdin:
+                self._process.stdin.close()
             self._process = None
         if not self.gave_up and now >= self._start_at:
             self.start()

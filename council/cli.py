@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
-import socket
 import sys
-import webbrowser
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -31,8 +27,9 @@ from council.meeting import require_council, running_council
 from council.membership import council_of
 from council.model_report import models_report, print_models
 from council.model_store import MODELS
-from council.settings import Settings, load_settings
-from council.supervisor import Plan, Supervisor
+from council.settings import load_settings
+from council.supervisor import Plan
+from council.up import become_supervisor, say
 from schemas.admission import checked_sync, checked_weighting
 from schemas.errors import CouncilError, Refused
 from schemas.sessions import SessionRequest
@@ -113,38 +110,12 @@ def up(
         is_warmed=True, host=settings.host, token=settings.token, origins=settings.origins, members=council.members,
     )  # fmt: skip
     for warning in council.warnings:
-        _say(warning)
+        say(warning)
     if settings.port not in (0, port := listening.getsockname()[1]):
-        _say(f"Port {settings.port} is in use; the page listens on port {port}.")
+        say(f"Port {settings.port} is in use; the page listens on port {port}.")
     if settings.redis_url is None and uvloop.run(running_council()):
-        _say("Another council of yours runs on this machine; from now on, commands without --redis-url use this one.")
-    _supervise(Supervisor(plan, _say, listening), settings, listening, opens_page=not no_open)
-
-
-def _supervise(supervisor: Supervisor, settings: Settings, listening: socket.socket, *, opens_page: bool) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, supervisor.stop)
-    is_left_alone = _closed_terminal()  # asked now: the terminal may be gone as soon as the last line is said
-    if settings.host not in ("127.0.0.1", "localhost", "::1"):
-        _say(f"The page listens on {settings.host}, unencrypted: whoever has the token can use this council.")
-    where = "the Redis that you named" if settings.redis_url else "a private Redis"
-    _say(f"Starting on {where}, {settings.tier_policy.name} tier.")
-    try:
-        supervisor.start()
-        if not supervisor.is_stopping:
-            address = f"http://{_shown_host(settings.host)}:{listening.getsockname()[1]}"
-            _say(f"Ready: {', '.join(supervisor.members)}.")
-            signing_in = " and sign in with the token" if settings.token else ""
-            command = f"{_own_command()} ask 'What is a generator?'"
-            _say(f"Open {address}{signing_in}, or ask from another terminal: {command}")
-            _say("Ctrl-C ends it.")
-            if opens_page:
-                _open_page(address)
-        supervisor.run(is_left_alone)
-    finally:
-        supervisor.end()
-        listening.close()
-    _say("The council has ended.")
+        say("Another council of yours runs on this machine; from now on, commands without --redis-url use this one.")
+    become_supervisor(plan, listening, _own_command(), opens_page=not no_open)
 
 
 def _own_command() -> str:
@@ -155,23 +126,6 @@ def _own_command() -> str:
         return os.path.relpath(sys.argv[0])
     python = Path(sys.executable).name
     return f"{python if shutil.which(python) == sys.executable else os.path.relpath(sys.executable)} -m council"
-
-
-def _closed_terminal() -> Callable[[], bool]:
-    """Tells whether the terminal that this was started in is gone: its hangup reaches make, not whom make started."""
-    had_terminal = os.isatty(sys.stderr.fileno())
-    return lambda: had_terminal and not os.isatty(sys.stderr.fileno())
-
-
-def _shown_host(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
-
-
-def _open_page(address: str) -> None:
-    """Opens the page where there is a browser; without one there is nothing to do."""
-    with contextlib.suppress(webbrowser.Error):
-        webbrowser.get()
-        webbrowser.open(address)
 
 
 @app.command()
@@ -250,7 +204,7 @@ def stop(
 
     stopped = _at_council(redis_url, config, run)
     who = f"Session {session}" if member is None else f"Member {member} of session {session}"
-    _say(f"{who} is stopped." if stopped else f"Session {session} had ended before.")
+    say(f"{who} is stopped." if stopped else f"Session {session} had ended before.")
 
 
 @app.command()
@@ -289,7 +243,7 @@ def models(
         print(msgspec.json.encode(models_report(found)).decode())
     else:
         for trouble in found.troubles:
-            _say(trouble)
+            say(trouble)
         print_models(Console(), found, settings.tier_policy)
 
 
@@ -298,7 +252,7 @@ def get(name: Annotated[str, typer.Argument(help=f"One of: {', '.join(MODELS)}."
     """Fetch a model into your cache folder, where it is not there yet."""
     from council.model_get import get_model  # only here: no other command needs it
 
-    get_model(name, _say)
+    get_model(name, say)
 
 
 @app.command()
@@ -327,19 +281,13 @@ def _at_council(redis_url: str | None, config: Path | None, work: Callable[[Asyn
     return uvloop.run(run())
 
 
-def _say(sentence: str) -> None:
-    # The terminal may be gone by now; what is said to nobody is no failure.
-    with contextlib.suppress(OSError):
-        print(f"council: {sentence}", file=sys.stderr, flush=True)
-
-
 def run() -> None:
     """Runs the command: every failure is one sentence and an exit code (2: refused, 1: failed)."""
     try:
         app()
     except Refused as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(2)
     except CouncilError as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(1)

@@ -36,9 +36,12 @@ from transport.process import RENEW_S, Standing, read_processes, ready_pids
 
 _REDIS_START_S = 15.0
 _READY_S = 90.0
+# How long a closed terminal may go unnoticed, and a dead child on a system that does not report it at once.
+_LOOK_S = 1.0
 # Of the five seconds that a council may take to end, the roles get most and Redis the rest.
 _ROLES_END_S = 3.0
 _REDIS_END_S = 1.0
+# Between two looks at what may change within a moment: a start, a child that is ending.
 _WATCH_S = 0.05
 
 
@@ -72,6 +75,11 @@ class Supervisor:
         self._folder: Path | None = None
         self._children: list[Child] = []
         self._is_asked_to_stop = False
+        # What is written into the one ends the wait on the other.
+        self._stop_sender, self._stop_receiver = socket.socketpair()
+        self._stop_sender.setblocking(False)
+        self._news = ModelNews(plan.models) if plan.is_warmed else None
+        self._is_running = False
         self._ended = threading.Event()
         self.redis_url = plan.redis_url or ""
 
@@ -89,6 +97,8 @@ class Supervisor:
         """Asks run() to return; may be called from a signal handler."""
         # No lock may be taken here: the signal may have come while this very thread held it, and would wait for ever.
         self._is_asked_to_stop = True
+        with contextlib.suppress(OSError):
+            self._stop_sender.send(b".")
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -112,17 +122,10 @@ class Supervisor:
 
         Raises Unavailable where the private Redis is lost for good.
         """
-        news = ModelNews(self._plan.models) if self._plan.is_warmed else None
-        pipe, looked_at = Pipe(self.redis_url), 0.0
+        self._is_running = True
         while not self._is_asked_to_stop and not is_abandoned():
-            time.sleep(_WATCH_S)
+            self._wait()
             self._watch()
-            if news and time.monotonic() - looked_at >= RENEW_S:
-                looked_at = time.monotonic()
-                with contextlib.suppress(RedisAway):
-                    for sentence in news.sentences(read_processes(pipe)):
-                        self._say(sentence)
-        pipe.close()
 
     def end(self) -> None:
         """Everything is gone when this returns, within five seconds."""
@@ -134,6 +137,22 @@ class Supervisor:
         for child in self._children:
             child.wait_or_kill(deadline)
         self._end_keeper()
+        self._stop_sender.close()
+        self._stop_receiver.close()
+
+    def _wait(self) -> None:
+        """Returns when stop() was called or a child has died, and when a second has passed."""
+        if any(child.is_waiting for child in self._children):
+            time.sleep(_WATCH_S)
+            return
+        events = select.poll()
+        events.register(self._stop_receiver, select.POLLIN)
+        inputs = [*(child.input for child in self._children), self._keeper.stdin if self._keeper else None]
+        lifelines = [end.fileno() for end in inputs if end]
+        for lifeline in lifelines:
+            events.register(lifeline, 0)
+        if any(fd in lifelines for fd, _ in events.poll(_LOOK_S * 1_000)):
+            time.sleep(_WATCH_S)  # a process that has closed its input has not ended yet
 
     def _watch(self) -> None:
         for child in self._children:
@@ -229,7 +248,8 @@ class Supervisor:
             pipe.close()
 
     def _keep_record(self) -> None:
-        """The council's own record: its tier, and its models in the order of preference."""
+        """The council's own record: its tier, and its models in the order of preference. Also says what is new of the
+        models: whoever waits for Redis must not be the thread that watches the children."""
         plan = self._plan
         policies = msgspec.json.encode(plan.tiers).decode()
         standing = Standing(
@@ -241,6 +261,9 @@ class Supervisor:
         while not self._ended.is_set():
             with contextlib.suppress(RedisAway):
                 pipe.run(standing.renew())
+                if self._news and self._is_running:
+                    for sentence in self._news.sentences(read_processes(pipe)):
+                        self._say(sentence)
             self._ended.wait(RENEW_S)
         with contextlib.suppress(RedisAway):
             pipe.run(standing.leave())

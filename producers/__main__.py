@@ -18,10 +18,10 @@ from producers.source import ModelSource, gguf_source
 from schemas.choice import check_remote_tier
 from schemas.errors import Refused
 from schemas.models import ModelFacts
+from transport.log import log_to_stderr
 from transport.process import (
     Standing,
     end_with_supervisor,
-    log_to_stderr,
     redis_of_role,
     run_role,
     tier_of_role,

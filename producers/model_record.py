@@ -6,19 +6,18 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from structlog.stdlib import BoundLogger
-
 from producers.backend import Resident
 from schemas.errors import RedisAway
 from schemas.models import ModelFacts, Residency, facts_in
 from transport.connection import AsyncPipe
+from transport.log import Log
 from transport.process import Standing
 
 
 class ModelRecord:
     """The part of the process record that is about the model. `told` says what the backend knows of it by now."""
 
-    def __init__(self, pipe: AsyncPipe, standing: Standing, told: Callable[[], ModelFacts], log: BoundLogger) -> None:
+    def __init__(self, pipe: AsyncPipe, standing: Standing, told: Callable[[], ModelFacts], log: Log) -> None:
         self._pipe, self._standing, self._told, self._log = pipe, standing, told, log
         # Why the latest load did not succeed; a look at the server does not know that.
         self._load_trouble = ""

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import time
 
-from structlog.stdlib import BoundLogger
-
 from producers.backend import Backend
 from producers.served import ServedModel
 from producers.serving import SessionServing
@@ -16,11 +14,11 @@ from schemas import keys
 from schemas.errors import RedisAway, RedisRefuses
 from schemas.tiers import TierPolicy
 from transport.connection import AsyncPipe, ReplyError
-from transport.leases import LOOK_S, REFRESH_S, Lease, Leases, has_left, is_missing_group
+from transport.leases import BLOCK_MS, LOOK_S, REFRESH_S, Lease, Leases, has_left, is_missing_group
+from transport.log import Log
 from transport.presence import RedisPresence
 from transport.process import Standing
 
-_BLOCK_MS = 1_000
 _RETRY_S = 0.25
 # Sessions that wait for a slot cost a task each; whoever has more than this leaves them to others.
 _MOST_SESSIONS = 64
@@ -38,7 +36,7 @@ class ProducerProcess:
         backend: Backend,
         tier: TierPolicy,
         standing: Standing,
-        log: BoundLogger,
+        log: Log,
         stopping: asyncio.Event,
         *,
         is_warmed: bool = False,
@@ -124,6 +122,9 @@ class ProducerProcess:
     async def _rest(self) -> None:
         """A second, or less where another producer of this model has left a session: who took it is dropped when it
         has been silent for five."""
+        if not self._leases.has_others:
+            await asyncio.sleep(REFRESH_S)
+            return
         until = time.monotonic() + REFRESH_S
         while time.monotonic() < until:
             await asyncio.sleep(LOOK_S)
@@ -139,8 +140,8 @@ class ProducerProcess:
                 await asyncio.sleep(_RETRY_S)
                 continue
             try:
-                ask = self._leases.read_new(min(room, 8), _BLOCK_MS)
-                (reply,) = await self._blocking_pipe.run([ask], block_s=_BLOCK_MS / 1000)
+                ask = self._leases.read_new(min(room, 8), BLOCK_MS)
+                (reply,) = await self._blocking_pipe.run([ask], block_s=BLOCK_MS / 1000)
                 if is_missing_group(reply):
                     await self._blocking_pipe.run(self._leases.create_group())
                 elif isinstance(reply, ReplyError):

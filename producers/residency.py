@@ -18,8 +18,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 
-from structlog.stdlib import BoundLogger
-
 from producers.backend import BackendFailed, Loading, OutOfMemory, Residence, Resident, Waiting
 from producers.eviction import least_recently_used, models_to_evict, wanted_model
 from producers.memory import ASK_AGAIN_S, GLANCE_S, UNLOADED_WITHIN_S, CouncilMemory, Licence
@@ -30,6 +28,7 @@ from schemas.models import ModelFacts
 from schemas.tiers import TierPolicy
 from transport import residency as ledger
 from transport.connection import AsyncPipe
+from transport.log import Log
 from transport.process import Standing
 
 Sign = Loading | Waiting
@@ -55,7 +54,7 @@ class ModelResidency:
         standing: Standing,
         told: Callable[[], ModelFacts],
         tier: TierPolicy,
-        log: BoundLogger,
+        log: Log,
     ) -> None:
         self._pipe, self._residence, self._standing, self._tier = pipe, residence, standing, tier
         self._record = ModelRecord(pipe, standing, told, log)

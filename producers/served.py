@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import msgspec
-from structlog.stdlib import BoundLogger
 
 from producers.backend import Backend
 from producers.generations import Generations
@@ -15,6 +14,7 @@ from producers.source import ModelSource
 from schemas.models import IN_PROCESS, ModelFacts
 from schemas.tiers import TierPolicy
 from transport.connection import AsyncPipe
+from transport.log import Log
 from transport.process import Standing
 
 
@@ -29,7 +29,7 @@ class ServedModel:
         backend: Backend,
         standing: Standing,
         tier: TierPolicy,
-        log: BoundLogger,
+        log: Log,
     ) -> None:
         self.generations = Generations(backend)
         self.residency: ModelResidency | None = None

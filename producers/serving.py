@@ -14,8 +14,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from structlog.stdlib import BoundLogger
-
 from producers.backend import BackendFailed, Ending, Loading, OutOfMemory, Ready, Request, Waiting
 from producers.generations import Item
 from producers.grants import GrantGate
@@ -27,6 +25,7 @@ from schemas.entries import AnyEntry, Beat, Cancel, Claim, Token, decode_entry
 from schemas.errors import Malformed, RedisAway, SessionGone
 from schemas.sessions import Opening
 from transport.connection import AsyncPipe, accepted
+from transport.log import Log
 from transport.presence import RedisPresence
 from transport.sessions import SessionState, find_session, read_opening
 from transport.tokens import MOST_ENTRIES, RisingClock, entries_read, read_entries, write_entry
@@ -53,7 +52,7 @@ class SessionServing:
         pauses: bool,
         producer: str,
         presence: RedisPresence,
-        log: BoundLogger,
+        log: Log,
     ) -> None:
         self._pipe, self._session, self._model, self._producer = pipe, session, model, producer
         self._served, self._pauses, self._presence, self._log = served, pauses, presence, log
@@ -131,7 +130,7 @@ class MemberServing:
         pauses: bool,
         producer: str,
         presence: RedisPresence,
-        log: BoundLogger,
+        log: Log,
     ) -> None:
         self._pipe, self._session, self._opened = pipe, opening.session, opened
         self._opening, self._member, self._producer = opening, member, producer

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import structlog
 
 from producers import serving
 from producers.backend import Backend, Chunk, Ending, Loading, Piece, Request, Waiting
@@ -36,6 +35,7 @@ from tests.llama.gguf_model import gguf_model, session_folder
 from tests.sessions import opening_of, token_stream
 from tests.waiting import until
 from transport.connection import AsyncPipe
+from transport.log import log_to_stderr
 from transport.presence import RedisPresence
 from transport.process import Standing
 from transport.sessions import cancel_session, open_session
@@ -125,7 +125,7 @@ async def looks_at_a_time(pipe: AsyncPipe) -> float:
 @contextlib.asynccontextmanager
 async def served(pipe: AsyncPipe, backend: Backend, opening: Opening) -> AsyncIterator[Served]:
     """A member of the opened session, served until it ends."""
-    log = structlog.get_logger()
+    log = log_to_stderr("producer")
     model = opening.members[0].model
     source = ModelSource("ngram", model)
     await backend.start()

@@ -195,6 +195,39 @@ async def test_an_acknowledged_session_is_never_delivered_again(pipe: AsyncPipe)
     assert (await second.refresh())[1] == []
 
 
+async def test_a_consumer_looks_for_left_sessions_only_while_another_may_leave_one(pipe: AsyncPipe) -> None:
+    """alone: no; another waits: yes; it is not seen any more: no; it holds a session, and is not seen: yes; it has
+    acknowledged that: no."""
+    first, second = await Consumer(pipe, "first").join(), Consumer(pipe, "second")
+    first.leases = Leases(keys.AGGREGATOR_GROUP, "first", 60_000, present_ms=IDLE_MS)
+
+    async def looks() -> bool:
+        await first.refresh()
+        return first.leases.has_others
+
+    async def looks_no_more() -> bool:
+        return not await looks()
+
+    assert not await looks()
+    first.leases = Leases(keys.AGGREGATOR_GROUP, "first", 60_000)
+    await second.refresh()
+    assert await looks()
+    first.leases = Leases(keys.AGGREGATOR_GROUP, "first", 60_000, present_ms=IDLE_MS)
+    await until(looks_no_more, "the second is not seen any more")
+    await open_session(pipe, opening_of("a"))
+    (lease,) = await second.take_new()
+
+    async def is_silent() -> bool:
+        consumers = await pipe.one("XINFO", "CONSUMERS", keys.SESSIONS, keys.AGGREGATOR_GROUP)
+        (idle_ms,) = [fields[5] for fields in consumers if fields[1] == b"second"]
+        return bool(idle_ms > IDLE_MS)
+
+    await until(is_silent, "the second is silent")
+    assert await looks()
+    await pipe.run([second.leases.acknowledge(lease)])
+    assert not await looks()
+
+
 async def test_a_session_that_was_trimmed_away_is_no_longer_pending(pipe: AsyncPipe) -> None:
     first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
     await open_session(pipe, opening_of("a"))

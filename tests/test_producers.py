@@ -16,6 +16,7 @@ from schemas.sessions import Limits
 from tests.faulty_server import faulty_server
 from tests.roles import RedisServer, Roles, roles_on
 from tests.sessions import check_the_law, opening_of, token_stream, until_ended, written_texts
+from tests.test_grants import calls
 from tests.waiting import until, wait_until
 from transport.connection import AsyncPipe
 from transport.sessions import cancel_session, find_session, open_session
@@ -188,6 +189,28 @@ async def test_a_producer_that_is_stopped_says_so_and_hands_over_what_it_has_not
     frames = await check_the_law(pipe, opening.session)
     assert frames[-1].members[0].reason == "its producer was stopped"
     assert "Traceback" not in first.said()
+
+
+async def test_a_producer_looks_for_left_sessions_ten_times_a_second_beside_another_and_never_alone(
+    roles: Roles, pipe: AsyncPipe
+) -> None:
+    """Each refresh of the leases, one a second, looks once; what comes on top of that are the looks in between."""
+    roles.ready("producers", "ngram:char-6")
+    assert await _looks_a_refresh(pipe) < 1.5
+    roles.ready("producers", "ngram:char-6")
+    await _looks_a_refresh(pipe)
+    assert await _looks_a_refresh(pipe) > 3
+
+
+async def _looks_a_refresh(pipe: AsyncPipe) -> float:
+    """How often producers ask for pending entries for each time that they refresh their leases."""
+    looks, refreshes = await calls(pipe, "xpending"), await calls(pipe, "evalsha")
+
+    async def have_refreshed() -> bool:
+        return await calls(pipe, "evalsha") >= refreshes + 4
+
+    await until(have_refreshed, "the leases are refreshed, and again")
+    return (await calls(pipe, "xpending") - looks) / (await calls(pipe, "evalsha") - refreshes)
 
 
 async def test_a_cancelled_session_stops_the_model(roles: Roles, pipe: AsyncPipe) -> None:

@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from consumers.web.door.listening import MOST_PORTS, bind_from
+from council import supervisor as supervising
 from council.supervisor import Plan, Supervisor
 from schemas.errors import Refused
 from schemas.tiers import TIERS
@@ -202,6 +203,33 @@ def test_a_role_that_is_killed_is_started_again(up: Up, role: str) -> None:
     assert council("ask", "hi", "--max-tokens", "5", TMPDIR=str(up.folder)).code == 0
     with urllib.request.urlopen(up.address) as page:
         assert page.status == 200
+
+
+def test_a_death_and_a_wish_to_stop_end_the_supervisor_s_wait_at_once(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "_LOOK_S", 600.0)
+    tier, said = next(iter(TIERS.values())), list[str]()
+    supervisor = Supervisor(Plan({}, tier, {tier.name: tier}, redis_url=redis.url), said.append)
+
+    def aggregators() -> list[int]:
+        own = [pid for pid, parent in parents().items() if parent == os.getpid()]
+        return [pid for pid in own if command_of(pid).rstrip().endswith("-m aggregator")]
+
+    try:
+        supervisor.start()
+        running = threading.Thread(target=supervisor.run, daemon=True)
+        running.start()
+        (first,) = aggregators()
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: said, "the death is noticed")
+        assert "aggregator was killed by SIGKILL" in said[0]
+        wait_until(lambda: [pid for pid in aggregators() if pid != first], "the aggregator is started again")
+        supervisor.stop()
+        running.join(30)
+        assert not running.is_alive()
+    finally:
+        supervisor.end()
 
 
 def test_a_private_redis_that_is_killed_is_started_again(up: Up) -> None:

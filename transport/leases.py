@@ -21,8 +21,14 @@ from transport.scripts import LEASE, SWEEP
 
 TAKEOVER_IDLE_MS = 3_000
 REFRESH_S = 1.0
-# How often whoever could take more looks whether somebody has left something: a hand-over is a gap of a few frames.
+# How often a consumer that could take more looks whether another has left something: a hand-over is a gap of a few
+# frames. A consumer without others in its group has nothing to look for.
 LOOK_S = 0.1
+# The longest that a consumer waits for new sessions in one command.
+BLOCK_MS = 2_000
+# A consumer is seen at each refresh. One that was not seen for as long as a process's record lives, and holds nothing,
+# has ended.
+_PRESENT_MS = 5_000
 SWEEP_S = 60.0
 # Longer than any pause of a process that comes back; one that comes back later is made again when it first asks.
 _GONE_IDLE_MS = 3_600_000
@@ -44,11 +50,19 @@ class Lease(msgspec.Struct, frozen=True):
 class Leases:
     """The leases of one consumer of one group."""
 
-    def __init__(self, group: str, consumer_name: str, takeover_idle_ms: int = TAKEOVER_IDLE_MS) -> None:
+    def __init__(
+        self,
+        group: str,
+        consumer_name: str,
+        takeover_idle_ms: int = TAKEOVER_IDLE_MS,
+        present_ms: int = _PRESENT_MS,
+    ) -> None:
         self.group = group
         self.consumer_name = consumer_name
-        self.takeover_idle_ms = takeover_idle_ms
+        self.takeover_idle_ms, self._present_ms = takeover_idle_ms, present_ms
         self.held: dict[str, Lease] = {}
+        # Whether the latest refresh found another consumer that may leave a session.
+        self.has_others = False
         self._proven: set[str] = set()
 
     def create_group(self) -> list[Command]:
@@ -83,7 +97,7 @@ class Leases:
 
     def refresh(self, take_over_most: int) -> Command:
         """Renews what is held, and asks for up to `take_over_most` sessions whose owners are silent."""
-        limits = (self.takeover_idle_ms, take_over_most, 0)
+        limits = (self.takeover_idle_ms, take_over_most, 0, self._present_ms)
         return LEASE.call([keys.SESSIONS], [self.group, self.consumer_name, *limits, *self._each_held()])
 
     def look_for_left(self) -> Command:
@@ -91,7 +105,7 @@ class Leases:
         return ("XPENDING", keys.SESSIONS, self.group, "IDLE", self.takeover_idle_ms, "-", "+", 1)
 
     def add_refresh(self, reply: Any) -> tuple[list[Lease], list[Lease]]:
-        """(lost, taken over) by the reply of refresh.
+        """(lost, taken over) by the reply of refresh; notes whether there are other consumers.
 
         A group that is gone with its stream loses everything. Any other error tells nothing of the leases: what another
         has taken meanwhile shows at the next refresh.
@@ -101,7 +115,7 @@ class Leases:
             return lost, []
         if isinstance(reply, ReplyError):
             return [], []
-        still = {entry_id.decode() for entry_id in reply[0]}
+        still, self.has_others = {entry_id.decode() for entry_id in reply[0]}, reply[2] == 1
         lost = [lease for entry_id, lease in self.held.items() if entry_id not in still]
         for lease in lost:
             del self.held[lease.entry_id]
@@ -111,7 +125,7 @@ class Leases:
         """Lets the next consumer that looks take everything over at once. Who lived until then counts for no death."""
         return LEASE.call(
             [keys.SESSIONS],
-            [self.group, self.consumer_name, self.takeover_idle_ms, 0, _HANDED_OVER_IDLE_MS, *self._each_held()],
+            [self.group, self.consumer_name, self.takeover_idle_ms, 0, _HANDED_OVER_IDLE_MS, 0, *self._each_held()],
         )
 
     def prove(self, lease: Lease) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import hiredis
-from redis import connection as redis_sync
-from redis.asyncio import connection as redis_asyncio
+import redis.asyncio.connection as redis_asyncio
+import redis.connection as redis_sync
 from redis.exceptions import RedisError, ResponseError
 
 from transport.address import Node

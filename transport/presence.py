@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from structlog.stdlib import BoundLogger
+from transport.log import Log
 
 
 class RedisPresence:
     """What this process's log has last said about Redis: `is_away`."""
 
-    def __init__(self, log: BoundLogger) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
         self.is_away = False
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import resource
 import secrets
@@ -23,8 +22,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import structlog
-import uvloop
 
 from schemas import keys
 from schemas.errors import CouncilError, RedisAway, Refused
@@ -191,25 +188,6 @@ def _wait_for_the_end() -> None:
     os._exit(1)
 
 
-def log_to_stderr(role: str) -> structlog.stdlib.BoundLogger:
-    """The process's log. COUNCIL_LOG sets the level; prompts and tokens are never logged above debug."""
-    level = logging.getLevelNamesMapping().get(os.environ.get("COUNCIL_LOG", "warning").upper(), logging.WARNING)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            # Plain: the rich kind prints the variables of each frame, and prompts with them.
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            ),
-        ],
-    )
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger(role=role)
-    return logger
-
-
 def tiers_of_role() -> Mapping[str, TierPolicy]:
     """All tiers: the usual ones, or those of COUNCIL_TIER_POLICIES, a JSON object of them. Raises Refused."""
     raw = os.environ.get("COUNCIL_TIER_POLICIES")
@@ -254,6 +232,8 @@ def run_role(work: Coroutine[Any, Any, None]) -> int:
 
     2 for what is refused; 1 for what is missing: that may be there at the next start.
     """
+    import uvloop  # the aggregator and the supervisor do without
+
     try:
         uvloop.run(work)
     except CouncilError as error:

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from importlib.resources import files
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "lua"
 
 
 class Script:
     """A script, known to Redis by the SHA-1 of its source."""
 
     def __init__(self, name: str) -> None:
-        self.source = (files("transport") / "lua" / f"{name}.lua").read_bytes()
+        self.source = (_FOLDER / f"{name}.lua").read_bytes()
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
     def call(

@@ -9,7 +9,8 @@ import signal
 import sys
 
 from consumers.decipher.follower import Decipher
-from transport.process import Standing, end_with_supervisor, log_to_stderr, redis_of_role, run_role
+from transport.log import log_to_stderr
+from transport.process import Standing, end_with_supervisor, redis_of_role, run_role
 
 
 async def follow() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
-from structlog.stdlib import BoundLogger
 
 from consumers.decipher.composer import Composer
 from consumers.decipher.composing import Composing, Work
@@ -20,6 +19,7 @@ from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
 from transport.connection import AsyncPipe
 from transport.events import find_composed, read_checkpoint, write_events
 from transport.frames import read_frames, read_session_names
+from transport.log import Log
 from transport.presence import RedisPresence
 from transport.process import Standing, keep_record
 from transport.sessions import SessionState, find_session, read_opening
@@ -33,7 +33,7 @@ _MOST_SESSIONS = 256
 class Decipher:
     """All sessions' composers in one process."""
 
-    def __init__(self, url: str, standing: Standing, log: BoundLogger) -> None:
+    def __init__(self, url: str, standing: Standing, log: Log) -> None:
         self._url, self._standing = url, standing
         self._presence, self._log = RedisPresence(log), log
         self._following: dict[str, asyncio.Task[None]] = {}

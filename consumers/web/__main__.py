@@ -22,10 +22,10 @@ from consumers.web.door.listening import bind, inherit
 from consumers.web.server import WebServer, WebSettings
 from schemas.errors import Refused
 from schemas.sessions import Limits, limits_with
+from transport.log import log_to_stderr
 from transport.process import (
     Standing,
     end_with_supervisor,
-    log_to_stderr,
     redis_of_role,
     run_role,
     tier_of_role,

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 from aiohttp import web
-from structlog.stdlib import BoundLogger
 
 from consumers.web.answering import Answering
 from consumers.web.api.council import CouncilApi
@@ -35,6 +34,7 @@ from schemas.events import protocol_tier
 from schemas.sessions import Limits
 from schemas.tiers import TierPolicy
 from transport.connection import AsyncPipe
+from transport.log import Log
 from transport.presence import RedisPresence
 from transport.process import Standing, keep_record
 
@@ -60,7 +60,7 @@ class WebSettings(msgspec.Struct, frozen=True):
 class WebServer:
     """Serves until `stopping` is set."""
 
-    def __init__(self, url: str, standing: Standing, log: BoundLogger, settings: WebSettings) -> None:
+    def __init__(self, url: str, standing: Standing, log: Log, settings: WebSettings) -> None:
         self._url, self._pipe, self._standing, self._log = url, AsyncPipe(url), standing, log
         self._presence = RedisPresence(log)
         self._clients = Clients()

@@ -10,6 +10,7 @@ Headings, grammars, code and tables are no prose and stay out. A paragraph that 
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterable, Iterator
 
@@ -26,9 +27,13 @@ _FOOTNOTE = re.compile(r" \[\d+\]")
 
 def load_passages() -> tuple[str, ...]:
     """The passages of this Python's own topics, in their order. Raises ImportError where they were left out."""
-    from pydoc_data.topics import topics
-
-    return passages_of(topics.values())
+    spec = importlib.util.find_spec("pydoc_data.topics")
+    if spec is None or spec.loader is None:
+        raise ImportError("pydoc_data.topics is missing")
+    # Not imported: a module stays in memory, and this one is read once.
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return passages_of(module.topics.values())
 
 
 def passages_of(chapters: Iterable[str]) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ _WORD = re.compile(r"[^\W_]{2,}")
 
 
 class PassageIndex:
-    """Which passages hold which words, in lower case and less a last s (loops is loop)."""
+    """Which passages hold which words that steer, in lower case and less a last s (loops is loop)."""
 
     def __init__(self, passages: Sequence[str]) -> None:
         self._size = len(passages)
@@ -44,7 +44,8 @@ class PassageIndex:
             for word, times in Counter(_WORD.findall(passage.lower())).items():
                 of_word = holders[word.removesuffix("s")]
                 of_word[number] = of_word.get(number, 0) + times
-        self._holders = dict(holders)
+        # Most words are in a passage or two: they never steer.
+        self._holders = {word: of_word for word, of_word in holders.items() if len(of_word) >= MIN_PASSAGES}
 
     def weights(self, prompt: str) -> Weights:
         """One weight a passage, from 1 (shares nothing) to BEST_MATCH; all 1 where no word of the prompt steers.
@@ -56,7 +57,7 @@ class PassageIndex:
         asked = {word.removesuffix("s") for word in _WORD.findall(prompt.lower()) if word not in QUESTION_WORDS}
         for word in sorted(asked):
             holders = self._holders.get(word, {})
-            if len(holders) >= MIN_PASSAGES:
+            if holders:
                 times = np.fromiter(holders.values(), dtype=np.float64)
                 score[list(holders)] += math.log(self._size / len(holders)) * times / (times + 1.0)
         best = score.max(initial=0.0)

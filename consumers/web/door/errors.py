@@ -6,10 +6,10 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel
-from structlog.stdlib import BoundLogger
 
 from consumers.web.door.limits import TooMany
 from schemas.errors import Refused, SessionGone, Unavailable
+from transport.log import Log
 
 # aiohttp's own refusals, in our words.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
@@ -27,7 +27,7 @@ def error_response(status: int, code: str, message: str) -> web.Response:
     return json_response({"error": {"code": code, "message": message}}, status)
 
 
-def errors_as_json(log: BoundLogger) -> Middleware:
+def errors_as_json(log: Log) -> Middleware:
     """The outermost middleware: what is raised becomes an answer."""
 
     @web.middleware

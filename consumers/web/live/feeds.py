@@ -14,12 +14,12 @@ from collections import deque
 from typing import Generic
 
 import msgspec
-from structlog.stdlib import BoundLogger
 
 from consumers.web.live.viewers import Goodbye, P, Viewer
 from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
 from schemas.grid import FRAME_RATE_HZ
 from transport.connection import AsyncPipe
+from transport.log import Log
 from transport.presence import RedisPresence
 
 # Ten seconds: what a client that comes is shown of the past, and what one that is away may miss and still be owed.
@@ -66,7 +66,7 @@ class Feed(Generic[P]):
     follow."""
 
     def __init__(
-        self, url: str, session: str, source: Source[P], begin: int, presence: RedisPresence, log: BoundLogger
+        self, url: str, session: str, source: Source[P], begin: int, presence: RedisPresence, log: Log
     ) -> None:
         self._url, self._session, self._source, self._presence = url, session, source, presence
         self._log = log.bind(session=session)

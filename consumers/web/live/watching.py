@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from typing import Generic
 
-from structlog.stdlib import BoundLogger
-
 from consumers.web.live.feeds import STOPPING, Feed, Source
 from consumers.web.live.viewers import TAKES_NOTHING, P, Viewer
 from schemas.errors import Refused
+from transport.log import Log
 from transport.presence import RedisPresence
 
 # Each watched session is a connection to Redis, and ten seconds of packets: 3 MB.
@@ -26,7 +25,7 @@ class Watched(Generic[P]):
     """The feeds of one kind by their sessions. `skipped` counts frames that slow clients got merged into others,
     `too_slow` the clients that were sent away."""
 
-    def __init__(self, url: str, source: Source[P], presence: RedisPresence, log: BoundLogger) -> None:
+    def __init__(self, url: str, source: Source[P], presence: RedisPresence, log: Log) -> None:
         self._url, self._source, self._presence, self._log = url, source, presence, log
         self._feeds: dict[str, Feed[P]] = {}
         self._is_stopping = False

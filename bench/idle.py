@@ -1,0 +1,182 @@
+"""A council that nobody asks: how long it takes to start, and what it costs while it waits.
+
+council up --Ready--> POST /api/sessions --first token in a frame--> cancelled --some seconds--> idle: CPU, memory
+
+The council is started as a person starts it, with processes for all its models, a private Redis and the page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import uvloop
+from rich.table import Table
+
+from bench.report import Aim, Report, table_of
+from bench.usage import Idle, IdleMeter, family
+from transport.embedded import find_server, start_server, wait_until_it_answers
+
+# Four members, as in the mid tier; they need no file.
+MODELS = "ngram:word-3,ngram:char-6,ngram:bpe-3,ngram:word-4"
+_AIMED_CPU, _AIMED_BYTES, _AIMED_START_S = 0.01, 250 * 2**20, 5.0
+# What a session leaves to be done (its end, its events, closed connections) is done by then.
+_SETTLE_S = 6.0
+_START_S = 120.0
+_PINGER = """
+import socket, sys, time
+with socket.socket(socket.AF_UNIX) as redis:
+    redis.connect(sys.argv[1])
+    while True:
+        redis.sendall(b"PING\\r\\n")
+        redis.recv(64)
+        time.sleep(1.0)
+"""
+_IDLE_CAPTION = (
+    "CPU and wakes (voluntary context switches of all threads) from /proc/<pid> over the same interval, after a "
+    "session has ended; memory as PSS, where a page that n processes share counts 1/n of it for each. Bare, in the "
+    "same run: a Redis of the same kind with one Python process that does nothing but send it a PING each second."
+)
+_START_CAPTION = (
+    "From the start of `council up`, the files in the page cache. A session is opened over HTTP as soon as the council "
+    "says Ready; the first token is read from /frames. Bare: the command without its work (`council --help`)."
+)
+
+
+class _Start(msgspec.Struct, frozen=True):
+    """Seconds since the start of the command; `bare` is what the command's own start takes."""
+
+    bare: float
+    ready: float
+    first_token: float
+
+
+def measure(seconds: float, models: str = MODELS) -> Report:
+    """Measures a council of these models, idle for `seconds`. Raises RuntimeError where it does not start."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        bare_s = _help_s(folder)
+        began_s = time.monotonic()
+        with _council(folder, models) as (pid, address):
+            ready_s = time.monotonic() - began_s
+            first_s = uvloop.run(_first_token_s(address)) - began_s
+            time.sleep(_SETTLE_S)
+            with _bare_redis() as bare_pids:
+                council, bare = IdleMeter(family(pid)), IdleMeter(bare_pids)
+                time.sleep(seconds)
+                idle, bare_idle = council.read(), bare.read()
+    start, start_aim = _start_table(_Start(bare_s, ready_s, first_s), models)
+    table, *aims = _idle_table(idle, bare_idle, seconds)
+    return Report((start, table), (start_aim, *aims))
+
+
+def _help_s(folder: str) -> float:
+    began_s = time.monotonic()
+    subprocess.run([sys.executable, "-m", "council", "--help"], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    return time.monotonic() - began_s
+
+
+@contextmanager
+def _council(folder: str, models: str) -> Iterator[tuple[int, str]]:
+    """(its process, the page's address), once it has said that it is ready. Raises RuntimeError."""
+    command = [sys.executable, "-m", "council", "up", "--no-open", "--port", "0", "--tier", "mid", "--models", models]
+    process = subprocess.Popen(
+        command, cwd=folder, env=os.environ | {"TMPDIR": folder}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("council: Open "):
+                yield process.pid, line.split()[2].rstrip(",")
+                return
+        raise RuntimeError(f"the council did not start: {''.join(said)}")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def _first_token_s(address: str) -> float:
+    """When a session's first token was read from its frames; the session is cancelled then. Raises RuntimeError."""
+    async with asyncio.timeout(_START_S), aiohttp.ClientSession(address) as client:
+        async with client.post("/api/sessions", json={"prompt": "What is a list?"}) as reply:
+            opened = await reply.json()
+            if reply.status != 201:
+                raise RuntimeError(f"the council takes no session: {opened['error']['message']}")
+        session = opened["session"]
+        async with client.ws_connect(f"/frames?session={session}") as frames:
+            async for message in frames:
+                if msgspec.json.decode(message.data)["tokens"]:
+                    first_s = time.monotonic()
+                    await client.post(f"/api/sessions/{session}/cancel")
+                    return first_s
+    raise RuntimeError("the session ended without a token")
+
+
+@contextmanager
+def _bare_redis() -> Iterator[dict[str, int]]:
+    """The processes of a Redis and of its only client, by name."""
+    binary = find_server()
+    assert binary is not None
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        redis = start_server(binary, Path(folder))
+        try:
+            wait_until_it_answers(redis, Path(folder))
+            with subprocess.Popen([sys.executable, "-c", _PINGER, f"{folder}/redis.sock"]) as pinger:
+                try:
+                    yield {"bare redis-server": redis.pid, "bare Python": pinger.pid}
+                finally:
+                    pinger.kill()
+        finally:
+            redis.kill()
+            redis.wait()
+
+
+def _start_table(start: _Start, models: str) -> tuple[Table, Aim]:
+    table = table_of(f"Starting: {models}", _START_CAPTION, ("", "seconds", "/ bare"))
+    for name, seconds in (
+        ("bare", start.bare),
+        ("council up says Ready", start.ready),
+        ("first token in a frame", start.first_token),
+    ):
+        table.add_row(name, f"{seconds:.2f}", f"{seconds / start.bare:.1f}")
+    wanted = f"from council up to the first token in at most {_AIMED_START_S:g} s"
+    return table, Aim(wanted, f"{start.first_token:.2f} s", start.first_token <= _AIMED_START_S)
+
+
+def _idle_table(idle: dict[str, Idle], bare: dict[str, Idle], seconds: float) -> tuple[Table, Aim, Aim]:
+    table = table_of(
+        f"Idle ({seconds:.0f} s of it)", _IDLE_CAPTION, ("process", "CPU % of a core", "wakes/s", "PSS MiB")
+    )
+    for name, one in idle.items():
+        table.add_row(name, *_cells(one))
+    table.add_section()
+    whole = _sum(idle)
+    table.add_row("the whole council", *_cells(whole))
+    for name, one in bare.items():
+        table.add_row(name, *_cells(one))
+    cpu = Aim(f"an idle council under {_AIMED_CPU:.0%} of a core", f"{whole.cpu:.2%}", whole.cpu < _AIMED_CPU)
+    wanted = f"an idle council under {_AIMED_BYTES / 2**20:.0f} MiB (PSS)"
+    memory = Aim(wanted, f"{whole.pss_bytes / 2**20:.0f} MiB", whole.pss_bytes < _AIMED_BYTES)
+    return table, cpu, memory
+
+
+def _sum(parts: dict[str, Idle]) -> Idle:
+    every = parts.values()
+    return Idle(
+        sum(one.cpu for one in every), sum(one.wakes_per_s for one in every), sum(one.pss_bytes for one in every)
+    )
+
+
+def _cells(idle: Idle) -> tuple[str, str, str]:
+    return f"{100 * idle.cpu:.2f}", f"{idle.wakes_per_s:.1f}", f"{idle.pss_bytes / 2**20:.1f}"
