@@ -55,7 +55,7 @@ def _structlog() -> Any:
         sort_keys=False,
         pad_event_to=0,
     )
-    processors = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"), render]
+    processors: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"), render]
     return structlog.wrap_logger(structlog.PrintLogger(sys.stderr), processors=processors)
 
 
