@@ -33,7 +33,7 @@ def source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
     model: str = arguments.model
     if model.startswith("ngram:"):
         return model, ModelSource("ngram", model)
-    if model.startswith("gguf:"):
+    if model.startswith("gguf:") or arguments.path:
         name, source = gguf_source(arguments.path or model.removeprefix("gguf:"), arguments.parallel)
         return (model if arguments.path else name), source
     from producers.address import is_remote  # the n-gram models need no HTTP client
@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--backend", metavar="URL", help="its server, such as http://127.0.0.1:8080")
     parser.add_argument("--api", choices=["openai", "ollama"], default="openai", help="what that server speaks")
     parser.add_argument("--name", help="what the server calls the model, where that differs")
-    parser.add_argument("--path", type=Path, help="the file of a gguf: model, where the name is not its path")
+    parser.add_argument("--path", type=Path, help="a GGUF file, for a model of any name")
     parser.add_argument("--key-env", default="", metavar="VARIABLE", help="the environment variable with the API key")
     parser.add_argument(
         "--remote",
