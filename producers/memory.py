@@ -21,8 +21,8 @@ from transport import residency as ledger
 from transport.connection import AsyncPipe, Command, accepted
 from transport.process import Standing, list_processes
 
-# Whoever waits for memory, for the loader or for Redis asks again after this.
-ASK_AGAIN_S = 0.25
+# A process that waits for memory, for the loader or for Redis asks again after this.
+ASK_AGAIN_S = 0.15
 _RENEW_S = 1.0
 # A server that does not say what it holds within this is loading something; the others need not wait for that.
 GLANCE_S = 5.0
@@ -108,8 +108,10 @@ class CouncilMemory:
 
     @contextlib.asynccontextmanager
     async def loader(self) -> AsyncIterator[Licence]:
-        """Holds the loader's lease: one process loads at a time. Whoever holds it and dies loses it after seconds."""
-        command, licence = ledger.hold_loader(self._standing.name), Licence()
+        """Holds the loader's lease: one process loads at a time, the smallest model first. A process that dies with it
+        loses it after seconds."""
+        size_bytes = facts_in(self._standing.detail).size_bytes
+        command, licence = ledger.hold_loader(self._standing.name, size_bytes), Licence()
         await self._until_granted(command)
         try:
             async with self._renewing(command, licence):

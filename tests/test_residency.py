@@ -56,16 +56,42 @@ async def test_a_use_of_a_dead_process_ends_by_itself(pipe: AsyncPipe) -> None:
     assert field not in await pipe.one("HKEYS", "council:residency")
 
 
+async def until_it_loads(pipe: AsyncPipe, process: str, size_bytes: int = 0) -> None:
+    async def holds() -> bool:
+        return await pipe.one(*ledger.hold_loader(process, size_bytes)) == 1
+
+    await until(holds, f"{process} may load")
+
+
 async def test_one_process_loads_at_a_time(pipe: AsyncPipe) -> None:
-    assert await answer(pipe, ledger.hold_loader("p1"), ledger.hold_loader("p2"), ledger.hold_loader("p1")) == [1, 0, 1]
+    await until_it_loads(pipe, "p1")
+    assert await answer(pipe, ledger.hold_loader("p2", 0), ledger.hold_loader("p1", 0)) == [0, 1]
     assert 0 < await pipe.one("PTTL", "council:loader") <= ledger.LOADER_MS
-    assert await answer(pipe, ledger.give_up_loader("p2"), ledger.hold_loader("p2")) == [0, 0]
+    assert await answer(pipe, ledger.give_up_loader("p2"), ledger.hold_loader("p2", 0)) == [0, 0]
     await pipe.run([ledger.give_up_loader("p1")])
+    await until_it_loads(pipe, "p2")
 
-    async def is_free() -> bool:
-        return await pipe.one(*ledger.hold_loader("p2")) == 1
 
-    await until(is_free, "the loader is free")
+async def test_of_several_that_want_to_load_the_smallest_comes_first(pipe: AsyncPipe) -> None:
+    """They ask in the order of their names, again and again; those that wait wait for the smallest that is left."""
+    sizes = {"p1": 300, "p2": 100, "p3": 200, "p4": 100}
+    order: list[str] = []
+
+    async def all_have_loaded() -> bool:
+        for process in [process for process in sizes if process not in order]:
+            if await pipe.one(*ledger.hold_loader(process, sizes[process])) == 1:
+                order.append(process)
+                await pipe.run([ledger.give_up_loader(process)])
+                break
+        return len(order) == len(sizes)
+
+    await until(all_have_loaded, "all have loaded")
+    assert order == ["p2", "p4", "p3", "p1"]
+
+
+async def test_a_process_that_died_while_it_wanted_to_load_is_not_waited_for(pipe: AsyncPipe) -> None:
+    await pipe.run([ledger.hold_loader("dead", 1)])
+    await until_it_loads(pipe, "p1", 1_000)
 
 
 async def test_an_order_is_taken_once_and_the_latest_counts(pipe: AsyncPipe) -> None:
@@ -371,7 +397,7 @@ async def test_a_model_that_its_server_dropped_is_loaded_again(roles: Roles, pip
 
 async def test_a_loader_that_died_blocks_nobody_for_long(roles: Roles, pipe: AsyncPipe) -> None:
     """Its lease lasts five seconds and no longer."""
-    await pipe.run([ledger.hold_loader("dead")])
+    await until_it_loads(pipe, "dead")
     async with ollama_server(SMALL) as server:
         council = Council(pipe, roles, server)
         await council.start("s:latest")

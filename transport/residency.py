@@ -5,7 +5,7 @@
                         evictions\n<place>\n<model>     how often that was: whoever saw it loaded before looks again
                         leave\n<place>\n<model>         until when its process is asked to unload it, for another
                         order\n<model>                  load or unload, as a person asked; taken by one producer
-    council:loader      the process that loads a model now
+    council:loader      the process that loads a model now, and those that want to, with their models' sizes
 
 A place is a memory: a model server, or a producer process. A use and an eviction exclude each other, since one script
 each decides: no model is taken out of memory under an answer.
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from schemas import keys
 from transport.connection import AsyncPipe, Command, accepted, atomically
-from transport.scripts import EVICT, HOLD, USE
+from transport.scripts import EVICT, LOADER, USE
 
 Place = tuple[str, str]
 Action = Literal["load", "unload"]
@@ -28,7 +28,10 @@ USE_MS = 5_000
 # Renewed while a server frees the model; whoever dies meanwhile blocks it no longer than this.
 EVICTION_MS = 5_000
 LOADER_MS = 5_000
-_GIVEN_UP_MS = 1
+# Processes that start together ask within this of each other.
+_TOGETHER_MS = 100
+# Four times as long as a process waits before it asks again.
+_WANTS_MS = 1_000
 _LIFE_S = keys.SESSIONS_TTL_S
 
 
@@ -50,13 +53,14 @@ def end_eviction(place: Place) -> Command:
     return ("HDEL", keys.RESIDENCY, _eviction(place))
 
 
-def hold_loader(process: str) -> Command:
-    """Takes or keeps the right to load; answers 1 where it is held."""
-    return HOLD.call([keys.LOADER], [process, LOADER_MS])
+def hold_loader(process: str, size_bytes: int) -> Command:
+    """Takes or keeps the right to load; answers 1 where it is held, 0 where the process is to ask again. Of several
+    that ask, the one with the smallest model gets it first."""
+    return LOADER.call([keys.LOADER], [process, size_bytes, LOADER_MS, _TOGETHER_MS, _WANTS_MS])
 
 
 def give_up_loader(process: str) -> Command:
-    return HOLD.call([keys.LOADER], [process, _GIVEN_UP_MS])
+    return LOADER.call([keys.LOADER], [process, 0, 0, 0, 0])
 
 
 def read_uses() -> tuple[Command, Command]:

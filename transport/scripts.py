@@ -35,6 +35,6 @@ EVENTS = Script("events")
 END = Script("end")
 USE = Script("use")
 EVICT = Script("evict")
-HOLD = Script("hold")
+LOADER = Script("loader")
 
-SCRIPTS = (OPEN, LEASE, SWEEP, TAKE_OVER, COMMIT, CANCEL, DELETE, EVENTS, END, USE, EVICT, HOLD)
+SCRIPTS = (OPEN, LEASE, SWEEP, TAKE_OVER, COMMIT, CANCEL, DELETE, EVENTS, END, USE, EVICT, LOADER)

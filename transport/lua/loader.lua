@@ -1,0 +1,50 @@
+-- Takes, keeps or gives up the loader's lease: one process loads a model at a time, and of those that want to, the one
+-- with the smallest model first. A process that asks for the first time waits a moment for others that ask with it.
+-- KEYS loader   ARGV who, its model's size in bytes, the lease's life in ms (0: gives it up), that moment in ms, and how
+-- long after asking a process is still taken to want the lease, in ms
+-- Returns 1 where it is held now
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local me, size, life, moment, wants = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local holder, held_to = unpack(redis.call('HMGET', KEYS[1], 'holder', 'held_to'))
+if holder and tonumber(held_to) <= now then
+  holder = false
+end
+if life == 0 then
+  if holder == me then
+    redis.call('HDEL', KEYS[1], 'holder', 'held_to')
+  end
+  return 0
+end
+if holder == me then
+  redis.call('HSET', KEYS[1], 'held_to', now + life)
+  redis.call('PEXPIRE', KEYS[1], life)
+  return 1
+end
+-- want <who> -> size, since when, until when
+local mine, first, smallest = 'want ' .. me, now, true
+local fields = redis.call('HGETALL', KEYS[1])
+for i = 1, #fields, 2 do
+  if string.sub(fields[i], 1, 5) == 'want ' then
+    local other_size, since, to = string.match(fields[i + 1], '(%d+) (%d+) (%d+)')
+    if fields[i] == mine then
+      if tonumber(to) > now then
+        first = tonumber(since)
+      end
+    elseif tonumber(to) <= now then
+      redis.call('HDEL', KEYS[1], fields[i])
+    else
+      other_size = tonumber(other_size)
+      smallest = smallest and (size < other_size or (size == other_size and mine < fields[i]))
+    end
+  end
+end
+if holder or not smallest or now - first < tonumber(moment) then
+  redis.call('HSET', KEYS[1], mine, string.format('%.0f %.0f %.0f', size, first, now + wants))
+  redis.call('PEXPIRE', KEYS[1], math.max(life, wants))
+  return 0
+end
+redis.call('HDEL', KEYS[1], mine)
+redis.call('HSET', KEYS[1], 'holder', me, 'held_to', now + life)
+redis.call('PEXPIRE', KEYS[1], life)
+return 1
