@@ -69,17 +69,17 @@ class Served:
         return list(pairwise(ends))
 
     async def commit(self, window: int, grant: int | None) -> None:
-        """What a window's commit leaves in the state for the producers."""
-        progress = encode_progress((Progress(await self.claim(), 0, False, grant),))
-        await self.pipe.one("HSET", keys.state(self.opening.session), "window", window, "progress", progress)
-
-    async def start(self) -> None:
-        """The first window that lets it start."""
+        """What a window's commit leaves in the state for the producers, once the member is claimed."""
 
         async def is_claimed() -> bool:
             return bool(await self.entries(Claim))
 
         await until(is_claimed, "the member is claimed")
+        progress = encode_progress((Progress(await self.claim(), 0, False, grant),))
+        await self.pipe.one("HSET", keys.state(self.opening.session), "window", window, "progress", progress)
+
+    async def start(self) -> None:
+        """The first window that lets it start."""
         await self.commit(0, 0)
 
     async def until_held(self, grant: int) -> None:
@@ -178,10 +178,6 @@ async def test_no_token_is_drawn_before_the_start_and_each_grant_is_written_out_
     """
     async with served(pipe, NgramBackend(MODEL, AS_FAST_AS_IT_CAN), opened()) as member:
 
-        async def has_looked() -> bool:
-            return await state_reads(pipe) >= SOME_READS
-
-        await until(has_looked, "the producer looks for its start")
         await member.commit(0, NOT_STARTED)
         looked = await state_reads(pipe)
 
