@@ -34,7 +34,9 @@ def source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
     if model.startswith("ngram:"):
         return model, ModelSource("ngram", model)
     if model.startswith("gguf:"):
-        name, source = gguf_source(arguments.path or model.removeprefix("gguf:"), arguments.parallel)
+        name, source = gguf_source(
+            arguments.path or model.removeprefix("gguf:"), arguments.parallel, arguments.threads
+        )
         return (model if arguments.path else name), source
     from producers.address import is_remote  # the n-gram models need no HTTP client
 
@@ -88,6 +90,7 @@ def main() -> int:
     parser.add_argument("--allow-remote", action="store_true", help="prompts may go there (hybrid tier)")
     parser.add_argument("--parallel", type=int, default=0, metavar="N", help="requests at once (default: as it says)")
     parser.add_argument("--max-loaded", type=int, default=0, metavar="N", help="models that the server keeps loaded")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads of a GGUF file (default: by machine)")
     parser.add_argument("--keep-alive-s", type=int, default=600, metavar="S", help="how long Ollama keeps it, idle")
     parser.add_argument("--warm", action="store_true", help="load the model at the start")
     parser.add_argument(

@@ -45,7 +45,7 @@ class LlamaBackend:
         require_llama(model)
         self._file = gguf_facts(source.path)
         self._model = model
-        self._slots = source.parallel or DEFAULT_SLOTS
+        self._slots, self._threads = source.parallel or DEFAULT_SLOTS, source.threads
         self._free: asyncio.Queue[int] = asyncio.Queue()
         for slot in range(self._slots):
             self._free.put_nowait(slot)
@@ -83,7 +83,7 @@ class LlamaBackend:
             if self.child:
                 return
             await self._end_child()
-            self._child = LlamaChild(self._model, self._file.path, self._slots)
+            self._child = LlamaChild(self._model, self._file.path, self._slots, self._threads)
             await self._child.start()
             self._loaded = LlamaModel(self._model, self._child, self._file.vocabulary)
 
