@@ -52,9 +52,7 @@ class _Pace(msgspec.Struct, frozen=True):
 def measure(seconds: float) -> Report:
     """Measures each file that is there for min(seconds, LONGEST_S); the report says which are missing."""
     reports = [asyncio.run(_measured(path, min(seconds, LONGEST_S))) for path in _files() if path.is_file()]
-    missing = tuple(
-        Aim(_wanted(path), f"no file {path}", is_met=False) for path in _files() if not path.is_file()
-    )
+    missing = tuple(Aim(_wanted(path), f"no file {path}", is_met=False) for path in _files() if not path.is_file())
     return Report(
         tuple(table for report in reports for table in report.tables),
         tuple(aim for report in reports for aim in report.aims) + missing,

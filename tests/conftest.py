@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import settings
 
 from schemas.errors import RedisAway
 from tests.chaos.faketime import MISSING
+from tests.llama.files import smollm2_path
 from tests.protocol import check_all_events
 from tests.roles import RedisServer, Roles, redis_binaries, roles_on
 from tests.web_server import WebServer
@@ -106,3 +108,14 @@ def web(redis: RedisServer) -> Iterator[WebServer]:
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The file of SmolLM2-135M-Instruct, a real model: for tests that are marked `real`."""
+    path = smollm2_path()
+    if os.environ.get("COUNCIL_REAL") == "0":
+        pytest.skip("COUNCIL_REAL=0 leaves out the tests with a real model")
+    if not path.is_file():
+        pytest.skip(f"a real model is needed, and there is no file {path}")
+    return path

@@ -16,8 +16,8 @@ from producers.chat_stream import ServerFault, one_line
 # The longest answer has the logprobs of a whole vocabulary, some 100 bytes each.
 MAX_ANSWER_BYTES = 64 << 20
 _READ_BYTES = 1 << 16
-# A stretch of tokens with the longest lists has some 600 KiB: so much is read ahead of who takes them, and the server is
-# done with a stretch whether its tokens are taken or not.
+# A stretch of tokens with the longest lists has some 200 KiB. It is read whether its tokens are taken or not, so that
+# the server is done with it.
 _READ_AHEAD_BYTES = 1 << 20
 _EVENT = b"data: "
 _MAX_REASON_CHARS = 200

@@ -105,9 +105,10 @@ def _params(order: Order, plan: Plan) -> CommonParams:
     # Each slot has its own cache, which nothing but its own answer fills: no sharing, no copies of old ones.
     params.kv_unified = params.cache_idle_slots = False
     params.cache_ram_mib = 0
-    params.swa_full = bool(int(os.environ.get("X_SWA", "1")))
-    params.n_ctx_checkpoints = int(os.environ.get("X_CKPT", "0"))
-    params.checkpoint_min_step = int(os.environ.get("X_MIN", "8192"))
+    # Models with a sliding window keep the whole cache, as `footprint.py` counts it, so that each stretch goes on where
+    # the last one ended. Without it all is computed anew; with checkpoints, all behind the last of these.
+    params.swa_full = True
+    params.n_ctx_checkpoints = 0
     params.endpoint_metrics = True
     params.verbosity = _ONLY_ERRORS
     return params

@@ -19,7 +19,7 @@ from producers.pieces import LogprobEntry
 
 # Each stretch costs a question (1 ms) and is what may be computed for nothing when a member ends: docs/architecture.md
 # has the measurements.
-STRETCH_TOKENS = 16
+STRETCH_TOKENS = 8
 _MAX_REASON_CHARS = 200
 
 

@@ -40,9 +40,7 @@ def llama_server(
     `seed` is for requests that name none. A server that `drafts` guesses several tokens ahead from its own context and
     then only checks them.
     """
-    with llama_process(
-        gguf_path, slots=slots, context=context, seed=seed, threads=threads, drafts=drafts
-    ) as running:
+    with llama_process(gguf_path, slots=slots, context=context, seed=seed, threads=threads, drafts=drafts) as running:
         yield running.url
 
 
