@@ -36,7 +36,8 @@ def main() -> None:
         "--seconds",
         type=float,
         default=60.0,
-        help="how long each measures (core 10 at most, fanout 6 a row, gguf 30 a file, minute 75, producer 12; crowd twice as long)",
+        help="how long each measures (core 10 at most, fanout 6 a row, gguf 30 a file, minute 75, producer 12; crowd "
+        "twice as long)",
     )
     parser.add_argument("--only", choices=_BENCHMARKS, help="one of them alone")
     arguments = parser.parse_args()

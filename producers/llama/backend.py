@@ -1,9 +1,11 @@
-"""A GGUF file as a backend: llama.cpp, run by this producer, one token at a time.
+"""A GGUF file as a backend: llama.cpp, run by this producer, a stretch of tokens at a time.
 
-    anext() ──▶ one question, its context cached ──▶ one decode ──▶ Chunk         nobody asks: nothing is computed
+    anext() ──▶ a question, its context cached ──▶ some decodes ──▶ Chunk
+    anext() ──────────────────────────────────────────────────────▶ Chunk     already computed
+                                                       nobody asks: the stretch is computed to its end, no further
 
-llama.cpp's own stream runs ahead of whoever reads it. Here each token is asked for when it is wanted, behind all those
-before it (`step.py`): it costs one decode, and 0.7 ms more than in a stream (measured; 3 ms behind 5,000 tokens).
+llama.cpp's own stream runs ahead of whoever reads it, to the end of the answer. Here it is asked for a few tokens when
+the first of them is wanted, behind all those before it (`stretch.py`).
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ def require_llama(model: str) -> None:
 class LlamaBackend:
     """One model, and the memory that it is loaded into: a process of its own (`server.py` says why)."""
 
+    # But for the rest of a stretch, which is kept.
     pauses = True
 
     def __init__(self, model: str, source: ModelSource) -> None:
