@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from producers.backend import BackendFailed, Chunk, Ending, Piece, Request
 from producers.llama.model import LlamaModel
 from producers.llama.step import Draw, Place, Step, piece_of, step_seed
-from producers.llama.stretch import STRETCH_TOKENS, next_length
+from producers.llama.stretch import next_length
 from producers.llama.thinking import Lanes
 from schemas.entries import Lane
 
@@ -53,10 +53,12 @@ async def _steps(
 ) -> AsyncGenerator[Step, None]:
     """The tokens behind the prompt, `most` at most, in stretches; the last one may be the end.
 
-    A draw is never repeated to get another result: what could be told without the rest would then be drawn too often.
+    The first token is asked for alone, as its prompt is computed without a cache: whatever is asked for again behind it
+    is computed as it was before, to the last digit. A draw is never repeated to get another result: tokens that a
+    stream tells would then be drawn too often.
     """
     seed = secrets.randbits(64) if request.seed is None else request.seed
-    tokens, length = [*prompt], STRETCH_TOKENS
+    tokens, length = [*prompt], 1
 
     def next_draw() -> tuple[Place, Draw]:
         index = len(tokens) - len(prompt)

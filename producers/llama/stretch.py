@@ -1,8 +1,8 @@
 """Several tokens in one streamed completion: a stretch. Which tokens it has depends on the text alone.
 
-    token   0 ............... 16 ............... 32 .. 35 | 36 | 37 | 38 39 | 40 .. 43 | 44 ...
-            |--- a stretch ---|--- a stretch ---|-- cut --| alone   |-- 2 --|-- 4 -----|-- 8 ...
-                                                           `-- begins a character of several tokens
+    token   0 | 1 2 | 3 .. 6 | 7 .. 14 | 15 .. 19 | 20 | 21 | 22 23 | 24 .. 27 | 28 .. 35 | ...
+            1    2      4        8       cut        |    1     2        4          8
+                                                    `-- begins a character of several tokens
 
 A stretch is computed to its end, whether its tokens are taken or not: what is ahead waits in this process and is used
 later. The next one is asked for when its first token is wanted. So no more than a stretch is ever computed ahead of the
