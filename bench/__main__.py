@@ -14,7 +14,7 @@ import sys
 
 from rich.console import Console
 
-from bench import core, crowd, fanout, idle, latency, minute, producer
+from bench import core, crowd, fanout, gguf, idle, latency, minute, producer
 from bench.report import Aim, aims_table
 from transport.embedded import find_server
 
@@ -22,6 +22,7 @@ _BENCHMARKS = {
     "core": core.measure,
     "crowd": crowd.measure,
     "fanout": fanout.measure,
+    "gguf": gguf.measure,
     "idle": idle.measure,
     "latency": latency.measure,
     "minute": minute.measure,
@@ -36,7 +37,8 @@ def main() -> None:
         "--seconds",
         type=float,
         default=60.0,
-        help="how long each measures (core 10 at most, fanout 6 a row, minute 75, producer 12; crowd twice as long)",
+        help="how long each measures (core 10 at most, fanout 6 a row, gguf 30 a file, minute 75, producer 12; crowd "
+        "twice as long)",
     )
     parser.add_argument("--only", choices=_BENCHMARKS, help="one of them alone")
     parser.add_argument(

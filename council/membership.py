@@ -12,7 +12,7 @@ import msgspec
 
 from council.catalogue import BOX, Catalogue, canonical_member, require_key, writes_text
 from council.settings import Settings
-from producers.llama.cores import available_cpus, threads_for
+from producers.llama.threads import threads_for, usable_cpus
 from producers.source import ModelSource, Offer
 from schemas.choice import (
     ChosenMember,
@@ -78,7 +78,7 @@ def sources_for(sources: Mapping[str, ModelSource], members: Sequence[MemberSpec
             from producers.llama.backend import DEFAULT_SLOTS
 
             slots = max(DEFAULT_SLOTS, sum(member.model == model for member in members))
-            threads = source.threads or threads_for(available_cpus(), files)
+            threads = source.threads or threads_for(usable_cpus(), files)
             fitted[model] = msgspec.structs.replace(source, parallel=source.parallel or slots, threads=threads)
     return fitted
 

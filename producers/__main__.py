@@ -34,7 +34,7 @@ def source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
     if model.startswith("ngram:"):
         return model, ModelSource("ngram", model)
     if model.startswith("gguf:") or arguments.path:
-        name, source = gguf_source(arguments.path or model.removeprefix("gguf:"), arguments.parallel)
+        name, source = gguf_source(arguments.path or model.removeprefix("gguf:"), arguments.parallel, arguments.threads)
         return (model if arguments.path else name), source
     from producers.address import is_remote  # the n-gram models need no HTTP client
 
@@ -72,7 +72,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     await process.run()
 
 
-def main() -> int:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m producers", description=__doc__)
     parser.add_argument("model", help="the model's name, as the council knows it; gguf:PATH for a file")
     parser.add_argument("--backend", metavar="URL", help="its server, such as http://127.0.0.1:8080")
@@ -88,12 +88,19 @@ def main() -> int:
     parser.add_argument("--allow-remote", action="store_true", help="prompts may go there (hybrid tier)")
     parser.add_argument("--parallel", type=int, default=0, metavar="N", help="requests at once (default: as it says)")
     parser.add_argument("--max-loaded", type=int, default=0, metavar="N", help="models that the server keeps loaded")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="threads of a GGUF file (default: by machine)"
+    )
     parser.add_argument("--keep-alive-s", type=int, default=600, metavar="S", help="how long Ollama keeps it, idle")
     parser.add_argument("--warm", action="store_true", help="load the model at the start")
     parser.add_argument(
         "--tokens-per-s", type=float, metavar="N", help="the pace of an n-gram model (default: a human one)"
     )
-    return run_role(serve(parser.parse_args()))
+    return parser
+
+
+def main() -> int:
+    return run_role(serve(argument_parser().parse_args()))
 
 
 if __name__ == "__main__":

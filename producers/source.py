@@ -17,7 +17,7 @@ class ModelSource(msgspec.Struct, frozen=True):
 
     `key_env` names the environment variable that holds the server's API key; the key itself stays there. `parallel`
     and `max_loaded` replace what the server says of itself (0: they do not). `keep_alive_s` is how long an idle model
-    stays in Ollama's memory.
+    stays in Ollama's memory. `threads` is how many a GGUF file computes with (0: as many as one that is alone here).
     """
 
     api: Api
@@ -32,11 +32,11 @@ class ModelSource(msgspec.Struct, frozen=True):
     threads: int = 0
 
 
-def gguf_source(path: str | Path, parallel: int = 0) -> tuple[str, ModelSource]:
+def gguf_source(path: str | Path, parallel: int = 0, threads: int = 0) -> tuple[str, ModelSource]:
     """(the name of a GGUF file's model in the council, where it comes from): `gguf:` and the file's name."""
     file = Path(path).expanduser().absolute()
     name = f"gguf:{file.name.removesuffix('.gguf')}"
-    return name, ModelSource("gguf", name, path=str(file), parallel=parallel)
+    return name, ModelSource("gguf", name, path=str(file), parallel=parallel, threads=threads)
 
 
 def producer_arguments(model: str, source: ModelSource) -> list[str]:
@@ -49,6 +49,7 @@ def producer_arguments(model: str, source: ModelSource) -> list[str]:
         ("--key-env", source.key_env),
         ("--parallel", source.parallel),
         ("--max-loaded", source.max_loaded),
+        ("--threads", source.threads),
     ):
         words += [option, str(value)] if value else []
     if source.api == "ollama":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -17,6 +19,7 @@ from hypothesis import settings
 from schemas.errors import RedisAway
 from tests.chaos.faketime import MISSING
 from tests.llama import TROUBLE
+from tests.llama.files import smollm2_path
 from tests.protocol import check_all_events
 from tests.roles import RedisServer, Roles, redis_binaries, roles_on
 from tests.web_server import WebServer
@@ -41,8 +44,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
-# A model server of the person who runs the tests is none of their business.
+# A model server and a stored model of the person who runs the tests must not change what the council chooses. Workers
+# inherit this environment, so where the stored model really is goes with it.
 os.environ["OLLAMA_HOST"] = "127.0.0.1:1"
+_STORED = os.environ.setdefault("TESTS_SMOLLM2", str(smollm2_path()))
+_EMPTY_CACHE = tempfile.TemporaryDirectory(prefix="council-empty-cache-")
+os.environ["XDG_CACHE_HOME"] = _EMPTY_CACHE.name
 
 settings.register_profile("council", deadline=None)
 settings.load_profile("council")
@@ -116,3 +123,14 @@ def web(redis: RedisServer) -> Iterator[WebServer]:
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The file of SmolLM2-135M-Instruct, a real model: for tests that are marked `real`."""
+    path = Path(_STORED)
+    if os.environ.get("COUNCIL_REAL") == "0":
+        pytest.skip("COUNCIL_REAL=0 leaves out the tests with a real model")
+    if not path.is_file():
+        pytest.skip(f"a real model is needed, and there is no file {path}")
+    return path

@@ -108,7 +108,7 @@ def test_every_token_of_a_recording_is_shown_once_and_no_text_is_lost(name: str)
 
 
 def aligned_tokens(frames: list[Frame]) -> Iterator[tuple[Frame, list[TokenFrame]]]:
-    """Each frame that has a frontier, with the token of each member that covers it."""
+    """Each frame that has a frontier, with the token of each member that covers it, where it is released already."""
     released: list[TokenFrame] = []
     for frame in frames:
         released += [token for token in frame.tokens if token.lane == "answer"]
@@ -182,10 +182,11 @@ def test_members_that_parted_are_told_where(name: str) -> None:
 def test_where_all_tokens_start_at_the_frontier_the_spans_index_is_not_above_the_other(name: str) -> None:
     found = 0
     for frame, aligned in aligned_tokens(frames_of(name)):
-        if frame.di_span is not None and {token.start for token in aligned} == {frame.frontier_bytes}:
+        starts = [token.start for token in aligned]
+        if frame.di_span is not None and starts == [frame.frontier_bytes] * len(frame.members):
             found += 1
             assert frame.di_span <= frame.diversity_index + NEAR
-    assert found or name in ("drafts", "no-lists")
+    assert found or name in ("drafts", "no-lists", "real-no-lists")
 
 
 @each_session

@@ -1,8 +1,9 @@
-"""llama.cpp as a backend, with real models: what its server says over HTTP, one token at a time."""
+"""llama.cpp as a backend, with real models: what its server says over HTTP, in stretches of some tokens."""
 
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import importlib.util
 import os
@@ -22,6 +23,7 @@ import pytest
 from producers.backend import BackendFailed, Chunk, Ending, Loading, OutOfMemory, Piece, Request, Waiting
 from producers.llama.backend import LlamaBackend
 from producers.llama.child import LlamaChild
+from producers.llama.stretch import STRETCH_TOKENS
 from producers.llama.thinking import Lanes
 from producers.source import gguf_source
 from schemas.errors import Refused
@@ -202,7 +204,7 @@ async def test_characters_of_several_tokens_are_whole_and_each_token_is_measured
         pieces, _ = await answer_of(backend, asked(max_tokens=150))
     text = "".join(piece.text for piece in pieces)
     raw = b"".join(piece.piece or piece.text.encode() for piece in pieces)
-    assert raw.decode(errors="ignore") == text
+    assert codecs.getincrementaldecoder("utf-8")("replace").decode(raw) == text
     assert any("가" <= letter <= "힣" for letter in text)
     assert any(piece.text == "" for piece in pieces)
     assert {piece.quality for piece in pieces} == {"real"}
@@ -217,7 +219,7 @@ async def test_without_alternatives_the_token_itself_is_measured(backend: LlamaB
 async def test_an_answer_ends_at_its_bound_or_by_itself(backend: LlamaBackend) -> None:
     pieces, reason = await answer_of(backend, asked(max_tokens=5))
     assert (len(pieces), reason) == (5, "length")
-    for seed in range(20):
+    for seed in range(60):
         pieces, reason = await answer_of(backend, asked(max_tokens=300, seed=seed))
         assert reason == ("length" if len(pieces) == 300 else "stop")
         if reason == "stop":
@@ -259,27 +261,45 @@ async def test_an_answer_depends_on_its_own_chat_alone(folder: Path) -> None:
 # Pausing
 
 
-async def test_nothing_is_computed_while_nobody_takes_the_next_token(backend: LlamaBackend) -> None:
-    """anext, one decode; no anext, none, however often one looks."""
-    items = backend.generate(asked(max_tokens=20))
+async def test_no_more_than_a_stretch_is_computed_ahead_of_the_reader(backend: LlamaBackend) -> None:
+    """The first token of a stretch has it computed to its end; then nothing is, until the first of the next is asked
+    for."""
+    items = backend.generate(asked(temperature=0.0))
     assert await decodes(backend) == 0
-    for number in range(1, 6):
+    ends = [1, 3, 7, 15, 23, 31]
+    for number in range(1, ends[-1] + 1):
         assert isinstance(await anext(items), Chunk)
-        counts = [(await decodes(backend), await is_idle(backend)) for _ in range(5)]
-        assert counts == [(number, True)] * 5
+        await until(lambda: is_idle(backend), "the stretch is computed", QUICKLY_S)
+        assert await decodes(backend) == min(end for end in ends if end >= number)
     await items.aclose()
-    assert await decodes(backend) == 5
+    assert await decodes(backend) == ends[-1]
 
 
 async def test_of_two_answers_in_turn_each_token_is_computed_once(backend: LlamaBackend) -> None:
-    """Each has a cache of its own."""
-    answers = [await first_token(backend, asked(prompt=prompt)) for prompt in ("One", "Another")]
-    before = await decodes(backend), await metric(backend, "prompt_tokens_total")
-    for _ in range(10):
+    """Each has a cache of its own: of what is asked again with each stretch only the last token is not in it."""
+    answers = [await first_token(backend, asked(prompt=prompt, temperature=0.0)) for prompt in ("One", "Another")]
+    await until(lambda: is_idle(backend), "the first stretches are computed", QUICKLY_S)
+    before = await metric(backend, "prompt_tokens_total")
+    for _ in range(39):
         for items in answers:
             assert isinstance(await anext(items), Chunk)
-    assert (await decodes(backend), await metric(backend, "prompt_tokens_total")) == (before[0] + 20, before[1] + 20)
-    assert [len([item async for item in items]) for items in answers] == [30, 30]
+    assert [[item async for item in items] for items in answers] == [[Ending("length")]] * 2
+    assert await metric(backend, "tokens_predicted_total") == 80
+    # Stretches of 1, 2, 4, 8, 8, 8, 8 and 1.
+    assert await metric(backend, "prompt_tokens_total") - before == 2 * 7
+
+
+@pytest.mark.parametrize("name", MODELS)
+async def test_an_answer_is_the_same_however_its_reader_pauses(name: str, folder: Path) -> None:
+    """Also where characters of several tokens cut its stretches short."""
+    async with backend_of(gguf_model(folder, **MODELS[name])) as backend:  # type: ignore[arg-type]
+        at_once, reason = await answer_of(backend, asked(max_tokens=60))
+        slowly: list[Piece] = []
+        async for item in backend.generate(asked(max_tokens=60)):
+            slowly += item.pieces if isinstance(item, Chunk) else ()
+            await until(lambda: is_idle(backend), "nothing is computed", QUICKLY_S)
+    assert slowly == at_once
+    assert reason in ("stop", "length")
 
 
 async def test_closing_or_cancelling_gives_the_slot_back(tiny: Path) -> None:
@@ -486,7 +506,7 @@ async def test_a_process_that_breaks_fails_its_answers_and_is_started_again(back
     before = child_of(backend)
     os.kill(pid_of(before), signal.SIGKILL)
     with pytest.raises(BackendFailed, match=r"broke off: llama\.cpp was ended by the system \(Killed\)"):
-        await anext(items)
+        assert len([item async for item in items]) < STRETCH_TOKENS
     assert await backend.residents() == ()
     assert not _exists(before.socket)
     assert len((await answer_of(backend, asked()))[0]) == 40
@@ -499,7 +519,7 @@ async def test_a_model_that_falls_silent_is_given_up(backend: LlamaBackend) -> N
     os.kill(pid, signal.SIGSTOP)
     try:
         with pytest.raises(BackendFailed, match=r"said nothing for 0\.05 s"):
-            await anext(items)
+            assert len([item async for item in items]) < STRETCH_TOKENS
     finally:
         os.kill(pid, signal.SIGCONT)
     assert len((await answer_of(backend, asked()))[0]) == 40

@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.__main__ import argument_parser, source_of
 from producers.llama.footprint import CONTEXTS_TOKENS, WORKING_BYTES, available_bytes, plan_for
 from producers.llama.header import FILE_TYPES, MAX_HEADER_BYTES, GgufFacts, gguf_facts
-from producers.llama.server import thread_count
+from producers.llama.threads import threads_for
+from producers.source import gguf_source, producer_arguments
 from schemas.errors import Refused
 from tests.llama.gguf_model import gguf_model, session_folder
 
@@ -270,5 +272,14 @@ def test_this_machine_tells_what_is_free() -> None:
     assert free is None or 0 <= free <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def test_a_model_has_one_thread_on_a_small_machine() -> None:
-    assert [thread_count(cpus) for cpus in (1, 2, 4, 7, 8, 16, 128)] == [1, 1, 1, 1, 2, 4, 8]
+def test_models_share_all_cores_but_one() -> None:
+    assert [threads_for(cpus, 1) for cpus in (1, 2, 4, 8, 16, 128)] == [1, 1, 3, 7, 8, 8]
+    assert [threads_for(8, models) for models in (0, 1, 2, 3, 7, 20)] == [7, 7, 3, 2, 1, 1]
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_threads_reach_the_producer(threads: int) -> None:
+    model, source = gguf_source("model.gguf", threads=threads)
+    arguments = producer_arguments(model, source)
+    assert ("--threads" in arguments) is bool(threads)
+    assert source_of(argument_parser().parse_args(arguments)) == (model, source)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
+import tempfile
 from itertools import pairwise
+from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +18,9 @@ from producers.backend import BackendFailed, OutOfMemory, Piece
 from producers.chat_stream import ServerFault
 from producers.llama.answer import Text
 from producers.llama.child import load_failure
-from producers.llama.exchange import body_of, request
-from producers.llama.step import Place, Step, entry_of, piece_of, question, question_again, step_in, step_seed
+from producers.llama.exchange import body_of, events_of, request
+from producers.llama.step import Draw, Place, Step, entry_of, piece_of, question, question_again, step_in, step_seed
+from producers.llama.stretch import STRETCH_TOKENS, StretchReader, next_length
 from producers.llama.thinking import TAGS, Lanes
 from producers.pieces import Listed, LogprobEntry
 from schemas.entries import Lane
@@ -180,12 +185,12 @@ def test_the_seed_of_a_token_is_one_that_llama_cpp_takes_for_a_seed(seed: int, i
 def test_questions_differ_in_what_must_not_come_from_a_cache() -> None:
     """The first token of an answer is computed afresh; the others from what was; a second look from the same."""
     first, later = Place([1, 2], 1, is_first=True), Place([1, 2], 1, is_first=False)
-    asked = [question(place, temperature=0.7, seed=3, top_k=0) for place in (first, later)]
+    asked = [question(place, Draw(0.7, 3, 0), 5, is_streamed=True) for place in (first, later)]
     assert [one["cache_prompt"] for one in asked] == [False, True]
-    assert asked[0]["n_probs"] == 1
+    assert [(one["n_probs"], one["n_predict"], one["stream"]) for one in asked] == [(1, 5, True)] * 2
     again = question_again(first, 64, forced=9)
     assert (again["cache_prompt"], again["n_probs"], again["temperature"]) == (True, 64, 0.0)
-    assert all(one["n_predict"] == 1 for one in (*asked, again))
+    assert again["n_predict"] == 1
 
 
 ENTRY = b'{"id":5,"token":"x","bytes":[120],"logprob":-2.0,"top_logprobs":[%s]}'
@@ -199,14 +204,113 @@ def test_a_sampled_token_is_found_in_the_list_of_another() -> None:
     assert found is not None
     assert (found.bytes, found.logprob, [one.id for one in found.top_logprobs or ()]) == ([103], -3.0, [1, 2])
     assert entry_of(99, body, top_k=2) is None
-    assert step_in(body) == Step(5, False, step_in(body).entry)
-    assert step_in(b'{"tokens":[2],"stop_type":"eos"}') == Step(2, True, None)
+    told = step_in(body, ())
+    assert told is not None
+    assert (told.token, told.is_end, told.entry is not None) == (5, False, True)
+    assert step_in(b'{"tokens":[2],"stop_type":"eos"}', ()) == Step(2, True, None)
+
+
+def test_a_token_counts_only_behind_those_that_were_told() -> None:
+    """Of three tokens two were told, and have their entries: the third begins a character."""
+    body = b'{"tokens":[4,5,6],"stop_type":"limit","completion_probabilities":[%s,%s]}' % (ENTRY % b"", ENTRY % b"")
+    assert step_in(body, (4, 5)) == Step(6, False, None)
+    assert [step_in(body, before) for before in ((), (4,), (4, 6), (4, 5, 6))] == [None] * 4
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"tokens":[]}', b'{"tokens":["a"]}'])
 def test_what_is_no_completion_is_a_fault(body: bytes) -> None:
     with pytest.raises(ServerFault, match="sent an answer"):
-        step_in(body)
+        step_in(body, ())
+
+
+# Stretches
+
+
+def event(count: int, raw: bytes = b"x") -> bytes:
+    """The one with which the token `count` of a stretch is told; a special token has no bytes."""
+    told = {"tokens": [count], "tokens_predicted": count, "completion_probabilities": [{"bytes": [*raw], "id": count}]}
+    return msgspec.json.encode({"content": "", "stop": False, **told})
+
+
+def last_event(stop_type: str) -> bytes:
+    return msgspec.json.encode({"tokens": [], "tokens_predicted": 9, "stop_type": stop_type})
+
+
+def told_by(*events: bytes) -> list[list[tuple[int, bool]]]:
+    """(token, whether it is the end) of each token, by the event that makes it certain, until the stretch is over."""
+    reader, told = StretchReader(), []
+    for one in events:
+        told.append([(step.token, step.is_end) for step in reader.read(one)])
+        if reader.is_over:
+            break
+    return told
+
+
+def test_each_token_of_a_stretch_is_told_with_its_event_and_a_special_one_with_the_next() -> None:
+    assert told_by(event(1), event(2), last_event("limit"), event(3)) == [[(1, False)], [(2, False)], []]
+    assert told_by(event(1, b""), event(2)) == [[], [(1, False), (2, False)]]
+    assert told_by(event(1, b""), event(2, b""), last_event("limit")) == [[], [(1, False)], [(2, False)]]
+    assert told_by(event(1), event(2, b""), last_event("eos")) == [[(1, False)], [], [(2, True)]]
+
+
+def test_a_stretch_is_over_before_a_token_that_is_not_told() -> None:
+    assert told_by(event(1), event(3), event(4)) == [[(1, False)], []]
+    assert told_by(event(2), event(3)) == [[]]
+    assert told_by(event(1, b""), event(3)) == [[], [(1, False)]]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "sent a line that is no completion"),
+        (b'{"tokens":1}', "sent a line that is no completion"),
+        (b'{"error":{"code":500,"message":"no\\nslot"}}', "reported an error: no slot"),
+    ],
+)
+def test_an_event_that_is_none_is_a_fault(body: bytes, words: str) -> None:
+    with pytest.raises(ServerFault, match=words):
+        StretchReader().read(body)
+
+
+def test_behind_a_cut_stretches_grow_again() -> None:
+    lengths = [next_length(STRETCH_TOKENS, is_cut=True)]
+    while lengths[-1] < STRETCH_TOKENS:
+        lengths.append(next_length(lengths[-1], is_cut=False))
+    assert lengths == [1, 2, 4, 8]
+    assert next_length(STRETCH_TOKENS, is_cut=False) == STRETCH_TOKENS
+
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+STREAM_PARTS = (b'data: {"a":1}\n', b"\n: ping\n\nda", b"ta: 2\n\n")
+STREAM = STREAM_HEAD + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in STREAM_PARTS) + b"0\r\n\r\n"
+
+
+async def events_in(answer: bytes, cut: int, folder: Path) -> list[bytes]:
+    """The events of an answer that comes in two parts, and then nothing."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for part in (answer[:cut], answer[cut:]):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.close()
+
+    socket = str(folder / "s")
+    async with await asyncio.start_unix_server(serve, socket):
+        return [event async for event in events_of(socket, "/completion", {})]
+
+
+async def test_a_stream_is_read_wherever_it_is_cut_and_counts_only_whole() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for cut in range(len(STREAM)):
+            assert await events_in(STREAM, cut, Path(folder)) == [b'{"a":1}', b"2"]
+        for end in range(len(STREAM) - 4):
+            with pytest.raises(ConnectionError):
+                await events_in(STREAM[:end], 0, Path(folder))
+        refusal = b'HTTP/1.1 400 Bad Request\r\nContent-Length: 27\r\n\r\n{"error":{"message":"full"}}'
+        with pytest.raises(ServerFault, match="refuses: full"):
+            await events_in(refusal.replace(b"27", b"28"), 5, Path(folder))
 
 
 # llama.cpp's own words

@@ -1,15 +1,17 @@
-"""One answer, token by token: between two items nothing is computed."""
+"""One answer, token by token: nothing is computed ahead of its reader but the stretch that was begun."""
 
 from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from producers.backend import BackendFailed, Chunk, Ending, Piece, Request
 from producers.llama.model import LlamaModel
-from producers.llama.step import Place, Step, piece_of, step_seed
+from producers.llama.step import Draw, Place, Step, piece_of, step_seed
+from producers.llama.stretch import next_length
 from producers.llama.thinking import Lanes
 from schemas.entries import Lane
 
@@ -24,28 +26,67 @@ async def answer_to(request: Request, slot: int, model: LlamaModel, name: str) -
         raise BackendFailed(
             f"{name} was asked with {len(tokens)} tokens, and its context has {model.context_tokens}: ask with less"
         )
-    seed = secrets.randbits(64) if request.seed is None else request.seed
     text = Text(prompt, request.top_k)
     last = min(request.max_tokens, room) - 1
-    for index in range(last + 1):
-        place = Place(tokens, slot, is_first=index == 0)
-        try:
-            # Before the first token the council's patience counts.
-            async with asyncio.timeout(request.silence_ms / 1_000 if index else None):
-                step = await model.step(
-                    place, temperature=request.temperature, seed=step_seed(seed, index), top_k=request.top_k
-                )
-        except TimeoutError:
-            raise BackendFailed(f"{name} said nothing for {request.silence_ms / 1_000:g} s") from None
-        if step.is_end:
-            if rest := text.end():
-                yield Chunk(rest)
-            yield Ending("stop")
-            return
-        tokens.append(step.token)
-        special = await model.name_of(step.token) if step.is_special else ""
-        yield Chunk(text.pieces(step, special, is_last=index == last))
+    index = 0
+    async with contextlib.aclosing(_steps(model, tokens, slot, request, last + 1)) as steps:
+        while index <= last:
+            try:
+                # Before the first token the council's patience counts.
+                async with asyncio.timeout(request.silence_ms / 1_000 if index else None):
+                    step = await anext(steps)
+            except TimeoutError:
+                raise BackendFailed(f"{name} said nothing for {request.silence_ms / 1_000:g} s") from None
+            if step.is_end:
+                if rest := text.end():
+                    yield Chunk(rest)
+                yield Ending("stop")
+                return
+            special = await model.name_of(step.token) if step.is_special else ""
+            yield Chunk(text.pieces(step, special, is_last=index == last))
+            index += 1
     yield Ending("length")
+
+
+async def _steps(
+    model: LlamaModel, prompt: Sequence[int], slot: int, request: Request, most: int
+) -> AsyncGenerator[Step, None]:
+    """The tokens behind the prompt, `most` at most, in stretches; the last one may be the end.
+
+    The first token is asked for alone, as its prompt is computed without a cache: whatever is asked for again behind it
+    is computed as it was before, to the last digit. A draw is never repeated to get another result: tokens that a
+    stream tells would then be drawn too often.
+    """
+    seed = secrets.randbits(64) if request.seed is None else request.seed
+    tokens, length = [*prompt], 1
+
+    def next_draw() -> tuple[Place, Draw]:
+        index = len(tokens) - len(prompt)
+        draw = Draw(request.temperature, step_seed(seed, index), request.top_k)
+        return Place(tuple(tokens), slot, is_first=index == 0), draw
+
+    while (left := len(prompt) + most - len(tokens)) > 0:
+        count = min(length, left)
+        step: Step | None = None
+        if count > 1:
+            place, draw = next_draw()
+            async with contextlib.aclosing(model.stretch(place, draw, count)) as stretch:
+                async for step in stretch:
+                    tokens.append(step.token)
+                    yield step
+                    if step.is_end:
+                        return
+            told = tokens[len(place.tokens) :]
+            if len(told) == count:
+                length = next_length(length, is_cut=False)
+                continue
+            step = await model.step_behind(told, place, draw)
+        step = step or await model.step(*next_draw())
+        tokens.append(step.token)
+        yield step
+        if step.is_end:
+            return
+        length = next_length(length, is_cut=step.begins_character)
 
 
 class Text:

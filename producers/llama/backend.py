@@ -1,9 +1,11 @@
-"""A GGUF file as a backend: llama.cpp, run by this producer, one token at a time.
+"""A GGUF file as a backend: llama.cpp, run by this producer, a stretch of tokens at a time.
 
-    anext() ──▶ one question, its context cached ──▶ one decode ──▶ Chunk         nobody asks: nothing is computed
+    anext() ──▶ a question, its context cached ──▶ some decodes ──▶ Chunk
+    anext() ──────────────────────────────────────────────────────▶ Chunk     already computed
+                                                       nobody asks: the stretch is computed to its end, no further
 
-llama.cpp's own stream runs ahead of whoever reads it. Here each token is asked for when it is wanted, behind all those
-before it (`step.py`): it costs one decode, and 0.7 ms more than in a stream (measured; 3 ms behind 5,000 tokens).
+llama.cpp's own stream runs ahead of whoever reads it, to the end of the answer. Here it is asked for a few tokens when
+the first of them is wanted, behind all those before it (`stretch.py`).
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ def _can_load(library: str) -> bool:
 class LlamaBackend:
     """One model, and the memory that it is loaded into: a process of its own (`server.py` says why)."""
 
+    # But for the rest of a stretch, which is kept.
     pauses = True
 
     def __init__(self, model: str, source: ModelSource) -> None:
@@ -66,7 +69,7 @@ class LlamaBackend:
         require_llama(model)
         self._file = gguf_facts(source.path)
         self._model = model
-        self._slots = source.parallel or DEFAULT_SLOTS
+        self._slots, self._threads = source.parallel or DEFAULT_SLOTS, source.threads
         self._free: asyncio.Queue[int] = asyncio.Queue()
         for slot in range(self._slots):
             self._free.put_nowait(slot)
@@ -104,7 +107,7 @@ class LlamaBackend:
             if self.child:
                 return
             await self._end_child()
-            self._child = LlamaChild(self._model, self._file.path, self._slots)
+            self._child = LlamaChild(self._model, self._file.path, self._slots, self._threads)
             await self._child.start()
             self._loaded = LlamaModel(self._model, self._child, self._file.vocabulary)
 

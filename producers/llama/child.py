@@ -9,13 +9,14 @@ import re
 import shutil
 import signal
 import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import msgspec
 
 from producers.backend import BackendFailed, OutOfMemory, Resident
 from producers.chat_stream import one_line
-from producers.llama.exchange import answer_of
+from producers.llama.exchange import answer_of, events_of
 from producers.llama.footprint import Plan
 from producers.llama.server import Order, Report
 from transport.socket_folder import new_socket_folder, socket_folders
@@ -44,8 +45,8 @@ _LOADING = "error loading model: "
 class LlamaChild:
     """One loaded model. `start` it, `ask` it, `stop` it; it is never started twice."""
 
-    def __init__(self, model: str, path: str, slots: int) -> None:
-        self._model, self._path, self._slots = model, path, slots
+    def __init__(self, model: str, path: str, slots: int, threads: int) -> None:
+        self._model, self._path, self._slots, self._threads = model, path, slots, threads
         self._folder = ""
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -83,13 +84,20 @@ class LlamaChild:
         """Raises ServerFault with the server's own words; BackendFailed where it is no more."""
         try:
             return await answer_of(self.socket, path, question)
-        except (ConnectionError, FileNotFoundError):
-            sentence = f"{self._model} broke off: {_reason(*await self._last_words(_DYING_S))}"
         except OSError as error:
-            raise BackendFailed(f"{self._model} cannot be asked: {error.strerror or error}") from None
-        # Whatever it still does, nobody hears of it; it can be loaded again.
-        await self.stop()
-        raise BackendFailed(sentence)
+            failure = await self._failure(error)
+        raise failure
+
+    async def stream(self, path: str, question: object) -> AsyncGenerator[bytes, None]:
+        """The data of each event of the answer. Raises as ask()."""
+        try:
+            async with contextlib.aclosing(events_of(self.socket, path, question)) as events:
+                async for event in events:
+                    yield event
+            return
+        except OSError as error:
+            failure = await self._failure(error)
+        raise failure
 
     def resident(self) -> Resident:
         """The memory it takes. What was reckoned counts, until it has more to itself: weights come in as they are
@@ -117,11 +125,19 @@ class LlamaChild:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    async def _failure(self, error: OSError) -> BackendFailed:
+        """Why it cannot be asked. One that broke off is stopped: it can be loaded again."""
+        if not isinstance(error, ConnectionError | FileNotFoundError):
+            return BackendFailed(f"{self._model} cannot be asked: {error.strerror or error}")
+        sentence = f"{self._model} broke off: {_reason(*await self._last_words(_DYING_S))}"
+        await self.stop()
+        return BackendFailed(sentence)
+
     async def _started(self) -> Report | None:
         """What it reports; None where it ends without a report."""
         # Open to this user alone, as mkdtemp makes it: no port, and nobody else's door.
         self._folder = _socket_folder()
-        order = Order(self._path, self.socket, self._slots, os.getpid())
+        order = Order(self._path, self.socket, self._slots, os.getpid(), self._threads)
         process = self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "producers.llama.server", msgspec.json.encode(order).decode()),
             stdin=asyncio.subprocess.PIPE,

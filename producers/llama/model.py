@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -10,13 +11,13 @@ import msgspec
 from producers.backend import BackendFailed
 from producers.chat_stream import ServerFault, unquoted
 from producers.llama.child import LlamaChild
-from producers.llama.step import Place, Step, entry_of, question, question_again, step_in
+from producers.llama.step import Draw, Place, Step, cached, entry_of, question, question_again, step_in
+from producers.llama.stretch import StretchReader
 from producers.pieces import LogprobEntry
 from schemas.sessions import Message
 
 # llama.cpp samples from the 40 most probable tokens, where a file does not say otherwise.
 _LIKELY = 64
-# Shorter quotations could be any word.
 
 
 class _Templated(msgspec.Struct):
@@ -70,13 +71,42 @@ class LlamaModel:
             self._names[token] = (await self._ask("/detokenize", {"tokens": [token]}, _detokenized.decode)).content
         return self._names[token]
 
-    async def step(self, place: Place, *, temperature: float, seed: int, top_k: int) -> Step:
-        """The next token, sampled and measured."""
-        asked = question(place, temperature=temperature, seed=seed, top_k=top_k)
-        found = await self._ask("/completion", asked, step_in)
+    async def stretch(self, place: Place, draw: Draw, count: int) -> AsyncGenerator[Step, None]:
+        """The next `count` tokens, each as soon as it is drawn; fewer where one is not told, or ends the answer."""
+        reader = StretchReader()
+        asked = question(place, draw, count, is_streamed=True)
+        with self._failures():
+            async with contextlib.aclosing(self._child.stream("/completion", asked)) as events:
+                async for event in events:
+                    for step in reader.read(event):
+                        yield step
+                    if reader.is_over:
+                        return
+
+    async def step(self, place: Place, draw: Draw) -> Step:
+        """The next token."""
+        found = await self._completed(place, draw, ())
+        if found is None:
+            raise BackendFailed(f"{self._model} sent more tokens than one")
+        return await self._measured(found, place, draw.top_k)
+
+    async def step_behind(self, told: Sequence[int], place: Place, draw: Draw) -> Step | None:
+        """The token behind those that a stretch told. None where the same draw has another result now: other answers
+        are computed beside it, and floats differ in their last digits."""
+        found = await self._completed(cached(place), draw, told)
+        if found is None:
+            return None
+        return await self._measured(found, msgspec.structs.replace(place, tokens=[*place.tokens, *told]), draw.top_k)
+
+    async def _completed(self, place: Place, draw: Draw, before: Sequence[int]) -> Step | None:
+        asked = question(place, draw, len(before) + 1, is_streamed=False)
+        return await self._ask("/completion", asked, lambda body: step_in(body, before))
+
+    async def _measured(self, found: Step, place: Place, top_k: int) -> Step:
         if found.entry is not None:
             return found
-        return msgspec.structs.replace(found, entry=await self._entry(place, found.token, top_k))
+        entry = await self._entry(place, found.token, top_k)
+        return msgspec.structs.replace(found, entry=entry, begins_character=True)
 
     async def _entry(self, place: Place, token: int, top_k: int) -> LogprobEntry | None:
         """What was measured of a sampled token: among the most probable ones, else among all that there are."""
@@ -94,8 +124,13 @@ class LlamaModel:
         return self._plain_token
 
     async def _ask(self, path: str, asked: object, read: Callable[[bytes], T]) -> T:
-        try:
+        with self._failures():
             return read(await self._child.ask(path, asked))
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
         except ServerFault as fault:
             raise BackendFailed(f"{self._model} {fault}") from fault
         except msgspec.MsgspecError as error:

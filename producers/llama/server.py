@@ -23,6 +23,7 @@ import msgspec
 
 from producers.llama.footprint import Plan, available_bytes, plan_for
 from producers.llama.header import gguf_facts
+from producers.llama.threads import threads_for, usable_cpus
 from schemas.errors import Refused
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ _ONLY_ERRORS = 1
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What to serve and where; the socket's folder is the server's to remove."""
+    """What to serve and where; the socket's folder is the server's to remove. `threads` is 0 for as many as a model
+    uses that is alone on this machine."""
 
     path: str
     socket: str
     slots: int
     producer_pid: int
+    threads: int = 0
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -48,12 +51,6 @@ class Report(msgspec.Struct, frozen=True):
 
     plan: Plan
     vram_bytes: int = 0
-
-
-def thread_count(cpus: int) -> int:
-    """Threads of one model: a council is several models, and on two cores two threads spin against each other
-    (gaps of 350 ms were measured)."""
-    return min(max(cpus // 4, 1), 8)
 
 
 def main() -> int:
@@ -101,22 +98,20 @@ def _params(order: Order, plan: Plan) -> CommonParams:
     params.n_parallel = order.slots
     params.n_ctx = order.slots * plan.footprint.context_tokens
     params.n_batch = params.n_ubatch = BATCH_TOKENS
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = thread_count(_cpus())
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = order.threads or threads_for(usable_cpus(), 1)
     # Each slot asks one question at a time; the others are for a look at the server.
     params.n_threads_http = order.slots + 2
     params.fit_params = params.ui = params.warmup = False
     # Each slot has its own cache, which nothing but its own answer fills: no sharing, no copies of old ones.
     params.kv_unified = params.cache_idle_slots = False
     params.cache_ram_mib = 0
-    # An answer is never rewound, and a copy of the cache for each token of it would be a waste.
+    # Models with a sliding window keep the whole cache, as `footprint.py` counts it, so that each stretch goes on where
+    # the last one ended. Without it all is computed anew; with checkpoints, all behind the last of these.
+    params.swa_full = True
     params.n_ctx_checkpoints = 0
     params.endpoint_metrics = True
     params.verbosity = _ONLY_ERRORS
     return params
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _free_vram_bytes() -> int:

@@ -1,11 +1,10 @@
 """One token: what llama.cpp is asked for it, and what it answers.
 
-Each token is a completion of its own, one token long, of the prompt and all tokens before it. They are in the slot's
-cache, so that it costs one decode, and nothing is computed before the next is asked for.
-
-A token that begins a character of several tokens comes back without its bytes and its logprob, because llama.cpp's
-server waits for the rest of the character. It is measured by a second question (`question_again`): the same place, and
-another token forced, whose list of the most probable ones has the first among them.
+A completion of `count` tokens continues the prompt and all tokens before it, which are in the slot's cache. As a stream
+(`stretch.py`) it tells each token as it is drawn, but for those that begin a character of several tokens: llama.cpp's
+server keeps them back, without their ids and logprobs, until the character is whole. Such a token is asked for on its
+own: the same completion, ended with it, gives its id, and a second question its logprob (`question_again`): the same
+place, and another token forced, whose list of the most probable ones has the first among them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from producers.chat_stream import ServerFault
 from producers.pieces import LogprobEntry, measured_pieces
 from schemas.entries import Lane
 
-_FIELDS = ("tokens", "stop_type", "completion_probabilities")
+_FIELDS = ("tokens", "tokens_predicted", "stop_type", "completion_probabilities")
 # More than any difference between two logits.
 _FORCE = 10_000.0
 # llama.cpp takes 2^32 - 1 for "any seed".
@@ -28,11 +27,13 @@ _SEEDS = (1 << 32) - 1
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A sampled token. `is_end` where it ends the answer; `entry` is missing where it began a character."""
+    """A sampled token. `is_end` where it ends the answer; `entry` is what was measured of it, where that is known.
+    `begins_character` where llama.cpp told it only when asked for it alone."""
 
     token: int
     is_end: bool
     entry: LogprobEntry | None
+    begins_character: bool = False
 
     @property
     def is_special(self) -> bool:
@@ -41,12 +42,20 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a token is asked for: behind `tokens`, in this slot; `is_first` of its answer, it reuses no cache, so that
+    """Where tokens are asked for: behind `tokens`, in this slot; `is_first` of its answer, it reuses no cache, so that
     an answer never depends on those before it."""
 
     tokens: Sequence[int]
     slot: int
     is_first: bool
+
+
+class Draw(msgspec.Struct, frozen=True):
+    """How tokens are drawn, and how many alternatives of each are listed."""
+
+    temperature: float
+    seed: int
+    top_k: int
 
 
 class _Answer(msgspec.Struct):
@@ -58,21 +67,26 @@ class _Answer(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Answer)
 
 
-def question(place: Place, *, temperature: float, seed: int, top_k: int) -> dict[str, object]:
-    """What /completion is asked for one token."""
-    return _question(place, max(top_k, 1)) | {"temperature": temperature, "seed": seed}
+def question(place: Place, draw: Draw, count: int, *, is_streamed: bool) -> dict[str, object]:
+    """What /completion is asked for `count` tokens."""
+    chance = {"temperature": draw.temperature, "seed": draw.seed, "stream": is_streamed}
+    return _question(place, max(draw.top_k, 1), count) | chance
 
 
 def question_again(place: Place, width: int, forced: int) -> dict[str, object]:
     """What it is asked for the `width` most probable tokens; `forced` must be a whole character."""
-    cached = msgspec.structs.replace(place, is_first=False)
-    return _question(cached, width) | {"temperature": 0.0, "logit_bias": [[forced, _FORCE]]}
+    return _question(cached(place), width, 1) | {"temperature": 0.0, "logit_bias": [[forced, _FORCE]]}
 
 
-def _question(place: Place, width: int) -> dict[str, object]:
+def cached(place: Place) -> Place:
+    """The same place, computed before."""
+    return msgspec.structs.replace(place, is_first=False)
+
+
+def _question(place: Place, width: int, count: int) -> dict[str, object]:
     return {
         "prompt": place.tokens,
-        "n_predict": 1,
+        "n_predict": count,
         "n_probs": width,
         "id_slot": place.slot,
         "cache_prompt": not place.is_first,
@@ -81,11 +95,15 @@ def _question(place: Place, width: int) -> dict[str, object]:
     }
 
 
-def step_in(body: bytes) -> Step:
-    """The answer to question(). Raises ServerFault."""
+def step_in(body: bytes, before: Sequence[int]) -> Step | None:
+    """The last token in the answer to question(), where those before it are `before`, all told; else None. Raises
+    ServerFault."""
     answer = _decoded(body)
-    entries = answer.completion_probabilities
-    return Step(answer.tokens[0], answer.stop_type == "eos", entries[0] if entries else None)
+    *others, token = answer.tokens
+    if others != [*before]:
+        return None
+    entries = answer.completion_probabilities or []
+    return Step(token, answer.stop_type == "eos", entries[-1] if len(entries) == len(answer.tokens) else None)
 
 
 def entry_of(token: int, body: bytes, top_k: int) -> LogprobEntry | None:
@@ -107,7 +125,7 @@ def piece_of(text: str, lane: Lane, step: Step, top_k: int) -> Piece:
 
 
 def step_seed(seed: int, index: int) -> int:
-    """The seed of the token at `index`: in no relation to its neighbours', and the same each time."""
+    """The seed of the tokens from `index` on: in no relation to its neighbours', and the same each time."""
     digest = hashlib.blake2b(f"{seed} {index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % _SEEDS
 

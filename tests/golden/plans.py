@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.sessions import Sampling, Weighting
+from tests.llama.files import SMOLLM2
 
 # What a small machine reads in a millisecond: a model of N times so many bytes takes N ms a token, and the members of a
 # council add up.
@@ -23,7 +24,7 @@ class Served:
     """A model and the server that answers for it. Equal ones share a server; `copy` tells apart those that must not.
 
     `ms` is about what a token takes where nobody else answers. One `in_process` is a GGUF file that its own producer
-    runs.
+    runs. A `real` one is SmolLM2, and is not built.
     """
 
     vocab: int = 512
@@ -33,6 +34,7 @@ class Served:
     drafts: bool = False
     in_process: bool = False
     copy: int = 0
+    real: bool = False
 
     def __hash__(self) -> int:
         return hash(repr(self))
@@ -46,7 +48,7 @@ class Served:
     def described(self) -> str:
         """The same in words, for the file's header."""
         how = "a GGUF file in the producer's own llama.cpp" if self.in_process else "a llama.cpp server over HTTP"
-        words = ", ".join(f"{name} {value}" for name, value in self.parameters.items())
+        words = SMOLLM2.file if self.real else ", ".join(f"{name} {value}" for name, value in self.parameters.items())
         return f"{how}: {words}" + (", speculative decoding from its context's own n-grams" if self.drafts else "")
 
 
@@ -78,6 +80,8 @@ def _knows(sentence: str, vocab: int, ms: int) -> Part:
 _COLD = Sampling(max_tokens=60, temperature=0.0)
 _WARM = Sampling(max_tokens=40, temperature=0.7, seed=3)
 _TWIN = Served(512, 128, ms=16)
+_REAL, _REAL_FILE = Served(real=True), Served(real=True, in_process=True)
+_FEW = Sampling(max_tokens=30, temperature=0.7, seed=3)
 
 PLANS: dict[str, Plan] = {
     "vocabularies": Plan(
@@ -170,5 +174,49 @@ PLANS: dict[str, Plan] = {
         Sampling(max_tokens=60, temperature=0.7, seed=113),
         weighting="certainty",
         system="Be brief.",
+    ),
+    "real-twins": Plan(
+        "A real model three times at temperature 0: twice on one server, once in the producer's own llama.cpp.",
+        {"left": Part(_REAL), "right": Part(_REAL), "gguf:smollm2": Part(_REAL_FILE)},
+        Sampling(max_tokens=30, temperature=0.0),
+    ),
+    "real-seeds": Plan(
+        "A real model in the producers' own llama.cpp, at temperatures 0 and 0.8: they agree until they part.",
+        {
+            "gguf:calm": Part(_REAL_FILE, sampling={"temperature": 0.0}),
+            "gguf:open": Part(_REAL_FILE, sampling={"temperature": 0.8}),
+        },
+        Sampling(max_tokens=40, temperature=0.0, seed=5),
+    ),
+    "real-split-characters": Plan(
+        "A real model writes emoji, of several tokens each: over HTTP and in the producer's own llama.cpp.",
+        {"smollm2": Part(_REAL), "gguf:smollm2": Part(_REAL_FILE)},
+        Sampling(max_tokens=40, temperature=0.0),
+        system="You write emoji only. Continue this list of animals: 🦁 🐯 🐻 🐼 🐨",
+    ),
+    "real-early-end": Plan(
+        "A real model: one member ends after 8 tokens, two go on.",
+        {
+            "short": Part(_REAL, sampling={"max_tokens": 8}),
+            "gguf:long": Part(_REAL_FILE),
+            "other": Part(_REAL, sampling={"seed": 4}),
+        },
+        _FEW,
+        system="Be brief.",
+    ),
+    "real-no-lists": Plan(
+        "A real model, asked for no alternatives, for three, and for twenty.",
+        {
+            "none": Part(_REAL, sampling={"top_k": 0}),
+            "gguf:three": Part(_REAL_FILE, sampling={"top_k": 3}),
+            "twenty": Part(_REAL),
+        },
+        _FEW,
+    ),
+    "real-killed": Plan(
+        "A real model's server is killed in mid-answer; the same file in the producer's own llama.cpp goes on.",
+        {"victim": Part(_REAL), "gguf:smollm2": Part(_REAL_FILE), "gguf:other": Part(_REAL_FILE, sampling={"seed": 4})},
+        _FEW,
+        killed="victim",
     ),
 }

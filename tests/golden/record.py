@@ -7,7 +7,7 @@ rather add a session than record one anew, and say in the commit why one was. Ti
 Each session is run by real processes: an aggregator, a producer a member, llama.cpp's own servers over HTTP, a private
 Redis. The stream is copied when the session has ended, and kept where the core alone, over that copy, reproduces every
 committed frame. It takes a minute or two, some gigabytes of temporary files, and a machine with nothing else to do: the
-pace of the tokens is the models' own.
+pace of the tokens is the models' own. Those with a real model need its file in the council's cache folder.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import msgspec
 from schemas.sessions import ENTRY_VERSION, Member, Opening
 from tests.golden import Golden, keep
 from tests.golden.plans import PLANS, Plan, Served
+from tests.llama.files import smollm2_path
 from tests.llama.gguf_model import gguf_model
 from tests.llama.server import LlamaProcess, llama_process
 from tests.roles import RedisServer, Roles, redis_binaries, roles_on
@@ -69,7 +70,7 @@ def _serve(plan: Plan, folder: Path, roles: Roles, stack: ExitStack) -> dict[str
     servers: dict[str, LlamaProcess] = {}
     for name, part in plan.parts.items():
         served = part.served
-        path = gguf_model(folder, **served.parameters)  # type: ignore[arg-type]
+        path = smollm2_path() if served.real else gguf_model(folder, **served.parameters)  # type: ignore[arg-type]
         if served.in_process:
             roles.ready("producers", name, "--path", str(path), "--warm")
             continue

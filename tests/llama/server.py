@@ -33,23 +33,23 @@ class LlamaProcess:
 
 @contextmanager
 def llama_server(
-    gguf_path: Path, *, slots: int = 2, context: int = 2048, seed: int = 0, drafts: bool = False
+    gguf_path: Path, *, slots: int = 2, context: int = 2048, seed: int = 0, threads: int = 1, drafts: bool = False
 ) -> Iterator[str]:
     """The base URL of a server for the model: `slots` requests at once, each with `context` tokens.
 
     `seed` is for requests that name none. A server that `drafts` guesses several tokens ahead from its own context and
     then only checks them.
     """
-    with llama_process(gguf_path, slots=slots, context=context, seed=seed, drafts=drafts) as running:
+    with llama_process(gguf_path, slots=slots, context=context, seed=seed, threads=threads, drafts=drafts) as running:
         yield running.url
 
 
 @contextmanager
 def llama_process(
-    gguf_path: Path, *, slots: int = 2, context: int = 2048, seed: int = 0, drafts: bool = False
+    gguf_path: Path, *, slots: int = 2, context: int = 2048, seed: int = 0, threads: int = 1, drafts: bool = False
 ) -> Iterator[LlamaProcess]:
     """The same, process in hand. It ends with the context, and with this process, however that ends."""
-    options = {"--port": 0, "--slots": slots, "--context": context, "--seed": seed}
+    options = {"--port": 0, "--slots": slots, "--context": context, "--seed": seed, "--threads": threads}
     command = [sys.executable, str(Path(__file__).resolve()), str(gguf_path)]
     command += [str(word) for option in options.items() for word in option] + ["--drafts"] * drafts
     with tempfile.TemporaryDirectory() as folder:
@@ -91,6 +91,8 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--context", type=int, default=2048, help="tokens a slot")
     parser.add_argument("--seed", type=int, default=0)
+    # One thread a model: on small machines two spin against each other.
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--drafts", action="store_true", help="speculative decoding, from the context's own n-grams")
     asked = parser.parse_args()
 
@@ -102,8 +104,7 @@ def main() -> None:
     params.n_parallel = asked.slots
     params.n_ctx = asked.slots * asked.context
     params.sampling.seed = asked.seed
-    # One thread a model: on small machines two spin against each other.
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = asked.threads
     params.n_threads_http = asked.slots + 2
     params.fit_params = params.ui = params.warmup = False
     # No prompt cache: a request's answer must not depend on those before it.
