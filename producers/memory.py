@@ -19,11 +19,13 @@ from schemas.models import facts_in
 from schemas.processes import ProcessRecord
 from transport import residency as ledger
 from transport.connection import AsyncPipe, Command, accepted
-from transport.process import Standing, list_processes
+from transport.process import Standing, council_models, list_processes
 
 # A process that waits for memory, for the loader or for Redis asks again after this.
 ASK_AGAIN_S = 0.15
 _RENEW_S = 1.0
+# Producers that start together are there within moments; one that takes longer is not waited for.
+PEERS_START_S = 5.0
 # A server that does not say what it holds within this is loading something; the others need not wait for that.
 GLANCE_S = 5.0
 # Its process looks each second, and freeing takes moments; whoever has not by then is busy or gone.
@@ -68,6 +70,21 @@ class CouncilMemory:
                 facts.model, facts.place, facts.server, ram, vram, used_ms, facts.place in uses, facts.max_loaded
             )
         return list(found.values())
+
+    async def wait_for_peers(self) -> None:
+        """Returns when every model of the council has a producer that runs, or after a while: models that are loaded at
+        the start are loaded smallest first, so each producer must be there to ask."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PEERS_START_S):
+                while not await self._has_all_peers():  # noqa: ASYNC110  # who starts them is another process
+                    await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _has_all_peers(self) -> bool:
+        with contextlib.suppress(RedisAway, RedisRefuses):
+            records = await list_processes(self._pipe)
+            wanted = {model for record in records if record.role == "council" for model in council_models(record)}
+            return wanted <= {facts_in(one.detail).model for one in records if one.role == "producer"}
+        return False
 
     async def evict(self, one: Loaded) -> bool:
         """Takes a model out of memory; False where it is in use, or stays for another reason."""

@@ -117,6 +117,7 @@ class ModelResidency:
         self._ordered = asyncio.create_task(self._or_trouble(self._warm()))
 
     async def _warm(self) -> None:
+        await self._memory.wait_for_peers()
         async with self._one_at_a_time:
             # From here on an eviction is noticed, so that the first session need not look again.
             self._evictions = await self._memory.evictions(self.facts.place)

@@ -142,13 +142,14 @@ def served_models(records: Sequence[ProcessRecord]) -> list[ModelFacts]:
             if facts.model not in served or facts.residency == "loaded":
                 served[facts.model] = facts
     preferred = [
-        model
-        for record in records
-        if record.role == "council"
-        for model in str(record.detail.get("models", "")).split(",")
-        if model in served
+        model for record in records if record.role == "council" for model in council_models(record) if model in served
     ]
     return [served[model] for model in dict.fromkeys([*preferred, *served])]
+
+
+def council_models(council: ProcessRecord) -> list[str]:
+    """The models that a council serves, by its own record, in the order in which it prefers them."""
+    return [model for model in str(council.detail.get("models", "")).split(",") if model]
 
 
 def named_members(records: Sequence[ProcessRecord]) -> list[MemberSpec]:

@@ -13,7 +13,7 @@ export class Awaited {
   #onGoOn;
   // Since which window each member has been awaited, by its index.
   #since = new Map();
-  // A status region of its own: seconds that count up are not read aloud.
+  // A live region of its own: seconds that count up are not read aloud.
   #sentence = element("span", "");
   #seconds = element("span", "value");
   #buttons = element("span", "actions");
@@ -22,7 +22,7 @@ export class Awaited {
   // onGoOn(index): a person does not want to wait for this member.
   constructor(root, onGoOn) {
     [this.#root, this.#onGoOn] = [root, onGoOn];
-    this.#sentence.setAttribute("role", "status");
+    this.#sentence.setAttribute("aria-live", "polite");
     root.append(this.#sentence, " ", this.#seconds, " ", this.#buttons);
   }
 
