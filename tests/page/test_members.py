@@ -1,0 +1,113 @@
+"""Members on the page: chips for the council's own ones, what each is called, and who is waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any
+
+import msgspec
+from playwright.sync_api import expect
+
+from schemas import keys
+from schemas.entries import Cancel, decode_entry
+from schemas.sessions import MemberSpec, Opening
+from tests.page.conftest import Open
+from tests.page.people import ask, in_state, members, session_of
+from tests.roles import RedisServer
+from tests.waiting import wait_until
+from tests.web_server import Recorder, Speaker
+from transport.connection import Pipe
+from transport.process import Standing
+
+OWN = (
+    MemberSpec("test:speaker", "calm", temperature=0.0, seed=7),
+    MemberSpec("test:speaker", "critic", temperature=0.9, system="Doubt it."),
+)
+
+
+def council_with(redis: RedisServer, own: tuple[MemberSpec, ...]) -> None:
+    """The record of a council that has these members by name, for the next seconds."""
+    standing = Standing(
+        "council", tier="mid", models="test:speaker", private=False, members=msgspec.json.encode(own).decode()
+    )
+    standing.ready = True
+    with contextlib.closing(Pipe(redis.url)) as pipe:
+        pipe.run(standing.renew())
+
+
+def entries_of(redis: RedisServer, session: str) -> list[Any]:
+    entries: Any = redis.run("XRANGE", keys.tokens(session), "-", "+")
+    return [decode_entry(entry[1][1]) for entry in entries]
+
+
+def opening_of_only_session(redis: RedisServer) -> Opening:
+    (opening, *_) = entries_of(redis, session_of(redis))
+    assert isinstance(opening, Opening)
+    return opening
+
+
+def test_the_councils_own_members_are_chips_that_say_what_they_are_asked_for(
+    redis: RedisServer, speaker: Speaker, open_page: Open
+) -> None:
+    """They are ticked; their model by itself can be ticked too. Asked again, each is asked the same."""
+    council_with(redis, OWN)
+    page = open_page()
+    expect(page.locator(".chip")).to_have_text(["calm", "critic", "test:speaker"])
+    expect(page.get_by_role("checkbox", checked=True)).to_have_count(2)
+    titles = [chip.get_attribute("title") for chip in page.locator(".chip").all()]
+    assert titles == [
+        "test:speaker, temperature 0, seed 7", "test:speaker, temperature 0.9, system text: Doubt it.", "",
+    ]  # fmt: skip
+    ask(page, "Hello")
+    expect(page.locator("article h3")).to_have_text(["1 calm", "2 critic"])
+    first = opening_of_only_session(redis)
+    assert first.names == ("calm", "critic")
+    assert [first.system_of(0), first.system_of(1)] == ["", "Doubt it."]
+    redis.run("DEL", keys.SESSIONS)
+    page.get_by_role("button", name="Ask again").click()
+    wait_until(lambda: redis.run("EXISTS", keys.SESSIONS) == 1, "the session is opened again")
+    again = opening_of_only_session(redis)
+    assert again.session != first.session
+    assert [msgspec.structs.replace(member, sampling=None) for member in again.members] == [
+        msgspec.structs.replace(member, sampling=None) for member in first.members
+    ]
+    assert [again.sampling_of(index) for index in (0, 1)] == [first.sampling_of(index) for index in (0, 1)]
+
+
+def test_the_page_says_who_is_waited_for_and_goes_on_without(
+    redis: RedisServer, pair: Recorder, open_page: Open
+) -> None:
+    one, other = members(*pair.models)
+    held, loading = in_state(one, state="held"), in_state(other, state="loading", awaited=True)
+    pair.write(1, members=(held, loading))
+    page = open_page()
+    awaited = page.locator("#awaited")
+    expect(page.locator("article")).to_have_count(2)
+    expect(awaited).to_be_hidden()
+    pair.write(150, members=(held, loading))
+    expect(awaited).to_contain_text(
+        "Waiting for test:other, which loads: the others begin together with it.", timeout=20_000
+    )
+    expect(awaited.locator(".value")).to_have_text("2 s")
+    expect(page.locator("article .state").nth(1)).to_have_text("loading: the others wait")
+    page.get_by_role("button", name="Go on without test:other").click()
+    wait_until(
+        lambda: [entry for entry in entries_of(redis, pair.session) if isinstance(entry, Cancel)],
+        "the member is cancelled",
+    )
+    (cancel,) = [entry for entry in entries_of(redis, pair.session) if isinstance(entry, Cancel)]
+    assert cancel.members == (1,)
+    pair.write(20, members=(in_state(one, state="answering"), in_state(other, state="dropped", reason="cancelled")))
+    expect(awaited).to_be_hidden()
+
+
+def test_who_waits_for_a_slot_is_named_with_who_loads(pair: Recorder, open_page: Open) -> None:
+    one, other = members(*pair.models)
+    waiting, loading = in_state(one, state="waiting", awaited=True), in_state(other, state="loading", awaited=True)
+    pair.write(60, members=(waiting, loading))
+    page = open_page()
+    expect(page.locator("#awaited")).to_contain_text(
+        "Waiting for test:one, which waits for its turn; and for test:other, which loads"
+    )
+    expect(page.get_by_role("button", name=re.compile("Go on without"))).to_have_count(2)
