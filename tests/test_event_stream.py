@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 from typing import Any
 
@@ -84,6 +85,7 @@ async def test_from_any_event_on_the_rest_comes(
         assert (answer.status, await answer.read()) == (204, b"")
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
 async def test_curl_reads_it(web: WebServer, pipe: AsyncPipe, session: tuple[str, Speaker], client: Client) -> None:
     """HTTP/1.1 in chunks, HTTP/1.0 to the end of the connection: the same lines."""
     name, speaker = session

@@ -152,14 +152,16 @@ def opened(model: str = MODEL, max_tokens: int = 400, **changed: Any) -> Opening
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every token that an n-gram model of this process has drawn, taken or not."""
+    """Every token that an n-gram model of this process has drawn, taken or not. It begins anew where it would end: how
+    long its answer is depends on this Python's help texts."""
     tokens: list[str] = []
     answer = PromptedModel.answer
 
     def counted(*arguments: Any) -> Iterator[Any]:
-        for token in answer(*arguments):
-            tokens.append(token.text)
-            yield token
+        while True:
+            for token in answer(*arguments):
+                tokens.append(token.text)
+                yield token
 
     monkeypatch.setattr(PromptedModel, "answer", counted)
     return tokens

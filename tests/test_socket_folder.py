@@ -72,17 +72,20 @@ def test_folders_that_others_may_open_are_left_out(tmp_path: Path, monkeypatch: 
         shutil.rmtree(others)
 
 
-def test_a_council_with_a_long_temporary_folder_is_found_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_council_with_a_long_temporary_folder_is_found_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on any other: `ask` meets `up`, by itself `ask` has a council of its own; neither leaves a folder in /tmp."""
-    long = tmp_path / ("d" * 100)
+    long, name = tmp_path / ("d" * 100), str(os.getuid())
     long.mkdir()
-    before = set(Path("/tmp").glob("council.*"))
+    monkeypatch.setattr("tempfile.tempdir", str(long))
     with contextlib.closing(Up(long)):
-        (folder,) = set(Path("/tmp").glob(f"council.*-{os.getuid()}-*")) - before
+        (folder,) = socket_folders(name)
+        assert folder.parent == Path("/tmp")
         outcome = council("ask", "hi", "--max-tokens", "3", "--json", TMPDIR=str(long))
         assert outcome.code == 0, outcome.said
         assert outcome.lines[-1]["session"] in council("sessions", TMPDIR=str(long)).out
-    assert not folder.exists()
+    assert socket_folders(name) == []
     alone = council("ask", "hi", "--models", "ngram:char-6", "--max-tokens", "3", TMPDIR=str(long))
     assert alone.code == 0, alone.said
-    assert set(Path("/tmp").glob("council.*")) <= before
+    assert socket_folders(name) == []
