@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from council.ensemble import EnsembleSession, TurboEnsemble
+    from schemas.sessions import MemberSpec
 
-__all__ = ["EnsembleSession", "TurboEnsemble", "__version__"]
+__all__ = ["EnsembleSession", "MemberSpec", "TurboEnsemble", "__version__"]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """The API, when it is first asked for: the command must be able to say goodbye while it still loads."""
+    """The API, imported when it is first used: a Ctrl-C while it loads must end the command without a traceback."""
     if name in ("EnsembleSession", "TurboEnsemble"):
         from council import ensemble
 
         return getattr(ensemble, name)
+    if name == "MemberSpec":
+        from schemas import sessions
+
+        return sessions.MemberSpec
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
