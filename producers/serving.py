@@ -212,7 +212,8 @@ class MemberServing:
                 await generating
 
     async def _generate(self, outbox: Outbox, request: Request) -> None:
-        outbox.show(entries.Loading)
+        if not self._served.done():
+            outbox.show(entries.Loading)
         try:
             model = await asyncio.shield(self._served)
             async with model.in_use(f"{self._session} {self._member}"):
