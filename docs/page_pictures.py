@@ -1,6 +1,7 @@
 """`python docs/page_pictures.py [FOLDER [NAME ...]]`: photographs the page for docs/page.md, with Chromium.
 
-It shows a council of n-gram models that the script starts for itself. All pictures are taken, or those of these names.
+It shows a council of SmolLM2 that the script starts for itself: `council models get smollm2` fetches the model. All
+pictures are taken, or those of these names.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 FOLDER = Path(__file__).parent / "page"
 _SWITCHES = ["--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--disable-gpu"]
 _END_S = 20.0
-_QUESTION = "What is a list?"
-# At temperature 0 these two say the same for some words, and then part.
-_ALIKE: dict[str, Any] = {"models": ["ngram:word-3", "ngram:word-4"], "temperature": 0}
-_ALL: dict[str, Any] = {"models": ["ngram:word-3", "ngram:word-4", "ngram:bpe-3"], "seed": 11}
+_QUESTION = "What is the capital of France, and why is it famous?"
+# With this seed they say the same for some words, and then part.
+_TWO: dict[str, Any] = {"models": ["smollm2-cold", "smollm2-warm"], "seed": 5}
+_ALL: dict[str, Any] = {"models": ["smollm2-cold", "smollm2-warm", "smollm2-hot"], "seed": 5}
 
 
 @contextmanager
@@ -92,11 +93,11 @@ class Picture(NamedTuple):
 
 
 PICTURES = {
-    "parting": Picture(_ALIKE, 300),
-    "council": Picture(_ALL, 420, scheme="light"),
-    "token": Picture(_ALIKE, 300, look_at_token, scheme="light"),
-    "compare": Picture(_ALIKE, 420, look_back),
-    "telephone": Picture(_ALIKE, 240, size=(360, 780)),
+    "parting": Picture(_ALL, 240),
+    "council": Picture(_ALL, 300, scheme="light"),
+    "token": Picture(_ALL, 300, look_at_token, scheme="light"),
+    "compare": Picture(_TWO, 300, look_back),
+    "telephone": Picture(_TWO, 200, size=(360, 780)),
 }
 
 
