@@ -100,7 +100,7 @@ class Intake:
         member = self._record.members[mark.member]
         match mark:
             case Claim():
-                member.add_claim(entry_id, t_ns, mark.pauses)
+                member.add_claim(entry_id, t_ns, mark.pauses, waits=mark.waits)
             case Waiting():
                 member.add_sign(mark.claim, "waiting", t_ns)
             case Loading():

@@ -135,13 +135,14 @@ class MemberRecord(msgspec.Struct, array_like=True):
     def drop(self, reason: str) -> None:
         self.state, self.reason, self.is_writing, self.is_running = "dropped", reason, False, False
 
-    def add_claim(self, entry_id: str, t_ns: int, pauses: bool) -> None:
+    def add_claim(self, entry_id: str, t_ns: int, pauses: bool, *, waits: bool = False) -> None:
         """A producer claims the member; before any text the latest claim wins."""
         ledger = ClaimLedger(self.claim, self.next_seq)
         if ledger.add_claim(entry_id):
             self.claim, self.state, self.pauses, self.grant = entry_id, "waiting", pauses, NOT_STARTED
             self.loading_sign_ns = 0
-            self.loading_from_ns, self.waiting_from_ns, self.patience_from_ns, self.silent_beats = None, None, t_ns, 0
+            self.loading_from_ns, self.waiting_from_ns = None, t_ns if waits else None
+            self.patience_from_ns, self.silent_beats = t_ns, 0
 
     def add_sign(self, claim: str, state: MemberState | None, t_ns: int) -> None:
         """The winning producer says that it is alive, and perhaps that it waits or loads."""

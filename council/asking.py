@@ -215,7 +215,7 @@ async def _draw(session: EnsembleSession, summary: Summary, awaited: Awaited) ->
             awaited.add(frame)
             if enter and enter.is_set():
                 enter.clear()
-                if awaited.members:
+                if awaited.can_go_on:
                     await session.cancel(members=awaited.members)
             lanes.add(frame)
             if frame.final or frame.end_ns / 1e9 - drawn_at >= 1 / _DRAWN_HZ:
@@ -230,18 +230,34 @@ def _enter_key() -> Iterator[asyncio.Event | None]:
     try:
         fd = sys.stdin.fileno()
         before = termios.tcgetattr(fd)
-        loop = asyncio.get_running_loop()
-        pressed = asyncio.Event()
-        loop.add_reader(fd, lambda: pressed.set() if b"\n" in os.read(fd, 1_024) else None)
+        # A job in the background that changes its terminal is stopped.
+        is_in_front = os.tcgetpgrp(fd) == os.getpgrp()
     except (OSError, ValueError, termios.error):
+        is_in_front = False
+    if not is_in_front:
         yield None
         return
+    loop, pressed = asyncio.get_running_loop(), asyncio.Event()
+
+    def read() -> None:
+        try:
+            typed = os.read(fd, 1_024)
+        except OSError:
+            typed = b""
+        if not typed:
+            loop.remove_reader(fd)  # the terminal is gone
+        elif b"\n" in typed:
+            pressed.set()
+
     tty.setcbreak(fd)
+    loop.add_reader(fd, read)
     try:
         yield pressed
     finally:
         loop.remove_reader(fd)
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        with contextlib.suppress(OSError, termios.error):
+            if os.tcgetpgrp(fd) == os.getpgrp():
+                termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 def _finish(summary: Summary, *, as_json: bool) -> None:

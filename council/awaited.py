@@ -33,6 +33,12 @@ class Awaited:
         return tuple(sorted(self._since))
 
     @property
+    def can_go_on(self) -> bool:
+        """True where others are there that could begin without those who are waited for."""
+        running = [m for m in self._frame.members if m.state not in ("finished", "dropped")] if self._frame else []
+        return 0 < len(self.members) < len(running)
+
+    @property
     def seconds(self) -> int:
         """How long the wait has taken."""
         return self._windows // FRAME_RATE_HZ

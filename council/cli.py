@@ -60,7 +60,7 @@ ModelsOption = Annotated[
     str | None,
     typer.Option(
         help="Members, separated by commas: each a model, or NAME=MODEL:temperature=0,seed=7,max_tokens=100,"
-        'system="…", so that one model can be several members.'
+        'system="…", so that one model can be several members; in a shell, put single quotes around all of it.'
     ),
 ]
 AllowRemoteOption = Annotated[

@@ -136,6 +136,7 @@ class TurboEnsemble:
         # What there was to choose from when it was started, and what was said of the choice.
         self._found: Catalogue | None = None
         self._left_out: tuple[str, ...] = ()
+        self._named: tuple[MemberSpec, ...] = self._settings.member_specs
         self._pipe: AsyncPipe | None = None
         self._stack = contextlib.AsyncExitStack()
 
@@ -258,7 +259,7 @@ class TurboEnsemble:
         """True where the private council has each model that is asked for, with a slot for each member."""
         available = {facts.model: facts for facts in self._found.facts} if self._found else {}
         try:
-            members = members_of(request.models, available, self._settings.member_specs)
+            members = members_of(request.models, available, self._named)
         except Refused:
             return False
         asked = Counter(member.facts.model for member in members)
@@ -273,7 +274,7 @@ class TurboEnsemble:
         council = council_of(settings, found, tier)
         # What can be refused is refused before anything is started.
         served = [found.offers[model].facts for model in council.models]
-        named = council.members or settings.member_specs
+        named = self._named = council.members or settings.member_specs
         try:
             opening = admit(
                 request, "", served, tier, self._limits, known=found.facts, tiers=settings.tiers, named=named

@@ -80,7 +80,8 @@ class Lanes:
         if len(frame.members) < 2:
             return []
         if self._awaited and self._awaited.sentence:
-            said = [f"{self._awaited.sentence}, {self._awaited.seconds} s", *filter(None, [self._hint])]
+            hint = self._hint if self._awaited.can_go_on else ""
+            said = [f"{self._awaited.sentence}, {self._awaited.seconds} s", *filter(None, [hint])]
             return [Text(" · ".join(_fitting(said, width, " · ")), no_wrap=True, overflow="ellipsis")]
         if frame.agreement is None:
             said = [self._why_none(frame)]

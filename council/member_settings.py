@@ -26,7 +26,7 @@ MemberName = Annotated[str, AfterValidator(_member_name)]
 class MemberSetting(BaseModel):
     """One member of the council: its model, and what it alone is asked for."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     model: ModelName
     temperature: float | None = Field(None, ge=0, le=2)

@@ -36,6 +36,11 @@ class Generations:
         # How many requests went to the model, and how many sessions shared another's.
         self.asked = self.shared = 0
 
+    @property
+    def has_room(self) -> bool:
+        """True while a slot is free."""
+        return not self._slots.locked()
+
     async def follow(self, request: Request, take: Take, wait: Wait | None = None) -> Ending:
         """Hands `take` what the model says, until it ends. Raises BackendFailed. Cancelling leaves; the last to leave
         stops the generation. A backend that pauses is asked for each chunk after `wait`, and meanwhile keeps its

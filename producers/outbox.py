@@ -57,7 +57,10 @@ class Outbox:
         claim: str,
         presence: RedisPresence,
         gate: GrantGate | None = None,
+        *,
+        is_ready: bool = True,
     ) -> None:
+        """`is_ready`: the model is loaded and has a slot; else the first signs say that it waits."""
         self.stopped = asyncio.Event()
         self._pipe, self._session, self._member, self._claim = pipe, session, member, claim
         self._place = Place()
@@ -71,7 +74,7 @@ class Outbox:
         self._ending_sent = False
         self._ending_id = "0-0"
         self._ended_at = 0.0
-        self._sign: type[Alive] | type[Waiting] | type[Loading] = Alive
+        self._sign: type[Alive] | type[Waiting] | type[Loading] = Alive if is_ready else Waiting
         self._news = asyncio.Event()
         self._control_seen = "0"
         self._written_at = self._control_at = self._state_at = 0.0
@@ -179,6 +182,9 @@ class Outbox:
             commands.append(Placed(tokens(self._session), ("TIME",)))
         if not commands:
             return
+        if entries:
+            # Before the round trip: another sign that is shown meanwhile is written at once.
+            self._written_at = now
         replies = await self._pipe.run(commands)
         redis_time = replies.pop() if asks_grant else None
         if asks_state:
@@ -192,7 +198,6 @@ class Outbox:
             self._control_at = now
             self._add_control(replies.pop())
         if entries:
-            self._written_at = now
             await self._add_written(entries, replies)
 
     def _unsent(self) -> list[AnyEntry]:

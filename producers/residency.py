@@ -75,6 +75,11 @@ class ModelResidency:
         """What this process tells of its model."""
         return self._record.facts
 
+    @property
+    def is_seen(self) -> bool:
+        """True where the latest look found the model in memory."""
+        return self._is_seen
+
     @contextlib.asynccontextmanager
     async def in_use(self, user: str) -> AsyncIterator[None]:
         """While it lasts the model stays in memory. `user` differs from each other use by this process at the same

@@ -41,6 +41,11 @@ class ServedModel:
         if backend.residence is not None:
             self.residency = ModelResidency(pipe, backend.residence, standing, told, tier, log)
 
+    @property
+    def is_ready(self) -> bool:
+        """True where a request that is made now finds the model loaded, as far as is known, and a free slot."""
+        return self.generations.has_room and (self.residency is None or self.residency.is_seen)
+
     @contextlib.asynccontextmanager
     async def in_use(self, user: str) -> AsyncIterator[None]:
         """While it lasts, nobody takes the model out of memory."""

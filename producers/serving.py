@@ -147,11 +147,14 @@ class MemberServing:
 
     async def run(self) -> None:
         """Raises RedisAway before the member was claimed; after that a break of Redis is waited for."""
-        claim = await self._claim(self._member)
+        is_ready = self._served.done() and self._served.result().is_ready
+        claim = await self._claim(self._member, waits=not is_ready)
         if claim is None:
             return
         self._gate = GrantGate() if self._pauses and self._opening.sync == "step" else None
-        outbox = self._outbox = Outbox(self._pipe, self._session, self._member, claim, self._presence, self._gate)
+        outbox = self._outbox = Outbox(
+            self._pipe, self._session, self._member, claim, self._presence, self._gate, is_ready=is_ready
+        )
         winner = await self._claim_that_began(self._opened, self._member, claim)
         if winner is None:
             await self._serve(outbox, _request(self._opening, self._member))
@@ -165,8 +168,8 @@ class MemberServing:
             self._outbox.fail(STOPPED)
             await self._outbox.flush()
 
-    async def _claim(self, member: int) -> str | None:
-        mark = Claim(member, RisingClock().now_ns(), self._pauses, self._producer)
+    async def _claim(self, member: int, *, waits: bool) -> str | None:
+        mark = Claim(member, RisingClock().now_ns(), self._pauses, self._producer, waits)
         entry_id = await self._pipe.one(*write_entry(self._session, mark))
         return entry_id.decode() if entry_id else None
 
@@ -213,6 +216,7 @@ class MemberServing:
 
     async def _generate(self, outbox: Outbox, request: Request) -> None:
         if not self._served.done():
+            # It starts, which may take as long as loading.
             outbox.show(entries.Loading)
         try:
             model = await asyncio.shield(self._served)

@@ -34,6 +34,10 @@ _WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
 _SYNCS: tuple[Sync, ...] = ("step", "free")
 
 
+# Larger numbers are not exact, and no option takes one.
+_LARGEST = 2**53
+
+
 class Admission(msgspec.Struct, frozen=True):
     """An opening that may be written, and a sentence for whatever of the request it leaves out."""
 
@@ -160,8 +164,10 @@ def _own_samplings(request: SessionRequest, members: Sequence[ChosenMember], usu
                     "unknown_option",
                     f"There is no option {shortened(option)!r} of a member: there are {', '.join(MEMBER_OPTIONS)}.",
                 )
-            if option != "temperature" and not float(number).is_integer():
-                raise Refused(f"bad_{option}", f"{option} of {name!r} is {number}: give a whole number.")
+            is_exact = abs(number) <= _LARGEST
+            if option != "temperature" and not (is_exact and float(number).is_integer()):
+                shown = shortened(str(number))
+                raise Refused(f"bad_{option}", f"{option} of {name!r} is {shown}: give a whole number.")
             own[name][option] = number
     samplings = {}
     for name, values in own.items():

@@ -63,7 +63,7 @@ def members_of(
         spec = resolved_spec(one, available, named)
         facts = available.get(full_name(spec.model, available))
         if facts is None:
-            raise unknown_model(spec.model, [*available, *(spec.name for spec in named)])
+            raise unknown_model(spec.model, [*available, *(own.name for own in named)])
         if any(other.name == (spec.name or facts.model) for other in chosen):
             raise _used_twice(spec, facts)
         chosen.append(ChosenMember(msgspec.structs.replace(spec, model=facts.model), facts))

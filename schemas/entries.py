@@ -55,12 +55,14 @@ class Token(Entry, array_like=True, frozen=True, gc=False, tag="t"):
 
 
 class Claim(Entry, frozen=True, tag="claim"):
-    """A producer takes a member; `pauses` says whether its backend stops while it has no grant."""
+    """A producer takes a member; `pauses` says whether its backend stops while it has no grant. `waits`: its model is
+    not known to be loaded, with a slot for it; what it does next says more."""
 
     member: int
     written_ns: int
     pauses: bool = False
     producer: str = ""
+    waits: bool = False
 
 
 class Waiting(Entry, frozen=True, tag="waiting"):

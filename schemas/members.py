@@ -26,22 +26,35 @@ SPEC_OPTIONS = (*MEMBER_OPTIONS, "system")
 _NAMED = re.compile(rf"\s*({NAME_PATTERN})\s*=(.*)", re.DOTALL)
 # The first option follows a colon; a model's name may hold colons, but none before a word with an equals sign.
 _MODEL_AND_OPTIONS = re.compile(r"(.*?)(?::\s*(\w+\s*=.*))?", re.DOTALL)
-# A comma that no double quotes enclose.
-_COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
+_SEPARATORS = re.compile('[",]')
 _MOST_REPEATED_CHARS = 100
+# Larger numbers are not exact, and no option takes one.
+_LARGEST = 2**53
 
 
 def split_members(joined: str) -> list[str]:
     """The members in a list separated by commas, one text each. A part `option=value` belongs to the member before it,
     so option names cannot be members' names."""
     parts: list[str] = []
-    for part in _COMMA.split(joined):
+    for part in _parts(joined):
         word = part.partition("=")[0].strip()
         if parts and word in SPEC_OPTIONS:
             parts[-1] += f",{part}"
         else:
             parts.append(part.strip())
     return parts
+
+
+def _parts(text: str) -> list[str]:
+    """The text between commas that no double quotes enclose."""
+    parts, start, is_quoted = [], 0, False
+    for separator in _SEPARATORS.finditer(text):
+        if separator[0] == '"':
+            is_quoted = not is_quoted
+        elif not is_quoted:
+            parts.append(text[start : separator.start()])
+            start = separator.end()
+    return [*parts, text[start:]]
 
 
 def member_spec(written: str) -> MemberSpec:
@@ -56,7 +69,7 @@ def member_spec(written: str) -> MemberSpec:
     if not model:
         raise Refused("bad_member", f"{_quoted(written)} names no model: write NAME=MODEL or MODEL.")
     values: dict[str, Any] = {}
-    for part in _COMMA.split(options) if options else ():
+    for part in _parts(options) if options else ():
         option, separator, value = part.partition("=")
         option = option.strip()
         if not separator:
@@ -98,7 +111,11 @@ def check_member_name(name: str) -> None:
 
 def _value(option: str, value: str, written: str) -> float | int | str:
     if option == "system":
-        return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+        if not value.startswith('"'):
+            return value
+        if len(value) < 2 or not value.endswith('"'):
+            raise Refused("bad_member", f"The system text of {_quoted(written)} has no closing double quote: add it.")
+        return value[1:-1]
     if option not in MEMBER_OPTIONS:
         raise Refused(
             "unknown_option",
@@ -108,7 +125,7 @@ def _value(option: str, value: str, written: str) -> float | int | str:
         number = float(value)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number) or (option != "temperature" and not number.is_integer()):
+    if not abs(number) <= _LARGEST or (option != "temperature" and not number.is_integer()):
         kind = "a number" if option == "temperature" else "a whole number"
         raise Refused(f"bad_{option}", f"{option} of {_quoted(written)} is {_quoted(value)}: give {kind}.")
     return number if option == "temperature" else int(number)
@@ -118,11 +135,21 @@ def _quoted(text: str) -> str:
     return repr(text if len(text) <= _MOST_REPEATED_CHARS else f"{text[:_MOST_REPEATED_CHARS]}…")
 
 
-def resolved_spec(written: str | MemberSpec, models: Collection[str], named: Sequence[MemberSpec]) -> MemberSpec:
-    """What `written` means where these models are there, and these members have a name: a model's name first, then a
-    member's, then a description. Raises Refused."""
+def resolved_spec(written: object, models: Collection[str], named: Sequence[MemberSpec]) -> MemberSpec:
+    """What `written` means where these models are there, and these members have a name: a member's name first, then a
+    model's, then a description. Raises Refused, also for what is neither a text nor a MemberSpec."""
     if isinstance(written, MemberSpec):
-        return written
-    if written in models:
-        return MemberSpec(written)
-    return next((spec for spec in named if spec.name == written), None) or member_spec(written)
+        # Python does not check the fields of a struct.
+        return member_spec_of(msgspec.structs.asdict(written))
+    if not isinstance(written, str):
+        raise Refused("bad_member", f"A member is {_quoted(str(written))}: give a text or a MemberSpec.")
+    own = next((spec for spec in named if spec.name == written), None)
+    if own is not None or written in models:
+        return own or MemberSpec(written)
+    spec = member_spec(written)
+    if spec.model not in models and any(spec.model == other.name for other in named):
+        raise Refused(
+            "bad_member",
+            f"{_quoted(written)} names no model: {_quoted(spec.model)} is a member. Give that member's model.",
+        )
+    return spec

@@ -277,7 +277,7 @@ def _hear_mark(life: Life, mark: MemberMark, entry_id: str, entry_ns: int) -> No
     if isinstance(mark, wire.Claim):
         if not life.accepted:
             life.claim, life.pauses, life.state, life.silence = entry_id, mark.pauses, "waiting", 0
-            life.heard_ns, life.loading_ns, life.waiting_ns = entry_ns, None, None
+            life.heard_ns, life.loading_ns, life.waiting_ns = entry_ns, None, entry_ns if mark.waits else None
             life.signed_ns, life.was_let_begin = None, False
     elif isinstance(mark, wire.Failed):
         is_later = bool(life.accepted) and entry_order(mark.claim) > entry_order(life.claim)

@@ -237,7 +237,7 @@ def _arrivals(now_ns: int, last_ns: int) -> st.SearchStrategy[int]:
 def _write_claim(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
     """A producer takes the member; from the first token on it is one too many, and the good producer goes on."""
     pauses = producer.pauses != draw(often(False, False, True))
-    claim = writer.write(Claim(member, writer.ms * NS_PER_MS, pauses))
+    claim = writer.write(Claim(member, writer.ms * NS_PER_MS, pauses, "", draw(often(False, True))))
     if not producer.seq:
         producer.claim = claim
 

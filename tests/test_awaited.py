@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import pty
 import subprocess
+import termios
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from council.awaited import Awaited
 from council.lanes import Lanes
-from schemas.entries import AnyEntry, Cancel, Claim, Loading, decode_entry
+from producers.outbox import Outbox
+from schemas.entries import Alive, AnyEntry, Cancel, Claim, Loading, Token, decode_entry
 from schemas.frames import Frame
 from tests.commands import COUNCIL, council, environment
+from tests.llama import needs_llama
+from tests.llama.gguf_model import gguf_model
 from tests.roles import RedisServer, Roles
-from tests.sessions import token_stream, until_ended
+from tests.sessions import check_all_is_told_once, opening_of, token_stream, until_ended
 from tests.test_lanes import frame_of, member
 from tests.waiting import until
 from tests.web_server import Speaker
 from transport.connection import AsyncPipe
-from transport.sessions import cancel_session, find_session, list_sessions
+from transport.log import log_to_stderr
+from transport.presence import RedisPresence
+from transport.sessions import cancel_session, find_session, list_sessions, open_session
+from transport.tokens import write_entry
 
 HELD, LOADING = member("held", "one"), member("loading", "other", awaited=True)
 
@@ -51,6 +61,14 @@ def test_a_wait_that_is_over_is_told_no_more_and_the_next_counts_from_its_own_be
     assert told(*waiting(40), over).sentence == ""
     assert told(*waiting(40), over, *waiting(20, first=41)).sentence == ""
     assert told(*waiting(40), over, *waiting(61, first=41)).seconds == 1
+
+
+def test_where_all_are_waited_for_there_is_none_to_go_on_without_them() -> None:
+    both = [frame_of(LOADING, LOADING, window=window) for window in range(40)]
+    assert (told(*both).members, told(*both).can_go_on) == ((0, 1), False)
+    assert told(*waiting(40)).can_go_on
+    last = [frame_of(LOADING, member("dropped", "gone"), window=window) for window in range(40)]
+    assert not told(*last).can_go_on
 
 
 def test_all_that_are_waited_for_are_named_with_what_they_do() -> None:
@@ -105,6 +123,8 @@ async def test_enter_goes_on_without_the_member_that_loads(redis: RedisServer, r
     process = subprocess.Popen(
         [*COUNCIL, *words], stdin=follower, stdout=follower, stderr=follower, env=environment(redis.url, TERM="xterm"),
         start_new_session=True,
+        # The terminal that it is in the foreground of, as a shell makes it.
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )  # fmt: skip
     os.close(follower)
     os.set_blocking(leader, False)
@@ -139,6 +159,55 @@ async def test_enter_goes_on_without_the_member_that_loads(redis: RedisServer, r
         process.kill()
         process.wait()
         os.close(leader)
+
+
+@needs_llama
+async def test_a_model_that_pauses_is_not_asked_before_a_cold_one_is_loaded(
+    roles: Roles, pipe: AsyncPipe, tmp_path: Path
+) -> None:
+    """Not even in the moment between the claim of the cold one and its first sign: the claim itself says it waits.
+
+    cold     claim (waits)   loading   loading   alive     token ...
+    n-gram   claim                                    token ...
+    """
+    roles.ready("aggregator")
+    roles.ready("producers", "cold", "--path", str(gguf_model(tmp_path)))
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
+    opening = opening_of("cold", "ngram:char-6", max_tokens=10)
+    await open_session(pipe, opening)
+    await until_ended(pipe, opening.session)
+    frames = await check_all_is_told_once(pipe, opening.session)
+    told = await entries(pipe, opening.session)
+    claims = {entry.member: entry.waits for entry in told if isinstance(entry, Claim)}
+    assert claims == {0: True, 1: False}
+    loaded = max(place for place, entry in enumerate(told) if isinstance(entry, Loading))
+    first = next(place for place, entry in enumerate(told) if isinstance(entry, Token))
+    ready = next(place for place, entry in enumerate(told) if isinstance(entry, Alive) and entry.member == 0)
+    assert loaded < ready < first
+    assert frames[0].members[0].awaited
+    assert {member.state for member in frames[-1].members} == {"finished"}
+
+
+async def test_a_sign_that_is_shown_during_a_round_trip_is_written_at_once(redis: RedisServer, pipe: AsyncPipe) -> None:
+    """Else it would be written half a second later, with the next sign of life: each answer began that much later."""
+    opening = opening_of("test:large")
+    await open_session(pipe, opening)
+    claim = (await pipe.one(*write_entry(opening.session, Claim(0, time.time_ns(), False)))).decode()
+    own = AsyncPipe(redis.url)
+    outbox = Outbox(own, opening.session, 0, claim, RedisPresence(log_to_stderr("producer")))
+    run = own.run
+
+    async def run_and_show(commands: Any, **options: Any) -> Any:
+        replies = await run(commands, **options)
+        outbox.show(Loading)
+        return replies
+
+    own.run = run_and_show  # type: ignore[method-assign]
+    await outbox.flush()
+    await outbox.flush()
+    await own.close()
+    signs = [type(entry) for entry in await entries(pipe, opening.session) if isinstance(entry, Alive | Loading)]
+    assert signs == [Alive, Loading]
 
 
 async def test_a_pipe_is_told_once_on_standard_error_who_is_waited_for(

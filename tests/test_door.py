@@ -633,6 +633,7 @@ async def test_prompts_and_tokens_are_never_in_a_log_above_debug(
         redis.kill()
         redis.start()
         wait_until(lambda: "Redis" in web.said(), "the web process missed Redis")
+        wait_until(lambda: all(role.said() for role in started), "the other roles missed Redis")
         web.end()
         logs = [web.said(), *(role.said() for role in started)]
     assert all(logs)

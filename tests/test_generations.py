@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from producers.backend import Backend, BackendFailed, Chunk, Ending, Loading, Piece, Request, Waiting
+from producers.backend import Backend, BackendFailed, Chunk, Ending, Loading, Piece, Ready, Request, Waiting
 from producers.generations import Generations, Item
 from schemas.models import ModelFacts
 
@@ -165,8 +165,8 @@ async def test_a_backend_that_pauses_is_asked_for_each_session(temperature: floa
 
 async def test_a_chunk_is_taken_when_its_session_says_so_and_leaving_stops_the_wait() -> None:
     """
-    says it may go on   '     1           2
-    taken               one   day         (left: nothing more, and its slot goes to the next)
+    says it may go on   '     1      2
+    taken               ready one    day  (left: nothing more, and its slot goes to the next)
     """
     backend = Scripted(1, pauses=True)
     generations = of(backend)
@@ -178,13 +178,16 @@ async def test_a_chunk_is_taken_when_its_session_says_so_and_leaving_stops_the_w
 
     task = asyncio.create_task(generations.follow(SEEDED, heard.append, wait))
     await turns()
+    assert (heard, backend.asked) == ([Ready()], [])
+    may_go_on.release()
+    await turns()
     for text in ("one", " day", " more"):
         backend.words[0].put_nowait(said(text))
     await turns()
-    assert (heard, backend.words[0].qsize()) == ([said("one")], 2)
+    assert (heard, backend.words[0].qsize()) == ([Ready(), said("one")], 2)
     may_go_on.release()
     await turns()
-    assert (heard, backend.words[0].qsize()) == ([said("one"), said(" day")], 1)
+    assert (heard, backend.words[0].qsize()) == ([Ready(), said("one"), said(" day")], 1)
     next_one = Follower(generations, SEEDED)
     await turns()
     assert (next_one.heard, len(backend.asked)) == ([Waiting()], 1)

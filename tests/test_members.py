@@ -86,6 +86,8 @@ def test_a_member_is_a_model_or_a_name_a_model_and_options(written: str, spec: M
         ("c=m:seed=1.5", "bad_seed", "give a whole number"),
         ("c=m:max_tokens=inf", "bad_max_tokens", "give a whole number"),
         ("c=m:seed=1,seed=2", "bad_member", "gives seed twice"),
+        ('c=m:system="Doubt', "bad_member", "has no closing double quote: add it"),
+        ("c=m:seed=1e300", "bad_seed", "give a whole number"),
         ("c=m:seed=1,loud", "bad_member", "'loud' of 'c=m:seed=1,loud' is not an option"),
     ],
 )
@@ -169,11 +171,56 @@ def test_the_same_model_twice_needs_different_names() -> None:
     for asked, words in (
         ((MODEL, MODEL), f"give each member a name of its own, such as calm={MODEL}"),
         ((CALM, CALM), "Two members are called 'calm'"),
-        ((MODEL, MemberSpec("other", MODEL)), "Two members are called"),
+        (("other", MemberSpec(MODEL, "other")), "Two members are called 'other'"),
     ):
         with pytest.raises(Refused, match=words):
             admitted(*asked)
     assert admitted(MODEL, CALM).opening.names == (MODEL, "calm")
+
+
+def test_a_name_of_the_councils_own_comes_before_a_models() -> None:
+    """A person who calls a member as a model means that member."""
+    own = MemberSpec(MODEL, "other", temperature=0.0)
+    assert admitted("other", named=(own,)).opening.members == (
+        Member(MODEL, sampling=Sampling(512, 0.0), name="other"),
+    )
+    assert admitted(named=(own,)).opening.members == admitted("other", named=(own,)).opening.members
+
+
+def test_a_description_by_a_members_name_says_so() -> None:
+    for written in ("calm:temperature=0", "again=calm"):
+        with pytest.raises(Refused, match="names no model: 'calm' is a member"):
+            admitted(written, named=(CALM,))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (MemberSpec(MODEL, "a b\n"), "is not a valid member name"),
+        (MemberSpec(MODEL, "0"), "is not a valid member name"),
+        (MemberSpec(MODEL, None), "is not valid"),  # type: ignore[arg-type]
+        (MemberSpec(MODEL, seed=1.5), "is not valid"),  # type: ignore[arg-type]
+        (MemberSpec(MODEL, temperature="1"), "is not valid"),  # type: ignore[arg-type]
+        ({"model": MODEL}, "give a text or a MemberSpec"),
+        (7, "give a text or a MemberSpec"),
+    ],
+)
+def test_what_python_hands_over_is_checked(given: Any, words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        admitted(given)
+
+
+def test_a_number_beyond_all_bounds_is_refused() -> None:
+    for number in (10**400, float("inf"), float("nan")):
+        with pytest.raises(Refused, match="seed of 'calm'"):
+            admitted(CALM, options={"calm": {"seed": number}})
+
+
+def test_a_long_description_is_read_in_one_pass() -> None:
+    """Half a million separators: looking ahead from each of them would take an hour."""
+    with pytest.raises(Refused, match="is not an option"):
+        member_spec('a=m:system="' + '",' * 250_000 + '"')
+    assert len(split_members(",".join(["a=m"] * 100_000))) == 100_000
 
 
 def test_weights_and_options_go_by_the_members_name() -> None:

@@ -33,6 +33,15 @@ BAD_BODIES = [
     (b'{"prompt": "a", "weights": {"here": 0}}', "zero_weights", "All weights are 0"),
     (b'{"prompt": "a", "weighting": "heavy"}', "bad_request", "'weighting' is wrong: input should be 'fixed' or"),
     (b'{"prompt": "a", "sync": "fast"}', "bad_request", "The field 'sync' is wrong: input should be"),
+    (b'{"prompt": "a", "models": [7]}', "bad_request", "The field 'models.0' is wrong: input should be a valid string"),
+    (b'{"prompt": "a", "models": [{"name": "b"}]}', "bad_request", "The field 'models.0.model' is missing."),
+    (
+        b'{"prompt": "a", "models": [{"model": "m", "x": 1}]}',
+        "bad_request",
+        "no field 'models.0.x': the fields are model,",
+    ),
+    (b'{"prompt": "a", "models": [{"model": "m", "seed": 1.5}]}', "bad_request", "The field 'models.0.seed' is wrong"),
+    (b'{"prompt": "a", "models": [{"model": "m", "name": "7"}]}', "bad_member_name", "'7' is not a valid member name"),
     (b'{"prompt": "a", "tier": "top"}', "unknown_tier", "There is no tier 'top'"),
 ]
 

@@ -134,7 +134,7 @@ def test_a_screen_reader_hears_a_summary_now_and_then(slow_council: Roles, open_
     expect(page.get_by_role("checkbox")).to_have_count(2)
     live = "[aria-live], [role=status], [role=alert], output"
     regions = page.evaluate("(live) => [...document.querySelectorAll(live)].map((each) => each.id)", live)
-    assert sorted(regions) == ["error", "pointed", "status", "summary"]
+    assert sorted(regions) == ["awaited-sentence", "error", "pointed", "status", "summary"]
     page.evaluate("""() => {
         window.heard = [];
         const summary = document.getElementById("summary");

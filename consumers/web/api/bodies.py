@@ -80,7 +80,10 @@ def session_body(raw: bytes) -> SessionBody:
     try:
         return SessionBody.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+    # A member is a text or an object: pydantic tells what is wrong with it as either. Of an object its fields count.
+    of_members = (one for one in errors if "MemberBody" in one["loc"] and one["type"] != "model_type")
+    first = next(of_members, errors[0])
     if first["type"] == "json_invalid":
         raise Refused("bad_json", f"The body is no JSON ({first['msg'].removeprefix('Invalid JSON: ')}).")
     if not first["loc"]:

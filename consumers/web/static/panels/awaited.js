@@ -22,6 +22,7 @@ export class Awaited {
   // onGoOn(index): a person does not want to wait for this member.
   constructor(root, onGoOn) {
     [this.#root, this.#onGoOn] = [root, onGoOn];
+    this.#sentence.id = "awaited-sentence";
     this.#sentence.setAttribute("aria-live", "polite");
     root.append(this.#sentence, " ", this.#seconds, " ", this.#buttons);
   }
@@ -47,17 +48,21 @@ export class Awaited {
     if (this.#root.hidden) return;
     setText(this.#seconds, `${Math.floor(windows / WINDOWS_A_SECOND)} s`);
     const members = [...this.#since.keys()].sort().map((index) => ({ ...frame.members[index], index }));
-    setText(this.#sentence, sentenceOf(members));
-    const shown = members.map((member) => member.index).join();
+    const running = frame.members.filter(({ state }) => state !== "finished" && state !== "dropped");
+    // Where all of them are awaited there is nobody to go on.
+    const canGoOn = members.length < running.length;
+    setText(this.#sentence, sentenceOf(members, canGoOn));
+    const shown = canGoOn ? members.map((member) => member.index).join() : "";
     if (shown === this.#shown) return;
     this.#shown = shown;
     this.#buttons.replaceChildren(
-      ...members.map(({ name, index }) => button(`Go on without ${name}`, () => this.#onGoOn(index), "small")),
+      ...(canGoOn ? members : []).map(({ name, index }) => button(`Go on without ${name}`, () => this.#onGoOn(index), "small")),
     );
   }
 }
 
-function sentenceOf(members) {
+function sentenceOf(members, canGoOn) {
   const said = members.map(({ name, state }) => `${name}, which ${state === "loading" ? "loads" : "waits for its turn"}`);
-  return `Waiting for ${said.join("; and for ")}: the others begin together with ${members.length > 1 ? "them" : "it"}.`;
+  const others = canGoOn ? `: the others begin together with ${members.length > 1 ? "them" : "it"}` : "";
+  return `Waiting for ${said.join("; and for ")}${others}.`;
 }
