@@ -4,26 +4,28 @@
     session 2 --request a--+--> one generation --> slot --> every chunk to both
     session 3 --request b-----> waits -----------> slot
 
-Whoever waits is sent as soon as a slot is free, so what came together while the model was busy or loading goes out
-together. Requests are identical in messages, options and seed; without a seed, and above temperature 0, each asks for
-chance of its own and gets it. A generation that has said something takes nobody in any more: its first words would be
-late for them. Nor does one of a backend that pauses: each session tells it for itself when to go on.
+A request that waits is sent as soon as a slot is free (`slots.py`), so what came together while the model was busy or
+loading goes out together. Requests are identical in messages, options and seed; without a seed, and above temperature
+0, each asks for chance of its own and gets it. A generation that has said something takes no request in any more: its
+first words would be late for that one. Nor does one of a backend that pauses: each session tells it for itself when to
+go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from producers.backend import Backend, BackendFailed, Chunk, Ending, Loading, Ready, Request, Waiting
+from producers.slots import Age, Slots
 
 Item = Chunk | Loading | Waiting | Ready
 # Takes an item at the moment at which it arrives; an Ending in return leaves the generation.
 Take = Callable[[Item], Ending | None]
 # Returns when the next chunk may be taken from a backend that pauses.
-Wait = Callable[[], Awaitable[None]]
+Wait = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Generations:
@@ -31,7 +33,7 @@ class Generations:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._slots = asyncio.Semaphore(backend.slots)
+        self._slots = Slots(backend.slots)
         self._open: dict[Request, _Generation] = {}
         # How many requests went to the model, and how many sessions shared another's.
         self.asked = self.shared = 0
@@ -39,17 +41,17 @@ class Generations:
     @property
     def has_room(self) -> bool:
         """True while a slot is free."""
-        return not self._slots.locked()
+        return self._slots.has_free
 
-    async def follow(self, request: Request, take: Take, wait: Wait | None = None) -> Ending:
+    async def follow(self, request: Request, take: Take, wait: Wait | None = None, age: Age = (0, 0)) -> Ending:
         """Hands `take` what the model says, until it ends. Raises BackendFailed. Cancelling leaves; the last to leave
         stops the generation. A backend that pauses is asked for each chunk after `wait`, and meanwhile keeps its
-        slot."""
+        slot, unless an older session needs it before the first chunk: `age` tells how old its session is."""
         if self._backend.pauses:
-            return await _Generation(self, request, wait).follow(take)
+            return await _Generation(self, request, wait, age).follow(take)
         generation = self._open.get(request) if _is_repeatable(request) else None
         if generation is None:
-            generation = _Generation(self, request)
+            generation = _Generation(self, request, age=age)
             if _is_repeatable(request):
                 self._open[request] = generation
         else:
@@ -58,11 +60,7 @@ class Generations:
 
     async def generate(self, generation: _Generation) -> None:
         """One generation from its turn to its end. Raises BackendFailed."""
-        if self._slots.locked():
-            generation.hand_out(Waiting())
-        async with self._slots:
-            generation.hand_out(Ready())
-            await generation.wait()
+        async with self._slot_for(generation):
             self.asked += 1
             async with contextlib.aclosing(self._backend.generate(generation.request)) as items:  # type: ignore[type-var]
                 async for item in items:
@@ -75,6 +73,23 @@ class Generations:
                     await generation.wait()
         raise BackendFailed("its stream ended without finishing")
 
+    @contextlib.asynccontextmanager
+    async def _slot_for(self, generation: _Generation) -> AsyncIterator[None]:
+        """A slot, once the generation may start; while it is held back another may need its slot."""
+        while True:
+            if not self._slots.has_free:
+                generation.hand_out(Waiting())
+            slot = await self._slots.take(generation.age)
+            try:
+                generation.hand_out(Ready())
+                self._slots.hold_back(slot)
+                if await generation.may_start(slot.is_wanted):
+                    self._slots.start(slot)
+                    yield
+                    return
+            finally:
+                self._slots.give_back(slot)
+
     def close(self, generation: _Generation) -> None:
         """Lets nobody else join."""
         if self._open.get(generation.request) is generation:
@@ -84,8 +99,8 @@ class Generations:
 class _Generation:
     """One request at the model, and all who follow it."""
 
-    def __init__(self, generations: Generations, request: Request, wait: Wait | None = None) -> None:
-        self.request = request
+    def __init__(self, generations: Generations, request: Request, wait: Wait | None = None, age: Age = (0, 0)) -> None:
+        self.request, self.age = request, age
         self._generations, self._wait = generations, wait
         self._followers: dict[asyncio.Future[Ending], Take] = {}
         self._task: asyncio.Task[None] | None = None
@@ -122,6 +137,19 @@ class _Generation:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    async def may_start(self, is_wanted: asyncio.Event) -> bool:
+        """True when the first item may be taken; False where its slot is wanted before."""
+        if self._wait is None:
+            return True
+        starting, wanted = asyncio.ensure_future(self._wait()), asyncio.ensure_future(is_wanted.wait())
+        try:
+            await asyncio.wait({starting, wanted}, return_when=asyncio.FIRST_COMPLETED)
+            return starting.done()
+        finally:
+            starting.cancel()
+            wanted.cancel()
+            await asyncio.gather(starting, wanted, return_exceptions=True)
 
     async def wait(self) -> None:
         """Returns when the next item may be taken."""

@@ -23,6 +23,7 @@ from schemas import entries
 from schemas.claims import ClaimLedger, Verdict
 from schemas.entries import AnyEntry, Beat, Cancel, Claim, Token, decode_entry
 from schemas.errors import Malformed, RedisAway, SessionGone
+from schemas.keys import entry_order
 from schemas.sessions import Opening
 from transport.connection import AsyncPipe, accepted
 from transport.log import Log
@@ -246,7 +247,8 @@ class MemberServing:
             try:
                 await model.ensure_loaded(take)
                 outbox.show(entries.Alive)
-                return await model.generations.follow(request, take, self._gate.wait if self._gate else None)
+                wait = self._gate.wait if self._gate else None
+                return await model.generations.follow(request, take, wait, entry_order(self._opened))
             except OutOfMemory as failure:
                 if outbox.has_begun:
                     raise

@@ -64,7 +64,7 @@ def said(text: str) -> Chunk:
     return Chunk((Piece(text),))
 
 
-async def turns(count: int = 5) -> None:
+async def turns(count: int = 30) -> None:
     """Lets everybody who can go on go on: nothing here waits for time."""
     for _ in range(count):
         await asyncio.sleep(0)
@@ -250,3 +250,82 @@ async def test_a_failure_reaches_everybody_who_follows() -> None:
     for follower in followers:
         with pytest.raises(BackendFailed, match="the server is gone"):
             await follower.task
+
+
+def held_back(generations: Generations, age: int) -> tuple[asyncio.Task[Ending], list[Item], asyncio.Event]:
+    """A request of a session so young, what it hears, and what lets it start."""
+    heard: list[Item] = []
+    starts = asyncio.Event()
+    follow = generations.follow(SEEDED, heard.append, starts.wait, (age, 0))
+    return asyncio.create_task(follow), heard, starts
+
+
+async def test_a_request_that_is_held_back_gives_its_slot_to_an_older_session() -> None:
+    """
+    age 5   Ready (held back) ----- yields: Waiting ............ Ready, starts
+    age 3                     asks: Waiting, Ready, starts, ends
+    """
+    backend = Scripted(1, pauses=True)
+    generations = of(backend)
+    younger, younger_heard, younger_starts = held_back(generations, 5)
+    await turns()
+    assert younger_heard == [Ready()]
+    older, older_heard, older_starts = held_back(generations, 3)
+    await turns()
+    assert (older_heard, younger_heard) == ([Waiting(), Ready()], [Ready(), Waiting()])
+    younger_starts.set()
+    await turns()
+    assert backend.asked == []
+    older_starts.set()
+    await turns()
+    backend.words[0].put_nowait(Ending("stop"))
+    assert (await older).reason == "stop"
+    await turns()
+    assert younger_heard == [Ready(), Waiting(), Ready()]
+    backend.words[1].put_nowait(Ending("stop"))
+    assert (await younger).reason == "stop"
+
+
+async def test_a_request_that_has_started_keeps_its_slot_and_a_younger_one_waits() -> None:
+    backend = Scripted(1, pauses=True)
+    generations = of(backend)
+    first, first_heard, starts = held_back(generations, 5)
+    younger, younger_heard, _ = held_back(generations, 7)
+    await turns()
+    assert (first_heard, younger_heard) == ([Ready()], [Waiting()])
+    starts.set()
+    await turns()
+    older, older_heard, _ = held_back(generations, 3)
+    await turns()
+    assert (first_heard, older_heard) == ([Ready()], [Waiting()])
+    backend.words[0].put_nowait(Ending("stop"))
+    await first
+    await turns()
+    assert (older_heard, younger_heard) == ([Waiting(), Ready()], [Waiting()])
+    for task in (older, younger):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert generations.has_room
+
+
+async def test_two_sessions_that_hold_what_the_other_waits_for_both_go_on() -> None:
+    """Each needs a slot of both models before it starts; they ask the models in opposite order."""
+    models = [of(Scripted(1, pauses=True)), of(Scripted(1, pauses=True))]
+    asked: dict[tuple[int, int], tuple[asyncio.Task[Ending], list[Item], asyncio.Event]] = {}
+    for session, model in ((1, 0), (2, 1), (2, 0), (1, 1)):
+        asked[session, model] = held_back(models[model], session)
+        await turns()
+
+    def is_ready(session: int) -> bool:
+        return all(asked[session, model][1][-1] == Ready() for model in (0, 1))
+
+    assert (is_ready(1), is_ready(2)) == (True, False)
+    for model in (0, 1):
+        asked[1, model][0].cancel()
+    await turns()
+    assert is_ready(2)
+    for task, _, _ in asked.values():
+        task.cancel()
+    await asyncio.gather(*(task for task, _, _ in asked.values()), return_exceptions=True)
+    assert all(model.has_room for model in models)

@@ -38,7 +38,7 @@ BAD_BODIES = [
     (
         b'{"prompt": "a", "models": [{"model": "m", "x": 1}]}',
         "bad_request",
-        "no field 'models.0.x': the fields are model,",
+        "no field 'models.0.x': the fields are",
     ),
     (b'{"prompt": "a", "models": [{"model": "m", "seed": 1.5}]}', "bad_request", "The field 'models.0.seed' is wrong"),
     (b'{"prompt": "a", "models": [{"model": "m", "name": "7"}]}', "bad_member_name", "'7' is not a valid member name"),
