@@ -168,3 +168,20 @@ def test_a_toy_and_a_real_model_of_different_tokenizers_are_compared(smollm2: Pa
     *frames, summary = outcome.lines
     assert [member["state"] for member in summary["members"]] == ["finished"] * 2
     assert any(frame["di_source"] == "logprobs" for frame in frames)
+
+
+async def test_a_private_council_answers_the_next_question_too(
+    cache: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own members are known by name: a question that names one of them does not start another council."""
+    monkeypatch.setenv("XDG_CACHE_HOME", cache["XDG_CACHE_HOME"])
+    async with TurboEnsemble(tier="mid", settings=load_settings(None, {})) as ensemble:
+        running = ensemble.generate_ensemble(QUESTION, ["smollm2-cold"], max_tokens=200)
+        first = await anext(running)
+        others = [
+            frame async for frame in ensemble.generate_ensemble(QUESTION, ["smollm2-hot", "smollm2-warm"], max_tokens=5)
+        ]
+        # It would have ended with the first council.
+        rest = [frame async for frame in running]
+    assert [member.name for member in others[-1].members] == ["smollm2-hot", "smollm2-warm"]
+    assert (first.members[0].name, rest[-1].final) == ("smollm2-cold", True)
