@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,8 +24,10 @@ from rich.table import Table
 
 from bench.report import Aim, Report, table_of
 from bench.usage import Idle, IdleMeter, family
+from council.model_store import stored_path
 from transport.embedded import find_server, start_server, wait_until_it_answers
 
+_BOX = "smollm2"
 # Four members, as in the mid tier; they need no file.
 MODELS = "ngram:word-3,ngram:char-6,ngram:bpe-3,ngram:word-4"
 _AIMED_CPU, _AIMED_BYTES, _AIMED_START_S = 0.01, 250 * 2**20, 5.0
@@ -53,29 +55,40 @@ _START_CAPTION = (
 
 
 class _Start(msgspec.Struct, frozen=True):
-    """Seconds since the start of the command; `bare` is what the command's own start takes."""
+    """Seconds since the start of the command, of a council of these models."""
 
-    bare: float
+    models: str
     ready: float
     first_token: float
 
 
 def measure(seconds: float, models: str = MODELS) -> Report:
     """Measures a council of these models, idle for `seconds`. Raises RuntimeError where it does not start."""
+    starts: list[_Start] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bare_s = _help_s(folder)
-        began_s = time.monotonic()
-        with _council(folder, models) as (pid, address):
-            ready_s = time.monotonic() - began_s
-            first_s = uvloop.run(_first_token_s(address)) - began_s
+        if stored_path(_BOX):
+            with _started(folder, _BOX, starts):
+                pass
+        with _started(folder, models, starts) as pid:
             time.sleep(_SETTLE_S)
             with _bare_redis() as bare_pids:
                 council, bare = IdleMeter(family(pid)), IdleMeter(bare_pids)
                 time.sleep(seconds)
                 idle, bare_idle = council.read(), bare.read()
-    start, start_aim = _start_table(_Start(bare_s, ready_s, first_s), models)
+    start, start_aim = _start_table(bare_s, starts)
     table, *aims = _idle_table(idle, bare_idle, seconds)
     return Report((start, table), (start_aim, *aims))
+
+
+@contextmanager
+def _started(folder: str, models: str, starts: list[_Start]) -> Iterator[int]:
+    """A council that has written a first token; its process. Adds what its start took."""
+    began_s = time.monotonic()
+    with _council(folder, models) as (pid, address):
+        ready_s = time.monotonic() - began_s
+        starts.append(_Start(models, ready_s, uvloop.run(_first_token_s(address)) - began_s))
+        yield pid
 
 
 def _help_s(folder: str) -> float:
@@ -142,16 +155,16 @@ def _bare_redis() -> Iterator[dict[str, int]]:
             redis.wait()
 
 
-def _start_table(start: _Start, models: str) -> tuple[Table, Aim]:
-    table = table_of(f"Starting: {models}", _START_CAPTION, ("", "seconds", "/ bare"))
-    for name, seconds in (
-        ("bare", start.bare),
-        ("council up says Ready", start.ready),
-        ("first token in a frame", start.first_token),
-    ):
-        table.add_row(name, f"{seconds:.2f}", f"{seconds / start.bare:.1f}")
-    wanted = f"from council up to the first token in at most {_AIMED_START_S:g} s"
-    return table, Aim(wanted, f"{start.first_token:.2f} s", start.first_token <= _AIMED_START_S)
+def _start_table(bare_s: float, starts: Sequence[_Start]) -> tuple[Table, Aim]:
+    """The aim is the real model's, where its file is here."""
+    table = table_of("Starting", _START_CAPTION, ("", "seconds", "/ bare"))
+    table.add_row("bare", f"{bare_s:.2f}", "1.0")
+    for start in starts:
+        for name, seconds in (("says Ready", start.ready), ("first token in a frame", start.first_token)):
+            table.add_row(f"{start.models}: {name}", f"{seconds:.2f}", f"{seconds / bare_s:.1f}")
+    first = starts[0]
+    wanted = f"{first.models}: from council up to the first token in at most {_AIMED_START_S:g} s"
+    return table, Aim(wanted, f"{first.first_token:.2f} s", first.first_token <= _AIMED_START_S)
 
 
 def _idle_table(idle: dict[str, Idle], bare: dict[str, Idle], seconds: float) -> tuple[Table, Aim, Aim]:
