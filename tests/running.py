@@ -20,11 +20,17 @@ class Up:
     """A running `council up` with its own temporary folder."""
 
     def __init__(
-        self, folder: Path, *arguments: str, default_models: bool = False, default_port: bool = False, **variables: str
+        self,
+        folder: Path,
+        *arguments: str,
+        default_models: bool = False,
+        default_port: bool = False,
+        tokens_per_s: int = 20,
+        **variables: str,
     ) -> None:
         self.folder = folder
         self.said: IO[bytes] = tempfile.TemporaryFile()
-        self.environment = environment(TMPDIR=str(folder), COUNCIL_NGRAM_TOKENS_PER_S="20", **variables)
+        self.environment = environment(TMPDIR=str(folder), COUNCIL_NGRAM_TOKENS_PER_S=str(tokens_per_s), **variables)
         models = [] if "--models" in arguments or default_models else ["--models", MODELS]
         self.process = subprocess.Popen(
             [*COUNCIL, "up", "--no-open", *([] if default_port else ["--port", "0"]), *models, *arguments],

@@ -143,7 +143,16 @@ def test_a_closed_terminal_ends_the_council(tmp_path: Path) -> None:
     wait_until(lambda: not list(tmp_path.iterdir()), "the temporary folder is gone", 10)
 
 
-def test_stop_ends_a_session_and_its_text_stays(up: Up) -> None:
+@pytest.fixture
+def slow_up(tmp_path: Path) -> Iterator[Up]:
+    """At two tokens a second it answers for as long as some commands take on a busy machine."""
+    running = Up(tmp_path, tokens_per_s=2)
+    yield running
+    running.close()
+
+
+def test_stop_ends_a_session_and_its_text_stays(slow_up: Up) -> None:
+    up = slow_up
     asking = subprocess.Popen([*COUNCIL, "ask", "hi", "--json"], env=up.environment, stdout=subprocess.PIPE)
     assert asking.stdout is not None
     session = msgspec.json.decode(asking.stdout.readline())["session"]
