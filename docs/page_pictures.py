@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,10 +64,22 @@ def ask(address: str, said: dict[str, Any]) -> str:
         return str(json.load(answer)["session"])
 
 
+def wait_until_loaded(address: str) -> None:
+    """Waits until every model is in memory: else the pictures would show how they are loaded."""
+    for _ in range(600):
+        with urllib.request.urlopen(f"{address}/api/models") as answer:
+            if all(model["residency"] == "loaded" for model in json.load(answer)["models"]):
+                return
+        time.sleep(0.1)
+    raise RuntimeError("the models are not loaded within a minute")
+
+
 def at_window(page: Page, window: int) -> None:
-    """Waits until the page has come so far."""
+    """Waits until the page has come so far, or the session has ended."""
     page.wait_for_function(
-        "least => Number(document.getElementById('window').textContent.replace(/\\D/g, '')) >= least", arg=window
+        """least => Number(document.getElementById('window').textContent.replace(/\\D/g, '')) >= least
+        || document.getElementById('status').textContent.startsWith('Ended')""",
+        arg=window,
     )
 
 
@@ -93,11 +106,11 @@ class Picture(NamedTuple):
 
 
 PICTURES = {
-    "parting": Picture(_ALL, 240),
-    "council": Picture(_ALL, 300, scheme="light"),
-    "token": Picture(_ALL, 300, look_at_token, scheme="light"),
-    "compare": Picture(_TWO, 300, look_back),
-    "telephone": Picture(_TWO, 200, size=(360, 780)),
+    "parting": Picture(_ALL, 130),
+    "council": Picture(_ALL, 140, scheme="light"),
+    "token": Picture(_ALL, 110, look_at_token, scheme="light"),
+    "compare": Picture(_TWO, 90, look_back),
+    "telephone": Picture(_TWO, 70, size=(360, 780)),
 }
 
 
@@ -122,6 +135,7 @@ def main(folder: Path, names: Sequence[str]) -> None:
     """Takes the pictures of these names."""
     folder.mkdir(parents=True, exist_ok=True)
     with council() as address, sync_playwright() as playwright:
+        wait_until_loaded(address)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES)
         for name in names:
             photograph(browser, address, PICTURES[name], folder / f"{name}.png")
