@@ -1,4 +1,4 @@
-"""A council that nobody asks: how long it takes to start, and what it costs while it waits.
+"""A council that is not asked: how long it takes to start, and what it costs while it waits.
 
 council up --Ready--> POST /api/sessions --first token in a frame--> cancelled --some seconds--> idle: CPU, memory
 

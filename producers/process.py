@@ -8,7 +8,7 @@ import time
 
 from producers.backend import Backend
 from producers.served import ServedModel
-from producers.serving import SessionServing
+from producers.serving import Service, SessionServing
 from producers.source import ModelSource
 from schemas import keys
 from schemas.errors import RedisAway, RedisRefuses
@@ -50,6 +50,7 @@ class ProducerProcess:
         self._served: asyncio.Future[ServedModel] = asyncio.get_running_loop().create_future()
         self._servings: dict[str, tuple[Lease, SessionServing, asyncio.Task[None]]] = {}
         self._presence = RedisPresence(log)
+        self._service = Service(self._pipe, model, self._served, backend.pauses, standing.name, self._presence, log)
 
     async def run(self) -> None:
         """Serves; then says goodbye to the sessions it has begun and hands the others over."""
@@ -155,10 +156,7 @@ class ProducerProcess:
     def _serve(self, lease: Lease) -> None:
         if lease.entry_id in self._servings:
             return
-        serving = SessionServing(
-            self._pipe, lease.session, self._model, self._served, self._backend.pauses,
-            self._standing.name, self._presence, self._log,
-        )  # fmt: skip
+        serving = SessionServing(self._service, lease.session)
         task = asyncio.create_task(self._see_through(lease, serving))
         self._servings[lease.entry_id] = (lease, serving, task)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 from producers.backend import BackendFailed, Ending, Loading, OutOfMemory, Ready, Request, Waiting
 from producers.generations import Item
@@ -40,23 +41,25 @@ _RETRY_S = 0.25
 _ROOM_S = 3.0
 
 
+class Service(NamedTuple):
+    """What a producer process serves its sessions with. `pauses` says whether its backend does, `producer` is the
+    process's name."""
+
+    pipe: AsyncPipe
+    model: str
+    served: asyncio.Future[ServedModel]
+    pauses: bool
+    producer: str
+    presence: RedisPresence
+    log: Log
+
+
 class SessionServing:
     """All members of one session that are of this process's model. `run` returns when nothing is left to do for
     them."""
 
-    def __init__(
-        self,
-        pipe: AsyncPipe,
-        session: str,
-        model: str,
-        served: asyncio.Future[ServedModel],
-        pauses: bool,
-        producer: str,
-        presence: RedisPresence,
-        log: Log,
-    ) -> None:
-        self._pipe, self._session, self._model, self._producer = pipe, session, model, producer
-        self._served, self._pauses, self._presence, self._log = served, pauses, presence, log
+    def __init__(self, service: Service, session: str) -> None:
+        self._service, self._session = service, session
         self._members: dict[int, tuple[MemberServing, asyncio.Task[None]]] = {}
 
     @property
@@ -67,18 +70,15 @@ class SessionServing:
     async def run(self) -> None:
         """Raises RedisAway before the look at the session, RedisRefuses. Run again it serves what is not done."""
         try:
-            state = await find_session(self._pipe, self._session)
-            opening = await read_opening(self._pipe, state)
+            state = await find_session(self._service.pipe, self._session)
+            opening = await read_opening(self._service.pipe, state)
         except (SessionGone, Malformed):
             return
         if state.status != "open":
             return
         try:
             for member in self._not_done(opening, state):
-                serving = MemberServing(
-                    self._pipe, state.opened, opening, member, self._served, self._pauses, self._producer,
-                    self._presence, self._log,
-                )  # fmt: skip
+                serving = MemberServing(self._service, state.opened, opening, member)
                 self._members[member] = serving, asyncio.create_task(_until_claimed(serving))
             results = await asyncio.gather(*[task for _, task in self._members.values()], return_exceptions=True)
         finally:
@@ -94,7 +94,7 @@ class SessionServing:
         ended = {index for index, progress in enumerate(state.progress) if progress.ended}
         done = {index for index, (_, task) in self._members.items() if task.cancelled() or task.exception() is None}
         members = enumerate(opening.members)
-        return [i for i, spec in members if spec.model == self._model and i not in ended and i not in done]
+        return [i for i, spec in members if spec.model == self._service.model and i not in ended and i not in done]
 
     def give_up(self) -> bool:
         """Another producer has the session: leaves it the members whose text has not begun. True where none is
@@ -121,23 +121,10 @@ async def _until_claimed(serving: MemberServing) -> None:
 class MemberServing:
     """One member of one session. `run` returns when nothing is left to do for it."""
 
-    def __init__(
-        self,
-        pipe: AsyncPipe,
-        opened: str,
-        opening: Opening,
-        member: int,
-        served: asyncio.Future[ServedModel],
-        pauses: bool,
-        producer: str,
-        presence: RedisPresence,
-        log: Log,
-    ) -> None:
-        self._pipe, self._session, self._opened = pipe, opening.session, opened
-        self._opening, self._member, self._producer = opening, member, producer
-        self._served, self._pauses = served, pauses
-        self._presence = presence
-        self._log = log.bind(session=opening.session)
+    def __init__(self, service: Service, opened: str, opening: Opening, member: int) -> None:
+        """`opened` is the id of the session's opening entry."""
+        self._service, self._opened, self._opening, self._member = service, opened, opening, member
+        self._pipe, self._session = service.pipe, opening.session
         self._outbox: Outbox | None = None
         self._gate: GrantGate | None = None
 
@@ -148,13 +135,13 @@ class MemberServing:
 
     async def run(self) -> None:
         """Raises RedisAway before the member was claimed; after that a break of Redis is waited for."""
-        is_ready = self._served.done() and self._served.result().is_ready
+        is_ready = self._service.served.done() and self._service.served.result().is_ready
         claim = await self._claim(self._member, waits=not is_ready)
         if claim is None:
             return
-        self._gate = GrantGate() if self._pauses and self._opening.sync == "step" else None
+        self._gate = GrantGate() if self._service.pauses and self._opening.sync == "step" else None
         outbox = self._outbox = Outbox(
-            self._pipe, self._session, self._member, claim, self._presence, self._gate, is_ready=is_ready
+            self._pipe, self._session, self._member, claim, self._service.presence, self._gate, is_ready=is_ready
         )
         winner = await self._claim_that_began(self._opened, self._member, claim)
         if winner is None:
@@ -170,7 +157,7 @@ class MemberServing:
             await self._outbox.flush()
 
     async def _claim(self, member: int, *, waits: bool) -> str | None:
-        mark = Claim(member, RisingClock().now_ns(), self._pauses, self._producer, waits)
+        mark = Claim(member, RisingClock().now_ns(), self._service.pauses, self._service.producer, waits)
         entry_id = await self._pipe.one(*write_entry(self._session, mark))
         return entry_id.decode() if entry_id else None
 
@@ -216,17 +203,17 @@ class MemberServing:
                 await generating
 
     async def _generate(self, outbox: Outbox, request: Request) -> None:
-        if not self._served.done():
+        if not self._service.served.done():
             # It starts, which may take as long as loading.
             outbox.show(entries.Loading)
         try:
-            model = await asyncio.shield(self._served)
+            model = await asyncio.shield(self._service.served)
             async with model.in_use(f"{self._session} {self._member}"):
                 outbox.finish((await self._answer(model, outbox, request)).reason)
         except BackendFailed as failure:
             outbox.fail(str(failure))
         except Exception as bug:  # noqa: BLE001  # a bug of ours must end the member with a reason, not with silence
-            self._log.exception("the backend broke")
+            self._service.log.bind(session=self._session).exception("the backend broke")
             outbox.fail(f"the producer's backend broke ({type(bug).__name__})")
 
     async def _answer(self, model: ServedModel, outbox: Outbox, request: Request) -> Ending:

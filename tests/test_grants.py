@@ -22,7 +22,7 @@ from producers.llama.stretch import STRETCH_TOKENS
 from producers.ngram.backend import NgramBackend
 from producers.ngram.model import PromptedModel
 from producers.served import ServedModel
-from producers.serving import SessionServing
+from producers.serving import Service, SessionServing
 from producers.source import ModelSource, gguf_source
 from schemas import keys
 from schemas.control import NOT_STARTED, Progress, encode_progress
@@ -135,7 +135,8 @@ async def served(pipe: AsyncPipe, backend: Backend, opening: Opening) -> AsyncIt
     standing = Standing("producer", model=model)
     ready.set_result(ServedModel(its_pipe, model, source, backend, standing, TIERS["high"], log))
     await open_session(pipe, opening)
-    work = SessionServing(its_pipe, opening.session, model, ready, backend.pauses, "p", RedisPresence(log), log)
+    service = Service(its_pipe, model, ready, backend.pauses, "p", RedisPresence(log), log)
+    work = SessionServing(service, opening.session)
     task = asyncio.create_task(work.run())
     try:
         yield Served(pipe, opening, task)

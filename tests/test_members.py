@@ -359,18 +359,21 @@ async def test_one_producer_process_serves_all_members_of_its_model(roles: Roles
     assert len({claim.producer for claim in found}) == 1
 
 
+async def until_all_have_begun(pipe: AsyncPipe, session: str) -> None:
+    async def all_have_begun() -> bool:
+        progress = (await find_session(pipe, session)).progress
+        return len(progress) == 3 and all(one.next_seq >= 2 for one in progress)
+
+    await until(all_have_begun, "all three have begun")
+
+
 async def test_a_producer_that_is_killed_loses_each_member_that_has_begun(roles: Roles, pipe: AsyncPipe) -> None:
     """Its successor finds all three begun, and repeats none of their texts."""
     roles.ready("aggregator")
     first = roles.ready("producers", MODEL, "--tokens-per-s", "20")
     opening = opening_of_twins(max_tokens=400)
     await open_session(pipe, opening)
-
-    async def all_have_begun() -> bool:
-        progress = (await find_session(pipe, opening.session)).progress
-        return len(progress) == 3 and all(one.next_seq >= 2 for one in progress)
-
-    await until(all_have_begun, "all three have begun")
+    await until_all_have_begun(pipe, opening.session)
     first.kill()
     roles.ready("producers", MODEL, "--tokens-per-s", "20")
     await until_ended(pipe, opening.session)
@@ -384,12 +387,7 @@ async def test_a_producer_that_is_stopped_ends_each_member_that_has_begun(roles:
     only = roles.ready("producers", MODEL, "--tokens-per-s", "20")
     opening = opening_of_twins(max_tokens=400)
     await open_session(pipe, opening)
-
-    async def all_have_begun() -> bool:
-        progress = (await find_session(pipe, opening.session)).progress
-        return len(progress) == 3 and all(one.next_seq >= 2 for one in progress)
-
-    await until(all_have_begun, "all three have begun")
+    await until_all_have_begun(pipe, opening.session)
     only.process.send_signal(signal.SIGTERM)
     await until_ended(pipe, opening.session)
     frames = await check_the_law(pipe, opening.session)

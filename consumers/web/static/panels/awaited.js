@@ -49,7 +49,7 @@ export class Awaited {
     setText(this.#seconds, `${Math.floor(windows / WINDOWS_A_SECOND)} s`);
     const members = [...this.#since.keys()].sort().map((index) => ({ ...frame.members[index], index }));
     const running = frame.members.filter(({ state }) => state !== "finished" && state !== "dropped");
-    // Where all of them are awaited there is nobody to go on.
+    // Where all of them are awaited no other is left to go on.
     const canGoOn = members.length < running.length;
     setText(this.#sentence, sentenceOf(members, canGoOn));
     const shown = canGoOn ? members.map((member) => member.index).join() : "";
