@@ -14,7 +14,7 @@ from aiohttp import web
 from consumers.web.door.query import known_parameters, whole_number
 from consumers.web.live.feeds import RECENT_WINDOWS
 from consumers.web.live.packets import FramePacket
-from consumers.web.live.sockets import Clients, first_of, new_socket, say_goodbye, upgraded
+from consumers.web.live.sockets import Clients, first_of, new_socket, upgraded
 from consumers.web.live.viewers import PATIENCE_S, TAKES_NOTHING, Viewer
 from consumers.web.live.watching import Watched
 from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
@@ -53,14 +53,14 @@ class FramesSocket:
             viewer = self._frames.join(session, after, replays_to=newest, begin=begin)
             assert viewer is not None, "whoever replays begins with what is there"
             try:
-                async with upgraded(request, socket) as (transport, hearing):
+                async with upgraded(request, socket) as peer:
                     if first is not None and first <= after:
                         await self._replay(socket, session, first, after, viewer)
                     if not viewer.done.done():
-                        viewer.start(transport, FramePacket.websocket)
-                    await first_of(viewer.done, hearing)
+                        viewer.start(peer.transport, FramePacket.websocket)
+                    await first_of(viewer.done, peer.hearing)
                     if viewer.done.done():
-                        await say_goodbye(socket, viewer.done.result())
+                        await peer.say_goodbye(viewer.done.result())
             finally:
                 self._frames.leave(session, viewer)
         return socket

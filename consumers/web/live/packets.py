@@ -20,6 +20,7 @@ from schemas.frames import Frame, decode_frame, encode_frame, frame_json
 from schemas.keys import entry_order
 
 _WHOLE_TEXT_MESSAGE = 0x81
+_CLOSE = 0x88
 
 
 class FramePacket:
@@ -138,6 +139,11 @@ def merged_event_packet(packets: Sequence[EventPacket]) -> EventPacket:
     said = [said_of(None, event, encode_event(event)) for event in events]
     said[-1] = msgspec.structs.replace(said[-1], entry_id=newest.said[-1].entry_id)
     return EventPacket(newest.window, said, sum(packet.count for packet in packets))
+
+
+def websocket_close(code: int, reason: bytes) -> bytes:
+    """A close frame; of the reason at most 123 bytes."""
+    return bytes((_CLOSE, 2 + len(reason))) + code.to_bytes(2, "big") + reason
 
 
 def websocket_text(payload: bytes) -> bytes:

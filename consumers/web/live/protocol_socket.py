@@ -23,7 +23,7 @@ from consumers.web.live.newest import Newest
 from consumers.web.live.packets import EventPacket, window_of_event
 from consumers.web.live.protocol_client import ProtocolClient
 from consumers.web.live.snapshot import standing_events, text_events
-from consumers.web.live.sockets import Clients, first_of, new_socket, say_goodbye, upgraded
+from consumers.web.live.sockets import Clients, first_of, new_socket, upgraded
 from consumers.web.live.sources import ENDED
 from consumers.web.live.viewers import Goodbye, Viewer
 from consumers.web.live.watching import Watched
@@ -69,15 +69,15 @@ class ProtocolSocket:
             if session is not None:
                 # What is wrong with it is better said in an answer than by closing the socket.
                 await self._known_frame(await find_session(self._pipe, session), after)
-            async with upgraded(request, socket) as (transport, hearing):
-                client = ProtocolClient(transport, -1 if after is None else after)
+            async with upgraded(request, socket) as peer:
+                client = ProtocolClient(peer.transport, -1 if after is None else after)
                 client.begin(self._tier)
-                following = asyncio.create_task(self._follow(client, transport, session, after))
+                following = asyncio.create_task(self._follow(client, peer.transport, session, after))
                 stopping = asyncio.create_task(self._stopping.wait())
                 try:
-                    await first_of(following, hearing, stopping)
+                    await first_of(following, peer.hearing, stopping)
                     if stopping.done() or following.done():
-                        await say_goodbye(socket, STOPPING if stopping.done() else following.result())
+                        await peer.say_goodbye(STOPPING if stopping.done() else following.result())
                 finally:
                     client.end()
                     for task in (following, stopping):

@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from consumers.web.live.packets import websocket_close
 from consumers.web.live.viewers import Goodbye
 from schemas.errors import Refused
 
@@ -50,46 +51,65 @@ class Clients:
 def new_socket(request: web.Request) -> web.WebSocketResponse:
     """Not yet upgraded. Raises Refused for a request that is none for a WebSocket."""
     socket = web.WebSocketResponse(
-        timeout=_GOODBYE_S, heartbeat=_PING_S, compress=False, max_msg_size=_MOST_FROM_CLIENT_BYTES
+        timeout=_GOODBYE_S,
+        autoclose=False,
+        heartbeat=_PING_S,
+        compress=False,
+        max_msg_size=_MOST_FROM_CLIENT_BYTES,
     )
     if not socket.can_prepare(request):
         raise Refused("no_websocket", "This address speaks WebSocket only.", status=426)
     return socket
 
 
+class Upgraded:
+    """A socket that is open: the transport to write whole messages to, and a task that ends when the client goes.
+
+    aiohttp's own close() ends the connection without waiting for the client's close frame while another task reads. A
+    client that finds both at once cannot answer, and takes the end for a break (1006).
+    """
+
+    def __init__(self, transport: asyncio.WriteTransport, socket: web.WebSocketResponse) -> None:
+        self.transport, self._socket = transport, socket
+        self._has_closed = False
+        self.hearing = asyncio.create_task(self._hear())
+
+    async def say_goodbye(self, goodbye: Goodbye) -> None:
+        """Closes the socket with the reason, and waits for the client's answer for a while."""
+        reason = goodbye.reason.encode()[:_MOST_REASON_BYTES].decode(errors="ignore").encode()
+        self._close(goodbye.code, reason)
+        await asyncio.wait({self.hearing}, timeout=_GOODBYE_S)
+
+    async def _hear(self) -> None:
+        """Ignores what the client says, and answers its close frame."""
+        async for _ in self._socket:
+            pass
+        if not self._socket.closed:  # else aiohttp has closed it: the client sent too much, or answers no ping
+            self._close(self._socket.close_code or 1000, b"")
+
+    def _close(self, code: int, reason: bytes) -> None:
+        if not (self._has_closed or self.transport.is_closing()):
+            self._has_closed = True
+            self.transport.write(websocket_close(code, reason))
+
+
 @contextlib.asynccontextmanager
-async def upgraded(
-    request: web.Request, socket: web.WebSocketResponse
-) -> AsyncIterator[tuple[asyncio.WriteTransport, asyncio.Task[None]]]:
-    """The transport to write whole messages to, and a task that ends when the client goes. The connection is gone when
-    this is left."""
+async def upgraded(request: web.Request, socket: web.WebSocketResponse) -> AsyncIterator[Upgraded]:
+    """The socket, once it is open. The connection is gone when this is left."""
     await socket.prepare(request)
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the client went during the upgrade")
-    hearing = asyncio.create_task(_ignore_messages(socket))
+    client = Upgraded(transport, socket)
     try:
-        yield transport, hearing
+        yield client
     finally:
-        # Never cancel what may wait for the socket: aiohttp then fails every later write to it, the goodbye too. The
-        # end of the connection ends the task; a mere close() would wait for a peer that reads nothing.
+        # Never cancel what may wait for the socket: aiohttp then fails every later write to it. The end of the
+        # connection ends the task; a mere close() would wait for a peer that reads nothing.
         transport.abort()
-        await asyncio.gather(hearing, return_exceptions=True)
+        await asyncio.gather(client.hearing, return_exceptions=True)
 
 
 async def first_of(*futures: asyncio.Future[Any]) -> None:
     """Waits until one of them is done; ends none of the others."""
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-
-
-async def say_goodbye(socket: web.WebSocketResponse, goodbye: Goodbye) -> None:
-    """Closes the socket with the reason, if the client takes it in time."""
-    reason = goodbye.reason.encode()[:_MOST_REASON_BYTES].decode(errors="ignore").encode()
-    with contextlib.suppress(TimeoutError, ConnectionError):
-        async with asyncio.timeout(_GOODBYE_S):
-            await socket.close(code=goodbye.code, message=reason)
-
-
-async def _ignore_messages(socket: web.WebSocketResponse) -> None:
-    async for _ in socket:
-        pass
