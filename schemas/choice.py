@@ -197,9 +197,10 @@ def _crowded_servers(models: Sequence[ModelFacts]) -> list[tuple[str, list[Model
         if len(there) <= most:
             continue
         names = ", ".join(facts.model for facts in there[most:])
+        kept = f"{most} {'model' if most == 1 else 'models'} in memory"
         if there[0].residency == "unmanaged":
             warning = (
-                f"{server} has {most} {'model' if most == 1 else 'models'} in memory and this session asks for "
+                f"{server} has {kept} and this session asks for "
                 f"{len(there)} of its models: load them there before ({names}), or one may take another's place."
             )
             found.append((warning, []))
@@ -207,7 +208,7 @@ def _crowded_servers(models: Sequence[ModelFacts]) -> list[tuple[str, list[Model
         setting = there[0].max_loaded_setting
         change = f"; set {setting}={len(there)} for it and start it again" if setting else ""
         warning = (
-            f"{server} keeps {most} models in memory and this session has {len(there)} of them: {names} "
+            f"{server} keeps {kept} and this session has {len(there)} of them: {names} "
             f"{_waits(there[most:])} until another has answered{change}."
         )
         found.append((warning, there[most:]))

@@ -152,6 +152,8 @@ def test_members_that_cannot_be_in_memory_together_are_named_with_the_setting_to
     (warning,) = admitted(served).warnings
     assert f"{OLLAMA} keeps 3 models in memory and this session has 4 of them: m3 waits until another" in warning
     assert "set MOST=4" in warning
+    (warning,) = admitted([msgspec.structs.replace(facts, max_loaded=1) for facts in served[:2]]).warnings
+    assert "keeps 1 model in memory and this session has 2 of them: m1 waits" in warning
     assert admitted(served, models=("m0", "m1", "m2")).warnings == ()
     assert admitted([ModelFacts(f"n{i}", max_loaded=0) for i in range(4)]).warnings == ()
 

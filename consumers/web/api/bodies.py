@@ -88,7 +88,7 @@ def session_body(raw: bytes) -> SessionBody:
         raise Refused("bad_json", f"The body is no JSON ({first['msg'].removeprefix('Invalid JSON: ')}).")
     if not first["loc"]:
         raise Refused("bad_request", 'The body is no JSON object: send one such as {"prompt": "..."}.')
-    # A member is a text or an object: which of the two pydantic tried stands in the place of what was written.
+    # Which of the two pydantic tried stands in the place of what was written.
     field = ".".join(str(part) for part in first["loc"] if part not in ("str", "MemberBody"))
     if first["type"] == "extra_forbidden":
         known = MemberBody if "MemberBody" in first["loc"] else SessionBody
