@@ -49,6 +49,7 @@ class Composition:
     def __init__(self, opening: Opening, origin_ns: int) -> None:
         self._opening = opening
         self._origin_ns = origin_ns
+        self._replay_of = opening.replay.of if opening.replay else ""
         self._stall_ns = opening.profile.stall_ms * NS_PER_MS
         self._shown: list[MemberFrame] = []
         self._is_running = True
@@ -90,7 +91,7 @@ class Composition:
             alignment.x, m.di_low, m.di_covered, m.coverage, m.di_span, m.span_bytes, m.jsd,
             m.entropy_total, m.entropy_within, m.coverage_mass, agreement, m.agreement_source,
             alignment.shared_prefix, alignment.diverged_at_bytes, alignment.compares,
-            wave.height, wave.amplified, wave.dampened, wave.kind, wave.resonance,
+            wave.height, wave.amplified, wave.dampened, wave.kind, wave.resonance, self._replay_of,
         )
         # fmt: on
 

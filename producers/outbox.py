@@ -20,7 +20,7 @@ import msgspec
 
 from producers.backend import Piece
 from producers.grants import WINDOW_S, GrantGate, next_look_s
-from schemas.control import NOT_STARTED
+from schemas.control import NOT_STARTED, Stop
 from schemas.entries import Alive, AnyEntry, Failed, Finished, Loading, Starved, Token, Waiting, pack_top
 from schemas.errors import RedisAway, RedisRefuses
 from schemas.keys import entry_order, tokens
@@ -232,9 +232,9 @@ class Outbox:
             self._news.set()
 
     def _add_control(self, reply: Any) -> None:
-        stops, last = control_read(reply)
+        words, last = control_read(reply)
         self._control_seen = last or self._control_seen
-        if any(not stop.members or self._member in stop.members for stop in stops):
+        if any(isinstance(word, Stop) and (not word.members or self._member in word.members) for word in words):
             self.stopped.set()
 
     def _add_state(self, state: SessionState | None) -> None:

@@ -1,4 +1,4 @@
-"""The control stream: what the council says to a session's producers."""
+"""The control stream: what the council requires of a session's producers, a replay among them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,27 @@ class Stop(msgspec.Struct, array_like=True, frozen=True, tag="stop"):
     reason: str = "cancelled"
 
 
+class Play(msgspec.Struct, array_like=True, frozen=True, tag="play"):
+    """How a replay goes on; what is None stays as it is. `rate` is 1 for the recorded pace, 0 for as fast as the
+    council computes; `window` is shown next, `step` so many windows after the present one."""
+
+    rate: float | None = None
+    paused: bool | None = None
+    window: int | None = None
+    step: int = 0
+
+
+class Playback(msgspec.Struct, frozen=True):
+    """How far a replay is. `window` is the one that is shown (-1: none yet), `last_window` the last one of the
+    recording; `rate` as in Play. `is_over`: the last window is shown."""
+
+    window: int
+    last_window: int
+    rate: float
+    paused: bool
+    is_over: bool = False
+
+
 class Progress(msgspec.Struct, array_like=True, frozen=True):
     """What the aggregator has accepted of one member: the winning claim, the next seq, and whether it has ended.
 
@@ -32,18 +53,18 @@ class Progress(msgspec.Struct, array_like=True, frozen=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_stop_decoder = msgspec.msgpack.Decoder(Stop)
+_word_decoder: msgspec.msgpack.Decoder[Stop | Play] = msgspec.msgpack.Decoder(Stop | Play)
 _progress_decoder = msgspec.msgpack.Decoder(tuple[Progress, ...])
 
 
-def encode_stop(stop: Stop) -> bytes:
-    return _encoder.encode(stop)
+def encode_word(word: Stop | Play) -> bytes:
+    return _encoder.encode(word)
 
 
-def decode_stop(raw: bytes) -> Stop:
+def decode_word(raw: bytes) -> Stop | Play:
     """Raises Malformed."""
     try:
-        return _stop_decoder.decode(raw)
+        return _word_decoder.decode(raw)
     except UNDECODABLE as error:
         raise Malformed(f"a control entry does not decode: {error}") from error
 

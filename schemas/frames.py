@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from schemas.entries import UNDECODABLE, Lane, Quality
 from schemas.errors import Malformed
+from schemas.named import named_struct
 
 FRAME_VERSION = 1
 
@@ -71,6 +72,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     The rest was measured at the frontier, frontier_bytes, and is None where it was not: numbers in [0, 1], but
     entropy_total and entropy_within in nats, and diverged_at_bytes and span_bytes in bytes. di_low <= the true index <=
     diversity_index. wave is drawn; energy is the number. docs/frames.md and docs/maths.md say what each means.
+    replay_of is the recorded session in the frames of a replay, else empty.
     """
 
     version: int
@@ -112,6 +114,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     dampened: bool = False
     interference: InterferenceKind = "neutral"
     resonance: bool = False
+    replay_of: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -136,18 +139,11 @@ def shown_logprob(logprob: float | None) -> float | None:
     return round(min(logprob, 0.0), 9) + 0.0 if logprob is not None and math.isfinite(logprob) else None
 
 
-def named(struct: msgspec.Struct) -> dict[str, Any]:
-    """A wire struct as an object with named keys, less its version: what JSON shows of it."""
-    out: dict[str, Any] = {}
-    for name in struct.__struct_fields__:
-        value = getattr(struct, name)
-        if isinstance(value, msgspec.Struct):
-            value = named(value)
-        elif isinstance(value, tuple):
-            value = [named(item) if isinstance(item, msgspec.Struct) else item for item in value]
-        if name != "version":
-            out[name] = value
-    return out
+# A frame as JSON shows it, and as a recording contains it: there a field whose value is null is left out.
+NamedFrame = named_struct(Frame)
+RecordedFrame = named_struct(Frame, leaves_out_null=True)
+
+_named_decoder = msgspec.json.Decoder(NamedFrame)
 
 
 def every_drop(reasons: list[tuple[str, str]]) -> str:
@@ -159,5 +155,22 @@ def every_drop(reasons: list[tuple[str, str]]) -> str:
 
 
 def frame_json(frame: Frame) -> bytes:
-    """The frame as one line of JSON."""
-    return msgspec.json.encode(named(frame))
+    """The frame as one line of JSON, with the fields' names."""
+    return msgspec.json.encode(msgspec.convert(frame, NamedFrame, from_attributes=True))
+
+
+def recorded_frame_json(frame: Frame) -> bytes:
+    """The frame as a recording contains it."""
+    return msgspec.json.encode(msgspec.convert(frame, RecordedFrame, from_attributes=True))
+
+
+def frame_of_json(raw: bytes) -> Frame:
+    """The frame in its JSON, whether or not that contains the fields that are null. Raises Malformed."""
+    try:
+        named = _named_decoder.decode(raw)
+    except UNDECODABLE as error:
+        raise Malformed(f"a frame's JSON does not decode: {error}") from error
+    values = {name: getattr(named, name) for name in named.__struct_fields__}
+    values["members"] = tuple([MemberFrame(*msgspec.structs.astuple(member)) for member in values["members"]])
+    values["tokens"] = tuple([TokenFrame(*msgspec.structs.astuple(token)) for token in values["tokens"]])
+    return Frame(FRAME_VERSION, **values)

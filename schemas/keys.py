@@ -9,7 +9,9 @@ SESSIONS = "council:sessions"
 PROCESSES = "council:processes"
 RESIDENCY = "council:residency"
 LOADER = "council:loader"
+KEEP = "council:keep"
 AGGREGATOR_GROUP = "aggregator"
+REPLAY_GROUP = "replay"
 
 # A minute of silence of every role is forgiven many times over; a day also ends a council that nobody came back to.
 SESSIONS_TTL_S = 86_400

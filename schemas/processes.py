@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Role = Literal["council", "producer", "aggregator", "decipher", "web"]
+Role = Literal["council", "producer", "aggregator", "decipher", "web", "recorder", "replay"]
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):

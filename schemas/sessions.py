@@ -123,11 +123,24 @@ class Rung(msgspec.Struct, array_like=True, frozen=True):
     max_parallel_models: int
 
 
+class Replay(msgspec.Struct, array_like=True, frozen=True):
+    """Marks a session as the replay of a recorded one, `of`.
+
+    `recording` is the name of the file in the library, which the council's replay process reads; empty where the
+    process that opened the session replays it itself. `frames`: the recorded frames are shown as they are, and no
+    aggregator computes them.
+    """
+
+    of: str
+    recording: str = ""
+    frames: bool = False
+
+
 class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
     """The first entry of a token stream. The core reads no other setting.
 
     `prompt` is the user's turn that is to be answered, `history` the turns before it; `ladder` are the tiers below
-    `tier`, the next lower one first.
+    `tier`, the next lower one first. Of a replay it is the recorded opening with another session and the mark `replay`.
     """
 
     version: int
@@ -143,6 +156,7 @@ class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
     history: tuple[Message, ...] = ()
     ladder: tuple[Rung, ...] = ()
     weighting: Weighting = "fixed"
+    replay: Replay | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

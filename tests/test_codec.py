@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import entries
-from schemas.control import Progress, Stop, decode_progress, decode_stop, encode_progress, encode_stop
+from schemas.control import Progress, Stop, decode_progress, decode_word, encode_progress, encode_word
 from schemas.entries import Token, decode_entry, encode_entry, pack_top, unpack_top
 from schemas.errors import Malformed
-from schemas.frames import Frame, MemberFrame, TokenFrame, decode_frame, encode_frame, frame_json, named
+from schemas.frames import Frame, MemberFrame, TokenFrame, decode_frame, encode_frame, frame_json
 from schemas.sessions import EnergyProfile, Limits, Member, Message, Opening, Rung, Sampling
+from tests.shown import named
 
 TEXTS = st.text(max_size=20)
 NUMBERS = st.integers(0, 2**53)
@@ -91,12 +92,12 @@ def test_a_frame_is_read_as_it_was_written_and_shown_with_every_name(frame: Fram
 @given(st.lists(st.builds(Progress, CLAIMS, NUMBERS, st.booleans())).map(tuple), st.lists(NUMBERS).map(tuple), TEXTS)
 def test_control_is_read_as_it_was_written(progress: tuple[Progress, ...], members: tuple[int, ...], why: str) -> None:
     assert decode_progress(encode_progress(progress)) == progress
-    assert decode_stop(encode_stop(Stop(members, why))) == Stop(members, why)
+    assert decode_word(encode_word(Stop(members, why))) == Stop(members, why)
 
 
 @given(st.binary(max_size=60))
 def test_any_other_bytes_are_malformed_and_nothing_else(raw: bytes) -> None:
-    for decode in (decode_entry, decode_frame, decode_stop, decode_progress):
+    for decode in (decode_entry, decode_frame, decode_word, decode_progress):
         with contextlib.suppress(Malformed):
             decode(raw)
 

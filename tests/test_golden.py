@@ -20,12 +20,13 @@ from aggregator import checkpoint
 from aggregator.session import Session
 from schemas import grid
 from schemas.entries import Failed, Finished, Token, decode_entry, unpack_top
-from schemas.frames import Frame, TokenFrame, encode_frame, frame_json, named
+from schemas.frames import Frame, TokenFrame, encode_frame, frame_json
 from schemas.keys import entry_ms, entry_order
 from schemas.sessions import Opening
 from tests.golden import FOLDER, SUFFIX, golden, golden_names, golden_sessions
 from tests.golden.plans import PLANS
 from tests.oracle_lives import Stream
+from tests.shown import named
 from tests.test_law import NEAR, assert_law, core_frames
 
 NAMES = golden_names()

@@ -16,10 +16,11 @@ from tests.commands import council
 from transport.scripts import SCRIPTS
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("schemas", "transport", "producers", "aggregator", "consumers", "council")
+ROOMS = ("schemas", "recordings", "transport", "producers", "aggregator", "consumers", "council")
 # The core modules: state in, results out.
 PURE = [
     *(ROOT / "schemas").glob("*.py"),
+    *(ROOT / "recordings" / f"{name}.py" for name in ("contents", "opening", "summing")),
     *(ROOT / "aggregator" / f"{name}.py" for name in (
         "alignment", "checkpoint", "composition", "contents", "decoding", "disagreement", "diversity", "energy",
         "ensemble", "frontier", "intake", "interference", "ladder", "measures", "member", "outflow", "parting",

@@ -38,11 +38,12 @@ from schemas.entries import (
     pack_top,
 )
 from schemas.errors import Malformed
-from schemas.frames import Frame, MemberFrame, encode_frame, frame_json, named
+from schemas.frames import Frame, MemberFrame, encode_frame, frame_json
 from schemas.keys import entry_ms, entry_order, is_entry_id
 from schemas.sessions import ENTRY_VERSION, Limits, Member, Opening
 from tests.oracle import Stream, accepted_tokens, oracle_frames
 from tests.oracle_lives import WHITE_SPACE
+from tests.shown import named
 from tests.streams import Recorded, recorded
 
 # Numbers in frames are rounded to 1e-9, so two that agree may still fall on either side of a half; the wave is computed

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from schemas import keys
-from schemas.control import Progress, Stop, encode_progress, encode_stop
+from schemas.control import Progress, Stop, encode_progress, encode_word
 from schemas.entries import Beat, decode_entry, encode_entry
 from schemas.errors import Malformed
 from schemas.frames import Frame, encode_frame
@@ -86,7 +86,7 @@ def commit_frame(
             keys.RETENTION_S if frame.final else 0,
             keys.SIDE_STREAM_MAXLEN,
             len(stops),
-            *map(encode_stop, stops),
+            *map(encode_word, stops),
             *(part for entry in dead for part in entry),
         ],
     )
@@ -102,5 +102,5 @@ def end_session(session: str, epoch: int, reason: str) -> Command:
     state, tokens, frames, events, control, dead = keys.of_session(session)
     return END.call(
         [state, control, tokens, frames, events, dead],
-        [epoch, reason, encode_stop(Stop((), reason)), keys.SIDE_STREAM_MAXLEN, keys.RETENTION_S],
+        [epoch, reason, encode_word(Stop((), reason)), keys.SIDE_STREAM_MAXLEN, keys.RETENTION_S],
     )

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 
 from schemas import keys
-from schemas.control import Progress, Stop, decode_progress, encode_stop
+from schemas.control import Progress, Stop, decode_progress, encode_word
 from schemas.entries import Cancel, decode_entry, encode_entry
 from schemas.errors import Malformed, Refused, SessionGone
 from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.sessions import LONGEST_MS, Opening
 from transport.cluster import Placed
-from transport.connection import AsyncPipe, Command, accepted, atomically, info_fields, is_out_of_memory
+from transport.connection import AsyncPipe, Command, accepted, atomically, info_fields, is_out_of_memory, redis_ns
 from transport.scripts import CANCEL, DELETE, OPEN
 
 # Above this share of Redis's memory limit no session is opened, so that those that run can end well.
@@ -29,7 +29,11 @@ _MOST_PAGES = 20
 
 class SessionState(msgspec.Struct, frozen=True):
     """A session as its state hash tells it. `window` is the last committed one (-1: none); status is open or ended;
-    `phase` is that of DECIPHER's state machine, empty before its first event."""
+    `phase` is that of DECIPHER's state machine, empty before its first event.
+
+    The last two are None but for a replay: its own time, before which all recorded entries are written, and when it was
+    opened. All its ids are recorded ones.
+    """
 
     session: str
     status: str
@@ -41,11 +45,18 @@ class SessionState(msgspec.Struct, frozen=True):
     cut: str
     progress: tuple[Progress, ...]
     phase: str = ""
+    clock_ms: int | None = None
+    began_ms: int | None = None
 
     @property
     def origin_ns(self) -> int:
         """The first grid point at or after the opening entry, in nanoseconds of Unix time."""
         return origin_ns(self.opened)
+
+    @property
+    def shown_origin_ns(self) -> int:
+        """The same on the time line of the real-time protocol, where a replay begins when it was opened."""
+        return self.origin_ns if self.began_ms is None else next_grid_point_ns(self.began_ms * NS_PER_MS)
 
 
 def origin_ns(opened: str) -> int:
@@ -58,24 +69,26 @@ def new_session_id() -> str:
     return secrets.token_hex(6)
 
 
-async def open_session(pipe: AsyncPipe, opening: Opening) -> str:
-    """Writes the opening and announces it; returns the opening's entry id.
+async def open_session(pipe: AsyncPipe, opening: Opening, opened: str = "*") -> str:
+    """Writes the opening and announces it; returns the opening's entry id, which of a replay is `opened`.
 
     Raises Refused where Redis is (nearly) full, RedisAway.
     """
     await _check_memory(pipe, opening.session)
     life_s = opening.limits.life_ms // 1000
-    (opened,) = await pipe.run(
-        [OPEN.call(keys.of_session(opening.session), [encode_entry(opening), life_s + keys.RETENTION_S])]
+    (written,) = await pipe.run(
+        [OPEN.call(keys.of_session(opening.session), [encode_entry(opening), life_s + keys.RETENTION_S, opened])]
     )
-    if is_out_of_memory(opened):
+    if is_out_of_memory(written):
         raise _full()
-    accepted(opened)
-    oldest_ms = max(0, keys.entry_ms(opened.decode()) - 2 * LONGEST_MS)
+    accepted(written)
+    is_replay = opening.replay is not None
+    now_ms = redis_ns(await pipe.one("TIME")) // NS_PER_MS if is_replay else keys.entry_ms(written.decode())
+    oldest_ms = max(0, now_ms - 2 * LONGEST_MS)
     announce = ("XADD", keys.SESSIONS, "MINID", "~", oldest_ms, "*", keys.SESSION_FIELD, opening.session)
     *_, done = await pipe.run(atomically(announce, ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S)))
     accepted(accepted(done)[0])
-    return str(opened.decode())
+    return str(written.decode())
 
 
 async def _check_memory(pipe: AsyncPipe, session: str) -> None:
@@ -94,7 +107,9 @@ def _full() -> Refused:
     )
 
 
-_STATE_FIELDS = ("status", "opened", "window", "epoch", "reason", "decipher", "cut", "progress", "phase")
+_STATE_FIELDS = (
+    "status", "opened", "window", "epoch", "reason", "decipher", "cut", "progress", "phase", "clock", "began",
+)  # fmt: skip
 
 
 def read_state(session: str) -> Command:
@@ -109,9 +124,11 @@ def session_state(session: str, reply: Any) -> SessionState | None:
     status, opened, window, epoch, reason, decipher, cut = (value.decode() if value else "" for value in reply[:7])
     progress = decode_progress(reply[7]) if reply[7] else ()
     phase = reply[8].decode() if reply[8] else ""
+    clock_ms, began_ms = (int(value) if value else None for value in reply[9:11])
     return SessionState(
-        session, status, opened, int(window), int(epoch), reason, decipher or "0-0", cut, progress, phase
-    )
+        session, status, opened, int(window), int(epoch), reason, decipher or "0-0", cut, progress, phase, clock_ms,
+        began_ms,
+    )  # fmt: skip
 
 
 async def find_session(pipe: AsyncPipe, session: str) -> SessionState:
@@ -178,7 +195,7 @@ async def cancel_session(
     """Stops these members of a session, without any: all of them. False where it had ended before, and stays as it is.
     Raises SessionGone."""
     session_keys = [keys.state(session), keys.tokens(session), keys.control(session)]
-    mark, word = encode_entry(Cancel(members, reason)), encode_stop(Stop(members, reason))
+    mark, word = encode_entry(Cancel(members, reason)), encode_word(Stop(members, reason))
     (status,) = await pipe.run([CANCEL.call(session_keys, [mark, word, keys.SIDE_STREAM_MAXLEN])])
     return _status_of(session, status) == "open"
 

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from schemas import keys
-from schemas.control import Stop, decode_stop
+from schemas.control import Play, Stop, decode_word
 from schemas.entries import AnyEntry, encode_entry
 from schemas.errors import Malformed
 from transport.connection import Command, ReplyError
@@ -37,18 +37,18 @@ def read_control(session: str, after: str) -> Command:
     return ("XRANGE", keys.control(session), f"({after}", "+", "COUNT", _MOST_WORDS)
 
 
-def control_read(reply: Any) -> tuple[list[Stop], str | None]:
+def control_read(reply: Any) -> tuple[list[Stop | Play], str | None]:
     """The words in the reply of read_control, and the id of the last one (None: there was none)."""
     if not reply or isinstance(reply, ReplyError):
         return [], None
-    stops = []
+    words = list[Stop | Play]()
     for _, fields in reply:
         try:
-            stops.append(decode_stop(fields[1]))
+            words.append(decode_word(fields[1]))
         except Malformed:
             # A word of a later version: this producer does not know it, and loses nothing by that.
             continue
-    return stops, reply[-1][0].decode()
+    return words, reply[-1][0].decode()
 
 
 class RisingClock:

@@ -1,0 +1,231 @@
+"""What a recording contains: a session as an MCAP file (https://mcap.dev/spec).
+
+    header         profile "turbo-ensemble"
+    metadata       council            About: the question, the members, the options, what recorded it
+    chunks, each of a second at most:
+      /session            the opening, and the entries that belong to no member (cancel, beat)
+      /tokens/MEMBER      the other entries of the token stream, each with its id and byte for byte
+      /frames             one frame for each window
+      /events             the real-time protocol's events
+      /health             how far the council's processes were, once a second
+    metadata       council.summary    Summary: what came of the session
+    indexes        so that the file can be searched, by any reader of MCAP
+
+Messages are JSON with a JSON Schema beside them. A message's log_time is the event's own time: of an entry its id's
+millisecond, of a frame and its events the end of the window. JSON has no integers over 2**53, so times in nanoseconds
+of Unix time are strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from schemas.entries import Token, decode_entry
+from schemas.errors import Malformed
+from schemas.frames import RecordedFrame
+from schemas.grid import NS_PER_MS
+from schemas.named import plain_schema
+from schemas.sessions import Opening
+
+# A file of a later version is refused, one of an earlier version is read.
+RECORDING_VERSION = 1
+PROFILE = "turbo-ensemble"
+ABOUT, SUMMARY = "council", "council.summary"
+SESSION, TOKENS, FRAMES, EVENTS, HEALTH = "/session", "/tokens/", "/frames", "/events", "/health"
+SUFFIX = ".mcap"
+
+M = TypeVar("M", bound=msgspec.Struct)
+
+
+class RecordedMember(msgspec.Struct, frozen=True):
+    """A member as the metadata shows it; an option that is None is the session's."""
+
+    model: str
+    name: str
+    weight: float = 1.0
+    remote: bool = False
+    temperature: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+
+
+class About(msgspec.Struct, frozen=True):
+    """The metadata `council`: what was asked, and what recorded it.
+
+    `opened` is the id of the opening entry and `origin_ns` the beginning of window 0 in nanoseconds of Unix time.
+    Without `text` the file contains numbers alone: no prompt, no answers, no token entries. `gaps` are windows
+    [first, last] that were lost before the file was recovered.
+    """
+
+    recording_version: int
+    session: str
+    opened: str
+    origin_ns: str
+    prompt: str
+    system: str
+    members: tuple[RecordedMember, ...]
+    temperature: float
+    max_tokens: int
+    seed: int | None
+    sync: str
+    weighting: str
+    tier: str
+    council_version: str
+    entry_version: int
+    frame_version: int
+    python: str
+    platform: str
+    text: bool = True
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members' display names."""
+        return tuple(member.name for member in self.members)
+
+    @property
+    def opened_ms(self) -> int:
+        """When the session was opened, in milliseconds of Unix time."""
+        return int(self.opened.partition("-")[0])
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The metadata `council.summary`: what came of the session, as the file contains it.
+
+    `first_window` and `last_window` are those of the first and last frame (-1: none). `final`: the last frame ends the
+    session. `tokens` and `states` are each member's. `agreement` is its mean over equal parts of the session, at most
+    64, None where it was not measured. `bytes_of` are the bytes of each channel's messages, before compression.
+    """
+
+    first_window: int = -1
+    last_window: int = -1
+    frames: int = 0
+    final: bool = False
+    reason: str = ""
+    entries: int = 0
+    events: int = 0
+    tokens: tuple[int, ...] = ()
+    states: tuple[str, ...] = ()
+    agreement: tuple[float | None, ...] = ()
+    mean_agreement: float | None = None
+    diverged_at_bytes: int | None = None
+    diverged_window: int | None = None
+    late: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    tier: str = ""
+    bytes_of: dict[str, int] = {}
+
+
+class RecordedEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """An entry of the token stream. `entry` are its bytes as they are in Redis, in base64 in JSON; the rest says of a
+    token what can be plotted. `kind` is the entry's tag, `token` for a token, empty for what did not decode."""
+
+    id: str
+    entry: bytes = b""
+    kind: str = ""
+    member: int | None = None
+    seq: int | None = None
+    lane: str | None = None
+    text: str | None = None
+    logprob: float | None = None
+    quality: str | None = None
+    arrival_ms: float | None = None
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How far a session's readers were: windows that were due and not committed, and committed and not composed; the
+    owners that it had; Redis's memory; the CPU time of the council's processes in seconds."""
+
+    window_index: int
+    aggregator_lag: int
+    decipher_lag: int
+    epoch: int
+    redis_used_bytes: int
+    processes: int
+    cpu_s: float
+
+
+def metadata_of(struct: msgspec.Struct) -> dict[str, str]:
+    """The struct as MCAP's metadata, which has texts only: each field's JSON, of texts the text itself."""
+    values = {name: getattr(struct, name) for name in struct.__struct_fields__}
+    return {n: v if isinstance(v, str) else msgspec.json.encode(v).decode() for n, v in values.items()}
+
+
+def struct_of(metadata: Mapping[str, str], kind: type[M]) -> M:
+    """The reverse of metadata_of; unknown keys are passed over. Raises Malformed."""
+    texts = {field.name for field in msgspec.structs.fields(kind) if field.type is str}
+    try:
+        values: dict[str, Any] = {
+            name: text if name in texts else msgspec.json.decode(text)
+            for name, text in metadata.items()
+            if name in kind.__struct_fields__
+        }
+        return msgspec.convert(values, kind)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise Malformed(f"its metadata does not decode: {error}") from error
+
+
+def recorded_entry(entry_id: str, raw: bytes, origin_ns: int, *, text: bool = True) -> tuple[RecordedEntry, int | None]:
+    """(the entry as a recording contains it, its member or None). Without `text` its bytes and its text are left
+    out."""
+    kept = raw if text else b""
+    try:
+        entry = decode_entry(raw)
+    except Malformed:
+        return RecordedEntry(entry_id, kept), None
+    if isinstance(entry, Token):
+        logprob = entry.logprob
+        # JSON has neither NaN nor infinities; the entry's own bytes have them.
+        shown = logprob if logprob is not None and -1e308 < logprob < 1e308 else None
+        return (
+            RecordedEntry(
+                entry_id, kept, "token", entry.member, entry.seq, entry.lane, entry.text if text else None, shown,
+                entry.quality, round((entry.arrival_ns - origin_ns) / NS_PER_MS, 3),
+            ),
+            entry.member,
+        )  # fmt: skip
+    kind = str(entry.__struct_config__.tag)
+    if isinstance(entry, Opening) and not text:
+        return RecordedEntry(entry_id, b"", kind), None
+    member = getattr(entry, "member", None)
+    return RecordedEntry(entry_id, kept, kind, member), member
+
+
+def schemas_of_channels() -> dict[str, dict[str, Any]]:
+    """The JSON Schema of the messages of each kind of channel, by the name of the schema."""
+    return {
+        "council.Entry": plain_schema(RecordedEntry),
+        "council.Frame": plain_schema(RecordedFrame),
+        "council.Event": _event_schema(),
+        "council.Health": plain_schema(Health),
+    }
+
+
+def _event_schema() -> dict[str, Any]:
+    """What all events of the protocol have in common; docs/protocol has the schema of each."""
+    number, text = {"type": "number"}, {"type": "string"}
+    payload = {
+        **dict.fromkeys(("totalEnergy", "deltaEnergy", "intensity", "coherenceScore"), number),
+        **dict.fromkeys(("frequency", "amplitude"), number),
+        **dict.fromkeys(("patternType", "resonanceType", "fieldType", "modelId", "code", "message", "severity"), text),
+        "tokensGenerated": {"type": "integer"},
+        "isComplete": {"type": "boolean"},
+        "tokens": {"type": "array", "items": text},
+        "models": {"type": "array", "items": text},
+        "participants": {"type": "array", "items": text},
+    }
+    return {
+        "title": "Event",
+        "type": "object",
+        "properties": {
+            "type": text,
+            "channel": text,
+            "timestamp": {"type": "integer"},
+            "frameNumber": {"type": "integer"},
+            "payload": {"type": "object", "properties": payload},
+        },
+    }

@@ -1,0 +1,57 @@
+"""The opening of a replay, from a recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from recordings.contents import About
+from recordings.reading import RecordingReader
+from schemas.entries import decode_entry
+from schemas.errors import Malformed, Refused
+from schemas.sessions import ENTRY_VERSION, Member, Opening, Replay, Sampling
+
+
+def replay_opening(path: Path, session: str, recording: str = "", *, frames: bool = False) -> tuple[str, Opening]:
+    """(the id of the opening entry, the opening of the replay `session`) of the recording in the file `path`.
+
+    `recording` is the file's name in the library, where the council's replay process is to read it there. With `frames`
+    the recorded frames are shown as they are; a recording without text can be replayed in no other way. Raises Refused
+    where the file is not a recording or cannot be replayed, Malformed where it is damaged.
+    """
+    with RecordingReader(path) as reader:
+        about = reader.about
+        replay = Replay(about.session, recording, frames)
+        if not about.text:
+            if not frames:
+                raise Refused(
+                    "without_text",
+                    f"{path} was recorded without text, so its frames cannot be computed again: replay them as they "
+                    "are, with --frames.",
+                )
+            return about.opened, _opening_without_text(about, session, replay)
+        first = next(reader.items(), None)
+    if first is None:
+        raise Refused("empty_recording", f"{path} contains no session: there is nothing to replay.")
+    try:
+        opening = decode_entry(first.raw)
+    except Malformed:
+        opening = None
+    if not isinstance(opening, Opening) or first.id != about.opened or opening.version != ENTRY_VERSION:
+        raise Malformed(f"{path} does not begin with the opening of a session of this version: it cannot be replayed.")
+    return first.id, msgspec.structs.replace(opening, session=session, replay=replay)
+
+
+def _opening_without_text(about: About, session: str, replay: Replay) -> Opening:
+    """As much of the opening as the metadata contains: enough to show frames."""
+    members = tuple(Member(one.model, one.weight, one.remote, name=one.name) for one in about.members)
+    return Opening(
+        ENTRY_VERSION,
+        session,
+        "(recorded without text)",
+        members,
+        sampling=Sampling(about.max_tokens, about.temperature, about.seed),
+        tier=about.tier,
+        replay=replay,
+    )

@@ -1,0 +1,373 @@
+"""Reading a recording: message after message, with bounded memory, whatever the file contains.
+
+    file --records--> header, metadata, chunks --messages--> entries, frames, events, health --> CRC of it all
+
+The bytes of each record are read and bounded here, and taken apart by the library `mcap`: its own reader believes the
+lengths in a file, and unpacks a chunk to whatever size its compressed data claims (seen with mcap 1.6, zstandard 0.25).
+
+A recording is read in the order in which it was written, which is the order of its entries and of its frames.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Literal, NamedTuple, Self
+
+import msgspec
+import zstandard
+from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
+from mcap.opcode import Opcode
+from mcap.records import Channel, Chunk, DataEnd, Footer, Header, Metadata, MetadataIndex
+from mcap.writer import MCAP0_MAGIC
+
+from recordings.contents import (
+    ABOUT,
+    EVENTS,
+    FRAMES,
+    HEALTH,
+    PROFILE,
+    RECORDING_VERSION,
+    SESSION,
+    SUMMARY,
+    TOKENS,
+    About,
+    Summary,
+    struct_of,
+)
+from schemas.errors import Malformed, Refused
+from schemas.keys import is_entry_id
+
+# A chunk that the council writes has one MiB and a message more. Of a file that another tool has compressed anew,
+# several; a larger one is damaged, or made to fill memory.
+MOST_RECORD_BYTES = MOST_CHUNK_BYTES = 32 * 1024 * 1024
+# Ten hours of chunk indexes are 5 MB.
+_MOST_SUMMARY_BYTES = 64 * 1024 * 1024
+_MOST_CHANNELS = 1_024
+_BLOCK_BYTES = 1024 * 1024
+_HEAD = struct.Struct("<BQ")
+# channel, sequence, log_time, publish_time
+_MESSAGE = struct.Struct("<HIQQ")
+_FOOTER_BYTES = _HEAD.size + 20
+
+Kind = Literal["entry", "frame", "event", "health"]
+
+# What the library and the decompressors raise for bytes that are not what they should be.
+UNREADABLE = (
+    McapError, struct.error, UnicodeDecodeError, zstandard.ZstdError, RuntimeError, EOFError, ValueError, OverflowError,
+    MemoryError,
+)  # fmt: skip
+
+
+class Item(NamedTuple):
+    """One message. `id` and `raw` are an entry's id and its bytes (empty in a file without text); `raw` of the others
+    is the message's JSON. `topic` is its channel's, `log_ns` its time, in nanoseconds of Unix time."""
+
+    kind: Kind
+    id: str
+    raw: bytes
+    topic: str
+    log_ns: int
+
+
+class _EntryBytes(msgspec.Struct, gc=False):
+    id: str
+    entry: bytes = b""
+
+
+_entry_decoder = msgspec.json.Decoder(_EntryBytes)
+
+
+class Damage(Malformed):
+    """A recording that is cut, or whose bytes were changed. `at_bytes` is where the damaged record begins."""
+
+    def __init__(self, path: Path, at_bytes: int, problem: str) -> None:
+        super().__init__(
+            f"{path} is damaged at byte {at_bytes} ({problem}): `council recover` makes a sound file of what is whole."
+        )
+        self.at_bytes, self.problem = at_bytes, problem
+
+
+class RecordingReader:
+    """A recording that is open. `about` is its metadata; `summary` is set once all items were read.
+
+    Raises Refused where the file cannot be opened, is not a recording, or is of a later version; Damage.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.summary: Summary | None = None
+        # Where the record begins that is being read.
+        self.at_bytes = 0
+        self._crc = 0
+        self._file, self._size = open_file(path)
+        try:
+            self.about = self._begin()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the file when it was opened."""
+        return self._size
+
+    def _begin(self) -> About:
+        """Reads up to the metadata that says what was recorded."""
+        if self._take(len(MCAP0_MAGIC)) != MCAP0_MAGIC:
+            raise Refused("not_a_recording", f"{self.path} is not an MCAP file: name a recording of a council.")
+        try:
+            for opcode, body in self._records():
+                if opcode == Opcode.HEADER and Header.read(_stream(body)).profile != PROFILE:
+                    break
+                if opcode == Opcode.METADATA and (found := Metadata.read(_stream(body))).name == ABOUT:
+                    return self._checked_about(found)
+                if opcode == Opcode.CHUNK:
+                    break
+        except UNREADABLE as error:
+            raise self._damage(error) from None
+        raise Refused(
+            "not_a_recording", f"{self.path} is an MCAP file of something else: name a recording of a council."
+        )
+
+    def _checked_about(self, found: Metadata) -> About:
+        version = found.metadata.get("recording_version", "")
+        if version.isascii() and version.isdigit() and int(version[:9]) > RECORDING_VERSION:
+            raise Refused(
+                "newer_recording",
+                f"{self.path} was recorded by a later version of the council (recordings of version {version[:9]}, and "
+                f"this one reads up to {RECORDING_VERSION}): update the council.",
+            )
+        try:
+            about = struct_of(found.metadata, About)
+            if not (is_entry_id(about.opened) and about.origin_ns.isascii() and about.origin_ns.isdigit()):
+                raise Malformed("its metadata has no opening")
+        except Malformed as error:
+            raise Damage(self.path, self.at_bytes, str(error)) from None
+        return about
+
+    def items(self) -> Iterator[Item]:
+        """The messages that follow, in the order of the file, to its end. Raises Damage where one is not sound; what
+        was returned before is."""
+        topics: dict[int, str] = {}
+        try:
+            for opcode, body in self._records():
+                if opcode == Opcode.CHUNK:
+                    yield from messages_of(Chunk.read(_stream(body)), topics)
+                elif opcode == Opcode.CHANNEL:
+                    _learn(topics, body)
+                elif opcode == Opcode.MESSAGE:
+                    if (item := _item(body, 0, len(body), topics)) is not None:
+                        yield item
+                elif opcode == Opcode.METADATA and (found := Metadata.read(_stream(body))).name == SUMMARY:
+                    self.summary = struct_of(found.metadata, Summary)
+                elif opcode == Opcode.DATA_END:
+                    self._check_end(DataEnd.read(_stream(body)))
+                    return
+        except Malformed as error:
+            raise (error if isinstance(error, Damage) else self._damage(error)) from None
+        except UNREADABLE as error:
+            raise self._damage(error) from None
+
+    def _records(self) -> Iterator[tuple[int, bytes]]:
+        """(opcode, body) of each record. Raises Damage."""
+        while True:
+            self.at_bytes = self._file.tell()
+            crc = self._crc
+            opcode, length = _HEAD.unpack(self._take(_HEAD.size))
+            if length > self._size - self._file.tell():
+                raise Damage(self.path, self.at_bytes, "it is cut off here")
+            if opcode == Opcode.ATTACHMENT or opcode > Opcode.DATA_END:
+                # Another tool's, and of any size.
+                self._pass_over(length)
+                continue
+            if length > MOST_RECORD_BYTES:
+                raise Damage(self.path, self.at_bytes, f"a record of {length} bytes")
+            body = self._take(length)
+            if opcode == Opcode.DATA_END:
+                self._crc = crc
+            yield opcode, body
+
+    def _take(self, count: int) -> bytes:
+        data = self._file.read(count)
+        if len(data) < count:
+            if not self.at_bytes:
+                raise Refused("not_a_recording", f"{self.path} is not an MCAP file: name a recording of a council.")
+            raise Damage(self.path, self.at_bytes, "it is cut off here")
+        self._crc = zlib.crc32(data, self._crc)
+        return data
+
+    def _pass_over(self, count: int) -> None:
+        while count:
+            count -= len(self._take(min(count, _BLOCK_BYTES)))
+
+    def _check_end(self, end: DataEnd) -> None:
+        """The CRC of all records before it, and that the file goes on to its last byte."""
+        if end.data_section_crc not in (0, self._crc):
+            raise Damage(self.path, self.at_bytes, "its checksum is wrong")
+        self._file.seek(max(0, self._size - len(MCAP0_MAGIC)))
+        if self._file.read() != MCAP0_MAGIC:
+            raise Damage(self.path, self._size, "its end is missing")
+        if self.summary is None:
+            raise Damage(self.path, self.at_bytes, "its summary is missing")
+
+    def _damage(self, error: BaseException) -> Damage:
+        return Damage(self.path, self.at_bytes, _words(error))
+
+
+def open_file(path: Path) -> tuple[IO[bytes], int]:
+    """(the file, its size). Raises Refused where it is not a readable file."""
+    try:
+        file = path.open("rb")
+        if not path.is_file():
+            file.close()
+            raise Refused("not_a_recording", f"{path} is not a file: name a recording of a council.")
+        return file, os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise Refused("unreadable", f"{path} cannot be read: {error.strerror or error}.") from None
+    except ValueError:
+        raise Refused("unreadable", f"{str(path)!r} is not the name of a file.") from None
+
+
+def messages_of(chunk: Chunk, topics: dict[int, str]) -> Iterator[Item]:
+    """The messages of a chunk that a recording has; `topics` learns its channels. Raises Malformed and UNREADABLE."""
+    data = unpacked(chunk)
+    at, end = 0, len(data)
+    while at < end:
+        opcode, length = _HEAD.unpack_from(data, at)
+        at += _HEAD.size
+        after = at + length
+        if after > end:
+            raise Malformed("a message is longer than its chunk")
+        if opcode == Opcode.MESSAGE:
+            if (item := _item(data, at, after, topics)) is not None:
+                yield item
+        elif opcode == Opcode.CHANNEL:
+            _learn(topics, data[at:after])
+        at = after
+
+
+def unpacked(chunk: Chunk) -> bytes:
+    """The records of a chunk. Raises Malformed where it has another size or checksum than it says, or a larger size
+    than is allowed; UNREADABLE."""
+    size = chunk.uncompressed_size
+    if size > MOST_CHUNK_BYTES:
+        raise Malformed(f"a chunk of {size} bytes")
+    match chunk.compression:
+        case "zstd":
+            # A decompressor that is given a frame whose header contains a size allocates that.
+            claimed = zstandard.frame_content_size(chunk.data)
+            if claimed not in (-1, size):
+                raise Malformed("a chunk has another size than it says")
+            data = zstandard.ZstdDecompressor().decompress(chunk.data, max_output_size=size or 1)
+        case "":
+            data = chunk.data
+        case _:
+            raise Malformed("a chunk has an unknown compression")
+    if len(data) != size:
+        raise Malformed("a chunk has another size than it says")
+    if chunk.uncompressed_crc not in (0, zlib.crc32(data)):
+        raise Malformed("a chunk's checksum is wrong")
+    return data
+
+
+def _learn(topics: dict[int, str], body: bytes) -> None:
+    channel = Channel.read(_stream(body))
+    if channel.message_encoding != "json":
+        return
+    topics[channel.id] = channel.topic
+    if len(topics) > _MOST_CHANNELS:
+        raise Malformed("too many channels")
+
+
+def _item(data: bytes, start: int, end: int, topics: dict[int, str]) -> Item | None:
+    """The message in data[start:end]; None for one of a channel that is not ours."""
+    if end - start < _MESSAGE.size:
+        raise Malformed("a message is too short")
+    channel, _, log_ns, _ = _MESSAGE.unpack_from(data, start)
+    topic, raw = topics.get(channel), data[start + _MESSAGE.size : end]
+    if topic is None:
+        return None
+    if topic == FRAMES:
+        return Item("frame", "", raw, topic, log_ns)
+    if topic == SESSION or topic.startswith(TOKENS):
+        try:
+            entry = _entry_decoder.decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise Malformed(f"an entry does not decode: {error}") from None
+        if not is_entry_id(entry.id) or len(entry.id) > _LONGEST_ID:
+            raise Malformed("an entry has no id")
+        return Item("entry", entry.id, entry.entry, topic, log_ns)
+    if topic == EVENTS:
+        return Item("event", "", raw, topic, log_ns)
+    return Item("health", "", raw, topic, log_ns) if topic == HEALTH else None
+
+
+# Two numbers of 64 bits.
+_LONGEST_ID = 41
+
+
+def read_metadata(path: Path) -> tuple[About, Summary]:
+    """What a list shows of a recording, from its beginning and its end, without reading it all. Raises Refused, Damage;
+    a file without its end is damaged."""
+    with RecordingReader(path) as reader:
+        about = reader.about
+    file, size = open_file(path)
+    with file:
+        try:
+            return about, _summary_at_end(file, size)
+        except (*UNREADABLE, Malformed) as error:
+            raise Damage(path, size, _words(error)) from None
+
+
+def _summary_at_end(file: IO[bytes], size: int) -> Summary:
+    file.seek(max(0, size - _FOOTER_BYTES - len(MCAP0_MAGIC)))
+    tail = file.read()
+    if len(tail) < _FOOTER_BYTES or not tail.endswith(MCAP0_MAGIC) or tail[0] != Opcode.FOOTER:
+        raise Malformed("its end is missing")
+    footer = Footer.read(_stream(tail[_HEAD.size :]))
+    length = size - len(tail) - footer.summary_start
+    if not 0 < footer.summary_start < size or not 0 < length <= _MOST_SUMMARY_BYTES:
+        raise Malformed("its indexes are missing")
+    file.seek(footer.summary_start)
+    section = file.read(length)
+    if footer.summary_crc not in (0, zlib.crc32(tail[: _HEAD.size + 16], zlib.crc32(section))):
+        raise Malformed("the checksum of its indexes is wrong")
+    at = 0
+    while at < len(section):
+        opcode, length = _HEAD.unpack_from(section, at)
+        body = section[at + _HEAD.size : at + _HEAD.size + length]
+        at += _HEAD.size + length
+        if opcode == Opcode.METADATA_INDEX and (index := MetadataIndex.read(_stream(body))).name == SUMMARY:
+            if index.length > MOST_RECORD_BYTES:
+                raise Malformed(f"a record of {index.length} bytes")
+            file.seek(index.offset)
+            return struct_of(Metadata.read(_stream(file.read(index.length)[_HEAD.size :])).metadata, Summary)
+    raise Malformed("its summary is missing")
+
+
+def _stream(body: bytes) -> ReadDataStream:
+    """The bytes of one record, of which nothing beyond it can be read."""
+    return ReadDataStream(io.BytesIO(body))
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, Damage):
+        return error.problem
+    if isinstance(error, Malformed):
+        return str(error)
+    return "its bytes are not what they should be"

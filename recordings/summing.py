@@ -1,0 +1,92 @@
+"""A recording's summary, gathered from its messages as they are written. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from recordings.contents import Summary
+from schemas.frames import Frame
+from schemas.grid import FRAME_RATE_HZ
+
+# What a list shows of a session's agreement: as many points as a sparkline has pixels to spare.
+_POINTS = 64
+
+
+class Summing:
+    """Gathers a summary. `add_frame` takes the frames in order."""
+
+    def __init__(self, members: int) -> None:
+        self._tokens = [0] * members
+        self._first, self._frames = -1, 0
+        self._last: Frame | None = None
+        # Each second's sum of agreement, and of how many frames it is.
+        self._seconds: list[tuple[float, int]] = []
+        self._parted: tuple[int, int] | None = None
+        self._late = self._duplicates = self._dead_letters = 0
+        self.entries = self.events = 0
+        self.bytes_of: dict[str, int] = {}
+
+    @property
+    def last_window(self) -> int:
+        """The window of the newest frame; -1 where there is none."""
+        return -1 if self._last is None else self._last.window_index
+
+    def add_frame(self, frame: Frame) -> None:
+        """Takes in the next frame."""
+        if self._last is None:
+            self._first = frame.window_index
+        self._last = frame
+        self._frames += 1
+        for token in frame.tokens:
+            if 0 <= token.member < len(self._tokens):
+                self._tokens[token.member] += 1
+        self._late += frame.late
+        self._duplicates += frame.duplicates
+        self._dead_letters += frame.dead_letters
+        if frame.diverged_at_bytes is not None and (self._parted is None or self._parted[0] != frame.diverged_at_bytes):
+            self._parted = frame.diverged_at_bytes, frame.window_index
+        self._add_agreement(frame)
+
+    def _add_agreement(self, frame: Frame) -> None:
+        second = (frame.window_index - self._first) // FRAME_RATE_HZ
+        # A file with holes, or with a window from nowhere, must not make a list as long as its number.
+        if second >= len(self._seconds):
+            self._seconds += [(0.0, 0)] * min(second + 1 - len(self._seconds), 3_600)
+        if frame.agreement is not None and self._seconds:
+            total, count = self._seconds[min(second, len(self._seconds) - 1)]
+            self._seconds[min(second, len(self._seconds) - 1)] = total + frame.agreement, count + 1
+
+    def summary(self, reason: str) -> Summary:
+        """What was gathered; `reason` is why the session ended, where something was wrong."""
+        last = self._last
+        total, count = math.fsum(part[0] for part in self._seconds), sum(part[1] for part in self._seconds)
+        return Summary(
+            first_window=self._first,
+            last_window=self.last_window,
+            frames=self._frames,
+            final=last is not None and last.final,
+            reason=reason,
+            entries=self.entries,
+            events=self.events,
+            tokens=tuple(self._tokens),
+            states=tuple(member.state for member in last.members) if last else (),
+            agreement=self._sparkline(),
+            mean_agreement=round(total / count, 9) if count else None,
+            diverged_at_bytes=self._parted[0] if self._parted else None,
+            diverged_window=self._parted[1] if self._parted else None,
+            late=self._late,
+            duplicates=self._duplicates,
+            dead_letters=self._dead_letters,
+            tier=last.tier if last else "",
+            bytes_of=dict(self.bytes_of),
+        )
+
+    def _sparkline(self) -> tuple[float | None, ...]:
+        seconds = self._seconds
+        size = max(1, -(-len(seconds) // _POINTS))
+        points = list[float | None]()
+        for start in range(0, len(seconds), size):
+            part = seconds[start : start + size]
+            count = sum(one[1] for one in part)
+            points.append(round(math.fsum(one[0] for one in part) / count, 4) if count else None)
+        return tuple(points)

@@ -1,0 +1,77 @@
+"""Wire structs with their fields named: what JSON shows of a struct that travels as an array.
+
+A named struct has the fields of its wire struct, less its version, and the same order. It is made once, when the
+module that needs it is imported; values are copied by msgspec, without Python code for each field.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any
+
+import msgspec
+
+
+def named_struct(wire: type[msgspec.Struct], *, leaves_out_null: bool = False) -> type[msgspec.Struct]:
+    """The struct with named fields for the wire struct `wire`, and for the structs in it.
+
+    With `leaves_out_null` JSON leaves a field out where its value is None; every other field is always there. Such a
+    struct has a simple JSON Schema: each field has one type. It does not read JSON that lacks a field.
+    """
+    fields: list[Any] = []
+    for field in msgspec.structs.fields(wire):
+        if field.name == "version":
+            continue
+        annotation = _named(field.type, leaves_out_null)
+        if leaves_out_null:
+            fields.append((field.name, annotation, None) if _may_be_null(field.type) else (field.name, annotation))
+        elif field.default is not msgspec.NODEFAULT:
+            fields.append((field.name, annotation, field.default))
+        else:
+            fields.append((field.name, annotation))
+    if leaves_out_null:
+        # Fields without a default come first in a struct, unless they are keywords; JSON keeps the order either way.
+        return msgspec.defstruct(wire.__name__, fields, frozen=True, gc=False, kw_only=True, omit_defaults=True)
+    return msgspec.defstruct(wire.__name__, fields, frozen=True, gc=False)
+
+
+def _named(annotation: Any, leaves_out_null: bool) -> Any:
+    """The annotation with named structs in place of wire structs."""
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return named_struct(annotation, leaves_out_null=leaves_out_null)
+    if typing.get_origin(annotation) is tuple:
+        inner = [part if part is ... else _named(part, leaves_out_null) for part in typing.get_args(annotation)]
+        return tuple[tuple(inner)]  # type: ignore[misc]  # mypy does not know a tuple that is computed
+    return annotation
+
+
+def _may_be_null(annotation: Any) -> bool:
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return is_union and type(None) in typing.get_args(annotation)
+
+
+def plain_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON Schema of a struct whose fields may be left out, with one type for each field and no references.
+
+    Readers of recordings (Foxglove) take no more than that: no `$ref`, no `anyOf`.
+    """
+    schema = msgspec.json.schema(struct)
+    plain: dict[str, Any] = _plain(schema, schema.get("$defs", {}))
+    return plain
+
+
+def _plain(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        return _plain(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    if "anyOf" in schema:
+        (only,) = [part for part in schema["anyOf"] if part.get("type") != "null"]
+        return _plain(only, definitions)
+    if "enum" in schema:
+        return {"type": "string", "enum": [value for value in schema["enum"] if value is not None]}
+    kept = {key: value for key, value in schema.items() if key in ("type", "title", "required", "contentEncoding")}
+    if "properties" in schema:
+        kept["properties"] = {name: _plain(part, definitions) for name, part in schema["properties"].items()}
+    if "items" in schema:
+        kept["items"] = _plain(schema["items"], definitions)
+    return kept

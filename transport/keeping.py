@@ -1,0 +1,34 @@
+"""Sessions that shall be recorded: orders to the recorder, in a stream of their own.
+
+page, command --ask_to_keep--> council:keep --read_orders--> recorder --forget_order--> (gone, once it is kept)
+"""
+
+from __future__ import annotations
+
+from schemas import keys
+from transport.connection import AsyncPipe, accepted, atomically
+from transport.frames import read_stream
+
+# Orders that are not carried out are worth no more than their sessions, which live a day at most.
+_MOST_ORDERS = 1_000
+
+
+async def ask_to_keep(pipe: AsyncPipe, session: str) -> None:
+    """Has the session recorded, from its beginning, whether it runs or has ended. Raises RedisAway, RedisRefuses."""
+    order = ("XADD", keys.KEEP, "MAXLEN", "~", _MOST_ORDERS, "*", keys.SESSION_FIELD, session)
+    *_, done = await pipe.run(atomically(order, ("EXPIRE", keys.KEEP, keys.SESSIONS_TTL_S)))
+    accepted(accepted(done)[0])
+
+
+async def read_orders(pipe: AsyncPipe, after: str, block_ms: int) -> list[tuple[str, str]]:
+    """Orders after the id `after`, as (entry id, session); waits up to block_ms for the first. Raises RedisAway,
+    RedisRefuses."""
+    return [
+        (entry_id, raw.decode("utf-8", "replace"))
+        for entry_id, raw in await read_stream(pipe, keys.KEEP, after, block_ms)
+    ]
+
+
+async def forget_order(pipe: AsyncPipe, entry_id: str) -> None:
+    """The order is carried out, or cannot be. Raises RedisAway, RedisRefuses."""
+    await pipe.one("XDEL", keys.KEEP, entry_id)

@@ -1,0 +1,92 @@
+"""A replay's side of the door: writing recorded entries under their recorded ids, and how the replay goes on.
+
+    replay process --play--> tokens, clock, playback        clock: the replay's own time, in recorded milliseconds
+    frontends --order_playback--> control --read_control--> replay process
+    frontends <--find_playback-- playback
+
+The aggregator closes the windows of a replay by its clock, where it closes those of a live session by Redis's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from schemas import keys
+from schemas.control import Play, Playback, encode_word
+from schemas.entries import UNDECODABLE
+from schemas.errors import Refused, SessionGone
+from schemas.sessions import Opening
+from transport.connection import AsyncPipe, Command, accepted
+from transport.scripts import PLAY
+from transport.sessions import find_session
+
+# A replay writes its state at least so often; one that does not for ten times as long has ended without a word.
+SIGN_S = 1.0
+SILENT_MS = 10_000
+
+_decoder = msgspec.json.Decoder(Playback)
+
+
+class Played(msgspec.Struct, frozen=True):
+    """What the session is after a part was written: its status (GONE: it has expired), the last committed window, and
+    the id of the last entry."""
+
+    status: str
+    window: int
+    last_id: str
+
+
+def play(
+    session: str, clock_ms: int | None, playback: Playback, entries: Sequence[tuple[str, bytes]], ttl_s: int = 0
+) -> Command:
+    """Writes the entries, all of which come before `clock_ms` (None: it stays), and then moves the clock. Writing the
+    same again changes nothing."""
+    clock = "" if clock_ms is None else clock_ms
+    parts = [part for entry in entries for part in entry]
+    return PLAY.call(keys.of_session(session), [clock, msgspec.json.encode(playback), ttl_s, *parts])
+
+
+def played(reply: Any) -> Played:
+    """What play() answered. Raises RedisRefuses."""
+    status, window, last_id = accepted(reply)
+    return Played(status.decode(), int(window), last_id.decode())
+
+
+def seconds_to_live(opening: Opening) -> int:
+    """How long a replay's keys live from its last renewal on."""
+    return opening.limits.life_ms // 1000 + keys.RETENTION_S
+
+
+async def order_playback(pipe: AsyncPipe, session: str, word: Play) -> None:
+    """Lets the replay go on as the word says; it follows within some milliseconds, or not at all where it has ended.
+
+    Raises Refused where the session is not a replay, SessionGone, RedisAway, RedisRefuses.
+    """
+    state = await find_session(pipe, session)
+    if state.clock_ms is None:
+        raise _no_replay(session)
+    await pipe.one(
+        "XADD", keys.control(session), "NOMKSTREAM", "MAXLEN", "~", keys.SIDE_STREAM_MAXLEN, "*", keys.ENTRY_FIELD,
+        encode_word(word),
+    )  # fmt: skip
+
+
+async def find_playback(pipe: AsyncPipe, session: str) -> Playback | None:
+    """How far the replay is; None before it begins. Raises Refused where the session is not a replay, SessionGone,
+    RedisAway, RedisRefuses."""
+    status, clock, raw = await pipe.one("HMGET", keys.state(session), "status", "clock", "playback")
+    if status is None:
+        raise SessionGone(f"There is no session {session!r} here: `council sessions` lists those that are.")
+    if clock is None:
+        raise _no_replay(session)
+    try:
+        return _decoder.decode(raw) if raw else None
+    except UNDECODABLE:
+        return None
+
+
+def _no_replay(session: str) -> Refused:
+    return Refused("not_a_replay", f"The session {session!r} is not a replay: only a replay can be played.", status=409)
