@@ -2,86 +2,40 @@
 
     file --records--> header, metadata, chunks --messages--> entries, frames, events, health --> CRC of it all
 
-The bytes of each record are read and bounded here, and taken apart by the library `mcap`: its own reader believes the
-lengths in a file, and unpacks a chunk to whatever size its compressed data claims (seen with mcap 1.6, zstandard 0.25).
-
 A recording is read in the order in which it was written, which is the order of its entries and of its frames.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal, NamedTuple, Self
+from typing import IO, Self
 
-import msgspec
-import zstandard
-from mcap.data_stream import ReadDataStream
-from mcap.exceptions import McapError
 from mcap.opcode import Opcode
-from mcap.records import Channel, Chunk, DataEnd, Footer, Header, Metadata, MetadataIndex
+from mcap.records import Chunk, DataEnd, Footer, Header, Metadata, MetadataIndex
 from mcap.writer import MCAP0_MAGIC
 
-from recordings.contents import (
-    ABOUT,
-    EVENTS,
-    FRAMES,
-    HEALTH,
-    PROFILE,
-    RECORDING_VERSION,
-    SESSION,
-    SUMMARY,
-    TOKENS,
-    About,
-    Summary,
-    struct_of,
+from recordings.contents import ABOUT, PROFILE, RECORDING_VERSION, SUMMARY, About, Summary, struct_of
+from recordings.records import (
+    MOST_RECORD_BYTES,
+    RECORD_HEAD,
+    UNREADABLE,
+    Item,
+    item_in,
+    learn_channel,
+    messages_of,
+    record_stream,
 )
 from schemas.errors import Malformed, Refused
 from schemas.keys import is_entry_id
 
-# A chunk that the council writes has one MiB and a message more. Of a file that another tool has compressed anew,
-# several; a larger one is damaged, or made to fill memory.
-MOST_RECORD_BYTES = MOST_CHUNK_BYTES = 32 * 1024 * 1024
 # Ten hours of chunk indexes are 5 MB.
 _MOST_SUMMARY_BYTES = 64 * 1024 * 1024
-_MOST_CHANNELS = 1_024
 _BLOCK_BYTES = 1024 * 1024
-_HEAD = struct.Struct("<BQ")
-# channel, sequence, log_time, publish_time
-_MESSAGE = struct.Struct("<HIQQ")
-_FOOTER_BYTES = _HEAD.size + 20
-
-Kind = Literal["entry", "frame", "event", "health"]
-
-# What the library and the decompressors raise for bytes that are not what they should be.
-UNREADABLE = (
-    McapError, struct.error, UnicodeDecodeError, zstandard.ZstdError, RuntimeError, EOFError, ValueError, OverflowError,
-    MemoryError,
-)  # fmt: skip
-
-
-class Item(NamedTuple):
-    """One message. `id` and `raw` are an entry's id and its bytes (empty in a file without text); `raw` of the others
-    is the message's JSON. `topic` is its channel's, `log_ns` its time, in nanoseconds of Unix time."""
-
-    kind: Kind
-    id: str
-    raw: bytes
-    topic: str
-    log_ns: int
-
-
-class _EntryBytes(msgspec.Struct, gc=False):
-    id: str
-    entry: bytes = b""
-
-
-_entry_decoder = msgspec.json.Decoder(_EntryBytes)
+_FOOTER_BYTES = RECORD_HEAD.size + 20
 
 
 class Damage(Malformed):
@@ -132,9 +86,9 @@ class RecordingReader:
             raise Refused("not_a_recording", f"{self.path} is not an MCAP file: name a recording of a council.")
         try:
             for opcode, body in self._records():
-                if opcode == Opcode.HEADER and Header.read(_stream(body)).profile != PROFILE:
+                if opcode == Opcode.HEADER and Header.read(record_stream(body)).profile != PROFILE:
                     break
-                if opcode == Opcode.METADATA and (found := Metadata.read(_stream(body))).name == ABOUT:
+                if opcode == Opcode.METADATA and (found := Metadata.read(record_stream(body))).name == ABOUT:
                     return self._checked_about(found)
                 if opcode == Opcode.CHUNK:
                     break
@@ -167,16 +121,16 @@ class RecordingReader:
         try:
             for opcode, body in self._records():
                 if opcode == Opcode.CHUNK:
-                    yield from messages_of(Chunk.read(_stream(body)), topics)
+                    yield from messages_of(Chunk.read(record_stream(body)), topics)
                 elif opcode == Opcode.CHANNEL:
-                    _learn(topics, body)
+                    learn_channel(topics, body)
                 elif opcode == Opcode.MESSAGE:
-                    if (item := _item(body, 0, len(body), topics)) is not None:
+                    if (item := item_in(body, 0, len(body), topics)) is not None:
                         yield item
-                elif opcode == Opcode.METADATA and (found := Metadata.read(_stream(body))).name == SUMMARY:
+                elif opcode == Opcode.METADATA and (found := Metadata.read(record_stream(body))).name == SUMMARY:
                     self.summary = struct_of(found.metadata, Summary)
                 elif opcode == Opcode.DATA_END:
-                    self._check_end(DataEnd.read(_stream(body)))
+                    self._check_end(DataEnd.read(record_stream(body)))
                     return
         except Malformed as error:
             raise (error if isinstance(error, Damage) else self._damage(error)) from None
@@ -188,7 +142,7 @@ class RecordingReader:
         while True:
             self.at_bytes = self._file.tell()
             crc = self._crc
-            opcode, length = _HEAD.unpack(self._take(_HEAD.size))
+            opcode, length = RECORD_HEAD.unpack(self._take(RECORD_HEAD.size))
             if length > self._size - self._file.tell():
                 raise Damage(self.path, self.at_bytes, "it is cut off here")
             if opcode == Opcode.ATTACHMENT or opcode > Opcode.DATA_END:
@@ -243,84 +197,6 @@ def open_file(path: Path) -> tuple[IO[bytes], int]:
         raise Refused("unreadable", f"{str(path)!r} is not the name of a file.") from None
 
 
-def messages_of(chunk: Chunk, topics: dict[int, str]) -> Iterator[Item]:
-    """The messages of a chunk that a recording has; `topics` learns its channels. Raises Malformed and UNREADABLE."""
-    data = unpacked(chunk)
-    at, end = 0, len(data)
-    while at < end:
-        opcode, length = _HEAD.unpack_from(data, at)
-        at += _HEAD.size
-        after = at + length
-        if after > end:
-            raise Malformed("a message is longer than its chunk")
-        if opcode == Opcode.MESSAGE:
-            if (item := _item(data, at, after, topics)) is not None:
-                yield item
-        elif opcode == Opcode.CHANNEL:
-            _learn(topics, data[at:after])
-        at = after
-
-
-def unpacked(chunk: Chunk) -> bytes:
-    """The records of a chunk. Raises Malformed where it has another size or checksum than it says, or a larger size
-    than is allowed; UNREADABLE."""
-    size = chunk.uncompressed_size
-    if size > MOST_CHUNK_BYTES:
-        raise Malformed(f"a chunk of {size} bytes")
-    match chunk.compression:
-        case "zstd":
-            # A decompressor that is given a frame whose header contains a size allocates that.
-            claimed = zstandard.frame_content_size(chunk.data)
-            if claimed not in (-1, size):
-                raise Malformed("a chunk has another size than it says")
-            data = zstandard.ZstdDecompressor().decompress(chunk.data, max_output_size=size or 1)
-        case "":
-            data = chunk.data
-        case _:
-            raise Malformed("a chunk has an unknown compression")
-    if len(data) != size:
-        raise Malformed("a chunk has another size than it says")
-    if chunk.uncompressed_crc not in (0, zlib.crc32(data)):
-        raise Malformed("a chunk's checksum is wrong")
-    return data
-
-
-def _learn(topics: dict[int, str], body: bytes) -> None:
-    channel = Channel.read(_stream(body))
-    if channel.message_encoding != "json":
-        return
-    topics[channel.id] = channel.topic
-    if len(topics) > _MOST_CHANNELS:
-        raise Malformed("too many channels")
-
-
-def _item(data: bytes, start: int, end: int, topics: dict[int, str]) -> Item | None:
-    """The message in data[start:end]; None for one of a channel that is not ours."""
-    if end - start < _MESSAGE.size:
-        raise Malformed("a message is too short")
-    channel, _, log_ns, _ = _MESSAGE.unpack_from(data, start)
-    topic, raw = topics.get(channel), data[start + _MESSAGE.size : end]
-    if topic is None:
-        return None
-    if topic == FRAMES:
-        return Item("frame", "", raw, topic, log_ns)
-    if topic == SESSION or topic.startswith(TOKENS):
-        try:
-            entry = _entry_decoder.decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise Malformed(f"an entry does not decode: {error}") from None
-        if not is_entry_id(entry.id) or len(entry.id) > _LONGEST_ID:
-            raise Malformed("an entry has no id")
-        return Item("entry", entry.id, entry.entry, topic, log_ns)
-    if topic == EVENTS:
-        return Item("event", "", raw, topic, log_ns)
-    return Item("health", "", raw, topic, log_ns) if topic == HEALTH else None
-
-
-# Two numbers of 64 bits.
-_LONGEST_ID = 41
-
-
 def read_metadata(path: Path) -> tuple[About, Summary]:
     """What a list shows of a recording, from its beginning and its end, without reading it all. Raises Refused, Damage;
     a file without its end is damaged."""
@@ -339,30 +215,27 @@ def _summary_at_end(file: IO[bytes], size: int) -> Summary:
     tail = file.read()
     if len(tail) < _FOOTER_BYTES or not tail.endswith(MCAP0_MAGIC) or tail[0] != Opcode.FOOTER:
         raise Malformed("its end is missing")
-    footer = Footer.read(_stream(tail[_HEAD.size :]))
+    footer = Footer.read(record_stream(tail[RECORD_HEAD.size :]))
     length = size - len(tail) - footer.summary_start
     if not 0 < footer.summary_start < size or not 0 < length <= _MOST_SUMMARY_BYTES:
         raise Malformed("its indexes are missing")
     file.seek(footer.summary_start)
     section = file.read(length)
-    if footer.summary_crc not in (0, zlib.crc32(tail[: _HEAD.size + 16], zlib.crc32(section))):
+    if footer.summary_crc not in (0, zlib.crc32(tail[: RECORD_HEAD.size + 16], zlib.crc32(section))):
         raise Malformed("the checksum of its indexes is wrong")
     at = 0
     while at < len(section):
-        opcode, length = _HEAD.unpack_from(section, at)
-        body = section[at + _HEAD.size : at + _HEAD.size + length]
-        at += _HEAD.size + length
-        if opcode == Opcode.METADATA_INDEX and (index := MetadataIndex.read(_stream(body))).name == SUMMARY:
+        opcode, length = RECORD_HEAD.unpack_from(section, at)
+        body = section[at + RECORD_HEAD.size : at + RECORD_HEAD.size + length]
+        at += RECORD_HEAD.size + length
+        if opcode == Opcode.METADATA_INDEX and (index := MetadataIndex.read(record_stream(body))).name == SUMMARY:
             if index.length > MOST_RECORD_BYTES:
                 raise Malformed(f"a record of {index.length} bytes")
             file.seek(index.offset)
-            return struct_of(Metadata.read(_stream(file.read(index.length)[_HEAD.size :])).metadata, Summary)
+            return struct_of(
+                Metadata.read(record_stream(file.read(index.length)[RECORD_HEAD.size :])).metadata, Summary
+            )
     raise Malformed("its summary is missing")
-
-
-def _stream(body: bytes) -> ReadDataStream:
-    """The bytes of one record, of which nothing beyond it can be read."""
-    return ReadDataStream(io.BytesIO(body))
 
 
 def _words(error: BaseException) -> str:

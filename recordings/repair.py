@@ -8,20 +8,18 @@ The frames after a gap are kept as they were recorded. They cannot be proved: wh
 
 from __future__ import annotations
 
-import io
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import msgspec
-from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, Metadata
 from mcap.writer import MCAP0_MAGIC
 
 from recordings.contents import ABOUT, About, struct_of
-from recordings.reading import MOST_RECORD_BYTES, UNREADABLE, Damage, Item, RecordingReader, messages_of, open_file
+from recordings.reading import Damage, RecordingReader, open_file
+from recordings.records import MOST_RECORD_BYTES, RECORD_HEAD, UNREADABLE, Item, messages_of, record_stream
 from recordings.writing import RecordingWriter, about_session
 from schemas.entries import decode_entry
 from schemas.errors import Malformed, Refused
@@ -29,7 +27,6 @@ from schemas.frames import frame_of_json
 from schemas.grid import window_index_at
 from schemas.sessions import Opening
 
-_HEAD = struct.Struct("<BQ")
 _BLOCK_BYTES = 1024 * 1024
 # What stands before the data of a chunk: start and end time, size, checksum, and the length of the compression's name.
 _BEFORE_COMPRESSION = 8 + 8 + 8 + 4
@@ -58,6 +55,8 @@ def salvage(path: Path) -> Salvage:
         if item is None:
             is_torn = True
         elif item.kind == "entry":
+            # What was lost before the opening was no message.
+            is_torn = is_torn and item.id != about.opened
             found.entries += 1
         elif item.kind == "frame":
             window = _window(item)
@@ -134,8 +133,8 @@ def _sound_items(path: Path, found: Salvage | None) -> Iterator[Item | None]:
         if file.read(len(MCAP0_MAGIC)) != MCAP0_MAGIC:
             raise Refused("not_a_recording", f"{path} is not an MCAP file: name a recording of a council.")
         while (at := file.tell()) < size:
-            head = file.read(_HEAD.size)
-            opcode, length = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
+            head = file.read(RECORD_HEAD.size)
+            opcode, length = RECORD_HEAD.unpack(head) if len(head) == RECORD_HEAD.size else (0, 0)
             is_whole = 0 < opcode <= Opcode.DATA_END and length <= min(MOST_RECORD_BYTES, size - file.tell())
             body = file.read(length) if is_whole else b""
             if opcode == Opcode.DATA_END and is_whole:
@@ -158,13 +157,13 @@ def _items_of(opcode: int, body: bytes, topics: dict[int, str]) -> list[Item] | 
     """The messages of a record, all of them or None where it is damaged."""
     try:
         if opcode == Opcode.CHUNK:
-            return list(messages_of(Chunk.read(ReadDataStream(io.BytesIO(body))), topics))
+            return list(messages_of(Chunk.read(record_stream(body)), topics))
         if opcode == Opcode.METADATA:
-            metadata = Metadata.read(ReadDataStream(io.BytesIO(body)))
+            metadata = Metadata.read(record_stream(body))
             if metadata.name == ABOUT:
                 struct_of(metadata.metadata, About)
         if opcode == Opcode.CHANNEL:
-            Channel.read(ReadDataStream(io.BytesIO(body)))
+            Channel.read(record_stream(body))
     except (*UNREADABLE, Malformed):
         return None
     return []
@@ -178,7 +177,7 @@ def _next_chunk(file: IO[bytes], start: int, size: int) -> int:
         block = kept + file.read(_BLOCK_BYTES)
         base, place = at - len(kept), 0
         while (place := block.find(_CHUNK_SIGN, place)) >= 0:
-            begin = base + place - _BEFORE_COMPRESSION - _HEAD.size
+            begin = base + place - _BEFORE_COMPRESSION - RECORD_HEAD.size
             if begin >= start and _is_chunk(file, begin, size):
                 return begin
             place += 1
@@ -189,7 +188,7 @@ def _next_chunk(file: IO[bytes], start: int, size: int) -> int:
 
 def _is_chunk(file: IO[bytes], at: int, size: int) -> bool:
     file.seek(at)
-    opcode, length = _HEAD.unpack(file.read(_HEAD.size))
-    if opcode != Opcode.CHUNK or length > min(MOST_RECORD_BYTES, size - at - _HEAD.size):
+    opcode, length = RECORD_HEAD.unpack(file.read(RECORD_HEAD.size))
+    if opcode != Opcode.CHUNK or length > min(MOST_RECORD_BYTES, size - at - RECORD_HEAD.size):
         return False
     return _items_of(opcode, file.read(length), {}) is not None
