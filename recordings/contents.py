@@ -18,6 +18,7 @@ of Unix time are strings.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -36,6 +37,7 @@ PROFILE = "turbo-ensemble"
 ABOUT, SUMMARY = "council", "council.summary"
 SESSION, TOKENS, FRAMES, EVENTS, HEALTH = "/session", "/tokens/", "/frames", "/events", "/health"
 SUFFIX = ".mcap"
+_CHECKSUM = "crc32"
 
 M = TypeVar("M", bound=msgspec.Struct)
 
@@ -150,13 +152,22 @@ class Health(msgspec.Struct, frozen=True):
 
 
 def metadata_of(struct: msgspec.Struct) -> dict[str, str]:
-    """The struct as MCAP's metadata, which has texts only: each field's JSON, of texts the text itself."""
+    """The struct as MCAP's metadata, which has texts only: each field's JSON, of texts the text itself; and a checksum
+    of them all, since MCAP has none for metadata."""
     values = {name: getattr(struct, name) for name in struct.__struct_fields__}
-    return {n: v if isinstance(v, str) else msgspec.json.encode(v).decode() for n, v in values.items()}
+    texts = {n: v if isinstance(v, str) else msgspec.json.encode(v).decode() for n, v in values.items()}
+    return {**texts, _CHECKSUM: _checksum(texts)}
+
+
+def _checksum(texts: Mapping[str, str]) -> str:
+    return f"{zlib.crc32(msgspec.json.encode(sorted(texts.items()))):08x}"
 
 
 def struct_of(metadata: Mapping[str, str], kind: type[M]) -> M:
     """The reverse of metadata_of; unknown keys are passed over. Raises Malformed."""
+    found = {name: text for name, text in metadata.items() if name != _CHECKSUM}
+    if _CHECKSUM in metadata and metadata[_CHECKSUM] != _checksum(found):
+        raise Malformed("the checksum of its metadata is wrong")
     texts = {field.name for field in msgspec.structs.fields(kind) if field.type is str}
     try:
         values: dict[str, Any] = {

@@ -8,6 +8,7 @@ A recording is read in the order in which it was written, which is the order of 
 from __future__ import annotations
 
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from recordings.records import (
     Item,
     item_in,
     learn_channel,
+    learn_schema,
     messages_of,
     record_stream,
 )
@@ -49,7 +51,8 @@ class Damage(Malformed):
 
 
 class RecordingReader:
-    """A recording that is open. `about` is its metadata; `summary` is set once all items were read.
+    """A recording that is open. `about` is its metadata; `summary` is set once all items were read; `schemas` are the
+    JSON Schemas of its messages, by name, as far as it was read.
 
     Raises Refused where the file cannot be opened, is not a recording, or is of a later version; Damage.
     """
@@ -57,6 +60,7 @@ class RecordingReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.summary: Summary | None = None
+        self.schemas: dict[str, bytes] = {}
         # Where the record begins that is being read.
         self.at_bytes = 0
         self._crc = 0
@@ -121,9 +125,11 @@ class RecordingReader:
         try:
             for opcode, body in self._records():
                 if opcode == Opcode.CHUNK:
-                    yield from messages_of(Chunk.read(record_stream(body)), topics)
+                    yield from messages_of(Chunk.read(record_stream(body)), topics, self.schemas)
                 elif opcode == Opcode.CHANNEL:
                     learn_channel(topics, body)
+                elif opcode == Opcode.SCHEMA:
+                    learn_schema(self.schemas, body)
                 elif opcode == Opcode.MESSAGE:
                     if (item := item_in(body, 0, len(body), topics)) is not None:
                         yield item
@@ -170,14 +176,24 @@ class RecordingReader:
             count -= len(self._take(min(count, _BLOCK_BYTES)))
 
     def _check_end(self, end: DataEnd) -> None:
-        """The CRC of all records before it, and that the file goes on to its last byte."""
+        """The CRC of all records before it, and that of the indexes behind it, up to the file's last byte."""
         if end.data_section_crc not in (0, self._crc):
             raise Damage(self.path, self.at_bytes, "its checksum is wrong")
-        self._file.seek(max(0, self._size - len(MCAP0_MAGIC)))
-        if self._file.read() != MCAP0_MAGIC:
-            raise Damage(self.path, self._size, "its end is missing")
         if self.summary is None:
             raise Damage(self.path, self.at_bytes, "its summary is missing")
+        self.at_bytes, self._crc = self._file.tell(), 0
+        self._pass_over(max(0, self._size - self.at_bytes - _FOOTER_BYTES - len(MCAP0_MAGIC)))
+        footer_at, summary_crc = self._file.tell(), self._crc
+        tail = self._take(_FOOTER_BYTES + len(MCAP0_MAGIC))
+        if RECORD_HEAD.unpack_from(tail) != (Opcode.FOOTER, _FOOTER_BYTES - RECORD_HEAD.size) or not tail.endswith(
+            MCAP0_MAGIC
+        ):
+            raise Damage(self.path, footer_at, "its end is missing")
+        footer = Footer.read(record_stream(tail[RECORD_HEAD.size :]))
+        if footer.summary_start not in (0, self.at_bytes):
+            raise Damage(self.path, footer_at, "its end does not fit its beginning")
+        if footer.summary_crc not in (0, zlib.crc32(tail[: RECORD_HEAD.size + 16], summary_crc)):
+            raise Damage(self.path, self.at_bytes, "the checksum of its indexes is wrong")
 
     def _damage(self, error: BaseException) -> Damage:
         return Damage(self.path, self.at_bytes, _words(error))
@@ -186,10 +202,10 @@ class RecordingReader:
 def open_file(path: Path) -> tuple[IO[bytes], int]:
     """(the file, its size). Raises Refused where it is not a readable file."""
     try:
-        file = path.open("rb")
-        if not path.is_file():
-            file.close()
+        # Opening a pipe would wait for its writer, and a device may do anything.
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise Refused("not_a_recording", f"{path} is not a file: name a recording of a council.")
+        file = path.open("rb")
         return file, os.fstat(file.fileno()).st_size
     except OSError as error:
         raise Refused("unreadable", f"{path} cannot be read: {error.strerror or error}.") from None
@@ -229,8 +245,8 @@ def _summary_at_end(file: IO[bytes], size: int) -> Summary:
         body = section[at + RECORD_HEAD.size : at + RECORD_HEAD.size + length]
         at += RECORD_HEAD.size + length
         if opcode == Opcode.METADATA_INDEX and (index := MetadataIndex.read(record_stream(body))).name == SUMMARY:
-            if index.length > MOST_RECORD_BYTES:
-                raise Malformed(f"a record of {index.length} bytes")
+            if index.length > MOST_RECORD_BYTES or index.offset > size:
+                raise Malformed(f"a record of {index.length} bytes at byte {index.offset}")
             file.seek(index.offset)
             return struct_of(
                 Metadata.read(record_stream(file.read(index.length)[RECORD_HEAD.size :])).metadata, Summary

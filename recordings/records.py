@@ -10,6 +10,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -17,7 +18,7 @@ import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
-from mcap.records import Channel, Chunk
+from mcap.records import Channel, Chunk, Schema
 
 from recordings.contents import EVENTS, FRAMES, HEALTH, SESSION, TOKENS
 from schemas.errors import Malformed
@@ -27,6 +28,9 @@ from schemas.keys import is_entry_id
 # several; a larger one is damaged, or made to fill memory.
 MOST_RECORD_BYTES = MOST_CHUNK_BYTES = 32 * 1024 * 1024
 _MOST_CHANNELS = 1_024
+_MOST_SCHEMA_BYTES = 64 * 1024
+# A member of an enumeration takes longer to compare.
+_MESSAGE_OPCODE = int(Opcode.MESSAGE)
 # opcode, length of the body
 RECORD_HEAD = struct.Struct("<BQ")
 # channel, sequence, log_time, publish_time
@@ -45,13 +49,15 @@ UNREADABLE = (
 
 class Item(NamedTuple):
     """One message. `id` and `raw` are an entry's id and its bytes (empty in a file without text); `raw` of the others
-    is the message's JSON. `topic` is its channel's, `log_ns` its time, in nanoseconds of Unix time."""
+    is the message's JSON. `topic` is its channel's, `log_ns` its time, in nanoseconds of Unix time. `data` is the
+    message's JSON, of entries too."""
 
     kind: Kind
     id: str
     raw: bytes
     topic: str
     log_ns: int
+    data: bytes = b""
 
 
 class _EntryBytes(msgspec.Struct, gc=False):
@@ -62,21 +68,24 @@ class _EntryBytes(msgspec.Struct, gc=False):
 _entry_decoder = msgspec.json.Decoder(_EntryBytes)
 
 
-def messages_of(chunk: Chunk, topics: dict[int, str]) -> Iterator[Item]:
-    """The messages of a chunk that a recording has; `topics` learns its channels. Raises Malformed and UNREADABLE."""
+def messages_of(chunk: Chunk, topics: dict[int, str], schemas: dict[str, bytes] | None = None) -> Iterator[Item]:
+    """The messages of a chunk that a recording has; `topics` learns its channels, and `schemas` the JSON Schemas of
+    messages by their names. Raises Malformed and UNREADABLE."""
     data = unpacked(chunk)
-    at, end = 0, len(data)
+    at, end, head_bytes, head_of = 0, len(data), RECORD_HEAD.size, RECORD_HEAD.unpack_from
     while at < end:
-        opcode, length = RECORD_HEAD.unpack_from(data, at)
-        at += RECORD_HEAD.size
+        opcode, length = head_of(data, at)
+        at += head_bytes
         after = at + length
         if after > end:
             raise Malformed("a message is longer than its chunk")
-        if opcode == Opcode.MESSAGE:
+        if opcode == _MESSAGE_OPCODE:
             if (item := item_in(data, at, after, topics)) is not None:
                 yield item
         elif opcode == Opcode.CHANNEL:
             learn_channel(topics, data[at:after])
+        elif opcode == Opcode.SCHEMA and schemas is not None:
+            learn_schema(schemas, data[at:after])
         at = after
 
 
@@ -92,7 +101,9 @@ def unpacked(chunk: Chunk) -> bytes:
             claimed = zstandard.frame_content_size(chunk.data)
             if claimed not in (-1, size):
                 raise Malformed("a chunk has another size than it says")
-            data = zstandard.ZstdDecompressor().decompress(chunk.data, max_output_size=size or 1)
+            # Without a size it allocates the window that the frame asks for: 128 MiB, unless that is bounded.
+            unpacking = zstandard.ZstdDecompressor(max_window_size=MOST_CHUNK_BYTES)
+            data = unpacking.decompress(chunk.data, max_output_size=size or 1)
         case "":
             data = chunk.data
         case _:
@@ -105,6 +116,7 @@ def unpacked(chunk: Chunk) -> bytes:
 
 
 def learn_channel(topics: dict[int, str], body: bytes) -> None:
+    """Adds the channel in this record, where its messages are JSON. Raises Malformed and UNREADABLE."""
     channel = Channel.read(record_stream(body))
     if channel.message_encoding != "json":
         return
@@ -113,27 +125,40 @@ def learn_channel(topics: dict[int, str], body: bytes) -> None:
         raise Malformed("too many channels")
 
 
+def learn_schema(schemas: dict[str, bytes], body: bytes) -> None:
+    """Adds the JSON Schema in this record, where it has the size of one of ours. Raises UNREADABLE."""
+    if len(body) <= _MOST_SCHEMA_BYTES and len(schemas) < _MOST_CHANNELS:
+        schema = Schema.read(record_stream(body))
+        schemas.setdefault(schema.name, schema.data)
+
+
 def item_in(data: bytes, start: int, end: int, topics: dict[int, str]) -> Item | None:
     """The message in data[start:end]; None for one of a channel that is not ours."""
     if end - start < _MESSAGE.size:
         raise Malformed("a message is too short")
     channel, _, log_ns, _ = _MESSAGE.unpack_from(data, start)
-    topic, raw = topics.get(channel), data[start + _MESSAGE.size : end]
+    topic = topics.get(channel)
     if topic is None:
         return None
-    if topic == FRAMES:
-        return Item("frame", "", raw, topic, log_ns)
+    raw, kind = data[start + _MESSAGE.size : end], _kind_of(topic)
+    if kind != "entry":
+        return None if kind is None else Item(kind, "", raw, topic, log_ns, raw)
+    try:
+        entry = _entry_decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"an entry does not decode: {error}") from None
+    if not is_entry_id(entry.id) or len(entry.id) > _LONGEST_ID:
+        raise Malformed("an entry has no id")
+    return Item("entry", entry.id, entry.entry, topic, log_ns, raw)
+
+
+@lru_cache(maxsize=_MOST_CHANNELS)
+def _kind_of(topic: str) -> Kind | None:
+    """What the messages of a channel are; None of one that is not ours."""
     if topic == SESSION or topic.startswith(TOKENS):
-        try:
-            entry = _entry_decoder.decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise Malformed(f"an entry does not decode: {error}") from None
-        if not is_entry_id(entry.id) or len(entry.id) > _LONGEST_ID:
-            raise Malformed("an entry has no id")
-        return Item("entry", entry.id, entry.entry, topic, log_ns)
-    if topic == EVENTS:
-        return Item("event", "", raw, topic, log_ns)
-    return Item("health", "", raw, topic, log_ns) if topic == HEALTH else None
+        return "entry"
+    kinds: dict[str, Kind] = {FRAMES: "frame", EVENTS: "event", HEALTH: "health"}
+    return kinds.get(topic)
 
 
 def record_stream(body: bytes) -> ReadDataStream:

@@ -10,6 +10,8 @@ from schemas.grid import FRAME_RATE_HZ
 
 # What a list shows of a session's agreement: as many points as a sparkline has pixels to spare.
 _POINTS = 64
+# A day, the longest session: a file with a window from nowhere must not make a list as long as its number.
+_MOST_SECONDS = 86_400
 
 
 class Summing:
@@ -48,13 +50,12 @@ class Summing:
         self._add_agreement(frame)
 
     def _add_agreement(self, frame: Frame) -> None:
-        second = (frame.window_index - self._first) // FRAME_RATE_HZ
-        # A file with holes, or with a window from nowhere, must not make a list as long as its number.
+        second = min(max(0, frame.window_index - self._first) // FRAME_RATE_HZ, _MOST_SECONDS - 1)
         if second >= len(self._seconds):
-            self._seconds += [(0.0, 0)] * min(second + 1 - len(self._seconds), 3_600)
-        if frame.agreement is not None and self._seconds:
-            total, count = self._seconds[min(second, len(self._seconds) - 1)]
-            self._seconds[min(second, len(self._seconds) - 1)] = total + frame.agreement, count + 1
+            self._seconds += [(0.0, 0)] * (second + 1 - len(self._seconds))
+        if frame.agreement is not None:
+            total, count = self._seconds[second]
+            self._seconds[second] = total + frame.agreement, count + 1
 
     def summary(self, reason: str) -> Summary:
         """What was gathered; `reason` is why the session ended, where something was wrong."""

@@ -1,0 +1,267 @@
+"""The proof of a recording: its frames are computed again from its entries, and compared byte for byte.
+
+    file --entries--> StreamReplay (the core) --computed frames--> waiting --+
+      \\--frames---------------------------------recorded bytes--------------+--> equal, or the fields that differ
+
+One pass, in which only the frames wait that were computed before the file's own came.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from aggregator.intake import StreamEntry
+from aggregator.replay import StreamReplay
+from aggregator.session import Closed
+from recordings.contents import About, Summary
+from recordings.difference import FRAME_SCHEMA, Difference, differences, frame_values, known_fields
+from recordings.reading import RecordingReader, read_metadata
+from recordings.records import Item
+from recordings.writing import about_session, this_platform, this_python
+from schemas.entries import decode_entry
+from schemas.errors import Malformed
+from schemas.frames import Frame, recorded_frame_json
+from schemas.grid import FRAME_RATE_HZ
+from schemas.keys import FRAMES_MAXLEN, entry_order
+from schemas.sessions import LONGEST_MS, Opening
+
+# A recorder that was away reads entries and frames in turn; more than Redis keeps of frames it is never behind.
+_MOST_WAITING = FRAMES_MAXLEN
+_LAST_WINDOW = LONGEST_MS * FRAME_RATE_HZ // 1_000
+# The core's work grows with the members; no tier allows as many.
+_MOST_MEMBERS = 64
+# What the metadata repeats of the opening.
+_OF_THE_OPENING = (
+    "session", "opened", "origin_ns", "prompt", "system", "members", "temperature", "max_tokens", "seed", "sync",
+    "weighting", "tier",
+)  # fmt: skip
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a proof has shown.
+
+    `is_right`: whatever can be checked is right. `compared` frames were computed again and compared; `not_recorded`
+    were computed, and the file begins after them; `unproved` were only checked to be in order. `unproved_because` is
+    the reason, a sentence. `difference` is the first one that is larger than the tolerance (`one` is recorded, `other`
+    computed), `largest` the largest distance of two numbers that differ, None where none do. `numbers_alone`: measured
+    numbers differ, and nothing else.
+    """
+
+    is_right: bool
+    frames: int
+    entries: int
+    compared: int
+    not_recorded: int
+    unproved: int
+    unproved_because: str
+    difference: Difference | None
+    largest: float | None
+    numbers_alone: bool
+    tolerance: float | None
+    python: str
+    platform: str
+    is_same_machine: bool
+
+
+def verified(path: Path, tolerance: float | None = None, progress: Callable[[int], None] | None = None) -> Verdict:
+    """Proves the recording. `tolerance` is what two measured numbers may differ by; `progress` is called with the bytes
+    that were read.
+
+    Raises Refused where the file is not a recording, Damage where it is cut or damaged, Malformed where its content
+    cannot be a session's.
+    """
+    about, summary = read_metadata(path)
+    checking = _Checking(path, about, summary, tolerance)
+    at = 0
+    with RecordingReader(path) as reader:
+        for item in reader.items():
+            if item.kind == "frame":
+                checking.add_frame(item.raw, reader)
+            elif item.kind == "entry":
+                checking.add_entry(item)
+            if progress and reader.at_bytes != at:
+                at = reader.at_bytes
+                progress(at)
+            if checking.is_decided:
+                break
+    return checking.verdict()
+
+
+class _Checking:
+    """One proof, item by item."""
+
+    def __init__(self, path: Path, about: About, summary: Summary, tolerance: float | None) -> None:
+        self._path, self._about, self._summary, self._tolerance = path, about, summary, tolerance
+        self._is_same_machine = (about.python, about.platform) == (this_python(), this_platform())
+        self._replay: StreamReplay | None = None
+        self._waiting = deque[Frame]()
+        # The window of the next frame that the file should have.
+        self._next = max(0, summary.first_window)
+        # Frames from this window on are only checked to be in order.
+        self._unproved_from, self._because = self._limits()
+        self._is_past_proof = not self._unproved_from
+        self._last_entry = (-1, -1)
+        self._difference: Difference | None = None
+        self._largest: float | None = None
+        self._numbers_alone = True
+        self.is_decided = False
+        self._frames = self._entries = self._compared = self._unproved = 0
+        if summary.first_window > _LAST_WINDOW:
+            raise self._wrong(f"it begins with window {summary.first_window}, which no session reaches")
+
+    def _limits(self) -> tuple[int, str]:
+        if not self._about.text:
+            return 0, "It was recorded without text: its frames cannot be computed again."
+        if gaps := self._about.gaps:
+            first = min(gap[0] for gap in gaps)
+            return first, f"Windows were lost, the first is {first}: frames from there on cannot be computed again."
+        return _LAST_WINDOW + 1, ""
+
+    def _wrong(self, what: str) -> Malformed:
+        return Malformed(f"{self._path} is not the recording of a session: {what}.")
+
+    def add_entry(self, item: Item) -> None:
+        """The next entry of the file."""
+        order = entry_order(item.id)
+        if order <= self._last_entry:
+            raise self._wrong(f"the entry {item.id} comes after a later one")
+        self._last_entry = order
+        self._entries += 1
+        if self._is_past_proof:
+            return
+        if self._replay is None:
+            self._open((item.id, item.raw))
+            return
+        self._keep(self._replay.add((item.id, item.raw)))
+
+    def _open(self, first: StreamEntry) -> None:
+        opening = _opening_in(first)
+        if opening is None or first[0] != self._about.opened:
+            raise self._wrong("it does not begin with the opening of a session")
+        if len(opening.members) > _MOST_MEMBERS:
+            raise self._wrong(f"it has {len(opening.members)} members")
+        told = about_session(opening, first[0], self._about.council_version)
+        for name in _OF_THE_OPENING:
+            if getattr(told, name) != getattr(self._about, name):
+                raise self._wrong(f"its metadata has another {name} than its opening")
+        if opening.replay is not None and opening.replay.frames:
+            self._unproved_from, self._is_past_proof = 0, True
+            self._because = "It is the recording of a replay of frames alone: they cannot be computed again."
+            return
+        try:
+            self._replay = StreamReplay(first)
+        except Exception as error:  # noqa: BLE001
+            raise self._wrong(f"the core cannot open it ({type(error).__name__})") from None
+
+    def _keep(self, closed: Iterable[Closed]) -> None:
+        """Lets the computed frames wait for the recorded ones; not those before the file's first."""
+        waiting = self._waiting
+        try:
+            for one in closed:
+                window = one.frame.window_index
+                if window >= self._unproved_from:
+                    self._is_past_proof = True
+                    return
+                if window >= self._next:
+                    waiting.append(one.frame)
+                    if len(waiting) > _MOST_WAITING:
+                        raise Malformed(f"more than {_MOST_WAITING} windows pass without a frame")
+        except Malformed as error:
+            raise self._wrong(str(error)) from None
+        except Exception as error:  # noqa: BLE001
+            # A bug of the core that only this file brings out is no reason to show a person a traceback.
+            window = self._replay.session.record.window if self._replay else 0
+            raise self._wrong(f"the core fails on window {window} ({type(error).__name__})") from None
+
+    def add_frame(self, raw: bytes, reader: RecordingReader) -> None:
+        """The next frame of the file."""
+        window = self._next
+        if window < self._unproved_from and self._replay is None:
+            raise self._wrong("a frame comes before the opening of its session")
+        self._frames += 1
+        if window < self._unproved_from and self._replay is not None:
+            self._compare(window, raw, self._replay, reader)
+            self._next = window + 1
+            return
+        found = self._window_of(raw)
+        is_lost = any(first <= window and found - 1 <= last for first, last in self._about.gaps)
+        if found < window or (found > window and not is_lost):
+            self._differs(Difference(window, "window_index", found, window))
+        self._waiting.clear()
+        self._unproved += 1
+        self._next = found + 1
+
+    def _compare(self, window: int, raw: bytes, replay: StreamReplay, reader: RecordingReader) -> None:
+        if not self._waiting:
+            self._keep(replay.close_to(window))
+        if not self._waiting:
+            self._differs(Difference(window, "frame", self._window_of(raw), None))
+            return
+        frame = self._waiting.popleft()
+        self._compared += 1
+        computed = recorded_frame_json(frame)
+        if computed == raw:
+            return
+        try:
+            recorded = frame_values(raw)
+        except Malformed as error:
+            raise self._wrong(f"window {window}: {error}") from None
+        known = known_fields(reader.schemas.get(FRAME_SCHEMA))
+        for difference in differences(window, recorded, msgspec.json.decode(computed), known):
+            self._differs(difference)
+
+    def _differs(self, difference: Difference) -> None:
+        distance = difference.distance
+        if distance is None or self._tolerance is None or distance > self._tolerance:
+            self._difference = self._difference or difference
+        if distance is None:
+            self._numbers_alone = False
+            self.is_decided = True
+        else:
+            self._largest = max(distance, self._largest or 0.0)
+            # Numbers that another machine has computed are compared to the end, to find the largest distance.
+            self.is_decided = self.is_decided or (self._is_same_machine and self._tolerance is None)
+
+    def _window_of(self, raw: bytes) -> int:
+        try:
+            return int(frame_values(raw)["window_index"])
+        except Malformed as error:
+            raise self._wrong(f"after window {self._next - 1}: {error}") from None
+
+    def verdict(self) -> Verdict:
+        """What was found, once all items were taken or the proof is decided. Raises Malformed where the file contains
+        no frame, or not what its summary says."""
+        if not self._frames:
+            raise self._wrong("it contains no frame")
+        summary = self._summary
+        counted = (self._frames, self._entries, self._next - 1)
+        if not self.is_decided and counted != (summary.frames, summary.entries, summary.last_window):
+            raise self._wrong("its summary counts other frames and entries than it contains")
+        return Verdict(
+            is_right=self._difference is None,
+            frames=self._frames,
+            entries=self._entries,
+            compared=self._compared,
+            not_recorded=max(0, summary.first_window) if self._compared else 0,
+            unproved=self._unproved,
+            unproved_because=self._because if self._unproved else "",
+            difference=self._difference,
+            largest=self._largest,
+            numbers_alone=self._largest is not None and self._numbers_alone,
+            tolerance=self._tolerance,
+            python=self._about.python,
+            platform=self._about.platform,
+            is_same_machine=self._is_same_machine,
+        )
+
+
+def _opening_in(first: StreamEntry) -> Opening | None:
+    try:
+        opening = decode_entry(first[1])
+    except Malformed:
+        return None
+    return opening if isinstance(opening, Opening) else None
