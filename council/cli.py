@@ -27,6 +27,7 @@ from council.meeting import require_council, running_council
 from council.membership import council_of
 from council.model_report import models_report, print_models
 from council.model_store import MODELS
+from council.recording.commands import register
 from council.settings import load_settings
 from council.supervisor import Plan
 from council.up import become_supervisor, say
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(models_app, name="models")
+register(app)
 
 T = TypeVar("T")
 

@@ -19,6 +19,7 @@ from typing import NoReturn
 import msgspec
 
 from council.supervisor import Plan, Supervisor
+from recordings.plain import plain
 from schemas.errors import CouncilError
 
 
@@ -93,7 +94,8 @@ def say(sentence: str) -> None:
     """Writes a sentence for a person on standard error."""
     # The terminal may be gone by now; what is said to nobody is no failure.
     with contextlib.suppress(OSError):
-        print(f"council: {sentence}", file=sys.stderr, flush=True)
+        # A file's content, or its name, must not steer the terminal.
+        print(f"council: {plain(sentence)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -206,6 +206,12 @@ def recorded_entry(entry_id: str, raw: bytes, origin_ns: int, *, text: bool = Tr
     return RecordedEntry(entry_id, kept, kind, member), member
 
 
+def topics_of(about: About) -> dict[int, str]:
+    """The channels of a recording by their ids, as the council numbers them."""
+    topics = (SESSION, *(f"{TOKENS}{name}" for name in about.names), FRAMES, EVENTS, HEALTH)
+    return dict(enumerate(topics, 1))
+
+
 def schemas_of_channels() -> dict[str, dict[str, Any]]:
     """The JSON Schema of the messages of each kind of channel, by the name of the schema."""
     return {

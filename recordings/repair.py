@@ -8,34 +8,50 @@ The frames after a gap are kept as they were recorded. They cannot be proved: wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 import msgspec
 from mcap.opcode import Opcode
-from mcap.records import Channel, Chunk, Metadata
+from mcap.records import Channel, Chunk, Header, Metadata, Schema
 from mcap.writer import MCAP0_MAGIC
 
-from recordings.contents import ABOUT, About, struct_of
+from recordings.contents import ABOUT, About, struct_of, topics_of
+from recordings.difference import FRAME_SCHEMA, frame_values
 from recordings.reading import Damage, RecordingReader, open_file
-from recordings.records import MOST_RECORD_BYTES, RECORD_HEAD, UNREADABLE, Item, messages_of, record_stream
+from recordings.records import (
+    MOST_CHUNK_BYTES,
+    MOST_RECORD_BYTES,
+    RECORD_HEAD,
+    UNREADABLE,
+    Item,
+    item_in,
+    learn_channel,
+    learn_schema,
+    messages_of,
+    record_stream,
+)
 from recordings.writing import RecordingWriter, about_session
 from schemas.entries import decode_entry
 from schemas.errors import Malformed, Refused
 from schemas.frames import frame_of_json
-from schemas.grid import window_index_at
+from schemas.keys import entry_order
 from schemas.sessions import Opening
 
 _BLOCK_BYTES = 1024 * 1024
 # What stands before the data of a chunk: start and end time, size, checksum, and the length of the compression's name.
 _BEFORE_COMPRESSION = 8 + 8 + 8 + 4
 _CHUNK_SIGN = b"\x04\x00\x00\x00zstd"
+_BEFORE_DATA = _BEFORE_COMPRESSION + len(_CHUNK_SIGN) + 8
+# A file can contain any number of beginnings of chunks that are none. They are tried for as long as reading takes.
+_MOST_TRIED = 4
 
 
 class Salvage(msgspec.Struct):
     """What is sound of a file. `lost_bytes` are the bytes of damaged records; `gaps` are windows [first, last] that
-    are lost between frames that are not; `is_whole`: nothing is lost."""
+    are lost between frames that are not; `is_whole`: nothing is lost. `frame_schema` is the JSON Schema of its
+    frames, `reason` why its session ended, where something was wrong."""
 
     about: About
     entries: int = 0
@@ -44,14 +60,25 @@ class Salvage(msgspec.Struct):
     lost_bytes: int = 0
     gaps: tuple[tuple[int, int], ...] = ()
     is_whole: bool = True
+    frame_schema: bytes | None = None
+    reason: str = ""
 
 
-def salvage(path: Path) -> Salvage:
+def salvage(path: Path, progress: Callable[[int], None] | None = None) -> Salvage:
     """Looks through the file for what is sound. Raises Refused where nothing of a recording is."""
-    about = _about(path)
-    found, gaps = Salvage(about), list[tuple[int, int]]()
+    is_whole, reason = True, ""
+    try:
+        with RecordingReader(path) as reader:
+            for _ in reader.items():
+                if progress:
+                    progress(reader.at_bytes)
+            reason = reader.summary.reason if reader.summary else ""
+    except Damage:
+        is_whole = False
+    about = _about(path, is_trusted=is_whole)
+    found, gaps, schemas = Salvage(about, is_whole=is_whole, reason=reason), list(about.gaps), dict[str, bytes]()
     is_torn = False
-    for item in _sound_items(path, found):
+    for item, window in _session_items(path, about, found, schemas):
         if item is None:
             is_torn = True
         elif item.kind == "entry":
@@ -59,117 +86,161 @@ def salvage(path: Path) -> Salvage:
             is_torn = is_torn and item.id != about.opened
             found.entries += 1
         elif item.kind == "frame":
-            window = _window(item)
-            if is_torn or window > found.last_window + 1 > 0:
-                first = found.last_window + 1
-                if found.frames or is_torn:
-                    gaps.append((first, max(first, window - 1)))
+            first = found.last_window + 1
+            if is_torn or (found.frames and window > first):
+                gaps.append((first, max(first, window - 1)))
                 is_torn = False
-            found.frames, found.last_window = found.frames + 1, max(window, found.last_window)
-    found.gaps = (*about.gaps, *gaps)
-    found.is_whole = found.is_whole and not found.lost_bytes
+            found.frames, found.last_window = found.frames + 1, window
+    found.gaps, found.frame_schema = _united(gaps), schemas.get(FRAME_SCHEMA)
     return found
+
+
+def _united(gaps: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The gaps in order, those that touch as one."""
+    found = list[tuple[int, int]]()
+    for first, last in sorted(gaps):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = found[-1][0], max(last, found[-1][1])
+        else:
+            found.append((first, last))
+    return tuple(found)
 
 
 def write_salvaged(path: Path, found: Salvage, writer: RecordingWriter) -> None:
     """Writes what is sound of the file into another recording, whose metadata is `found.about` with its gaps. Raises
     OSError."""
-    seconds, origin_ns = 0, int(found.about.origin_ns)
-    for item in _sound_items(path, Salvage(found.about)):
+    seconds = 0
+    for item, _ in _session_items(path, found.about, Salvage(found.about), {}):
         if item is None:
             continue
-        add_item(writer, item, origin_ns)
+        writer.add_recorded(item)
         if (second := item.log_ns // 10**9) != seconds:
             writer.flush()
             seconds = second
 
 
-def add_item(writer: RecordingWriter, item: Item, origin_ns: int) -> None:
-    """Writes a message that was read into another recording of the same session. One that does not decode is left
-    out. Raises OSError."""
-    try:
-        if item.kind == "entry":
-            writer.add_entry(item.id, item.raw)
-        elif item.kind == "frame":
-            writer.add_frame(frame_of_json(item.raw))
-        elif item.kind == "event":
-            writer.add_event(window_index_at(item.log_ns - origin_ns) - 1, item.raw)
-        else:
-            writer.add_raw_health(item.log_ns, item.raw)
-    except Malformed:
-        return
+def _session_items(
+    path: Path, about: About, found: Salvage, schemas: dict[str, bytes]
+) -> Iterator[tuple[Item | None, int]]:
+    """The sound messages, each entry and each frame once and in order, and None where something was lost; of a frame
+    also its window."""
+    last_window, last_entry = -1, (-1, -1)
+    for item in _sound_items(path, found, topics_of(about), schemas):
+        window = 0
+        if item is not None and item.kind == "frame":
+            try:
+                frame_of_json(item.raw)
+                window = int(frame_values(item.raw)["window_index"])
+            except Malformed:
+                yield None, 0
+                continue
+            if window <= last_window:
+                continue
+            last_window = window
+        elif item is not None and item.kind == "entry":
+            if (order := entry_order(item.id)) <= last_entry:
+                continue
+            last_entry = order
+        yield item, window
 
 
-def _window(item: Item) -> int:
-    try:
-        return frame_of_json(item.raw).window_index
-    except Malformed:
-        return -1
-
-
-def _about(path: Path) -> About:
-    """The metadata; where it is damaged, as much of it as the opening entry contains."""
+def _about(path: Path, *, is_trusted: bool) -> About:
+    """The metadata; of a damaged file what the opening contains comes from there, or all of it."""
+    about, problem = None, ""
     try:
         with RecordingReader(path) as reader:
-            return reader.about
+            about = reader.about
     except Damage as damage:
-        for item in _sound_items(path, None):
-            if item is not None and item.kind == "entry":
-                try:
-                    opening = decode_entry(item.raw)
-                except Malformed:
-                    continue
-                if isinstance(opening, Opening):
-                    about = about_session(opening, item.id, "0.0.0")
-                    return msgspec.structs.replace(about, python="unknown", platform="unknown")
-        raise Refused("nothing_sound", f"{path} has no sound part ({damage.problem}): nothing can be saved.") from None
+        problem = damage.problem
+    if about is not None and (is_trusted or not about.text):
+        return about
+    names = topics_of(about) if about else {}
+    for item in _sound_items(path, None, names, {}):
+        if item is not None and item.kind == "entry":
+            try:
+                opening = decode_entry(item.raw)
+            except Malformed:
+                continue
+            if isinstance(opening, Opening):
+                told = about_session(opening, item.id, about.council_version if about else "unknown")
+                if about is None:
+                    return msgspec.structs.replace(told, python="unknown", platform="unknown")
+                return msgspec.structs.replace(told, python=about.python, platform=about.platform, gaps=about.gaps)
+            if about is not None:
+                break
+    if about is None:
+        raise Refused("nothing_sound", f"{path} has no sound part ({problem}): nothing can be saved.")
+    return about
 
 
-def _sound_items(path: Path, found: Salvage | None) -> Iterator[Item | None]:
-    """The messages of every sound chunk in the order of the file, and None where something was lost."""
+def _sound_items(
+    path: Path, found: Salvage | None, topics: dict[int, str], schemas: dict[str, bytes]
+) -> Iterator[Item | None]:
+    """The messages of every sound chunk in the order of the file, and None where something was lost. `topics` are the
+    channels as the council numbers them, for a file whose first chunk is lost."""
     file, size = open_file(path)
-    topics: dict[int, str] = {}
+    trials = [_MOST_TRIED * size + MOST_RECORD_BYTES]
     with file:
         if file.read(len(MCAP0_MAGIC)) != MCAP0_MAGIC:
             raise Refused("not_a_recording", f"{path} is not an MCAP file: name a recording of a council.")
         while (at := file.tell()) < size:
             head = file.read(RECORD_HEAD.size)
             opcode, length = RECORD_HEAD.unpack(head) if len(head) == RECORD_HEAD.size else (0, 0)
-            is_whole = 0 < opcode <= Opcode.DATA_END and length <= min(MOST_RECORD_BYTES, size - file.tell())
-            body = file.read(length) if is_whole else b""
-            if opcode == Opcode.DATA_END and is_whole:
+            is_inside = 0 < length <= size - file.tell()
+            if is_inside and (opcode == Opcode.ATTACHMENT or opcode > Opcode.DATA_END) and found and found.is_whole:
+                # Another tool's, and of any size.
+                file.seek(length, 1)
+                continue
+            is_inside = is_inside and length <= MOST_RECORD_BYTES
+            body = file.read(length) if is_inside else b""
+            if opcode == Opcode.DATA_END and len(body) == 4:
                 return
-            items = _items_of(opcode, body, topics) if is_whole else None
+            items = _items_of(opcode, body, topics, schemas) if is_inside else None
             if items is not None:
                 yield from items
                 continue
-            after = _next_chunk(file, at + 1, size)
+            after = _next_chunk(file, at + 1, size, trials)
             if found is not None:
                 found.lost_bytes += after - at
-                found.is_whole = False
             yield None
             file.seek(after)
-        if found is not None:
-            found.is_whole = False
 
 
-def _items_of(opcode: int, body: bytes, topics: dict[int, str]) -> list[Item] | None:
-    """The messages of a record, all of them or None where it is damaged."""
+def _items_of(opcode: int, body: bytes, topics: dict[int, str], schemas: dict[str, bytes]) -> list[Item] | None:
+    """The messages of a record, all of them or None where it is damaged. A record with another length than its content
+    is damaged: sound ones may be inside it."""
+    stream = record_stream(body)
     try:
-        if opcode == Opcode.CHUNK:
-            return list(messages_of(Chunk.read(record_stream(body)), topics))
-        if opcode == Opcode.METADATA:
-            metadata = Metadata.read(record_stream(body))
-            if metadata.name == ABOUT:
-                struct_of(metadata.metadata, About)
-        if opcode == Opcode.CHANNEL:
-            Channel.read(record_stream(body))
+        match opcode:
+            case Opcode.CHUNK:
+                chunk = Chunk.read(stream)
+                return list(messages_of(chunk, topics, schemas)) if stream.count == len(body) else None
+            case Opcode.MESSAGE:
+                item = item_in(body, 0, len(body), topics)
+                return [] if item is None else [item]
+            case Opcode.MESSAGE_INDEX:
+                is_sound = int.from_bytes(body[2:6], "little") == len(body) - 6
+                return [] if is_sound else None
+            case Opcode.METADATA:
+                metadata = Metadata.read(stream)
+                if metadata.name == ABOUT:
+                    struct_of(metadata.metadata, About)
+            case Opcode.CHANNEL:
+                Channel.read(stream)
+                learn_channel(topics, body)
+            case Opcode.SCHEMA:
+                Schema.read(stream)
+                learn_schema(schemas, body)
+            case Opcode.HEADER:
+                Header.read(stream)
+            case _:
+                return None
     except (*UNREADABLE, Malformed):
         return None
-    return []
+    return [] if stream.count == len(body) else None
 
 
-def _next_chunk(file: IO[bytes], start: int, size: int) -> int:
+def _next_chunk(file: IO[bytes], start: int, size: int, trials: list[int]) -> int:
     """Where the next sound chunk begins, from `start` on; `size` where there is none."""
     at, kept = start, b""
     while at < size:
@@ -178,7 +249,7 @@ def _next_chunk(file: IO[bytes], start: int, size: int) -> int:
         base, place = at - len(kept), 0
         while (place := block.find(_CHUNK_SIGN, place)) >= 0:
             begin = base + place - _BEFORE_COMPRESSION - RECORD_HEAD.size
-            if begin >= start and _is_chunk(file, begin, size):
+            if begin >= start and trials[0] > 0 and _is_chunk(file, begin, size, trials):
                 return begin
             place += 1
         at += _BLOCK_BYTES
@@ -186,9 +257,27 @@ def _next_chunk(file: IO[bytes], start: int, size: int) -> int:
     return size
 
 
-def _is_chunk(file: IO[bytes], at: int, size: int) -> bool:
+def _is_chunk(file: IO[bytes], at: int, size: int, trials: list[int]) -> bool:
     file.seek(at)
-    opcode, length = RECORD_HEAD.unpack(file.read(RECORD_HEAD.size))
+    head = file.read(RECORD_HEAD.size + _BEFORE_DATA)
+    if len(head) < RECORD_HEAD.size + _BEFORE_DATA:
+        return False
+    opcode, length = RECORD_HEAD.unpack_from(head)
+    unpacked_bytes = int.from_bytes(head[RECORD_HEAD.size + 16 : RECORD_HEAD.size + 24], "little")
+    data_bytes = int.from_bytes(head[-8:], "little")
     if opcode != Opcode.CHUNK or length > min(MOST_RECORD_BYTES, size - at - RECORD_HEAD.size):
         return False
-    return _items_of(opcode, file.read(length), {}) is not None
+    if data_bytes != length - _BEFORE_DATA or unpacked_bytes > MOST_CHUNK_BYTES:
+        return False
+    trials[0] -= length + unpacked_bytes
+    file.seek(at + RECORD_HEAD.size)
+    return _items_of(opcode, file.read(length), {}, {}) is not None
+
+
+def add_item(writer: RecordingWriter, item: Item, _origin_ns: int = 0) -> None:
+    """Writes a message that was read into another recording of the same session. One that does not decode is left
+    out. Raises OSError."""
+    try:
+        writer.add_recorded(item)
+    except Malformed:
+        return

@@ -32,8 +32,10 @@ from recordings.contents import (
     recorded_entry,
     schemas_of_channels,
 )
+from recordings.records import Item
 from recordings.summing import Summing
-from schemas.frames import FRAME_VERSION, Frame, recorded_frame_json
+from schemas.errors import Malformed
+from schemas.frames import FRAME_VERSION, Frame, frame_of_json, recorded_frame_json
 from schemas.grid import NS_PER_MS, next_grid_point_ns, window_start_ns
 from schemas.keys import entry_ms
 from schemas.sessions import Opening
@@ -90,16 +92,16 @@ class RecordingWriter:
     """Writes one recording into `file`, which it does not close. Each method raises OSError where the file cannot be
     written."""
 
-    def __init__(self, file: IO[bytes], about: About) -> None:
+    def __init__(self, file: IO[bytes], about: About, frame_schema: bytes | None = None) -> None:
+        """`frame_schema` is the JSON Schema of frames that another version recorded, which are copied."""
         self._about, self._origin_ns = about, int(about.origin_ns)
         # The library leaves some of it untyped.
         self._writer: Any = Writer(file, chunk_size=_MOST_CHUNK_BYTES, enable_data_crcs=True)
         self._writer.start(profile=PROFILE, library=f"{_LIBRARY} {about.council_version}")
         self._writer.add_metadata(ABOUT, metadata_of(about))
-        schema = {
-            name: self._writer.register_schema(name, "jsonschema", msgspec.json.encode(content))
-            for name, content in schemas_of_channels().items()
-        }
+        schemas = {name: msgspec.json.encode(content) for name, content in schemas_of_channels().items()}
+        schemas["council.Frame"] = frame_schema or schemas["council.Frame"]
+        schema = {name: self._writer.register_schema(name, "jsonschema", raw) for name, raw in schemas.items()}
         self._topics: dict[int, str] = {}
         self._session = self._channel(SESSION, schema["council.Entry"])
         self._tokens = [self._channel(f"{TOKENS}{name}", schema["council.Entry"]) for name in about.names]
@@ -115,6 +117,8 @@ class RecordingWriter:
         return channel
 
     def _add(self, channel: int, at_ns: int, data: bytes) -> None:
+        if not 0 <= at_ns < 2**64:
+            raise Malformed(f"a message at {at_ns} ns, which no file can contain")
         # Of messages of one time the sequence tells the order.
         self._sequence += 1
         counted = self._summing.bytes_of
@@ -157,6 +161,16 @@ class RecordingWriter:
     def add_raw_health(self, at_ns: int, raw: bytes) -> None:
         """The same, as JSON."""
         self._add(self._health, at_ns, raw)
+
+    def add_recorded(self, item: Item) -> None:
+        """A message of another recording of this session, byte for byte. Raises Malformed where it is a frame that
+        does not decode."""
+        if item.kind == "frame":
+            self._summing.add_frame(frame_of_json(item.raw))
+        self._summing.entries += item.kind == "entry"
+        self._summing.events += item.kind == "event"
+        channel = next((number for number, topic in self._topics.items() if topic == item.topic), self._session)
+        self._add(channel, item.log_ns, item.data)
 
     def flush(self) -> None:
         """Ends the chunk in progress: what was added so far survives the end of this process."""

@@ -55,9 +55,7 @@ def write_recording(
         writer = RecordingWriter(file, found)
         place = 0
         for frame in frames:
-            while (
-                place < len(stream) and window_of_entry(origin_ns, entry_ms(stream[place][0])) <= frame.window_index
-            ):
+            while place < len(stream) and window_of_entry(origin_ns, entry_ms(stream[place][0])) <= frame.window_index:
                 writer.add_entry(*stream[place])
                 place += 1
             writer.add_frame(frame)
