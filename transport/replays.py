@@ -55,6 +55,18 @@ def played(reply: Any) -> Played:
     return Played(status.decode(), int(window), last_id.decode())
 
 
+def read_clock(session: str) -> Command:
+    """Asks for a replay's time."""
+    return ("HMGET", keys.state(session), "clock", "played")
+
+
+def clock_read(reply: Any) -> tuple[int, int]:
+    """(the replay's time, when its process last wrote) in milliseconds, in the reply of read_clock; 0 where the session
+    has expired."""
+    clock, at = reply
+    return int(clock or 0), int(at or 0)
+
+
 def seconds_to_live(opening: Opening) -> int:
     """How long a replay's keys live from its last renewal on."""
     return opening.limits.life_ms // 1000 + keys.RETENTION_S
