@@ -1,6 +1,6 @@
 """Which sessions this process serves: taking them, keeping their leases, resting, and letting go of them.
 
-    new, or left by another --refresh, add_new--> leases held --own_more--> owned --release, end, rest--> (gone, or later)
+    new, or left by another --refresh, add_new--> held --own_more--> owned --release, end, rest--> (gone, or later)
 
 The loop asks for sessions and closes the windows of those that are owned.
 """

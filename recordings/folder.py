@@ -61,6 +61,16 @@ def default_folder() -> Path | None:
     return None
 
 
+def library_of_role(folder: Path | None) -> Library:
+    """The library of a process: `folder`, or that of COUNCIL_RECORDINGS, or the user's. Raises Refused where there is
+    none of these."""
+    named = os.environ.get("COUNCIL_RECORDINGS")
+    found = folder or (Path(named) if named else default_folder())
+    if found is None:
+        raise Refused("no_recordings_folder", "There is no home folder for recordings: name one with --recordings DIR.")
+    return Library(found)
+
+
 def recording_name(session: str, prompt: str, opened_ms: int) -> str:
     """The name of a session's recording: when it was opened (local time), the question's first words, its id."""
     # So many characters have the words in any case.

@@ -1,1 +1,1 @@
-"""Replay: a recording as a session again, its entries in their recorded order, under their recorded ids, in their time."""
+"""Replay: a recording as a session again. Its entries come in their recorded order and time, under their own ids."""

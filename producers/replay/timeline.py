@@ -4,8 +4,8 @@
                             position           reached
                      (what every page shows)   (the replay's clock: what is written)
 
-The position goes on at `rate`, backwards only by an order; what was reached stays reached. An order may set the position
-past it: then the position waits until all up to there is written and computed.
+The position goes on at `rate`, backwards only by an order; what was reached stays reached. An order may set the
+position past it: then the position waits until all up to there is written and computed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Timeline:
         self.end_ns = window_start_ns(last_window + 1)
         self.rate, self.paused = rate, paused
         self.reached_ns = start_ns
+        # Up to here frames were committed.
+        self.computed_ns = start_ns
         self._at_ns, self._at_s = start_ns, now_s
         # Time stands still while what is to be shown is not there.
         self._is_held = False
@@ -40,7 +42,7 @@ class Timeline:
         if not self.is_running:
             return self._at_ns
         if not self.rate:
-            return max(self._at_ns, self.reached_ns)
+            return max(self._at_ns, min(self.end_ns, self.computed_ns))
         return min(self.end_ns, self._at_ns + int((now_s - self._at_s) * self.rate * NS_PER_S))
 
     @property
@@ -60,6 +62,13 @@ class Timeline:
     def reach(self, at_ns: int) -> None:
         """All before this is written."""
         self.reached_ns = max(self.reached_ns, at_ns)
+
+    def cut(self, last_window: int, now_s: float) -> None:
+        """The replay ends with this window: nothing comes after it."""
+        self._anchor(now_s)
+        self.last_window = last_window
+        self.end_ns = window_start_ns(last_window + 1)
+        self._at_ns = min(self._at_ns, self.end_ns)
 
     def hold(self, is_held: bool, now_s: float) -> None:
         """Lets time stand still, or go on."""
@@ -82,8 +91,10 @@ class Timeline:
     def _anchor(self, now_s: float) -> None:
         position = self.position_ns(now_s)
         if self.is_running and position > self._at_ns:
-            self._played_ns += position - self._at_ns
-            self._took_s += now_s - self._at_s
+            played_ns = position - self._at_ns
+            self._played_ns += played_ns
+            # At the end time goes on, and the replay does not.
+            self._took_s += min(now_s - self._at_s, played_ns / NS_PER_S / self.rate if self.rate else float("inf"))
         self._at_ns, self._at_s = position, now_s
 
     def achieved_rate(self, now_s: float) -> float | None:
