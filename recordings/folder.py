@@ -26,6 +26,8 @@ from schemas.errors import CouncilError, Refused
 STAR, PART = ".star", ".part"
 # A folder of more is not listed whole: 5,000 recordings are a minute each for half a year of days.
 MOST_RECORDINGS = 5_000
+# Some thousand sessions of a minute.
+DEFAULT_GB = 2.0
 # File systems allow names of 255 bytes; the words of a question are at most so many of them.
 _MOST_WORDS_BYTES = 80
 _SEPARATORS = re.compile(r"[\W_]+")
