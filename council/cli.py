@@ -27,6 +27,7 @@ from council.meeting import require_council, running_council
 from council.membership import council_of
 from council.model_report import models_report, print_models
 from council.model_store import MODELS
+from council.recording.plan import recording_plan
 from council.settings import load_settings
 from council.supervisor import Plan
 from council.up import become_supervisor, say
@@ -86,6 +87,15 @@ def up(
     ] = None,
     redis_url: RedisOption = None,
     allow_remote: AllowRemoteOption = False,
+    record: Annotated[
+        str | None, typer.Option(help="Which sessions are recorded: off, asked (the default), or all.")
+    ] = None,
+    recordings: Annotated[
+        str | None, typer.Option(help="The folder of the recordings; default: in your data folder.")
+    ] = None,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Recordings contain numbers alone: no prompt, no answers.")
+    ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in a browser.")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -97,6 +107,9 @@ def up(
         "port": port,
         "token": token,
         "redis_url": redis_url,
+        "record": record,
+        "recordings": recordings,
+        "record_text": False if no_text else None,
     }
     settings = load_settings(config, flags | ({"allow_remote": True} if allow_remote else {}))
     policy = settings.tier_policy
@@ -108,6 +121,7 @@ def up(
     plan = Plan(
         council.models, policy, dict(settings.tiers), settings.limits, settings.redis_url, settings.ngram_tokens_per_s,
         is_warmed=True, host=settings.host, token=settings.token, origins=settings.origins, members=council.members,
+        recording=recording_plan(settings, say),
     )  # fmt: skip
     for warning in council.warnings:
         say(warning)

@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -27,9 +28,11 @@ from council.catalogue import (
 )
 from council.meeting import private_council, require_council, running_council
 from council.membership import council_of, sources_for
+from council.recording.keep import record_into
 from council.settings import Settings, load_settings
 from council.supervisor import Plan
 from producers.source import ModelSource
+from recordings.contents import Summary
 from schemas.admission import admit
 from schemas.choice import members_of
 from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, Refused, SessionGone, Unavailable
@@ -108,6 +111,12 @@ class EnsembleSession:
             raise NoAggregator(
                 "No aggregator closes this session's windows: start one with `council up` or `python -m aggregator`."
             )
+
+    async def record(self, path: Path, *, text: bool = True, stopping: asyncio.Event | None = None) -> Summary:
+        """Records the session from its beginning to its end, or until `stopping` is set, into the file `path`; its
+        summary. Without `text` the file contains numbers alone. Raises Refused where the file exists or cannot be
+        made, SessionGone, Unavailable where it cannot be written."""
+        return await record_into(self._pipe, self.session, path, text=text, stopping=stopping)
 
     async def cancel(self, reason: str = "cancelled", members: tuple[int, ...] = ()) -> None:
         """Stops these members, by index, and the others go on; without any: all of them, and the final frame follows. A
