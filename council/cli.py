@@ -27,6 +27,8 @@ from council.meeting import require_council, running_council
 from council.membership import council_of
 from council.model_report import models_report, print_models
 from council.model_store import MODELS
+from council.recording.keep import RecordingOrder, require_new_file
+from council.recording.live import register as register_recording
 from council.recording.plan import recording_plan
 from council.settings import load_settings
 from council.supervisor import Plan
@@ -170,6 +172,8 @@ def ask(
         Path | None, typer.Option(help="A chat as JSON messages; the prompt, if there is one, is its next turn.")
     ] = None,
     allow_remote: AllowRemoteOption = False,
+    record: Annotated[Path | None, typer.Option("--record", help="Record the session into this new file.")] = None,
+    no_text: Annotated[bool, typer.Option("--no-text", help="Record numbers alone: no prompt, no answers.")] = False,
     as_json: JsonOption = False,
     redis_url: RedisOption = None,
     config: ConfigOption = None,
@@ -191,10 +195,13 @@ def ask(
         allow_remote=allow_remote,
     )
     settings = load_settings(config, {"redis_url": redis_url} | ({"allow_remote": True} if allow_remote else {}))
+    if record is not None:
+        require_new_file(record)
+    recording = None if record is None else RecordingOrder(record, text=settings.record_text and not no_text)
 
     async def run() -> int:
         async with TurboEnsemble(tier, settings=settings) as ensemble:
-            return await ask_council(ensemble, request, as_json=as_json or not sys.stdout.isatty())
+            return await ask_council(ensemble, request, as_json=as_json or not sys.stdout.isatty(), record=recording)
 
     raise typer.Exit(uvloop.run(run()))
 
@@ -279,6 +286,9 @@ def doctor(as_json: JsonOption = False, tier: TierOption = None, config: ConfigO
     else:
         print_findings(Console(), findings)
     raise typer.Exit(0 if is_fit(findings) else 1)
+
+
+register_recording(app)
 
 
 def _at_council(redis_url: str | None, config: Path | None, work: Callable[[AsyncPipe], Coroutine[Any, Any, T]]) -> T:

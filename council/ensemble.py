@@ -234,6 +234,21 @@ class TurboEnsemble:
         await open_session(pipe, admission.opening)
         return EnsembleSession(pipe, admission.opening, (*self._left_out, *admission.warnings))
 
+    async def meet_for_replay(self) -> AsyncPipe:
+        """A connection to the council that runs, or to a private one without models. Raises Refused, Unavailable."""
+        if self._pipe is not None:
+            return self._pipe
+        url = self._settings.redis_url or await running_council()
+        if self._settings.redis_url:
+            await require_council(self._settings.redis_url)
+        if url is None:
+            self._private = {}
+            plan = Plan({}, self._settings.tier_policy, dict(self._settings.tiers), is_private=True)
+            url = await self._stack.enter_async_context(private_council(plan))
+        self._pipe = AsyncPipe(url)
+        self._stack.push_async_callback(self._pipe.close)
+        return self._pipe
+
     def _known(self, records: Sequence[ProcessRecord]) -> list[ModelFacts]:
         """The models that may be named although nobody serves them yet: none where a whole council runs, which would
         serve them if it did; where roles run alone, one that serves them may be on its way."""

@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from recordings.contents import Summary
 from schemas.errors import Refused, Unavailable
 from transport.connection import AsyncPipe
 from transport.log import log_to_stderr
 from transport.presence import RedisPresence
+
+
+class RecordingOrder(NamedTuple):
+    """Record the session into the file `path`; without `text`, numbers alone."""
+
+    path: Path
+    text: bool = True
 
 
 def require_new_file(path: Path) -> None:

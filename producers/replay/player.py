@@ -197,9 +197,9 @@ class Player:
     def _note_lateness(self, timeline: Timeline, entries: list[tuple[str, bytes]]) -> None:
         report, now = self.report, self._loop.time()
         report.entries += len(entries)
-        if entries and timeline.is_running and timeline.rate:
-            for entry_id, _ in entries:
-                late_s = now - timeline.due_s(entry_ms(entry_id) * NS_PER_MS - self._source.origin_ns)
+        for entry_id, _ in entries:
+            late_s = timeline.late_s(entry_ms(entry_id) * NS_PER_MS - self._source.origin_ns, now)
+            if late_s is not None:
                 report.late += late_s > _LATE_S
                 report.largest_late_ms = max(report.largest_late_ms, round(late_s * 1_000, 3))
 
