@@ -28,6 +28,9 @@ from council.membership import council_of
 from council.model_report import models_report, print_models
 from council.model_store import MODELS
 from council.recording.commands import register
+from council.recording.keep import RecordingOrder, require_new_file
+from council.recording.live import register as register_recording
+from council.recording.plan import recording_plan
 from council.settings import load_settings
 from council.supervisor import Plan
 from council.up import become_supervisor, say
@@ -88,6 +91,15 @@ def up(
     ] = None,
     redis_url: RedisOption = None,
     allow_remote: AllowRemoteOption = False,
+    record: Annotated[
+        str | None, typer.Option(help="Which sessions are recorded: off, asked (the default), or all.")
+    ] = None,
+    recordings: Annotated[
+        str | None, typer.Option(help="The folder of the recordings; default: in your data folder.")
+    ] = None,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Recordings contain numbers alone: no prompt, no answers.")
+    ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in a browser.")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -99,6 +111,9 @@ def up(
         "port": port,
         "token": token,
         "redis_url": redis_url,
+        "record": record,
+        "recordings": recordings,
+        "record_text": False if no_text else None,
     }
     settings = load_settings(config, flags | ({"allow_remote": True} if allow_remote else {}))
     policy = settings.tier_policy
@@ -110,6 +125,7 @@ def up(
     plan = Plan(
         council.models, policy, dict(settings.tiers), settings.limits, settings.redis_url, settings.ngram_tokens_per_s,
         is_warmed=True, host=settings.host, token=settings.token, origins=settings.origins, members=council.members,
+        recording=recording_plan(settings, say),
     )  # fmt: skip
     for warning in council.warnings:
         say(warning)
@@ -158,6 +174,8 @@ def ask(
         Path | None, typer.Option(help="A chat as JSON messages; the prompt, if there is one, is its next turn.")
     ] = None,
     allow_remote: AllowRemoteOption = False,
+    record: Annotated[Path | None, typer.Option("--record", help="Record the session into this new file.")] = None,
+    no_text: Annotated[bool, typer.Option("--no-text", help="Record numbers alone: no prompt, no answers.")] = False,
     as_json: JsonOption = False,
     redis_url: RedisOption = None,
     config: ConfigOption = None,
@@ -179,10 +197,13 @@ def ask(
         allow_remote=allow_remote,
     )
     settings = load_settings(config, {"redis_url": redis_url} | ({"allow_remote": True} if allow_remote else {}))
+    if record is not None:
+        require_new_file(record)
+    recording = None if record is None else RecordingOrder(record, text=settings.record_text and not no_text)
 
     async def run() -> int:
         async with TurboEnsemble(tier, settings=settings) as ensemble:
-            return await ask_council(ensemble, request, as_json=as_json or not sys.stdout.isatty())
+            return await ask_council(ensemble, request, as_json=as_json or not sys.stdout.isatty(), record=recording)
 
     raise typer.Exit(uvloop.run(run()))
 
@@ -267,6 +288,9 @@ def doctor(as_json: JsonOption = False, tier: TierOption = None, config: ConfigO
     else:
         print_findings(Console(), findings)
     raise typer.Exit(0 if is_fit(findings) else 1)
+
+
+register_recording(app)
 
 
 def _at_council(redis_url: str | None, config: Path | None, work: Callable[[AsyncPipe], Coroutine[Any, Any, T]]) -> T:

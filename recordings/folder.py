@@ -2,7 +2,7 @@
 
     2026-11-29_22-45-10_what-is-a-list_3f2a9c0b1d2e.mcap         a recording: time, first words, session
     2026-11-29_22-45-10_what-is-a-list_3f2a9c0b1d2e.mcap.star    it is starred
-    .2026-11-29_22-45-10_what-is-a-list_3f2a9c0b1d2e.mcap.part   it is being written
+    .2026-11-29_22-45-10_what-is-a-list_3f2a9c0b1d2e.mcap.recording   it is being recorded; .part: it is being copied
 
 A file has its final name only when it is whole. The folder may be changed by hand, and by several processes: nothing
 about it is remembered but what is read again when a file has changed.
@@ -20,12 +20,15 @@ from pathlib import Path
 import msgspec
 
 from recordings.contents import SUFFIX, About, Summary
-from recordings.reading import read_metadata
 from schemas.errors import CouncilError, Refused
 
 STAR, PART = ".star", ".part"
+# A recorder's own: whoever finds such a file goes on with it.
+UNFINISHED = ".recording"
 # A folder of more is not listed whole: 5,000 recordings are a minute each for half a year of days.
 MOST_RECORDINGS = 5_000
+# Some thousand sessions of a minute.
+DEFAULT_GB = 2.0
 # File systems allow names of 255 bytes; the words of a question are at most so many of them.
 _MOST_WORDS_BYTES = 80
 _SEPARATORS = re.compile(r"[\W_]+")
@@ -59,6 +62,16 @@ def default_folder() -> Path | None:
         if os.path.isabs(data):
             return Path(data, "council", "recordings")
     return None
+
+
+def library_of_role(folder: Path | None) -> Library:
+    """The library of a process: `folder`, or that of COUNCIL_RECORDINGS, or the user's. Raises Refused where there is
+    none of these."""
+    named = os.environ.get("COUNCIL_RECORDINGS")
+    found = folder or (Path(named) if named else default_folder())
+    if found is None:
+        raise Refused("no_recordings_folder", "There is no home folder for recordings: name one with --recordings DIR.")
+    return Library(found)
 
 
 def recording_name(session: str, prompt: str, opened_ms: int) -> str:
@@ -129,6 +142,10 @@ class Library:
     def _kept(self, name: str, status: os.stat_result) -> KeptRecording:
         version = status.st_size, status.st_mtime_ns
         if name not in self._read or self._read[name][0] != version:
+            from recordings.reading import (
+                read_metadata,  # a process that has read no recording does without its library
+            )
+
             try:
                 self._read[name] = (version, *read_metadata(self.folder / name), "")
             except CouncilError as error:
@@ -152,6 +169,18 @@ class Library:
     def part_path(self, name: str) -> Path:
         """Where a recording of this name is written until it is whole."""
         return self.folder / f".{name}{PART}"
+
+    def unfinished(self) -> list[Path]:
+        """The final names of the recordings that a recorder has begun and not finished."""
+        try:
+            names = sorted(path.name for path in self.folder.iterdir())
+        except OSError:
+            return []
+        return [
+            self.folder / name[1:].removesuffix(UNFINISHED)
+            for name in names
+            if name.startswith(".") and name.endswith(UNFINISHED)
+        ]
 
     def free_name(self, wanted: str) -> str:
         """A name for a file that is taken in: as it is called, or with a number where that name is taken. What is no

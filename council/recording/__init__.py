@@ -1,1 +1,1 @@
-"""The commands that work on recordings: verify, inspect, diff, recover, export and plot. They need no council."""
+"""Recordings at the command line: keeping and replaying sessions, and what can be done with a recording."""

@@ -12,10 +12,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from recordings.contents import SUFFIX
-from recordings.folder import Library, default_folder
 from recordings.plain import plain, shown_value
-from schemas.errors import Refused, Unavailable
+from schemas.errors import Unavailable
 
 FileArgument = Annotated[
     str, typer.Argument(metavar="FILE", help="A recording: a file, or its name or session in the library.")
@@ -29,23 +27,15 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def recordings_folder() -> Path | None:
-    """The folder of the library: COUNCIL_RECORDINGS, or the user's data folder."""
-    named = os.environ.get("COUNCIL_RECORDINGS")
-    return Path(named) if named else default_folder()
-
-
 def path_of(name: str) -> Path:
-    """The file of this path; else the recording in the library that has this name, with or without .mcap, or is of
-    this session."""
+    """The file of this path, or the recording of this name in the library."""
     path = Path(name)
-    if os.path.lexists(path) or os.sep in name or not name or (folder := recordings_folder()) is None:
+    if os.path.lexists(path) or path.name != name:
         return path
-    library = Library(folder)
-    for known in (name, f"{name}{SUFFIX}", library.of_session(name) or ""):
-        with contextlib.suppress(Refused, ValueError, OSError):
-            return library.path(known)
-    return path
+    from council.recording.library import recording_path
+    from council.settings import load_settings
+
+    return recording_path(name, load_settings(None, {}))
 
 
 def verify(
