@@ -45,7 +45,8 @@ class Summing:
         self._late += frame.late
         self._duplicates += frame.duplicates
         self._dead_letters += frame.dead_letters
-        if frame.diverged_at_bytes is not None and (self._parted is None or self._parted[0] != frame.diverged_at_bytes):
+        # Once a member has ended, the others may be said to have parted later; the council parted here.
+        if frame.diverged_at_bytes is not None and self._parted is None:
             self._parted = frame.diverged_at_bytes, frame.window_index
         self._add_agreement(frame)
 

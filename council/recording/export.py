@@ -91,7 +91,7 @@ def _write_text(
     is_terminal, total = file.isatty(), 0
     for line, rows in lines(reader, what, progress):
         # JSON and CSV escape or quote what a file needs; a terminal must not get the rest.
-        shown = plain(line.decode(errors="replace").rstrip("\n")).encode() + b"\n" if is_terminal else line
+        shown = plain(line.decode(errors="replace").rstrip("\r\n")).encode() + b"\n" if is_terminal else line
         file.write(shown)
         total += rows
     file.flush()
@@ -112,7 +112,7 @@ def _json_lines(reader: RecordingReader, what: str, progress: Progress | None) -
 
 def _csv_lines(reader: RecordingReader, what: str, progress: Progress | None) -> Iterator[tuple[bytes, int]]:
     columns, text = _columns(reader, what), io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\r\n")
 
     def taken() -> bytes:
         line = text.getvalue().encode()
@@ -179,12 +179,13 @@ def _write_parquet(reader: RecordingReader, what: str, part: Path, progress: Pro
     pyarrow, parquet = _parquet()
     kinds = {
         "text": pyarrow.string(),
-        "time": pyarrow.timestamp("ns", tz="UTC"),
+        "time": pyarrow.timestamp("us", tz="UTC"),
         "integer": pyarrow.int64(),
         "number": pyarrow.float64(),
         "flag": pyarrow.bool_(),
     }
     columns = _columns(reader, what)
+    place = [kind for _, kind in columns].index("time")
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns])
     total, gathered = 0, list[list[Any]]()
     with contextlib.closing(parquet.ParquetWriter(str(part), schema, compression="zstd")) as writer:
@@ -198,7 +199,7 @@ def _write_parquet(reader: RecordingReader, what: str, part: Path, progress: Pro
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
 
         for row in _rows(reader, what, progress):
-            gathered.append(row)
+            gathered.append([value // 1_000 if at == place else value for at, value in enumerate(row)])
             total += 1
             if len(gathered) == _ROW_GROUP:
                 write()

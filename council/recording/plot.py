@@ -21,8 +21,10 @@ from schemas.grid import FRAME_RATE_HZ
 SUFFIXES = (".png", ".svg")
 # More lines than that cannot be told apart; a council has at most six members.
 _MOST_MEMBERS = 8
-_ENERGY, _WAVE, _HIGH, _LOW, _JSD = range(5)
-_OWN_CURVES = 5
+# Of more than there are pixels the lines lie side by side.
+_MOST_POINTS_DRAWN_BOLD = 1_000
+_ENERGY, _HIGH, _LOW, _JSD = range(4)
+_OWN_CURVES = 4
 # Of Okabe and Ito's colours, which colour-blind people tell apart. None is used without a second cue.
 _BLUE, _RED, _GREEN, _PURPLE, _ORANGE, _SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 _INK, _SOFT, _LINE, _PAPER = "#1b1f24", "#57606a", "#d0d7de", "#ffffff"
@@ -114,14 +116,14 @@ def _label(name: str) -> str:
 def _add(drawn: Drawn, frame: Frame) -> None:
     members = [member.energy for member in frame.members[: len(drawn.names)]]
     missing = [None] * (len(drawn.names) - len(members))
-    values = [frame.energy, frame.wave, frame.diversity_index, frame.di_low, frame.jsd, *members, *missing]
+    values = [frame.energy, frame.diversity_index, frame.di_low, frame.jsd, *members, *missing]
     if frame.di_source != "logprobs":
         values[_HIGH] = values[_LOW] = None
     # Of several the first: resonance is amplified too.
     raised = [name for name in ("resonance", "amplified", "dampened") if getattr(frame, name)]
     drawn.curves.add(frame.window_index, values, (frame.interference, next(iter(raised), "")))
     drawn.frames += 1
-    if drawn.parted is None and frame.diverged_at_bytes is not None:
+    if frame.diverged_at_bytes is not None and drawn.parted is None:
         drawn.parted, drawn.parted_bytes = frame.window_index, frame.diverged_at_bytes
 
 
@@ -137,7 +139,7 @@ def _figure(drawn: Drawn) -> Any:
     for number, (name, (colour, dashes)) in enumerate(zip(drawn.names, _MEMBER_LOOKS, strict=False)):
         _line(top, curves, _OWN_CURVES + number, colour, dashes, 1.4, name)
     _line(top, curves, _ENERGY, _INK, "-", 2.2, "energy of the ensemble")
-    top.set(ylim=(-0.03, 1.05), yticks=[0, 0.5, 1], title="energy")
+    top.set(ylim=(-0.03, 1.05), yticks=[0, 0.5, 1], title=_energy_title(drawn))
     windows, low, high = curves.bounds(_LOW, _HIGH)
     at_s = [window / FRAME_RATE_HZ for window in windows]
     diversity.fill_between(at_s, low, high, step="post", color=_BLUE, alpha=0.2, linewidth=0)
@@ -152,20 +154,21 @@ def _figure(drawn: Drawn) -> Any:
             ax.axvline(drawn.parted / FRAME_RATE_HZ, color=_INK, linewidth=1, linestyle=(0, (2, 2)))
     for ax in (top, diversity):
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    if drawn.parted is not None:
-        words = f"parted at byte {drawn.parted_bytes}"
-        top.annotate(
-            words, (drawn.parted / FRAME_RATE_HZ, 1.05), xytext=(4, 3), textcoords="offset points", fontsize=9,
-            annotation_clip=False,
-        )  # fmt: skip
     begin_s, end_s = (curves.window_of(0) / FRAME_RATE_HZ, curves.end_window / FRAME_RATE_HZ)
     bands.set(xlim=(begin_s, end_s), xlabel="seconds")
     return figure
 
 
+def _energy_title(drawn: Drawn) -> str:
+    if drawn.parted is None:
+        return "energy"
+    return f"energy; dotted: the answers parted at byte {drawn.parted_bytes}, {drawn.parted / FRAME_RATE_HZ:.2f} s"
+
+
 def _line(ax: Any, curves: Curves, curve: int, colour: str, dashes: str, width: float, name: str) -> None:
     windows, values = curves.line(curve)
     at_s = [window / FRAME_RATE_HZ for window in windows]
+    width = width if len(windows) < _MOST_POINTS_DRAWN_BOLD else width / 2
     ax.plot(at_s, values, drawstyle="steps-post", color=colour, linestyle=dashes, linewidth=width, label=name)
 
 
