@@ -110,7 +110,7 @@ def gathered(path: Path, progress: Callable[[int], None] | None = None) -> Drawn
 
 def _label(name: str) -> str:
     # matplotlib leaves names out of the legend that begin with an underscore.
-    return f" {short(name, 30)}" if name.startswith("_") else short(name, 30)
+    return f" {short(name, 24)}" if name.startswith("_") else short(name, 24)
 
 
 def _add(drawn: Drawn, frame: Frame) -> None:
@@ -130,11 +130,13 @@ def _add(drawn: Drawn, frame: Frame) -> None:
 def _figure(drawn: Drawn) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 7.4), layout="constrained")
+    # A layout that is solved for differs in the last digit from one time to the next.
+    figure = Figure(figsize=(9, 7.4))
+    figure.subplots_adjust(left=0.105, right=0.77, top=0.92, bottom=0.075, hspace=0.3)
     top, diversity, divergence, bands = figure.subplots(
         4, 1, sharex=True, gridspec_kw={"height_ratios": [2.2, 1.4, 1, 0.9]}
     )
-    figure.suptitle(drawn.title, x=0.01, ha="left", fontsize=11)
+    figure.suptitle(drawn.title, x=0.015, y=0.98, ha="left", fontsize=11)
     curves = drawn.curves
     for number, (name, (colour, dashes)) in enumerate(zip(drawn.names, _MEMBER_LOOKS, strict=False)):
         _line(top, curves, _OWN_CURVES + number, colour, dashes, 1.4, name)

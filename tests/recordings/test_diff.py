@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from recordings.difference import first_difference
-from tests.commands import council
 from tests.golden import golden
+from tests.recordings.here import council
 from tests.recordings.made import NAME, about_of, changed, frames_of, recording, write_recording
 
 

@@ -17,8 +17,9 @@ from council.recording.export import export
 from schemas.entries import Token, decode_entry, encode_entry
 from schemas.errors import Refused
 from schemas.frames import recorded_frame_json
-from tests.commands import COUNCIL, council, environment
+from tests.commands import COUNCIL, environment
 from tests.golden import golden
+from tests.recordings.here import council
 from tests.recordings.made import NAME, frames_of, recording, write_recording
 
 

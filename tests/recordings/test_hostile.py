@@ -23,7 +23,7 @@ import zstandard
 from mcap.writer import CompressionType, Writer
 
 from aggregator.replay import replayed
-from council.cli import run
+from aggregator.session import Session
 from council.recording.verify import verified
 from recordings.contents import ABOUT, FRAMES, PROFILE, SESSION, metadata_of
 from recordings.parts import part_of
@@ -35,6 +35,7 @@ from schemas.errors import CouncilError, Refused, Unavailable
 from schemas.sessions import Opening
 from tests.commands import COUNCIL, environment
 from tests.golden import golden
+from tests.recordings.here import council
 from tests.recordings.made import NAME, about_of, frames_of, recording, repeated, write_recording
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -142,37 +143,20 @@ def test_no_file_breaks_a_command(name: str, tmp_path: Path) -> None:
     commands += [["diff", str(path), str(path)], ["recover", str(path), "-o", str(out)]]
     commands.append(["plot", str(path), "-o", str(tmp_path / "out.svg")])
     for command in commands:
-        code, _, said = here(*command)
-        assert code in (1, 2), (command, said)
-        assert said.startswith("council: ")
-        assert said.count("\n") == 1
+        done = council(*command)
+        assert done.code in (1, 2), (command, done.said)
+        assert done.said.startswith("council: ")
+        assert done.said.count("\n") == 1
     assert os.listdir(tmp_path) == [path.name]
-
-
-def here(*arguments: str) -> tuple[int, str, str]:
-    """(exit code, standard output, standard error) of a command in this process. Raises whatever it does not turn into
-    a sentence."""
-    out, said = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
-    code = 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
-        patch.setattr(sys, "argv", ["council", *arguments])
-        try:
-            run()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out.flush()
-        written = out.buffer
-    assert isinstance(written, io.BytesIO)
-    return code, written.getvalue().decode(), said.getvalue()
 
 
 def test_a_session_of_nothing_is_told_as_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "nothing.mcap"
     path.write_bytes(messages(SESSION))
-    codes = {command[0]: here(command[0], str(path), *command[1:])[0] for command in READERS}
+    codes = {command[0]: council(command[0], str(path), *command[1:]).code for command in READERS}
     assert codes == {"verify": 1, "inspect": 0, "export": 0}
-    assert here("recover", str(path), "-o", str(tmp_path / "out.mcap"))[0] == 2
-    assert here("plot", str(path), "-o", str(tmp_path / "out.png"))[0] == 1
+    assert council("recover", str(path), "-o", str(tmp_path / "out.mcap")).code == 2
+    assert council("plot", str(path), "-o", str(tmp_path / "out.png")).code == 1
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -191,9 +175,7 @@ def test_what_is_no_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
             RecordingReader(tmp_path / "a\0b")
         return
     for command in READERS:
-        code, _, said = here(command[0], written, *command[1:])
-        assert code == 2
-        assert said.startswith("council: ")
+        council(command[0], written, *command[1:]).assert_refused("council: ")
 
 
 def limited(*arguments: str, addresses: int = MOST_ADDRESSES) -> subprocess.CompletedProcess[str]:
@@ -266,7 +248,7 @@ def test_a_long_recording_takes_no_more_memory_than_a_short_one(command: tuple[s
     assert long_one < short + 4_000
 
 
-def test_a_session_of_entries_that_no_producer_writes_is_one_sentence(tmp_path: Path) -> None:
+def test_a_session_of_entries_that_no_producer_writes_is_wrong_and_no_more(tmp_path: Path) -> None:
     opening = decode_entry(golden(NAME).entries[0][1])
     assert isinstance(opening, Opening)
     opened = golden(NAME).entries[0][0]
@@ -282,8 +264,20 @@ def test_a_session_of_entries_that_no_producer_writes_is_one_sentence(tmp_path: 
         stream = [(opened, encode_entry(hostile)), (f"{ms + 1}-0", encode_entry(Claim(0, 0))),
                   (f"{ms + 40}-0", encode_entry(huge)), (f"{ms + 10**12}-0", b"\x00")]  # fmt: skip
         path = write_recording(tmp_path / f"{number}.mcap", stream, frames_of(NAME)[:30])
-        code, _, said = here("verify", str(path))
-        assert (code, said.count("\n")) == (1, 1)
+        assert council("verify", str(path)).code == 1
+
+
+def test_a_bug_of_the_core_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    path = recording(tmp_path)
+    for name in ("close", "__init__"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, name, fail)
+            done = council("verify", str(path))
+        assert (done.code, done.out) == (1, "")
+        done.assert_said("the core", "ZeroDivisionError")
 
 
 def test_control_characters_never_reach_a_terminal(tmp_path: Path) -> None:

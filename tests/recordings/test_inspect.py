@@ -7,8 +7,8 @@ from pathlib import Path
 
 from council.recording.inspect import inspected
 from schemas.entries import Token, decode_entry
-from tests.commands import council
 from tests.golden import golden
+from tests.recordings.here import council
 from tests.recordings.made import frames_of, recording
 
 

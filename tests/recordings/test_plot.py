@@ -14,8 +14,8 @@ from council.recording.plot import gathered, plotted
 from schemas.entries import decode_entry, encode_entry
 from schemas.errors import Malformed, Refused
 from schemas.sessions import Opening
-from tests.commands import council
 from tests.golden import golden
+from tests.recordings.here import council
 from tests.recordings.made import NAME, frames_of, recording, write_recording
 
 

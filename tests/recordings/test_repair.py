@@ -23,8 +23,8 @@ from recordings.difference import first_frame_difference
 from recordings.reading import Damage, RecordingReader, read_metadata
 from recordings.records import Item
 from schemas.errors import CouncilError, Malformed, Refused, Unavailable
-from tests.commands import council
 from tests.golden import golden
+from tests.recordings.here import council
 from tests.recordings.made import NAME, about_of, frames_of, recording, write_recording
 
 CHUNK_WINDOWS = 10

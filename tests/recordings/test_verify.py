@@ -21,8 +21,8 @@ from schemas.entries import Beat, encode_entry
 from schemas.errors import Malformed, Refused
 from schemas.frames import Frame, encode_frame
 from schemas.keys import entry_order
-from tests.commands import council
 from tests.golden import golden, golden_names
+from tests.recordings.here import council
 from tests.recordings.made import NAME, about_of, changed, frames_of, recording, repeated, write_recording
 
 
