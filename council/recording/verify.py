@@ -17,20 +17,21 @@ import msgspec
 from aggregator.intake import StreamEntry
 from aggregator.replay import StreamReplay
 from aggregator.session import Closed
-from recordings.contents import About, Summary
+from recordings.contents import Summary
 from recordings.difference import FRAME_SCHEMA, Difference, differences, frame_values, known_fields
 from recordings.reading import RecordingReader, read_metadata
-from recordings.records import Item
 from recordings.writing import about_session, this_platform, this_python
 from schemas.entries import decode_entry
 from schemas.errors import Malformed
 from schemas.frames import Frame, recorded_frame_json
-from schemas.grid import FRAME_RATE_HZ
+from schemas.grid import FRAME_RATE_HZ, last_ms_of_window
 from schemas.keys import FRAMES_MAXLEN, entry_order
 from schemas.sessions import LONGEST_MS, Opening
 
 # A recorder that was away reads entries and frames in turn; more than Redis keeps of frames it is never behind.
 _MOST_WAITING = FRAMES_MAXLEN
+# Measured: 20 frames at once take 5 % less time than one by one; 60 take no less.
+_GATHERED_FRAMES, _MOST_GATHERED_ENTRIES = 20, 256
 _LAST_WINDOW = LONGEST_MS * FRAME_RATE_HZ // 1_000
 # The core's work grows with the members; no tier allows as many.
 _MOST_MEMBERS = 64
@@ -74,29 +75,33 @@ def verified(path: Path, tolerance: float | None = None, progress: Callable[[int
     Raises Refused where the file is not a recording, Damage where it is cut or damaged, Malformed where its content
     cannot be a session's.
     """
-    about, summary = read_metadata(path)
-    checking = _Checking(path, about, summary, tolerance)
-    at = 0
+    _, summary = read_metadata(path)
     with RecordingReader(path) as reader:
-        for item in reader.items():
-            if item.kind == "frame":
-                checking.add_frame(item.raw, reader)
-            elif item.kind == "entry":
-                checking.add_entry(item)
-            if progress and reader.at_bytes != at:
-                at = reader.at_bytes
-                progress(at)
-            if checking.is_decided:
-                break
-    return checking.verdict()
+        checking = _Checking(reader, summary, tolerance)
+        for kind, entry_id, raw, *_ in reader.items():
+            if kind == "frame":
+                checking.add_frame(raw)
+                if progress:
+                    progress(reader.at_bytes)
+                if checking.is_decided:
+                    break
+            elif kind == "entry":
+                checking.add_entry((entry_id, raw))
+        return checking.verdict()
 
 
 class _Checking:
-    """One proof, item by item."""
+    """One proof, item by item. Entries and frames are gathered, since the core, the decoder and the encoder are each
+    faster when they do many of one kind."""
 
-    def __init__(self, path: Path, about: About, summary: Summary, tolerance: float | None) -> None:
-        self._path, self._about, self._summary, self._tolerance = path, about, summary, tolerance
+    def __init__(self, reader: RecordingReader, summary: Summary, tolerance: float | None) -> None:
+        about = reader.about
+        self._reader, self._about, self._summary, self._tolerance = reader, about, summary, tolerance
         self._is_same_machine = (about.python, about.platform) == (this_python(), this_platform())
+        self._origin_ns = int(about.origin_ns)
+        self._new_entries, self._recorded = list[StreamEntry](), list[bytes]()
+        # The last millisecond of the window of the newest frame: no entry of it may follow.
+        self._sealed_ms = -1
         self._replay: StreamReplay | None = None
         self._waiting = deque[Frame]()
         # The window of the next frame that the file should have.
@@ -122,21 +127,35 @@ class _Checking:
         return _LAST_WINDOW + 1, ""
 
     def _wrong(self, what: str) -> Malformed:
-        return Malformed(f"{self._path} is not the recording of a session: {what}.")
+        return Malformed(f"{self._reader.path} is not the recording of a session: {what}.")
 
-    def add_entry(self, item: Item) -> None:
+    def add_entry(self, entry: StreamEntry) -> None:
         """The next entry of the file."""
-        order = entry_order(item.id)
+        order = entry_order(entry[0])
         if order <= self._last_entry:
-            raise self._wrong(f"the entry {item.id} comes after a later one")
+            raise self._wrong(f"the entry {entry[0]} comes after a later one")
         self._last_entry = order
         self._entries += 1
         if self._is_past_proof:
             return
         if self._replay is None:
-            self._open((item.id, item.raw))
+            self._open(entry)
             return
-        self._keep(self._replay.add((item.id, item.raw)))
+        if order[0] <= self._sealed_ms:
+            self._settle()
+            # A frame that is there twice, or an earlier window's, moves the others: then that is what is wrong.
+            if self.is_decided:
+                return
+            raise self._wrong(f"the entry {entry[0]} comes after the frame of its window")
+        self._new_entries.append(entry)
+        if len(self._new_entries) == _MOST_GATHERED_ENTRIES:
+            self._feed(self._replay)
+
+    def _feed(self, replay: StreamReplay) -> None:
+        gathered, self._new_entries = self._new_entries, []
+        for entry in gathered:
+            if not self._is_past_proof:
+                self._keep(replay.add(entry))
 
     def _open(self, first: StreamEntry) -> None:
         opening = _opening_in(first)
@@ -177,16 +196,19 @@ class _Checking:
             window = self._replay.session.record.window if self._replay else 0
             raise self._wrong(f"the core fails on window {window} ({type(error).__name__})") from None
 
-    def add_frame(self, raw: bytes, reader: RecordingReader) -> None:
+    def add_frame(self, raw: bytes) -> None:
         """The next frame of the file."""
-        window = self._next
+        window = self._next + len(self._recorded)
         if window < self._unproved_from and self._replay is None:
             raise self._wrong("a frame comes before the opening of its session")
         self._frames += 1
-        if window < self._unproved_from and self._replay is not None:
-            self._compare(window, raw, self._replay, reader)
-            self._next = window + 1
+        if window < self._unproved_from:
+            self._recorded.append(raw)
+            self._sealed_ms = last_ms_of_window(self._origin_ns, window)
+            if len(self._recorded) == _GATHERED_FRAMES:
+                self._settle()
             return
+        self._settle()
         found = self._window_of(raw)
         is_lost = any(first <= window and found - 1 <= last for first, last in self._about.gaps)
         if found < window or (found > window and not is_lost):
@@ -195,22 +217,34 @@ class _Checking:
         self._unproved += 1
         self._next = found + 1
 
-    def _compare(self, window: int, raw: bytes, replay: StreamReplay, reader: RecordingReader) -> None:
-        if not self._waiting:
-            self._keep(replay.close_to(window))
-        if not self._waiting:
-            self._differs(Difference(window, "frame", self._window_of(raw), None))
+    def _settle(self) -> None:
+        """Computes the windows of the frames that were gathered, and compares them."""
+        replay, waiting = self._replay, self._waiting
+        if replay is None or not self._recorded:
             return
-        frame = self._waiting.popleft()
-        self._compared += 1
-        computed = recorded_frame_json(frame)
-        if computed == raw:
+        self._feed(replay)
+        gathered, self._recorded = self._recorded, []
+        self._keep(replay.close_to(self._next + len(gathered) - 1))
+        for raw in gathered:
+            computed = recorded_frame_json(waiting.popleft()) if waiting else b""
+            self._compared += computed != b""
+            if computed != raw:
+                self._compare(self._next, raw, computed)
+            self._next += 1
+            if self.is_decided:
+                return
+
+    def _compare(self, window: int, raw: bytes, computed: bytes) -> None:
+        """The fields in which a recorded frame differs from the computed one, which is empty behind the session's
+        end."""
+        if not computed:
+            self._differs(Difference(window, "frame", self._window_of(raw), None))
             return
         try:
             recorded = frame_values(raw)
         except Malformed as error:
             raise self._wrong(f"window {window}: {error}") from None
-        known = known_fields(reader.schemas.get(FRAME_SCHEMA))
+        known = known_fields(self._reader.schemas.get(FRAME_SCHEMA))
         for difference in differences(window, recorded, msgspec.json.decode(computed), known):
             self._differs(difference)
 
@@ -237,6 +271,7 @@ class _Checking:
         no frame, or not what its summary says."""
         if not self._frames:
             raise self._wrong("it contains no frame")
+        self._settle()
         summary = self._summary
         counted = (self._frames, self._entries, self._next - 1)
         if not self.is_decided and counted != (summary.frames, summary.entries, summary.last_window):
