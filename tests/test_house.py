@@ -20,7 +20,8 @@ ROOMS = ("schemas", "recordings", "transport", "producers", "aggregator", "consu
 # The core modules: state in, results out.
 PURE = [
     *(ROOT / "schemas").glob("*.py"),
-    *(ROOT / "recordings" / f"{name}.py" for name in ("contents", "opening", "summing")),
+    *(ROOT / "recordings" / f"{name}.py" for name in ("contents", "opening", "plain", "summing")),
+    *(ROOT / "council/recording" / f"{name}.py" for name in ("curves", "otlp", "rows")),
     *(ROOT / "aggregator" / f"{name}.py" for name in (
         "alignment", "checkpoint", "composition", "contents", "decoding", "disagreement", "diversity", "energy",
         "ensemble", "frontier", "intake", "interference", "ladder", "measures", "member", "outflow", "parting",

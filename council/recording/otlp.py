@@ -1,5 +1,5 @@
 """OTLP/JSON of a recording: tokens as log records, frames as gauges. One request a line, as the OpenTelemetry
-Collector's file receiver (otlp_json_file) reads them.
+Collector's receiver otlpjsonfile reads them.
 
     {"resourceLogs": [{"resource", "scopeLogs": [{"scope", "logRecords": [...]}]}]}
     {"resourceMetrics": [{"resource", "scopeMetrics": [{"scope", "metrics": [{"name", "gauge": {"dataPoints"}}]}]}]}
