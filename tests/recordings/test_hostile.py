@@ -13,25 +13,30 @@ import select
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import zstandard
+from mcap.records import Chunk
 from mcap.writer import CompressionType, Writer
 
 from aggregator.replay import replayed
 from aggregator.session import Session
 from council.recording.verify import verified
+from recordings import repair
 from recordings.contents import ABOUT, FRAMES, PROFILE, SESSION, metadata_of
 from recordings.parts import part_of
 from recordings.plain import plain
 from recordings.reading import RecordingReader
+from recordings.records import MOST_RECORD_BYTES, record_stream, unpacked
 from recordings.repair import salvage
 from schemas.entries import Claim, Token, decode_entry, encode_entry
-from schemas.errors import CouncilError, Refused, Unavailable
+from schemas.errors import CouncilError, Malformed, Refused, Unavailable
 from schemas.sessions import Opening
 from tests.commands import COUNCIL, environment
 from tests.golden import golden
@@ -201,7 +206,22 @@ def test_a_file_that_is_made_to_fill_memory_does_not(name: str, tmp_path: Path) 
         assert "MemoryError" not in done.stderr
 
 
-def test_beginnings_of_chunks_that_are_none_do_not_take_the_time_of_their_lengths(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_size", [True, False])
+def test_a_chunk_is_refused_before_it_is_unpacked_to_another_size_than_it_says(with_size: bool) -> None:
+    packed = record_stream(bomb(with_size=with_size, claimed=1_000)[9:])
+    tracemalloc.start()
+    with pytest.raises((Malformed, zstandard.ZstdError)):
+        unpacked(Chunk.read(packed))
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+    if with_size:
+        with pytest.raises(Malformed, match="another size"):
+            unpacked(Chunk.read(record_stream(bomb(with_size=True, claimed=1_000)[9:])))
+
+
+def test_beginnings_of_chunks_that_are_none_do_not_take_the_time_of_their_lengths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """50,000 beginnings, each of which claims the rest of the file: to read it each time would take hours."""
     head = struct.pack("<QQQI", 0, 0, 1_000, 1) + b"\x04\x00\x00\x00zstd"
     size = len(head) + 17
@@ -213,7 +233,16 @@ def test_beginnings_of_chunks_that_are_none_do_not_take_the_time_of_their_length
         raw += struct.pack("<BQ", 6, left) + head + struct.pack("<Q", left - len(head) - 8)
     path = tmp_path / "many.mcap"
     path.write_bytes(raw)
+    tried = list[int]()
+    real = repair._items_of
+
+    def counted(opcode: int, body: bytes, *rest: Any) -> Any:
+        tried.append(len(body))
+        return real(opcode, body, *rest)
+
+    monkeypatch.setattr(repair, "_items_of", counted)
     assert salvage(path).frames == 0
+    assert sum(tried) < 20 * len(raw) + 2 * MOST_RECORD_BYTES
 
 
 def _peak(*arguments: str) -> int:

@@ -145,6 +145,31 @@ def test_the_frames_after_a_lost_chunk_are_kept_and_the_gap_is_told(chunk: int, 
         assert reader.about.gaps == gaps
 
 
+def test_metadata_with_a_changed_letter_is_damaged_and_not_carried_over(tmp_path: Path) -> None:
+    """MCAP has no checksum for metadata: ours is in it."""
+    raw = whole().replace(b"CPython", b"JPython", 1)
+    assert raw != whole()
+    path, out = tmp_path / "letter.mcap", tmp_path / "out.mcap"
+    path.write_bytes(raw)
+    with pytest.raises(Damage, match="checksum of its metadata"):
+        RecordingReader(path)
+    recovered(path, out)
+    with RecordingReader(out) as reader:
+        assert reader.about.python == "unknown"
+
+
+def test_an_index_that_claims_to_be_longer_swallows_no_chunk(tmp_path: Path) -> None:
+    raw = bytearray(whole())
+    sign = raw.find(b"\x04\x00\x00\x00zstd")
+    chunk_length = int.from_bytes(raw[sign - 36 : sign - 28], "little")
+    index = sign - 28 + chunk_length
+    assert raw[index] == 7
+    raw[index + 3] += 1
+    path, out = tmp_path / "long.mcap", tmp_path / "out.mcap"
+    path.write_bytes(raw)
+    assert recovered(path, out).found.frames == len(frames_of("early-end"))
+
+
 def test_a_whole_file_loses_nothing(tmp_path: Path) -> None:
     path, out = recording(tmp_path), tmp_path / "copy.mcap"
     done = council("recover", str(path), "-o", str(out))

@@ -136,6 +136,20 @@ def test_from_a_gap_on_nothing_is_computed_and_that_is_told(tmp_path: Path) -> N
     assert "the first is 40" in council("verify", str(path)).out
 
 
+def test_a_gap_of_any_length_is_no_pile_of_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from council.recording import verify
+
+    monkeypatch.setattr(verify, "_MOST_WAITING", 30)
+    stream, frames = golden(NAME).entries, frames_of(NAME)
+    ms = entry_ms(frames[119].cut)
+    kept = [
+        entry for entry in stream if entry_ms(entry[0]) > ms or entry_order(entry[0]) <= entry_order(frames[39].cut)
+    ]
+    path = tmp_path / "gap.mcap"
+    about = about_of(stream, gaps=((40, 119),))
+    assert verified(write_recording(path, kept, [*frames[:40], *frames[120:]], about=about)).compared == 40
+
+
 def test_an_entry_after_its_window_an_opening_that_is_missing_and_no_frame_are_one_sentence_each(
     tmp_path: Path,
 ) -> None:
