@@ -49,9 +49,9 @@ _CAPTION = (
     "The recorder beside {members} real producers of {rate} tokens/s with top-20 lists each, for {live:.0f} s. The "
     "rest with one recording of {length} s of the same, made here. Bytes on disk: of a file with these messages alone, "
     "indexes included; slow: three members of 15 tokens/s. Redis: MEMORY USAGE of the token stream of the same "
-    "entries. Verify: windows/s by CPU time, the bare core the same over entries in memory, by turns. Replay: entries/s "
-    "of time, through Redis and an aggregator to the final frame, and beside it the frames as they are; the limit is "
-    "redis-benchmark's XADD of as many bytes, one client, pipelines of {at_once}, before it."
+    "entries. Verify: windows/s by CPU time, the bare core the same over entries in memory, by turns. Replay: "
+    "entries/s of time, through Redis and an aggregator to the final frame, and beside it the frames as they are; the "
+    "limit is redis-benchmark's XADD of as many bytes, one client, pipelines of {at_once}, before it."
 )
 
 
