@@ -73,7 +73,10 @@ def print_recordings(console: Console, found: Sequence[KeptRecording], library: 
     """A table, or a sentence where there is nothing."""
     if not found:
         console.print(
-            Text(f"No recording is in {library.folder}: `council keep SESSION` or `council up --record all` makes one.")
+            Text(
+                f"No recording is in {library.folder}: `council keep SESSION` or `council up --record all` makes one."
+            ),
+            soft_wrap=True,
         )
         return
     table = Table("", "recorded", "question", "members", "length", "agreement", "size", "name")
