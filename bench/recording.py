@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from council.recording.verify import verified
 
 from aggregator.replay import replayed
 from bench.report import Aim, Report, table_of
 from bench.speech import drawn_pieces
 from bench.stage import Stage
 from bench.usage import UsageMeter
+from council.recording.verify import verified
 from producers.replay.player import Player
 from recordings.opening import replay_opening
 from recordings.reading import read_metadata

@@ -13,9 +13,9 @@ from pathlib import Path
 import jsonschema_rs
 import msgspec
 import pytest
-from council.recording.verify import verified
 from mcap.reader import make_reader
 
+from council.recording.verify import verified
 from recordings.contents import Health
 from recordings.reading import read_metadata
 from schemas.entries import Claim, Token, decode_entry

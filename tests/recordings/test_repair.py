@@ -164,7 +164,9 @@ def test_an_index_that_claims_to_be_longer_swallows_no_chunk(tmp_path: Path) -> 
     chunk_length = int.from_bytes(raw[sign - 36 : sign - 28], "little")
     index = sign - 28 + chunk_length
     assert raw[index] == 7
-    raw[index + 3] += 1
+    # By 10 KiB, which is more than one chunk.
+    raw[index + 2] += 40
+    assert index + 10_240 < len(raw)
     path, out = tmp_path / "long.mcap", tmp_path / "out.mcap"
     path.write_bytes(raw)
     assert recovered(path, out).found.frames == len(frames_of("early-end"))
