@@ -31,7 +31,7 @@ def replay_opening(path: Path, session: str, recording: str = "", *, frames: boo
                     "are, with --frames.",
                 )
             return about.opened, _opening_without_text(about, session, replay)
-        first = next(reader.items(), None)
+        first = next((item for item in reader.items() if item.kind == "entry"), None)
     if first is None:
         raise Refused("empty_recording", f"{path} contains no session: there is nothing to replay.")
     try:
