@@ -13,47 +13,47 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
-from aggregator.owned import BEAT_S, OwnedSession, load_session
+from aggregator.owned import BEAT_S, OwnedSession
 from aggregator.pace import Pace
-from aggregator.session import Session
+from aggregator.tenure import MOST_NEW_A_TICK, Tenure
 from schemas import keys
-from schemas.errors import Malformed, RedisAway, RedisRefuses
+from schemas.errors import RedisAway
 from schemas.grid import NS_PER_MS, NS_PER_S
 from transport.address import Node
-from transport.cluster import Place, Placed, is_moved
-from transport.commit import Taken, end_session, epoch_taken, take_over, taken, verdict
+from transport.cluster import Placed, is_moved
+from transport.commit import verdict
 from transport.connection import Command, Pipe, ReplyError, redis_ns
 from transport.leases import (
     LOOK_S,
-    MOST_DELIVERIES,
     REFRESH_S,
     SWEEP_S,
-    Lease,
     Leases,
     has_left,
-    is_missing_group,
     sweep_consumers,
 )
 from transport.log import Log
 from transport.presence import RedisPresence
 from transport.process import Standing
+from transport.replays import SILENT_MS
 
 _TICK_NS = NS_PER_S // 60
-# Taking a session costs some round trips: more in one tick would make the others late.
-_MOST_NEW_A_TICK = 2
 # Whoever does not keep up takes only what nobody else takes, and slowly: late frames are better than none.
 _MOST_LEFT_WHEN_BUSY = 1
 _MOST_WINDOWS_A_TICK = 60
 # Together, beyond the one that each session closes anyway: some 30 ms, so that those behind do not hold up the others.
 _MOST_CAUGHT_UP_A_TICK = 240
+# A replay that is faster than life takes, beside live sessions, a fifth of a tick at most.
+_MOST_REPLAYED_A_TICK = 10
+# Without a live session: the windows of a replay are due at any moment, and nobody tells this loop.
+_REPLAY_TICK_NS = _TICK_NS // 2
 # A session that kills its owners does so while it is loaded, or soon after.
 _WINDOWS_OF_PROOF = 60
 # Also how long a signal may go unnoticed: Python waits on in a read that a signal interrupts.
 _IDLE_BLOCK_MS = 250
 _RECONNECT_S = 0.25
-_REST_S = 1.0
 
 
 class AggregatorLoop:
@@ -61,14 +61,11 @@ class AggregatorLoop:
 
     def __init__(self, url: str, standing: Standing, log: Log, is_stopping: Callable[[], bool]) -> None:
         self._pipe = Pipe(url)
-        self._leases = Leases(keys.AGGREGATOR_GROUP, standing.name)
+        self._tenure = Tenure(self._pipe, Leases(keys.AGGREGATOR_GROUP, standing.name), log)
         self._standing = standing
         self._log = log
         self._is_stopping = is_stopping
-        self._owned: dict[str, OwnedSession] = {}
-        self._rested_until: dict[str, float] = {}
         self._upkeep_due, self._look_due, self._sweep_due = 0.0, 0.0, 0.0
-        self._has_left = False
         self._pace = Pace()
         self._presence = RedisPresence(log)
         self.windows = 0
@@ -84,14 +81,14 @@ class AggregatorLoop:
                 self._lose_redis(error)
                 continue
             self._presence.come_back()
-            if self._owned:
+            if self._tenure.owned:
                 time.sleep(sleep_ns / NS_PER_S)
         self._leave()
 
     def _lose_redis(self, error: RedisAway) -> None:
         """What is in memory may no longer be true: it is loaded again when Redis is back."""
         self._presence.lose(error)
-        self._owned.clear()
+        self._tenure.owned.clear()
         self._upkeep_due = 0.0
         time.sleep(_RECONNECT_S)
 
@@ -99,7 +96,7 @@ class AggregatorLoop:
         try:
             if self._presence.is_away:
                 raise RedisAway("it was away when this process was to end")
-            self._pipe.run([self._leases.hand_over(), *self._standing.leave()])
+            self._pipe.run([self._tenure.leases.hand_over(), *self._standing.leave()])
         except RedisAway:
             self._log.warning("Redis is away; the sessions will be taken over when their leases run out")
         self._pipe.close()
@@ -109,7 +106,7 @@ class AggregatorLoop:
 
         What is due comes first: housekeeping has the rest of the tick.
         """
-        owned = list(self._owned.values())
+        owned = list(self._tenure.owned.values())
         if not owned:
             self._idle()
             return 0
@@ -118,8 +115,12 @@ class AggregatorLoop:
         self._commit_due(timed)
         self._keep_house()
         self._pace.add(time.thread_time() - began_s, time.monotonic())
+        live = [(session, at_ns) for session, at_ns in timed if not session.is_replay]
+        if not live:
+            # A replay may be ahead of what was closed, by its own will: it is as fast as this loop.
+            return 0 if any(session.due_ns <= at_ns for session, at_ns in timed) else _REPLAY_TICK_NS
         # Whoever is still behind is served at the next tick anyway.
-        until_ns = [session.due_ns - at_ns for session, at_ns in timed if session.due_ns > at_ns]
+        until_ns = [session.due_ns - at_ns for session, at_ns in live if session.due_ns > at_ns]
         # Not more than a tick: a session whose ids are ahead of Redis's clock (a failover) must not stop the others.
         # Nor a little earlier, though timers fire late: a tick that finds nothing due costs as much as one that does.
         next_ns = min(max(until_ns, default=_TICK_NS), _TICK_NS)
@@ -130,18 +131,29 @@ class AggregatorLoop:
         was, by the monotonic clock."""
         nodes = self._drop_moved(owned)
         clocks = [Placed(one.key, ("TIME",)) for one in dict(zip(nodes, owned, strict=True)).values()]
-        replies = self._pipe.run([*(session.read_command() for session in owned), *clocks], follows=False)
-        told, told_at_ns = replies[len(owned) :], time.monotonic_ns()
+        reads = [session.read_commands() for session in owned]
+        replies = self._pipe.run([*(command for read in reads for command in read), *clocks], follows=False)
+        told, told_at_ns = replies[len(replies) - len(clocks) :], time.monotonic_ns()
         if refusal := next((reply for reply in told if isinstance(reply, ReplyError)), None):
             raise RedisAway(f"Redis does not tell the time: {refusal}")
         now_ns = dict(zip(dict.fromkeys(nodes), map(redis_ns, told), strict=True))
-        for session, reply in zip(owned, replies, strict=False):
-            session.add_entries(reply)
-            if isinstance(reply, ReplyError) and not is_moved(reply):
-                self._rest(session.name, reply)
+        given = iter(replies)
+        for session, read in zip(owned, reads, strict=True):
+            refusal = session.add_replies(list(islice(given, len(read))))
+            if refusal is not None and not is_moved(refusal):
+                self._tenure.rest(session.name, refusal)
         if any(map(is_moved, replies)):
             self._drop_moved(owned)
-        return [(session, now_ns[node]) for session, node in zip(owned, nodes, strict=True)], told_at_ns
+        located = [(session, now_ns[node]) for session, node in zip(owned, nodes, strict=True)]
+        self._end_silent_replays(located)
+        return [(session, session.time_ns(at_ns)) for session, at_ns in located], told_at_ns
+
+    def _end_silent_replays(self, located: list[tuple[OwnedSession, int]]) -> None:
+        """Ends the replays whose process has ended without a word; another one would have taken them over."""
+        for session, now_ns in located:
+            is_silent = session.is_replay and now_ns // NS_PER_MS - session.played_ms > SILENT_MS
+            if is_silent and self._tenure.owned.get(session.name) is session:
+                self._tenure.end(session.lease, session.epoch, "The process that played this replay has ended.")
 
     def _drop_moved(self, owned: list[OwnedSession]) -> list[Node | None]:
         """The node of each session. What another node than before serves may have lost what was read: it is loaded
@@ -149,159 +161,82 @@ class AggregatorLoop:
         nodes = self._pipe.nodes_of([session.key for session in owned])
         for session, node in zip(owned, nodes, strict=True):
             if session.place.has_changed(node):
-                self._owned.pop(session.name, None)
+                self._tenure.owned.pop(session.name, None)
         return nodes
 
     def _idle(self) -> None:
         """Without a session: waits for one, unless there are leases whose sessions are to be loaded."""
         self._pace = Pace()
-        block_ms = int(LOOK_S * 1_000) if self._leases.has_others else _IDLE_BLOCK_MS
-        ask = self._leases.read_new(_MOST_NEW_A_TICK, None if self._leases.held or self._has_left else block_ms)
+        block_ms = int(LOOK_S * 1_000) if self._tenure.leases.has_others else _IDLE_BLOCK_MS
+        ask = self._tenure.leases.read_new(
+            MOST_NEW_A_TICK, None if self._tenure.leases.held or self._tenure.has_left else block_ms
+        )
         new, *left = self._pipe.run([ask, *self._looks()])
-        self._has_left = any(map(has_left, left))
-        self._add_new(new)
+        self._tenure.has_left = any(map(has_left, left))
+        self._tenure.add_new(new)
         self._keep_house()
-        if not self._owned and (self._leases.held or isinstance(new, ReplyError)):
+        if not self._tenure.owned and (self._tenure.leases.held or isinstance(new, ReplyError)):
             # Redis refuses for now: what is asked again at once is refused again at once.
             time.sleep(_RECONNECT_S)
 
     def _looks(self) -> list[Command]:
-        return [self._leases.look_for_left()] if self._leases.has_others else []
+        return [self._tenure.leases.look_for_left()] if self._tenure.leases.has_others else []
 
     def _keep_house(self) -> None:
         """Once a second the leases and this process's record; always what is left, or held and not yet loaded."""
         now = time.monotonic()
         if now >= self._upkeep_due:
             self._upkeep_due = now + REFRESH_S
-            counted = {"sessions": len(self._owned), "windows": self.windows, "windows_late": self.windows_late}
+            counted = {"sessions": len(self._tenure.owned), "windows": self.windows, "windows_late": self.windows_late}
             self._standing.detail |= counted
             sweep = [sweep_consumers()] if now >= self._sweep_due else []
             self._sweep_due = now + SWEEP_S if sweep else self._sweep_due
             self._pipe.run([*self._standing.renew(), *sweep])
-            self._refresh(_MOST_NEW_A_TICK if self._pace.keeps_up else _MOST_LEFT_WHEN_BUSY)
-        elif self._has_left and self._pace.keeps_up:
-            self._refresh(_MOST_NEW_A_TICK)
-        self._own_more()
-
-    def _refresh(self, take_over_most: int) -> None:
-        """Renews the leases, lets go of what another has taken, and takes what is free."""
-        (reply,) = self._pipe.run([self._leases.refresh(take_over_most)])
-        if is_missing_group(reply):
-            self._pipe.run(self._leases.create_group())
-        lost, taken = self._leases.add_refresh(reply)
-        if take_over_most:
-            # As many as we asked for: there may be more, for the next tick.
-            self._has_left = len(taken) == take_over_most
-        for lease in lost:
-            self._rested_until.pop(lease.session, None)
-            if self._owned.pop(lease.session, None):
-                self._log.warning("another aggregator took the session over", session=lease.session)
-
-    def _add_new(self, reply: Any) -> None:
-        if is_missing_group(reply):
-            self._pipe.run(self._leases.create_group())
-        self._leases.add_new(reply)
-
-    def _own_more(self) -> None:
-        """Loads sessions whose leases are held, but which are not in memory."""
-        now = time.monotonic()
-        waiting = [
-            lease
-            for lease in self._leases.held.values()
-            if lease.session not in self._owned and self._rested_until.get(lease.session, 0.0) <= now
-        ]
-        for lease in waiting[:_MOST_NEW_A_TICK]:
-            try:
-                self._own(lease)
-            except RedisRefuses as error:
-                self._rest(lease.session, error)
-
-    def _own(self, lease: Lease) -> None:
-        place = Place(*self._pipe.nodes_of([keys.tokens(lease.session)]))
-        (reply,) = self._pipe.run([take_over(lease.session)])
-        try:
-            found = taken(reply)
-        except Malformed as error:
-            self._end(lease, epoch_taken(reply), f"The session cannot be read: {error}.")
-            return
-        if found is None or found.status != "open":
-            self._release(lease)
-            return
-        if lease.deliveries >= MOST_DELIVERIES:
-            reason = f"{lease.deliveries} aggregators took this session and none could go on with it."
-            self._end(lease, found.epoch, reason)
-            return
-        # Between the lease and the epoch another may have come: whoever holds the lease now goes on.
-        self._refresh(0)
-        if lease.entry_id in self._leases.held and (core := self._loaded(lease, found)):
-            self._owned[lease.session] = OwnedSession(lease, core, found, place, time.monotonic() + BEAT_S)
-
-    def _loaded(self, lease: Lease, found: Taken) -> Session | None:
-        """None where a bug, brought out by this session, ends it. Raises RedisAway, RedisRefuses."""
-        try:
-            return load_session(self._pipe, found)
-        except (RedisAway, RedisRefuses):
-            raise
-        except Exception as bug:  # noqa: BLE001
-            self._end_by_bug(lease, found.epoch, bug)
-            return None
-
-    def _end_by_bug(self, lease: Lease, epoch: int, bug: Exception) -> None:
-        """A bug that one session brings out must not end the others."""
-        self._log.exception("a session cannot be computed", session=lease.session)
-        self._end(lease, epoch, f"The aggregator failed on this session ({type(bug).__name__}).")
-
-    def _end(self, lease: Lease, epoch: int, reason: str) -> None:
-        (reply,) = self._pipe.run([end_session(lease.session, epoch, reason)])
-        if isinstance(reply, ReplyError):
-            self._rest(lease.session, reply)
-        elif verdict(reply) == "STALE":
-            # Another owner has it, who may know better; the next refresh tells that the lease is gone.
-            self._owned.pop(lease.session, None)
-        else:
-            self._log.error("a session is ended", session=lease.session, reason=reason)
-            self._release(lease)
-
-    def _release(self, lease: Lease) -> None:
-        self._owned.pop(lease.session, None)
-        self._rested_until.pop(lease.session, None)
-        self._pipe.run([self._leases.acknowledge(lease)])
+            self._tenure.refresh(MOST_NEW_A_TICK if self._pace.keeps_up else _MOST_LEFT_WHEN_BUSY)
+        elif self._tenure.has_left and self._pace.keeps_up:
+            self._tenure.refresh(MOST_NEW_A_TICK)
+        self._tenure.own_more()
 
     def _commit_due(self, timed: list[tuple[OwnedSession, int]]) -> None:
         """One round trip: every window that is due at its node's time, and whether there is more to serve."""
         now, room = time.monotonic(), _MOST_CAUGHT_UP_A_TICK
+        most_replayed = (
+            _MOST_WINDOWS_A_TICK if all(session.is_replay for session, _ in timed) else _MOST_REPLAYED_A_TICK
+        )
         commits = list[tuple[OwnedSession, Command]]()
         for session, now_ns in timed:
-            if self._owned.get(session.name) is not session:
+            if self._tenure.owned.get(session.name) is not session:
                 continue
-            most, beats = min(_MOST_WINDOWS_A_TICK, 1 + room), now >= session.beat_due_s
+            most = min(most_replayed if session.is_replay else _MOST_WINDOWS_A_TICK, 1 + room)
+            beats = now >= session.beat_due_s
             closed = self._closed(session, now_ns // NS_PER_MS, most, beats)
             if beats and closed:
                 # With a window that is closed: a tick that finds none due must not swallow it.
                 session.beat_due_s = now + BEAT_S
             room -= max(0, len(closed) - 1)
-            self.windows_late += len(closed) if session.due_ns <= now_ns else max(0, len(closed) - 1)
+            if not session.is_replay:
+                self.windows_late += len(closed) if session.due_ns <= now_ns else max(0, len(closed) - 1)
             commits += ((session, command) for command in closed)
-        asks = [self._leases.read_new(_MOST_NEW_A_TICK)] if self._pace.asks_now() else []
+        asks = [self._tenure.leases.read_new(MOST_NEW_A_TICK)] if self._pace.asks_now() else []
         looks = self._looks() if now >= self._look_due and self._pace.keeps_up else []
         replies = self._pipe.run([*(command for _, command in commits), *asks, *looks], follows=False)
         for (session, _), reply in zip(commits, replies, strict=False):
-            if self._owned.get(session.name) is session:
+            if self._tenure.owned.get(session.name) is session:
                 self._add_commit(session, reply)
         for session, _ in timed:
-            if session.core.record.ended and self._owned.get(session.name) is session:
-                self._release(session.lease)
+            if session.core.record.ended and self._tenure.owned.get(session.name) is session:
+                self._tenure.release(session.lease)
         if looks:
-            self._look_due, self._has_left = now + LOOK_S, has_left(replies[-1])
+            self._look_due, self._tenure.has_left = now + LOOK_S, has_left(replies[-1])
         if asks:
-            self._add_new(replies[len(commits)])
+            self._tenure.add_new(replies[len(commits)])
 
     def _closed(self, session: OwnedSession, now_ms: int, most: int, beat: bool) -> list[Command]:
         """The commits of the session's due windows."""
         try:
             return session.close_due(now_ms, most, beat)
         except Exception as bug:  # noqa: BLE001
-            self._end_by_bug(session.lease, session.epoch, bug)
+            self._tenure.end_by_bug(session.lease, session.epoch, bug)
             return []
 
     def _add_commit(self, session: OwnedSession, reply: Any) -> None:
@@ -310,20 +245,13 @@ class AggregatorLoop:
                 self.windows += 1
                 session.committed += 1
                 if session.committed == _WINDOWS_OF_PROOF:
-                    self._leases.prove(session.lease)
-                self._rested_until.pop(session.name, None)
+                    self._tenure.leases.prove(session.lease)
+                self._tenure.recover(session.name)
             case "GONE":
-                self._release(session.lease)
+                self._tenure.release(session.lease)
             case "STALE":
-                self._owned.pop(session.name)
+                self._tenure.owned.pop(session.name)
             case "ERROR":
-                self._rest(session.name, reply)
+                self._tenure.rest(session.name, reply)
             case _:
-                self._owned.pop(session.name)
-
-    def _rest(self, session: str, error: object) -> None:
-        """Redis is out of memory, loading or read-only for now: the session is loaded again a little later."""
-        if session not in self._rested_until:
-            self._log.error("Redis refuses a session for now; trying again", session=session, error=str(error))
-        self._rested_until[session] = time.monotonic() + _REST_S
-        self._owned.pop(session, None)
+                self._tenure.owned.pop(session.name)

@@ -1,6 +1,6 @@
 """A session that this process owns: the core, and what has been read for it but belongs to windows that are still open.
 
-    Redis --read_command--> add_entries --> unclosed --> close_due --> commit commands --> Redis
+    Redis --read_commands--> add_replies --> unclosed --> close_due --> commit commands --> Redis
                                                              |
                                                            Session (the core)
 
@@ -10,6 +10,7 @@ new content.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aggregator.checkpoint import dump, load
@@ -22,6 +23,7 @@ from transport.cluster import Place
 from transport.commit import Taken, commit_frame
 from transport.connection import Command, Pipe, ReplyError, accepted
 from transport.leases import Lease
+from transport.replays import clock_read, read_clock
 from transport.tokens import MOST_ENTRIES, entries_read, read_entries
 
 # The whole state is written once a second; a new owner computes what lies between again.
@@ -44,7 +46,11 @@ class OwnedSession:
         self.epoch = taken.epoch
         self.read_to = taken.cut
         self.unclosed: list[StreamEntry] = []
-        self.is_behind = False
+        self.is_replay = session.opening.replay is not None
+        # Every entry before this millisecond has been read, whatever the clock says; None: all that there are.
+        self._read_before_ms: int | None = None
+        # A replay's own time, and when its process last gave a sign of life, in milliseconds.
+        self._clock_ms, self.played_ms = 0, 0
         # Windows that were committed under this epoch.
         self.committed = 0
 
@@ -57,24 +63,40 @@ class OwnedSession:
         """When the next window is due, in nanoseconds of Redis's clock."""
         return due_ms(self.core.origin_ns, self.core.record.window) * NS_PER_MS
 
-    def read_command(self) -> Command:
-        """Asks for what was written since the last read."""
-        return read_entries(self.name, self.read_to)
+    def read_commands(self) -> list[Command]:
+        """Asks for what was written since the last read; of a replay first for its time, so that all entries before
+        that are in the second reply."""
+        reading = read_entries(self.name, self.read_to)
+        return [read_clock(self.name), reading] if self.is_replay else [reading]
 
-    def add_entries(self, reply: Any) -> None:
-        """Takes in the reply of read_command. A full one leaves the session behind: it closes nothing until it has
-        read on."""
-        entries = [] if isinstance(reply, ReplyError) else entries_read(reply)
-        self.is_behind = isinstance(reply, ReplyError) or len(entries) == MOST_ENTRIES
+    def add_replies(self, replies: Sequence[Any]) -> ReplyError | None:
+        """Takes in the replies to read_commands; the error, if one of them is. After an error no window is closed;
+        after a full reply only those that end before its last entry, since the rest is not read yet."""
+        if refusal := next((reply for reply in replies if isinstance(reply, ReplyError)), None):
+            self._read_before_ms = 0
+            return refusal
+        if self.is_replay:
+            self._clock_ms, self.played_ms = clock_read(replies[0])
+        entries = entries_read(replies[-1])
         if entries:
             self.unclosed += entries
             self.read_to = entries[-1][0]
+        self._read_before_ms = entry_ms(self.read_to) if len(entries) == MOST_ENTRIES else None
+        return None
+
+    def time_ns(self, redis_now_ns: int) -> int:
+        """The session's time: Redis's, or a replay's own."""
+        return self._clock_ms * NS_PER_MS if self.is_replay else redis_now_ns
 
     def close_due(self, now_ms: int, most: int, beat: bool) -> list[Command]:
         """Closes up to `most` windows that no later entry can belong to; one commit command for each. The last one
         may beat."""
         core, commands = self.core, list[Command]()
-        while len(commands) < most and not self.is_behind and not core.record.ended:
+        if self._read_before_ms is not None:
+            now_ms = min(now_ms, self._read_before_ms)
+        # The beats of a replay are recorded ones.
+        beat = beat and not self.is_replay
+        while len(commands) < most and not core.record.ended:
             window = core.record.window
             if not is_due(core.origin_ns, window, now_ms):
                 break

@@ -74,7 +74,7 @@ class SessionServing:
             opening = await read_opening(self._service.pipe, state)
         except (SessionGone, Malformed):
             return
-        if state.status != "open":
+        if state.status != "open" or opening.replay is not None:
             return
         try:
             for member in self._not_done(opening, state):

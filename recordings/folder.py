@@ -26,6 +26,8 @@ from schemas.errors import CouncilError, Refused
 STAR, PART = ".star", ".part"
 # A folder of more is not listed whole: 5,000 recordings are a minute each for half a year of days.
 MOST_RECORDINGS = 5_000
+# Some thousand sessions of a minute.
+DEFAULT_GB = 2.0
 # File systems allow names of 255 bytes; the words of a question are at most so many of them.
 _MOST_WORDS_BYTES = 80
 _SEPARATORS = re.compile(r"[\W_]+")
@@ -59,6 +61,16 @@ def default_folder() -> Path | None:
         if os.path.isabs(data):
             return Path(data, "council", "recordings")
     return None
+
+
+def library_of_role(folder: Path | None) -> Library:
+    """The library of a process: `folder`, or that of COUNCIL_RECORDINGS, or the user's. Raises Refused where there is
+    none of these."""
+    named = os.environ.get("COUNCIL_RECORDINGS")
+    found = folder or (Path(named) if named else default_folder())
+    if found is None:
+        raise Refused("no_recordings_folder", "There is no home folder for recordings: name one with --recordings DIR.")
+    return Library(found)
 
 
 def recording_name(session: str, prompt: str, opened_ms: int) -> str:

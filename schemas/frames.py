@@ -141,9 +141,9 @@ def shown_logprob(logprob: float | None) -> float | None:
 
 # A frame as JSON shows it, and as a recording contains it: there a field whose value is null is left out.
 NamedFrame = named_struct(Frame)
-RecordedFrame = named_struct(Frame, leaves_out_null=True)
+RecordedFrame = named_struct(Frame, "left out")
 
-_named_decoder = msgspec.json.Decoder(NamedFrame)
+_json_decoder = msgspec.json.Decoder(named_struct(Frame, "read"))
 
 
 def every_drop(reasons: list[tuple[str, str]]) -> str:
@@ -167,10 +167,11 @@ def recorded_frame_json(frame: Frame) -> bytes:
 def frame_of_json(raw: bytes) -> Frame:
     """The frame in its JSON, whether or not that contains the fields that are null. Raises Malformed."""
     try:
-        named = _named_decoder.decode(raw)
+        named = _json_decoder.decode(raw)
     except UNDECODABLE as error:
         raise Malformed(f"a frame's JSON does not decode: {error}") from error
-    values = {name: getattr(named, name) for name in named.__struct_fields__}
-    values["members"] = tuple([MemberFrame(*msgspec.structs.astuple(member)) for member in values["members"]])
-    values["tokens"] = tuple([TokenFrame(*msgspec.structs.astuple(token)) for token in values["tokens"]])
+    # msgspec's asdict takes a struct apart, and leaves those in it whole.
+    values = msgspec.structs.asdict(named)
+    values["members"] = tuple([MemberFrame(**msgspec.structs.asdict(member)) for member in values["members"]])
+    values["tokens"] = tuple([TokenFrame(**msgspec.structs.asdict(token)) for token in values["tokens"]])
     return Frame(FRAME_VERSION, **values)

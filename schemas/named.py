@@ -8,40 +8,42 @@ from __future__ import annotations
 
 import types
 import typing
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+# What becomes of a field whose value is None: JSON shows it, or leaves it out; the third kind reads both.
+Null = Literal["shown", "left out", "read"]
 
-def named_struct(wire: type[msgspec.Struct], *, leaves_out_null: bool = False) -> type[msgspec.Struct]:
+
+def named_struct(wire: type[msgspec.Struct], null: Null = "shown") -> type[msgspec.Struct]:
     """The struct with named fields for the wire struct `wire`, and for the structs in it.
 
-    With `leaves_out_null` JSON leaves a field out where its value is None; every other field is always there. Such a
-    struct has a simple JSON Schema: each field has one type. It does not read JSON that lacks a field.
+    Where null is "left out", every other field is always there, and each field has one type: such a struct has a simple
+    JSON Schema. To read that JSON, or the JSON of an earlier version that lacks newer fields, null must be "read".
     """
     fields: list[Any] = []
     for field in msgspec.structs.fields(wire):
         if field.name == "version":
             continue
-        annotation = _named(field.type, leaves_out_null)
-        if leaves_out_null:
-            fields.append((field.name, annotation, None) if _may_be_null(field.type) else (field.name, annotation))
-        elif field.default is not msgspec.NODEFAULT:
+        annotation = _named(field.type, null)
+        if null != "shown" and _may_be_null(field.type):
+            fields.append((field.name, annotation, None))
+        elif null != "left out" and field.default is not msgspec.NODEFAULT:
             fields.append((field.name, annotation, field.default))
         else:
             fields.append((field.name, annotation))
-    if leaves_out_null:
-        # Fields without a default come first in a struct, unless they are keywords; JSON keeps the order either way.
-        return msgspec.defstruct(wire.__name__, fields, frozen=True, gc=False, kw_only=True, omit_defaults=True)
-    return msgspec.defstruct(wire.__name__, fields, frozen=True, gc=False)
+    return msgspec.defstruct(
+        wire.__name__, fields, frozen=True, gc=False, kw_only=null != "shown", omit_defaults=null == "left out"
+    )
 
 
-def _named(annotation: Any, leaves_out_null: bool) -> Any:
+def _named(annotation: Any, null: Null) -> Any:
     """The annotation with named structs in place of wire structs."""
     if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
-        return named_struct(annotation, leaves_out_null=leaves_out_null)
+        return named_struct(annotation, null)
     if typing.get_origin(annotation) is tuple:
-        inner = [part if part is ... else _named(part, leaves_out_null) for part in typing.get_args(annotation)]
+        inner = [part if part is ... else _named(part, null) for part in typing.get_args(annotation)]
         return tuple[tuple(inner)]  # type: ignore[misc]  # mypy does not know a tuple that is computed
     return annotation
 

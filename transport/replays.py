@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 
 from schemas import keys
-from schemas.control import Play, Playback, encode_word
+from schemas.control import Play, Playback, Progress, encode_progress, encode_word
 from schemas.entries import UNDECODABLE
 from schemas.errors import Refused, SessionGone
+from schemas.frames import Frame, encode_frame
 from schemas.sessions import Opening
 from transport.connection import AsyncPipe, Command, accepted
-from transport.scripts import PLAY
+from transport.scripts import PLAY, SHOW
 from transport.sessions import find_session
 
 # A replay writes its state at least so often; one that does not for ten times as long has ended without a word.
@@ -53,6 +54,31 @@ def played(reply: Any) -> Played:
     """What play() answered. Raises RedisRefuses."""
     status, window, last_id = accepted(reply)
     return Played(status.decode(), int(window), last_id.decode())
+
+
+def show(frame: Frame, progress: tuple[Progress, ...]) -> Command:
+    """Shows a recorded frame, in a replay that no aggregator computes; it answers the last window that is shown."""
+    state, tokens, frames, events, control, dead = keys.of_session(frame.session)
+    status, retention_s = ("ended", keys.RETENTION_S) if frame.final else ("open", 0)
+    return SHOW.call(
+        [state, frames, tokens, events, control, dead],
+        [
+            frame.window_index, frame.cut, encode_frame(frame), keys.FRAMES_MAXLEN, encode_progress(progress), status,
+            retention_s,
+        ],
+    )  # fmt: skip
+
+
+def read_clock(session: str) -> Command:
+    """Asks for a replay's time."""
+    return ("HMGET", keys.state(session), "clock", "played")
+
+
+def clock_read(reply: Any) -> tuple[int, int]:
+    """(the replay's time, when its process last wrote) in milliseconds, in the reply of read_clock; 0 where the session
+    has expired."""
+    clock, at = reply
+    return int(clock or 0), int(at or 0)
 
 
 def seconds_to_live(opening: Opening) -> int:

@@ -1,0 +1,1 @@
+"""The recorder: sessions become files."""

@@ -1,0 +1,157 @@
+"""Recording one session: what is committed is written, until the session has ended or is gone.
+
+Redis --read_part, four times a second--> Tape --flush, each second--> file --finish--> its final name
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+from pathlib import Path
+
+import msgspec
+
+from consumers.recorder.tape import UNFINISHED, Tape
+from recordings.contents import About, Health, Summary
+from recordings.reading import RecordingReader
+from recordings.writing import about_session
+from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
+from transport.connection import AsyncPipe
+from transport.events import find_composed
+from transport.presence import RedisPresence
+from transport.recording import SessionPart, read_health, read_part, read_rest
+from transport.sessions import find_session, read_opening
+
+VERSION = importlib.metadata.version("turbo-ensemble")
+_POLL_S = 0.25
+# A chunk ends so long after the one before it, and at the next look: within a second.
+_FLUSH_S = 0.7
+_HEALTH_S = 1.0
+_RETRY_S = 0.25
+# After a session's end DECIPHER composes for a moment; where none runs, nobody does.
+_EVENTS_WAIT_S = 5.0
+# A Redis that lost the session while it was away is asked once it is back.
+_GONE = "Redis lost the session before it had ended."
+
+
+async def record_session(
+    pipe: AsyncPipe, session: str, path: Path, presence: RedisPresence, *, text: bool = True
+) -> Summary:
+    """Records the session from its beginning to its end, into the file `path`, which exists when this returns.
+
+    Continues what another process has written of it. Raises SessionGone where there is nothing of the session, Refused
+    where the file exists or is being written, OSError where it cannot be written; what is not whole is then deleted.
+    """
+    recorder = SessionRecorder(pipe, session, path, presence, text=text)
+    try:
+        return await recorder.run()
+    except OSError:
+        recorder.discard()
+        raise
+    finally:
+        recorder.close()
+
+
+class SessionRecorder:
+    """One session and its file."""
+
+    def __init__(self, pipe: AsyncPipe, session: str, path: Path, presence: RedisPresence, *, text: bool) -> None:
+        """Raises Refused where the file exists, or is being written; OSError."""
+        self._pipe, self._session, self._presence, self._text = pipe, session, presence, text
+        self._tape = Tape(path)
+        self._about: About | None = None
+        self._flush_at = self._health_at = 0.0
+        self._ended_at: float | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self) -> Summary:
+        """As record_session."""
+        while True:
+            try:
+                if self._about is None:
+                    self._about = await self._begin()
+                part = await read_part(
+                    self._pipe, self._session, self._tape.last_frame, self._tape.after_entry, self._tape.after_event
+                )
+                self._presence.come_back()
+                summary = await self._take(part)
+                if summary is not None:
+                    return summary
+            except (RedisAway, RedisRefuses) as error:
+                self._presence.lose(error)
+                await asyncio.sleep(_RETRY_S)
+            except (SessionGone, Malformed) as error:
+                if self._about is None:
+                    raise
+                return self._tape.finish(_GONE if isinstance(error, SessionGone) else str(error))
+
+    def discard(self) -> None:
+        """Deletes what was written."""
+        self._tape.discard()
+
+    def close(self) -> None:
+        """Leaves what was written for another process, where it is not finished."""
+        self._tape.close()
+
+    async def _begin(self) -> About:
+        """Raises SessionGone."""
+        state = await find_session(self._pipe, self._session)
+        opening = await read_opening(self._pipe, state)
+        about = about_session(opening, state.opened, VERSION, text=self._text)
+        self._tape.begin(about)
+        return about
+
+    async def _take(self, part: SessionPart) -> Summary | None:
+        """Writes the part; the summary where that was the last one."""
+        tape, now = self._tape, self._loop.time()
+        if part.state is None:
+            return tape.finish(_GONE)
+        if part.is_torn:
+            assert self._about is not None
+            tape.restart(self._about)
+            return None
+        tape.add_entries(part.entries)
+        tape.add_frames(part.frames)
+        tape.add_events(part.events)
+        is_open = part.state.status == "open"
+        if is_open and now >= self._health_at:
+            self._health_at = now + _HEALTH_S
+            at_ns, health = await read_health(self._pipe, part.state)
+            tape.writer.add_health(at_ns, msgspec.convert(health, Health))
+        is_whole_second = len(part.frames) >= 60
+        if now >= self._flush_at or is_whole_second:
+            self._flush_at = now + _FLUSH_S
+            tape.flush()
+        if is_whole_second:
+            # Others of this process have their turn.
+            await asyncio.sleep(0)
+        elif is_open or not await self._is_over(part, now):
+            await asyncio.sleep(_POLL_S)
+        else:
+            tape.add_entries(await read_rest(self._pipe, self._session, tape.after_entry))
+            return tape.finish(part.state.reason)
+        return None
+
+    async def _is_over(self, part: SessionPart, now: float) -> bool:
+        """True where nothing follows of a session that has ended."""
+        if not part.is_empty:
+            return False
+        self._ended_at = self._ended_at or now
+        composed = await find_composed(self._pipe, self._session)
+        return composed.is_over or now - self._ended_at > _EVENTS_WAIT_S
+
+
+def finish_unfinished(path: Path) -> Summary | None:
+    """Makes a whole file of what was written of a session that is gone; None where there is nothing sound, which is
+    deleted. Raises Refused where another process writes it, OSError."""
+    unfinished = path.with_name(f".{path.name}{UNFINISHED}")
+    with contextlib.closing(Tape(path)) as tape:
+        try:
+            with RecordingReader(unfinished) as reader:
+                about = reader.about
+        except (Malformed, Refused):
+            tape.discard()
+            return None
+        tape.begin(about)
+        return tape.finish(_GONE)

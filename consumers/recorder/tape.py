@@ -1,0 +1,192 @@
+"""The file of a recording that is being written, from its first message to its final name.
+
+    .NAME.recording     chunks, one a second; a process that is killed loses what is not in it yet
+    NAME                the same, whole
+
+Another process that takes it up reads what is sound, writes that into a new file in its place, and goes on behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from recordings.contents import About, Summary
+from recordings.reading import Damage, RecordingReader
+from recordings.repair import add_item
+from recordings.writing import RecordingWriter
+from schemas.errors import Malformed, Refused
+from schemas.frames import Frame, frame_of_json
+from schemas.grid import window_index_at
+from schemas.keys import entry_order
+
+UNFINISHED = ".recording"
+# Larger than the second part of any entry id.
+_LAST = 2**64 - 1
+
+
+class Tape:
+    """Writes one recording. `after_entry` and `after_event` are the ids of what is written last, `last_frame` the last
+    frame. Each method raises OSError where the file cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` is the final name. Raises Refused where that file exists, or is being written by another process."""
+        self.path = path
+        self._part = path.with_name(f".{path.name}{UNFINISHED}")
+        if path.exists():
+            raise Refused("file_exists", f"{path} exists already: name another file, or delete this one.")
+        self._file = _open_locked(self._part, path)
+        self._writer: RecordingWriter | None = None
+        self.after_entry = self.after_event = "0-0"
+        self.last_frame: Frame | None = None
+
+    @property
+    def last_window(self) -> int:
+        """The window of the last frame; -1 where there is none."""
+        return -1 if self.last_frame is None else self.last_frame.window_index
+
+    def begin(self, about: About) -> None:
+        """Takes up what another process has written of this session, or begins anew."""
+        if not self._resume(about):
+            self.restart(about)
+
+    def restart(self, about: About) -> None:
+        """Begins anew, whatever was written."""
+        self._writer = None
+        self._file.seek(0)
+        self._file.truncate()
+        self._writer = RecordingWriter(self._file, about)
+        self.after_entry = self.after_event = "0-0"
+        self.last_frame = None
+
+    def _resume(self, about: About) -> bool:
+        """False where there is nothing sound of this session."""
+        try:
+            reader = RecordingReader(self._part)
+        except (Refused, Malformed):
+            return False
+        with reader:
+            found = reader.about
+            if (found.session, found.opened, found.text) != (about.session, about.opened, about.text):
+                return False
+            fresh = self._part.with_name(f"{self._part.name}.new")
+            file = _open_locked(fresh, self.path)
+            file.truncate()
+            self._writer = RecordingWriter(file, about)
+            self._copy(reader, self._writer, int(about.origin_ns))
+            self._writer.flush()
+            os.replace(fresh, self._part)
+            self._file.close()
+            self._file = file
+        return True
+
+    def _copy(self, reader: RecordingReader, writer: RecordingWriter, origin_ns: int) -> None:
+        """Copies what is sound. The events of the last window are left out, since some of them may be missing."""
+        held, held_window = list[tuple[int, bytes]](), -1
+        with contextlib.suppress(Damage):
+            for item in reader.items():
+                if item.kind == "event":
+                    window = window_index_at(item.log_ns - origin_ns) - 1
+                    if window != held_window:
+                        for one in held:
+                            writer.add_event(*one)
+                        held, held_window = [], window
+                    held.append((window, item.raw))
+                    continue
+                add_item(writer, item, origin_ns)
+                if item.kind == "entry":
+                    self.after_entry = max(self.after_entry, item.id, key=entry_order)
+                elif item.kind == "frame":
+                    self.last_frame = frame_of_json(item.raw)
+        self.after_event = f"{max(0, held_window)}-{_LAST}"
+
+    def add_entries(self, entries: list[tuple[str, bytes]]) -> None:
+        """The next entries of the token stream."""
+        for entry_id, raw in entries:
+            self._sure.add_entry(entry_id, raw)
+            self.after_entry = entry_id
+
+    def add_frames(self, frames: list[Frame]) -> None:
+        """The next frames, after all entries that they depend on."""
+        for frame in frames:
+            self._sure.add_frame(frame)
+            self.last_frame = frame
+
+    def add_events(self, events: list[tuple[str, bytes]]) -> None:
+        """The next events of the real-time protocol."""
+        for entry_id, raw in events:
+            self._sure.add_event(entry_order(entry_id)[0] - 1, raw)
+            self.after_event = entry_id
+
+    @property
+    def _sure(self) -> RecordingWriter:
+        assert self._writer is not None, "it has begun"
+        return self._writer
+
+    @property
+    def writer(self) -> RecordingWriter:
+        """Where health is written."""
+        return self._sure
+
+    def flush(self) -> None:
+        """Ends the chunk in progress: what was added is safe from the end of this process."""
+        self._sure.flush()
+
+    def finish(self, reason: str) -> Summary:
+        """Makes the file whole and gives it its final name. Raises Refused where another file has that meanwhile."""
+        summary = self._sure.finish(reason)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        try:
+            # A link, unlike a rename, replaces nothing.
+            os.link(self._part, self.path)
+        except FileExistsError:
+            raise Refused("file_exists", f"{self.path} exists already: name another file.") from None
+        except OSError:
+            # A file system without links.
+            os.replace(self._part, self.path)
+        self._part.unlink(missing_ok=True)
+        self.close()
+        return summary
+
+    def discard(self) -> None:
+        """Deletes what was written."""
+        self._part.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Leaves what was written for the next process."""
+        # What its buffer holds may not fit on the disk.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def _open_locked(path: Path, final: Path) -> IO[bytes]:
+    """The file, open for writing and locked for this process. Raises Refused where another one has it; OSError."""
+    while True:
+        file = open(path, "ab", opener=lambda name, flags: os.open(name, flags & ~os.O_APPEND, 0o600))  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its former owner may have given it its final name, or replaced it, before it was locked.
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except FileNotFoundError:
+            pass
+        except OSError:
+            file.close()
+            raise Refused(
+                "recorded_already", f"Another process is recording into {final}: wait until it is done.", status=409
+            ) from None
+        file.close()
+
+
+def unfinished_in(folder: Path) -> list[Path]:
+    """The final names of the recordings in a folder that were not finished."""
+    try:
+        names = [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    except OSError:
+        return []
+    return [folder / name[1:].removesuffix(UNFINISHED) for name in sorted(names) if name.endswith(UNFINISHED)]

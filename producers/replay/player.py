@@ -1,0 +1,293 @@
+"""One replay: what is due is written, orders are followed, until the end.
+
+    recording --RecordedSource--> due by the Timeline? --play--> tokens and clock --> aggregator --> frames
+                                        ^                                              |
+                                        +----------- how far it has computed ----------+
+
+The player is at most a bounded lead ahead of the aggregator: a replay as fast as the council computes fills no memory.
+Entries keep their recorded ids, so writing again what may have been written is harmless: after a break of Redis, or in
+another process, the player goes on behind the last entry that is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import msgspec
+
+from producers.replay.source import RecordedSource, last_window_of
+from producers.replay.timeline import Timeline
+from schemas.claims import ClaimLedger
+from schemas.control import Play, Progress
+from schemas.entries import Claim, Token, decode_entry
+from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
+from schemas.frames import Frame
+from schemas.grid import NS_PER_MS, window_index_at, window_start_ns
+from schemas.keys import entry_ms
+from schemas.sessions import Opening
+from transport.connection import AsyncPipe, Command, accepted
+from transport.presence import RedisPresence
+from transport.replays import Played, find_playback, play, played, seconds_to_live, show
+from transport.sessions import cancel_session, find_session
+from transport.tokens import control_read, read_control
+
+# One round trip's worth of entries: 200 KB.
+_MOST_AT_ONCE = 256
+# How far what is written may be ahead of what is computed, in windows: ten seconds.
+_LEAD_WINDOWS = 600
+# The position waits while the frames are more than this behind it: half a second.
+_MOST_BEHIND_WINDOWS = 30
+# How soon an order is followed, while the replay runs, is paused, and is over.
+_RUNNING_S, _PAUSED_S, _OVER_S = 0.05, 0.1, 0.25
+# While the aggregator is waited for.
+_COMPUTING_S = 0.002
+# What is read ahead is read in pauses at least so long.
+_READ_AHEAD_S = 0.003
+_RENEW_S = 60.0
+_RETRY_S = 0.25
+# An entry that is written later than this after its time is counted.
+_LATE_S = 0.002
+
+
+class PlayReport(msgspec.Struct):
+    """How a replay went. `achieved_rate` is recorded time a second, without pauses (None: it did not run). `late` are
+    the entries that were written more than 2 ms after their time, `largest_late_ms` the worst of them."""
+
+    entries: int = 0
+    late: int = 0
+    largest_late_ms: float = 0.0
+    achieved_rate: float | None = None
+
+
+class Player:
+    """Plays one session, `opening`, which was opened as the replay of the recording in the file `path`."""
+
+    def __init__(
+        self,
+        pipe: AsyncPipe,
+        path: Path,
+        opening: Opening,
+        presence: RedisPresence,
+        *,
+        rate: float = 1.0,
+        paused: bool = False,
+        from_ns: int = 0,
+        to_ns: int | None = None,
+        lingers_s: float = 0.0,
+    ) -> None:
+        """Begins at `from_ns` since the session's origin and ends at `to_ns`. Orders are followed for `lingers_s` after
+        the end, or the last of them. Raises Refused where the file is not a recording, Malformed."""
+        assert opening.replay is not None
+        self._pipe, self._opening, self._presence = pipe, opening, presence
+        self._session, self._shows_frames = opening.session, opening.replay.frames
+        self._source = RecordedSource(path, with_frames=self._shows_frames)
+        last = last_window_of(path)
+        if to_ns is not None:
+            last = min(last, max(0, window_index_at(to_ns)))
+        self._recorded_last = last
+        self._began = Play(rate=rate, paused=paused, window=window_index_at(from_ns) - 1 if from_ns > 0 else None)
+        self._timeline: Timeline | None = None
+        self._lingers_s = lingers_s
+        self._loop = asyncio.get_running_loop()
+        self._words: list[Play] = []
+        self._heard = asyncio.Event()
+        self._control_seen = "0"
+        self._committed, self._status = -1, "open"
+        self._ledgers = [ClaimLedger() for _ in opening.members]
+        self._renew_at = self._ordered_at = 0.0
+        self._is_cancelled = False
+        self.report = PlayReport()
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """Where the replay stands; None before it has begun."""
+        return self._timeline
+
+    def order(self, word: Play) -> None:
+        """Follows the word at once."""
+        self._words.append(word)
+        self._heard.set()
+
+    async def run(self) -> PlayReport:
+        """Plays to the end. Raises SessionGone, Malformed where the recording is not sound, RedisRefuses."""
+        is_begun = False
+        try:
+            while True:
+                try:
+                    if not is_begun:
+                        await self._begin()
+                        is_begun = True
+                    if await self._step():
+                        return self.report
+                    self._presence.come_back()
+                except (RedisAway, RedisRefuses) as error:
+                    self._presence.lose(error)
+                    is_begun = False
+                    if self._timeline:
+                        self._timeline.hold(True, self._loop.time())
+                    await asyncio.sleep(_RETRY_S)
+        finally:
+            self._source.close()
+
+    async def _begin(self) -> None:
+        """Takes up what is there of the session. Raises SessionGone."""
+        state = await find_session(self._pipe, self._session)
+        before = await find_playback(self._pipe, self._session)
+        start_ns = min(0, entry_ms(state.opened) * NS_PER_MS - self._source.origin_ns)
+        now = self._loop.time()
+        if self._timeline is None:
+            timeline = Timeline(start_ns, self._recorded_last, rate=1.0, paused=False, now_s=now)
+            word = self._began
+            if before is not None:
+                # Another process played it up to here.
+                word = Play(before.rate, before.paused, before.window)
+            timeline.order(word, now)
+            self._timeline = timeline
+        (reply,) = await self._pipe.run([play(self._session, None, self._timeline.playback(now), [])])
+        there = played(reply)
+        self._take(there)
+        self._source.begin_after(there.last_id or state.opened, there.window)
+        if state.clock_ms is not None:
+            self._timeline.reach(state.clock_ms * NS_PER_MS - self._source.origin_ns)
+        self._renew_at = 0.0
+
+    async def _step(self) -> bool:
+        """Writes what is due, and waits for what is next; True at the end."""
+        timeline = self._timeline
+        assert timeline is not None
+        now = self._loop.time()
+        self._follow_orders(now)
+        target_ns = self._target_ns(timeline, now)
+        to_ms = self._source.ms_at(target_ns)
+        entries = self._source.take_entries(to_ms, _MOST_AT_ONCE)
+        is_all = len(entries) < _MOST_AT_ONCE
+        clock_ms = to_ms + 1 if is_all else entry_ms(entries[-1][0])
+        self._note_lateness(timeline, entries)
+        commands: list[Command] = [
+            play(self._session, clock_ms, timeline.playback(now), entries, self._ttl_s(now)),
+            read_control(self._session, self._control_seen),
+        ]
+        shown = self._shown(entries, target_ns if is_all else clock_ms * NS_PER_MS - self._source.origin_ns)
+        replies = await self._pipe.run([*commands, *shown])
+        self._take(played(replies[0]))
+        self._hear(replies[1])
+        for reply in replies[2:]:
+            self._committed = max(self._committed, int(accepted(reply)))
+        timeline.reach(target_ns if is_all else clock_ms * NS_PER_MS - self._source.origin_ns)
+        timeline.computed_ns = window_start_ns(self._committed + 1)
+        now = self._loop.time()
+        behind = window_index_at(timeline.position_ns(now)) - 1 - self._committed
+        timeline.hold(timeline.rate > 0 and (not is_all or behind > _MOST_BEHIND_WINDOWS), now)
+        if self._is_at_end(timeline) and await self._end(timeline, now):
+            return True
+        if is_all or self._committed + _LEAD_WINDOWS <= window_index_at(timeline.reached_ns):
+            await self._wait(timeline)
+        return False
+
+    def _target_ns(self, timeline: Timeline, now: float) -> int:
+        """Up to where is to be written now."""
+        lead_ns = window_start_ns(self._committed + 1 + _LEAD_WINDOWS)
+        wanted_ns = timeline.position_ns(now)
+        if not timeline.paused and not timeline.rate:
+            wanted_ns = timeline.end_ns
+        return max(timeline.reached_ns, min(wanted_ns, lead_ns, timeline.end_ns))
+
+    def _note_lateness(self, timeline: Timeline, entries: list[tuple[str, bytes]]) -> None:
+        report, now = self.report, self._loop.time()
+        report.entries += len(entries)
+        if entries and timeline.is_running and timeline.rate:
+            for entry_id, _ in entries:
+                late_s = now - timeline.due_s(entry_ms(entry_id) * NS_PER_MS - self._source.origin_ns)
+                report.late += late_s > _LATE_S
+                report.largest_late_ms = max(report.largest_late_ms, round(late_s * 1_000, 3))
+
+    def _ttl_s(self, now: float) -> int:
+        if now < self._renew_at or self._status != "open":
+            return 0
+        self._renew_at = now + _RENEW_S
+        return seconds_to_live(self._opening)
+
+    def _shown(self, entries: list[tuple[str, bytes]], reached_ns: int) -> list[Command]:
+        """The commands that show the frames that are due, where no aggregator computes them."""
+        if not self._shows_frames:
+            return []
+        for entry_id, raw in entries:
+            self._accept(entry_id, raw)
+        replay = self._opening.replay
+        assert replay is not None
+        progress = tuple([Progress(ledger.claim, ledger.next_seq, False) for ledger in self._ledgers])
+        own: list[Frame] = [
+            msgspec.structs.replace(frame, session=self._session, replay_of=replay.of)
+            for frame in self._source.take_frames(reached_ns, _MOST_AT_ONCE)
+        ]
+        return [show(frame, progress) for frame in own]
+
+    def _accept(self, entry_id: str, raw: bytes) -> None:
+        """Which claim writes a member, and how much of it: what the web reads answers by."""
+        with contextlib.suppress(Malformed):
+            entry = decode_entry(raw)
+            if isinstance(entry, Claim | Token) and 0 <= entry.member < len(self._ledgers):
+                ledger = self._ledgers[entry.member]
+                if isinstance(entry, Claim):
+                    ledger.add_claim(entry_id)
+                else:
+                    ledger.judge_token(entry.claim, entry.seq)
+
+    def _take(self, there: Played) -> None:
+        if there.status == "GONE":
+            raise SessionGone("Redis has lost this replay: it was restarted without its data. Replay the file again.")
+        self._committed, self._status = max(self._committed, there.window), there.status
+
+    def _hear(self, reply: object) -> None:
+        words, last = control_read(reply)
+        self._control_seen = last or self._control_seen
+        self._words += [word for word in words if isinstance(word, Play)]
+
+    def _follow_orders(self, now: float) -> None:
+        timeline, words = self._timeline, self._words
+        assert timeline is not None
+        if words:
+            self._words, self._ordered_at = [], now
+            for word in words:
+                timeline.order(word, now)
+
+    def _is_at_end(self, timeline: Timeline) -> bool:
+        is_written = timeline.reached_ns >= timeline.end_ns
+        return self._status != "open" or (is_written and self._committed >= timeline.last_window)
+
+    async def _end(self, timeline: Timeline, now: float) -> bool:
+        """Ends a session whose recording does not; True where nothing is left to do."""
+        if self._status == "open":
+            if not self._is_cancelled:
+                await cancel_session(self._pipe, self._session, "the replay ends here")
+                self._is_cancelled = True
+            return False
+        if timeline.last_window != self._committed:
+            timeline.cut(self._committed, now)
+        self.report.achieved_rate = timeline.achieved_rate(now)
+        self._ordered_at = self._ordered_at or now
+        return now - self._ordered_at >= self._lingers_s
+
+    async def _wait(self, timeline: Timeline) -> None:
+        """Until something is due, or an order may have come."""
+        now = self._loop.time()
+        is_over = self._status != "open"
+        wake_s = now + (_OVER_S if is_over else _RUNNING_S if timeline.is_running else _PAUSED_S)
+        if not is_over:
+            if (not timeline.is_running and not timeline.paused) or (timeline.is_running and not timeline.rate):
+                wake_s = now + _COMPUTING_S
+            position = timeline.position_ns(now)
+            next_window_ns = window_start_ns(window_index_at(position) + 1)
+            dues = [next_window_ns]
+            if self._source.next_entry_ms is not None:
+                dues.append(self._source.next_entry_ms * NS_PER_MS - self._source.origin_ns)
+            wake_s = min(wake_s, *(timeline.due_s(max(due, position)) for due in dues))
+        while self._source.is_short and wake_s - self._loop.time() > _READ_AHEAD_S:
+            self._source.read_on()
+        if (pause_s := wake_s - self._loop.time()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._heard.wait()
+        self._heard.clear()

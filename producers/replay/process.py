@@ -1,0 +1,156 @@
+"""The replay process: it takes the replays of the library's recordings from its consumer group, and plays each in a
+task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from producers.replay.player import Player
+from recordings.folder import Library
+from schemas import keys
+from schemas.errors import CouncilError, Malformed, RedisAway, RedisRefuses, Refused, SessionGone
+from schemas.sessions import Opening
+from transport.connection import AsyncPipe, ReplyError
+from transport.leases import BLOCK_MS, LOOK_S, REFRESH_S, Lease, Leases, has_left, is_missing_group
+from transport.log import Log
+from transport.presence import RedisPresence
+from transport.process import Standing
+from transport.sessions import cancel_session, find_session, read_opening
+
+_RETRY_S = 0.25
+# Each has an open file and 2,000 entries in memory: 2 MB.
+_MOST_REPLAYS = 32
+# After its end a replay still follows orders: pages that look back stay in step for so long after the last of them.
+_LINGERS_S = 600.0
+_GOODBYE_S = 2.0
+
+
+class ReplayProcess:
+    """Plays the replays of one library until `stopping` is set."""
+
+    def __init__(self, url: str, library: Library, standing: Standing, log: Log, stopping: asyncio.Event) -> None:
+        self._pipe, self._blocking_pipe = AsyncPipe(url), AsyncPipe(url)
+        self._library, self._standing, self._log, self._stopping = library, standing, log, stopping
+        self._leases = Leases(keys.REPLAY_GROUP, standing.name)
+        self._presence = RedisPresence(log)
+        self._playing: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
+
+    async def run(self) -> None:
+        """Plays; then hands the replays over, which another process takes up where they are."""
+        self._standing.ready = True
+        work = [asyncio.create_task(part()) for part in (self._keep_up, self._take_new)]
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
+        tasks = [*work, stopping, *(task for _, task in self._playing.values())]
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_GOODBYE_S):
+                await self._pipe.run([self._leases.hand_over(), *self._standing.leave()])
+        except (RedisAway, TimeoutError):
+            self._log.warning("Redis is away; the replays will be taken over when their leases run out")
+        await self._pipe.close()
+        await self._blocking_pipe.close()
+        for result in results[: len(work)]:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _keep_up(self) -> None:
+        """Once a second: the record, the leases, and the replays that another process has left."""
+        while True:
+            try:
+                room = _MOST_REPLAYS - len(self._playing)
+                reply, *_ = await self._pipe.run([self._leases.refresh(min(room, 4)), *self._standing.renew()])
+                self._presence.come_back()
+                if is_missing_group(reply):
+                    await self._pipe.run(self._leases.create_group())
+                lost, taken = self._leases.add_refresh(reply)
+                for lease in lost:
+                    self._give_up(lease)
+                for lease in taken:
+                    self._play(lease)
+            except RedisAway as error:
+                self._presence.lose(error)
+            self._standing.detail["sessions"] = len(self._playing)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """A second, or less where another process has left a replay."""
+        for _ in range(round(REFRESH_S / LOOK_S) if self._leases.has_others else 0):
+            await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(RedisAway):
+                (left,) = await self._pipe.run([self._leases.look_for_left()])
+                if has_left(left):
+                    return
+        if not self._leases.has_others:
+            await asyncio.sleep(REFRESH_S)
+
+    async def _take_new(self) -> None:
+        while True:
+            room = _MOST_REPLAYS - len(self._playing)
+            if room <= 0:
+                await asyncio.sleep(_RETRY_S)
+                continue
+            try:
+                ask = self._leases.read_new(min(room, 8), BLOCK_MS)
+                (reply,) = await self._blocking_pipe.run([ask], block_s=BLOCK_MS / 1000)
+                if is_missing_group(reply):
+                    await self._blocking_pipe.run(self._leases.create_group())
+                elif isinstance(reply, ReplyError):
+                    await asyncio.sleep(_RETRY_S)
+                for lease in self._leases.add_new(reply):
+                    self._play(lease)
+            except RedisAway as error:
+                self._presence.lose(error)
+                await asyncio.sleep(_RETRY_S)
+
+    def _play(self, lease: Lease) -> None:
+        if lease.entry_id not in self._playing:
+            self._playing[lease.entry_id] = lease, asyncio.create_task(self._see_through(lease))
+
+    def _give_up(self, lease: Lease) -> None:
+        """Another process has the lease."""
+        if found := self._playing.pop(lease.entry_id, None):
+            found[1].cancel()
+
+    async def _see_through(self, lease: Lease) -> None:
+        """Plays the session to its end, where it is a replay of this library; then it needs no process any more."""
+        while True:
+            try:
+                await self._play_session(lease.session)
+                await self._pipe.run([self._leases.acknowledge(lease)])
+                break
+            except (RedisAway, RedisRefuses) as error:
+                self._presence.lose(error)
+                await asyncio.sleep(_RETRY_S)
+            except Exception as bug:  # noqa: BLE001  # a bug that one replay brings out must not end the others
+                self._log.exception("a replay broke", session=lease.session)
+                with contextlib.suppress(CouncilError):
+                    await cancel_session(self._pipe, lease.session, f"the replay failed ({type(bug).__name__})")
+                break
+        self._playing.pop(lease.entry_id, None)
+
+    async def _play_session(self, session: str) -> None:
+        """Raises RedisAway, RedisRefuses."""
+        try:
+            state = await find_session(self._pipe, session)
+            # Most sessions are live ones.
+            if state.clock_ms is None:
+                return
+            opening = await read_opening(self._pipe, state)
+            if opening.replay is not None and opening.replay.recording:
+                await self._play_recording(opening, opening.replay.recording)
+        except (SessionGone, Malformed):
+            return
+
+    async def _play_recording(self, opening: Opening, recording: str) -> None:
+        """A recording that is gone or damaged ends the replay, with a reason. Raises SessionGone."""
+        try:
+            path = self._library.path(recording)
+            player = Player(self._pipe, path, opening, self._presence, lingers_s=_LINGERS_S)
+            await player.run()
+        except (Refused, Malformed) as error:
+            self._log.warning("a recording cannot be replayed", session=opening.session, error=str(error))
+            await cancel_session(self._pipe, opening.session, f"the recording cannot be replayed: {error}")

@@ -1,0 +1,107 @@
+"""What a recorder reads of a session: its frames with the entries that they depend on, its events, its health.
+
+frames (a second of them) --cut of the last one--> entries up to that --> nothing is recorded that is not committed
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from schemas import keys
+from schemas.frames import Frame, decode_frame, encode_frame
+from schemas.grid import window_index_at
+from transport.cluster import Placed
+from transport.connection import AsyncPipe, Command, accepted, info_fields, redis_ns
+from transport.process import list_processes
+from transport.sessions import SessionState, read_state, session_state
+from transport.tokens import entries_read, read_entries
+
+# A second of frames: the unit in which a recording grows.
+_MOST_FRAMES = 60
+_MOST_ENTRIES = 500
+_MOST_EVENTS = 600
+
+
+class SessionPart(NamedTuple):
+    """The next part of a session. `state` is None where the session is gone. `is_torn`: the frame that was recorded
+    last is not there as it was: Redis was set back, and what was recorded is no longer true."""
+
+    state: SessionState | None
+    entries: list[tuple[str, bytes]]
+    frames: list[Frame]
+    events: list[tuple[str, bytes]]
+    is_torn: bool
+
+    @property
+    def is_empty(self) -> bool:
+        """True where there was nothing new."""
+        return not (self.entries or self.frames or self.events)
+
+
+async def read_part(
+    pipe: AsyncPipe, session: str, last: Frame | None, after_entry: str, after_event: str
+) -> SessionPart:
+    """What follows the frame `last` and these ids, a second of it at most. Raises RedisAway, RedisRefuses,
+    Malformed."""
+    first = "-" if last is None else keys.frame_id(last.window_index)
+    state_reply, frame_reply, event_reply = await pipe.run(
+        [
+            read_state(session),
+            ("XRANGE", keys.frames(session), first, "+", "COUNT", _MOST_FRAMES + 1),
+            ("XRANGE", keys.events(session), f"({after_event}", "+", "COUNT", _MOST_EVENTS),
+        ]
+    )
+    state = session_state(session, state_reply)
+    if state is None:
+        return SessionPart(None, [], [], [], is_torn=False)
+    frames = [decode_frame(raw) for _, raw in entries_read(accepted(frame_reply))]
+    if last is not None:
+        if state.window < last.window_index or (frames and not _is_same(frames[0], last)):
+            return SessionPart(state, [], [], [], is_torn=True)
+        frames = frames[1:] if frames and frames[0].window_index == last.window_index else frames
+    frames = frames[:_MOST_FRAMES]
+    entries = await _entries(pipe, session, after_entry, frames[-1].cut) if frames else []
+    return SessionPart(state, entries, frames, entries_read(accepted(event_reply)), is_torn=False)
+
+
+def _is_same(found: Frame, last: Frame) -> bool:
+    """Whether the frame that is there is the one that was recorded, or a later one, where that was trimmed."""
+    return found.window_index > last.window_index or encode_frame(found) == encode_frame(last)
+
+
+async def _entries(pipe: AsyncPipe, session: str, after: str, last: str) -> list[tuple[str, bytes]]:
+    """The entries in (after, last], page by page. A second has some hundred, what comes before the first kept frame
+    may be all of a session."""
+    found: list[tuple[str, bytes]] = []
+    while keys.entry_order(after) < keys.entry_order(last):
+        (reply,) = await pipe.run([read_entries(session, after, last, _MOST_ENTRIES)])
+        page = entries_read(accepted(reply))
+        found += page
+        if len(page) < _MOST_ENTRIES:
+            break
+        after = page[-1][0]
+    return found
+
+
+async def read_rest(pipe: AsyncPipe, session: str, after_entry: str) -> list[tuple[str, bytes]]:
+    """What a session's token stream holds behind the last window. Raises RedisAway, RedisRefuses."""
+    return await _entries(pipe, session, after_entry, f"{2**63}-0")
+
+
+async def read_health(pipe: AsyncPipe, state: SessionState) -> tuple[int, dict[str, Any]]:
+    """(Redis's time in nanoseconds, how far the session's readers are). Raises RedisAway, RedisRefuses."""
+    records = await list_processes(pipe)
+    command: list[Command] = [("TIME",), Placed(keys.state(state.session), ("INFO", "memory"))]
+    time_reply, memory = await pipe.run(command)
+    now_ns = redis_ns(accepted(time_reply))
+    due = window_index_at(max(0, now_ns - state.origin_ns)) - 1
+    composed = keys.entry_order(state.decipher)[0] - 1
+    return now_ns, {
+        "window_index": state.window,
+        "aggregator_lag": max(0, due - state.window),
+        "decipher_lag": max(0, state.window - composed),
+        "epoch": state.epoch,
+        "redis_used_bytes": int(info_fields(accepted(memory)).get("used_memory", 0)),
+        "processes": len(records),
+        "cpu_s": round(sum(record.cpu_s for record in records), 3),
+    }
