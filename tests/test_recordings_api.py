@@ -354,7 +354,7 @@ async def test_a_replay_is_ordered_and_asked_how_far_it_is(
     assert [decode_word(entry[1][1]) for entry in written] == [
         Play(4.0, paused=True), Play(window=60), Play(step=-1), Play(rate=0.0), Play(0.25, paused=False, window=0),
     ]  # fmt: skip
-    await pipe.run([play(session, None, Playback(59, 139, 4.0, paused=True))])
+    await pipe.run([play(session, None, Playback(59, 139, 4.0, paused=True), [])])
     told = {"session": session, "window": 59, "last_window": 139, "rate": 4.0, "paused": True, "is_over": False}
     assert await api.ask("GET", path, 200) == told
 

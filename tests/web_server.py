@@ -151,12 +151,15 @@ class Recorder:
     """Writes the frames of a session of its own, which no aggregator knows of: as many and as fast as a test needs, and
     with whatever it wants them to say."""
 
-    def __init__(self, redis: RedisServer, text: str = "", models: tuple[str, ...] = ("test:recorded",)) -> None:
+    def __init__(
+        self, redis: RedisServer, text: str = "", models: tuple[str, ...] = ("test:recorded",), opened: str = "*"
+    ) -> None:
+        """`opened` is the id of a replay's opening."""
         self._redis, self._text, self.models = redis, text, models
         opening = opening_of(*models)
         self.session = opening.session
         self.count = 0
-        redis.run(*OPEN.call(keys.of_session(self.session), [encode_entry(opening), 600]))  # type: ignore[arg-type]
+        redis.run(*OPEN.call(keys.of_session(self.session), [encode_entry(opening), 600, opened]))  # type: ignore[arg-type]
 
     def announce(self) -> None:
         """Whoever lists the sessions finds it."""

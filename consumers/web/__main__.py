@@ -22,7 +22,7 @@ from consumers.web.door.access import checked_token, require_token
 from consumers.web.door.guard import checked_origins
 from consumers.web.door.listening import bind, inherit
 from consumers.web.server import WebServer, WebSettings
-from recordings.folder import default_folder
+from recordings.folder import Library, library_of_role
 from schemas.errors import Refused
 from schemas.sessions import Limits, limits_with
 from transport.log import log_to_stderr
@@ -74,13 +74,12 @@ def _number(name: str, text: str, most: int) -> int:
     return int(text)
 
 
-def recordings_folder(given: str | None) -> Path:
-    """The folder that was given, or COUNCIL_RECORDINGS, or the user's own."""
-    named = given or os.environ.get("COUNCIL_RECORDINGS")
-    if named:
-        return Path(named).expanduser().absolute()
-    # A user without a home folder has no recordings, as long as no folder is named.
-    return default_folder() or Path("/nonexistent/council/recordings")
+def library_of_web(folder: Path | None) -> Library:
+    """The library in that folder, or the user's; an empty one for a user without a home folder."""
+    try:
+        return library_of_role(folder)
+    except Refused:
+        return Library(Path("/nonexistent/council/recordings"))
 
 
 async def serve(arguments: argparse.Namespace) -> None:
@@ -90,8 +89,8 @@ async def serve(arguments: argparse.Namespace) -> None:
     # An empty variable is none; an empty flag is a mistake.
     given = arguments.token if arguments.token is not None else os.environ.get("COUNCIL_TOKEN") or None
     token = None if given is None else checked_token(given)
-    recordings = recordings_folder(arguments.recordings)
-    settings = WebSettings(tier, tiers, limits, arguments.host, recordings, origins_from_environment(), token)
+    library = library_of_web(arguments.recordings)
+    settings = WebSettings(tier, tiers, limits, arguments.host, library, origins_from_environment(), token)
     listening = listening_socket(arguments)
     require_token(listening, token)
     stopping = asyncio.Event()
@@ -109,9 +108,7 @@ def main() -> int:
     parser.add_argument("--host", default=DEFAULT_HOST, help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", default=str(DEFAULT_PORT), help="the port to listen on (default: %(default)s)")
     parser.add_argument("--fd", metavar="N", help="an inherited socket that listens already, instead of host and port")
-    parser.add_argument(
-        "--recordings", metavar="DIR", help="the folder of the recordings (default: in the user's data folder)"
-    )
+    parser.add_argument("--recordings", type=Path, metavar="DIR", help="the library's folder")
     parser.add_argument("--token", help="what clients must know; better as COUNCIL_TOKEN, which no process list shows")
     return run_role(serve(parser.parse_args()))
 

@@ -17,10 +17,10 @@ _MOST_WHOLE_FILES = 2
 
 
 class AsyncLibrary:
-    """One folder of recordings. Its index is read by one thread at a time."""
+    """The recordings of one folder. Its index is read by one thread at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        self._library, self._lock = Library(folder), threading.Lock()
+    def __init__(self, library: Library) -> None:
+        self._library, self._lock = library, threading.Lock()
         self._whole_files = 0
 
     async def run(self, work: Callable[[Library], T]) -> T:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import socket
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -36,6 +35,7 @@ from consumers.web.live.sources import Events, Frames
 from consumers.web.live.watching import Watched
 from consumers.web.opening import Opener
 from consumers.web.page import page_routes
+from recordings.folder import Library
 from schemas.events import protocol_tier
 from schemas.sessions import Limits
 from schemas.tiers import TierPolicy
@@ -52,14 +52,14 @@ _GOODBYE_S = 0.5
 
 class WebSettings(msgspec.Struct, frozen=True):
     """What a person decides. `tier`, one of `tiers`, and `limits` are for sessions that do not say otherwise;
-    `bound_host` is the address as it was given, `recordings` the library's folder; pages of
+    `bound_host` is the address as it was given, `library` the recordings; pages of
     `origins` may do what our own may; without `token` everybody may who reaches the server."""
 
     tier: TierPolicy
     tiers: Mapping[str, TierPolicy]
     limits: Limits
     bound_host: str
-    recordings: Path
+    library: Library
     origins: Sequence[str] = ()
     token: str | None = None
 
@@ -76,7 +76,7 @@ class WebServer:
         self._events = Watched(url, self._event_source, self._presence, log)
         self._newest = Newest(url, self._pipe, self._presence)
         answering, opener = Answering(self._pipe), Opener(self._pipe)
-        library = AsyncLibrary(settings.recordings)
+        library = AsyncLibrary(settings.library)
         self._protocol = ProtocolSocket(
             self._pipe,
             self._events,
