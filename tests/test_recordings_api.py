@@ -347,6 +347,7 @@ async def test_a_replay_is_ordered_and_asked_how_far_it_is(
     session = (await api.ask("POST", at(name, "/replay"), 201, json={"rate": 4, "paused": True}))["session"]
     path = f"/api/sessions/{session}/playback"
     begun = {"session": session, "window": -1, "last_window": -1, "rate": 1.0, "paused": False, "is_over": False}
+    begun["has_player"] = True
     assert await api.ask("GET", path, 200) == begun
     for body in ({"window": 60}, {"step": -1}, {"rate": 0}, {"rate": 0.25, "paused": False, "window": 0, "step": 0}):
         await api.ask("POST", path, 202, json=body)
@@ -356,7 +357,11 @@ async def test_a_replay_is_ordered_and_asked_how_far_it_is(
     ]  # fmt: skip
     await pipe.run([play(session, None, Playback(59, 139, 4.0, paused=True), [])])
     told = {"session": session, "window": 59, "last_window": 139, "rate": 4.0, "paused": True, "is_over": False}
+    told["has_player"] = True
     assert await api.ask("GET", path, 200) == told
+    # A player that writes nothing is gone.
+    redis.run("HINCRBY", keys.state(session), "played", -3_000)
+    assert await api.ask("GET", path, 200) == {**told, "has_player": False}
 
 
 async def test_bad_orders_to_a_replay_get_one_sentence(redis: RedisServer, folder: Path, api: DescribedApi) -> None:

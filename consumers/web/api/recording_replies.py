@@ -155,6 +155,7 @@ class ShownPlayback(Reply):
     rate: float
     paused: bool
     is_over: Annotated[bool, Field(description="The last window is shown.")]
+    has_player: Annotated[bool, Field(description="A process plays it: orders are followed.")]
 
 
 def listed_recording(kept: KeptRecording) -> ListedRecording:

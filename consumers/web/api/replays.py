@@ -14,17 +14,22 @@ from consumers.web.library import AsyncLibrary
 from consumers.web.opening import Opener
 from recordings.folder import recording_name
 from recordings.opening import replay_opening
+from schemas import keys
 from schemas.control import Play, Playback
 from schemas.errors import Malformed, Refused
+from schemas.grid import NS_PER_MS
 from schemas.keys import entry_ms
 from schemas.processes import Role
-from transport.connection import AsyncPipe
+from transport.cluster import Placed
+from transport.connection import AsyncPipe, accepted, redis_ns
 from transport.keeping import ask_to_keep
 from transport.process import list_processes
-from transport.replays import find_playback, order_playback
+from transport.replays import SIGN_S, clock_read, find_playback, order_playback, read_clock
 from transport.sessions import find_session, new_session_id, read_opening
 
 _NOT_BEGUN = Playback(-1, -1, 1.0, paused=False)
+# A player that has been silent for so long is gone, or gets to nothing.
+_SILENT_MS = 3_000 * SIGN_S
 _HOW = {
     "replay": "No replay process runs, so nothing is played: start one with python -m producers.replay.",
     "recorder": "No recorder runs, so nothing is recorded: start one with python -m consumers.recorder.",
@@ -90,7 +95,11 @@ class ReplaysApi:
 
     async def _playback(self, session: str, status: int) -> web.Response:
         found = await find_playback(self._pipe, session) or _NOT_BEGUN
-        return model_response(ShownPlayback(session=session, **msgspec.structs.asdict(found)), status=status)
+        clock, time = await self._pipe.run([read_clock(session), Placed(keys.state(session), ("TIME",))])
+        _, played_ms = clock_read(accepted(clock))
+        has_player = redis_ns(accepted(time)) // NS_PER_MS - played_ms < _SILENT_MS
+        shown = ShownPlayback(session=session, has_player=has_player, **msgspec.structs.asdict(found))
+        return model_response(shown, status=status)
 
     async def _keep(self, request: web.Request) -> web.Response:
         known_parameters(request.query, ())

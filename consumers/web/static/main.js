@@ -79,6 +79,8 @@ let record = null;
 // Whether the session was asked for here.
 let isOwn = false;
 let runs = false;
+// Whether a recording was played here, of which no frame has come yet.
+let wasPlayed = false;
 let tier = "";
 let numbersOf = -1;
 // The screen's frame that is asked for; 0 for none.
@@ -179,6 +181,9 @@ function take(frame) {
   if (record.columns.last < 0) {
     at("session").hidden = at("health").hidden = false;
     setStatus("The council answers.");
+    // Where the keys of a replay belong to nothing else.
+    if (wasPlayed) at("live").focus();
+    wasPlayed = false;
   }
   if (tier && tier !== frame.tier) showNote(`Memory ran out: the session goes on in the ${frame.tier} tier.`);
   tier = frame.tier;
@@ -313,8 +318,7 @@ setInterval(() => {
 new Sessions(at("sessions"), (session) => follow(session), () => following?.session);
 new Recordings(at("recordings"), (session) => {
   follow(session);
-  // Where the keys of a replay belong to nothing else.
-  at("live").focus();
+  wasPlayed = true;
 });
 lookAtStatus();
 followFirst();

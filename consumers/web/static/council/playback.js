@@ -25,10 +25,7 @@ export class Playback {
   #isOrdering = false;
   #pending = null;
   #orderedMs = -Infinity;
-  // The last report, and that from before the order that is not followed yet.
   #reported = "";
-  #before = "";
-  #isAlone = false;
 
   // handlers: onMove() where something has changed, onRefused(sentence)
   constructor(session, handlers) {
@@ -42,11 +39,14 @@ export class Playback {
   }
 
   // {rate, paused, window, step}: what is left out stays as it is.
-  order(word) {
+  order(asked) {
     const nowMs = performance.now();
+    // A replay as fast as it can be computed stays nowhere: who goes to a window wants to look at it.
+    const isPlace = asked.window !== undefined || asked.step !== undefined;
+    const pauses = isPlace && (asked.rate ?? this.playing.rate) === 0;
+    const word = pauses ? { paused: true, ...asked } : asked;
     this.playing.order(word, nowMs);
     this.#orderedMs = nowMs;
-    if (!this.#isAlone) this.#before = this.#reported;
     this.#pending = together(this.#pending, word);
     this.#handlers?.onMove();
     this.#send();
@@ -79,7 +79,7 @@ export class Playback {
     const nowMs = performance.now();
     if (report) this.#take(report, nowMs);
     const { playing } = this;
-    if (this.isLooping && !playing.isPaused && playing.isOver(nowMs)) this.order({ window: 0 });
+    if (this.isLooping && !playing.isPaused && playing.rate > 0 && playing.isOver(nowMs)) this.order({ window: 0 });
     const rests = !playing.isMoving(nowMs) && nowMs - this.#orderedMs > AWAKE_MS;
     this.#lookIn(rests ? RESTING_MS : MOVING_MS);
   }
@@ -94,12 +94,10 @@ export class Playback {
     const agrees = this.playing.agrees(report, nowMs);
     const sinceMs = nowMs - this.#orderedMs;
     if (!agrees && sinceMs < FOLLOWED_MS) return;
-    // The same report as before the order: nobody follows it.
-    this.#isAlone = !agrees && reported === this.#before;
-    if (this.#isAlone) return;
-    this.#before = "";
+    // Nobody follows an order: this page is alone, and knows all but how long the recording is.
+    if (!report.has_player && this.playing.lastWindow >= 0) return;
     this.playing.take(report, nowMs);
-    if (isNews) this.#handlers.onMove();
+    if (isNews || !agrees) this.#handlers.onMove();
   }
 }
 

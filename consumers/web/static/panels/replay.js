@@ -66,7 +66,7 @@ export class Replay {
 
   // Where a person steps they want to look.
   #step(step) {
-    this.#playback?.order({ step, paused: true });
+    this.#playback?.order({ window: this.#transport.window, step, paused: true });
   }
 
   #loop() {

@@ -90,8 +90,10 @@ export class Transport {
     if (!this.#hasFrames || at("live").getAttribute("aria-disabled") === "true") return;
     if (this.#playback) {
       const { playing } = this.#playback;
-      if (playing.isOver(performance.now())) this.#playback.order({ window: 0, paused: false });
-      else this.#playback.order({ paused: !playing.isPaused });
+      if (playing.isOver(performance.now())) this.#playback.order({ window: 0, paused: false, rate: playing.rate || 1 });
+      else if (playing.isPaused) this.#playback.order({ paused: false });
+      // Here, and not where the replay is when it hears of it.
+      else this.#playback.order({ window: this.window, paused: true });
       return;
     }
     if (this.isLive) this.#playhead.hold(this.#columns.last);
