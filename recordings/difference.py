@@ -1,54 +1,152 @@
-"""The first difference of two recordings: which window, and which field of its frame."""
+"""Where two recordings differ, or a recording and the frames that are computed from its entries.
+
+Frames are compared field by field, as the JSON objects that a recording contains. There a field that is null is left
+out; the JSON Schema in the file names the fields that its writer knew, so that a field of a later version is not taken
+for one that is null.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import zip_longest
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from recordings.contents import About
 from recordings.reading import RecordingReader
-from schemas.frames import Frame, frame_of_json
+from schemas.errors import Malformed
 
-# What two recordings of the same happenings do not share: whose frames they are.
-_NAMES = ("session", "replay_of")
+FRAME_SCHEMA = "council.Frame"
+# What is another in each session, and in a replay of it.
+_OF_THE_SESSION = ("session", "replay_of")
+_TEXTS = ("text", "thinking")
+# What the opening contains of a question, as the metadata shows it.
+_ASKED = (
+    "prompt", "system", "members", "temperature", "max_tokens", "seed", "sync", "weighting", "tier",
+)  # fmt: skip
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """Where two recordings differ: the window, the field of its frame, and both values as JSON. A file that ends
-    before the other has no frame there."""
+    """A field that differs. `window` is None for one of the opening; `field` is a path such as `members[0].energy`,
+    `frame` where only one of the two has a frame of this window. A value that is missing is None."""
 
-    window: int
+    window: int | None
     field: str
-    one: str
-    other: str
+    one: Any
+    other: Any
+
+    @property
+    def distance(self) -> float | None:
+        """How far two measured numbers are from each other; None for anything else."""
+        is_measured = isinstance(self.one, float) or isinstance(self.other, float)
+        if is_measured and _is_number(self.one) and _is_number(self.other):
+            return abs(float(self.one) - float(self.other))
+        return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def frame_values(raw: bytes) -> dict[str, Any]:
+    """The fields of a recorded frame. Raises Malformed where the bytes are not a JSON object with a window."""
+    try:
+        values = msgspec.json.decode(raw)
+    except _UNREADABLE as error:
+        raise Malformed(f"a frame's JSON does not decode: {error}") from None
+    if not isinstance(values, dict) or type(values.get("window_index")) is not int:
+        raise Malformed("a frame has no window")
+    return values
+
+
+def known_fields(schema: bytes | None) -> Any:
+    """The JSON Schema of frames as `differences` takes it; None where it is missing or not valid."""
+    try:
+        return msgspec.json.decode(schema) if schema else None
+    except _UNREADABLE:
+        return None
+
+
+def differences(
+    window: int, recorded: Mapping[str, Any], computed: Mapping[str, Any], known: Any = None
+) -> list[Difference]:
+    """Where a recorded frame differs from the computed one. `known`: the schema of what the recorded one may have; a
+    field outside it is not compared where the recorded frame lacks it."""
+    try:
+        return list(_differences(window, recorded, computed, known, ""))
+    except RecursionError:
+        raise Malformed(f"the frame of window {window} is nested too deeply") from None
+
+
+def _differences(window: int, one: Any, other: Any, known: Any, path: str) -> Iterator[Difference]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        fields = known.get("properties") if isinstance(known, Mapping) else None
+        # In the order of the computed frame, which is that of the fields.
+        for name in dict.fromkeys((*other, *one)):
+            inner = fields.get(name) if isinstance(fields, Mapping) else None
+            if name not in one and isinstance(fields, Mapping) and inner is None:
+                continue
+            yield from _differences(
+                window, one.get(name), other.get(name), inner, f"{path}.{name}" if path else str(name)
+            )
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        inner = known.get("items") if isinstance(known, Mapping) else None
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
+            yield from _differences(window, left, right, inner, f"{path}[{number}]")
+    elif type(one) is not type(other) or one != other:
+        yield Difference(window, path, one, other)
+
+
+def opening_differences(one: About, other: About) -> list[Difference]:
+    """Where the questions, members and options of two recordings differ."""
+    left, right = msgspec.to_builtins(one), msgspec.to_builtins(other)
+    asked = [name for name in _ASKED if one.text == other.text or name not in ("prompt", "system")]
+    found = differences(0, {name: left[name] for name in asked}, {name: right[name] for name in asked})
+    return [msgspec.structs.replace(difference, window=None) for difference in found]
+
+
+def first_frame_difference(one: Path, other: Path) -> Difference | None:
+    """The first window and field in which two recordings differ; None where all frames are the same.
+
+    Not compared: the session's id, and what it is a replay of; texts where one of the two is without text. Raises
+    Refused, Damage; Malformed where a frame does not decode.
+    """
+    with RecordingReader(one) as left_file, RecordingReader(other) as right_file:
+        with_text = left_file.about.text and right_file.about.text
+        left, right = _frames(left_file, with_text=with_text), _frames(right_file, with_text=with_text)
+        while True:
+            mine, theirs = next(left, None), next(right, None)
+            if mine is None and theirs is None:
+                return None
+            windows = [frame["window_index"] for frame in (mine, theirs) if frame is not None]
+            window = min(windows)
+            if mine is None or theirs is None or len({*windows}) > 1:
+                has = [frame is not None and frame["window_index"] == window for frame in (mine, theirs)]
+                return Difference(window, "frame", *("there" if is_there else None for is_there in has))
+            if mine != theirs and (found := differences(window, mine, theirs)):
+                return found[0]
+
+
+def _frames(reader: RecordingReader, *, with_text: bool) -> Iterator[dict[str, Any]]:
+    for item in reader.items():
+        if item.kind == "frame":
+            values = {name: value for name, value in frame_values(item.raw).items() if name not in _OF_THE_SESSION}
+            if not with_text and isinstance(values.get("members"), list):
+                values["members"] = [
+                    {name: value for name, value in member.items() if name not in _TEXTS}
+                    if isinstance(member, dict)
+                    else member
+                    for member in values["members"]
+                ]
+            yield values
 
 
 def first_difference(one: Path, other: Path) -> Difference | None:
-    """The first window and field in which the frames of two recordings differ; None where they are the same. Raises
-    Refused, Damage, Malformed."""
-    with RecordingReader(one) as first, RecordingReader(other) as second:
-        for left, right in zip_longest(_frames(first), _frames(second)):
-            if left is None or right is None:
-                there = left or right
-                assert there is not None, "one of them goes on"
-                return Difference(
-                    there.window_index, "frame", *("none" if f is None else "present" for f in (left, right))
-                )
-            if found := _differing(left, right):
-                return found
-    return None
-
-
-def _frames(reader: RecordingReader) -> Iterator[Frame]:
-    return (frame_of_json(item.raw) for item in reader.items() if item.kind == "frame")
-
-
-def _differing(left: Frame, right: Frame) -> Difference | None:
-    for field in Frame.__struct_fields__:
-        one, other = getattr(left, field), getattr(right, field)
-        if field not in _NAMES and one != other:
-            shown = [msgspec.json.encode(value).decode() for value in (one, other)]
-            return Difference(min(left.window_index, right.window_index), field, *shown)
-    return None
+    """The first difference of two recordings: of their openings, else of their frames; None where there is none.
+    Raises Refused, Damage, Malformed."""
+    with RecordingReader(one) as left, RecordingReader(other) as right:
+        opening = opening_differences(left.about, right.about)
+    return opening[0] if opening else first_frame_difference(one, other)

@@ -28,8 +28,11 @@ def golden_stream(name: str = SHORT) -> tuple[list[tuple[str, bytes]], list[Fram
     return entries, [closed.frame for closed in replayed(entries)]
 
 
-def write_recording(folder: Path, golden_name: str = SHORT, *, text: bool = True, **opening: Any) -> Path:
-    """The file of a golden session in the folder, under its own name; with other things said in its opening."""
+def write_recording(
+    folder: Path, golden_name: str = SHORT, *, text: bool = True, last: int | None = None, **opening: Any
+) -> Path:
+    """The file of a golden session in the folder, under its own name; with other things said in its opening, and
+    without the frames from the window `last` on."""
     entries, frames = golden_stream(golden_name)
     opened, raw = entries[0]
     changed = decode_entry(raw)
@@ -44,7 +47,7 @@ def write_recording(folder: Path, golden_name: str = SHORT, *, text: bool = True
         writer = RecordingWriter(file, about_session(changed, opened, "0.0.0", text=text))
         for entry in stream:
             writer.add_entry(*entry)
-        for frame in frames:
+        for frame in frames[:last]:
             writer.add_frame(msgspec.structs.replace(frame, session=changed.session))
         writer.finish()
     return path

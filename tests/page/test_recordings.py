@@ -69,6 +69,7 @@ def test_the_library_shows_what_there_is(three: list[Path], open_page: Open) -> 
     )
     first = panel.locator("li").first
     expect(first).to_contain_text("3.7 s · 2 members: seed-1, seed-6 · ")
+    expect(first).to_contain_text(" · agreement 0.24 · ")
     expect(first.get_by_role("img")).to_have_attribute("aria-label", "Agreement: 0.24 on average")
     expect(first.get_by_role("link")).to_have_attribute("download", three[0].name)
     with page.expect_download() as download:
@@ -184,7 +185,7 @@ def test_two_recordings_are_compared(three: list[Path], open_page: Open) -> None
     two = page.get_by_role("dialog", name="Two recordings")
     expect(two.get_by_role("columnheader")).to_have_text(["What is a list?", "Is water wet?"])
     expect(two.get_by_role("row", name="Length")).to_have_text("Length1.3 s3.0 s")
-    expect(two.get_by_role("status")).to_contain_text("They differ first in window 0, at 0.0 s, in ")
+    expect(two.get_by_role("status")).to_contain_text("They differ in what was asked, first in prompt: ")
     two.get_by_role("button", name="Close").click()
     expect(two).to_be_hidden()
     expect(compare).to_be_focused()
@@ -272,7 +273,7 @@ def test_axe_finds_nothing_wrong_with_the_library(three: list[Path], open_page: 
     found = Axe().run(page)
     assert found.response["violations"] == []
     panel.get_by_role("button", name="Compare two").click()
-    expect(page.get_by_role("dialog")).to_contain_text("They differ first")
+    expect(page.get_by_role("dialog")).to_contain_text("They differ in what was asked")
     assert Axe().run(page).response["violations"] == []
 
 

@@ -15,6 +15,7 @@ from tests.page.conftest import Open
 from tests.page.people import answer, is_at_window
 from tests.roles import Role, Roles
 from tests.session_files import golden_stream, write_recording
+from tests.waiting import wait_until
 
 NAME = "seeds"
 _, FRAMES = golden_stream(NAME)
@@ -202,7 +203,7 @@ def test_without_its_player_a_page_goes_through_what_it_has(player: Role, record
     page.get_by_label("Speed").select_option("max")
     status(page, "The replay is at its end.")
     assert player.end() == 0
-    page.wait_for_function(_HAS_NO_PLAYER)
+    wait_until(lambda: page.evaluate(_HAS_NO_PLAYER), "the player is known to be gone")
     page.get_by_role("slider").fill("60")
     paused_at(page, 60)
     page.wait_for_timeout(1_500)

@@ -113,16 +113,17 @@ class ShownRecording(ListedRecording):
 
 
 class ShownDifference(Reply):
-    """The first difference: of which window, and in which field of its frame; both values as JSON."""
+    """The first difference: of which window (null: of what was asked), and in which field of its frame; both values as
+    JSON, null where one is missing."""
 
-    window: int
+    window: int | None
     field: str
-    one: str
-    other: str
+    one: str | None
+    other: str | None
 
 
 class RecordingDifference(Reply):
-    """Two recordings, compared frame by frame; `difference` null: their frames are the same."""
+    """Two recordings, compared: what was asked, then frame by frame; `difference` null: both are the same."""
 
     name: str
     other: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+import msgspec
 from aiohttp import hdrs, web
 
 from consumers.web.api.operations import Operation, Parameter
@@ -161,8 +162,12 @@ def _is_text(name: str) -> bool:
 
 
 def _shown(found: Difference) -> ShownDifference:
-    one, other = (str(value)[:_MOST_VALUE_LETTERS] for value in (found.one, found.other))
-    return ShownDifference(window=found.window, field=found.field, one=one, other=other)
+    one, other = _json(found.one), _json(found.other)
+    return ShownDifference(window=found.window, field=found.field[:_MOST_VALUE_LETTERS], one=one, other=other)
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()[:_MOST_VALUE_LETTERS]
 
 
 def attachment(name: str) -> str:

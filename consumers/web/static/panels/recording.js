@@ -17,11 +17,12 @@ export function recordingItem(recording, isChosen, handlers) {
 export const titleOf = ({ prompt_start: prompt, name }) => prompt || name;
 
 // The facts of it, in words.
-export function factsOf({ opened_ms: openedMs, duration_s: duration, members, size_bytes: bytes, text, reason }) {
+export function factsOf({ opened_ms: openedMs, duration_s: duration, members, mean_agreement: mean, size_bytes: bytes, text, reason }) {
   return [
     shownTime(openedMs),
     shownDuration(duration),
     members.length > 1 ? `${members.length} members: ${members.join(", ")}` : members.join(""),
+    mean === null ? "" : `agreement ${mean.toFixed(2)}`,
     shownBytes(bytes),
     text ? "" : "without text",
     reason ?? "",

@@ -49,7 +49,8 @@ export class TwoRecordings {
       const said = recordings.map((recording) => factOf(recording) || "–");
       const name = element("th", "", label);
       name.scope = "row";
-      const row = element("tr", said[0] === said[1] ? "" : "differs", name, ...said.map((text) => element("td", "", text)));
+      const differs = !ALWAYS_DIFFER.includes(label) && said[0] !== said[1];
+      const row = element("tr", differs ? "differs" : "", name, ...said.map((text) => element("td", "", text)));
       return row;
     });
     const plays = recordings.map((recording) => {
@@ -66,6 +67,9 @@ export class TwoRecordings {
     );
   }
 }
+
+// What any two recordings do not share is no news.
+const ALWAYS_DIFFER = ["Recorded", "File"];
 
 // A number that is known, with so many digits after the point.
 const number = (value, digits = 2) => (value === null || value === undefined ? "" : value.toFixed(digits));
@@ -94,11 +98,13 @@ function options(recorded, name) {
 }
 
 function differenceSentence(difference) {
-  if (!difference) return "Their frames are the same, from the first to the last.";
+  if (!difference) return "The same was asked, and their frames are the same, from the first to the last.";
   const { window, field, one, other } = difference;
-  const seconds = ((window + 1) / WINDOWS_A_SECOND).toFixed(1);
   const values = `${shortened(one)} in the first, ${shortened(other)} in the second`;
+  if (window === null) return `They differ in what was asked, first in ${field}: ${values}.`;
+  const seconds = ((window + 1) / WINDOWS_A_SECOND).toFixed(1);
+  if (field === "frame") return `They are the same until one of them ends: before window ${window}, at ${seconds} s.`;
   return `They differ first in window ${window}, at ${seconds} s, in ${field}: ${values}.`;
 }
 
-const shortened = (text) => (text.length > MOST_LETTERS ? `${text.slice(0, MOST_LETTERS)}…` : text);
+const shortened = (text) => (text === null ? "nothing" : text.length > MOST_LETTERS ? `${text.slice(0, MOST_LETTERS)}…` : text);
