@@ -3,11 +3,13 @@ FROM python:3.11-slim
 WORKDIR /council
 COPY pyproject.toml constraints.txt README.md ./
 COPY schemas schemas
+COPY recordings recordings
 COPY transport transport
 COPY producers producers
 COPY aggregator aggregator
 COPY consumers consumers
 COPY council council
 RUN python -m pip install --no-cache-dir --constraint constraints.txt .
-# Nothing here needs to be root, and nothing is written to disk.
+# A volume that is mounted here belongs to the user below. Nothing else is written to disk, and nothing needs root.
+RUN mkdir -m 700 /recordings && chown 65534:65534 /recordings
 USER 65534:65534

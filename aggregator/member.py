@@ -99,7 +99,9 @@ class MemberRecord(msgspec.Struct, array_like=True):
         if self.state == "loading":
             return loaded_ns
         if self.waiting_from_ns is not None:
-            return self.waiting_from_ns + limits.loading_waits_ms * NS_PER_MS
+            waited_ns = self.waiting_from_ns + limits.loading_waits_ms * NS_PER_MS
+            # A token without text, such as a line break, ends the wait and is no first text.
+            return max(waited_ns, ready_ns) if self.is_ready else waited_ns
         return max(loaded_ns, ready_ns)
 
     @property
@@ -125,8 +127,8 @@ class MemberRecord(msgspec.Struct, array_like=True):
         self.grant, self.patience_from_ns = 0, max(self.patience_from_ns, start_ns)
 
     def finish(self, reason: str) -> None:
-        """The mark of its end."""
-        self.is_writing, self.reason = False, reason
+        """The mark of its end. While its text is still going out it is shown as answering, whatever it wrote last."""
+        self.is_writing, self.reason, self.state = False, reason, "answering"
 
     def complete(self) -> None:
         """The last of its text is out after the mark of its end."""

@@ -14,7 +14,7 @@ import sys
 
 from rich.console import Console
 
-from bench import core, crowd, fanout, gguf, idle, latency, minute, producer
+from bench import core, crowd, fanout, gguf, idle, latency, minute, producer, recording
 from bench.report import Aim, aims_table
 from transport.embedded import find_server
 
@@ -27,6 +27,7 @@ _BENCHMARKS = {
     "latency": latency.measure,
     "minute": minute.measure,
     "producer": producer.measure,
+    "recording": recording.measure,
 }
 _PLAIN_WIDTH = 112
 
@@ -38,7 +39,7 @@ def main() -> None:
         type=float,
         default=60.0,
         help="how long each measures (core 10 at most, fanout 6 a row, gguf 30 a file, minute 75, producer 12; crowd "
-        "twice as long)",
+        "twice as long; recording 30 s longer)",
     )
     parser.add_argument("--only", choices=_BENCHMARKS, help="one of them alone")
     parser.add_argument(

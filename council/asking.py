@@ -21,6 +21,7 @@ from council.awaited import Awaited
 from council.ensemble import EnsembleSession, TurboEnsemble
 from council.lanes import Lanes
 from council.parting import Parting
+from council.recording.keep import RecordingOrder, size_of
 from schemas.errors import CouncilError
 from schemas.frames import Frame, every_drop, frame_json
 from schemas.grid import FRAME_RATE_HZ
@@ -128,9 +129,11 @@ def _larger(one: float | None, other: float | None) -> float | None:
     return other if one is None else one if other is None else max(one, other)
 
 
-async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool) -> int:
-    """Runs one session to its end; the exit code. Raises CouncilError. Ctrl-C and SIGTERM cancel the session, not the
-    council."""
+async def ask(
+    ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool, record: RecordingOrder | None = None
+) -> int:
+    """Runs one session to its end, and records it where that is ordered; the exit code. Raises CouncilError. Ctrl-C and
+    SIGTERM cancel the session, not the council."""
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -153,6 +156,7 @@ async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool
     awaited = Awaited()
     show = _write_lines(session, summary, awaited) if as_json else _draw(session, summary, awaited)
     showing = asyncio.create_task(show)
+    recording = asyncio.create_task(_record(session, record)) if record else None
     try:
         await asyncio.wait({showing, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if not showing.done():
@@ -160,10 +164,14 @@ async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool
         with contextlib.suppress(asyncio.CancelledError):
             await showing
         _finish(summary, as_json=as_json)
+        if recording is not None:
+            await recording
     except BrokenPipeError:
         # Whoever read our lines has had enough of them.
         await session.cancel()
-        _close_quietly(sys.stdout)
+        close_quietly(sys.stdout)
+        if recording is not None:
+            await recording
         return EXIT_OK
     except CouncilError:
         with contextlib.suppress(CouncilError):
@@ -175,12 +183,21 @@ async def ask(ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool
         raise
     finally:
         waiting.cancel()
+        if recording is not None:
+            recording.cancel()
     if interrupted.is_set():
         return EXIT_CANCELLED
     if summary.all_dropped:
         print(f"council: {summary.why_all_dropped}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
+
+
+async def _record(session: EnsembleSession, record: RecordingOrder) -> None:
+    """Records the session to its end. Raises CouncilError."""
+    summary = await session.record(record.path, text=record.text)
+    told = f"Recorded {summary.frames} frames into {record.path} ({size_of(record.path)})."
+    print(f"council: {told}", file=sys.stderr)
 
 
 async def _cancel(session: EnsembleSession, showing: asyncio.Task[None]) -> None:
@@ -290,6 +307,6 @@ def print_end(console: Console, gathered: Summary) -> None:
         console.print(gathered.how_they_parted, highlight=False)
 
 
-def _close_quietly(out: TextIO) -> None:
+def close_quietly(out: TextIO) -> None:
     with contextlib.suppress(BrokenPipeError):
         out.close()

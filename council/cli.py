@@ -27,6 +27,9 @@ from council.meeting import require_council, running_council
 from council.membership import council_of
 from council.model_report import models_report, print_models
 from council.model_store import MODELS
+from council.recording.keep import RecordingOrder, require_new_file
+from council.recording.live import register as register_recording
+from council.recording.plan import recording_plan
 from council.settings import load_settings
 from council.supervisor import Plan
 from council.up import become_supervisor, say
@@ -86,6 +89,15 @@ def up(
     ] = None,
     redis_url: RedisOption = None,
     allow_remote: AllowRemoteOption = False,
+    record: Annotated[
+        str | None, typer.Option(help="Which sessions are recorded: off, asked (the default), or all.")
+    ] = None,
+    recordings: Annotated[
+        str | None, typer.Option(help="The folder of the recordings; default: in your data folder.")
+    ] = None,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Recordings contain numbers alone: no prompt, no answers.")
+    ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in a browser.")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -97,6 +109,9 @@ def up(
         "port": port,
         "token": token,
         "redis_url": redis_url,
+        "record": record,
+        "recordings": recordings,
+        "record_text": False if no_text else None,
     }
     settings = load_settings(config, flags | ({"allow_remote": True} if allow_remote else {}))
     policy = settings.tier_policy
@@ -108,6 +123,7 @@ def up(
     plan = Plan(
         council.models, policy, dict(settings.tiers), settings.limits, settings.redis_url, settings.ngram_tokens_per_s,
         is_warmed=True, host=settings.host, token=settings.token, origins=settings.origins, members=council.members,
+        recording=recording_plan(settings, say),
     )  # fmt: skip
     for warning in council.warnings:
         say(warning)
@@ -156,6 +172,8 @@ def ask(
         Path | None, typer.Option(help="A chat as JSON messages; the prompt, if there is one, is its next turn.")
     ] = None,
     allow_remote: AllowRemoteOption = False,
+    record: Annotated[Path | None, typer.Option("--record", help="Record the session into this new file.")] = None,
+    no_text: Annotated[bool, typer.Option("--no-text", help="Record numbers alone: no prompt, no answers.")] = False,
     as_json: JsonOption = False,
     redis_url: RedisOption = None,
     config: ConfigOption = None,
@@ -177,10 +195,13 @@ def ask(
         allow_remote=allow_remote,
     )
     settings = load_settings(config, {"redis_url": redis_url} | ({"allow_remote": True} if allow_remote else {}))
+    if record is not None:
+        require_new_file(record)
+    recording = None if record is None else RecordingOrder(record, text=settings.record_text and not no_text)
 
     async def run() -> int:
         async with TurboEnsemble(tier, settings=settings) as ensemble:
-            return await ask_council(ensemble, request, as_json=as_json or not sys.stdout.isatty())
+            return await ask_council(ensemble, request, as_json=as_json or not sys.stdout.isatty(), record=recording)
 
     raise typer.Exit(uvloop.run(run()))
 
@@ -265,6 +286,9 @@ def doctor(as_json: JsonOption = False, tier: TierOption = None, config: ConfigO
     else:
         print_findings(Console(), findings)
     raise typer.Exit(0 if is_fit(findings) else 1)
+
+
+register_recording(app)
 
 
 def _at_council(redis_url: str | None, config: Path | None, work: Callable[[AsyncPipe], Coroutine[Any, Any, T]]) -> T:

@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -27,9 +28,11 @@ from council.catalogue import (
 )
 from council.meeting import private_council, require_council, running_council
 from council.membership import council_of, sources_for
+from council.recording.keep import record_into
 from council.settings import Settings, load_settings
 from council.supervisor import Plan
 from producers.source import ModelSource
+from recordings.contents import Summary
 from schemas.admission import admit
 from schemas.choice import members_of
 from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, Refused, SessionGone, Unavailable
@@ -108,6 +111,12 @@ class EnsembleSession:
             raise NoAggregator(
                 "No aggregator closes this session's windows: start one with `council up` or `python -m aggregator`."
             )
+
+    async def record(self, path: Path, *, text: bool = True, stopping: asyncio.Event | None = None) -> Summary:
+        """Records the session from its beginning to its end, or until `stopping` is set, into the file `path`; its
+        summary. Without `text` the file contains numbers alone. Raises Refused where the file exists or cannot be
+        made, SessionGone, Unavailable where it cannot be written."""
+        return await record_into(self._pipe, self.session, path, text=text, stopping=stopping)
 
     async def cancel(self, reason: str = "cancelled", members: tuple[int, ...] = ()) -> None:
         """Stops these members, by index, and the others go on; without any: all of them, and the final frame follows. A
@@ -224,6 +233,21 @@ class TurboEnsemble:
         )
         await open_session(pipe, admission.opening)
         return EnsembleSession(pipe, admission.opening, (*self._left_out, *admission.warnings))
+
+    async def meet_for_replay(self) -> AsyncPipe:
+        """A connection to the council that runs, or to a private one without models. Raises Refused, Unavailable."""
+        if self._pipe is not None:
+            return self._pipe
+        url = self._settings.redis_url or await running_council()
+        if self._settings.redis_url:
+            await require_council(self._settings.redis_url)
+        if url is None:
+            self._private = {}
+            plan = Plan({}, self._settings.tier_policy, dict(self._settings.tiers), is_private=True)
+            url = await self._stack.enter_async_context(private_council(plan))
+        self._pipe = AsyncPipe(url)
+        self._stack.push_async_callback(self._pipe.close)
+        return self._pipe
 
     def _known(self, records: Sequence[ProcessRecord]) -> list[ModelFacts]:
         """The models that may be named although nobody serves them yet: none where a whole council runs, which would

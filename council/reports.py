@@ -26,6 +26,7 @@ async def sessions_report(pipe: AsyncPipe) -> list[dict[str, Any]]:
             "windows": state.window + 1,
             "opened_ms": entry_ms(state.opened),
             "reason": state.reason or None,
+            "replay_of": replay.of if (replay := openings[state.session].replay) else None,
         }
         for state in states
         if state.session in openings
@@ -44,7 +45,8 @@ def print_sessions(console: Console, sessions: list[dict[str, Any]]) -> None:
         return
     table = Table("session", "status", "members", "windows", "reason")
     for session in sessions:
-        reason = session["reason"] or ""
+        replayed = f"replay of {session['replay_of']}" if session["replay_of"] else ""
+        reason = "; ".join(filter(None, (replayed, session["reason"])))
         table.add_row(
             session["session"], session["status"], ", ".join(session["names"]), str(session["windows"]), reason
         )

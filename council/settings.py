@@ -25,6 +25,7 @@ from council.member_settings import MemberName, MemberSetting
 from council.server_settings import Server, ServerName
 from council.settings_file import SettingsFile, read_settings_file
 from council.tier_settings import WrongSetting, checked_tier_limits, tiers_with, with_tier_limits
+from recordings.folder import DEFAULT_GB, Library, default_folder
 from schemas.errors import Refused
 from schemas.sessions import MemberSpec, limits_with
 from schemas.tiers import TIERS, TierPolicy, tier_for_memory, tier_named
@@ -60,6 +61,11 @@ class Settings(BaseSettings):
     tiers: Mapping[str, TierPolicy] = Field(TIERS, validate_default=False)
     limits: dict[str, int] = {}
     ngram_tokens_per_s: float | None = Field(None, gt=0, le=1_000)
+    record: Literal["off", "asked", "all"] = "asked"
+    # The folder; without one, the user's data folder.
+    recordings: str | None = Field(None, min_length=1)
+    recordings_gb: float = Field(DEFAULT_GB, gt=0, le=1_000_000)
+    record_text: bool = True
 
     @field_validator("tier_limits", mode="plain")
     @classmethod
@@ -102,6 +108,12 @@ class Settings(BaseSettings):
     def member_specs(self) -> tuple[MemberSpec, ...]:
         """The members that have a name of their own, in order."""
         return tuple(member.spec(name) for name, member in self.members.items())
+
+    @property
+    def library(self) -> Library | None:
+        """The recordings' folder: the one that is set, else the user's; None where there is neither."""
+        folder = Path(self.recordings).expanduser() if self.recordings else default_folder()
+        return Library(folder.absolute()) if folder else None
 
     @property
     def is_port_chosen(self) -> bool:

@@ -45,11 +45,20 @@ _REDIS_END_S = 1.0
 _WATCH_S = 0.05
 
 
+class RecordingPlan(msgspec.Struct, frozen=True):
+    """What is recorded (off: nothing), into which folder, up to how many gigabytes, and whether with text."""
+
+    record: str
+    folder: str
+    limit_gb: float
+    text: bool = True
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What a council consists of. `models` maps each to where it comes from; `members` answer where a request names
     none (empty: the models themselves). `tiers` are all of them, `tier` the one that it runs in. A private council is
     found by its caller alone; a warmed one loads its models at the start. The page listens on `host`; its users must
-    know the `token`, and pages of `origins` may use it."""
+    know the `token`, and pages of `origins` may use it. Without `recording` there is no library."""
 
     models: dict[str, ModelSource]
     tier: TierPolicy
@@ -63,6 +72,7 @@ class Plan(msgspec.Struct, frozen=True):
     token: str | None = None
     origins: list[str] = []
     members: tuple[MemberSpec, ...] = ()
+    recording: RecordingPlan | None = None
 
 
 class Supervisor:
@@ -225,8 +235,24 @@ class Supervisor:
             self._web_socket.set_inheritable(True)
             words = ["consumers.web", "--fd", str(fd), "--host", plan.host]
             own = {"COUNCIL_TOKEN": plan.token or "", "COUNCIL_ORIGINS": json.dumps(plan.origins)}
+            if plan.recording:
+                own["COUNCIL_RECORDINGS"] = plan.recording.folder
+                children += self._library_children(plan.recording, environment)
             children.append(Child("web", words, environment | own, self._say, [fd]))
         return children
+
+    def _library_children(self, recording: RecordingPlan, environment: dict[str, str]) -> list[Child]:
+        """The process that plays recordings, and the one that makes them."""
+        folder = {"COUNCIL_RECORDINGS": recording.folder}
+        own = {
+            "COUNCIL_RECORD": recording.record,
+            "COUNCIL_RECORDINGS_GB": str(recording.limit_gb),
+            "COUNCIL_RECORD_TEXT": "true" if recording.text else "false",
+        }
+        replay = Child("replay", ["producers.replay"], environment | folder, self._say)
+        if recording.record == "off":
+            return [replay]
+        return [replay, Child("recorder", ["consumers.recorder"], environment | folder | own, self._say)]
 
     def _wait_until_ready(self) -> None:
         pipe, deadline = Pipe(self.redis_url), time.monotonic() + _READY_S

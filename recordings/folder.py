@@ -2,7 +2,7 @@
 
     2026-11-29_22-45-10_what-is-a-list_3f2a9c0b1d2e.mcap         a recording: time, first words, session
     2026-11-29_22-45-10_what-is-a-list_3f2a9c0b1d2e.mcap.star    it is starred
-    .2026-11-29_22-45-10_what-is-a-list_3f2a9c0b1d2e.mcap.part   it is being written
+    .2026-11-29_22-45-10_what-is-a-list_3f2a9c0b1d2e.mcap.recording   it is being recorded; .part: it is being copied
 
 A file has its final name only when it is whole. The folder may be changed by hand, and by several processes: nothing
 about it is remembered but what is read again when a file has changed.
@@ -20,10 +20,11 @@ from pathlib import Path
 import msgspec
 
 from recordings.contents import SUFFIX, About, Summary
-from recordings.reading import read_metadata
 from schemas.errors import CouncilError, Refused
 
 STAR, PART = ".star", ".part"
+# A recorder's own: whoever finds such a file goes on with it.
+UNFINISHED = ".recording"
 # A folder of more is not listed whole: 5,000 recordings are a minute each for half a year of days.
 MOST_RECORDINGS = 5_000
 # Some thousand sessions of a minute.
@@ -141,6 +142,10 @@ class Library:
     def _kept(self, name: str, status: os.stat_result) -> KeptRecording:
         version = status.st_size, status.st_mtime_ns
         if name not in self._read or self._read[name][0] != version:
+            from recordings.reading import (
+                read_metadata,  # a process that has read no recording does without its library
+            )
+
             try:
                 self._read[name] = (version, *read_metadata(self.folder / name), "")
             except CouncilError as error:
@@ -165,6 +170,18 @@ class Library:
     def part_path(self, name: str) -> Path:
         """Where a recording of this name is written until it is whole."""
         return self.folder / f".{name}{PART}"
+
+    def unfinished(self) -> list[Path]:
+        """The final names of the recordings that a recorder has begun and not finished."""
+        try:
+            names = sorted(path.name for path in self.folder.iterdir())
+        except OSError:
+            return []
+        return [
+            self.folder / name[1:].removesuffix(UNFINISHED)
+            for name in names
+            if name.startswith(".") and name.endswith(UNFINISHED)
+        ]
 
     def free_name(self, wanted: str) -> str:
         """A name for a file that is taken in: as it is called, or with a number where that name is taken. What is no

@@ -50,8 +50,8 @@ os.environ["OLLAMA_HOST"] = "127.0.0.1:1"
 _STORED = os.environ.setdefault("TESTS_SMOLLM2", str(smollm2_path()))
 _EMPTY_CACHE = tempfile.TemporaryDirectory(prefix="council-empty-cache-")
 os.environ["XDG_CACHE_HOME"] = _EMPTY_CACHE.name
-# The recordings of that person are neither listed nor deleted.
-_EMPTY_DATA = tempfile.TemporaryDirectory(prefix="council-empty-data-")
+# Nor are a person's own recordings touched.
+_EMPTY_DATA = tempfile.TemporaryDirectory(prefix="council-no-data-")
 os.environ["XDG_DATA_HOME"] = _EMPTY_DATA.name
 
 settings.register_profile("council", deadline=None)

@@ -28,7 +28,7 @@ SHOWN = re.findall(r"!\[([^\]]*)\]\(maths/([^)]+)\)", PAGE)
 # What a frame is and holds, rather than what was measured: docs/frames.md says it.
 NOT_MEASURED = {
     *("version", "session", "window_index", "start_ns", "end_ns", "mode", "final", "cut", "members", "tokens", "tier"),
-    *("name", "model", "state", "text", "thinking", "reason", "remote", "awaited"),
+    *("name", "model", "state", "text", "thinking", "reason", "remote", "awaited", "replay_of"),
 }
 MOST_BYTES = 60_000
 # In points, of a picture of 540: half of that is left of them on a telephone.

@@ -261,6 +261,35 @@ def test_a_model_is_awaited_from_its_last_sign_of_loading_or_its_first_of_waitin
     assert [member.awaited for member in begins.members] == [False, False]
 
 
+def test_a_token_without_text_ends_the_wait_for_a_slot() -> None:
+    """Member 1 waits for a slot, and its first token is a line break: its first text is waited for from then on."""
+    story = Story(2, Limits(loading_waits_ms=50), sync="step")
+    story.now_ms = 10
+    story.wait_for_memory(1)
+    story.say(0, "word ")
+    story.now_ms = 40
+    story.say(1, "\n")
+    story.now_ms = 400
+    story.say(1, "word ")
+    frames = story.frames()
+    assert {frame.mode for frame in frames if frame.start_ns > 100_000_000} == {"step"}
+    assert at_ms(frames, 380).members[0].position_bytes == 0
+    assert [member.position_bytes for member in frames[-1].members] == [5, 5]
+
+
+def test_who_ended_with_a_thought_is_answering_until_its_text_is_out() -> None:
+    """Member 1 answers, thinks and ends; member 0, which it has to wait for, comes later."""
+    story = Story(2, sync="step")
+    story.say(1, "word ")
+    story.say(1, "hm ", lane="thinking")
+    story.finish(1)
+    story.now_ms = 100
+    story.say(0, "word ")
+    frames = story.frames()
+    assert at_ms(frames, 50).members[1].state == "answering"
+    assert frames[-1].members[1].state == "finished"
+
+
 def test_no_member_waits_for_one_that_queues_behind_it() -> None:
     """One slot for two members: the second waits until the first has answered."""
     story = Story(2, sync="step", pausing=(0, 1), queued=(1,))

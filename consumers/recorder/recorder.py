@@ -15,8 +15,6 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from consumers.recorder.session_recorder import finish_unfinished, record_session
-from consumers.recorder.tape import unfinished_in
 from recordings.folder import Library, recording_name
 from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
 from schemas.keys import entry_ms
@@ -83,7 +81,9 @@ class Recorder:
     async def _take_up(self) -> None:
         """Goes on with what a recorder before this one has begun. Of a session that is not there any more, what was
         written is all that there will be."""
-        for path in unfinished_in(self._library.folder):
+        for path in self._library.unfinished():
+            from consumers.recorder.session_recorder import finish_unfinished  # as above
+
             session = path.stem.rpartition("_")[2]
             while True:
                 try:
@@ -160,6 +160,8 @@ class Recorder:
                 await asyncio.sleep(_RETRY_S)
 
     async def _record(self, session: str) -> None:
+        from consumers.recorder.session_recorder import record_session  # most recorders have nothing to record
+
         while True:
             try:
                 name = await self._name(session)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from consumers.recorder.tape import UNFINISHED, Tape
+from consumers.recorder.tape import Tape
 from recordings.contents import About, Health, Summary
+from recordings.folder import UNFINISHED
 from recordings.reading import RecordingReader
 from recordings.writing import about_session
 from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
@@ -29,21 +30,28 @@ _POLL_S = 0.25
 _FLUSH_S = 0.7
 _HEALTH_S = 1.0
 _RETRY_S = 0.25
-# After a session's end DECIPHER composes for a moment; where none runs, nobody does.
-_EVENTS_WAIT_S = 5.0
+# After a session's end DECIPHER composes for a moment; where none runs, no events come.
+_EVENTS_WAIT_S = 1.0
 # A Redis that lost the session while it was away is asked once it is back.
 _GONE = "Redis lost the session before it had ended."
 
 
 async def record_session(
-    pipe: AsyncPipe, session: str, path: Path, presence: RedisPresence, *, text: bool = True
+    pipe: AsyncPipe,
+    session: str,
+    path: Path,
+    presence: RedisPresence,
+    *,
+    text: bool = True,
+    stopping: asyncio.Event | None = None,
 ) -> Summary:
-    """Records the session from its beginning to its end, into the file `path`, which exists when this returns.
+    """Records the session from its beginning to its end, or until `stopping` is set, into the file `path`, which exists
+    when this returns.
 
     Continues what another process has written of it. Raises SessionGone where there is nothing of the session, Refused
     where the file exists or is being written, OSError where it cannot be written; what is not whole is then deleted.
     """
-    recorder = SessionRecorder(pipe, session, path, presence, text=text)
+    recorder = SessionRecorder(pipe, session, path, presence, text=text, stopping=stopping)
     try:
         return await recorder.run()
     except OSError:
@@ -56,8 +64,18 @@ async def record_session(
 class SessionRecorder:
     """One session and its file."""
 
-    def __init__(self, pipe: AsyncPipe, session: str, path: Path, presence: RedisPresence, *, text: bool) -> None:
+    def __init__(
+        self,
+        pipe: AsyncPipe,
+        session: str,
+        path: Path,
+        presence: RedisPresence,
+        *,
+        text: bool,
+        stopping: asyncio.Event | None,
+    ) -> None:
         """Raises Refused where the file exists, or is being written; OSError."""
+        self._stopping = stopping or asyncio.Event()
         self._pipe, self._session, self._presence, self._text = pipe, session, presence, text
         self._tape = Tape(path)
         self._about: About | None = None
@@ -126,8 +144,12 @@ class SessionRecorder:
         if is_whole_second:
             # Others of this process have their turn.
             await asyncio.sleep(0)
+        elif is_open and self._stopping.is_set():
+            return tape.finish("The recording was stopped before the session had ended.")
         elif is_open or not await self._is_over(part, now):
-            await asyncio.sleep(_POLL_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_S):
+                    await (self._stopping if is_open else asyncio.Event()).wait()
         else:
             tape.add_entries(await read_rest(self._pipe, self._session, tape.after_entry))
             return tape.finish(part.state.reason)
@@ -136,6 +158,7 @@ class SessionRecorder:
     async def _is_over(self, part: SessionPart, now: float) -> bool:
         """True where nothing follows of a session that has ended."""
         if not part.is_empty:
+            self._ended_at = None
             return False
         self._ended_at = self._ended_at or now
         composed = await find_composed(self._pipe, self._session)

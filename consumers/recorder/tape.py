@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from recordings.contents import About, Summary
+from recordings.folder import UNFINISHED
 from recordings.reading import Damage, RecordingReader
 from recordings.repair import add_item
 from recordings.writing import RecordingWriter
@@ -23,7 +24,6 @@ from schemas.frames import Frame, frame_of_json
 from schemas.grid import window_index_at
 from schemas.keys import entry_order
 
-UNFINISHED = ".recording"
 # Larger than the second part of any entry id.
 _LAST = 2**64 - 1
 
@@ -181,12 +181,3 @@ def _open_locked(path: Path, final: Path) -> IO[bytes]:
                 "recorded_already", f"Another process is recording into {final}: wait until it is done.", status=409
             ) from None
         file.close()
-
-
-def unfinished_in(folder: Path) -> list[Path]:
-    """The final names of the recordings in a folder that were not finished."""
-    try:
-        names = [path.name for path in folder.iterdir() if path.name.startswith(".")]
-    except OSError:
-        return []
-    return [folder / name[1:].removesuffix(UNFINISHED) for name in sorted(names) if name.endswith(UNFINISHED)]

@@ -49,6 +49,7 @@ _RENEW_S = 60.0
 _RETRY_S = 0.25
 # An entry that is written later than this after its time is counted.
 _LATE_S = 0.002
+_LOST = "Redis has lost this replay: it was restarted without its data. Replay the file again."
 
 
 class PlayReport(msgspec.Struct):
@@ -122,6 +123,8 @@ class Player:
                     if await self._step():
                         return self.report
                     self._presence.come_back()
+                except SessionGone:
+                    raise SessionGone(_LOST) from None
                 except (RedisAway, RedisRefuses) as error:
                     self._presence.lose(error)
                     is_begun = False
@@ -197,9 +200,9 @@ class Player:
     def _note_lateness(self, timeline: Timeline, entries: list[tuple[str, bytes]]) -> None:
         report, now = self.report, self._loop.time()
         report.entries += len(entries)
-        if entries and timeline.is_running and timeline.rate:
-            for entry_id, _ in entries:
-                late_s = now - timeline.due_s(entry_ms(entry_id) * NS_PER_MS - self._source.origin_ns)
+        for entry_id, _ in entries:
+            late_s = timeline.late_s(entry_ms(entry_id) * NS_PER_MS - self._source.origin_ns, now)
+            if late_s is not None:
                 report.late += late_s > _LATE_S
                 report.largest_late_ms = max(report.largest_late_ms, round(late_s * 1_000, 3))
 
@@ -237,7 +240,7 @@ class Player:
 
     def _take(self, there: Played) -> None:
         if there.status == "GONE":
-            raise SessionGone("Redis has lost this replay: it was restarted without its data. Replay the file again.")
+            raise SessionGone(_LOST)
         self._committed, self._status = max(self._committed, there.window), there.status
 
     def _hear(self, reply: object) -> None:

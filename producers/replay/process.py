@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from producers.replay.player import Player
 from recordings.folder import Library
 from schemas import keys
 from schemas.errors import CouncilError, Malformed, RedisAway, RedisRefuses, Refused, SessionGone
@@ -147,6 +146,8 @@ class ReplayProcess:
 
     async def _play_recording(self, opening: Opening, recording: str) -> None:
         """A recording that is gone or damaged ends the replay, with a reason. Raises SessionGone."""
+        from producers.replay.player import Player  # a process that has played nothing does without its libraries
+
         try:
             path = self._library.path(recording)
             player = Player(self._pipe, path, opening, self._presence, lingers_s=_LINGERS_S)

@@ -59,6 +59,12 @@ class Timeline:
             return float("inf")
         return self._at_s + (at_ns - self._at_ns) / (self.rate * NS_PER_S)
 
+    def late_s(self, at_ns: int, now_s: float) -> float | None:
+        """How late `now_s` is for what is due at `at_ns`; None where that was passed over, or does not come in time."""
+        if not self.is_running or not self.rate or at_ns < self._at_ns:
+            return None
+        return now_s - self.due_s(at_ns)
+
     def reach(self, at_ns: int) -> None:
         """All before this is written."""
         self.reached_ns = max(self.reached_ns, at_ns)

@@ -55,7 +55,7 @@ def recorded(plan: Plan, folder: Path) -> Golden:
     try:
         with ExitStack() as stack:
             roles = stack.enter_context(roles_on(redis.url))
-            servers = _serve(plan, folder, roles, stack)
+            servers = serve(plan, folder, roles, stack)
             entries = asyncio.run(_stream_of(plan, redis.url, servers))
     finally:
         redis.close()
@@ -63,7 +63,7 @@ def recorded(plan: Plan, folder: Path) -> Golden:
     return Golden(plan.about, f"llama.cpp of xllamacpp {version('xllamacpp')}", members, entries)
 
 
-def _serve(plan: Plan, folder: Path, roles: Roles, stack: ExitStack) -> dict[str, LlamaProcess]:
+def serve(plan: Plan, folder: Path, roles: Roles, stack: ExitStack) -> dict[str, LlamaProcess]:
     """Starts aggregator, servers and producers; each member's server, where it has one."""
     roles.ready("aggregator")
     running: dict[Served, LlamaProcess] = {}
@@ -109,7 +109,7 @@ async def _stream_of(plan: Plan, url: str, servers: dict[str, LlamaProcess]) -> 
         await until_ended(pipe, rehearsal.session)
         await open_session(pipe, opening)
         if plan.killed:
-            await _kill(plan, pipe, opening, servers)
+            await kill_when_begun(plan, pipe, opening, servers)
         await until_ended(pipe, opening.session)
         await check_the_law(pipe, opening.session)
         return await token_stream(pipe, opening.session)
@@ -117,7 +117,8 @@ async def _stream_of(plan: Plan, url: str, servers: dict[str, LlamaProcess]) -> 
         await pipe.close()
 
 
-async def _kill(plan: Plan, pipe: AsyncPipe, opening: Opening, servers: dict[str, LlamaProcess]) -> None:
+async def kill_when_begun(plan: Plan, pipe: AsyncPipe, opening: Opening, servers: dict[str, LlamaProcess]) -> None:
+    """Kills the server of the member `killed` when it has written a third of its tokens."""
     number = list(plan.parts).index(plan.killed)
 
     async def has_begun() -> bool:

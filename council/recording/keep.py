@@ -1,0 +1,55 @@
+"""Recording one session into a file, from the command line or Python."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from recordings.contents import Summary
+from schemas.errors import Refused, Unavailable
+from transport.connection import AsyncPipe
+from transport.log import log_to_stderr
+from transport.presence import RedisPresence
+
+
+class RecordingOrder(NamedTuple):
+    """Record the session into the file `path`; without `text`, numbers alone."""
+
+    path: Path
+    text: bool = True
+
+
+def require_new_file(path: Path) -> None:
+    """Raises Refused where no new file can be made there: found out before a session is opened."""
+    folder = path.parent
+    if path.exists() or path.is_symlink():
+        raise Refused("file_exists", f"{path} exists already: name another file, or delete this one.")
+    if not folder.is_dir():
+        raise Refused("no_folder", f"There is no folder {folder}: make it, or name a file in another one.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise Refused("no_rights", f"You may not write into the folder {folder}: name a file in another one.")
+
+
+async def record_into(
+    pipe: AsyncPipe, session: str, path: Path, *, text: bool = True, stopping: asyncio.Event | None = None
+) -> Summary:
+    """As EnsembleSession.record, for the session of this name."""
+    from consumers.recorder.session_recorder import record_session  # a session that is not recorded does without MCAP
+
+    require_new_file(path)
+    presence = RedisPresence(log_to_stderr("council"))
+    try:
+        return await record_session(pipe, session, path, presence, text=text, stopping=stopping)
+    except OSError as error:
+        raise Unavailable(
+            f"{path} cannot be written ({error.strerror or error}): nothing is kept there. The session itself is "
+            "unharmed; `council keep` records it as long as Redis keeps it."
+        ) from None
+
+
+def size_of(path: Path) -> str:
+    """A file's size for a person."""
+    size = path.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 10**6 else f"{size / 1e3:.0f} kB"

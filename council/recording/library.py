@@ -1,0 +1,142 @@
+"""The library at the command line."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from council.settings import Settings
+from recordings.folder import KeptRecording, Library
+from recordings.reading import RecordingReader
+from schemas.errors import Refused, Unavailable
+from schemas.grid import FRAME_RATE_HZ
+
+_SPARKS = "▁▂▃▄▅▆▇█"
+_SPARK_CHARS = 16
+
+
+def library_of(settings: Settings) -> Library:
+    """The library of these settings. Raises Refused where there is no folder for it."""
+    library = settings.library
+    if library is None:
+        raise Refused("no_recordings_folder", "There is no home folder for recordings: name one with --recordings DIR.")
+    return library
+
+
+def recording_path(written: str, settings: Settings) -> Path:
+    """The file that a person means: a path, or the name of a recording in the library."""
+    path = Path(written)
+    library = settings.library
+    if not path.exists() and library is not None and path.name == written:
+        try:
+            return library.path(written)
+        except Refused:
+            names = [name for name in library.names() if name.startswith(written) or f"_{written}." in name]
+            if len(names) == 1:
+                return library.path(names[0])
+    return path
+
+
+def recordings_report(found: Sequence[KeptRecording]) -> list[dict[str, Any]]:
+    """What is known of each recording, for JSON."""
+    return [
+        {
+            "name": one.name,
+            "session": one.about.session if one.about else None,
+            "prompt": one.about.prompt if one.about else None,
+            "names": list(one.about.names) if one.about else [],
+            "opened_ms": one.about.opened_ms if one.about else None,
+            "duration_s": _seconds(one),
+            "frames": one.summary.frames if one.summary else None,
+            "mean_agreement": one.summary.mean_agreement if one.summary else None,
+            "size_bytes": one.size_bytes,
+            "starred": one.starred,
+            "problem": one.problem or None,
+        }
+        for one in found
+    ]
+
+
+def _seconds(one: KeptRecording) -> float | None:
+    return round((one.summary.last_window + 1) / FRAME_RATE_HZ, 3) if one.summary else None
+
+
+def print_recordings(console: Console, found: Sequence[KeptRecording], library: Library) -> None:
+    """A table, or a sentence where there is nothing."""
+    if not found:
+        console.print(
+            Text(
+                f"No recording is in {library.folder}: `council keep SESSION` or `council up --record all` makes one."
+            ),
+            soft_wrap=True,
+        )
+        return
+    table = Table("", "recorded", "question", "members", "length", "agreement", "size", "name")
+    for one in found:
+        if one.about is None or one.summary is None:
+            table.add_row("", "", Text(one.problem, style="red"), "", "", "", _size(one.size_bytes), Text(one.name))
+            continue
+        opened = datetime.datetime.fromtimestamp(one.about.opened_ms / 1000).strftime("%Y-%m-%d %H:%M")
+        question = plain(one.about.prompt or "(recorded without text)")
+        table.add_row(
+            "★" if one.starred else "", opened, Text(question[:60], no_wrap=True, overflow="ellipsis"),
+            Text(plain(", ".join(one.about.names))), f"{_seconds(one):.1f} s", sparkline(one.summary.agreement),
+            _size(one.size_bytes), Text(plain(one.name)),
+        )  # fmt: skip
+    console.print(table)
+
+
+def plain(text: str) -> str:
+    """The text without control characters, which a terminal would follow, in one line."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """A line of blocks for values from 0 to 1; a space where nothing was measured."""
+    size = max(1, -(-len(values) // _SPARK_CHARS))
+    parts = [[value for value in values[at : at + size] if value is not None] for at in range(0, len(values), size)]
+    means = [sum(part) / len(part) if part else None for part in parts]
+    return "".join(" " if mean is None else _SPARKS[min(7, max(0, int(mean * 8)))] for mean in means)
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 10**6 else f"{size / 1e3:.0f} kB"
+
+
+def delete_recording(library: Library, name: str, *, is_sure: bool) -> None:
+    """Deletes a recording once a person has agreed. Raises Refused."""
+    library.path(name)
+    if not is_sure:
+        if not sys.stdin.isatty():
+            raise Refused("not_sure", f"To delete {name!r} without being asked, give --yes.")
+        print(f"council: Delete {name!r}? It cannot be recovered. [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            return
+    library.delete(name)
+
+
+def import_recording(library: Library, file: Path) -> str:
+    """Copies a recording into the library once all of it was read; its name there. Raises Refused, Malformed,
+    Unavailable where it cannot be written."""
+    with RecordingReader(file) as reader:
+        for _ in reader.items():
+            pass
+    library.make()
+    name = library.free_name(file.name)
+    part = library.part_path(name)
+    try:
+        shutil.copyfile(file, part)
+        part.chmod(0o600)
+        part.rename(library.folder / name)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise Unavailable(f"{file} cannot be copied into {library.folder}: {error.strerror or error}.") from None
+    return name

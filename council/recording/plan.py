@@ -1,0 +1,28 @@
+"""What a council records, by its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from council.settings import Settings
+from council.supervisor import RecordingPlan
+from schemas.errors import Refused
+
+
+def recording_plan(settings: Settings, say: Callable[[str], None]) -> RecordingPlan | None:
+    """The plan; None, and a sentence to `say`, where there is no folder for recordings.
+
+    Raises Refused where the folder that is set, or that is needed because sessions are to be recorded, cannot be used.
+    """
+    library = settings.library
+    is_wanted = settings.recordings is not None or settings.record == "all"
+    try:
+        if library is None:
+            raise Refused("no_recordings_folder", "There is no home folder for recordings: name one with --recordings.")
+        library.make()
+    except Refused as error:
+        if is_wanted:
+            raise
+        say(f"{error} Until then nothing is recorded, and there are no recordings to replay.")
+        return None
+    return RecordingPlan(settings.record, str(library.folder), settings.recordings_gb, settings.record_text)

@@ -1,0 +1,1 @@
+"""Tests of replays: the timeline, the player, the process, the command."""
