@@ -213,9 +213,9 @@ async def test_two_recordings_differ_first_in_a_window_and_a_field(folder: Path,
     found = (await api.ask("GET", at(path.name, f"/difference?other={other.name}"), 200))["difference"]
     assert (found["window"], found["field"].partition("[")[0]) == (None, "members")
     assert found["one"] != found["other"]
-    later = write_recording(folder, session="b" * 12, last=100)
-    found = (await api.ask("GET", at(path.name, f"/difference?other={later.name}"), 200))["difference"]
-    assert found == {"window": 100, "field": "frame", "one": '"there"', "other": None}
+    cut = write_recording(folder, session="b" * 12, entries=100)
+    found = (await api.ask("GET", at(path.name, f"/difference?other={cut.name}"), 200))["difference"]
+    assert 0 < found["window"] < len(golden_stream()[1])
     assert (await refused(api, "GET", at(path.name, "/difference"), 400))[0] == "no_other"
     assert (await refused(api, "GET", at(path.name, "/difference?other=none.mcap"), 404))[0] == "no_recording"
     (folder / "cut.mcap").write_bytes(path.read_bytes()[:-5_000])

@@ -211,6 +211,28 @@ def test_without_its_player_a_page_goes_through_what_it_has(player: Role, record
     assert answer(page).inner_text() == text_at(60).strip("\n")
 
 
+def test_a_session_that_was_kept_is_played(roles: Roles, player: Role, folder: Path, open_page: Open) -> None:
+    """The whole way: asked, recorded by the real recorder, found in the library, and played with the same words."""
+    roles.ready("producers", "ngram:word-3", "--tokens-per-s", "60")
+    roles.ready("consumers.recorder", "--recordings", str(folder))
+    page = open_page()
+    page.locator("#prompt").fill("What is a list?")
+    expect(page.get_by_role("checkbox")).to_have_count(1)
+    page.locator("#prompt").press("Enter")
+    page.get_by_role("button", name="Keep").click()
+    expect(page.locator("#keep")).to_have_text("Keeping…")
+    is_at_window(page, 60)
+    page.get_by_role("button", name="Stop all").click()
+    expect(page.locator("#keep")).to_have_text("Kept", timeout=15_000)
+    said, last = answer(page).text_content(), shown(page)
+    page.get_by_role("button", name="Recordings").click()
+    page.locator("#recordings .session-link").click()
+    expect(page.locator("#replayed")).to_be_visible()
+    page.get_by_label("Speed").select_option("8")
+    status(page, "The replay is at its end.")
+    assert (answer(page).text_content(), shown(page)) == (said, last)
+
+
 def test_a_question_after_a_replay_is_live_again(roles: Roles, player: Role, recording: Path, open_page: Open) -> None:
     roles.ready("producers", "ngram:word-3")
     page = plays(open_page)
