@@ -149,7 +149,8 @@ class Library:
             try:
                 self._read[name] = (version, *read_metadata(self.folder / name), "")
             except CouncilError as error:
-                self._read[name] = version, None, None, str(error)
+                # Whoever sees a list knows which folder it is of.
+                self._read[name] = version, None, None, str(error).replace(str(self.folder / name), name)
         _, about, summary, problem = self._read[name]
         starred = (self.folder / f"{name}{STAR}").exists()
         return KeptRecording(name, status.st_size, status.st_mtime_ns // 10**6, starred, about, summary, problem)

@@ -11,6 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from consumers.web.live.protocol_client import ROUND
+from schemas import keys
 from schemas.events import EnergyUpdate, Heartbeat, ProtocolMessage, StartupComplete, TokenStream
 from schemas.grid import window_index_at
 from tests.listeners import (
@@ -190,6 +192,41 @@ async def test_without_a_session_it_is_the_newest_live_one_and_then_the_next(
         assert await hear(socket, "third") == {latest}
     numbers = numbers_of(heard)
     assert numbers == sorted(numbers)
+
+
+async def test_a_session_after_a_replay_that_ran_ahead_is_told_with_numbers_that_rise(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker, redis: RedisServer
+) -> None:
+    """a replay shows a minute in a moment | it ends | a live session, a minute behind | the client comes back"""
+    async with connected(client, web) as socket:
+        replay = Recorder(redis, opened="1000000000000-0")
+        replay.announce()
+        replay.write(3_600, final=True)
+        state = await find_session(pipe, replay.session)
+        first = window_index_at(state.shown_origin_ns)
+        heard = await messages_until(socket, lambda found: first + 3_599 in numbers_of(found))
+        redis.run("HSET", keys.state(replay.session), "status", "ended")
+        session = await begun(pipe, speaker, "live")
+        heard += await messages_until(socket, says("live"))
+        heard += await messages_until(socket, lambda found: len(numbers_of(found)) > 60)
+    numbers = numbers_of(heard)
+    assert numbers == sorted(numbers)
+    assert numbers[0] >= first
+    by_clock = window_index_at((await find_session(pipe, session)).origin_ns)
+    assert by_clock <= numbers[-1] - ROUND <= by_clock + 600
+    speaker.say(", more")
+    async with connected(client, web, f"?after={numbers[-1]}") as socket:
+        missed = await messages_until(socket, says(", more"))
+        missed += await messages_until(socket, lambda found: len(numbers_of(found)) > 3)
+    assert texts_by_model(missed) == {"test-speaker": ", more"}
+    assert numbers_of(missed) == sorted(numbers_of(missed))
+    assert min(numbers_of(missed)) > numbers[-1]
+    # The last number of the replay says nothing of this session.
+    async with connected(client, web, f"?after={first + 3_599}") as socket:
+        missed = await messages_until(socket, says(", more"))
+        missed += await messages_until(socket, lambda found: len(numbers_of(found)) > 3)
+    assert texts_by_model(missed) == {"test-speaker": "live, more"}
+    assert min(numbers_of(missed)) > ROUND
 
 
 async def hear_heartbeat(socket: aiohttp.ClientWebSocketResponse) -> bool:

@@ -81,6 +81,7 @@ async def test_a_session_is_shown_at_every_window_with_all_that_its_frames_said(
     opened_ms = entry_ms(state.opened)
     assert newest == {
         "session": session, "status": "ended", "phase": "DRAINED", "reason": None, "opened_ms": opened_ms,
+        "replay_of": None, "recording": None, "recorded_ms": None,
         "origin_ns": str(next_grid_point_ns(opened_ms * NS_PER_MS)), "window_index": len(frames) - 1, "final": True,
         "tier": "mid", "sync": sync, "weighting": "fixed", "prompt": "What is a list?", "system": "Be brief.",
         "history": messages[1:3],
@@ -295,6 +296,15 @@ async def test_the_description_is_valid_and_lists_exactly_what_is_served(
     await api.ask("GET", "/api/status", 200)
     version = await api.ask("GET", "/api/version", 200)
     assert api.document["info"]["version"] == version["version"]
+    await api.ask("GET", "/api/recordings", 200)
+    await api.ask("POST", "/api/recordings", 415, json={})
+    for method, rest in [("GET", ""), ("GET", "/file"), ("PUT", "/star"), ("DELETE", "/star"), ("DELETE", "")]:
+        await api.ask(method, f"/api/recordings/none.mcap{rest}", 404)
+    await api.ask("GET", "/api/recordings/none.mcap/difference?other=x.mcap", 404)
+    await api.ask("POST", "/api/recordings/none.mcap/replay", 415)
+    await api.ask("POST", f"{path}/keep", 503)
+    await api.ask("GET", f"{path}/playback", 409)
+    await api.ask("POST", f"{path}/playback", 415)
     await api.ask("GET", "/api/openapi.json", 200)
     await api.ask("GET", "/healthz", 200)
     await api.ask("GET", "/readyz", 503)

@@ -69,7 +69,7 @@ async def test_a_session_is_opened_watched_to_its_final_frame_and_listed(
     assert listed == {
         "session": session, "prompt_start": "What is a list?",
         "status": "ended", "phase": None, "window_index": last, "models": [WORD, CHAR], "names": [WORD, CHAR],
-        "reason": None,
+        "reason": None, "replay_of": None, "recording": None, "recorded_ms": None,
     }  # fmt: skip
 
 

@@ -33,9 +33,19 @@ PACE = ("--tokens-per-s", "200")
 class WebServer:
     """`python -m consumers.web` on a socket that outlives it, as under a supervisor: it may be killed."""
 
-    def __init__(self, url: str, *arguments: str, host: str = "127.0.0.1", files: int = 0, **variables: str) -> None:
-        """`files`: how many it may have open, where that is limited."""
-        self._url, self._arguments, self._files, self._variables = url, arguments, files, variables
+    def __init__(
+        self,
+        url: str,
+        *arguments: str,
+        host: str = "127.0.0.1",
+        files: int = 0,
+        most_file_bytes: int = 0,
+        **variables: str,
+    ) -> None:
+        """`files`: how many it may have open, `most_file_bytes`: how large one may become, where that is limited."""
+        self._url, self._arguments, self._variables = url, arguments, variables
+        limits = {"--nofile": files, "--fsize": most_file_bytes}
+        self._limits = [f"{name}={limit}" for name, limit in limits.items() if limit]
         self._errors = tempfile.TemporaryFile()  # closed by close()
         self._listening = socket.create_server((host, 0), backlog=64)
         self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
@@ -44,7 +54,7 @@ class WebServer:
 
     def start(self) -> None:
         fd = self._listening.fileno()
-        limited = ["prlimit", f"--nofile={self._files}"] if self._files else []
+        limited = ["prlimit", *self._limits] if self._limits else []
         self.process = subprocess.Popen(
             [*limited, sys.executable, "-m", "consumers.web", "--fd", str(fd), *self._arguments],
             env={**os.environ, "REDIS_URL": self._url, "COUNCIL_TIER": "mid", "COUNCIL_LOG": "info", **self._variables},
@@ -141,12 +151,15 @@ class Recorder:
     """Writes the frames of a session of its own, which no aggregator knows of: as many and as fast as a test needs, and
     with whatever it wants them to say."""
 
-    def __init__(self, redis: RedisServer, text: str = "", models: tuple[str, ...] = ("test:recorded",)) -> None:
+    def __init__(
+        self, redis: RedisServer, text: str = "", models: tuple[str, ...] = ("test:recorded",), opened: str = "*"
+    ) -> None:
+        """`opened` is the id of a replay's opening."""
         self._redis, self._text, self.models = redis, text, models
         opening = opening_of(*models)
         self.session = opening.session
         self.count = 0
-        redis.run(*OPEN.call(keys.of_session(self.session), [encode_entry(opening), 600]))  # type: ignore[arg-type]
+        redis.run(*OPEN.call(keys.of_session(self.session), [encode_entry(opening), 600, opened]))  # type: ignore[arg-type]
 
     def announce(self) -> None:
         """Whoever lists the sessions finds it."""

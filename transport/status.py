@@ -66,8 +66,9 @@ def _fields(info: Any) -> dict[str, str]:
 
 def _cursors(state: SessionState, now_ns: int) -> dict[str, Any]:
     """How far a session's readers are. lag: windows that are due and not yet committed, or committed and not yet
-    composed."""
-    due = window_index_at(max(0, now_ns - state.origin_ns)) - 1
+    composed. Windows of a replay are due by its own clock."""
+    clock_ns = now_ns if state.clock_ms is None else state.clock_ms * NS_PER_MS
+    due = window_index_at(max(0, clock_ns - state.origin_ns)) - 1
     composed = entry_order(state.decipher)[0] - 1
     return {
         "session": state.session,
@@ -75,6 +76,6 @@ def _cursors(state: SessionState, now_ns: int) -> dict[str, Any]:
         "aggregator_lag": max(0, due - state.window),
         "decipher_lag": max(0, state.window - composed),
         "epoch": state.epoch,
-        "age_s": round((now_ns - state.origin_ns) / NS_PER_MS / 1000, 1),
+        "age_s": round((now_ns - state.shown_origin_ns) / NS_PER_MS / 1000, 1),
         "accepted_tokens": [progress.next_seq for progress in state.progress],
     }

@@ -2,7 +2,8 @@
 
 COUNCIL_TIER names the tier (default: by this machine's memory); COUNCIL_LIMITS is a JSON object of limits to change;
 COUNCIL_TOKEN is what clients must know (needed on any address but loopback); COUNCIL_ORIGINS is a JSON list of origins
-whose pages may use this council.
+whose pages may use this council; COUNCIL_RECORDINGS is the folder of the recordings (default: in the user's data
+folder).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -20,6 +22,7 @@ from consumers.web.door.access import checked_token, require_token
 from consumers.web.door.guard import checked_origins
 from consumers.web.door.listening import bind, inherit
 from consumers.web.server import WebServer, WebSettings
+from recordings.folder import Library, library_of_role
 from schemas.errors import Refused
 from schemas.sessions import Limits, limits_with
 from transport.log import log_to_stderr
@@ -71,6 +74,14 @@ def _number(name: str, text: str, most: int) -> int:
     return int(text)
 
 
+def library_of_web(folder: Path | None) -> Library:
+    """The library in that folder, or the user's; an empty one for a user without a home folder."""
+    try:
+        return library_of_role(folder)
+    except Refused:
+        return Library(Path("/nonexistent/council/recordings"))
+
+
 async def serve(arguments: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT. Raises Refused."""
     url = redis_of_role()
@@ -78,7 +89,8 @@ async def serve(arguments: argparse.Namespace) -> None:
     # An empty variable is none; an empty flag is a mistake.
     given = arguments.token if arguments.token is not None else os.environ.get("COUNCIL_TOKEN") or None
     token = None if given is None else checked_token(given)
-    settings = WebSettings(tier, tiers, limits, arguments.host, origins_from_environment(), token)
+    library = library_of_web(arguments.recordings)
+    settings = WebSettings(tier, tiers, limits, arguments.host, library, origins_from_environment(), token)
     listening = listening_socket(arguments)
     require_token(listening, token)
     stopping = asyncio.Event()
@@ -96,6 +108,7 @@ def main() -> int:
     parser.add_argument("--host", default=DEFAULT_HOST, help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", default=str(DEFAULT_PORT), help="the port to listen on (default: %(default)s)")
     parser.add_argument("--fd", metavar="N", help="an inherited socket that listens already, instead of host and port")
+    parser.add_argument("--recordings", type=Path, metavar="DIR", help="the library's folder")
     parser.add_argument("--token", help="what clients must know; better as COUNCIL_TOKEN, which no process list shows")
     return run_role(serve(parser.parse_args()))
 

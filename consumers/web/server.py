@@ -12,8 +12,11 @@ from aiohttp import web
 
 from consumers.web.answering import Answering
 from consumers.web.api.council import CouncilApi
+from consumers.web.api.importing import ImportApi
 from consumers.web.api.models import ModelsApi
 from consumers.web.api.operations import routes_of
+from consumers.web.api.recordings import RecordingsApi
+from consumers.web.api.replays import ReplaysApi
 from consumers.web.api.sessions import SessionsApi
 from consumers.web.api.tokens import TokensApi
 from consumers.web.door.access import Access
@@ -21,6 +24,7 @@ from consumers.web.door.connections import Connections
 from consumers.web.door.errors import errors_as_json
 from consumers.web.door.guard import Guard
 from consumers.web.door.limits import limit_requests
+from consumers.web.library import AsyncLibrary
 from consumers.web.live.event_stream import EventStream
 from consumers.web.live.frames_socket import FramesSocket
 from consumers.web.live.newest import Newest
@@ -29,7 +33,9 @@ from consumers.web.live.protocol_socket import ProtocolSocket
 from consumers.web.live.sockets import Clients
 from consumers.web.live.sources import Events, Frames
 from consumers.web.live.watching import Watched
+from consumers.web.opening import Opener
 from consumers.web.page import page_routes
+from recordings.folder import Library
 from schemas.events import protocol_tier
 from schemas.sessions import Limits
 from schemas.tiers import TierPolicy
@@ -46,13 +52,14 @@ _GOODBYE_S = 0.5
 
 class WebSettings(msgspec.Struct, frozen=True):
     """What a person decides. `tier`, one of `tiers`, and `limits` are for sessions that do not say otherwise;
-    `bound_host` is the address as it was given; pages of `origins` may do what our own may; without `token` everybody
-    may who reaches the server."""
+    `bound_host` is the address as it was given, `library` the recordings; pages of
+    `origins` may do what our own may; without `token` everybody may who reaches the server."""
 
     tier: TierPolicy
     tiers: Mapping[str, TierPolicy]
     limits: Limits
     bound_host: str
+    library: Library
     origins: Sequence[str] = ()
     token: str | None = None
 
@@ -68,7 +75,8 @@ class WebServer:
         self._event_source = Events()
         self._events = Watched(url, self._event_source, self._presence, log)
         self._newest = Newest(url, self._pipe, self._presence)
-        answering = Answering(self._pipe)
+        answering, opener = Answering(self._pipe), Opener(self._pipe)
+        library = AsyncLibrary(settings.library)
         self._protocol = ProtocolSocket(
             self._pipe,
             self._events,
@@ -79,7 +87,12 @@ class WebServer:
             protocol_tier(settings.tier.name),
         )
         operations = [
-            *SessionsApi(self._pipe, answering, settings.tier, settings.tiers, settings.limits).operations(),
+            *SessionsApi(
+                self._pipe, answering, library, opener, settings.tier, settings.tiers, settings.limits
+            ).operations(),
+            *RecordingsApi(library).operations(),
+            *ImportApi(library).operations(),
+            *ReplaysApi(self._pipe, library, opener).operations(),
             *TokensApi(self._pipe, answering).operations(),
             *EventStream(self._pipe, self._events, self._clients).operations(),
             *ModelsApi(self._pipe, settings.tier).operations(),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.roles import RedisServer, Roles
+from tests.roles import RedisServer, Role, Roles
 from tests.web_server import CHAR, WORD, Recorder, Speaker, WebServer
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
@@ -36,6 +36,27 @@ def browser() -> Iterator[Browser]:
         found = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES)
         yield found
         found.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of the recordings."""
+    return tmp_path / "recordings"
+
+
+@pytest.fixture
+def web(redis: RedisServer, folder: Path) -> Iterator[WebServer]:
+    """The web process, with a library of its own."""
+    found = WebServer(redis.url, "--recordings", str(folder))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def player(roles: Roles, folder: Path) -> Role:
+    """The process that plays recordings, and an aggregator."""
+    roles.ready("aggregator")
+    return roles.ready("producers.replay", "--recordings", str(folder))
 
 
 @pytest.fixture

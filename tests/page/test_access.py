@@ -132,7 +132,8 @@ def test_a_screen_reader_hears_a_summary_now_and_then(slow_council: Roles, open_
     """A summary at once and one about six seconds later, and nothing else by itself."""
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(2)
-    live = "[aria-live], [role=status], [role=alert], output"
+    # What is in a panel is heard while that is open.
+    live = ":is([aria-live], [role=status], [role=alert], output):not([popover] *)"
     regions = page.evaluate("(live) => [...document.querySelectorAll(live)].map((each) => each.id)", live)
     assert sorted(regions) == ["awaited-sentence", "error", "pointed", "status", "summary"]
     page.evaluate("""() => {

@@ -19,6 +19,7 @@ _IN_PATH = {
     "session": "The session's id, as it was opened or listed.",
     "member": "The member: its index, its model's name, or its id, percent-encoded.",
     "model": "The model: its name, percent-encoded, or its id.",
+    "name": "The recording: its file's name, percent-encoded.",
 }
 # What may happen to every request.
 _EVERYWHERE = (400, 401, 403, 429, 500, 503)
@@ -56,7 +57,7 @@ def _described(one: Operation) -> dict[str, Any]:
         "responses": {str(one.status): _answer(one)} | {str(status): _error(status) for status in statuses},
     }
     if one.body is not None:
-        described["requestBody"] = {"required": True, "content": _json(one.body)}
+        described["requestBody"] = {"required": True, "content": _sent(one.body)}
     return described
 
 
@@ -98,6 +99,12 @@ def _error(status: int) -> dict[str, Any]:
     return {"description": HTTPStatus(status).phrase, "content": _json(ErrorReply)}
 
 
+def _sent(body: type[BaseModel] | str) -> dict[str, Any]:
+    if isinstance(body, str):
+        return {body: {"schema": {"type": "string", "format": "binary"}}}
+    return _json(body)
+
+
 def _json(shape: type) -> dict[str, Any]:
     schema: Mapping[str, Any] = {"type": "object"} if shape is dict else {"$ref": _REF + shape.__name__}
     return {"application/json": {"schema": schema}}
@@ -106,7 +113,7 @@ def _json(shape: type) -> dict[str, Any]:
 def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
     """The schemas of all models, and of what they are made of."""
     sent: list[Shape] = [ErrorReply, *(one.answer for one in operations if isinstance(one.answer, type))]
-    received = [one.body for one in operations if one.body is not None]
+    received = [one.body for one in operations if isinstance(one.body, type)]
     models = dict.fromkeys(shape for shape in sent if isinstance(shape, type) and issubclass(shape, BaseModel))
     _, found = models_json_schema(
         [*((model, "serialization") for model in models), *((model, "validation") for model in received)],

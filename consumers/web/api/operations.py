@@ -28,7 +28,8 @@ class Parameter(msgspec.Struct, frozen=True):
 
 class Operation(msgspec.Struct, frozen=True):
     """One thing that a client may ask for. `answer` is what comes with the status `status` when all is well, None for
-    no body; `refusals` are the statuses of errors that are its own; `body` is what is sent."""
+    no body; `refusals` are the statuses of errors that are its own; `body` is what is sent: a model in
+    JSON, or a content type."""
 
     method: str
     path: str
@@ -37,7 +38,7 @@ class Operation(msgspec.Struct, frozen=True):
     answer: Shape | None
     refusals: Sequence[int] = ()
     status: int = 200
-    body: type[BaseModel] | None = None
+    body: type[BaseModel] | str | None = None
     parameters: Sequence[Parameter] = ()
 
     @property

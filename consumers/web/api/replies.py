@@ -20,6 +20,14 @@ Count = Annotated[int, Field(ge=0)]
 Bytes = Annotated[int, Field(ge=0, description="In bytes.")]
 Window = Annotated[int, Field(ge=-1, description="The newest committed window; -1: none yet.")]
 Names = Annotated[list[str], Field(description="What each member is called: its model, or a name of its own.")]
+ReplayOf = Annotated[str | None, Field(description="Of a replay the recorded session; null: it is none.")]
+RecordingName = Annotated[
+    str | None,
+    Field(description="Its recording in the library: of a replay what is played; null: it was not recorded."),
+]
+RecordedMs = Annotated[
+    int | None, Field(description="Of a replay when the recorded session was opened, in milliseconds of Unix time.")
+]
 Reason = Annotated[str | None, Field(description="Why it ended, in a sentence; null where nothing was wrong.")]
 
 
@@ -64,6 +72,9 @@ class ListedSession(Reply):
     names: Names
     reason: Reason
     opened_ms: Annotated[int, Field(description="When it was opened, in milliseconds of Unix time.")]
+    replay_of: ReplayOf
+    recording: RecordingName
+    recorded_ms: RecordedMs
 
 
 class SessionList(Reply):
@@ -112,6 +123,9 @@ class ShownSession(Reply):
     phase: ShownPhase
     reason: Reason
     opened_ms: Annotated[int, Field(description="When it was opened, in milliseconds of Unix time.")]
+    replay_of: ReplayOf
+    recording: RecordingName
+    recorded_ms: RecordedMs
     origin_ns: Annotated[
         str, Field(description="When window 0 began, in nanoseconds of Unix time: digits, too many for a JSON number.")
     ]

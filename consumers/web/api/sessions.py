@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from aiohttp import web
 
 from consumers.web.answering import Answering, Released
-from consumers.web.api.bodies import SessionBody, read_session_body
+from consumers.web.api.bodies import SessionBody, read_json_body
 from consumers.web.api.members import member_index
 from consumers.web.api.operations import Operation, Parameter
+from consumers.web.api.replays import require_process
 from consumers.web.api.replies import (
     PROMPT_START_LETTERS,
     Cancelled,
@@ -25,15 +25,20 @@ from consumers.web.api.replies import (
     Turn,
 )
 from consumers.web.door.errors import model_response
-from consumers.web.door.limits import SessionLimit
 from consumers.web.door.query import known_parameters, whole_number
+from consumers.web.library import AsyncLibrary
+from consumers.web.opening import Opener
+from recordings.contents import SUFFIX
+from recordings.folder import Library
 from schemas.admission import admit
+from schemas.errors import RedisAway, RedisRefuses, Refused
 from schemas.events import protocol_model_ids
 from schemas.frames import Frame
 from schemas.keys import entry_ms
 from schemas.sessions import Limits, Opening, Phase, Sampling
 from schemas.tiers import TierPolicy, tier_named
 from transport.connection import AsyncPipe
+from transport.keeping import ask_to_keep
 from transport.process import list_processes, named_members, served_models
 from transport.sessions import (
     SessionState,
@@ -42,8 +47,6 @@ from transport.sessions import (
     find_session,
     list_sessions,
     new_session_id,
-    open_among,
-    open_session,
     read_opening,
     read_openings,
 )
@@ -62,14 +65,14 @@ class SessionsApi:
         self,
         pipe: AsyncPipe,
         answering: Answering,
+        library: AsyncLibrary,
+        opener: Opener,
         tier: TierPolicy,
         tiers: Mapping[str, TierPolicy],
         limits: Limits,
     ) -> None:
-        self._pipe, self._answering = pipe, answering
+        self._pipe, self._answering, self._library, self._opener = pipe, answering, library, opener
         self._tier, self._tiers, self._limits = tier, tiers, limits
-        self._most = SessionLimit()
-        self._opening = asyncio.Lock()
 
     def operations(self) -> list[Operation]:
         return [
@@ -89,7 +92,7 @@ class SessionsApi:
             ),
             Operation(
                 "POST", "/api/sessions/{session}/members/{member:.+}/cancel", self._cancel_member,
-                "Stop one member; the others go on.", Cancelled, (404,), status=202,
+                "Stop one member; the others go on.", Cancelled, (404, 409), status=202,
             ),
             Operation(
                 "DELETE", "/api/sessions/{session}", self._delete, "Forget a session that has ended.", None,
@@ -99,37 +102,60 @@ class SessionsApi:
 
     async def _open(self, request: web.Request) -> web.Response:
         known_parameters(request.query, ())
-        body = await read_session_body(request)
+        body = await read_json_body(request, SessionBody)
         tier = self._tier if body.tier is None else tier_named(body.tier, self._tiers)
         records = await list_processes(self._pipe)
         admission = admit(
             body.request(), new_session_id(), served_models(records), tier, self._limits, tiers=self._tiers,
             named=named_members(records),
         )  # fmt: skip
-        # One after the other: of two that come at once, the limit's last place has room for one.
-        async with self._opening:
-            self._most.check(await open_among(self._pipe, self._most.opened))
-            await open_session(self._pipe, admission.opening)
-            self._most.opened.add(admission.opening.session)
-        opening = admission.opening
+        if body.record:
+            await require_process(self._pipe, "recorder")
+        opening, warnings = admission.opening, list(admission.warnings)
+        await self._opener.open(opening)
+        if body.record:
+            warnings += await self._ask_to_keep(opening.session)
         opened = Opened(
             session=opening.session, models=[member.model for member in opening.members], names=list(opening.names),
-            warnings=list(admission.warnings), tier=tier.name,
+            warnings=warnings, tier=tier.name,
         )  # fmt: skip
         return model_response(opened, status=201)
+
+    async def _ask_to_keep(self, session: str) -> list[str]:
+        """Has the session, which is open already, recorded; a warning where that failed."""
+        try:
+            await ask_to_keep(self._pipe, session)
+        except (RedisAway, RedisRefuses) as error:
+            return [f"The session is not recorded: {error}"]
+        return []
 
     async def _list(self, request: web.Request) -> web.Response:
         known_parameters(request.query, ())
         states = await list_sessions(self._pipe)
         openings = await read_openings(self._pipe, states)
-        shown = [_listed(state, openings[state.session]) for state in states if state.session in openings]
+        recordings = await self._recordings([state.session for state in states])
+        shown = [
+            _listed(state, openings[state.session], recordings.get(state.session))
+            for state in states if state.session in openings
+        ]  # fmt: skip
         return model_response(SessionList(sessions=shown))
 
     async def _show(self, request: web.Request) -> web.Response:
         query, name = request.query, _WINDOW_INDEX.name
         known_parameters(query, (name,))
         window = whole_number(name, query[name], "a window's index") if name in query else None
-        return model_response(shown_session(await self._answering.released(request.match_info["session"], window)))
+        session = request.match_info["session"]
+        released = await self._answering.released(session, window)
+        recordings = await self._recordings([session])
+        return model_response(shown_session(released, recordings.get(session)))
+
+    async def _recordings(self, sessions: Sequence[str]) -> dict[str, str]:
+        """The name of the recording that this council made of each session, where it is there."""
+        try:
+            return await self._library.run(lambda library: _names_by_session(library, sessions))
+        except Refused:
+            # Sessions are shown without their recordings, too.
+            return {}
 
     async def _cancel(self, request: web.Request) -> web.Response:
         return await self._cancel_members(request, None)
@@ -141,6 +167,8 @@ class SessionsApi:
         known_parameters(request.query, ())
         session = request.match_info["session"]
         opening = await read_opening(self._pipe, await find_session(self._pipe, session))
+        if written is not None and opening.replay is not None:
+            raise Refused("is_replay", "A replay is stopped as a whole: its members said what they said.", status=409)
         members = tuple(range(len(opening.members))) if written is None else (member_index(written, opening),)
         is_open = await cancel_session(self._pipe, session, members=() if written is None else members)
         cancelled = Cancelled(session=session, status="open" if is_open else "ended", members=list(members))
@@ -154,7 +182,16 @@ class SessionsApi:
         return web.Response(status=204)
 
 
-def _listed(state: SessionState, opening: Opening) -> ListedSession:
+def _names_by_session(library: Library, sessions: Sequence[str]) -> dict[str, str]:
+    found = dict[str, str]()
+    for name in library.names():
+        session = name.removesuffix(SUFFIX).rpartition("_")[2]
+        if session in sessions and name.isprintable():
+            found.setdefault(session, name)
+    return found
+
+
+def _listed(state: SessionState, opening: Opening, recording: str | None) -> ListedSession:
     return ListedSession(
         session=state.session,
         prompt_start=opening.prompt[:PROMPT_START_LETTERS],
@@ -164,19 +201,21 @@ def _listed(state: SessionState, opening: Opening) -> ListedSession:
         models=[member.model for member in opening.members],
         names=list(opening.names),
         reason=state.reason or None,
-        opened_ms=entry_ms(state.opened),
+        opened_ms=_opened_ms(state),
+        **_replay(state, opening, recording),
     )
 
 
-def shown_session(released: Released) -> ShownSession:
-    """The session as JSON has it, at the window of `released`."""
+def shown_session(released: Released, recording: str | None) -> ShownSession:
+    """The session as JSON has it, at the window of `released`; `recording` is what this council made of it."""
     state, opening, frame = released.state, released.opening, released.frame
     return ShownSession(
         session=state.session,
         status=_status(state),
         phase=_phase(state),
         reason=state.reason or None,
-        opened_ms=entry_ms(state.opened),
+        opened_ms=_opened_ms(state),
+        **_replay(state, opening, recording),
         origin_ns=str(state.origin_ns),
         window_index=-1 if frame is None else frame.window_index,
         final=frame is not None and frame.final,
@@ -188,6 +227,18 @@ def shown_session(released: Released) -> ShownSession:
         history=[Turn(role=turn.role, content=turn.content) for turn in opening.history],
         members=_members(released, opening, frame),
     )
+
+
+def _opened_ms(state: SessionState) -> int:
+    return entry_ms(state.opened) if state.began_ms is None else state.began_ms
+
+
+def _replay(state: SessionState, opening: Opening, recording: str | None) -> dict[str, Any]:
+    """Whose replay it is, and its recording."""
+    if opening.replay is None:
+        return {"replay_of": None, "recording": recording, "recorded_ms": None}
+    of, name = opening.replay.of, opening.replay.recording
+    return {"replay_of": of, "recording": name or None, "recorded_ms": entry_ms(state.opened)}
 
 
 def _members(released: Released, opening: Opening, frame: Frame | None) -> list[ShownMember]:

@@ -31,7 +31,7 @@ SECURITY_HEADERS = {
 }
 # What a page of a named origin may ask with.
 _PREFLIGHT = {
-    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, DELETE",
+    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PUT, DELETE",
     hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, Last-Event-ID",
     hdrs.ACCESS_CONTROL_MAX_AGE: "600",
 }

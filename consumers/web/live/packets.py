@@ -15,7 +15,18 @@ import msgspec
 
 from consumers.web.live.merging import merged_events, merged_frame
 from schemas.errors import Malformed
-from schemas.events import Event, Heartbeat, StartupComplete, decode_event, encode_event, frame_number_of
+from schemas.events import (
+    EnergyField,
+    EnergyUpdate,
+    Event,
+    Heartbeat,
+    InterferenceEvent,
+    ResonanceEvent,
+    StartupComplete,
+    decode_event,
+    encode_event,
+    frame_number_of,
+)
 from schemas.frames import Frame, decode_frame, encode_frame, frame_json
 from schemas.keys import entry_order
 
@@ -68,6 +79,10 @@ class EventPacket:
     def websocket(self) -> bytes:
         """A WebSocket message for each event, all in one piece."""
         return self._once("websocket", lambda: b"".join([websocket_text(one.raw) for one in self.said]))
+
+    def renumbered(self, added: int) -> bytes:
+        """As `websocket`, with all frame numbers larger by so much."""
+        return self._once(f"websocket {added}", lambda: renumbered(self.said, added))
 
     def unnumbered(self) -> bytes:
         """As `websocket`, less the events that carry a frame number."""
@@ -154,6 +169,25 @@ def websocket_text(payload: bytes) -> bytes:
     if size < 65_536:
         return bytes((_WHOLE_TEXT_MESSAGE, 126)) + size.to_bytes(2, "big") + payload
     return bytes((_WHOLE_TEXT_MESSAGE, 127)) + size.to_bytes(8, "big") + payload
+
+
+def renumbered(said: Iterable[Said], added: int) -> bytes:
+    """A WebSocket message for each event, with all frame numbers larger by so much."""
+    return b"".join(
+        [
+            websocket_text(encode_event(raised(composed_event(one.raw), added)) if one.is_numbered else one.raw)
+            for one in said
+        ]
+    )
+
+
+def raised(event: Event, added: int) -> Event:
+    """The event with a frame number that is larger by so much, where it has one."""
+    match event:
+        case EnergyUpdate() | EnergyField() | InterferenceEvent() | ResonanceEvent():
+            return msgspec.structs.replace(event, frameNumber=event.frameNumber + added)
+        case _:
+            return event
 
 
 def server_sent(said: Iterable[Said]) -> bytes:

@@ -5,7 +5,7 @@
 
 Without a session it is the newest live one, and the next one when that is opened or this one ends. `after` is a frame
 number that the client saw before it lost its connection: it is told what was released since. Frame numbers only rise,
-also from one session to the next.
+also from one session to the next. A replay begins on this time line when it was opened.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from consumers.web.door.query import known_parameters, whole_number
 from consumers.web.live.feeds import STOPPING
 from consumers.web.live.newest import Newest
 from consumers.web.live.packets import EventPacket, window_of_event
-from consumers.web.live.protocol_client import ProtocolClient
+from consumers.web.live.protocol_client import ROUND, ProtocolClient
 from consumers.web.live.snapshot import standing_events, text_events
 from consumers.web.live.sockets import Clients, first_of, new_socket, upgraded
 from consumers.web.live.sources import ENDED
@@ -68,7 +68,7 @@ class ProtocolSocket:
         with self._clients.place():
             if session is not None:
                 # What is wrong with it is better said in an answer than by closing the socket.
-                await self._known_frame(await find_session(self._pipe, session), after)
+                await self._known_frame(await find_session(self._pipe, session), after, is_named=True)
             async with upgraded(request, socket) as peer:
                 client = ProtocolClient(peer.transport, -1 if after is None else after)
                 client.begin(self._tier)
@@ -125,7 +125,7 @@ class ProtocolSocket:
         """Tells the client of the session: how that ended, or None where a newer one was opened, which `opened` told
         of; without that the session is the one that it wants."""
         try:
-            async with self._joined(client, session, after) as viewer:
+            async with self._joined(client, session, after, is_named=opened is None) as viewer:
                 if viewer is None:
                     return _SET_BACK
                 viewer.start(transport, client.wire)
@@ -150,7 +150,7 @@ class ProtocolSocket:
 
     @contextlib.asynccontextmanager
     async def _joined(
-        self, client: ProtocolClient, session: str, after: int | None
+        self, client: ProtocolClient, session: str, after: int | None, *, is_named: bool
     ) -> AsyncIterator[Viewer[EventPacket] | None]:
         """The client has been told what is true now; the viewer is about to tell what comes after that. None where
         Redis was set back behind what others have seen."""
@@ -162,26 +162,30 @@ class ProtocolSocket:
             yield None
             return
         try:
-            now = standing_events(composed.standing)
+            now, known = standing_events(composed.standing), None
             if window >= 0:
                 released = await self._answering.released(session, window)
-                known = await self._known_frame(state, after, window)
+                known = await self._known_frame(state, after, window, is_named=is_named)
                 assert released.frame is not None, "the window was asked for"
                 known_frame, known_texts = (known.frame, known.texts) if known else (None, [])
-                now += text_events(released.frame, state.origin_ns, released.texts, known_frame, known_texts)
-            client.enter(window_index_at(state.origin_ns), now)
+                now += text_events(released.frame, state.shown_origin_ns, released.texts, known_frame, known_texts)
+            first_number = window_index_at(state.shown_origin_ns)
+            client.enter(first_number, window, now, is_known=is_named or known is not None)
             yield viewer
         finally:
             self._events.leave(session, viewer)
 
-    async def _known_frame(self, state: SessionState, after: int | None, window: int | None = None) -> Released | None:
+    async def _known_frame(
+        self, state: SessionState, after: int | None, window: int | None = None, *, is_named: bool
+    ) -> Released | None:
         """The session as a client knows it that has seen the frame number `after`; None where it knows nothing of it.
         Raises Refused for a frame that is no longer kept."""
         if after is None:
             return None
-        known = after - window_index_at(state.origin_ns)
+        known = after % ROUND - window_index_at(state.shown_origin_ns)
         newest = state.window if window is None else window
-        if known < 0:
+        # Of a session that the client did not name, a number that has not come yet was another's: a replay runs ahead.
+        if known < 0 or (known > newest and not is_named):
             return None
         try:
             return await self._answering.released(state.session, min(known, newest))

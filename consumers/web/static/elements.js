@@ -19,4 +19,16 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+// A day and a time, to the minute.
+export function shownTime(ms) {
+  const time = new Date(ms);
+  if (Number.isNaN(time.getTime())) return "at an unknown time";
+  return time.toLocaleString([], { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
+}
+
+export function shownBytes(bytes) {
+  const [unit, size] = [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]].find((each) => bytes >= each[1]) ?? ["B", 1];
+  return `${(bytes / size).toFixed(bytes >= 10 * size || size === 1 ? 0 : 1)} ${unit}`;
+}
+
 export const at = (id) => document.getElementById(id);

@@ -15,8 +15,12 @@ import { Ask } from "./panels/ask.js";
 import { Awaited } from "./panels/awaited.js";
 import { Compare } from "./panels/compare.js";
 import { Health } from "./panels/health.js";
+import { Keep } from "./panels/keep.js";
+import { setStatus, showError, showNote, statusText } from "./panels/notices.js";
 import { Pointing } from "./panels/pointing.js";
 import { Readings } from "./panels/readings.js";
+import { Recordings } from "./panels/recordings.js";
+import { Replay } from "./panels/replay.js";
 import { Sessions } from "./panels/sessions.js";
 import { Transport } from "./panels/transport.js";
 import { Record } from "./record/record.js";
@@ -37,7 +41,9 @@ const health = new Health(at("health"));
 const awaited = new Awaited(at("awaited"), (index) => stopMember(following.session, index));
 const compare = new Compare(at("compare"));
 const pointing = new Pointing(announcer, redraw, () => stage.leave());
+const keep = new Keep();
 const transport = new Transport(redraw, jump);
+const replay = new Replay(transport, redraw);
 const lanes = new Lanes(at("lanes"), {
   onStop: stopMember,
   onToken: (...token) => pointing.atToken(...token),
@@ -58,13 +64,13 @@ const stage = new Stage(
 const ask = new Ask({
   onAsking: () => {
     showError("");
-    statusBefore = at("status").textContent;
+    statusBefore = statusText();
     setStatus("Asking…");
   },
   onOpened: opened,
   onRefused: (sentence) => {
     showError(sentence);
-    if (at("status").textContent === "Asking…") setStatus(statusBefore);
+    if (statusText() === "Asking…") setStatus(statusBefore);
   },
 });
 
@@ -73,6 +79,8 @@ let record = null;
 // Whether the session was asked for here.
 let isOwn = false;
 let runs = false;
+// Whether a recording was played here, of which no frame has come yet.
+let wasPlayed = false;
 let tier = "";
 let numbersOf = -1;
 // The screen's frame that is asked for; 0 for none.
@@ -122,8 +130,7 @@ function follow(session, { prompt = "", openedTier = "" } = {}) {
   isOwn = openedTier !== "";
   [record, tier, numbersOf] = [null, openedTier, -1];
   showError("");
-  pointing.begin(null);
-  transport.begin(null);
+  for (const part of [pointing, transport, replay, keep]) part.begin(null);
   announcer.begin();
   awaited.begin();
   showAddress(session);
@@ -156,7 +163,9 @@ function begin(session) {
     record.begin(session);
   } else {
     record = new Record(session);
-    transport.begin(record.columns);
+    replay.begin(session);
+    keep.begin(session);
+    transport.begin(record.columns, replay.playback);
     pointing.begin(record);
     showQuestion(session.prompt);
     lanes.begin(record);
@@ -172,6 +181,9 @@ function take(frame) {
   if (record.columns.last < 0) {
     at("session").hidden = at("health").hidden = false;
     setStatus("The council answers.");
+    // Where the keys of a replay belong to nothing else.
+    if (wasPlayed) at("live").focus();
+    wasPlayed = false;
   }
   if (tier && tier !== frame.tier) showNote(`Memory ran out: the session goes on in the ${frame.tier} tier.`);
   tier = frame.tier;
@@ -199,6 +211,7 @@ function end(reason) {
   const members = record && record.columns.last >= 0 ? record.columns.frame(record.columns.last).members : [];
   const finished = members.filter((member) => member.state === "finished").length;
   setStatus(members.length ? `Ended: ${finished} of ${members.length} finished.` : "Ended.");
+  replay.tell();
   showHealth();
   redraw();
 }
@@ -237,12 +250,13 @@ function draw(nowMs) {
     readings.draw(frame, record.columns);
     pointing.follow(frame);
     transport.draw(window, runs);
-    awaited.draw(record.columns.frame(record.columns.last), runs);
+    awaited.draw(record.columns.frame(record.columns.last), runs && !replay.playback);
+    replay.tell();
   }
   if (isLive) announcer.summarise(frame, nowMs);
   const isUnfinished = stage.draw(window, !isLive, isCalm);
   const isCompareDue = compare.draw(window, nowMs, frame.final || !isLive);
-  if (isUnfinished || isCompareDue) scheduleDraw();
+  if (isUnfinished || isCompareDue || transport.isMoving) scheduleDraw();
 }
 
 // Numbers, too, at once: a person has done something.
@@ -260,22 +274,6 @@ function jump(byte) {
 
 function showQuestion(prompt) {
   setText(at("question"), prompt);
-}
-
-function setStatus(text) {
-  setText(at("status"), text);
-}
-
-// What a person should know, though nothing went wrong.
-function showNote(text) {
-  showError(text);
-  at("error").classList.add("note");
-}
-
-function showError(text) {
-  at("error").classList.remove("note");
-  at("error").hidden = !text;
-  setText(at("error"), text);
 }
 
 function showHealth() {
@@ -318,5 +316,9 @@ setInterval(() => {
 }, STATUS_MS);
 
 new Sessions(at("sessions"), (session) => follow(session), () => following?.session);
+new Recordings(at("recordings"), (session) => {
+  follow(session);
+  wasPlayed = true;
+});
 lookAtStatus();
 followFirst();

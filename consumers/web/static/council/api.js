@@ -7,21 +7,40 @@ export const getSession = (session) => call("GET", at(session));
 export const openSession = (request) => call("POST", "/api/sessions", request);
 export const cancelSession = (session) => call("POST", `${at(session)}/cancel`);
 export const cancelMember = (session, index) => call("POST", `${at(session)}/members/${index}/cancel`);
+export const keepSession = (session) => call("POST", `${at(session)}/keep`);
+export const getPlayback = (session) => call("GET", `${at(session)}/playback`);
+export const orderPlayback = (session, word) => call("POST", `${at(session)}/playback`, word);
 export const deleteSession = (session) => call("DELETE", at(session));
 
 // Tokens of an answer in [from, to) bytes; the same twice: the one that covers that byte.
 export const getTokens = (session, member, from, to) =>
   call("GET", `${at(session)}/tokens?member=${member}&from=${from}&to=${to}`);
 
+// The library, the newest recordings first: {recordings, next}, where `next` is `after` of the next page.
+export const getRecordings = (words, after) =>
+  call("GET", `/api/recordings?words=${encodeURIComponent(words)}${after ? `&after=${encodeURIComponent(after)}` : ""}`);
+export const getRecording = (name) => call("GET", recorded(name));
+export const getDifference = (name, other) =>
+  call("GET", `${recorded(name)}/difference?other=${encodeURIComponent(other)}`);
+export const starRecording = (name, isStarred) => call(isStarred ? "PUT" : "DELETE", `${recorded(name)}/star`);
+export const deleteRecording = (name) => call("DELETE", recorded(name));
+export const replayRecording = (name, how) => call("POST", `${recorded(name)}/replay`, how);
+export const importRecording = (file) => call("POST", `/api/recordings?name=${encodeURIComponent(file.name)}`, file);
+export const fileOfRecording = (name) => `${recorded(name)}/file`;
+
+const recorded = (name) => `/api/recordings/${encodeURIComponent(name)}`;
 const at = (session) => `/api/sessions/${encodeURIComponent(session)}`;
 
+// A body is an object, or a file.
 async function call(method, path, body) {
+  const isFile = body instanceof Blob;
+  const type = isFile ? "application/octet-stream" : "application/json";
   let response;
   try {
     response = await fetch(path, {
       method,
-      headers: body ? { "Content-Type": "application/json" } : {},
-      body: body ? JSON.stringify(body) : undefined,
+      headers: body ? { "Content-Type": type } : {},
+      body: isFile || !body ? body : JSON.stringify(body),
     });
   } catch {
     throw new Error("The council does not answer: is it still running?");

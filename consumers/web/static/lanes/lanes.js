@@ -32,9 +32,11 @@ export class Lanes {
   draw(frame, withNumbers) {
     const { columns } = this.#record;
     const now = withNumbers ? columns.frame(columns.last).members : [];
+    // Members of a replay have said what they said.
+    const canStop = !this.#record.session.replay_of;
     frame.members.forEach((member, index) => {
       this.#lanes[index].draw(member, this.#record.lengthsAt(index, frame.window_index), withNumbers);
-      if (withNumbers) this.#lanes[index].showRunning(now[index].state !== "finished" && now[index].state !== "dropped");
+      if (withNumbers) this.#lanes[index].showRunning(canStop && now[index].state !== "finished" && now[index].state !== "dropped");
     });
   }
 

@@ -1,7 +1,7 @@
 // The sessions that the council keeps: a person looks at any of them, and forgets those that have ended.
 
 import { deleteSession, getSessions } from "../council/api.js";
-import { button, element } from "../elements.js";
+import { button, element, shownTime } from "../elements.js";
 
 export class Sessions {
   #panel;
@@ -31,16 +31,21 @@ export class Sessions {
     this.#note.textContent = this.#list.children.length > 0 ? "" : "None yet: ask the council something.";
   }
 
-  #item({ session, status, reason, names, opened_ms: openedMs, prompt_start: prompt }) {
+  #item({ session, status, reason, names, opened_ms: openedMs, prompt_start: prompt, replay_of: of, recording, recorded_ms: recordedMs }) {
     const open = button("", () => {
       this.#panel.hidePopover();
       this.#onOpen(session);
     }, "session-link");
     const time = new Date(openedMs).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-    open.append(
-      element("span", "asked", prompt || "(no text)"),
-      element("span", "quiet", [time, status === "open" ? "running" : "ended", names.join(", "), reason].filter(Boolean).join(" · ")),
-    );
+    const facts = [
+      time,
+      of ? `replay of a session of ${shownTime(recordedMs)}` : "",
+      status === "open" ? "running" : "ended",
+      recording && !of ? "kept" : "",
+      names.join(", "),
+      reason,
+    ];
+    open.append(element("span", "asked", prompt || "(no text)"), element("span", "quiet", facts.filter(Boolean).join(" · ")));
     if (session === this.#shown()) open.setAttribute("aria-current", "true");
     const item = element("li", "", open);
     if (status === "ended") {

@@ -1,0 +1,176 @@
+"""Recordings over HTTP: the library, page by page; downloads, stars, differences."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import hdrs, web
+
+from consumers.web.api.operations import Operation, Parameter
+from consumers.web.api.recording_replies import (
+    ListedRecording,
+    RecordingDifference,
+    RecordingList,
+    ShownDifference,
+    ShownRecording,
+    listed_recording,
+    shown_recording,
+)
+from consumers.web.door.errors import model_response
+from consumers.web.door.query import known_parameters, whole_number
+from consumers.web.library import AsyncLibrary
+from recordings.difference import Difference, first_difference
+from recordings.folder import KeptRecording, Library
+from schemas.choice import shortened
+from schemas.errors import Malformed, Refused
+
+_PAGE, _LONGEST_PAGE = 50, 200
+# As many as a person types; each is looked for in each recording.
+_MOST_WORDS_LETTERS = 200
+_MOST_VALUE_LETTERS = 500
+_STRING = {"type": "string"}
+_LISTING = (
+    Parameter("words", "Only recordings with each of these words in the question, a member's name or the file's name.",
+              {"type": "string", "maxLength": _MOST_WORDS_LETTERS}),
+    Parameter("after", "The `next` of the page before.", _STRING),
+    Parameter("limit", f"How many at once; without it, {_PAGE}.",
+              {"type": "integer", "minimum": 1, "maximum": _LONGEST_PAGE}),
+)  # fmt: skip
+OCTETS = "application/octet-stream"
+
+
+class RecordingsApi:
+    """The handlers."""
+
+    def __init__(self, library: AsyncLibrary) -> None:
+        self._library = library
+
+    def operations(self) -> list[Operation]:
+        path = "/api/recordings/{name}"
+        return [
+            Operation(
+                "GET", "/api/recordings", self._list, "The recordings of the library, the newest file first.",
+                RecordingList, (404,), parameters=_LISTING,
+            ),
+            Operation(
+                "GET", path, self._show, "A recording: what was asked, of whom, and what came of it.", ShownRecording,
+                (404,),
+            ),
+            Operation("GET", f"{path}/file", self._send, "The file itself, an MCAP file.", OCTETS, (404,)),
+            Operation(
+                "PUT", f"{path}/star", self._star, "Star a recording: it is never deleted for space.", ListedRecording,
+                (404,),
+            ),
+            Operation("DELETE", f"{path}/star", self._unstar, "Take the star away.", ListedRecording, (404,)),
+            Operation(
+                "GET", f"{path}/difference", self._compare,
+                "The first window and field in which two recordings differ.", RecordingDifference, (404, 422),
+                parameters=(Parameter("other", "The other recording's name.", _STRING),),
+            ),
+            Operation("DELETE", path, self._delete, "Delete a recording.", None, (404,), status=204),
+        ]  # fmt: skip
+
+    async def _list(self, request: web.Request) -> web.Response:
+        query = request.query
+        known_parameters(query, [one.name for one in _LISTING])
+        limit = whole_number("limit", query["limit"], "how many recordings") if "limit" in query else _PAGE
+        if not 1 <= limit <= _LONGEST_PAGE:
+            raise Refused("bad_limit", f"limit is {limit}: give a whole number from 1 to {_LONGEST_PAGE}.")
+        words = query.get("words", "")
+        if len(words) > _MOST_WORDS_LETTERS:
+            raise Refused("bad_words", f"words has {len(words)} letters: give {_MOST_WORDS_LETTERS} at the most.")
+        after = query.get("after")
+        found = await self._library.run(lambda library: _page(library, words, after, limit + 1))
+        shown = [listed_recording(kept) for kept in found[:limit]]
+        return model_response(RecordingList(recordings=shown, next=shown[-1].name if len(found) > limit else None))
+
+    async def _show(self, request: web.Request) -> web.Response:
+        known_parameters(request.query, ())
+        name = request.match_info["name"]
+        return model_response(shown_recording(await self._library.run(lambda library: library.find(name))))
+
+    async def _send(self, request: web.Request) -> web.StreamResponse:
+        known_parameters(request.query, ())
+        name = request.match_info["name"]
+        path = await self._library.path(name)
+        headers = {
+            hdrs.CONTENT_TYPE: OCTETS,
+            hdrs.CONTENT_DISPOSITION: attachment(name),
+            hdrs.CACHE_CONTROL: "no-store",
+        }
+        return web.FileResponse(path, headers=headers)
+
+    async def _star(self, request: web.Request) -> web.Response:
+        return await self._set_star(request, is_starred=True)
+
+    async def _unstar(self, request: web.Request) -> web.Response:
+        return await self._set_star(request, is_starred=False)
+
+    async def _set_star(self, request: web.Request, *, is_starred: bool) -> web.Response:
+        known_parameters(request.query, ())
+        name = request.match_info["name"]
+
+        def starred(library: Library) -> KeptRecording:
+            library.star(name, is_starred=is_starred)
+            return library.find(name)
+
+        return model_response(listed_recording(await self._library.run(starred)))
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        known_parameters(request.query, ())
+        name = request.match_info["name"]
+        await self._library.run(lambda library: library.delete(name))
+        return web.Response(status=204)
+
+    async def _compare(self, request: web.Request) -> web.Response:
+        known_parameters(request.query, ("other",))
+        names = request.match_info["name"], request.query.get("other", "")
+        if not names[1]:
+            raise Refused("no_other", "The other recording is missing: ask with ?other=NAME.")
+        one, other = [await self._library.path(name) for name in names]
+        try:
+            found = await self._library.read_whole(lambda: first_difference(one, other))
+        except Malformed as error:
+            message = str(error).replace(str(one), names[0]).replace(str(other), names[1])
+            raise Refused("damaged_recording", message, status=422) from None
+        difference = _shown(found) if found else None
+        return model_response(RecordingDifference(name=names[0], other=names[1], difference=difference))
+
+
+def _page(library: Library, words: str, after: str | None, most: int) -> list[KeptRecording]:
+    """As many recordings with these words, after the one that is named. Raises Refused where that one is gone."""
+    # A name that is not UTF-8 can be neither shown nor asked for.
+    kept = [one for one in library.listed() if _is_text(one.name)]
+    if after is not None:
+        place = next((place for place, one in enumerate(kept) if one.name == after), None)
+        if place is None:
+            raise Refused(
+                "no_recording", f"The recording {shortened(after)!r} is gone: ask for the list from its beginning.",
+                status=404,
+            )  # fmt: skip
+        kept = kept[place + 1 :]
+    return [one for one in kept if one.matches(words)][:most]
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(found: Difference) -> ShownDifference:
+    one, other = _json(found.one), _json(found.other)
+    return ShownDifference(window=found.window, field=found.field[:_MOST_VALUE_LETTERS], one=one, other=other)
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()[:_MOST_VALUE_LETTERS]
+
+
+def attachment(name: str) -> str:
+    """The Content-Disposition of a file of this name (RFC 6266): plain letters for old clients, and the name itself."""
+    plain = "".join(char if char.isascii() and (char.isalnum() or char in " ._-()+") else "_" for char in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
