@@ -272,12 +272,3 @@ def _is_chunk(file: IO[bytes], at: int, size: int, trials: list[int]) -> bool:
     trials[0] -= length + unpacked_bytes
     file.seek(at + RECORD_HEAD.size)
     return _items_of(opcode, file.read(length), {}, {}) is not None
-
-
-def add_item(writer: RecordingWriter, item: Item, _origin_ns: int = 0) -> None:
-    """Writes a message that was read into another recording of the same session. One that does not decode is left
-    out. Raises OSError."""
-    try:
-        writer.add_recorded(item)
-    except Malformed:
-        return

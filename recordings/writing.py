@@ -156,11 +156,7 @@ class RecordingWriter:
 
     def add_health(self, at_ns: int, health: Health) -> None:
         """How far the council's processes were at a time, in nanoseconds of Unix time."""
-        self.add_raw_health(at_ns, msgspec.json.encode(health))
-
-    def add_raw_health(self, at_ns: int, raw: bytes) -> None:
-        """The same, as JSON."""
-        self._add(self._health, at_ns, raw)
+        self._add(self._health, at_ns, msgspec.json.encode(health))
 
     def add_recorded(self, item: Item) -> None:
         """A message of another recording of this session, byte for byte. Raises Malformed where it is a frame that

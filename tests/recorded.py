@@ -8,34 +8,15 @@ from pathlib import Path
 from aggregator.replay import replayed
 from recordings.reading import RecordingReader
 from recordings.records import Item
-from recordings.writing import RecordingWriter, about_session
-from schemas.entries import decode_entry
 from schemas.frames import Frame, frame_of_json
-from schemas.grid import window_of_entry
-from schemas.keys import entry_ms
-from schemas.sessions import Opening
+from tests.recordings.made import about_of, write_recording
 
 
 def record_stream(path: Path, stream: Sequence[tuple[str, bytes]], *, windows: int = 0, text: bool = True) -> Path:
     """Writes the recording of a token stream: its entries, and the frames that the core computes of it."""
-    opened, raw = stream[0]
-    opening = decode_entry(raw)
-    assert isinstance(opening, Opening)
-    about = about_session(opening, opened, "0.1.0", text=text)
-    left = list(stream)
-    with path.open("wb") as file:
-        writer = RecordingWriter(file, about)
-        for closed in replayed(stream, windows):
-            window = closed.frame.window_index
-            while left and window_of_entry(int(about.origin_ns), entry_ms(left[0][0])) <= window:
-                writer.add_entry(*left.pop(0))
-            writer.add_frame(closed.frame)
-            if window % 60 == 59:
-                writer.flush()
-        for entry in left:
-            writer.add_entry(*entry)
-        writer.finish()
-    return path
+    entries = list(stream)
+    frames = [closed.frame for closed in replayed(entries, windows)]
+    return write_recording(path, entries, frames, about=about_of(entries, text=text))
 
 
 def items_of(path: Path) -> list[Item]:

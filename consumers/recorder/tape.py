@@ -16,8 +16,7 @@ from typing import IO
 
 from recordings.contents import About, Summary
 from recordings.folder import UNFINISHED
-from recordings.reading import Damage, RecordingReader
-from recordings.repair import add_item
+from recordings.reading import RecordingReader
 from recordings.writing import RecordingWriter
 from schemas.errors import Malformed, Refused
 from schemas.frames import Frame, frame_of_json
@@ -86,7 +85,7 @@ class Tape:
     def _copy(self, reader: RecordingReader, writer: RecordingWriter, origin_ns: int) -> None:
         """Copies what is sound. The events of the last window are left out, since some of them may be missing."""
         held, held_window = list[tuple[int, bytes]](), -1
-        with contextlib.suppress(Damage):
+        with contextlib.suppress(Malformed):
             for item in reader.items():
                 if item.kind == "event":
                     window = window_index_at(item.log_ns - origin_ns) - 1
@@ -96,7 +95,7 @@ class Tape:
                         held, held_window = [], window
                     held.append((window, item.raw))
                     continue
-                add_item(writer, item, origin_ns)
+                writer.add_recorded(item)
                 if item.kind == "entry":
                     self.after_entry = max(self.after_entry, item.id, key=entry_order)
                 elif item.kind == "frame":

@@ -15,12 +15,15 @@ from rich.text import Text
 
 from council.settings import Settings
 from recordings.folder import KeptRecording, Library
+from recordings.parts import part_of
+from recordings.plain import plain, short
 from recordings.reading import RecordingReader
-from schemas.errors import Refused, Unavailable
+from schemas.errors import Refused
 from schemas.grid import FRAME_RATE_HZ
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 _SPARK_CHARS = 16
+_QUESTION_CHARS = 60
 
 
 def library_of(settings: Settings) -> Library:
@@ -85,18 +88,13 @@ def print_recordings(console: Console, found: Sequence[KeptRecording], library: 
             table.add_row("", "", Text(one.problem, style="red"), "", "", "", _size(one.size_bytes), Text(one.name))
             continue
         opened = datetime.datetime.fromtimestamp(one.about.opened_ms / 1000).strftime("%Y-%m-%d %H:%M")
-        question = plain(one.about.prompt or "(recorded without text)")
+        question = short(one.about.prompt or "(recorded without text)", _QUESTION_CHARS)
         table.add_row(
-            "★" if one.starred else "", opened, Text(question[:60], no_wrap=True, overflow="ellipsis"),
+            "★" if one.starred else "", opened, Text(question, no_wrap=True, overflow="ellipsis"),
             Text(plain(", ".join(one.about.names))), f"{_seconds(one):.1f} s", sparkline(one.summary.agreement),
             _size(one.size_bytes), Text(plain(one.name)),
         )  # fmt: skip
     console.print(table)
-
-
-def plain(text: str) -> str:
-    """The text without control characters, which a terminal would follow, in one line."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def sparkline(values: Sequence[float | None]) -> str:
@@ -131,12 +129,6 @@ def import_recording(library: Library, file: Path) -> str:
             pass
     library.make()
     name = library.free_name(file.name)
-    part = library.part_path(name)
-    try:
+    with part_of(library.folder / name, is_private=True) as part:
         shutil.copyfile(file, part)
-        part.chmod(0o600)
-        part.rename(library.folder / name)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise Unavailable(f"{file} cannot be copied into {library.folder}: {error.strerror or error}.") from None
     return name

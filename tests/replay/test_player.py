@@ -260,13 +260,13 @@ async def test_a_redis_without_its_data_ends_the_player_with_a_sentence(
 
 
 @pytest.fixture
-def broken(path: Path, tmp_path: Path) -> Path:
-    """The same recording with one byte changed in its middle."""
+def broken(tmp_path: Path) -> Path:
+    """A recording of three chunks, with one byte changed in the last of them."""
+    path = record_stream(tmp_path / "broken.mcap", golden("vocabularies").entries)
     raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 0xFF
-    broken = tmp_path / "broken.mcap"
-    broken.write_bytes(raw)
-    return broken
+    raw[len(raw) * 3 // 4] ^= 0xFF
+    path.write_bytes(raw)
+    return path
 
 
 async def test_damage_is_told_when_the_replay_comes_to_it(pipe: AsyncPipe, roles: Roles, broken: Path) -> None:
