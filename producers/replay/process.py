@@ -6,12 +6,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from producers.leasing import LeasedSessions
 from recordings.folder import Library
 from schemas import keys
 from schemas.errors import CouncilError, Malformed, RedisAway, RedisRefuses, Refused, SessionGone
 from schemas.sessions import Opening
-from transport.connection import AsyncPipe, ReplyError
-from transport.leases import BLOCK_MS, LOOK_S, REFRESH_S, Lease, Leases, has_left, is_missing_group
+from transport.leases import Lease
 from transport.log import Log
 from transport.presence import RedisPresence
 from transport.process import Standing
@@ -29,16 +29,19 @@ class ReplayProcess:
     """Plays the replays of one library until `stopping` is set."""
 
     def __init__(self, url: str, library: Library, standing: Standing, log: Log, stopping: asyncio.Event) -> None:
-        self._pipe, self._blocking_pipe = AsyncPipe(url), AsyncPipe(url)
         self._library, self._standing, self._log, self._stopping = library, standing, log, stopping
-        self._leases = Leases(keys.REPLAY_GROUP, standing.name)
         self._presence = RedisPresence(log)
         self._playing: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
+        self._leased = LeasedSessions(
+            url, keys.REPLAY_GROUP, standing, self._presence, _MOST_REPLAYS, serve=self._play, give_up=self._give_up,
+            count=lambda: len(self._playing),
+        )  # fmt: skip
+        self._pipe = self._leased.pipe
 
     async def run(self) -> None:
         """Plays; then hands the replays over, which another process takes up where they are."""
         self._standing.ready = True
-        work = [asyncio.create_task(part()) for part in (self._keep_up, self._take_new)]
+        work = [asyncio.create_task(part()) for part in (self._leased.keep_up, self._leased.take_new)]
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
         tasks = [*work, stopping, *(task for _, task in self._playing.values())]
@@ -47,63 +50,13 @@ class ReplayProcess:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         try:
             async with asyncio.timeout(_GOODBYE_S):
-                await self._pipe.run([self._leases.hand_over(), *self._standing.leave()])
+                await self._leased.hand_over()
         except (RedisAway, TimeoutError):
             self._log.warning("Redis is away; the replays will be taken over when their leases run out")
-        await self._pipe.close()
-        await self._blocking_pipe.close()
+        await self._leased.close()
         for result in results[: len(work)]:
             if isinstance(result, Exception):
                 raise result
-
-    async def _keep_up(self) -> None:
-        """Once a second: the record, the leases, and the replays that another process has left."""
-        while True:
-            try:
-                room = _MOST_REPLAYS - len(self._playing)
-                reply, *_ = await self._pipe.run([self._leases.refresh(min(room, 4)), *self._standing.renew()])
-                self._presence.come_back()
-                if is_missing_group(reply):
-                    await self._pipe.run(self._leases.create_group())
-                lost, taken = self._leases.add_refresh(reply)
-                for lease in lost:
-                    self._give_up(lease)
-                for lease in taken:
-                    self._play(lease)
-            except RedisAway as error:
-                self._presence.lose(error)
-            self._standing.detail["sessions"] = len(self._playing)
-            await self._rest()
-
-    async def _rest(self) -> None:
-        """A second, or less where another process has left a replay."""
-        for _ in range(round(REFRESH_S / LOOK_S) if self._leases.has_others else 0):
-            await asyncio.sleep(LOOK_S)
-            with contextlib.suppress(RedisAway):
-                (left,) = await self._pipe.run([self._leases.look_for_left()])
-                if has_left(left):
-                    return
-        if not self._leases.has_others:
-            await asyncio.sleep(REFRESH_S)
-
-    async def _take_new(self) -> None:
-        while True:
-            room = _MOST_REPLAYS - len(self._playing)
-            if room <= 0:
-                await asyncio.sleep(_RETRY_S)
-                continue
-            try:
-                ask = self._leases.read_new(min(room, 8), BLOCK_MS)
-                (reply,) = await self._blocking_pipe.run([ask], block_s=BLOCK_MS / 1000)
-                if is_missing_group(reply):
-                    await self._blocking_pipe.run(self._leases.create_group())
-                elif isinstance(reply, ReplyError):
-                    await asyncio.sleep(_RETRY_S)
-                for lease in self._leases.add_new(reply):
-                    self._play(lease)
-            except RedisAway as error:
-                self._presence.lose(error)
-                await asyncio.sleep(_RETRY_S)
 
     def _play(self, lease: Lease) -> None:
         if lease.entry_id not in self._playing:
@@ -119,7 +72,7 @@ class ReplayProcess:
         while True:
             try:
                 await self._play_session(lease.session)
-                await self._pipe.run([self._leases.acknowledge(lease)])
+                await self._leased.acknowledge(lease)
                 break
             except (RedisAway, RedisRefuses) as error:
                 self._presence.lose(error)
