@@ -18,8 +18,8 @@ from recordings.reading import RecordingReader
 from schemas.errors import Malformed
 
 FRAME_SCHEMA = "council.Frame"
-# What is another in each session, and in a replay of it.
-_OF_THE_SESSION = ("session", "replay_of")
+# What is another in each session, and in a replay of it: names, and ids, which are times.
+_OF_THE_SESSION = ("session", "replay_of", "cut")
 _TEXTS = ("text", "thinking")
 # What the opening contains of a question, as the metadata shows it.
 _ASKED = (

@@ -87,11 +87,6 @@ def changed(frames: list[Frame], window: int, change: Callable[[Frame], Frame]) 
     return [change(frame) if frame.window_index == window else frame for frame in frames]
 
 
-def shifted(stream: Stream, by_ms: int) -> Stream:
-    """The same session, as if it had been opened later: every id is of a later millisecond."""
-    return [(f"{entry_ms(entry_id) + by_ms}-{entry_id.partition('-')[2]}", raw) for entry_id, raw in stream]
-
-
 def repeated(stream: Stream, times: int) -> Stream:
     """A long session: each member writes its tokens so many times before it finishes, with a beat each second."""
     decoded = [(entry_id, decode_entry(raw)) for entry_id, raw in stream]
@@ -111,6 +106,3 @@ def repeated(stream: Stream, times: int) -> Stream:
             found.append((f"{entry_ms(entry_id) + by_ms}-{number + 1}", encode_entry(again)))
         found.append((f"{last_ms + by_ms + 1}-0", encode_entry(Beat())))
     return found
-
-
-__all__ = ["about_of", "changed", "frames_of", "recording", "repeated", "shifted", "write_recording"]
