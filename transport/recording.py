@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from schemas import keys
 from schemas.frames import Frame, decode_frame, encode_frame
-from schemas.grid import window_index_at
 from transport.cluster import Placed
 from transport.connection import AsyncPipe, Command, accepted, info_fields, redis_ns
 from transport.process import list_processes
 from transport.sessions import SessionState, read_state, session_state
+from transport.status import cursors
 from transport.tokens import entries_read, read_entries
 
 # A second of frames: the unit in which a recording grows.
@@ -94,13 +94,8 @@ async def read_health(pipe: AsyncPipe, state: SessionState) -> tuple[int, dict[s
     command: list[Command] = [("TIME",), Placed(keys.state(state.session), ("INFO", "memory"))]
     time_reply, memory = await pipe.run(command)
     now_ns = redis_ns(accepted(time_reply))
-    due = window_index_at(max(0, now_ns - state.origin_ns)) - 1
-    composed = keys.entry_order(state.decipher)[0] - 1
     return now_ns, {
-        "window_index": state.window,
-        "aggregator_lag": max(0, due - state.window),
-        "decipher_lag": max(0, state.window - composed),
-        "epoch": state.epoch,
+        **cursors(state, now_ns),
         "redis_used_bytes": int(info_fields(accepted(memory)).get("used_memory", 0)),
         "processes": len(records),
         "cpu_s": round(sum(record.cpu_s for record in records), 3),

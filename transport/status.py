@@ -35,7 +35,7 @@ async def read_status(pipe: AsyncPipe) -> dict[str, Any]:
             "maxmemory_bytes": int(used.get("maxmemory", 0)),
         },
         "processes": [_process(record, now_ns) for record in records],
-        "sessions": [_cursors(state, now_ns) for state in states],
+        "sessions": [_session(state, now_ns) for state in states],
     }
 
 
@@ -64,18 +64,24 @@ def _fields(info: Any) -> dict[str, str]:
     return {} if isinstance(info, ReplyError) else info_fields(info)
 
 
-def _cursors(state: SessionState, now_ns: int) -> dict[str, Any]:
+def cursors(state: SessionState, now_ns: int) -> dict[str, int]:
     """How far a session's readers are. lag: windows that are due and not yet committed, or committed and not yet
     composed. Windows of a replay are due by its own clock."""
     clock_ns = now_ns if state.clock_ms is None else state.clock_ms * NS_PER_MS
     due = window_index_at(max(0, clock_ns - state.origin_ns)) - 1
     composed = entry_order(state.decipher)[0] - 1
     return {
-        "session": state.session,
         "window_index": state.window,
         "aggregator_lag": max(0, due - state.window),
         "decipher_lag": max(0, state.window - composed),
         "epoch": state.epoch,
+    }
+
+
+def _session(state: SessionState, now_ns: int) -> dict[str, Any]:
+    return {
+        "session": state.session,
+        **cursors(state, now_ns),
         "age_s": round((now_ns - state.shown_origin_ns) / NS_PER_MS / 1000, 1),
         "accepted_tokens": [progress.next_seq for progress in state.progress],
     }
