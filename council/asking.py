@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
-import termios
-import tty
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -22,6 +19,7 @@ from council.ensemble import EnsembleSession, TurboEnsemble
 from council.lanes import Lanes
 from council.parting import Parting
 from council.recording.keep import RecordingOrder, size_of
+from council.terminal_keys import pressed_keys
 from schemas.errors import CouncilError
 from schemas.frames import Frame, every_drop, frame_json
 from schemas.grid import FRAME_RATE_HZ
@@ -242,39 +240,10 @@ async def _draw(session: EnsembleSession, summary: Summary, awaited: Awaited) ->
 
 @contextlib.contextmanager
 def _enter_key() -> Iterator[asyncio.Event | None]:
-    """An event that is set when a person presses Enter; None where no terminal is there to press it at. What is typed
-    is not shown: it would fall into the picture."""
-    try:
-        fd = sys.stdin.fileno()
-        before = termios.tcgetattr(fd)
-        # A job in the background that changes its terminal is stopped.
-        is_in_front = os.tcgetpgrp(fd) == os.getpgrp()
-    except (OSError, ValueError, termios.error):
-        is_in_front = False
-    if not is_in_front:
-        yield None
-        return
-    loop, pressed = asyncio.get_running_loop(), asyncio.Event()
-
-    def read() -> None:
-        try:
-            typed = os.read(fd, 1_024)
-        except OSError:
-            typed = b""
-        if not typed:
-            loop.remove_reader(fd)  # the terminal is gone
-        elif b"\n" in typed:
-            pressed.set()
-
-    tty.setcbreak(fd)
-    loop.add_reader(fd, read)
-    try:
-        yield pressed
-    finally:
-        loop.remove_reader(fd)
-        with contextlib.suppress(OSError, termios.error):
-            if os.tcgetpgrp(fd) == os.getpgrp():
-                termios.tcsetattr(fd, termios.TCSADRAIN, before)
+    """An event that is set when a person presses Enter; None where no terminal is there to press it at."""
+    pressed = asyncio.Event()
+    with pressed_keys(lambda typed: pressed.set() if b"\n" in typed else None) as is_there:
+        yield pressed if is_there else None
 
 
 def _finish(summary: Summary, *, as_json: bool) -> None:

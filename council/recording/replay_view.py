@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
-import termios
-import tty
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 
@@ -17,6 +14,7 @@ from rich.text import Text
 
 from council.asking import Summary
 from council.lanes import Lanes
+from council.terminal_keys import pressed_keys
 from producers.replay.player import Player
 from producers.replay.timeline import FASTEST, SLOWEST
 from schemas.control import Play, Playback
@@ -140,39 +138,16 @@ async def _frames(pipe: AsyncPipe, opening: Opening) -> AsyncIterator[list[bytes
 @contextlib.contextmanager
 def _keys(player: Player, interrupted: asyncio.Event) -> Iterator[None]:
     """Keys that are pressed steer the replay, where there is a terminal to press them at."""
-    try:
-        fd = sys.stdin.fileno()
-        before = termios.tcgetattr(fd)
-        is_in_front = os.tcgetpgrp(fd) == os.getpgrp()
-    except (OSError, ValueError, termios.error):
-        is_in_front = False
-    if not is_in_front:
-        yield
-        return
-    loop = asyncio.get_running_loop()
 
-    def read() -> None:
-        try:
-            typed = os.read(fd, 1_024)
-        except OSError:
-            typed = b""
-        if not typed:
-            loop.remove_reader(fd)  # the terminal is gone
+    def take(typed: bytes) -> None:
         for key in _split(typed):
             if key == b"q":
                 interrupted.set()
             elif (word := _word(key, player)) is not None:
                 player.order(word)
 
-    tty.setcbreak(fd)
-    loop.add_reader(fd, read)
-    try:
+    with pressed_keys(take):
         yield
-    finally:
-        loop.remove_reader(fd)
-        with contextlib.suppress(OSError, termios.error):
-            if os.tcgetpgrp(fd) == os.getpgrp():
-                termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 def _split(typed: bytes) -> Iterator[bytes]:
