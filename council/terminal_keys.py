@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def pressed_keys(take: Callable[[bytes], None]) -> Iterator[bool]:
-    """Calls `take` with what is typed, as it is typed; False where no terminal is there to type at. What is typed is not
-    shown: it would fall into the picture."""
+    """Calls `take` with what is typed, as it is typed; False where no terminal is there to type at.
+
+    What is typed is not shown: it would fall into the picture.
+    """
     try:
         fd = sys.stdin.fileno()
         before = termios.tcgetattr(fd)
