@@ -63,7 +63,7 @@ class Outbox:
         """`is_ready`: the model is loaded and has a slot; else the first signs say that it waits."""
         self.stopped = asyncio.Event()
         self._pipe, self._session, self._member, self._claim = pipe, session, member, claim
-        self._place = Place()
+        self._place, self._connections = Place(), pipe.connections
         self._presence = presence
         self._gate, self._answer_end = gate, 0
         self._clock = RisingClock()
@@ -143,9 +143,7 @@ class Outbox:
                 await self.flush()
             except RedisAway as error:
                 self._presence.lose(error)
-                # Redis may have lost what it had taken: begin again where the aggregator is.
-                self._state_at, self._sent, self._ending_sent = 0.0, 0, False
-                await self._wait_for_state()
+                await self._begin_again()
             else:
                 await asyncio.sleep(_REST_S)
             if self._ending_sent and time.monotonic() - self._ended_at > _MOST_CONFIRMATION_S:
@@ -186,6 +184,10 @@ class Outbox:
             # Before the round trip: another sign that is shown meanwhile is written at once.
             self._written_at = now
         replies = await self._pipe.run(commands)
+        if self._pipe.connections != self._connections:
+            # Another caller of this pipe met a break, and these commands had none.
+            await self._begin_again()
+            return
         redis_time = replies.pop() if asks_grant else None
         if asks_state:
             self._state_at, self._grant_at = now, now + WINDOW_S
@@ -255,8 +257,14 @@ class Outbox:
             self._sent, self._ending_sent = progress.next_seq, False
             self._news.set()
 
+    async def _begin_again(self) -> None:
+        """After a break Redis may have lost what it had taken: begins again where the aggregator is."""
+        self._state_at, self._sent, self._ending_sent = 0.0, 0, False
+        await self._wait_for_state()
+        self._connections = self._pipe.connections
+
     async def _wait_for_state(self) -> None:
-        """After a break: waits for Redis, and takes up where the aggregator is."""
+        """Waits for Redis, and takes up where the aggregator is."""
         while not self.stopped.is_set():
             try:
                 (reply,) = await self._pipe.run([read_state(self._session)])

@@ -47,7 +47,7 @@ def test_up_serves_the_page_and_asks_are_answered_by_it(up: Up) -> None:
     assert [(found["session"], found["status"]) for found in sessions] == [(outcome.lines[-1]["session"], "ended")]
     assert outcome.lines[-1]["session"] in council("sessions", TMPDIR=str(up.folder)).out
     roles = [found["role"] for found in up.status()["processes"]]
-    assert sorted(roles) == ["aggregator", "council", "decipher", "producer", "producer", "web"]
+    assert sorted(roles) == ["aggregator", "council", "decipher", "producer", "producer", "recorder", "replay", "web"]
     shown = council("status", TMPDIR=str(up.folder)).out
     assert "aggregator" in shown
     assert "Losses since they started: " in shown

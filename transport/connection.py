@@ -190,6 +190,8 @@ class AsyncPipe:
         self._home = AsyncLink(self._doors.address.async_connection())
         self._links: dict[Node, AsyncLink] = {}
         self._turn = asyncio.Lock()
+        # How often it has connected: a caller whose commands never failed learns by it of a break that another met.
+        self.connections = 0
 
     async def run(self, commands: Sequence[Command], *, block_s: float = 0.0) -> list[Any]:
         """As Pipe.run; `block_s` is how long a BLOCK among the commands may hold the replies back. Raises RedisAway."""
@@ -225,6 +227,7 @@ class AsyncPipe:
         address = self._doors.address
         node = await find_master_async(address) if address.sentinels else self._doors.next()
         self._home = AsyncLink(address.async_connection(node))
+        self.connections += 1
         if self._doors.is_cluster(await self._home.open(self._doors.greeting())):
             told = await self._home.exchange(_ASK_CLUSTER)
             if own := self._doors.learn(told, self._home.node).node_of_id.get(told[1]):

@@ -32,8 +32,8 @@ _decoder = msgspec.json.Decoder(Playback)
 
 
 class Played(msgspec.Struct, frozen=True):
-    """What the session is after a part was written: its status (GONE: it has expired), the last committed window, and
-    the id of the last entry."""
+    """What the session is after a part was written: its status (GONE: it has expired; LOST: Redis was set back), the
+    last committed window, and the id of the last entry."""
 
     status: str
     window: int
@@ -41,13 +41,20 @@ class Played(msgspec.Struct, frozen=True):
 
 
 def play(
-    session: str, clock_ms: int | None, playback: Playback, entries: Sequence[tuple[str, bytes]], ttl_s: int = 0
+    session: str,
+    clock_ms: int | None,
+    playback: Playback,
+    entries: Sequence[tuple[str, bytes]],
+    *,
+    after: str = "",
+    ttl_s: int = 0,
 ) -> Command:
     """Writes the entries, all of which come before `clock_ms` (None: it stays), and then moves the clock. Writing the
-    same again changes nothing."""
+    same again changes nothing. Where `after`, the entry that was written last, is not there any more, nothing is done.
+    """
     clock = "" if clock_ms is None else clock_ms
     parts = [part for entry in entries for part in entry]
-    return PLAY.call(keys.of_session(session), [clock, msgspec.json.encode(playback), ttl_s, *parts])
+    return PLAY.call(keys.of_session(session), [clock, msgspec.json.encode(playback), ttl_s, after, *parts])
 
 
 def played(reply: Any) -> Played:
@@ -56,15 +63,16 @@ def played(reply: Any) -> Played:
     return Played(status.decode(), int(window), last_id.decode())
 
 
-def show(frame: Frame, progress: tuple[Progress, ...]) -> Command:
-    """Shows a recorded frame, in a replay that no aggregator computes; it answers the last window that is shown."""
+def show(frame: Frame, progress: tuple[Progress, ...], after: int) -> Command:
+    """Shows a recorded frame after the window `after`, in a replay that no aggregator computes. It answers the last
+    window that is shown: another one than the frame's where that was not shown."""
     state, tokens, frames, events, control, dead = keys.of_session(frame.session)
     status, retention_s = ("ended", keys.RETENTION_S) if frame.final else ("open", 0)
     return SHOW.call(
         [state, frames, tokens, events, control, dead],
         [
             frame.window_index, frame.cut, encode_frame(frame), keys.FRAMES_MAXLEN, encode_progress(progress), status,
-            retention_s,
+            retention_s, after,
         ],
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -99,6 +100,7 @@ class Player:
         self._ledgers = [ClaimLedger() for _ in opening.members]
         self._renew_at = self._ordered_at = 0.0
         self._is_cancelled = False
+        self._last_written = "0-0"
         self.report = PlayReport()
 
     @property
@@ -150,8 +152,11 @@ class Player:
             self._timeline = timeline
         (reply,) = await self._pipe.run([play(self._session, None, self._timeline.playback(now), [])])
         there = played(reply)
+        # Redis may have been set back.
+        self._committed = there.window
         self._take(there)
-        self._source.begin_after(there.last_id or state.opened, there.window)
+        self._last_written = there.last_id or state.opened
+        self._source.begin_after(self._last_written, there.window)
         if state.clock_ms is not None:
             self._timeline.reach(state.clock_ms * NS_PER_MS - self._source.origin_ns)
         self._renew_at = 0.0
@@ -169,15 +174,29 @@ class Player:
         clock_ms = to_ms + 1 if is_all else entry_ms(entries[-1][0])
         self._note_lateness(timeline, entries)
         commands: list[Command] = [
-            play(self._session, clock_ms, timeline.playback(now), entries, self._ttl_s(now)),
+            play(
+                self._session,
+                clock_ms,
+                timeline.playback(now),
+                entries,
+                after=self._last_written,
+                ttl_s=self._ttl_s(now),
+            ),
             read_control(self._session, self._control_seen),
         ]
         shown = self._shown(entries, target_ns if is_all else clock_ms * NS_PER_MS - self._source.origin_ns)
-        replies = await self._pipe.run([*commands, *shown])
-        self._take(played(replies[0]))
+        replies = await self._pipe.run([*commands, *(command for command, _ in shown)])
+        there = played(replies[0])
+        if there.status == "LOST":
+            # Redis was set back; another caller of this pipe may have met the break.
+            await self._begin()
+            return False
+        self._take(there)
+        self._last_written = there.last_id
         self._hear(replies[1])
-        for reply in replies[2:]:
-            self._committed = max(self._committed, int(accepted(reply)))
+        if self._shows_frames and not self._has_shown(replies[2:], shown):
+            await self._begin()
+            return False
         timeline.reach(target_ns if is_all else clock_ms * NS_PER_MS - self._source.origin_ns)
         timeline.computed_ns = window_start_ns(self._committed + 1)
         now = self._loop.time()
@@ -212,8 +231,8 @@ class Player:
         self._renew_at = now + _RENEW_S
         return seconds_to_live(self._opening)
 
-    def _shown(self, entries: list[tuple[str, bytes]], reached_ns: int) -> list[Command]:
-        """The commands that show the frames that are due, where no aggregator computes them."""
+    def _shown(self, entries: list[tuple[str, bytes]], reached_ns: int) -> list[tuple[Command, int]]:
+        """(the command that shows it, its window) of each frame that is due, where no aggregator computes them."""
         if not self._shows_frames:
             return []
         for entry_id, raw in entries:
@@ -225,7 +244,16 @@ class Player:
             msgspec.structs.replace(frame, session=self._session, replay_of=replay.of)
             for frame in self._source.take_frames(reached_ns, _MOST_AT_ONCE)
         ]
-        return [show(frame, progress) for frame in own]
+        before = [self._committed, *(frame.window_index for frame in own)]
+        return [(show(one, progress, after), one.window_index) for one, after in zip(own, before, strict=False)]
+
+    def _has_shown(self, replies: list[Any], shown: list[tuple[Command, int]]) -> bool:
+        """False where a frame was not shown: Redis was set back."""
+        for reply, (_, window) in zip(replies, shown, strict=True):
+            if int(accepted(reply)) != window:
+                return False
+            self._committed = window
+        return True
 
     def _accept(self, entry_id: str, raw: bytes) -> None:
         """Which claim writes a member, and how much of it: what the web reads answers by."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from pathlib import Path
@@ -15,7 +16,7 @@ from schemas.sessions import Opening
 from tests.chaos.conftest import durable as durable
 from tests.golden import golden
 from tests.recorded import record_stream
-from tests.replay.test_player import check_it_shows_what_was_recorded, until_at, until_past
+from tests.replay.test_player import check_it_shows_what_was_recorded, replaying, until_at, until_past
 from tests.roles import DurableRedis, Roles, roles_on
 from tests.sessions import check_the_law, until_ended
 from transport.connection import AsyncPipe
@@ -128,3 +129,29 @@ async def test_a_redis_that_lost_the_end_is_written_again(durable: DurableRedis,
 
 def test_a_folder_that_is_none_is_no_trouble_until_something_is_replayed(roles: Roles, tmp_path: Path) -> None:
     assert roles.ready("producers.replay", "--recordings", str(tmp_path / "missing")).end() == 0
+
+
+@pytest.mark.parametrize("frames", [False, True])
+async def test_a_break_that_another_caller_of_the_connection_met_is_noticed(
+    durable: DurableRedis, library: Path, frames: bool
+) -> None:
+    """The player's own commands never fail: the connection is made anew before its next ones. What Redis lost is
+    written again all the same, before anything that follows."""
+    own, path = AsyncPipe(durable.url), library / "early.mcap"
+    with roles_on(durable.url) as roles:
+        roles.ready("aggregator")
+        async with replaying(own, path, frames=frames, paused=True) as (opening, player, playing):
+            player.order(Play(window=10))
+            await until_at(own, opening.session, 10)
+            size = durable.log.stat().st_size
+            player.order(Play(window=60))
+            await until_at(own, opening.session, 60)
+            # Nothing of the player's is under way: it waits for its turn.
+            async with own._turn:
+                durable.roll_back(size)
+                await own.close()
+            player.order(Play(rate=4.0, paused=False))
+            await asyncio.wait_for(playing, 60)
+            await until_ended(own, opening.session)
+            await check_it_shows_what_was_recorded(own, opening, path)
+    await own.close()

@@ -1,11 +1,13 @@
 -- Shows a recorded frame as it is: the session is the replay's own, and no aggregator computes it.
 -- KEYS state, frames, the session's other keys
--- ARGV  1 window k  2 cut  3 frame  4 frames' MAXLEN  5 progress  6 status  7 retention in seconds (0: the session goes on)
--- Returns the last window that is shown; a frame that is there already is passed over.
+-- ARGV  1 window k  2 cut  3 frame  4 frames' MAXLEN  5 progress  6 status  7 retention in seconds (0: the
+--       session goes on)  8 the window that was shown before it
+-- Returns the last window that is shown. Nothing is shown where another one was shown before than is said: Redis was set
+-- back, or this frame is there already.
 local state = redis.call('HMGET', KEYS[1], 'status', 'window')
 if not state[1] then return -1 end
 local k = tonumber(ARGV[1])
-if state[1] ~= 'open' or k <= tonumber(state[2]) then return tonumber(state[2]) end
+if state[1] ~= 'open' or state[2] ~= ARGV[8] then return tonumber(state[2]) end
 local added = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[4], (k + 1) .. '-0', 'e', ARGV[3])
 if type(added) == 'table' and added.err and not string.find(added.err, 'equal or smaller', 1, true) then
   return redis.error_reply(added.err)
