@@ -20,7 +20,7 @@ import msgspec
 from producers.replay.source import RecordedSource, last_window_of
 from producers.replay.timeline import Timeline
 from schemas.claims import ClaimLedger
-from schemas.control import Play, Progress
+from schemas.control import Play, Progress, Stop
 from schemas.entries import Claim, Token, decode_entry
 from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
 from schemas.frames import Frame
@@ -29,8 +29,8 @@ from schemas.keys import entry_ms
 from schemas.sessions import Opening
 from transport.connection import AsyncPipe, Command, accepted
 from transport.presence import RedisPresence
-from transport.replays import Played, find_playback, play, played, seconds_to_live, show
-from transport.sessions import cancel_session, find_session
+from transport.replays import Played, end_replay, find_playback, play, played, seconds_to_live, show
+from transport.sessions import find_session
 from transport.tokens import control_read, read_control
 
 # One round trip's worth of entries: 200 KB.
@@ -99,6 +99,7 @@ class Player:
         self._ledgers = [ClaimLedger() for _ in opening.members]
         self._renew_at = self._ordered_at = 0.0
         self._is_cancelled = False
+        self._stopped: str | None = None
         self.report = PlayReport()
 
     @property
@@ -172,13 +173,17 @@ class Player:
             play(self._session, clock_ms, timeline.playback(now), entries, self._ttl_s(now)),
             read_control(self._session, self._control_seen),
         ]
-        shown = self._shown(entries, target_ns if is_all else clock_ms * NS_PER_MS - self._source.origin_ns)
+        reached_ns = target_ns if is_all else clock_ms * NS_PER_MS - self._source.origin_ns
+        shown = self._shown(entries, reached_ns)
         replies = await self._pipe.run([*commands, *shown])
         self._take(played(replies[0]))
         self._hear(replies[1])
         for reply in replies[2:]:
             self._committed = max(self._committed, int(accepted(reply)))
-        timeline.reach(target_ns if is_all else clock_ms * NS_PER_MS - self._source.origin_ns)
+        if self._shows_frames and not self._source.has_frame(reached_ns):
+            # Windows whose frames the file has lost.
+            self._committed = max(self._committed, window_index_at(reached_ns) - 1)
+        timeline.reach(reached_ns)
         timeline.computed_ns = window_start_ns(self._committed + 1)
         now = self._loop.time()
         behind = window_index_at(timeline.position_ns(now)) - 1 - self._committed
@@ -247,6 +252,9 @@ class Player:
         words, last = control_read(reply)
         self._control_seen = last or self._control_seen
         self._words += [word for word in words if isinstance(word, Play)]
+        if self._shows_frames and self._status == "open":
+            # Where an aggregator computes the frames, it stops the members itself.
+            self._stopped = next((word.reason for word in words if isinstance(word, Stop)), self._stopped)
 
     def _follow_orders(self, now: float) -> None:
         timeline, words = self._timeline, self._words
@@ -258,13 +266,14 @@ class Player:
 
     def _is_at_end(self, timeline: Timeline) -> bool:
         is_written = timeline.reached_ns >= timeline.end_ns
-        return self._status != "open" or (is_written and self._committed >= timeline.last_window)
+        is_shown = is_written and self._committed >= timeline.last_window
+        return self._status != "open" or self._stopped is not None or is_shown
 
     async def _end(self, timeline: Timeline, now: float) -> bool:
         """Ends a session whose recording does not; True where nothing is left to do."""
         if self._status == "open":
             if not self._is_cancelled:
-                await cancel_session(self._pipe, self._session, "the replay ends here")
+                await end_replay(self._pipe, self._opening, self._stopped or "the replay ends here")
                 self._is_cancelled = True
             return False
         if timeline.last_window != self._committed:
