@@ -22,7 +22,7 @@ from tests.recordings.made import NAME, about_of, recording, write_recording
         {"opened": f"{2**62}-0"},
         {"origin_ns": "9" * 25},
         {"members": ()},
-        {"members": (RecordedMember("a", "a"),) * 65},
+        {"members": (RecordedMember("a", "a"),) * 17},
         {"prompt": "A" * 2_000_000},
     ],
 )

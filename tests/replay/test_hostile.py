@@ -6,11 +6,15 @@ import asyncio
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from aggregator.loop import AggregatorLoop
+from aggregator.owned import OwnedSession
 from producers.replay.source import RecordedSource
 from recordings.contents import SESSION
 from recordings.opening import replay_opening
@@ -22,8 +26,11 @@ from schemas.sessions import Opening
 from tests.golden import golden
 from tests.recordings.made import NAME, about_of, changed, frames_of, write_recording
 from tests.replay.test_player import replaying, shown_frames
+from tests.roles import RedisServer
 from tests.waiting import until
 from transport.connection import AsyncPipe
+from transport.log import Log
+from transport.process import Standing
 from transport.sessions import cancel_session, find_session
 
 
@@ -118,3 +125,16 @@ def test_an_opening_that_no_council_writes_is_not_replayed(
     path = write_recording(tmp_path / "hostile.mcap", hostile, frames_of(NAME), about=about_of(stream))
     with pytest.raises(Malformed, match=words):
         replay_opening(path, "0" * 12)
+
+
+def test_all_replays_together_have_a_share_of_a_tick(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows that take long make no live session late."""
+    loop = AggregatorLoop(redis.url, Standing("aggregator"), Log(50), lambda: True)
+    clock = iter(range(1_000))
+    # Each window takes 4 ms.
+    monkeypatch.setattr("aggregator.loop.time.thread_time", lambda: next(clock) * 0.004)
+    monkeypatch.setattr(loop, "_closed", lambda *_, **__: [("PING",)])
+    one, other = cast(OwnedSession, SimpleNamespace(name="one")), cast(OwnedSession, SimpleNamespace(name="other"))
+    loop._replays_took_s = -1 / 120
+    assert len(loop._closed_of_replay(one, 0, 10)) == 3
+    assert loop._closed_of_replay(other, 0, 10) == []
