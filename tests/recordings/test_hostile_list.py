@@ -10,6 +10,8 @@ import pytest
 
 from council.recording.library import sparkline
 from recordings.contents import RecordedMember
+from recordings.folder import Library
+from schemas.errors import Refused
 from tests.golden import golden
 from tests.recordings.here import council
 from tests.recordings.made import NAME, about_of, recording, write_recording
@@ -46,3 +48,9 @@ def test_a_file_name_in_the_list_steers_no_terminal(tmp_path: Path) -> None:
     outcome = council("recordings", "--recordings", str(tmp_path))
     assert outcome.code == 0
     assert "\x1b" not in outcome.out
+
+
+@pytest.mark.parametrize("name", [f"{'x' * 300}.mcap", "\ud800.mcap", "a\0b.mcap", "../a.mcap"])
+def test_a_name_that_no_file_can_have_is_not_there(name: str, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="There is no recording"):
+        Library(tmp_path).path(name)
