@@ -11,6 +11,7 @@ In a cluster a session's windows are due by the clock of its own node: one TIME 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -45,8 +46,10 @@ _MOST_LEFT_WHEN_BUSY = 1
 _MOST_WINDOWS_A_TICK = 60
 # Together, beyond the one that each session closes anyway: some 30 ms, so that those behind do not hold up the others.
 _MOST_CAUGHT_UP_A_TICK = 240
-# A replay that is faster than life takes, beside live sessions, a fifth of a tick at most.
+# A replay that is faster than life closes, beside live sessions, so many windows a tick at most; and all replays have
+# half a tick of time together, since a recording may contain windows that take long.
 _MOST_REPLAYED_A_TICK = 10
+_REPLAYS_SHARE_S = 0.5 / 60
 # Without a live session: the windows of a replay are due at any moment, and nobody tells this loop.
 _REPLAY_TICK_NS = _TICK_NS // 2
 # A session that kills its owners does so while it is loaded, or soon after.
@@ -69,6 +72,8 @@ class AggregatorLoop:
         self._pace = Pace()
         self._presence = RedisPresence(log)
         self.windows = 0
+        # What replays took of the time of live sessions, less their share: below 0 there is some left in this tick.
+        self._replays_took_s = 0.0
         # Those that were closed when the one after them was due as well.
         self.windows_late = 0
 
@@ -200,16 +205,19 @@ class AggregatorLoop:
     def _commit_due(self, timed: list[tuple[OwnedSession, int]]) -> None:
         """One round trip: every window that is due at its node's time, and whether there is more to serve."""
         now, room = time.monotonic(), _MOST_CAUGHT_UP_A_TICK
-        most_replayed = (
-            _MOST_WINDOWS_A_TICK if all(session.is_replay for session, _ in timed) else _MOST_REPLAYED_A_TICK
-        )
+        has_live = not all(session.is_replay for session, _ in timed)
+        most_replayed = _MOST_REPLAYED_A_TICK if has_live else _MOST_WINDOWS_A_TICK
+        self._replays_took_s = max(0.0, self._replays_took_s) - _REPLAYS_SHARE_S if has_live else -math.inf
         commits = list[tuple[OwnedSession, Command]]()
         for session, now_ns in timed:
             if self._tenure.owned.get(session.name) is not session:
                 continue
             most = min(most_replayed if session.is_replay else _MOST_WINDOWS_A_TICK, 1 + room)
             beats = now >= session.beat_due_s
-            closed = self._closed(session, now_ns // NS_PER_MS, most, beats)
+            if session.is_replay:
+                closed = self._closed_of_replay(session, now_ns // NS_PER_MS, most)
+            else:
+                closed = self._closed(session, now_ns // NS_PER_MS, most, beats)
             if beats and closed:
                 # With a window that is closed: a tick that finds none due must not swallow it.
                 session.beat_due_s = now + BEAT_S
@@ -230,6 +238,20 @@ class AggregatorLoop:
             self._look_due, self._tenure.has_left = now + LOOK_S, has_left(replies[-1])
         if asks:
             self._tenure.add_new(replies[len(commits)])
+
+    def _closed_of_replay(self, session: OwnedSession, now_ms: int, most: int) -> list[Command]:
+        """The same of a replay, as long as the replays' share of the tick lasts; then the others have their turn."""
+        commands = list[Command]()
+        while len(commands) < most and self._replays_took_s < 0.0:
+            began_s = time.thread_time()
+            closed = self._closed(session, now_ms, 1, beat=False)
+            self._replays_took_s += time.thread_time() - began_s
+            if not closed:
+                break
+            commands += closed
+        if commands and self._tenure.owned.get(session.name) is session:
+            self._tenure.owned[session.name] = self._tenure.owned.pop(session.name)
+        return commands
 
     def _closed(self, session: OwnedSession, now_ms: int, most: int, beat: bool) -> list[Command]:
         """The commits of the session's due windows."""

@@ -159,7 +159,11 @@ class Library:
         """The file of a recording that is there. Raises Refused where it is not; no name leads out of the folder."""
         path = self.folder / name
         is_name = bool(name) and name == os.path.basename(name) and not name.startswith(".") and "\0" not in name
-        if not (is_name and name.endswith(SUFFIX) and path.is_file() and not path.is_symlink()):
+        is_there = False
+        # A name that is too long, or that the file system cannot have, is not there either.
+        with contextlib.suppress(OSError, ValueError):
+            is_there = is_name and name.endswith(SUFFIX) and path.is_file() and not path.is_symlink()
+        if not is_there:
             raise Refused(
                 "no_recording",
                 f"There is no recording {name[:_MOST_NAME_BYTES]!r}: `council recordings` lists those that are.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,10 @@ from recordings.contents import About
 from recordings.reading import RecordingReader
 from schemas.entries import decode_entry
 from schemas.errors import Malformed, Refused
-from schemas.sessions import ENTRY_VERSION, Member, Opening, Replay, Sampling
+from schemas.sessions import ENTRY_VERSION, LONGEST_MS, MAX_MEMBERS, Member, Opening, Replay, Sampling
+
+# Six members with a system text of 32 KiB each, and a chat.
+_MOST_BYTES = 1024 * 1024
 
 
 def replay_opening(path: Path, session: str, recording: str = "", *, frames: bool = False) -> tuple[str, Opening]:
@@ -40,7 +44,27 @@ def replay_opening(path: Path, session: str, recording: str = "", *, frames: boo
         opening = None
     if not isinstance(opening, Opening) or first.id != about.opened or opening.version != ENTRY_VERSION:
         raise Malformed(f"{path} does not begin with the opening of a session of this version: it cannot be replayed.")
+    if problem := _problem_of(opening, len(first.raw)):
+        raise Malformed(f"{path} is not the recording of a council's session: {problem}. It cannot be replayed.")
     return first.id, msgspec.structs.replace(opening, session=session, replay=replay)
+
+
+def _problem_of(opening: Opening, size: int) -> str:
+    """What no council writes into an opening; empty where there is nothing of that kind. The aggregator believes an
+    opening, and shares its time and memory among all sessions."""
+    profile, limits = opening.profile, msgspec.structs.astuple(opening.limits)
+    numbers = (*msgspec.structs.astuple(profile), *(member.weight for member in opening.members))
+    if size > _MOST_BYTES:
+        return f"its opening has {size} bytes"
+    if not 1 <= len(opening.members) <= MAX_MEMBERS:
+        return f"it has {len(opening.members)} members"
+    if not all(0 <= limit <= LONGEST_MS for limit in limits):
+        return f"a limit is not between 0 and {LONGEST_MS}"
+    if not all(math.isfinite(number) and number >= 0 for number in numbers):
+        return "a weight, or a constant of the energy, is not a number from 0 on"
+    if not (profile.tps_min < profile.tps_max and profile.stall_ms < profile.ceil_ms and profile.half_life_ms):
+        return "a constant of the energy is out of range"
+    return ""
 
 
 def _opening_without_text(about: About, session: str, replay: Replay) -> Opening:

@@ -32,11 +32,17 @@ from recordings.records import (
     record_stream,
 )
 from schemas.errors import Malformed, Refused
+from schemas.grid import NS_PER_MS
 from schemas.keys import is_entry_id
+from schemas.sessions import MAX_MEMBERS
 
 # Ten hours of chunk indexes are 5 MB.
 _MOST_SUMMARY_BYTES = 64 * 1024 * 1024
 _BLOCK_BYTES = 1024 * 1024
+# A council's has some kilobytes, and a library keeps it in memory of each file.
+_MOST_METADATA_BYTES = 1024 * 1024
+# A message's time has 64 bits; so have those of a session. More digits are not even made a number.
+_MOST_NS, _MOST_DIGITS = 2**64, 20
 _FOOTER_BYTES = RECORD_HEAD.size + 20
 
 
@@ -93,7 +99,7 @@ class RecordingReader:
                 if opcode == Opcode.HEADER and Header.read(record_stream(body)).profile != PROFILE:
                     break
                 if opcode == Opcode.METADATA and (found := Metadata.read(record_stream(body))).name == ABOUT:
-                    return self._checked_about(found)
+                    return self._checked_about(found, len(body))
                 if opcode == Opcode.CHUNK:
                     break
         except UNREADABLE as error:
@@ -102,7 +108,7 @@ class RecordingReader:
             "not_a_recording", f"{self.path} is an MCAP file of something else: name a recording of a council."
         )
 
-    def _checked_about(self, found: Metadata) -> About:
+    def _checked_about(self, found: Metadata, size: int) -> About:
         version = found.metadata.get("recording_version", "")
         if version.isascii() and version.isdigit() and int(version[:9]) > RECORDING_VERSION:
             raise Refused(
@@ -111,9 +117,13 @@ class RecordingReader:
                 f"this one reads up to {RECORDING_VERSION}): update the council.",
             )
         try:
+            if size > _MOST_METADATA_BYTES:
+                raise Malformed(f"its metadata has {size} bytes")
             about = struct_of(found.metadata, About)
-            if not (is_entry_id(about.opened) and about.origin_ns.isascii() and about.origin_ns.isdigit()):
+            if not (is_entry_id(about.opened) and _is_time(about.opened, NS_PER_MS) and _is_time(about.origin_ns)):
                 raise Malformed("its metadata has no opening")
+            if not 1 <= len(about.members) <= MAX_MEMBERS:
+                raise Malformed(f"its metadata has {len(about.members)} members")
         except Malformed as error:
             raise Damage(self.path, self.at_bytes, str(error)) from None
         return about
@@ -245,13 +255,20 @@ def _summary_at_end(file: IO[bytes], size: int) -> Summary:
         body = section[at + RECORD_HEAD.size : at + RECORD_HEAD.size + length]
         at += RECORD_HEAD.size + length
         if opcode == Opcode.METADATA_INDEX and (index := MetadataIndex.read(record_stream(body))).name == SUMMARY:
-            if index.length > MOST_RECORD_BYTES or index.offset > size:
+            if index.length > _MOST_METADATA_BYTES or index.offset > size:
                 raise Malformed(f"a record of {index.length} bytes at byte {index.offset}")
             file.seek(index.offset)
             return struct_of(
                 Metadata.read(record_stream(file.read(index.length)[RECORD_HEAD.size :])).metadata, Summary
             )
     raise Malformed("its summary is missing")
+
+
+def _is_time(written: str, unit_ns: int = 1) -> bool:
+    """True for the digits of a time that a message of the file may have; what follows a dash is left out."""
+    digits = written.partition("-")[0]
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS
+    return is_number and int(digits) * unit_ns < _MOST_NS
 
 
 def _words(error: BaseException) -> str:

@@ -22,6 +22,8 @@ MAX_PROMPT_BYTES = 32 * 1024
 MAX_TOKENS_LIMIT = 8_192
 # More turns than a chat of 32 KiB has in earnest.
 MAX_TURNS = 256
+# More than any tier takes. What an aggregator computes in each window grows with the square of it.
+MAX_MEMBERS = 16
 # What a member may have of its own.
 MEMBER_OPTIONS = ("temperature", "seed", "max_tokens")
 # No limit may be longer than a day: what is kept for the longest session is bounded by this.

@@ -20,9 +20,10 @@ from schemas.entries import UNDECODABLE
 from schemas.errors import Refused, SessionGone
 from schemas.frames import Frame, encode_frame
 from schemas.sessions import Opening
+from transport.commit import end_session
 from transport.connection import AsyncPipe, Command, accepted
 from transport.scripts import PLAY, SHOW
-from transport.sessions import find_session
+from transport.sessions import cancel_session, find_session
 
 # A replay writes its state at least so often; one that does not for ten times as long has ended without a word.
 SIGN_S = 1.0
@@ -106,6 +107,18 @@ async def order_playback(pipe: AsyncPipe, session: str, word: Play) -> None:
         "XADD", keys.control(session), "NOMKSTREAM", "MAXLEN", "~", keys.SIDE_STREAM_MAXLEN, "*", keys.ENTRY_FIELD,
         encode_word(word),
     )  # fmt: skip
+
+
+async def end_replay(pipe: AsyncPipe, opening: Opening, reason: str) -> None:
+    """Ends a replay that is open. An aggregator closes those that it computes; one of recorded frames ends at once.
+    Raises SessionGone, RedisAway, RedisRefuses."""
+    if opening.replay is None or not opening.replay.frames:
+        await cancel_session(pipe, opening.session, reason)
+        return
+    # An aggregator that looks at the session, and leaves it alone, begins a new epoch.
+    while (state := await find_session(pipe, opening.session)).status == "open":
+        (reply,) = await pipe.run([end_session(opening.session, state.epoch, reason)])
+        accepted(reply)
 
 
 async def find_playback(pipe: AsyncPipe, session: str) -> Playback | None:

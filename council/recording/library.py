@@ -85,7 +85,8 @@ def print_recordings(console: Console, found: Sequence[KeptRecording], library: 
     table = Table("", "recorded", "question", "members", "length", "agreement", "size", "name")
     for one in found:
         if one.about is None or one.summary is None:
-            table.add_row("", "", Text(one.problem, style="red"), "", "", "", _size(one.size_bytes), Text(one.name))
+            problem = Text(plain(one.problem), style="red")
+            table.add_row("", "", problem, "", "", "", _size(one.size_bytes), Text(plain(one.name)))
             continue
         opened = datetime.datetime.fromtimestamp(one.about.opened_ms / 1000).strftime("%Y-%m-%d %H:%M")
         question = short(one.about.prompt or "(recorded without text)", _QUESTION_CHARS)
@@ -100,9 +101,10 @@ def print_recordings(console: Console, found: Sequence[KeptRecording], library: 
 def sparkline(values: Sequence[float | None]) -> str:
     """A line of blocks for values from 0 to 1; a space where nothing was measured."""
     size = max(1, -(-len(values) // _SPARK_CHARS))
-    parts = [[value for value in values[at : at + size] if value is not None] for at in range(0, len(values), size)]
+    shown = [None if value is None else min(1.0, max(0.0, value)) for value in values]
+    parts = [[value for value in shown[at : at + size] if value is not None] for at in range(0, len(shown), size)]
     means = [sum(part) / len(part) if part else None for part in parts]
-    return "".join(" " if mean is None else _SPARKS[min(7, max(0, int(mean * 8)))] for mean in means)
+    return "".join(" " if mean is None else _SPARKS[min(7, int(mean * 8))] for mean in means)
 
 
 def _size(size: int) -> str:

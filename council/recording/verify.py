@@ -26,15 +26,13 @@ from schemas.errors import Malformed
 from schemas.frames import Frame, recorded_frame_json
 from schemas.grid import FRAME_RATE_HZ, last_ms_of_window
 from schemas.keys import FRAMES_MAXLEN, entry_order
-from schemas.sessions import LONGEST_MS, Opening
+from schemas.sessions import LONGEST_MS, MAX_MEMBERS, Opening
 
 # A recorder that was away reads entries and frames in turn; more than Redis keeps of frames it is never behind.
 _MOST_WAITING = FRAMES_MAXLEN
 # Measured: 20 frames at once take 5 % less time than one by one; 60 take no less.
 _GATHERED_FRAMES, _MOST_GATHERED_ENTRIES = 20, 256
 _LAST_WINDOW = LONGEST_MS * FRAME_RATE_HZ // 1_000
-# The core's work grows with the members; no tier allows as many.
-_MOST_MEMBERS = 64
 # What the metadata repeats of the opening.
 _OF_THE_OPENING = (
     "session", "opened", "origin_ns", "prompt", "system", "members", "temperature", "max_tokens", "seed", "sync",
@@ -161,7 +159,7 @@ class _Checking:
         opening = _opening_in(first)
         if opening is None or first[0] != self._about.opened:
             raise self._wrong("it does not begin with the opening of a session")
-        if len(opening.members) > _MOST_MEMBERS:
+        if len(opening.members) > MAX_MEMBERS:
             raise self._wrong(f"it has {len(opening.members)} members")
         told = about_session(opening, first[0], self._about.council_version)
         for name in _OF_THE_OPENING:

@@ -14,24 +14,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from producers.replay.showing import FrameShow
 from producers.replay.source import RecordedSource, last_window_of
 from producers.replay.timeline import Timeline
-from schemas.claims import ClaimLedger
-from schemas.control import Play, Progress
-from schemas.entries import Claim, Token, decode_entry
-from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
-from schemas.frames import Frame
+from schemas.control import Play, Stop
+from schemas.errors import RedisAway, RedisRefuses, SessionGone
 from schemas.grid import NS_PER_MS, window_index_at, window_start_ns
 from schemas.keys import entry_ms
 from schemas.sessions import Opening
-from transport.connection import AsyncPipe, Command, accepted
+from transport.connection import AsyncPipe, Command
 from transport.presence import RedisPresence
-from transport.replays import Played, find_playback, play, played, seconds_to_live, show
-from transport.sessions import cancel_session, find_session
+from transport.replays import Played, end_replay, find_playback, play, played, seconds_to_live
+from transport.sessions import find_session
 from transport.tokens import control_read, read_control
 
 # One round trip's worth of entries: 200 KB.
@@ -83,8 +80,9 @@ class Player:
         the end, or the last of them. Raises Refused where the file is not a recording, Malformed."""
         assert opening.replay is not None
         self._pipe, self._opening, self._presence = pipe, opening, presence
-        self._session, self._shows_frames = opening.session, opening.replay.frames
-        self._source = RecordedSource(path, with_frames=self._shows_frames)
+        self._session = opening.session
+        self._source = RecordedSource(path, with_frames=opening.replay.frames)
+        self._show = FrameShow(opening, self._source) if opening.replay.frames else None
         last = last_window_of(path)
         if to_ns is not None:
             last = min(last, max(0, window_index_at(to_ns)))
@@ -97,10 +95,10 @@ class Player:
         self._heard = asyncio.Event()
         self._control_seen = "0"
         self._committed, self._status = -1, "open"
-        self._ledgers = [ClaimLedger() for _ in opening.members]
         self._renew_at = self._ordered_at = 0.0
         self._is_cancelled = False
         self._last_written = "0-0"
+        self._stopped: str | None = None
         self.report = PlayReport()
 
     @property
@@ -156,6 +154,8 @@ class Player:
         self._committed = there.window
         self._take(there)
         self._last_written = there.last_id or state.opened
+        if self._show:
+            self._show.last_window = there.window
         self._source.begin_after(self._last_written, there.window)
         if state.clock_ms is not None:
             self._timeline.reach(state.clock_ms * NS_PER_MS - self._source.origin_ns)
@@ -184,20 +184,24 @@ class Player:
             ),
             read_control(self._session, self._control_seen),
         ]
-        shown = self._shown(entries, target_ns if is_all else clock_ms * NS_PER_MS - self._source.origin_ns)
-        replies = await self._pipe.run([*commands, *(command for command, _ in shown)])
+        reached_ns = target_ns if is_all else clock_ms * NS_PER_MS - self._source.origin_ns
+        shown = self._show.commands(entries, reached_ns, _MOST_AT_ONCE) if self._show else []
+        replies = await self._pipe.run([*commands, *shown])
         there = played(replies[0])
-        if there.status == "LOST":
+        is_shown = self._show is None or self._show.take(replies[2:])
+        if there.status == "LOST" or (there.status == "open" and not is_shown):
             # Redis was set back; another caller of this pipe may have met the break.
             await self._begin()
             return False
         self._take(there)
         self._last_written = there.last_id
         self._hear(replies[1])
-        if self._shows_frames and not self._has_shown(replies[2:], shown):
-            await self._begin()
-            return False
-        timeline.reach(target_ns if is_all else clock_ms * NS_PER_MS - self._source.origin_ns)
+        if self._show:
+            self._committed = max(self._committed, self._show.last_window)
+            if not self._source.has_frame(reached_ns):
+                # Windows whose frames the file has lost.
+                self._committed = max(self._committed, window_index_at(reached_ns) - 1)
+        timeline.reach(reached_ns)
         timeline.computed_ns = window_start_ns(self._committed + 1)
         now = self._loop.time()
         behind = window_index_at(timeline.position_ns(now)) - 1 - self._committed
@@ -231,41 +235,6 @@ class Player:
         self._renew_at = now + _RENEW_S
         return seconds_to_live(self._opening)
 
-    def _shown(self, entries: list[tuple[str, bytes]], reached_ns: int) -> list[tuple[Command, int]]:
-        """(the command that shows it, its window) of each frame that is due, where no aggregator computes them."""
-        if not self._shows_frames:
-            return []
-        for entry_id, raw in entries:
-            self._accept(entry_id, raw)
-        replay = self._opening.replay
-        assert replay is not None
-        progress = tuple([Progress(ledger.claim, ledger.next_seq, False) for ledger in self._ledgers])
-        own: list[Frame] = [
-            msgspec.structs.replace(frame, session=self._session, replay_of=replay.of)
-            for frame in self._source.take_frames(reached_ns, _MOST_AT_ONCE)
-        ]
-        before = [self._committed, *(frame.window_index for frame in own)]
-        return [(show(one, progress, after), one.window_index) for one, after in zip(own, before, strict=False)]
-
-    def _has_shown(self, replies: list[Any], shown: list[tuple[Command, int]]) -> bool:
-        """False where a frame was not shown: Redis was set back."""
-        for reply, (_, window) in zip(replies, shown, strict=True):
-            if int(accepted(reply)) != window:
-                return False
-            self._committed = window
-        return True
-
-    def _accept(self, entry_id: str, raw: bytes) -> None:
-        """Which claim writes a member, and how much of it: what the web reads answers by."""
-        with contextlib.suppress(Malformed):
-            entry = decode_entry(raw)
-            if isinstance(entry, Claim | Token) and 0 <= entry.member < len(self._ledgers):
-                ledger = self._ledgers[entry.member]
-                if isinstance(entry, Claim):
-                    ledger.add_claim(entry_id)
-                else:
-                    ledger.judge_token(entry.claim, entry.seq)
-
     def _take(self, there: Played) -> None:
         if there.status == "GONE":
             raise SessionGone(_LOST)
@@ -275,6 +244,9 @@ class Player:
         words, last = control_read(reply)
         self._control_seen = last or self._control_seen
         self._words += [word for word in words if isinstance(word, Play)]
+        if self._show and self._status == "open":
+            # Where an aggregator computes the frames, it stops the members itself.
+            self._stopped = next((word.reason for word in words if isinstance(word, Stop)), self._stopped)
 
     def _follow_orders(self, now: float) -> None:
         timeline, words = self._timeline, self._words
@@ -286,13 +258,14 @@ class Player:
 
     def _is_at_end(self, timeline: Timeline) -> bool:
         is_written = timeline.reached_ns >= timeline.end_ns
-        return self._status != "open" or (is_written and self._committed >= timeline.last_window)
+        is_shown = is_written and self._committed >= timeline.last_window
+        return self._status != "open" or self._stopped is not None or is_shown
 
     async def _end(self, timeline: Timeline, now: float) -> bool:
         """Ends a session whose recording does not; True where nothing is left to do."""
         if self._status == "open":
             if not self._is_cancelled:
-                await cancel_session(self._pipe, self._session, "the replay ends here")
+                await end_replay(self._pipe, self._opening, self._stopped or "the replay ends here")
                 self._is_cancelled = True
             return False
         if timeline.last_window != self._committed:

@@ -15,6 +15,7 @@ from transport.leases import Lease
 from transport.log import Log
 from transport.presence import RedisPresence
 from transport.process import Standing
+from transport.replays import end_replay
 from transport.sessions import cancel_session, find_session, read_opening
 
 _RETRY_S = 0.25
@@ -107,4 +108,6 @@ class ReplayProcess:
             await player.run()
         except (Refused, Malformed) as error:
             self._log.warning("a recording cannot be replayed", session=opening.session, error=str(error))
-            await cancel_session(self._pipe, opening.session, f"the recording cannot be replayed: {error}")
+            # Frontends know no paths here.
+            told = str(error).replace(str(self._library.folder / recording), recording)
+            await end_replay(self._pipe, opening, f"the recording cannot be replayed: {told}")

@@ -10,11 +10,17 @@ from recordings.reading import RecordingReader
 from recordings.records import Item
 from schemas.errors import Malformed
 from schemas.frames import Frame, frame_of_json
-from schemas.grid import NS_PER_MS
-from schemas.keys import entry_ms, entry_order
+from schemas.grid import NS_PER_MS, window_index_at
+from schemas.keys import entry_ms, entry_order, is_entry_id
+from schemas.sessions import LONGEST_MS
 
 # Six members at 100 tokens a second, for three seconds.
 _MOST_AHEAD = 2_000
+# The same in bytes, and what one entry may have: a token with its list has some kilobytes.
+_MOST_AHEAD_BYTES, _MOST_ENTRY_BYTES = 64 * 1024 * 1024, 256 * 1024
+# Redis's ids have twice 64 bits; a time in nanoseconds has 64.
+_MOST_MS, _MOST_SEQ = 2**64 // NS_PER_MS, 2**64
+_LAST_WINDOW = window_index_at(LONGEST_MS * NS_PER_MS)
 # So many items take half a millisecond to read, but for the first of a chunk, which takes two.
 _SLICE = 100
 
@@ -33,7 +39,9 @@ class RecordedSource:
         self._reader: RecordingReader | None = None
         self._items: Iterator[Item] = iter(())
         self._entries: deque[tuple[str, bytes]] = deque()
-        self._frames: deque[Frame] = deque()
+        # Each with the bytes that it has in the file.
+        self._frames: deque[tuple[Frame, int]] = deque()
+        self._ahead_bytes = 0
         self._last_order = (0, 0)
         self.is_read = False
 
@@ -44,6 +52,7 @@ class RecordedSource:
         self._items = self._reader.items()
         self._entries.clear()
         self._frames.clear()
+        self._ahead_bytes = 0
         self._last_order, self._last_window, self.is_read = entry_order(entry_id), window, False
 
     def close(self) -> None:
@@ -54,7 +63,8 @@ class RecordedSource:
     @property
     def is_short(self) -> bool:
         """True where it is time to read on."""
-        return not self.is_read and len(self._entries) + len(self._frames) < _MOST_AHEAD
+        is_little = len(self._entries) + len(self._frames) < _MOST_AHEAD and self._ahead_bytes < _MOST_AHEAD_BYTES
+        return not self.is_read and is_little
 
     def read_on(self) -> None:
         """Reads some more."""
@@ -66,13 +76,32 @@ class RecordedSource:
             if item.kind == "entry" and item.raw:
                 order = entry_order(item.id)
                 if order > self._last_order:
+                    self._check(order[0] < _MOST_MS and order[1] < _MOST_SEQ, "an entry has an id that Redis refuses")
+                    self._check(len(item.raw) <= _MOST_ENTRY_BYTES, f"an entry has {len(item.raw)} bytes")
                     self._entries.append((item.id, item.raw))
+                    self._ahead_bytes += len(item.raw)
                     self._last_order = order
             elif item.kind == "frame" and self._with_frames:
                 frame = frame_of_json(item.raw)
                 if frame.window_index > self._last_window:
-                    self._frames.append(frame)
+                    self._check_frame(frame)
+                    self._frames.append((frame, len(item.raw)))
+                    self._ahead_bytes += len(item.raw)
                     self._last_window = frame.window_index
+                    self._check(self._ahead_bytes < 2 * _MOST_AHEAD_BYTES, "its frames come long before their entries")
+
+    def _check_frame(self, frame: Frame) -> None:
+        """Who shows a frame believes that its members are the session's. Raises Malformed."""
+        count, window = len(self.about.members), frame.window_index
+        self._check(window <= _LAST_WINDOW, f"it has a frame of window {window}")
+        self._check(len(frame.members) == count, f"the frame of window {window} has {len(frame.members)} members")
+        is_whole = is_entry_id(frame.cut) and len(frame.cut) <= len(f"{_MOST_SEQ}-{_MOST_SEQ}")
+        is_whole = is_whole and all(0 <= token.member < count for token in frame.tokens)
+        self._check(is_whole, f"the frame of window {window} is not one of its session")
+
+    def _check(self, is_right: bool, problem: str) -> None:
+        if not is_right:
+            raise Malformed(f"{self._path} is not the recording of a council's session: {problem}.")
 
     @property
     def next_entry_ms(self) -> int | None:
@@ -89,18 +118,24 @@ class RecordedSource:
             if not self._entries or entry_ms(self._entries[0][0]) > to_ms:
                 break
             taken.append(self._entries.popleft())
+            self._ahead_bytes -= len(taken[-1][1])
         return taken
+
+    def has_frame(self, to_ns: int) -> bool:
+        """Whether a frame of a window that ends by `to_ns` is still to be taken. Raises Malformed."""
+        while not self._frames and not self.is_read:
+            self.read_on()
+        return bool(self._frames) and self._frames[0][0].end_ns <= to_ns
 
     def take_frames(self, to_ns: int, most: int) -> list[Frame]:
         """The next frames of windows that end by `to_ns` since the origin, at most so many. Raises Malformed."""
         taken = list[Frame]()
         while self._with_frames and len(taken) < most:
-            if not self._frames and not self.is_read:
-                self.read_on()
-                continue
-            if not self._frames or self._frames[0].end_ns > to_ns:
+            if not self.has_frame(to_ns):
                 break
-            taken.append(self._frames.popleft())
+            frame, size = self._frames.popleft()
+            taken.append(frame)
+            self._ahead_bytes -= size
         return taken
 
     def ms_at(self, at_ns: int) -> int:
@@ -115,4 +150,6 @@ def last_window_of(path: Path) -> int:
     _, summary = read_metadata(path)
     if summary.last_window < 0:
         raise Malformed(f"{path} contains no frame: there is nothing to replay.")
+    if summary.last_window > _LAST_WINDOW:
+        raise Malformed(f"{path} ends with window {summary.last_window}, which no session reaches.")
     return summary.last_window
