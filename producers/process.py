@@ -52,7 +52,9 @@ class ProducerProcess:
             give_up=self._give_up, count=lambda: len(self._servings), facts=self._facts,
         )  # fmt: skip
         self._pipe = self._leased.pipe
-        self._service = Service(self._pipe, model, self._served, backend.pauses, standing.name, self._presence, log)
+        self._service = Service(
+            self._pipe, model, self._served, backend.pauses, standing.public_name, self._presence, log
+        )
 
     async def run(self) -> None:
         """Serves; then says goodbye to the sessions it has begun and hands the others over."""

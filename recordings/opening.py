@@ -17,6 +17,15 @@ from schemas.sessions import ENTRY_VERSION, LONGEST_MS, MAX_MEMBERS, Member, Ope
 _MOST_BYTES = 1024 * 1024
 
 
+def check_importable(path: Path) -> None:
+    """Reads all of a file that is to be taken into the library. Raises Refused where it is not a recording or cannot be
+    replayed, Malformed where it is damaged."""
+    with RecordingReader(path) as reader:
+        for _ in reader.items():
+            pass
+    replay_opening(path, "", frames=not reader.about.text)
+
+
 def replay_opening(path: Path, session: str, recording: str = "", *, frames: bool = False) -> tuple[str, Opening]:
     """(the id of the opening entry, the opening of the replay `session`) of the recording in the file `path`.
 

@@ -38,6 +38,9 @@ from schemas.sessions import MAX_MEMBERS
 
 # Ten hours of chunk indexes are 5 MB.
 _MOST_SUMMARY_BYTES = 64 * 1024 * 1024
+# Unpacked, recordings are 5 to 60 times as large, most where nobody writes. What is larger still is made to keep a
+# reader busy.
+_MOST_UNPACKED, _MOST_RATIO = 64 * 1024 * 1024, 200
 _BLOCK_BYTES = 1024 * 1024
 # A council's has some kilobytes, and a library keeps it in memory of each file.
 _MOST_METADATA_BYTES = 1024 * 1024
@@ -132,10 +135,15 @@ class RecordingReader:
         """The messages that follow, in the order of the file, to its end. Raises Damage where one is not sound; what
         was returned before is."""
         topics: dict[int, str] = {}
+        most_unpacked = _MOST_UNPACKED + _MOST_RATIO * self._size
         try:
             for opcode, body in self._records():
                 if opcode == Opcode.CHUNK:
-                    yield from messages_of(Chunk.read(record_stream(body)), topics, self.schemas)
+                    chunk = Chunk.read(record_stream(body))
+                    most_unpacked -= chunk.uncompressed_size
+                    if most_unpacked < 0:
+                        raise Malformed(f"it unpacks to more than {_MOST_RATIO} times its size")
+                    yield from messages_of(chunk, topics, self.schemas)
                 elif opcode == Opcode.CHANNEL:
                     learn_channel(topics, body)
                 elif opcode == Opcode.SCHEMA:

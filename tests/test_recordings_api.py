@@ -18,7 +18,7 @@ from recordings.folder import Library
 from schemas import keys
 from schemas.control import Play, Playback, decode_word
 from schemas.processes import Role
-from schemas.sessions import Member
+from schemas.sessions import Limits, Member
 from tests.described import DescribedApi
 from tests.roles import RedisServer
 from tests.session_files import golden_stream, write_recording
@@ -491,3 +491,11 @@ async def test_names_that_are_made_to_do_harm_are_only_names(
     assert listed["prompt_start"] == (HOSTILE * 50)[:120]
     assert path.parent == folder
     assert (await api.ask("GET", at(path.name), 200))["recorded"]["prompt"] == HOSTILE * 50
+
+
+async def test_a_file_that_no_replay_accepts_is_not_taken_in(tmp_path: Path, folder: Path, api: DescribedApi) -> None:
+    path = write_recording(tmp_path, limits=Limits(life_ms=-1))
+    code, message = await refused(api, "POST", "/api/recordings?name=a", 422, data=path.read_bytes(), headers=OCTETS)
+    assert code
+    assert "replay" in message
+    assert files_in(folder) == []

@@ -54,6 +54,11 @@ class Standing:
         self.name = f"{role}-{self.host}-{self.pid}-{secrets.token_hex(2)}"
         self.started_ms = time.time_ns() // 1_000_000
 
+    @property
+    def public_name(self) -> str:
+        """Its name without that of the host: what recordings contain may be shared."""
+        return self.name.replace(f"-{self.host}-", "-", 1)
+
     def record(self) -> ProcessRecord:
         """What is true now."""
         times = os.times()

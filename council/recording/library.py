@@ -10,20 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from council.settings import Settings
 from recordings.folder import KeptRecording, Library
+from recordings.opening import check_importable
 from recordings.parts import part_of
 from recordings.plain import plain, short
-from recordings.reading import RecordingReader
 from schemas.errors import Refused
 from schemas.grid import FRAME_RATE_HZ
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 _SPARK_CHARS = 16
-_QUESTION_CHARS = 60
+_QUESTION_CHARS = 100
 
 
 def library_of(settings: Settings) -> Library:
@@ -73,29 +72,27 @@ def _seconds(one: KeptRecording) -> float | None:
 
 
 def print_recordings(console: Console, found: Sequence[KeptRecording], library: Library) -> None:
-    """A table, or a sentence where there is nothing."""
+    """Three lines for each recording: its question, what came of it, its name; or a sentence where there is none."""
     if not found:
-        console.print(
-            Text(
-                f"No recording is in {library.folder}: `council keep SESSION` or `council up --record all` makes one."
-            ),
-            soft_wrap=True,
-        )
+        how = "`council keep SESSION` or `council up --record all` makes one."
+        console.print(Text(f"No recording is in {library.folder}: {how}"), soft_wrap=True)
         return
-    table = Table("", "recorded", "question", "members", "length", "agreement", "size", "name")
     for one in found:
+        star = "★ " if one.starred else ""
         if one.about is None or one.summary is None:
-            problem = Text(plain(one.problem), style="red")
-            table.add_row("", "", problem, "", "", "", _size(one.size_bytes), Text(plain(one.name)))
-            continue
-        opened = datetime.datetime.fromtimestamp(one.about.opened_ms / 1000).strftime("%Y-%m-%d %H:%M")
-        question = short(one.about.prompt or "(recorded without text)", _QUESTION_CHARS)
-        table.add_row(
-            "★" if one.starred else "", opened, Text(question, no_wrap=True, overflow="ellipsis"),
-            Text(plain(", ".join(one.about.names))), f"{_seconds(one):.1f} s", sparkline(one.summary.agreement),
-            _size(one.size_bytes), Text(plain(one.name)),
-        )  # fmt: skip
-    console.print(table)
+            console.print(Text(f"{star}{plain(one.problem)}", style="red"), soft_wrap=True)
+        else:
+            question = short(one.about.prompt or "(recorded without text)", _QUESTION_CHARS)
+            console.print(Text(f"{star}{question}", style="bold"), soft_wrap=True)
+            opened = datetime.datetime.fromtimestamp(one.about.opened_ms / 1000).strftime("%Y-%m-%d %H:%M")
+            agreement = one.summary.mean_agreement
+            facts = [
+                opened, f"{_seconds(one):.1f} s", plain(", ".join(one.about.names)), _size(one.size_bytes),
+                f"agreement {agreement:.2f} {sparkline(one.summary.agreement)}" if agreement is not None else "",
+            ]  # fmt: skip
+            console.print(Text("  " + " · ".join(filter(None, facts))), soft_wrap=True)
+        # Whole, to be copied.
+        console.print(Text(f"  {plain(one.name)}", style="dim"), soft_wrap=True)
 
 
 def sparkline(values: Sequence[float | None]) -> str:
@@ -126,9 +123,7 @@ def delete_recording(library: Library, name: str, *, is_sure: bool) -> None:
 def import_recording(library: Library, file: Path) -> str:
     """Copies a recording into the library once all of it was read; its name there. Raises Refused, Malformed,
     Unavailable where it cannot be written."""
-    with RecordingReader(file) as reader:
-        for _ in reader.items():
-            pass
+    check_importable(file)
     library.make()
     name = library.free_name(file.name)
     with part_of(library.folder / name, is_private=True) as part:

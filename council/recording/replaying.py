@@ -20,10 +20,11 @@ from council.asking import EXIT_CANCELLED, EXIT_OK, Summary, close_quietly, prin
 from council.ensemble import TurboEnsemble
 from council.recording.replay_view import draw_replay, write_replay
 from producers.replay.player import Player, PlayReport
+from producers.replay.source import last_window_of
 from producers.replay.timeline import FASTEST, SLOWEST
 from recordings.opening import replay_opening
 from schemas.errors import CouncilError, Refused
-from schemas.grid import NS_PER_S
+from schemas.grid import FRAME_RATE_HZ, NS_PER_S
 from transport.connection import AsyncPipe
 from transport.log import log_to_stderr
 from transport.presence import RedisPresence
@@ -77,6 +78,9 @@ async def replay_file(ensemble: TurboEnsemble, order: ReplayOrder, *, as_json: b
         raise Refused("bad_time", "--to is not after --from: give an end that comes after the beginning.")
     # What is wrong with the file is found before a council is started for it.
     replay_opening(order.path, "", frames=order.frames)
+    length_s = (last_window_of(order.path) + 1) / FRAME_RATE_HZ
+    if order.from_s >= length_s:
+        raise Refused("bad_time", f"--from is {order.from_s:g}, and the recording has {length_s:.1f} s: begin before.")
     interrupted = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, interrupted.set)

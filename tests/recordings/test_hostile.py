@@ -76,6 +76,12 @@ def bomb(*, with_size: bool, claimed: int) -> bytes:
     return chunk(b"".join([*(packed.compress(bytes(1_000_000)) for _ in range(200)), packed.flush()]), claimed)
 
 
+def small_bomb() -> bytes:
+    """A sound chunk of 16 MB in half a kilobyte, with a record in it that nobody knows."""
+    data = record(0x90, bytes(16_000_000))
+    return chunk(zstandard.compress(data), len(data), zlib.crc32(data))
+
+
 def lying_frame_header() -> bytes:
     """A frame of zstd whose header claims 2**62 bytes."""
     return b"\x28\xb5\x2f\xfd" + b"\xe0" + struct.pack("<Q", 2**62) + b"\x01\x00\x00"
@@ -128,6 +134,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a bomb that lies": lambda: begun() + bomb(with_size=True, claimed=1_000),
     "a bomb without a size": lambda: begun() + bomb(with_size=False, claimed=1_000),
     "a frame of zstd that lies": lambda: begun() + chunk(lying_frame_header(), 1_000),
+    "bombs one after another": lambda: begun() + 20 * small_bomb(),
     "an unknown compression": lambda: begun() + chunk(b"x", 1, compression=b"lzma"),
     "a message longer than its chunk": lambda: begun() + chunk(
         record(5, b"x" * 30, 2**40), 39, zlib.crc32(record(5, b"x" * 30, 2**40)), b""

@@ -100,6 +100,7 @@ def test_replay_starts_a_private_council_where_none_runs(path: Path, tmp_path: P
         (["--rate", "nan"], "--rate is 'nan'"),
         (["--from", "-1"], "--from is '-1'"),
         (["--from", "2", "--to", "1"], "--to is not after --from"),
+        (["--from", "100"], "the recording has"),
         (["--to", "soon"], "--to is 'soon'"),
     ],
 )

@@ -21,7 +21,7 @@ from consumers.web.door.errors import model_response
 from consumers.web.door.query import known_parameters
 from consumers.web.library import AsyncLibrary
 from recordings.folder import KeptRecording, Library
-from recordings.reading import RecordingReader
+from recordings.opening import check_importable
 from schemas.errors import Malformed, Refused
 
 # A day of six members' answers has some hundred MB.
@@ -117,11 +117,9 @@ def _write_last(file: IO[bytes], data: bytes) -> None:
 
 
 def _check(part: Path, name: str) -> None:
-    """Reads all of it. Raises Refused where it is not a recording, or is damaged."""
+    """Reads all of it. Raises Refused where it is not a recording, is damaged, or cannot be replayed."""
     try:
-        with RecordingReader(part) as reader:
-            for _ in reader.items():
-                pass
+        check_importable(part)
     except Malformed as error:
         raise Refused("damaged_recording", str(error).replace(str(part), name), status=422) from None
     except Refused as error:
