@@ -74,6 +74,8 @@ class AggregatorLoop:
         self.windows = 0
         # What replays took of the time of live sessions, less their share: below 0 there is some left in this tick.
         self._replays_took_s = 0.0
+        # What closing their windows took in this tick.
+        self._replayed_s = 0.0
         # Those that were closed when the one after them was due as well.
         self.windows_late = 0
 
@@ -115,12 +117,14 @@ class AggregatorLoop:
         if not owned:
             self._idle()
             return 0
-        began_s = time.thread_time()
+        began_s, self._replayed_s = time.thread_time(), 0.0
         timed, told_at_ns = self._read(owned)
         self._commit_due(timed)
         self._keep_house()
-        self._pace.add(time.thread_time() - began_s, time.monotonic())
         live = [(session, at_ns) for session, at_ns in timed if not session.is_replay]
+        # A replay takes what time there is, and gives it to the next live session: it makes nobody busy.
+        worked_s = time.thread_time() - began_s - self._replayed_s if live else 0.0
+        self._pace.add(worked_s, time.monotonic())
         if not live:
             # A replay may be ahead of what was closed, by its own will: it is as fast as this loop.
             return 0 if any(session.due_ns <= at_ns for session, at_ns in timed) else _REPLAY_TICK_NS
@@ -245,7 +249,9 @@ class AggregatorLoop:
         while len(commands) < most and self._replays_took_s < 0.0:
             began_s = time.thread_time()
             closed = self._closed(session, now_ms, 1, beat=False)
-            self._replays_took_s += time.thread_time() - began_s
+            took_s = time.thread_time() - began_s
+            self._replays_took_s += took_s
+            self._replayed_s += took_s
             if not closed:
                 break
             commands += closed

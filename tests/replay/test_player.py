@@ -22,8 +22,9 @@ from schemas.frames import Frame, decode_frame
 from schemas.sessions import Opening
 from tests.golden import golden
 from tests.recorded import record_stream, recorded_entries, recorded_frames
+from tests.recordings.made import repeated
 from tests.roles import RedisServer, Roles, roles_on
-from tests.sessions import check_the_law, committed_frames, token_stream, until_ended
+from tests.sessions import check_the_law, committed_frames, opening_of, token_stream, until_ended
 from tests.waiting import until
 from transport.connection import AsyncPipe
 from transport.log import Log
@@ -226,6 +227,21 @@ async def test_an_aggregator_that_is_killed_changes_nothing(pipe: AsyncPipe, rol
         await asyncio.wait_for(playing, 60)
         await until_ended(pipe, opening.session)
         await check_it_shows_what_was_recorded(pipe, opening, path)
+
+
+async def test_a_replay_as_fast_as_possible_leaves_new_sessions_their_aggregator(
+    pipe: AsyncPipe, roles: Roles, tmp_path: Path
+) -> None:
+    """It takes all the time that there is, and a live session that is opened meanwhile is taken at once."""
+    long = record_stream(tmp_path / "long.mcap", repeated(golden("twins").entries, 200))
+    roles.ready("aggregator")
+    async with replaying(pipe, long, rate=0.0) as (opening, _, playing):
+        await until_past(pipe, opening.session, 300)
+        live = opening_of("ngram:word-3")
+        await open_session(pipe, live)
+        await until_past(pipe, live.session, 10)
+        assert not playing.done()
+        assert (await find_session(pipe, opening.session)).status == "open"
 
 
 async def test_a_replay_whose_player_has_died_ends_with_a_reason(pipe: AsyncPipe, roles: Roles, path: Path) -> None:
