@@ -251,7 +251,7 @@ function draw(nowMs) {
     pointing.follow(frame);
     transport.draw(window, runs);
     awaited.draw(record.columns.frame(record.columns.last), runs && !replay.playback);
-    replay.tell();
+    replay.tell(window);
   }
   if (isLive) announcer.summarise(frame, nowMs);
   const isUnfinished = stage.draw(window, !isLive, isCalm);

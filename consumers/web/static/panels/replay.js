@@ -15,6 +15,8 @@ const BUTTONS = "button, a, summary, [type=range]";
 
 export class Replay {
   #playback = null;
+  // The window that was drawn last.
+  #drawn = -1;
   #transport;
   #onMove;
 
@@ -38,6 +40,7 @@ export class Replay {
   // Another session; what is known of it, once it is.
   begin(session) {
     this.#playback?.leave();
+    this.#drawn = -1;
     const isReplay = Boolean(session?.replay_of);
     this.#playback = isReplay ? new Playback(session.session, { onMove: () => this.#show(), onRefused: showError }) : null;
     at("replayed").hidden = at("replay-controls").hidden = !isReplay;
@@ -55,12 +58,13 @@ export class Replay {
     this.#onMove();
   }
 
-  // How it goes, in the page's status.
-  tell() {
+  // How it goes, in the page's status. It is at its end once that is drawn, not when the last frames are on their way.
+  tell(drawn = this.#drawn) {
+    this.#drawn = drawn;
     if (!this.#playback || this.#playback.playing.lastWindow < 0) return;
     const nowMs = performance.now();
     const { playing } = this.#playback;
-    if (playing.isOver(nowMs)) setStatus("The replay is at its end.");
+    if (playing.isOver(nowMs) && drawn >= playing.lastWindow) setStatus("The replay is at its end.");
     else setStatus(playing.isPaused ? "The replay is paused." : "The replay plays.");
   }
 
