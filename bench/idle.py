@@ -101,10 +101,10 @@ def _help_s(folder: str) -> float:
 def _council(folder: str, models: str) -> Iterator[tuple[int, str]]:
     """(its process, the page's address), once it has said that it is ready. Raises RuntimeError."""
     command = [sys.executable, "-m", "council", "up", "--no-open", "--port", "0", "--tier", "mid", "--models", models]
+    environment = os.environ | {"TMPDIR": folder, "XDG_DATA_HOME": folder}
     process = subprocess.Popen(
-        command, cwd=folder, env=os.environ | {"TMPDIR": folder}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     try:
         assert process.stderr is not None
         said = []

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from recordings.contents import About
-from recordings.reading import RecordingReader
 from schemas.errors import Malformed
+
+if TYPE_CHECKING:
+    from recordings.reading import RecordingReader
 
 FRAME_SCHEMA = "council.Frame"
 # What is another in each session, and in a replay of it: names, and ids, which are times.
@@ -114,6 +116,8 @@ def first_frame_difference(one: Path, other: Path) -> Difference | None:
     Not compared: the session's id, and what it is a replay of; texts where one of the two is without text. Raises
     Refused, Damage; Malformed where a frame does not decode.
     """
+    from recordings.reading import RecordingReader  # a process that compares nothing does without its libraries
+
     with RecordingReader(one) as left_file, RecordingReader(other) as right_file:
         with_text = left_file.about.text and right_file.about.text
         left, right = _frames(left_file, with_text=with_text), _frames(right_file, with_text=with_text)
@@ -147,6 +151,8 @@ def _frames(reader: RecordingReader, *, with_text: bool) -> Iterator[dict[str, A
 def first_difference(one: Path, other: Path) -> Difference | None:
     """The first difference of two recordings: of their openings, else of their frames; None where there is none.
     Raises Refused, Damage, Malformed."""
+    from recordings.reading import RecordingReader  # a process that compares nothing does without its libraries
+
     with RecordingReader(one) as left, RecordingReader(other) as right:
         opening = opening_differences(left.about, right.about)
     return opening[0] if opening else first_frame_difference(one, other)

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 
 from recordings.contents import About
-from recordings.reading import RecordingReader
 from schemas.entries import decode_entry
 from schemas.errors import Malformed, Refused
 from schemas.sessions import ENTRY_VERSION, LONGEST_MS, MAX_MEMBERS, Member, Opening, Replay, Sampling
@@ -20,6 +19,8 @@ _MOST_BYTES = 1024 * 1024
 def check_importable(path: Path) -> None:
     """Reads all of a file that is to be taken into the library. Raises Refused where it is not a recording or cannot be
     replayed, Malformed where it is damaged."""
+    from recordings.reading import RecordingReader  # as below
+
     with RecordingReader(path) as reader:
         for _ in reader.items():
             pass
@@ -33,6 +34,8 @@ def replay_opening(path: Path, session: str, recording: str = "", *, frames: boo
     the recorded frames are shown as they are; a recording without text can be replayed in no other way. Raises Refused
     where the file is not a recording or cannot be replayed, Malformed where it is damaged.
     """
+    from recordings.reading import RecordingReader  # a process that has read no recording does without its libraries
+
     with RecordingReader(path) as reader:
         about = reader.about
         replay = Replay(about.session, recording, frames)
