@@ -10,6 +10,7 @@ import contextlib
 import random
 import resource
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from recordings.folder import Library
 from recordings.reading import read_metadata
 from recordings.repair import salvage
 from schemas import keys
+from schemas.entries import Claim, decode_entry
 from schemas.errors import RedisAway, Refused
 from schemas.frames import decode_frame, recorded_frame_json
 from schemas.sessions import Opening
@@ -98,6 +100,9 @@ async def test_every_session_is_recorded_where_all_are(pipe: AsyncPipe, roles: R
     assert (about.session, about.prompt, about.seed) == (opening.session, opening.prompt, 7)
     assert (summary.final, summary.tokens, summary.states) == (True, (40, 40), ("finished", "finished"))
     assert any(item.kind == "health" for item in items_of(path))
+    claims = [entry for _, raw in recorded_entries(path) if isinstance(entry := decode_entry(raw), Claim)]
+    assert claims
+    assert not any(socket.gethostname() in claim.producer for claim in claims)
     assert (folder.stat().st_mode & 0o777, path.stat().st_mode & 0o777) == (0o700, 0o600)
     assert [one.name for one in folder.iterdir()] == [path.name]
 
