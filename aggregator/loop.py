@@ -50,7 +50,7 @@ _MOST_CAUGHT_UP_A_TICK = 240
 # half a tick of time together, since a recording may contain windows that take long.
 _MOST_REPLAYED_A_TICK = 10
 _REPLAYS_SHARE_S = 0.5 / 60
-# Without a live session: the windows of a replay are due at any moment, and nobody tells this loop.
+# Without a live session: how long this loop waits before it looks again whether a replay's next window is due.
 _REPLAY_TICK_NS = _TICK_NS // 2
 # A session that kills its owners does so while it is loaded, or soon after.
 _WINDOWS_OF_PROOF = 60
@@ -122,11 +122,11 @@ class AggregatorLoop:
         self._commit_due(timed)
         self._keep_house()
         live = [(session, at_ns) for session, at_ns in timed if not session.is_replay]
-        # A replay takes what time there is, and gives it to the next live session: it makes nobody busy.
+        # The CPU time of replays does not count as busy: this aggregator still takes new live sessions.
         worked_s = time.thread_time() - began_s - self._replayed_s if live else 0.0
         self._pace.add(worked_s, time.monotonic())
         if not live:
-            # A replay may be ahead of what was closed, by its own will: it is as fast as this loop.
+            # At the rate `max`, or after a seek, a replay has windows due: this loop closes them as fast as it can.
             return 0 if any(session.due_ns <= at_ns for session, at_ns in timed) else _REPLAY_TICK_NS
         # Whoever is still behind is served at the next tick anyway.
         until_ns = [session.due_ns - at_ns for session, at_ns in live if session.due_ns > at_ns]

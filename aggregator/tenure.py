@@ -84,7 +84,7 @@ class Tenure:
             reason = f"{lease.deliveries} aggregators took this session and none could go on with it."
             self.end(lease, found.epoch, reason)
             return
-        # Between the lease and the epoch another may have come: whoever holds the lease now goes on.
+        # Another aggregator may have taken the lease before this one took the epoch: only the lease's holder goes on.
         self.refresh(0)
         if lease.entry_id in self.leases.held and (core := self._loaded(lease, found)):
             self.owned[lease.session] = OwnedSession(lease, core, found, place, time.monotonic() + BEAT_S)

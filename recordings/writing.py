@@ -126,11 +126,6 @@ class RecordingWriter:
         counted[topic] = counted.get(topic, 0) + len(data)
         self._writer.add_message(channel, at_ns, data, at_ns, self._sequence & 0xFFFF_FFFF)
 
-    @property
-    def last_window(self) -> int:
-        """The window of the newest frame; -1 where there is none."""
-        return self._summing.last_window
-
     def add_entry(self, entry_id: str, raw: bytes) -> None:
         """The next entry of the token stream."""
         entry, member = recorded_entry(entry_id, raw, self._origin_ns, text=self._about.text)

@@ -56,7 +56,7 @@ class Recorder:
         self._has_disk_trouble = False
 
     async def run(self) -> None:
-        """Records whatever shall be recorded. Raises Refused where the library's folder cannot be used."""
+        """Records the sessions that are ordered, or all. Raises Refused where the library's folder cannot be used."""
         self._library.make()
         await self._take_up()
         self._standing.ready = True

@@ -136,7 +136,7 @@ class SessionRecorder:
         if is_open and now >= self._health_at:
             self._health_at = now + _HEALTH_S
             at_ns, health = await read_health(self._pipe, part.state)
-            tape.writer.add_health(at_ns, msgspec.convert(health, Health))
+            tape.add_health(at_ns, msgspec.convert(health, Health))
         is_whole_second = len(part.frames) >= 60
         if now >= self._flush_at or is_whole_second:
             self._flush_at = now + _FLUSH_S

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-from recordings.contents import About, Summary
+from recordings.contents import About, Health, Summary
 from recordings.folder import UNFINISHED
 from recordings.reading import RecordingReader
 from recordings.writing import RecordingWriter
@@ -41,11 +41,6 @@ class Tape:
         self._writer: RecordingWriter | None = None
         self.after_entry = self.after_event = "0-0"
         self.last_frame: Frame | None = None
-
-    @property
-    def last_window(self) -> int:
-        """The window of the last frame; -1 where there is none."""
-        return -1 if self.last_frame is None else self.last_frame.window_index
 
     def begin(self, about: About) -> None:
         """Takes up what another process has written of this session, or begins anew."""
@@ -120,15 +115,14 @@ class Tape:
             self._sure.add_event(entry_order(entry_id)[0] - 1, raw)
             self.after_event = entry_id
 
+    def add_health(self, at_ns: int, health: Health) -> None:
+        """How far the council's processes were at a time, in nanoseconds of Unix time."""
+        self._sure.add_health(at_ns, health)
+
     @property
     def _sure(self) -> RecordingWriter:
         assert self._writer is not None, "it has begun"
         return self._writer
-
-    @property
-    def writer(self) -> RecordingWriter:
-        """Where health is written."""
-        return self._sure
 
     def flush(self) -> None:
         """Ends the chunk in progress: what was added is safe from the end of this process."""
