@@ -18,7 +18,7 @@ from council.awaited import Awaited
 from council.ensemble import EnsembleSession, TurboEnsemble
 from council.lanes import Lanes
 from council.parting import Parting
-from council.recording.keep import RecordingOrder, size_of
+from council.recording.keep import RecordingOrder, size_for_a_person
 from council.terminal_keys import pressed_keys
 from schemas.errors import CouncilError
 from schemas.frames import Frame, every_drop, frame_json
@@ -194,7 +194,8 @@ async def ask(
 async def _record(session: EnsembleSession, record: RecordingOrder) -> None:
     """Records the session to its end. Raises CouncilError."""
     summary = await session.record(record.path, text=record.text)
-    told = f"Recorded {summary.frames} frames into {record.path} ({size_of(record.path)})."
+    size = size_for_a_person(record.path.stat().st_size)
+    told = f"Recorded {summary.frames} frames into {record.path} ({size})."
     print(f"council: {told}", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""Sessions that shall be recorded: orders to the recorder, in a stream of their own.
+"""Orders to the recorder to record a session, in a stream of their own.
 
 page, command --ask_to_keep--> council:keep --read_orders--> recorder --forget_order--> (gone, once it is kept)
 """

@@ -49,7 +49,6 @@ async def record_into(
         ) from None
 
 
-def size_of(path: Path) -> str:
-    """A file's size for a person."""
-    size = path.stat().st_size
+def size_for_a_person(size: int) -> str:
+    """So many bytes, in kB or MB."""
     return f"{size / 1e6:.1f} MB" if size >= 10**6 else f"{size / 1e3:.0f} kB"

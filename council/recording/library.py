@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from council.recording.keep import size_for_a_person
 from council.settings import Settings
 from recordings.folder import KeptRecording, Library
 from recordings.opening import check_importable
@@ -87,7 +88,7 @@ def print_recordings(console: Console, found: Sequence[KeptRecording], library: 
             opened = datetime.datetime.fromtimestamp(one.about.opened_ms / 1000).strftime("%Y-%m-%d %H:%M")
             agreement = one.summary.mean_agreement
             facts = [
-                opened, f"{_seconds(one):.1f} s", plain(", ".join(one.about.names)), _size(one.size_bytes),
+                opened, f"{_seconds(one):.1f} s", plain(", ".join(one.about.names)), size_for_a_person(one.size_bytes),
                 f"agreement {agreement:.2f} {sparkline(one.summary.agreement)}" if agreement is not None else "",
             ]  # fmt: skip
             console.print(Text("  " + " · ".join(filter(None, facts))), soft_wrap=True)
@@ -102,10 +103,6 @@ def sparkline(values: Sequence[float | None]) -> str:
     parts = [[value for value in shown[at : at + size] if value is not None] for at in range(0, len(shown), size)]
     means = [sum(part) / len(part) if part else None for part in parts]
     return "".join(" " if mean is None else _SPARKS[min(7, int(mean * 8))] for mean in means)
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 10**6 else f"{size / 1e3:.0f} kB"
 
 
 def delete_recording(library: Library, name: str, *, is_sure: bool) -> None:

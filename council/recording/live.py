@@ -15,7 +15,7 @@ from rich.console import Console
 
 from council.ensemble import TurboEnsemble
 from council.meeting import require_council
-from council.recording.keep import record_into, require_new_file, size_of
+from council.recording.keep import record_into, require_new_file, size_for_a_person
 from council.recording.library import (
     delete_recording,
     import_recording,
@@ -78,7 +78,7 @@ def keep(
             if (await find_session(pipe, session)).status == "open":
                 say("The session is running: it is recorded until it ends. Ctrl-C keeps what there is until then.")
             summary = await record_into(pipe, session, path, text=text, stopping=stopping)
-            say(f"Recorded {summary.frames} frames into {path} ({size_of(path)}).")
+            say(f"Recorded {summary.frames} frames into {path} ({size_for_a_person(path.stat().st_size)}).")
         finally:
             await pipe.close()
 
