@@ -183,6 +183,8 @@ async def ask(
         waiting.cancel()
         if recording is not None:
             recording.cancel()
+            # Its file is closed before we leave; where it has failed as well, the first error is what is told.
+            await asyncio.gather(recording, return_exceptions=True)
     if interrupted.is_set():
         return EXIT_CANCELLED
     if summary.all_dropped:

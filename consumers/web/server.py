@@ -52,8 +52,8 @@ _GOODBYE_S = 0.5
 
 class WebSettings(msgspec.Struct, frozen=True):
     """What a person decides. `tier`, one of `tiers`, and `limits` are for sessions that do not say otherwise;
-    `bound_host` is the address as it was given, `library` the recordings; pages of
-    `origins` may do what our own may; without `token` everybody may who reaches the server."""
+    `bound_host` is the address as it was given, `library` the recordings; pages of `origins` may do what our own may;
+    without `token` everybody may who reaches the server."""
 
     tier: TierPolicy
     tiers: Mapping[str, TierPolicy]
