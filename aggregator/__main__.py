@@ -8,9 +8,11 @@ import sys
 from types import FrameType
 
 from aggregator.loop import AggregatorLoop
+from runtime.environment import redis_from_environment
+from runtime.lifeline import end_with_supervisor
+from runtime.log import log_to_stderr
 from schemas.errors import Refused
-from transport.log import log_to_stderr
-from transport.process import Standing, end_with_supervisor, redis_of_role
+from transport.register import ProcessRegistration
 
 
 def main() -> int:
@@ -26,13 +28,13 @@ def main() -> int:
     end_with_supervisor()
     log = log_to_stderr("aggregator")
     try:
-        url = redis_of_role()
+        url = redis_from_environment()
     except Refused as error:
         print(error, file=sys.stderr)
         return 2
-    standing = Standing("aggregator")
-    standing.ready = True
-    AggregatorLoop(url, standing, log, lambda: stopping).run()
+    registration = ProcessRegistration("aggregator")
+    registration.ready = True
+    AggregatorLoop(url, registration, log, lambda: stopping).run()
     return 0
 
 

@@ -20,13 +20,12 @@ from typing import Any
 from aggregator.owned import BEAT_S, OwnedSession
 from aggregator.pace import Pace
 from aggregator.tenure import MOST_NEW_A_TICK, Tenure
+from runtime.log import Log
+from runtime.presence import RedisPresence
 from schemas import keys
 from schemas.errors import RedisAway
 from schemas.grid import NS_PER_MS, NS_PER_S
-from transport.address import Node
-from transport.cluster import Placed, is_moved
 from transport.commit import verdict
-from transport.connection import Command, Pipe, ReplyError, redis_ns
 from transport.leases import (
     LOOK_S,
     REFRESH_S,
@@ -35,9 +34,10 @@ from transport.leases import (
     has_left,
     sweep_consumers,
 )
-from transport.log import Log
-from transport.presence import RedisPresence
-from transport.process import Standing
+from transport.redis.address import Node
+from transport.redis.cluster import KeyedCommand, is_moved
+from transport.redis.connection import Command, Pipe, ReplyError, redis_ns
+from transport.register import ProcessRegistration
 from transport.replays import SILENT_MS
 
 _TICK_NS = NS_PER_S // 60
@@ -62,10 +62,10 @@ _RECONNECT_S = 0.25
 class AggregatorLoop:
     """Closes the windows of the sessions whose leases it holds, until `is_stopping` says so."""
 
-    def __init__(self, url: str, standing: Standing, log: Log, is_stopping: Callable[[], bool]) -> None:
+    def __init__(self, url: str, registration: ProcessRegistration, log: Log, is_stopping: Callable[[], bool]) -> None:
         self._pipe = Pipe(url)
-        self._tenure = Tenure(self._pipe, Leases(keys.AGGREGATOR_GROUP, standing.name), log)
-        self._standing = standing
+        self._tenure = Tenure(self._pipe, Leases(keys.AGGREGATOR_GROUP, registration.name), log)
+        self._registration = registration
         self._log = log
         self._is_stopping = is_stopping
         self._upkeep_due, self._look_due, self._sweep_due = 0.0, 0.0, 0.0
@@ -103,7 +103,7 @@ class AggregatorLoop:
         try:
             if self._presence.is_away:
                 raise RedisAway("it was away when this process was to end")
-            self._pipe.run([self._tenure.leases.hand_over(), *self._standing.leave()])
+            self._pipe.run([self._tenure.leases.hand_over(), *self._registration.leave()])
         except RedisAway:
             self._log.warning("Redis is away; the sessions will be taken over when their leases run out")
         self._pipe.close()
@@ -139,7 +139,7 @@ class AggregatorLoop:
         """One round trip: what is new in each session. Returns each with the time at its node, in ns, and when that
         was, by the monotonic clock."""
         nodes = self._drop_moved(owned)
-        clocks = [Placed(one.key, ("TIME",)) for one in dict(zip(nodes, owned, strict=True)).values()]
+        clocks = [KeyedCommand(one.key, ("TIME",)) for one in dict(zip(nodes, owned, strict=True)).values()]
         reads = [session.read_commands() for session in owned]
         replies = self._pipe.run([*(command for read in reads for command in read), *clocks], follows=False)
         told, told_at_ns = replies[len(replies) - len(clocks) :], time.monotonic_ns()
@@ -169,7 +169,7 @@ class AggregatorLoop:
         anew, not followed."""
         nodes = self._pipe.nodes_of([session.key for session in owned])
         for session, node in zip(owned, nodes, strict=True):
-            if session.place.has_changed(node):
+            if session.session_node.has_changed(node):
                 self._tenure.owned.pop(session.name, None)
         return nodes
 
@@ -197,10 +197,10 @@ class AggregatorLoop:
         if now >= self._upkeep_due:
             self._upkeep_due = now + REFRESH_S
             counted = {"sessions": len(self._tenure.owned), "windows": self.windows, "windows_late": self.windows_late}
-            self._standing.detail |= counted
+            self._registration.detail |= counted
             sweep = [sweep_consumers()] if now >= self._sweep_due else []
             self._sweep_due = now + SWEEP_S if sweep else self._sweep_due
-            self._pipe.run([*self._standing.renew(), *sweep])
+            self._pipe.run([*self._registration.renew(), *sweep])
             self._tenure.refresh(MOST_NEW_A_TICK if self._pace.keeps_up else _MOST_LEFT_WHEN_BUSY)
         elif self._tenure.has_left and self._pace.keeps_up:
             self._tenure.refresh(MOST_NEW_A_TICK)

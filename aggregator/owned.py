@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aggregator.checkpoint import dump, load
-from aggregator.intake import StreamEntry
-from aggregator.session import Session
+from aggregator.core.checkpoint import dump, load
+from aggregator.core.intake import StreamEntry
+from aggregator.core.session import Session
 from schemas.errors import Malformed
 from schemas.grid import NS_PER_MS, due_ms, is_due, last_ms_of_window
 from schemas.keys import entry_ms, id_before, tokens
-from transport.cluster import Place
 from transport.commit import Taken, commit_frame
-from transport.connection import Command, Pipe, ReplyError, accepted
 from transport.leases import Lease
+from transport.redis.cluster import SessionNode
+from transport.redis.connection import Command, Pipe, ReplyError, accepted
 from transport.replays import clock_read, read_clock
 from transport.tokens import MOST_ENTRIES, entries_read, read_entries
 
@@ -35,13 +35,15 @@ BEAT_S = 1.0
 class OwnedSession:
     """One session under one epoch."""
 
-    def __init__(self, lease: Lease, session: Session, taken: Taken, place: Place, beat_due_s: float) -> None:
+    def __init__(
+        self, lease: Lease, session: Session, taken: Taken, session_node: SessionNode, beat_due_s: float
+    ) -> None:
         """`beat_due_s`: when it beats for the first time, by a clock that is its owner's business."""
         self.lease = lease
         self.beat_due_s = beat_due_s
         # One of its keys: they are all at one node of a cluster, which its loader notes in `place`.
         self.key = tokens(lease.session)
-        self.place = place
+        self.session_node = session_node
         self.core = session
         self.epoch = taken.epoch
         self.read_to = taken.cut

@@ -10,15 +10,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from aggregator.core.session import Session
 from aggregator.owned import BEAT_S, OwnedSession, load_session
-from aggregator.session import Session
+from runtime.log import Log
 from schemas import keys
 from schemas.errors import Malformed, RedisAway, RedisRefuses
-from transport.cluster import Place
 from transport.commit import Taken, end_session, epoch_taken, take_over, taken, verdict
-from transport.connection import Pipe, ReplyError
 from transport.leases import MOST_DELIVERIES, Lease, Leases, is_missing_group
-from transport.log import Log
+from transport.redis.cluster import SessionNode
+from transport.redis.connection import Pipe, ReplyError
 
 # Taking a session costs some round trips: more in one tick would make the others late.
 MOST_NEW_A_TICK = 2
@@ -69,7 +69,7 @@ class Tenure:
                 self.rest(lease.session, error)
 
     def _own(self, lease: Lease) -> None:
-        place = Place(*self._pipe.nodes_of([keys.tokens(lease.session)]))
+        session_node = SessionNode(*self._pipe.nodes_of([keys.tokens(lease.session)]))
         (reply,) = self._pipe.run([take_over(lease.session)])
         try:
             found = taken(reply)
@@ -87,7 +87,7 @@ class Tenure:
         # Another aggregator may have taken the lease before this one took the epoch: only the lease's holder goes on.
         self.refresh(0)
         if lease.entry_id in self.leases.held and (core := self._loaded(lease, found)):
-            self.owned[lease.session] = OwnedSession(lease, core, found, place, time.monotonic() + BEAT_S)
+            self.owned[lease.session] = OwnedSession(lease, core, found, session_node, time.monotonic() + BEAT_S)
 
     def _loaded(self, lease: Lease, found: Taken) -> Session | None:
         """None where a bug, brought out by this session, ends it. Raises RedisAway, RedisRefuses."""

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bench import core, crowd, fanout, gguf, idle, latency, minute, producer, recording
 from bench.report import Aim, aims_table
-from transport.embedded import find_server
+from council.running.keeper import find_server
 
 _BENCHMARKS = {
     "core": core.measure,

@@ -11,7 +11,7 @@ import time
 
 from bench.pacing import sleep_until
 from schemas.grid import FRAME_RATE_HZ, NS_PER_S
-from transport.connection import Command, Pipe
+from transport.redis.connection import Command, Pipe
 
 _MAXLEN = 100_000
 

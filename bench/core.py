@@ -16,16 +16,16 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from aggregator.intake import StreamEntry
-from aggregator.session import Session
-from bench.report import Aim, Report, quantile, table_of
+from aggregator.core.intake import StreamEntry
+from aggregator.core.session import Session
+from bench.report import Aim, BenchReport, quantile, table_of
 from bench.speech import TOP_K, drawn_pieces
 from schemas.entries import Claim, Token, encode_entry, pack_top
 from schemas.frames import decode_frame, encode_frame
 from schemas.grid import FRAME_RATE_HZ, NS_PER_MS, NS_PER_S, next_grid_point_ns, window_of_entry
 from schemas.keys import entry_ms
+from schemas.rules.tiers import PROFILES
 from schemas.sessions import ENTRY_VERSION, Member, Opening
-from schemas.tiers import PROFILES
 
 _MEMBERS = 6
 _TOKENS_PER_S = 100
@@ -57,9 +57,10 @@ _RHYTHMS = {
     "all write": _Rhythm(_ALL, _ALL),
 }
 _CAPTION = (
-    f"aggregator.session.Session.close for {_MEMBERS} members whose tokens carry {TOP_K} top entries: CPU microseconds "
-    "of a window (time.thread_time_ns over 60 windows, the median of many such seconds). msgpack: encode_frame and "
-    "decode_frame of the same frames, second by second in turn. A token is what `no move` costs above `holding`, by "
+    f"aggregator.core.session.Session.close for {_MEMBERS} members whose tokens carry {TOP_K} top entries: CPU "
+    "microseconds of a window (time.thread_time_ns over 60 windows, the median of many such seconds). msgpack: "
+    "encode_frame and decode_frame of the same frames, second by second in turn. A token is what `no move` costs above "
+    "`holding`, by "
     "its tokens; a move what `move` costs above `holding` and its tokens, by its moves."
 )
 
@@ -87,7 +88,7 @@ class _Cost(msgspec.Struct):
         return quantile(self.close_us, 0.5)
 
 
-def measure(seconds: float) -> Report:
+def measure(seconds: float) -> BenchReport:
     """Takes min(seconds, 10) in all."""
     share_s = min(seconds, _LONGEST_S) / len(_RHYTHMS)
     return _report({name: _cost(rhythm, share_s) for name, rhythm in _RHYTHMS.items()})
@@ -171,7 +172,7 @@ def _windows(entries: Iterable[StreamEntry]) -> _Windows:
     return windows
 
 
-def _report(costs: dict[str, _Cost]) -> Report:
+def _report(costs: dict[str, _Cost]) -> BenchReport:
     columns = ("windows", "tokens each", "frontier moves", "close us", "msgpack us", "close / msgpack")
     table = table_of("The core: closing a window", _CAPTION, columns)
     for name, cost in costs.items():
@@ -192,7 +193,7 @@ def _report(costs: dict[str, _Cost]) -> Report:
     for name, move_us in zip(("a move of the frontier", "a move, agreed"), moves_us, strict=True):
         table.add_row(name, "", "", f"{move_us:.1f}", "", "")
     move_us = max(moves_us)
-    return Report(
+    return BenchReport(
         (table,),
         (
             Aim(f"a move of the frontier within {_AIMED_MOVE_US:g} us", f"{move_us:.1f} us", move_us <= _AIMED_MOVE_US),

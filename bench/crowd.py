@@ -15,7 +15,7 @@ import msgspec
 
 from bench.crowd_writer import MEASURING, TOKENS_PER_S, Found, Told
 from bench.redis_cost import xadd_us
-from bench.report import Aim, Report, table_of
+from bench.report import Aim, BenchReport, table_of
 from bench.speech import TOP_K
 from bench.stage import Stage
 from bench.usage import Usage, UsageMeter
@@ -59,7 +59,7 @@ class Run(msgspec.Struct, frozen=True):
         return self.usage[name].cpu * 1e6 * self.found.seconds / self.found.committed
 
 
-def measure(seconds: float) -> Report:
+def measure(seconds: float) -> BenchReport:
     """Measures for about half of min(seconds, 90); the rest, and as much again, is for the sessions to come and go."""
     measured_s = min(seconds, _LONGEST_S) / 2 / (len(_COUNTS) + 1)
     with Stage() as stage:
@@ -136,7 +136,7 @@ def _forget(stage: Stage, sessions: list[str]) -> None:
         time.sleep(0.05)
 
 
-def _report(runs: list[Run], entry_bytes: int, xadd: float) -> Report:
+def _report(runs: list[Run], entry_bytes: int, xadd: float) -> BenchReport:
     caption = _CAPTION.format(xadds=MEMBERS * TOKENS_PER_S / FRAME_RATE_HZ, entry_bytes=entry_bytes, xadd=xadd)
     columns = (
         "sessions", "entries/s", "windows", "late", "late %", "aggregator % of a core", "us a tick", "Redis %",
@@ -167,4 +167,4 @@ def _report(runs: list[Run], entry_bytes: int, xadd: float) -> Report:
         Aim(f"{_AIMED} sessions, every window on time", told, most >= _AIMED),
         Aim(f"Redis under {_AIMED_REDIS_CPU:.0%} of a core with {_AIMED}", f"{redis:.0%}", redis < _AIMED_REDIS_CPU),
     )
-    return Report((table,), aims)
+    return BenchReport((table,), aims)

@@ -27,7 +27,7 @@ from producers.backend import Piece
 from schemas import keys
 from schemas.entries import Claim, Token, encode_entry, pack_top
 from schemas.grid import FRAME_RATE_HZ, NS_PER_MS, NS_PER_S, window_index_at, window_start_ns
-from transport.connection import Pipe, accepted, pack
+from transport.redis.connection import Pipe, accepted, pack
 from transport.tokens import write_entry
 
 # Half of the members write in one window, the others in the next.

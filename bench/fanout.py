@@ -17,15 +17,15 @@ import msgspec
 
 from bench.audience import BARE, Audience, Heard, middle_and_tail
 from bench.pacing import sleep_until
-from bench.report import Aim, Report, table_of
+from bench.report import Aim, BenchReport, table_of
 from bench.stage import Stage
 from bench.usage import UsageMeter
 from schemas import keys
 from schemas.frames import FRAME_VERSION, Frame, MemberFrame, TokenFrame, encode_frame, frame_json
 from schemas.grid import NS_PER_S, window_index_at, window_start_ns
 from schemas.sessions import Opening
-from transport.connection import Pipe
-from transport.process import read_processes
+from transport.redis.connection import Pipe
+from transport.register import read_processes
 from transport.sessions import origin_ns
 
 _COUNTS = (50, 200, 500)
@@ -109,7 +109,7 @@ def frame_of(opening: Opening, window: int) -> Frame:
     )  # fmt: skip
 
 
-def measure(seconds: float) -> Report:
+def measure(seconds: float) -> BenchReport:
     """Three rows for each number of clients, each of min(seconds, 6) s. Raises RuntimeError where something dies."""
     seconds = min(seconds, _MOST_S)
     table, aims, size = None, list[Aim](), 0
@@ -131,7 +131,7 @@ def measure(seconds: float) -> Report:
                 table.add_section()
                 aims += _aims(count, rows, bare)
                 stage.check_roles()
-    return Report((table,), tuple(aims))
+    return BenchReport((table,), tuple(aims))
 
 
 def _bare(count: int, size: int, seconds: float) -> _Measured:

@@ -20,13 +20,13 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from bench.report import Aim, Report, table_of
-from council.model_store import MODELS, models_folder
+from bench.llama_server import llama_server
+from bench.report import Aim, BenchReport, table_of
+from council.models.store import MODELS, models_folder
 from producers.backend import Chunk, Request
 from producers.llama.backend import LlamaBackend
 from producers.llama.threads import threads_for, usable_cpus
 from producers.source import gguf_source
-from tests.llama.server import llama_server
 
 # Further files, such as a model with a sliding window: paths, parted as in PATH.
 VARIABLE = "COUNCIL_BENCH_GGUF"
@@ -49,12 +49,12 @@ class _Pace(msgspec.Struct, frozen=True):
     gap_ms: float
 
 
-def measure(seconds: float) -> Report:
+def measure(seconds: float) -> BenchReport:
     """Measures each file that is there for min(seconds, LONGEST_S); the report says which are missing."""
     reports = [
         asyncio.run(_measured(path, min(seconds, LONGEST_S))) if path.is_file() else _missing(path) for path in _files()
     ]
-    return Report(
+    return BenchReport(
         tuple(table for report in reports for table in report.tables),
         tuple(aim for report in reports for aim in report.aims),
     )
@@ -65,7 +65,7 @@ def _files() -> list[Path]:
     return [(models_folder() or Path.home()) / MODELS["smollm2"].file, *(Path(path) for path in named if path)]
 
 
-async def _measured(path: Path, seconds: float) -> Report:
+async def _measured(path: Path, seconds: float) -> BenchReport:
     threads = threads_for(usable_cpus(), 1)
     backend = LlamaBackend(*gguf_source(path, parallel=1, threads=threads))
     rounds: list[tuple[_Pace, _Pace]] = []
@@ -118,12 +118,12 @@ async def _served(client: httpx.AsyncClient, seed: int) -> AsyncIterator[None]:
                 yield None
 
 
-def _missing(path: Path) -> Report:
+def _missing(path: Path) -> BenchReport:
     caption = f"Not measured: there is no file {path}. {VARIABLE}=PATH measures another one."
-    return Report((table_of(f"A GGUF member: {path.stem}", caption, ("who writes",)),))
+    return BenchReport((table_of(f"A GGUF member: {path.stem}", caption, ("who writes",)),))
 
 
-def _report(path: Path, threads: int, rounds: list[tuple[_Pace, _Pace]]) -> Report:
+def _report(path: Path, threads: int, rounds: list[tuple[_Pace, _Pace]]) -> BenchReport:
     share = statistics.median(member.tokens_per_s / served.tokens_per_s for served, member in rounds)
     table = table_of(
         f"A GGUF member: {path.stem}",
@@ -141,4 +141,4 @@ def _report(path: Path, threads: int, rounds: list[tuple[_Pace, _Pace]]) -> Repo
             f"{max(pace.gap_ms for pace in paces):.0f}",
         )
     wanted = f"a GGUF member writes at least {_AIMED_SHARE:g} of what llama.cpp's server does: {path.stem}"
-    return Report((table,), (Aim(wanted, f"{share:.2f}", share >= _AIMED_SHARE),))
+    return BenchReport((table,), (Aim(wanted, f"{share:.2f}", share >= _AIMED_SHARE),))

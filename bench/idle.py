@@ -22,10 +22,10 @@ import msgspec
 import uvloop
 from rich.table import Table
 
-from bench.report import Aim, Report, table_of
+from bench.report import Aim, BenchReport, table_of
 from bench.usage import Idle, IdleMeter, family
-from council.model_store import stored_path
-from transport.embedded import find_server, start_server, wait_until_it_answers
+from council.models.store import stored_path
+from council.running.keeper import find_server, start_server, wait_until_it_answers
 
 _BOX = "smollm2"
 # Four members, as in the mid tier; they need no file.
@@ -62,7 +62,7 @@ class _Start(msgspec.Struct, frozen=True):
     first_token: float
 
 
-def measure(seconds: float, models: str = MODELS) -> Report:
+def measure(seconds: float, models: str = MODELS) -> BenchReport:
     """Measures a council of these models, idle for `seconds`. Raises RuntimeError where it does not start."""
     starts: list[_Start] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -78,7 +78,7 @@ def measure(seconds: float, models: str = MODELS) -> Report:
                 idle, bare_idle = council.read(), bare.read()
     start, start_aim = _start_table(bare_s, starts)
     table, *aims = _idle_table(idle, bare_idle, seconds)
-    return Report((start, table), (start_aim, *aims))
+    return BenchReport((start, table), (start_aim, *aims))
 
 
 @contextmanager

@@ -15,14 +15,14 @@ import msgspec
 
 from bench.pacing import sleep_until
 from bench.receipts import Notes, Reader
-from bench.report import Aim, Report, quantile, table_of
+from bench.report import Aim, BenchReport, quantile, table_of
 from bench.speech import drawn_pieces
 from bench.stage import Stage
 from producers.backend import Piece
 from schemas.entries import Claim, Finished, Token, encode_entry, pack_top
 from schemas.grid import NS_PER_MS, NS_PER_S, due_ms, window_of_entry, window_start_ns
 from schemas.keys import entry_ms
-from transport.connection import Pipe
+from transport.redis.connection import Pipe
 from transport.sessions import origin_ns
 from transport.tokens import write_entry
 
@@ -66,7 +66,7 @@ class _Hops(msgspec.Struct):
     timer: list[float] = []
 
 
-def measure(seconds: float) -> Report:
+def measure(seconds: float) -> BenchReport:
     """Writes for `seconds` after a second of warming up. Raises RuntimeError or KeyError where something never came."""
     with Stage() as stage:
         stage.start("aggregator", "aggregator")
@@ -123,7 +123,7 @@ def _hops(sent: _Sent, notes: Notes, origin: int, measured_from_ns: int) -> _Hop
     return hops
 
 
-def _report(hops: _Hops) -> Report:
+def _report(hops: _Hops) -> BenchReport:
     caption = _CAPTION.format(count=len(hops.raw), rate=_TOKENS_PER_S)
     table = table_of("Latency: from a token written to its frame readable", caption, _COLUMNS)
     bare, bare_p99 = quantile(hops.bare, 0.5), quantile(hops.bare, 0.99)
@@ -139,4 +139,4 @@ def _report(hops: _Hops) -> Report:
     past = quantile(hops.past_tick, 0.5)
     measured = f"{past:.3f} ms, {past / bare:.1f} times"
     aim = Aim(f"p50 past the tick within {_AIMED_RATIO:g} times the bare hop's", measured, past <= _AIMED_RATIO * bare)
-    return Report((table,), (aim,))
+    return BenchReport((table,), (aim,))

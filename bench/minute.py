@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench.pacing import sleep_until
 from bench.receipts import Notes, Reader
-from bench.report import Aim, Report, quantile, table_of
+from bench.report import Aim, BenchReport, quantile, table_of
 from bench.stage import Stage
 from bench.usage import Usage, UsageMeter
 from schemas import keys
@@ -52,7 +52,7 @@ _PROCESSES_CAPTION = (
 )
 
 
-class _Run(msgspec.Struct, frozen=True):
+class _MinuteRun(msgspec.Struct, frozen=True):
     """What was measured from `began_ns` to `ended_ns`. `ticks`: the middle of its window by the id of a bare tick."""
 
     began_ns: int
@@ -66,16 +66,16 @@ class _Run(msgspec.Struct, frozen=True):
     bare_usage: dict[str, Usage]
 
 
-def measure(seconds: float) -> Report:
+def measure(seconds: float) -> BenchReport:
     """Measures min(seconds, LONGEST_S). Raises RuntimeError where a process dies meanwhile."""
     with Stage() as stage:
         run = _run(stage, min(seconds, LONGEST_S))
     windows, windows_aim = _windows(run)
     processes, cpu_aim = _processes(run)
-    return Report((windows, processes), (windows_aim, cpu_aim))
+    return BenchReport((windows, processes), (windows_aim, cpu_aim))
 
 
-def _run(stage: Stage, seconds: float) -> _Run:
+def _run(stage: Stage, seconds: float) -> _MinuteRun:
     for model in _MODELS:
         stage.start(f"producer {model}", "bench.speaker", model, "--tokens-per-s", str(TOKENS_PER_S))
     stage.start("aggregator", "aggregator")
@@ -97,7 +97,7 @@ def _run(stage: Stage, seconds: float) -> _Run:
     notes, entry_bytes = reader.notes(), _entry_bytes(stage, opening.session)
     stage.end_roles()
     bare_usage = _bare(stage, entry_bytes, entries_per_s, min(seconds, _BARE_S))
-    return _Run(
+    return _MinuteRun(
         began_ns, ended_ns, origin_ns(opened), notes, ticks, entries_per_s, entry_bytes, usage, bare_usage
     )  # fmt: skip
 
@@ -144,7 +144,7 @@ def _bare(stage: Stage, entry_bytes: int, entries_per_s: float, seconds: float) 
     return usage
 
 
-def _windows(run: _Run) -> tuple[Table, Aim]:
+def _windows(run: _MinuteRun) -> tuple[Table, Aim]:
     first = window_index_at(run.began_ns - run.origin_ns)
     after = window_index_at(run.ended_ns - run.origin_ns)
     frames = [receipt for receipt in run.notes.frames if first <= receipt.window_index < after]
@@ -181,7 +181,7 @@ def _jitter_cells(jitter_ms: list[float]) -> list[str]:
     return [str(late), f"{100 * late / len(jitter_ms):.2f}", *shares]
 
 
-def _processes(run: _Run) -> tuple[Table, Aim]:
+def _processes(run: _MinuteRun) -> tuple[Table, Aim]:
     table = table_of(
         f"What it costs ({run.entries_per_s:.0f} entries/s of {run.entry_bytes} bytes)",
         _PROCESSES_CAPTION,

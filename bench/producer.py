@@ -20,14 +20,14 @@ from pathlib import Path
 
 import msgspec
 
-from bench.report import Aim, Report, table_of
+from bench.gguf_model import gguf_model
+from bench.llama_server import llama_server
+from bench.report import Aim, BenchReport, table_of
 from bench.stage import Stage
 from bench.stream_reader import KINDS
 from bench.usage import Usage, UsageMeter
 from schemas import keys
 from schemas.sessions import MAX_TOKENS_LIMIT
-from tests.llama.gguf_model import gguf_model
-from tests.llama.server import llama_server
 
 TOKENS_PER_S = 500
 # An answer has at most MAX_TOKENS_LIMIT tokens, 16 s; not all processes begin at once, and the first second is not
@@ -50,7 +50,7 @@ _CAPTION = (
 )
 
 
-class _Run(msgspec.Struct, frozen=True):
+class _ProducerRun(msgspec.Struct, frozen=True):
     """`tokens` were written to Redis in `seconds`; `usage` by what was measured."""
 
     seconds: float
@@ -58,7 +58,7 @@ class _Run(msgspec.Struct, frozen=True):
     usage: dict[str, Usage]
 
 
-def measure(seconds: float) -> Report:
+def measure(seconds: float) -> BenchReport:
     """Measures min(seconds, LONGEST_S). Raises RuntimeError where a process dies meanwhile."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         server = stack.enter_context(llama_server(gguf_model(Path(folder)), slots=1, context=2 * MAX_TOKENS_LIMIT))
@@ -94,7 +94,7 @@ def _process(module: str, *arguments: str) -> Iterator[_Process]:
         process.stdout.close()
 
 
-def _run(stack: contextlib.ExitStack, url: str, seconds: float) -> _Run:
+def _run(stack: contextlib.ExitStack, url: str, seconds: float) -> _ProducerRun:
     stage = stack.enter_context(Stage())
     stage.start("producer", "producers", _MODEL, "--backend", url)
     stage.wait_until_ready()
@@ -109,7 +109,7 @@ def _run(stack: contextlib.ExitStack, url: str, seconds: float) -> _Run:
     usage, tokens = meter.read(), _length(stage, opening.session) - before
     measured_s = time.monotonic() - began_s
     stage.check_roles()
-    return _Run(measured_s, tokens, usage)
+    return _ProducerRun(measured_s, tokens, usage)
 
 
 def _wait_until_it_writes(stage: Stage, session: str) -> None:
@@ -126,7 +126,7 @@ def _length(stage: Stage, session: str) -> int:
     return int(length)
 
 
-def _report(run: _Run, event_bytes: str) -> Report:
+def _report(run: _ProducerRun, event_bytes: str) -> BenchReport:
     tokens_per_s = run.tokens / run.seconds
     table = table_of(
         f"A producer at {tokens_per_s:.0f} tokens/s ({run.seconds:.0f} s of it)",
@@ -144,4 +144,4 @@ def _report(run: _Run, event_bytes: str) -> Report:
         )
     ratio = run.usage["the producer process"].cpu / bare
     wanted = f"a producer costs at most {_AIMED_RATIO:g}x bare httpx a token"
-    return Report((table,), (Aim(wanted, f"{ratio:.2f}x", ratio <= _AIMED_RATIO),))
+    return BenchReport((table,), (Aim(wanted, f"{ratio:.2f}x", ratio <= _AIMED_RATIO),))

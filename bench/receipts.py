@@ -16,8 +16,8 @@ import msgspec
 import uvloop
 
 from schemas.frames import decode_frame
-from transport.connection import AsyncPipe
 from transport.frames import entries_of, read_frames
+from transport.redis.connection import AsyncPipe
 
 _BLOCK_MS = 1_000
 _FINAL_S = 10.0

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from aggregator.replay import replayed
-from bench.report import Aim, Report, table_of
+from aggregator.core.replay import replayed
+from bench.report import Aim, BenchReport, table_of
 from bench.speech import drawn_pieces
 from bench.stage import Stage
 from bench.usage import UsageMeter
@@ -27,15 +27,15 @@ from producers.replay.player import Player
 from recordings.opening import replay_opening
 from recordings.reading import read_metadata
 from recordings.writing import RecordingWriter, about_session
+from runtime.log import Log
+from runtime.presence import RedisPresence
 from schemas import keys
 from schemas.entries import Claim, Finished, Token, encode_entry, pack_top
 from schemas.grid import NS_PER_MS, NS_PER_S, next_grid_point_ns, window_of_entry
 from schemas.keys import entry_ms
+from schemas.rules.tiers import PROFILES
 from schemas.sessions import ENTRY_VERSION, Member, Opening, Sampling
-from schemas.tiers import PROFILES
-from transport.connection import AsyncPipe
-from transport.log import Log
-from transport.presence import RedisPresence
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, new_session_id, open_session
 
 _MEMBERS, _TOKENS_PER_S, _LENGTH_S = 6, 100, 60
@@ -55,7 +55,7 @@ _CAPTION = (
 )
 
 
-def measure(seconds: float) -> Report:
+def measure(seconds: float) -> BenchReport:
     """Records for min(seconds, 30), then takes about half a minute."""
     with tempfile.TemporaryDirectory(prefix="council-bench-") as folder:
         stream = list(_stream())
@@ -87,7 +87,7 @@ def measure(seconds: float) -> Report:
         ("replay of frames, entries/s", shown_per_s, xadd_per_s),
     ):
         table.add_row(name, f"{measured:.0f}", f"{limit:.0f}", f"{measured / limit:.2f}")
-    return Report(
+    return BenchReport(
         (table,),
         (
             Aim(f"recorder under {_AIMED_CPU:.0%} of a core", f"{recorder:.2%}", recorder < _AIMED_CPU),

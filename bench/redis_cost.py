@@ -11,7 +11,7 @@ import subprocess
 
 from bench.stage import Stage
 from bench.usage import UsageMeter
-from transport.connection import Command
+from transport.redis.connection import Command
 
 _KEY = "bench:xadd"
 _PIPELINE = 64

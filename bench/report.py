@@ -16,7 +16,7 @@ class Aim(msgspec.Struct, frozen=True):
     is_met: bool
 
 
-class Report(msgspec.Struct, frozen=True):
+class BenchReport(msgspec.Struct, frozen=True):
     """One benchmark's results."""
 
     tables: tuple[Table, ...]

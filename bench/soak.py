@@ -18,13 +18,13 @@ from collections.abc import Sequence
 import msgspec
 from rich.console import Console
 
-from bench.report import Aim, Report, aims_table, table_of
+from bench.report import Aim, BenchReport, aims_table, table_of
 from bench.stage import Stage
 from bench.usage import rss_bytes
 from schemas import keys
 from schemas.frames import decode_frame
 from schemas.sessions import MAX_TOKENS_LIMIT, Limits
-from transport.connection import accepted, info_fields
+from transport.redis.connection import accepted, info_fields
 from transport.tokens import entries_read
 
 _MEMBERS = 6
@@ -66,7 +66,7 @@ class _Sample(msgspec.Struct, frozen=True):
     producers: float
 
 
-def measure(seconds: float) -> Report:
+def measure(seconds: float) -> BenchReport:
     """Runs a session for so long, an hour at most. Raises RuntimeError where a process dies meanwhile."""
     seconds = min(seconds, _LONGEST_S)
     pace = min(_MOST_TOKENS_PER_S, _TOKENS / seconds)
@@ -121,7 +121,7 @@ def _redis_kib_without(stage: Stage, session: str) -> float:
     return _redis_kib(stage)
 
 
-def _report(samples: Sequence[_Sample], pace: float, left_over: float) -> Report:
+def _report(samples: Sequence[_Sample], pace: float, left_over: float) -> BenchReport:
     columns = ("s", *_STREAMS, "waiting", "Redis", "aggregator", "DECIPHER", "producers")
     caption = _CAPTION.format(
         members=_MEMBERS, pace=pace, tokens=_MEMBERS * MAX_TOKENS_LIMIT, frames=keys.FRAMES_MAXLEN, every=_EVERY_S
@@ -142,7 +142,7 @@ def _report(samples: Sequence[_Sample], pace: float, left_over: float) -> Report
             left_over <= _LEFT_OVER_KIB,
         ),
     ]
-    return Report((table,), tuple(aims))
+    return BenchReport((table,), tuple(aims))
 
 
 def _kib(size: float) -> str:

@@ -15,12 +15,14 @@ from itertools import count
 import uvloop
 
 from bench.speech import drawn_pieces
-from producers.backend import Chunk, Ending, Loading, Request
+from producers.backend import Chunk, Ending, ModelLoading, Request
 from producers.process import ProducerProcess
 from producers.source import ModelSource
+from runtime.environment import redis_from_environment, tier_from_environment
+from runtime.lifeline import end_with_supervisor
+from runtime.log import log_to_stderr
 from schemas.models import ModelFacts
-from transport.log import log_to_stderr
-from transport.process import Standing, end_with_supervisor, redis_of_role, tier_of_role
+from transport.register import ProcessRegistration
 
 
 class SteadyBackend:
@@ -37,7 +39,7 @@ class SteadyBackend:
     async def start(self) -> None:
         """It is ready as it is."""
 
-    async def generate(self, request: Request) -> AsyncIterator[Chunk | Loading | Ending]:
+    async def generate(self, request: Request) -> AsyncIterator[Chunk | ModelLoading | Ending]:
         """Never ends by itself: `request.max_tokens` ends it, or a stop."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -56,9 +58,11 @@ async def _serve(model: str, tokens_per_s: float, *, pauses: bool) -> None:
     end_with_supervisor()
     backend = SteadyBackend(sum(model.encode()), tokens_per_s, pauses=pauses)
     log = log_to_stderr("producer").bind(model=model)
-    standing = Standing("producer", model=model)
+    registration = ProcessRegistration("producer", model=model)
     source = ModelSource("ngram", model)
-    await ProducerProcess(redis_of_role(), model, source, backend, tier_of_role(), standing, log, stopping).run()
+    await ProducerProcess(
+        redis_from_environment(), model, source, backend, tier_from_environment(), registration, log, stopping
+    ).run()
 
 
 def main() -> None:

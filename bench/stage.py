@@ -10,13 +10,13 @@ import time
 from types import TracebackType
 from typing import Self
 
-from council.children import Child
-from schemas.admission import admit
+from council.running.children import Child
 from schemas.models import ModelFacts
+from schemas.rules.admission import admit
+from schemas.rules.tiers import tier_named
 from schemas.sessions import MAX_TOKENS_LIMIT, Limits, Opening, SessionRequest
-from schemas.tiers import tier_named
-from transport.connection import AsyncPipe, Pipe, info_fields
-from transport.process import ready_pids
+from transport.redis.connection import AsyncPipe, Pipe, info_fields
+from transport.register import ready_pids
 from transport.sessions import cancel_session, new_session_id, open_session
 
 _READY_S = 30.0
@@ -29,7 +29,7 @@ class Stage:
     def __enter__(self) -> Self:
         self._roles: dict[str, Child] = {}
         self._keeper = subprocess.Popen(
-            [sys.executable, "-m", "transport.embedded"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "council.running.keeper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._keeper.stdin is not None
         assert self._keeper.stdout is not None

@@ -19,7 +19,7 @@ import httpx
 import uvloop
 
 from producers.backend import Request
-from producers.openai import OpenAIBackend
+from producers.openai.backend import OpenAIBackend
 from producers.source import ModelSource
 from schemas.sessions import MAX_TOKENS_LIMIT, Sampling
 

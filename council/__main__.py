@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Runs the command. A Ctrl-C while it still loads ends it like any other: 130, without a word."""
     try:
-        from council.cli import run
+        from council.command.cli import run
 
         run()
     except KeyboardInterrupt:

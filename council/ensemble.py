@@ -18,7 +18,7 @@ from typing import Self
 
 import msgspec
 
-from council.catalogue import (
+from council.models.catalogue import (
     Catalogue,
     canonical_member,
     canonical_name,
@@ -26,25 +26,26 @@ from council.catalogue import (
     find_models,
     require_key,
 )
-from council.meeting import private_council, require_council, running_council
-from council.membership import council_of, sources_for
+from council.models.membership import council_of, sources_for
 from council.recording.keep import record_into
-from council.settings import Settings, load_settings
-from council.supervisor import Plan
+from council.running.keeper import is_ended
+from council.running.meeting import private_council, require_council, running_council
+from council.running.supervisor import CouncilPlan
+from council.settings.schema import Settings, load_settings
 from producers.source import ModelSource
-from recordings.contents import Summary
-from schemas.admission import admit
-from schemas.choice import members_of
+from recordings.contents import RecordingSummary
 from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, Refused, SessionGone, Unavailable
 from schemas.frames import Frame, decode_frame
 from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
+from schemas.rules.admission import admit
+from schemas.rules.choice import members_of
+from schemas.rules.served import named_members, served_models
+from schemas.rules.tiers import TierPolicy, tier_named
 from schemas.sessions import MemberSpec, Message, Opening, SessionRequest, Sync, Weighting, limits_with
-from schemas.tiers import TierPolicy, tier_named
-from transport.connection import AsyncPipe
-from transport.embedded import is_ended
 from transport.frames import read_frames
-from transport.process import list_processes, named_members, served_models
+from transport.redis.connection import AsyncPipe
+from transport.register import list_processes
 from transport.sessions import cancel_session, find_session, new_session_id, open_session
 
 # Frames come sixty times a second, so this is three hundred of them missing.
@@ -112,7 +113,7 @@ class EnsembleSession:
                 "No aggregator closes this session's windows: start one with `council up` or `python -m aggregator`."
             )
 
-    async def record(self, path: Path, *, text: bool = True, stopping: asyncio.Event | None = None) -> Summary:
+    async def record(self, path: Path, *, text: bool = True, stopping: asyncio.Event | None = None) -> RecordingSummary:
         """Records the session from its beginning to its end, or until `stopping` is set, into the file `path`; its
         summary. Without `text` the file contains numbers alone. Raises Refused where the file exists or cannot be
         made, SessionGone, Unavailable where it cannot be written."""
@@ -186,7 +187,7 @@ class TurboEnsemble:
         """Opens a session and yields its frames; leaving early cancels it.
 
         `models` are the members: each a model's name, the name of a member in the settings, or a description such as
-        "calm=smollm2:temperature=0" (schemas/members.py). `history` are the turns before the prompt, `options` a
+        "calm=smollm2:temperature=0" (schemas/rules/members.py). `history` are the turns before the prompt, `options` a
         member's own temperature, seed and max_tokens by its name. With the weighting `certainty` each weight counts
         times its member's certainty. With the sync `step` text comes as far as the slowest member has written, with
         `free` as each writes it. Raises as open() and EnsembleSession.frames() do.
@@ -243,7 +244,7 @@ class TurboEnsemble:
             await require_council(self._settings.redis_url)
         if url is None:
             self._private = {}
-            plan = Plan({}, self._settings.tier_policy, dict(self._settings.tiers), is_private=True)
+            plan = CouncilPlan({}, self._settings.tier_policy, dict(self._settings.tiers), is_private=True)
             url = await self._stack.enter_async_context(private_council(plan))
         self._pipe = AsyncPipe(url)
         self._stack.push_async_callback(self._pipe.close)
@@ -314,7 +315,7 @@ class TurboEnsemble:
         self._private = sources_for(
             (self._private or {}) | asked, [MemberSpec(member.model, member.name) for member in opening.members]
         )
-        plan = Plan(
+        plan = CouncilPlan(
             self._private, tier, dict(settings.tiers), settings.limits, None, settings.ngram_tokens_per_s,
             is_private=True, members=council.members,
         )  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from aggregator.energy import EnergyMeter, certainty_of, clamp
-from aggregator.measures import Measures, Standing, measures_at
-from aggregator.proposal import proposal_of
-from aggregator.replay import replayed
-from aggregator.toplist import read_top
+from aggregator.core.replay import replayed
+from aggregator.numbers.energy import EnergyMeter, certainty_of, clamp
+from aggregator.numbers.measures import AlignedMember, Measures, measures_at
+from aggregator.numbers.proposal import proposal_of
+from aggregator.numbers.toplist import read_top
 from schemas.entries import Claim, Token, encode_entry, pack_top
 from schemas.frames import Frame
 from schemas.grid import FRAME_RATE_HZ, NS_PER_MS
@@ -28,10 +28,10 @@ def token(text: str, listed: List, member: int = 0, claim: str = "", seq: int = 
     return Token(member, claim, seq, "answer", text, at_ns, at_ns, math.log(listed[text]), "real", b"", pack_top(top))
 
 
-def standing(text: str, listed: List, start: int = 3) -> Standing:
+def standing(text: str, listed: List, start: int = 3) -> AlignedMember:
     """A member whose aligned token says `text` at the byte `start` of its answer."""
     proposal = proposal_of(token(text, listed), start)
-    return Standing(start, start + len(proposal.own), proposal)
+    return AlignedMember(start, start + len(proposal.own), proposal)
 
 
 def frames_of(members: Sequence[Sequence[Said]], end_ms: int = 0) -> list[Frame]:
@@ -74,7 +74,7 @@ FAST = sentence("one two six ten all " * 5 + "one", 80, 0.9)
 SLOW = sentence("one two six ten all one two six ten", 250, 0.4, begin_ms=4000)
 _SURE, _ALIKE, _CUT = {" sky": 0.9, " sea": 0.1}, {" sky": 0.5, " sea": 0.5}, {" sky": 0.4, " sea": 0.25}
 # Two members at one frontier: docs/maths.md has a table of what is measured of them.
-PLACES: dict[str, list[Standing]] = {
+PLACES: dict[str, list[AlignedMember]] = {
     "sure of the same": [standing(" sky", _SURE), standing(" sky", _SURE)],
     "unsure alike": [standing(" sky", _ALIKE), standing(" sea", _ALIKE)],
     "sure of different": [standing(" sky", {" sky": 1.0}), standing(" sea", {" sea": 1.0})],

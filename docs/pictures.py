@@ -25,11 +25,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from aggregator.disagreement import mixture
-from aggregator.interference import CONSTRUCTIVE, DESTRUCTIVE, RESONANCE_WINDOWS, Interference, kind_of
-from aggregator.measures import measures_at
-from aggregator.proposal import proposal_of
-from aggregator.span import span_of
+from aggregator.numbers.disagreement import mixture
+from aggregator.numbers.interference import CONSTRUCTIVE, DESTRUCTIVE, RESONANCE_WINDOWS, Interference, kind_of
+from aggregator.numbers.measures import measures_at
+from aggregator.numbers.proposal import proposal_of
+from aggregator.numbers.span import span_of
 from schemas.frames import Frame, TokenFrame
 from schemas.grid import FRAME_RATE_HZ, NS_PER_S
 from schemas.sessions import ENTRY_VERSION, Opening

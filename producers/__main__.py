@@ -7,25 +7,19 @@ server. Start the same model twice to serve more sessions at once.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
 import sys
 from pathlib import Path
 
 from producers.backends import backend_for
 from producers.process import ProducerProcess
 from producers.source import ModelSource, gguf_source
-from schemas.choice import check_remote_tier
+from runtime.environment import redis_from_environment, tier_from_environment
+from runtime.log import log_to_stderr
+from runtime.role import run_role, stop_event
 from schemas.errors import Refused
 from schemas.models import ModelFacts
-from transport.log import log_to_stderr
-from transport.process import (
-    Standing,
-    end_with_supervisor,
-    redis_of_role,
-    run_role,
-    tier_of_role,
-)
+from schemas.rules.choice import check_remote_tier
+from transport.register import ProcessRegistration
 
 
 def source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
@@ -36,7 +30,7 @@ def source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
     if model.startswith("gguf:") or arguments.path:
         name, source = gguf_source(arguments.path or model.removeprefix("gguf:"), arguments.parallel, arguments.threads)
         return (model if arguments.path else name), source
-    from producers.address import is_remote  # the n-gram models need no HTTP client
+    from producers.servers.address import is_remote  # the n-gram models need no HTTP client
 
     if not arguments.backend:
         raise Refused("no_backend", f"{model!r} is no n-gram model: name its server with --backend http://HOST:PORT.")
@@ -56,19 +50,15 @@ def source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
 async def serve(arguments: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT. Raises Refused."""
     model, source = source_of(arguments)
-    tier = tier_of_role()
+    tier = tier_from_environment()
     if source.remote:
         check_remote_tier(ModelFacts(model, "its server"), tier, allowed=arguments.allow_remote)
-    url = redis_of_role()
+    url = redis_from_environment()
     backend = backend_for(model, source, arguments.tokens_per_s)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_signal_handler(signal.SIGINT, stopping.set)
-    end_with_supervisor()
-    standing = Standing("producer", model=model)
+    stopping = stop_event()
+    registration = ProcessRegistration("producer", model=model)
     log = log_to_stderr("producer").bind(model=model)
-    process = ProducerProcess(url, model, source, backend, tier, standing, log, stopping, is_warmed=arguments.warm)
+    process = ProducerProcess(url, model, source, backend, tier, registration, log, stopping, is_warmed=arguments.warm)
     await process.run()
 
 

@@ -54,15 +54,15 @@ class Chunk(msgspec.Struct, frozen=True):
     pieces: tuple[Piece, ...]
 
 
-class Loading(msgspec.Struct, frozen=True):
+class ModelLoading(msgspec.Struct, frozen=True):
     """The model server answers, but still loads the model."""
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class ModelWaiting(msgspec.Struct, frozen=True):
     """The model server answers, but has no room for the request yet."""
 
 
-class Ready(msgspec.Struct, frozen=True):
+class ModelReady(msgspec.Struct, frozen=True):
     """The model is loaded and has a slot for the request."""
 
 
@@ -129,7 +129,7 @@ class Backend(Protocol):
         """Makes it ready to serve; called once. A server that is away is no error here, but told in `facts.trouble`:
         each request finds out."""
 
-    def generate(self, request: Request) -> AsyncIterator[Chunk | Loading | Waiting | Ending]:
+    def generate(self, request: Request) -> AsyncIterator[Chunk | ModelLoading | ModelWaiting | Ending]:
         """Yields chunks and, last, one Ending. Raises BackendFailed, OutOfMemory. Closing the iterator stops the
         generation."""
 

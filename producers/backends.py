@@ -23,10 +23,10 @@ def backend_for(model: str, source: ModelSource, tokens_per_s: float | None = No
 
             return LlamaBackend(model, source)
         case "ollama":
-            from producers.ollama import OllamaBackend
+            from producers.ollama.backend import OllamaBackend
 
             return OllamaBackend(model, source)
         case "openai":
-            from producers.openai import OpenAIBackend
+            from producers.openai.backend import OpenAIBackend
 
             return OpenAIBackend(model, source)

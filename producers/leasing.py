@@ -11,11 +11,11 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 
+from runtime.presence import RedisPresence
 from schemas.errors import RedisAway
-from transport.connection import AsyncPipe, ReplyError
 from transport.leases import BLOCK_MS, LOOK_S, REFRESH_S, Lease, Leases, has_left, is_missing_group
-from transport.presence import RedisPresence
-from transport.process import Standing
+from transport.redis.connection import AsyncPipe, ReplyError
+from transport.register import ProcessRegistration
 
 _RETRY_S = 0.25
 # In one round trip: the others of the group have room as well.
@@ -30,7 +30,7 @@ class LeasedSessions:
         self,
         url: str,
         group: str,
-        standing: Standing,
+        registration: ProcessRegistration,
         presence: RedisPresence,
         most: int,
         *,
@@ -40,8 +40,8 @@ class LeasedSessions:
         facts: Callable[[], Mapping[str, str | int | float | bool]] = dict,
     ) -> None:
         self.pipe, self._blocking_pipe = AsyncPipe(url), AsyncPipe(url)
-        self.leases = Leases(group, standing.name)
-        self._standing, self._presence, self._most = standing, presence, most
+        self.leases = Leases(group, registration.name)
+        self._registration, self._presence, self._most = registration, presence, most
         self._serve, self._give_up, self._count, self._facts = serve, give_up, count, facts
 
     async def keep_up(self) -> None:
@@ -50,7 +50,7 @@ class LeasedSessions:
             try:
                 room = self._most - self._count()
                 refresh = self.leases.refresh(min(room, _MOST_TAKEN_OVER))
-                reply, *_ = await self.pipe.run([refresh, *self._standing.renew()])
+                reply, *_ = await self.pipe.run([refresh, *self._registration.renew()])
                 self._presence.come_back()
                 if is_missing_group(reply):
                     await self.pipe.run(self.leases.create_group())
@@ -61,7 +61,7 @@ class LeasedSessions:
                     self._serve(lease)
             except RedisAway as error:
                 self._presence.lose(error)
-            self._standing.detail |= {"sessions": self._count(), **self._facts()}
+            self._registration.detail |= {"sessions": self._count(), **self._facts()}
             await self._rest()
 
     async def _rest(self) -> None:
@@ -104,7 +104,7 @@ class LeasedSessions:
 
     async def hand_over(self) -> None:
         """What is held goes to the next process that looks, and the record away. Raises RedisAway."""
-        await self.pipe.run([self.leases.hand_over(), *self._standing.leave()])
+        await self.pipe.run([self.leases.hand_over(), *self._registration.leave()])
 
     async def close(self) -> None:
         await self.pipe.close()

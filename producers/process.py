@@ -7,16 +7,16 @@ import contextlib
 
 from producers.backend import Backend
 from producers.leasing import LeasedSessions
-from producers.served import ServedModel
-from producers.serving import Service, SessionServing
+from producers.member.served import ServedModel
+from producers.member.serving import Service, SessionServing
 from producers.source import ModelSource
+from runtime.log import Log
+from runtime.presence import RedisPresence
 from schemas import keys
 from schemas.errors import RedisAway, RedisRefuses
-from schemas.tiers import TierPolicy
+from schemas.rules.tiers import TierPolicy
 from transport.leases import REFRESH_S, Lease
-from transport.log import Log
-from transport.presence import RedisPresence
-from transport.process import Standing
+from transport.register import ProcessRegistration
 
 _RETRY_S = 0.25
 # Sessions that wait for a slot cost a task each; whoever has more than this leaves them to others.
@@ -34,7 +34,7 @@ class ProducerProcess:
         source: ModelSource,
         backend: Backend,
         tier: TierPolicy,
-        standing: Standing,
+        registration: ProcessRegistration,
         log: Log,
         stopping: asyncio.Event,
         *,
@@ -42,18 +42,18 @@ class ProducerProcess:
     ) -> None:
         """`is_warmed`: the model is loaded at the start, where it fits, and not when it is first asked."""
         self._model, self._source, self._backend, self._tier = model, source, backend, tier
-        self._standing, self._log, self._stopping = standing, log, stopping
+        self._registration, self._log, self._stopping = registration, log, stopping
         self._is_warmed = is_warmed
         self._served: asyncio.Future[ServedModel] = asyncio.get_running_loop().create_future()
         self._servings: dict[str, tuple[Lease, SessionServing, asyncio.Task[None]]] = {}
         self._presence = RedisPresence(log)
         self._leased = LeasedSessions(
-            url, keys.producer_group(model), standing, self._presence, _MOST_SESSIONS, serve=self._serve,
+            url, keys.producer_group(model), registration, self._presence, _MOST_SESSIONS, serve=self._serve,
             give_up=self._give_up, count=lambda: len(self._servings), facts=self._facts,
         )  # fmt: skip
         self._pipe = self._leased.pipe
         self._service = Service(
-            self._pipe, model, self._served, backend.pauses, standing.public_name, self._presence, log
+            self._pipe, model, self._served, backend.pauses, registration.public_name, self._presence, log
         )
 
     async def run(self) -> None:
@@ -78,11 +78,13 @@ class ProducerProcess:
 
     async def _start(self) -> None:
         await self._backend.start()
-        model = ServedModel(self._pipe, self._model, self._source, self._backend, self._standing, self._tier, self._log)
+        model = ServedModel(
+            self._pipe, self._model, self._source, self._backend, self._registration, self._tier, self._log
+        )
         self._served.set_result(model)
-        self._standing.ready = True
+        self._registration.ready = True
         with contextlib.suppress(RedisAway):
-            await self._pipe.run(self._standing.renew())
+            await self._pipe.run(self._registration.renew())
         if model.residency is not None:
             if self._is_warmed:
                 model.residency.warm_up()

@@ -94,7 +94,7 @@ class About(msgspec.Struct, frozen=True):
         return int(self.opened.partition("-")[0])
 
 
-class Summary(msgspec.Struct, frozen=True):
+class RecordingSummary(msgspec.Struct, frozen=True):
     """The metadata `council.summary`: what came of the session, as the file contains it.
 
     `first_window` and `last_window` are those of the first and last frame (-1: none). `final`: the last frame ends the

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from recordings.contents import SUFFIX, About, Summary
+from recordings.contents import SUFFIX, About, RecordingSummary
 from schemas.errors import CouncilError, Refused
 
 STAR, PART = ".star", ".part"
@@ -43,7 +43,7 @@ class KeptRecording(msgspec.Struct, frozen=True):
     modified_ms: int
     starred: bool
     about: About | None = None
-    summary: Summary | None = None
+    summary: RecordingSummary | None = None
     problem: str = ""
 
     def matches(self, words: str) -> bool:
@@ -90,7 +90,7 @@ class Library:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         # What was read of each file, as long as its size and time stay the same.
-        self._read: dict[str, tuple[tuple[int, int], About | None, Summary | None, str]] = {}
+        self._read: dict[str, tuple[tuple[int, int], About | None, RecordingSummary | None, str]] = {}
 
     def make(self) -> None:
         """Makes the folder, for this user alone."""

@@ -19,7 +19,7 @@ from mcap.opcode import Opcode
 from mcap.records import Chunk, DataEnd, Footer, Header, Metadata, MetadataIndex
 from mcap.writer import MCAP0_MAGIC
 
-from recordings.contents import ABOUT, PROFILE, RECORDING_VERSION, SUMMARY, About, Summary, struct_of
+from recordings.contents import ABOUT, PROFILE, RECORDING_VERSION, SUMMARY, About, RecordingSummary, struct_of
 from recordings.records import (
     MOST_RECORD_BYTES,
     RECORD_HEAD,
@@ -68,7 +68,7 @@ class RecordingReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.summary: Summary | None = None
+        self.summary: RecordingSummary | None = None
         self.schemas: dict[str, bytes] = {}
         # Where the record begins that is being read.
         self.at_bytes = 0
@@ -152,7 +152,7 @@ class RecordingReader:
                     if (item := item_in(body, 0, len(body), topics)) is not None:
                         yield item
                 elif opcode == Opcode.METADATA and (found := Metadata.read(record_stream(body))).name == SUMMARY:
-                    self.summary = struct_of(found.metadata, Summary)
+                    self.summary = struct_of(found.metadata, RecordingSummary)
                 elif opcode == Opcode.DATA_END:
                     self._check_end(DataEnd.read(record_stream(body)))
                     return
@@ -231,7 +231,7 @@ def open_file(path: Path) -> tuple[IO[bytes], int]:
         raise Refused("unreadable", f"{str(path)!r} is not the name of a file.") from None
 
 
-def read_metadata(path: Path) -> tuple[About, Summary]:
+def read_metadata(path: Path) -> tuple[About, RecordingSummary]:
     """What a list shows of a recording, from its beginning and its end, without reading it all. Raises Refused, Damage;
     a file without its end is damaged."""
     with RecordingReader(path) as reader:
@@ -244,7 +244,7 @@ def read_metadata(path: Path) -> tuple[About, Summary]:
             raise Damage(path, size, _words(error)) from None
 
 
-def _summary_at_end(file: IO[bytes], size: int) -> Summary:
+def _summary_at_end(file: IO[bytes], size: int) -> RecordingSummary:
     file.seek(max(0, size - _FOOTER_BYTES - len(MCAP0_MAGIC)))
     tail = file.read()
     if len(tail) < _FOOTER_BYTES or not tail.endswith(MCAP0_MAGIC) or tail[0] != Opcode.FOOTER:
@@ -267,7 +267,7 @@ def _summary_at_end(file: IO[bytes], size: int) -> Summary:
                 raise Malformed(f"a record of {index.length} bytes at byte {index.offset}")
             file.seek(index.offset)
             return struct_of(
-                Metadata.read(record_stream(file.read(index.length)[RECORD_HEAD.size :])).metadata, Summary
+                Metadata.read(record_stream(file.read(index.length)[RECORD_HEAD.size :])).metadata, RecordingSummary
             )
     raise Malformed("its summary is missing")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from recordings.contents import Summary
+from recordings.contents import RecordingSummary
 from schemas.frames import Frame
 from schemas.grid import FRAME_RATE_HZ
 
@@ -58,11 +58,11 @@ class Summing:
             total, count = self._seconds[second]
             self._seconds[second] = total + frame.agreement, count + 1
 
-    def summary(self, reason: str) -> Summary:
+    def summary(self, reason: str) -> RecordingSummary:
         """What was gathered; `reason` is why the session ended, where something was wrong."""
         last = self._last
         total, count = math.fsum(part[0] for part in self._seconds), sum(part[1] for part in self._seconds)
-        return Summary(
+        return RecordingSummary(
             first_window=self._first,
             last_window=self.last_window,
             frames=self._frames,

@@ -27,7 +27,7 @@ from recordings.contents import (
     About,
     Health,
     RecordedMember,
-    Summary,
+    RecordingSummary,
     metadata_of,
     recorded_entry,
     schemas_of_channels,
@@ -167,7 +167,7 @@ class RecordingWriter:
         """Ends the chunk in progress: what was added so far survives the end of this process."""
         self._writer.flush()
 
-    def finish(self, reason: str = "") -> Summary:
+    def finish(self, reason: str = "") -> RecordingSummary:
         """Makes the file whole; returns its summary. `reason` is why the session ended, where something was wrong."""
         self._writer.flush()
         summary = self._summing.summary(reason)

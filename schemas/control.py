@@ -57,11 +57,11 @@ _word_decoder: msgspec.msgpack.Decoder[Stop | Play] = msgspec.msgpack.Decoder(St
 _progress_decoder = msgspec.msgpack.Decoder(tuple[Progress, ...])
 
 
-def encode_word(word: Stop | Play) -> bytes:
+def encode_control(word: Stop | Play) -> bytes:
     return _encoder.encode(word)
 
 
-def decode_word(raw: bytes) -> Stop | Play:
+def decode_control(raw: bytes) -> Stop | Play:
     """Raises Malformed."""
     try:
         return _word_decoder.decode(raw)

@@ -42,7 +42,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     slots_setting: str = ""
 
     @property
-    def place(self) -> tuple[str, str]:
+    def memory_key(self) -> tuple[str, str]:
         """(server or process, name there): one model in one memory, whatever the council calls it."""
         return self.held_by or self.server, self.model_there or self.model
 

@@ -202,8 +202,8 @@ class SessionRequest(msgspec.Struct, frozen=True):
     """What a person asks for, before the tier and the models that are served have had their say.
 
     `models` are the members that are asked for: each a model's name, the name of a member that the council has, or a
-    description (schemas/members.py). `weights`, and `options` (temperature, seed and max_tokens), are by the member's
-    display name. `allow_remote` is the person's word that the prompt may go to a remote member.
+    description (schemas/rules/members.py). `weights`, and `options` (temperature, seed and max_tokens), are by the
+    member's display name. `allow_remote` is the person's word that the prompt may go to a remote member.
     """
 
     prompt: str

@@ -18,12 +18,12 @@ from hypothesis import settings
 
 from schemas.errors import RedisAway
 from tests.chaos.faketime import MISSING
-from tests.llama import TROUBLE
-from tests.llama.files import smollm2_path
-from tests.protocol import check_all_events
-from tests.roles import RedisServer, Roles, redis_binaries, roles_on
-from tests.web_server import WebServer
-from transport.connection import AsyncPipe
+from tests.support.llama import TROUBLE
+from tests.support.llama.files import smollm2_path
+from tests.support.protocol import check_all_events
+from tests.support.roles import RedisServer, Roles, redis_binaries, roles_on
+from tests.support.web_server import WebServer
+from transport.redis.connection import AsyncPipe
 
 # A machine with only Python has no browser; continuous integration installs one.
 collect_ignore = [] if shutil.which("chromium") else ["page"]

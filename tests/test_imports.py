@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.commands import environment
+from tests.support.commands import environment
 
 
 def _run(code: str) -> str:
@@ -21,14 +21,14 @@ def _run(code: str) -> str:
 @pytest.mark.parametrize(
     ("module", "libraries"),
     [
-        ("council.up", {"typer", "rich", "structlog", "pydantic", "httpx", "aiohttp", "numpy", "uvloop"}),
+        ("council.running.up", {"typer", "rich", "structlog", "pydantic", "httpx", "aiohttp", "numpy", "uvloop"}),
         ("aggregator.__main__", {"typer", "rich", "structlog", "pydantic", "httpx", "aiohttp", "uvloop"}),
         ("consumers.decipher.__main__", {"typer", "rich", "structlog", "pydantic", "httpx", "aiohttp", "numpy"}),
         ("consumers.web.__main__", {"typer", "rich", "structlog", "httpx", "numpy", "mcap", "zstandard"}),
         ("consumers.recorder.__main__", {"typer", "rich", "structlog", "pydantic", "aiohttp", "mcap", "zstandard"}),
         ("producers.replay.__main__", {"typer", "rich", "structlog", "pydantic", "httpx", "mcap", "zstandard"}),
         ("producers.__main__", {"typer", "rich", "structlog", "pydantic", "httpx", "aiohttp", "numpy"}),
-        ("transport.embedded", {"asyncio", "msgspec", "redis.connection"}),
+        ("council.running.keeper", {"asyncio", "msgspec", "redis.connection"}),
     ],
 )
 def test_a_process_imports_no_library_that_it_does_not_need(module: str, libraries: set[str]) -> None:
@@ -38,9 +38,9 @@ def test_a_process_imports_no_library_that_it_does_not_need(module: str, librari
 def test_redis_py_s_clients_are_imported_when_one_is_asked_for_and_not_before() -> None:
     clients = "'redis.client', 'redis.cluster', 'redis.asyncio.client', 'redis.commands.core'"
     loaded = f"[name for name in ({clients}) if name in sys.modules]"
-    assert _run(f"import sys, transport.connection; print({loaded})") == "[]"
+    assert _run(f"import sys, transport.redis.connection; print({loaded})") == "[]"
     use = "redis.Redis.from_url('redis://localhost'), redis.asyncio.Redis.from_url('redis://localhost')"
-    assert "Redis" in _run(f"import transport.connection, redis, redis.asyncio; print({use})")
+    assert "Redis" in _run(f"import transport.redis.connection, redis, redis.asyncio; print({use})")
     whole = "import redis\nredis.Redis, redis.asyncio.Redis"
     for package, name in (
         ("redis", "RedisCluster"),
@@ -50,5 +50,5 @@ def test_redis_py_s_clients_are_imported_when_one_is_asked_for_and_not_before() 
         ("redis.asyncio.client", "Redis"),
         ("redis.asyncio.cluster", "RedisCluster"),
     ):
-        _run(f"import transport.connection\nfrom {package} import {name}\n{whole}")
-        _run(f"from {package} import {name}\nimport transport.connection\n{whole}")
+        _run(f"import transport.redis.connection\nfrom {package} import {name}\n{whole}")
+        _run(f"from {package} import {name}\nimport transport.redis.connection\n{whole}")

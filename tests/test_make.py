@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.project import ROOT
+
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
 
 # A real Python that takes itself for another, or lacks a module.

@@ -20,9 +20,9 @@ from schemas.control import Progress
 from schemas.entries import Token, decode_entry
 from schemas.errors import Malformed, SessionGone
 from schemas.frames import Frame, decode_frame
-from schemas.lanes import lane_end
+from schemas.rules.lanes import lane_end
 from schemas.sessions import Opening
-from transport.connection import AsyncPipe, accepted
+from transport.redis.connection import AsyncPipe, accepted
 from transport.sessions import SessionState, find_session, read_state, session_state
 from transport.tokens import entries_read, read_entries
 

@@ -8,13 +8,17 @@ from typing import Any
 import msgspec
 
 from schemas import keys
-from schemas.control import Progress, Stop, encode_progress, encode_word
+from schemas.control import Progress, Stop, encode_control, encode_progress
 from schemas.entries import Beat, decode_entry, encode_entry
 from schemas.errors import Malformed
 from schemas.frames import Frame, encode_frame
 from schemas.sessions import ENTRY_VERSION, Opening
-from transport.connection import Command, ReplyError, accepted
-from transport.scripts import COMMIT, END, TAKE_OVER
+from transport.redis.connection import Command, ReplyError, accepted
+from transport.redis.scripts import SCRIPTS
+
+_COMMIT = SCRIPTS["commit"]
+_END = SCRIPTS["end"]
+_TAKE_OVER = SCRIPTS["take_over"]
 
 _BEAT = encode_entry(Beat())
 
@@ -34,7 +38,7 @@ class Taken(msgspec.Struct, frozen=True):
 
 def take_over(session: str) -> Command:
     """Makes the caller the session's owner: every earlier owner's commits are refused from here on."""
-    return TAKE_OVER.call([keys.state(session), keys.tokens(session)], [])
+    return _TAKE_OVER.call([keys.state(session), keys.tokens(session)], [])
 
 
 def epoch_taken(reply: Any) -> int:
@@ -69,7 +73,7 @@ def commit_frame(
     verdict()'s business."""
     of_session = keys.of_session(frame.session)
     state, tokens, frames, _events, control, dead_key = of_session
-    return COMMIT.call(
+    return _COMMIT.call(
         [state, tokens, frames, control, dead_key],
         [
             epoch,
@@ -86,7 +90,7 @@ def commit_frame(
             keys.RETENTION_S if frame.final else 0,
             keys.SIDE_STREAM_MAXLEN,
             len(stops),
-            *map(encode_word, stops),
+            *map(encode_control, stops),
             *(part for entry in dead for part in entry),
         ],
     )
@@ -100,7 +104,7 @@ def verdict(reply: Any) -> str:
 def end_session(session: str, epoch: int, reason: str) -> Command:
     """Ends a session that its owner cannot compute: no further frame, but a reason. An earlier owner ends nothing."""
     state, tokens, frames, events, control, dead = keys.of_session(session)
-    return END.call(
+    return _END.call(
         [state, control, tokens, frames, events, dead],
-        [epoch, reason, encode_word(Stop((), reason)), keys.SIDE_STREAM_MAXLEN, keys.RETENTION_S],
+        [epoch, reason, encode_control(Stop((), reason)), keys.SIDE_STREAM_MAXLEN, keys.RETENTION_S],
     )

@@ -9,9 +9,11 @@ import msgspec
 
 from schemas import keys
 from schemas.errors import Malformed, SessionGone
-from transport.connection import AsyncPipe, accepted
 from transport.frames import read_stream
-from transport.scripts import EVENTS
+from transport.redis.connection import AsyncPipe, accepted
+from transport.redis.scripts import SCRIPTS
+
+_EVENTS = SCRIPTS["events"]
 
 # Ten minutes, as long as the frames are kept, of an energy_update for each frame and three others beside it: more than
 # six members say and a field changes on average. At 200 bytes each 30 MB.
@@ -72,7 +74,7 @@ async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> Writ
         batch.phase,
         *(part for event in batch.events for part in event),
     ]
-    (reply,) = await pipe.run([EVENTS.call([keys.state(session), keys.events(session)], arguments)])
+    (reply,) = await pipe.run([_EVENTS.call([keys.state(session), keys.events(session)], arguments)])
     verdict, cursor, committed = accepted(reply)
     if verdict == b"GONE":
         raise SessionGone(f"The session {session!r} has expired.")

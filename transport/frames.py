@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas import keys
-from transport.connection import AsyncPipe, accepted
+from transport.redis.connection import AsyncPipe, accepted
 
 # Ten seconds of frames in one reply: a reader that is behind catches up in few round trips and bounded memory.
 _MOST_AT_ONCE = 600

@@ -6,8 +6,8 @@ page, command --ask_to_keep--> council:keep --read_orders--> recorder --forget_o
 from __future__ import annotations
 
 from schemas import keys
-from transport.connection import AsyncPipe, accepted, atomically
 from transport.frames import read_stream
+from transport.redis.connection import AsyncPipe, accepted, atomically
 
 # Orders that are not carried out are worth no more than their sessions, which live a day at most.
 _MOST_ORDERS = 1_000

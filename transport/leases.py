@@ -16,8 +16,11 @@ from typing import Any
 import msgspec
 
 from schemas import keys
-from transport.connection import Command, ReplyError, atomically
-from transport.scripts import LEASE, SWEEP
+from transport.redis.connection import Command, ReplyError, atomically
+from transport.redis.scripts import SCRIPTS
+
+_LEASE = SCRIPTS["lease"]
+_SWEEP = SCRIPTS["sweep"]
 
 TAKEOVER_IDLE_MS = 3_000
 REFRESH_S = 1.0
@@ -98,7 +101,7 @@ class Leases:
     def refresh(self, take_over_most: int) -> Command:
         """Renews what is held, and asks for up to `take_over_most` sessions whose owners are silent."""
         limits = (self.takeover_idle_ms, take_over_most, 0, self._present_ms)
-        return LEASE.call([keys.SESSIONS], [self.group, self.consumer_name, *limits, *self._each_held()])
+        return _LEASE.call([keys.SESSIONS], [self.group, self.consumer_name, *limits, *self._each_held()])
 
     def look_for_left(self) -> Command:
         """Asks, at the cost of a read, whether there is anything to take over."""
@@ -123,7 +126,7 @@ class Leases:
 
     def hand_over(self) -> Command:
         """Lets the next consumer that looks take everything over at once. Who lived until then counts for no death."""
-        return LEASE.call(
+        return _LEASE.call(
             [keys.SESSIONS],
             [self.group, self.consumer_name, self.takeover_idle_ms, 0, _HANDED_OVER_IDLE_MS, 0, *self._each_held()],
         )
@@ -157,7 +160,7 @@ def sweep_consumers(idle_ms: int = _GONE_IDLE_MS) -> Command:
 
     Consumer names are unique per process start: without this each start would leave one for ever.
     """
-    return SWEEP.call([keys.SESSIONS], [idle_ms])
+    return _SWEEP.call([keys.SESSIONS], [idle_ms])
 
 
 def is_missing_group(reply: Any) -> bool:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from schemas import keys
 from schemas.frames import Frame, decode_frame, encode_frame
-from transport.cluster import Placed
-from transport.connection import AsyncPipe, Command, accepted, info_fields, redis_ns
-from transport.process import list_processes
+from transport.redis.cluster import KeyedCommand
+from transport.redis.connection import AsyncPipe, Command, accepted, info_fields, redis_ns
+from transport.register import list_processes
 from transport.sessions import SessionState, read_state, session_state
 from transport.status import cursors
 from transport.tokens import entries_read, read_entries
@@ -91,7 +91,7 @@ async def read_rest(pipe: AsyncPipe, session: str, after_entry: str) -> list[tup
 async def read_health(pipe: AsyncPipe, state: SessionState) -> tuple[int, dict[str, Any]]:
     """(Redis's time in nanoseconds, how far the session's readers are). Raises RedisAway, RedisRefuses."""
     records = await list_processes(pipe)
-    command: list[Command] = [("TIME",), Placed(keys.state(state.session), ("INFO", "memory"))]
+    command: list[Command] = [("TIME",), KeyedCommand(keys.state(state.session), ("INFO", "memory"))]
     time_reply, memory = await pipe.run(command)
     now_ns = redis_ns(accepted(time_reply))
     return now_ns, {

@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 
 from schemas import keys
-from schemas.control import Play, Playback, Progress, encode_progress, encode_word
+from schemas.control import Play, Playback, Progress, encode_control, encode_progress
 from schemas.entries import UNDECODABLE
 from schemas.errors import Refused, SessionGone
 from schemas.frames import Frame, encode_frame
 from schemas.sessions import Opening
 from transport.commit import end_session
-from transport.connection import AsyncPipe, Command, accepted
-from transport.scripts import PLAY, SHOW
+from transport.redis.connection import AsyncPipe, Command, accepted
+from transport.redis.scripts import SCRIPTS
 from transport.sessions import cancel_session, find_session
 
 # A replay writes its state at least so often; one that does not for ten times as long has ended without a word.
@@ -30,6 +30,9 @@ SIGN_S = 1.0
 SILENT_MS = 10_000
 
 _decoder = msgspec.json.Decoder(Playback)
+
+_PLAY = SCRIPTS["play"]
+_SHOW = SCRIPTS["show"]
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -55,7 +58,7 @@ def play(
     """
     clock = "" if clock_ms is None else clock_ms
     parts = [part for entry in entries for part in entry]
-    return PLAY.call(keys.of_session(session), [clock, msgspec.json.encode(playback), ttl_s, after, *parts])
+    return _PLAY.call(keys.of_session(session), [clock, msgspec.json.encode(playback), ttl_s, after, *parts])
 
 
 def played(reply: Any) -> Played:
@@ -69,7 +72,7 @@ def show(frame: Frame, progress: tuple[Progress, ...], after: int) -> Command:
     window that is shown: another one than the frame's where that was not shown."""
     state, tokens, frames, events, control, dead = keys.of_session(frame.session)
     status, retention_s = ("ended", keys.RETENTION_S) if frame.final else ("open", 0)
-    return SHOW.call(
+    return _SHOW.call(
         [state, frames, tokens, events, control, dead],
         [
             frame.window_index, frame.cut, encode_frame(frame), keys.FRAMES_MAXLEN, encode_progress(progress), status,
@@ -105,7 +108,7 @@ async def order_playback(pipe: AsyncPipe, session: str, word: Play) -> None:
         raise _no_replay(session)
     await pipe.one(
         "XADD", keys.control(session), "NOMKSTREAM", "MAXLEN", "~", keys.SIDE_STREAM_MAXLEN, "*", keys.ENTRY_FIELD,
-        encode_word(word),
+        encode_control(word),
     )  # fmt: skip
 
 

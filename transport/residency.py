@@ -17,10 +17,14 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from schemas import keys
-from transport.connection import AsyncPipe, Command, accepted, atomically
-from transport.scripts import EVICT, LOADER, USE
+from transport.redis.connection import AsyncPipe, Command, accepted, atomically
+from transport.redis.scripts import SCRIPTS
 
-Place = tuple[str, str]
+_EVICT = SCRIPTS["evict"]
+_LOADER = SCRIPTS["loader"]
+_USE = SCRIPTS["use"]
+
+MemoryKey = tuple[str, str]
 Action = Literal["load", "unload"]
 
 # Five renewals may be lost, as with a process's record.
@@ -35,39 +39,43 @@ _WANTS_MS = 1_000
 _LIFE_S = keys.SESSIONS_TTL_S
 
 
-def use(place: Place, user: str) -> Command:
+def use(memory_key: MemoryKey, user: str) -> Command:
     """Begins or renews a use; answers 1 and the number of evictions until now, or 0 while it is being evicted."""
-    return USE.call([keys.RESIDENCY], [_eviction(place), _use(place) + user, USE_MS, _LIFE_S, _evictions(place)])
+    return _USE.call(
+        [keys.RESIDENCY], [_eviction(memory_key), _use(memory_key) + user, USE_MS, _LIFE_S, _evictions(memory_key)]
+    )
 
 
-def end_use(place: Place, user: str) -> Command:
-    return ("HDEL", keys.RESIDENCY, _use(place) + user)
+def end_use(memory_key: MemoryKey, user: str) -> Command:
+    return ("HDEL", keys.RESIDENCY, _use(memory_key) + user)
 
 
-def begin_eviction(place: Place) -> Command:
+def begin_eviction(memory_key: MemoryKey) -> Command:
     """Begins or renews an eviction; answers 1, or 0 while the model is in use."""
-    return EVICT.call([keys.RESIDENCY], [_eviction(place), _use(place), EVICTION_MS, _LIFE_S, _evictions(place)])
+    return _EVICT.call(
+        [keys.RESIDENCY], [_eviction(memory_key), _use(memory_key), EVICTION_MS, _LIFE_S, _evictions(memory_key)]
+    )
 
 
-def end_eviction(place: Place) -> Command:
-    return ("HDEL", keys.RESIDENCY, _eviction(place))
+def end_eviction(memory_key: MemoryKey) -> Command:
+    return ("HDEL", keys.RESIDENCY, _eviction(memory_key))
 
 
 def hold_loader(process: str, size_bytes: int) -> Command:
     """Takes or keeps the right to load; answers 1 where it is held, 0 where the process is to ask again. Of several
     that ask, the one with the smallest model gets it first."""
-    return LOADER.call([keys.LOADER], [process, size_bytes, LOADER_MS, _TOGETHER_MS, _WANTS_MS])
+    return _LOADER.call([keys.LOADER], [process, size_bytes, LOADER_MS, _TOGETHER_MS, _WANTS_MS])
 
 
 def give_up_loader(process: str) -> Command:
-    return LOADER.call([keys.LOADER], [process, 0, 0, 0, 0])
+    return _LOADER.call([keys.LOADER], [process, 0, 0, 0, 0])
 
 
 def read_uses() -> tuple[Command, Command]:
     return ("HGETALL", keys.RESIDENCY), ("TIME",)
 
 
-def places_in_use(replies: Sequence[Any]) -> frozenset[Place]:
+def keys_in_use(replies: Sequence[Any]) -> frozenset[MemoryKey]:
     """What read_uses found: the models that somebody uses now. Raises RedisRefuses."""
     return frozenset((names[0], names[1]) for names, is_over in _uses(replies) if not is_over)
 
@@ -90,22 +98,22 @@ def _uses(replies: Sequence[Any]) -> list[tuple[list[str], bool]]:
     return found
 
 
-def ask_to_leave(place: Place, until_ms: int) -> Command:
+def ask_to_leave(memory_key: MemoryKey, until_ms: int) -> Command:
     """Asks the process that holds a model to unload it, until a moment in wall-clock ms."""
-    return ("HSET", keys.RESIDENCY, _leave(place), until_ms)
+    return ("HSET", keys.RESIDENCY, _leave(memory_key), until_ms)
 
 
-def end_asking(place: Place) -> Command:
+def end_asking(memory_key: MemoryKey) -> Command:
     """Takes the wish back; answers 1 where it still stood."""
-    return ("HDEL", keys.RESIDENCY, _leave(place))
+    return ("HDEL", keys.RESIDENCY, _leave(memory_key))
 
 
-async def is_asked_to_leave(pipe: AsyncPipe, place: Place, now_ms: int) -> bool:
+async def is_asked_to_leave(pipe: AsyncPipe, memory_key: MemoryKey, now_ms: int) -> bool:
     """True once for each wish that is still meant. Raises RedisAway."""
-    (until,) = await pipe.run([("HGET", keys.RESIDENCY, _leave(place))])
+    (until,) = await pipe.run([("HGET", keys.RESIDENCY, _leave(memory_key))])
     if not isinstance(until, bytes):
         return False
-    (taken,) = await pipe.run([end_asking(place)])
+    (taken,) = await pipe.run([end_asking(memory_key)])
     return taken == 1 and int(until) > now_ms
 
 
@@ -127,20 +135,20 @@ async def take_order(pipe: AsyncPipe, model: str) -> Action | None:
     return "load" if found == b"load" else "unload"
 
 
-def _use(place: Place) -> str:
-    return f"use\n{place[0]}\n{place[1]}\n"
+def _use(memory_key: MemoryKey) -> str:
+    return f"use\n{memory_key[0]}\n{memory_key[1]}\n"
 
 
-def _eviction(place: Place) -> str:
-    return f"evict\n{place[0]}\n{place[1]}"
+def _eviction(memory_key: MemoryKey) -> str:
+    return f"evict\n{memory_key[0]}\n{memory_key[1]}"
 
 
-def _evictions(place: Place) -> str:
-    return f"evictions\n{place[0]}\n{place[1]}"
+def _evictions(memory_key: MemoryKey) -> str:
+    return f"evictions\n{memory_key[0]}\n{memory_key[1]}"
 
 
-def _leave(place: Place) -> str:
-    return f"leave\n{place[0]}\n{place[1]}"
+def _leave(memory_key: MemoryKey) -> str:
+    return f"leave\n{memory_key[0]}\n{memory_key[1]}"
 
 
 def _order(model: str) -> str:

@@ -10,14 +10,18 @@ from typing import Any
 import msgspec
 
 from schemas import keys
-from schemas.control import Progress, Stop, decode_progress, encode_word
+from schemas.control import Progress, Stop, decode_progress, encode_control
 from schemas.entries import Cancel, decode_entry, encode_entry
 from schemas.errors import Malformed, Refused, SessionGone
 from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.sessions import LONGEST_MS, Opening
-from transport.cluster import Placed
-from transport.connection import AsyncPipe, Command, accepted, atomically, info_fields, is_out_of_memory, redis_ns
-from transport.scripts import CANCEL, DELETE, OPEN
+from transport.redis.cluster import KeyedCommand
+from transport.redis.connection import AsyncPipe, Command, accepted, atomically, info_fields, is_out_of_memory, redis_ns
+from transport.redis.scripts import SCRIPTS
+
+_CANCEL = SCRIPTS["cancel"]
+_DELETE = SCRIPTS["delete"]
+_OPEN = SCRIPTS["open"]
 
 # Above this share of Redis's memory limit no session is opened, so that those that run can end well.
 _FULLEST = 0.8
@@ -77,7 +81,7 @@ async def open_session(pipe: AsyncPipe, opening: Opening, opened: str = "*") -> 
     await _check_memory(pipe, opening.session)
     life_s = opening.limits.life_ms // 1000
     (written,) = await pipe.run(
-        [OPEN.call(keys.of_session(opening.session), [encode_entry(opening), life_s + keys.RETENTION_S, opened])]
+        [_OPEN.call(keys.of_session(opening.session), [encode_entry(opening), life_s + keys.RETENTION_S, opened])]
     )
     if is_out_of_memory(written):
         raise _full()
@@ -92,7 +96,7 @@ async def open_session(pipe: AsyncPipe, opening: Opening, opened: str = "*") -> 
 
 
 async def _check_memory(pipe: AsyncPipe, session: str) -> None:
-    (reply,) = await pipe.run([Placed(keys.state(session), ("INFO", "memory"))])
+    (reply,) = await pipe.run([KeyedCommand(keys.state(session), ("INFO", "memory"))])
     fields = info_fields(accepted(reply))
     limit = int(fields.get("maxmemory", 0))
     if limit and int(fields["used_memory"]) > _FULLEST * limit:
@@ -195,14 +199,14 @@ async def cancel_session(
     """Stops these members of a session, without any: all of them. False where it had ended before, and stays as it is.
     Raises SessionGone."""
     session_keys = [keys.state(session), keys.tokens(session), keys.control(session)]
-    mark, word = encode_entry(Cancel(members, reason)), encode_word(Stop(members, reason))
-    (status,) = await pipe.run([CANCEL.call(session_keys, [mark, word, keys.SIDE_STREAM_MAXLEN])])
+    mark, word = encode_entry(Cancel(members, reason)), encode_control(Stop(members, reason))
+    (status,) = await pipe.run([_CANCEL.call(session_keys, [mark, word, keys.SIDE_STREAM_MAXLEN])])
     return _status_of(session, status) == "open"
 
 
 async def delete_session(pipe: AsyncPipe, session: str) -> None:
     """Forgets all of a session that has ended. Raises Refused where it is open, SessionGone."""
-    (status,) = await pipe.run([DELETE.call(keys.of_session(session), [])])
+    (status,) = await pipe.run([_DELETE.call(keys.of_session(session), [])])
     if _status_of(session, status) == "open":
         raise Refused(
             "session_open", f"The session {session!r} is open: cancel it, then delete it when it has ended.", status=409

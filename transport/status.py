@@ -8,8 +8,8 @@ from typing import Any
 from schemas.grid import NS_PER_MS, window_index_at
 from schemas.keys import entry_order
 from schemas.processes import ProcessRecord
-from transport.connection import AsyncPipe, ReplyError, info_fields, redis_ns
-from transport.process import list_processes
+from transport.redis.connection import AsyncPipe, ReplyError, info_fields, redis_ns
+from transport.register import list_processes
 from transport.sessions import SessionState, list_sessions
 
 # What must be there for a session to be answered and told of.

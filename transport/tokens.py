@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 from schemas import keys
-from schemas.control import Play, Stop, decode_word
+from schemas.control import Play, Stop, decode_control
 from schemas.entries import AnyEntry, encode_entry
 from schemas.errors import Malformed
-from transport.connection import Command, ReplyError
+from transport.redis.connection import Command, ReplyError
 
 # A reply of this many entries is half a megabyte: a session that is behind catches up in few reads.
 MOST_ENTRIES = 2_000
@@ -44,7 +44,7 @@ def control_read(reply: Any) -> tuple[list[Stop | Play], str | None]:
     words = list[Stop | Play]()
     for _, fields in reply:
         try:
-            words.append(decode_word(fields[1]))
+            words.append(decode_control(fields[1]))
         except Malformed:
             # A word of a later version: this producer does not know it, and loses nothing by that.
             continue

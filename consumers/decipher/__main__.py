@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
-import signal
 import sys
 
 from consumers.decipher.follower import Decipher
-from transport.log import log_to_stderr
-from transport.process import Standing, end_with_supervisor, redis_of_role, run_role
+from runtime.environment import redis_from_environment
+from runtime.log import log_to_stderr
+from runtime.role import run_role, run_until_stopped
+from transport.register import ProcessRegistration
 
 
 async def follow() -> None:
     """Follows until SIGTERM or SIGINT. Raises Refused."""
-    url = redis_of_role()
-    running = asyncio.create_task(Decipher(url, Standing("decipher"), log_to_stderr("decipher")).run())
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, running.cancel)
-    loop.add_signal_handler(signal.SIGINT, running.cancel)
-    end_with_supervisor()
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
+    url = redis_from_environment()
+    await run_until_stopped(Decipher(url, ProcessRegistration("decipher"), log_to_stderr("decipher")).run())
 
 
 def main() -> int:

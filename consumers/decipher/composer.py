@@ -51,7 +51,7 @@ from schemas.sessions import Opening
 MEMORY_VERSION = 1
 
 
-class Memory(msgspec.Struct, array_like=True):
+class ComposerState(msgspec.Struct, array_like=True):
     """What was said last, and what the machine and the frontier have come to. `complete`: the members of which no more
     comes."""
 
@@ -179,13 +179,13 @@ def _is_complete(member: MemberFrame) -> bool:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Memory)
+_decoder = msgspec.msgpack.Decoder(ComposerState)
 
 
-def _loaded(checkpoint: bytes, members: int) -> Memory:
+def _loaded(checkpoint: bytes, members: int) -> ComposerState:
     """The memory in a checkpoint; an empty one where there is none that this version understands."""
     with contextlib.suppress(msgspec.MsgspecError):
         memory = _decoder.decode(checkpoint)
         if memory.version == MEMORY_VERSION and len(memory.complete) == len(memory.machine.pulses) == members:
             return memory
-    return Memory(MEMORY_VERSION, MachineState([Pulse() for _ in range(members)]), [False] * members, "")
+    return ComposerState(MEMORY_VERSION, MachineState([Pulse() for _ in range(members)]), [False] * members, "")

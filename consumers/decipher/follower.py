@@ -15,13 +15,14 @@ import msgspec
 
 from consumers.decipher.composer import Composer
 from consumers.decipher.composing import Composing, Work
+from runtime.log import Log
+from runtime.presence import RedisPresence
+from runtime.registration import keep_record
 from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
-from transport.connection import AsyncPipe
 from transport.events import find_composed, read_checkpoint, write_events
 from transport.frames import read_frames, read_session_names
-from transport.log import Log
-from transport.presence import RedisPresence
-from transport.process import Standing, keep_record
+from transport.redis.connection import AsyncPipe
+from transport.register import ProcessRegistration
 from transport.sessions import SessionState, find_session, read_opening
 
 _BLOCK_MS = 1_000
@@ -33,8 +34,8 @@ _MOST_SESSIONS = 256
 class Decipher:
     """All sessions' composers in one process."""
 
-    def __init__(self, url: str, standing: Standing, log: Log) -> None:
-        self._url, self._standing = url, standing
+    def __init__(self, url: str, registration: ProcessRegistration, log: Log) -> None:
+        self._url, self._registration = url, registration
         self._presence, self._log = RedisPresence(log), log
         self._following: dict[str, asyncio.Task[None]] = {}
         self._work = Work()
@@ -42,8 +43,8 @@ class Decipher:
     async def run(self) -> None:
         """Follows whatever is announced, until it is cancelled."""
         pipe = AsyncPipe(self._url)
-        self._standing.ready = True
-        record = asyncio.create_task(keep_record(self._url, self._standing, self._presence, self._facts))
+        self._registration.ready = True
+        record = asyncio.create_task(keep_record(self._url, self._registration, self._presence, self._facts))
         after = "0"
         try:
             while True:
@@ -101,8 +102,8 @@ class Decipher:
         if (await find_composed(pipe, session)).is_over:
             return True
         opening = await read_opening(pipe, state)
-        cursor, checkpoint, standing = await read_checkpoint(pipe, session)
-        composing = Composing(Composer(opening, state.shown_origin_ns, checkpoint), cursor, standing, self._work)
+        cursor, checkpoint, registration = await read_checkpoint(pipe, session)
+        composing = Composing(Composer(opening, state.shown_origin_ns, checkpoint), cursor, registration, self._work)
         while True:
             frames = await read_frames(pipe, session, composing.cursor, _BLOCK_MS)
             if not frames and (state := await find_session(pipe, session)).status != "open":

@@ -7,19 +7,18 @@ COUNCIL_RECORDINGS_GB is how large it may become; COUNCIL_RECORD_TEXT=false keep
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import math
 import os
-import signal
 import sys
 from pathlib import Path
 
 from consumers.recorder.recorder import Recorder, RecorderSettings
 from recordings.folder import DEFAULT_GB, library_of_role
+from runtime.environment import redis_from_environment
+from runtime.log import log_to_stderr
+from runtime.role import run_role, run_until_stopped
 from schemas.errors import Refused
-from transport.log import log_to_stderr
-from transport.process import Standing, end_with_supervisor, redis_of_role, run_role
+from transport.register import ProcessRegistration
 
 
 def recorder_settings(arguments: argparse.Namespace) -> RecorderSettings:
@@ -43,15 +42,9 @@ def recorder_settings(arguments: argparse.Namespace) -> RecorderSettings:
 async def record(arguments: argparse.Namespace) -> None:
     """Records until SIGTERM or SIGINT. Raises Refused."""
     settings = recorder_settings(arguments)
-    url, library = redis_of_role(), library_of_role(arguments.recordings)
-    recorder = Recorder(url, library, settings, Standing("recorder"), log_to_stderr("recorder"))
-    running = asyncio.create_task(recorder.run())
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, running.cancel)
-    loop.add_signal_handler(signal.SIGINT, running.cancel)
-    end_with_supervisor()
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
+    url, library = redis_from_environment(), library_of_role(arguments.recordings)
+    recorder = Recorder(url, library, settings, ProcessRegistration("recorder"), log_to_stderr("recorder"))
+    await run_until_stopped(recorder.run())
 
 
 def main() -> int:

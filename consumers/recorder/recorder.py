@@ -16,14 +16,15 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from recordings.folder import Library, recording_name
+from runtime.log import Log
+from runtime.presence import RedisPresence
+from runtime.registration import keep_record
 from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
 from schemas.keys import entry_ms
-from transport.connection import AsyncPipe
 from transport.frames import read_session_names
 from transport.keeping import forget_order, read_orders
-from transport.log import Log
-from transport.presence import RedisPresence
-from transport.process import Standing, keep_record
+from transport.redis.connection import AsyncPipe
+from transport.register import ProcessRegistration
 from transport.sessions import find_session, read_opening
 
 _BLOCK_MS = 1_000
@@ -46,9 +47,11 @@ class RecorderSettings(msgspec.Struct, frozen=True):
 class Recorder:
     """Records into one library until it is cancelled."""
 
-    def __init__(self, url: str, library: Library, settings: RecorderSettings, standing: Standing, log: Log) -> None:
+    def __init__(
+        self, url: str, library: Library, settings: RecorderSettings, registration: ProcessRegistration, log: Log
+    ) -> None:
         self._url, self._library, self._settings = url, library, settings
-        self._standing, self._log, self._presence = standing, log, RedisPresence(log)
+        self._registration, self._log, self._presence = registration, log, RedisPresence(log)
         self._pipe = AsyncPipe(url)
         self._recording: dict[str, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
@@ -59,9 +62,9 @@ class Recorder:
         """Records the sessions that are ordered, or all. Raises Refused where the library's folder cannot be used."""
         self._library.make()
         await self._take_up()
-        self._standing.ready = True
+        self._registration.ready = True
         tasks = [
-            asyncio.create_task(keep_record(self._url, self._standing, self._presence, self._facts)),
+            asyncio.create_task(keep_record(self._url, self._registration, self._presence, self._facts)),
             asyncio.create_task(self._listen(read_orders, self._take_order)),
         ]
         if self._settings.keeps_all:

@@ -13,15 +13,15 @@ from pathlib import Path
 import msgspec
 
 from consumers.recorder.tape import Tape
-from recordings.contents import About, Health, Summary
+from recordings.contents import About, Health, RecordingSummary
 from recordings.folder import UNFINISHED
 from recordings.reading import RecordingReader
 from recordings.writing import about_session
+from runtime.presence import RedisPresence
 from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
-from transport.connection import AsyncPipe
 from transport.events import find_composed
-from transport.presence import RedisPresence
 from transport.recording import SessionPart, read_health, read_part, read_rest
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, read_opening
 
 VERSION = importlib.metadata.version("turbo-ensemble")
@@ -44,7 +44,7 @@ async def record_session(
     *,
     text: bool = True,
     stopping: asyncio.Event | None = None,
-) -> Summary:
+) -> RecordingSummary:
     """Records the session from its beginning to its end, or until `stopping` is set, into the file `path`, which exists
     when this returns.
 
@@ -83,7 +83,7 @@ class SessionRecorder:
         self._ended_at: float | None = None
         self._loop = asyncio.get_running_loop()
 
-    async def run(self) -> Summary:
+    async def run(self) -> RecordingSummary:
         """As record_session."""
         while True:
             try:
@@ -120,7 +120,7 @@ class SessionRecorder:
         self._tape.begin(about)
         return about
 
-    async def _take(self, part: SessionPart) -> Summary | None:
+    async def _take(self, part: SessionPart) -> RecordingSummary | None:
         """Writes the part; the summary where that was the last one."""
         tape, now = self._tape, self._loop.time()
         if part.state is None:
@@ -165,7 +165,7 @@ class SessionRecorder:
         return composed.is_over or now - self._ended_at > _EVENTS_WAIT_S
 
 
-def finish_unfinished(path: Path) -> Summary | None:
+def finish_unfinished(path: Path) -> RecordingSummary | None:
     """Makes a whole file of what was written of a session that is gone; None where there is nothing sound, which is
     deleted. Raises Refused where another process writes it, OSError."""
     unfinished = path.with_name(f".{path.name}{UNFINISHED}")

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-from recordings.contents import About, Health, Summary
+from recordings.contents import About, Health, RecordingSummary
 from recordings.folder import UNFINISHED
 from recordings.reading import RecordingReader
 from recordings.writing import RecordingWriter
@@ -128,7 +128,7 @@ class Tape:
         """Ends the chunk in progress: what was added is safe from the end of this process."""
         self._sure.flush()
 
-    def finish(self, reason: str) -> Summary:
+    def finish(self, reason: str) -> RecordingSummary:
         """Makes the file whole and gives it its final name. Raises Refused where another file has that meanwhile."""
         summary = self._sure.finish(reason)
         self._file.flush()

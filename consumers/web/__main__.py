@@ -9,9 +9,7 @@ folder).
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -23,17 +21,12 @@ from consumers.web.door.guard import checked_origins
 from consumers.web.door.listening import bind, inherit
 from consumers.web.server import WebServer, WebSettings
 from recordings.folder import Library, library_of_role
+from runtime.environment import redis_from_environment, tier_from_environment, tiers_from_environment
+from runtime.log import log_to_stderr
+from runtime.role import run_role, stop_event
 from schemas.errors import Refused
 from schemas.sessions import Limits, limits_with
-from transport.log import log_to_stderr
-from transport.process import (
-    Standing,
-    end_with_supervisor,
-    redis_of_role,
-    run_role,
-    tier_of_role,
-    tiers_of_role,
-)
+from transport.register import ProcessRegistration
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8145
 
@@ -84,8 +77,8 @@ def library_of_web(folder: Path | None) -> Library:
 
 async def serve(arguments: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT. Raises Refused."""
-    url = redis_of_role()
-    tiers, tier, limits = tiers_of_role(), tier_of_role(), limits_from_environment()
+    url = redis_from_environment()
+    tiers, tier, limits = tiers_from_environment(), tier_from_environment(), limits_from_environment()
     # An empty variable is none; an empty flag is a mistake.
     given = arguments.token if arguments.token is not None else os.environ.get("COUNCIL_TOKEN") or None
     token = None if given is None else checked_token(given)
@@ -93,14 +86,10 @@ async def serve(arguments: argparse.Namespace) -> None:
     settings = WebSettings(tier, tiers, limits, arguments.host, library, origins_from_environment(), token)
     listening = listening_socket(arguments)
     require_token(listening, token)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_signal_handler(signal.SIGINT, stopping.set)
-    end_with_supervisor()
+    stopping = stop_event()
     host, port, *_ = listening.getsockname()
-    standing = Standing("web", host=host, port=port, tier=tier.name)
-    await WebServer(url, standing, log_to_stderr("web"), settings).run(listening, stopping)
+    registration = ProcessRegistration("web", host=host, port=port, tier=tier.name)
+    await WebServer(url, registration, log_to_stderr("web"), settings).run(listening, stopping)
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from schemas.errors import Refused
 from schemas.frames import Frame
 from schemas.sessions import Opening
 from transport.answers import Answers, find_released
-from transport.connection import AsyncPipe
+from transport.redis.connection import AsyncPipe
 from transport.sessions import SessionState, read_opening
 
 # The sessions that are kept in mind, those that were asked for last: at six members of 8,192 tokens, the most there

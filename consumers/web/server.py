@@ -13,7 +13,9 @@ from aiohttp import web
 from consumers.web.answering import Answering
 from consumers.web.api.council import CouncilApi
 from consumers.web.api.importing import ImportApi
+from consumers.web.api.library import AsyncLibrary
 from consumers.web.api.models import ModelsApi
+from consumers.web.api.opening import Opener
 from consumers.web.api.operations import routes_of
 from consumers.web.api.recordings import RecordingsApi
 from consumers.web.api.replays import ReplaysApi
@@ -24,7 +26,6 @@ from consumers.web.door.connections import Connections
 from consumers.web.door.errors import errors_as_json
 from consumers.web.door.guard import Guard
 from consumers.web.door.limits import limit_requests
-from consumers.web.library import AsyncLibrary
 from consumers.web.live.event_stream import EventStream
 from consumers.web.live.frames_socket import FramesSocket
 from consumers.web.live.newest import Newest
@@ -33,16 +34,16 @@ from consumers.web.live.protocol_socket import ProtocolSocket
 from consumers.web.live.sockets import Clients
 from consumers.web.live.sources import Events, Frames
 from consumers.web.live.watching import Watched
-from consumers.web.opening import Opener
 from consumers.web.page import page_routes
 from recordings.folder import Library
+from runtime.log import Log
+from runtime.presence import RedisPresence
+from runtime.registration import keep_record
 from schemas.events import protocol_tier
+from schemas.rules.tiers import TierPolicy
 from schemas.sessions import Limits
-from schemas.tiers import TierPolicy
-from transport.connection import AsyncPipe
-from transport.log import Log
-from transport.presence import RedisPresence
-from transport.process import Standing, keep_record
+from transport.redis.connection import AsyncPipe
+from transport.register import ProcessRegistration
 
 # A prompt of 32 KiB, a system text and JSON's escapes.
 _MOST_BODY_BYTES = 64 * 1024
@@ -67,8 +68,8 @@ class WebSettings(msgspec.Struct, frozen=True):
 class WebServer:
     """Serves until `stopping` is set."""
 
-    def __init__(self, url: str, standing: Standing, log: Log, settings: WebSettings) -> None:
-        self._url, self._pipe, self._standing, self._log = url, AsyncPipe(url), standing, log
+    def __init__(self, url: str, registration: ProcessRegistration, log: Log, settings: WebSettings) -> None:
+        self._url, self._pipe, self._registration, self._log = url, AsyncPipe(url), registration, log
         self._presence = RedisPresence(log)
         self._clients = Clients()
         self._frames = Watched(url, Frames(), self._presence, log)
@@ -115,9 +116,9 @@ class WebServer:
         await runner.setup()
         assert runner.server is not None
         accepting = await self._connections.listen(runner.server, listening)
-        self._standing.ready = True
+        self._registration.ready = True
         background = [
-            asyncio.create_task(keep_record(self._url, self._standing, self._presence, self._facts)),
+            asyncio.create_task(keep_record(self._url, self._registration, self._presence, self._facts)),
             asyncio.create_task(self._newest.run()),
         ]
         # What has been made until now stays; looking at it again and again would stop everything for 20 ms.

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from recordings.contents import Summary
+from recordings.contents import RecordingSummary
+from runtime.log import log_to_stderr
+from runtime.presence import RedisPresence
 from schemas.errors import Refused, Unavailable
-from transport.connection import AsyncPipe
-from transport.log import log_to_stderr
-from transport.presence import RedisPresence
+from transport.redis.connection import AsyncPipe
 
 
 class RecordingOrder(NamedTuple):
@@ -34,7 +34,7 @@ def require_new_file(path: Path) -> None:
 
 async def record_into(
     pipe: AsyncPipe, session: str, path: Path, *, text: bool = True, stopping: asyncio.Event | None = None
-) -> Summary:
+) -> RecordingSummary:
     """As EnsembleSession.record, for the session of this name."""
     from consumers.recorder.session_recorder import record_session  # a session that is not recorded does without MCAP
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from council.settings import Settings
-from council.supervisor import RecordingPlan
+from council.running.supervisor import RecordingPlan
+from council.settings.schema import Settings
 from schemas.errors import Refused
 
 

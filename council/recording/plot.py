@@ -48,7 +48,7 @@ _STYLE: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Drawn(msgspec.Struct):
+class PlotData(msgspec.Struct):
     """What is drawn of a recording: each curve, the bands, the window in which the answers parted."""
 
     title: str
@@ -87,13 +87,13 @@ def _matplotlib() -> Any:
     return matplotlib
 
 
-def gathered(path: Path, progress: Callable[[int], None] | None = None) -> Drawn:
+def gathered(path: Path, progress: Callable[[int], None] | None = None) -> PlotData:
     """What is drawn of the recording. Raises Refused, Damage; Malformed where it contains no frame."""
     with RecordingReader(path) as reader:
         about = reader.about
         names = list(about.names[:_MOST_MEMBERS])
         question = short(about.prompt, 90) if about.text else "(recorded without text)"
-        drawn = Drawn(question, [_label(name) for name in names], Curves(_OWN_CURVES + len(names), 2))
+        drawn = PlotData(question, [_label(name) for name in names], Curves(_OWN_CURVES + len(names), 2))
         last_window = -1
         for item in reader.items():
             if item.kind == "frame":
@@ -113,7 +113,7 @@ def _label(name: str) -> str:
     return f" {short(name, 24)}" if name.startswith("_") else short(name, 24)
 
 
-def _add(drawn: Drawn, frame: Frame) -> None:
+def _add(drawn: PlotData, frame: Frame) -> None:
     members = [member.energy for member in frame.members[: len(drawn.names)]]
     missing = [None] * (len(drawn.names) - len(members))
     values = [frame.energy, frame.diversity_index, frame.di_low, frame.jsd, *members, *missing]
@@ -127,7 +127,7 @@ def _add(drawn: Drawn, frame: Frame) -> None:
         drawn.parted, drawn.parted_bytes = frame.window_index, frame.diverged_at_bytes
 
 
-def _figure(drawn: Drawn) -> Any:
+def _figure(drawn: PlotData) -> Any:
     from matplotlib.figure import Figure
 
     # A layout that is solved for differs in the last digit from one time to the next.
@@ -161,7 +161,7 @@ def _figure(drawn: Drawn) -> Any:
     return figure
 
 
-def _energy_title(drawn: Drawn) -> str:
+def _energy_title(drawn: PlotData) -> str:
     if drawn.parted is None:
         return "energy"
     return f"energy; dotted: the answers parted at byte {drawn.parted_bytes}, {drawn.parted / FRAME_RATE_HZ:.2f} s"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from council.recording.verify import Verdict, verified
+from council.recording.verify import Verification, verified
 from recordings.parts import part_of
 from recordings.repair import Salvage, salvage, write_salvaged
 from recordings.writing import RecordingWriter
@@ -21,7 +21,7 @@ class Recovered(msgspec.Struct, frozen=True):
     """A recovered file: what was saved, and the proof of it."""
 
     found: Salvage
-    verdict: Verdict
+    verdict: Verification
 
 
 def recovered(path: Path, out: Path, progress: Progress | None = None) -> Recovered:
@@ -42,7 +42,7 @@ def recovered(path: Path, out: Path, progress: Progress | None = None) -> Recove
         return Recovered(found, _proved(part, path, out, progress))
 
 
-def _proved(part: Path, path: Path, out: Path, progress: Progress | None) -> Verdict:
+def _proved(part: Path, path: Path, out: Path, progress: Progress | None) -> Verification:
     try:
         verdict = verified(part, progress=progress)
     except CouncilError as error:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from aggregator.intake import StreamEntry
-from aggregator.replay import StreamReplay
-from aggregator.session import Closed
-from recordings.contents import Summary
+from aggregator.core.intake import StreamEntry
+from aggregator.core.replay import StreamReplay
+from aggregator.core.session import Closed
+from recordings.contents import RecordingSummary
 from recordings.difference import FRAME_SCHEMA, Difference, differences, frame_values, known_fields
 from recordings.reading import RecordingReader, read_metadata
 from recordings.writing import about_session, this_platform, this_python
@@ -40,7 +40,7 @@ _OF_THE_OPENING = (
 )  # fmt: skip
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verification(msgspec.Struct, frozen=True):
     """What a proof has shown.
 
     `is_right`: whatever can be checked is right. `compared` frames were computed again and compared; `not_recorded`
@@ -66,7 +66,7 @@ class Verdict(msgspec.Struct, frozen=True):
     is_same_machine: bool
 
 
-def verified(path: Path, tolerance: float | None = None, progress: Callable[[int], None] | None = None) -> Verdict:
+def verified(path: Path, tolerance: float | None = None, progress: Callable[[int], None] | None = None) -> Verification:
     """Proves the recording. `tolerance` is what two measured numbers may differ by; `progress` is called with the bytes
     that were read.
 
@@ -92,7 +92,7 @@ class _Checking:
     """One proof, item by item. Entries and frames are gathered, since the core, the decoder and the encoder are each
     faster when they do many of one kind."""
 
-    def __init__(self, reader: RecordingReader, summary: Summary, tolerance: float | None) -> None:
+    def __init__(self, reader: RecordingReader, summary: RecordingSummary, tolerance: float | None) -> None:
         about = reader.about
         self._reader, self._about, self._summary, self._tolerance = reader, about, summary, tolerance
         self._is_same_machine = (about.python, about.platform) == (this_python(), this_platform())
@@ -264,7 +264,7 @@ class _Checking:
         except Malformed as error:
             raise self._wrong(f"after window {self._next - 1}: {error}") from None
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Verification:
         """What was found, once all items were taken or the proof is decided. Raises Malformed where the file contains
         no frame, or not what its summary says."""
         if not self._frames:
@@ -274,7 +274,7 @@ class _Checking:
         counted = (self._frames, self._entries, self._next - 1)
         if not self.is_decided and counted != (summary.frames, summary.entries, summary.last_window):
             raise self._wrong("its summary counts other frames and entries than it contains")
-        return Verdict(
+        return Verification(
             is_right=self._difference is None,
             frames=self._frames,
             entries=self._entries,

@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, Sequence
 
 from producers.backend import BackendFailed, Chunk, Ending, Piece, Request
 from producers.llama.model import LlamaModel
-from producers.llama.step import Draw, Place, Step, piece_of, step_seed
+from producers.llama.step import Continuation, Draw, Step, piece_of, step_seed
 from producers.llama.stretch import next_length
-from producers.llama.thinking import Lanes
+from producers.servers.thinking import ThinkingSplitter
 from schemas.entries import Lane
 
 
@@ -60,27 +60,27 @@ async def _steps(
     seed = secrets.randbits(64) if request.seed is None else request.seed
     tokens, length = [*prompt], 1
 
-    def next_draw() -> tuple[Place, Draw]:
+    def next_draw() -> tuple[Continuation, Draw]:
         index = len(tokens) - len(prompt)
         draw = Draw(request.temperature, step_seed(seed, index), request.top_k)
-        return Place(tuple(tokens), slot, is_first=index == 0), draw
+        return Continuation(tuple(tokens), slot, is_first=index == 0), draw
 
     while (left := len(prompt) + most - len(tokens)) > 0:
         count = min(length, left)
         step: Step | None = None
         if count > 1:
-            place, draw = next_draw()
-            async with contextlib.aclosing(model.stretch(place, draw, count)) as stretch:
+            behind, draw = next_draw()
+            async with contextlib.aclosing(model.stretch(behind, draw, count)) as stretch:
                 async for step in stretch:
                     tokens.append(step.token)
                     yield step
                     if step.is_end:
                         return
-            told = tokens[len(place.tokens) :]
+            told = tokens[len(behind.tokens) :]
             if len(told) == count:
                 length = next_length(length, is_cut=False)
                 continue
-            step = await model.step_behind(told, place, draw)
+            step = await model.step_behind(told, behind, draw)
         step = step or await model.step(*next_draw())
         tokens.append(step.token)
         yield step
@@ -93,7 +93,7 @@ class Text:
     """What the tokens of one answer show. A character, and a tag, belong to the token that completes them."""
 
     def __init__(self, prompt: str, top_k: int) -> None:
-        self._lanes, self._top_k = Lanes(prompt), top_k
+        self._lanes, self._top_k = ThinkingSplitter(prompt), top_k
         # What is no UTF-8 is shown as U+FFFD; half a character at the end is not shown.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 

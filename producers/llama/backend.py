@@ -17,7 +17,7 @@ import importlib.util
 import sys
 from collections.abc import AsyncGenerator
 
-from producers.backend import BackendFailed, Chunk, Ending, Loading, Request, Resident, Waiting
+from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, Request, Resident
 from producers.llama.answer import answer_to
 from producers.llama.child import LlamaChild
 from producers.llama.header import gguf_facts
@@ -129,14 +129,14 @@ class LlamaBackend:
         if child:
             await child.stop()
 
-    async def generate(self, request: Request) -> AsyncGenerator[Chunk | Loading | Waiting | Ending, None]:
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
         """Loads the model where it is not; that breaks off with what load() raises."""
         if self._free.empty():
-            yield Waiting()
+            yield ModelWaiting()
         slot = await self._free.get()
         try:
             if not self.child:
-                yield Loading()
+                yield ModelLoading()
                 await self.load()
             if not self._loaded:
                 raise BackendFailed(f"{self._model} was stopped")

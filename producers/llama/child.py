@@ -15,11 +15,11 @@ from pathlib import Path
 import msgspec
 
 from producers.backend import BackendFailed, OutOfMemory, Resident
-from producers.chat_stream import one_line
 from producers.llama.exchange import answer_of, events_of
-from producers.llama.footprint import Plan
-from producers.llama.server import Order, Report
-from transport.socket_folder import new_socket_folder, socket_folders
+from producers.llama.footprint import LoadPlan
+from producers.llama.server import LoadReport, Order
+from producers.servers.faults import one_line
+from runtime.socket_folder import new_socket_folder, socket_folders
 
 _FOLDER_NAME, _SOCKET_NAME = "llama", "llama.sock"
 _KEPT_WORDS_BYTES = 8_192
@@ -51,7 +51,7 @@ class LlamaChild:
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
         self._words = bytearray()
-        self._report: Report | None = None
+        self._report: LoadReport | None = None
         self._is_stopped = False
 
     @property
@@ -133,7 +133,7 @@ class LlamaChild:
         await self.stop()
         return BackendFailed(sentence)
 
-    async def _started(self) -> Report | None:
+    async def _started(self) -> LoadReport | None:
         """What it reports; None where it ends without a report."""
         # Open to this user alone, as mkdtemp makes it: no port, and nobody else's door.
         self._folder = _socket_folder()
@@ -153,7 +153,7 @@ class LlamaChild:
         assert process.stderr is not None
         self._listening = asyncio.create_task(self._listen(process.stderr))
         try:
-            return msgspec.json.decode(await process.stdout.readline(), type=Report)
+            return msgspec.json.decode(await process.stdout.readline(), type=LoadReport)
         except (ValueError, msgspec.MsgspecError):
             return None
 
@@ -163,7 +163,7 @@ class LlamaChild:
             self._words += words
             del self._words[:-_KEPT_WORDS_BYTES]
 
-    def _too_large(self, plan: Plan) -> OutOfMemory:
+    def _too_large(self, plan: LoadPlan) -> OutOfMemory:
         taken = plan.footprint
         return OutOfMemory(
             f"{self._model} needs {_gb(taken.needed_bytes)} of memory ({_gb(taken.weights_bytes)} of weights, "

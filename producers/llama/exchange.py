@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
-from producers.chat_stream import ServerFault, one_line
+from producers.servers.faults import ServerFault, one_line
 
 # The longest answer has the logprobs of a whole vocabulary, some 100 bytes each.
 MAX_ANSWER_BYTES = 64 << 20

@@ -33,7 +33,7 @@ class Footprint(msgspec.Struct, frozen=True):
         return self.model_bytes + WORKING_BYTES
 
 
-class Plan(msgspec.Struct, frozen=True):
+class LoadPlan(msgspec.Struct, frozen=True):
     """How a model is loaded. `free_bytes` is what there is for it, None where nobody knows."""
 
     footprint: Footprint
@@ -45,10 +45,10 @@ class Plan(msgspec.Struct, frozen=True):
         return self.free_bytes is None or self.footprint.needed_bytes <= self.free_bytes
 
 
-def plan_for(facts: GgufFacts, slots: int, free_ram: int | None, free_vram: int) -> Plan:
+def plan_for(facts: GgufFacts, slots: int, free_ram: int | None, free_vram: int) -> LoadPlan:
     """On the graphics card where it fits there whole, else in main memory, with the longest context that fits."""
-    on_gpu = Plan(_longest(facts, slots, free_vram), free_vram, is_on_gpu=True)
-    return on_gpu if on_gpu.fits else Plan(_longest(facts, slots, free_ram), free_ram)
+    on_gpu = LoadPlan(_longest(facts, slots, free_vram), free_vram, is_on_gpu=True)
+    return on_gpu if on_gpu.fits else LoadPlan(_longest(facts, slots, free_ram), free_ram)
 
 
 def _longest(facts: GgufFacts, slots: int, free_bytes: int | None) -> Footprint:

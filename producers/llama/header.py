@@ -8,7 +8,6 @@ reading ends: each loop consumes bytes, and the bytes are bounded.
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import BinaryIO, TypeAlias
 
 import msgspec
 
-from producers.chat_stream import one_line
+from producers.servers.faults import one_line
 from schemas.errors import Refused
 
 MAGIC = b"GGUF"
@@ -82,7 +81,7 @@ class _Broken(Exception):
     """Why the bytes are no whole header, as a predicate."""
 
 
-def gguf_facts(path: str | os.PathLike[str]) -> GgufFacts:
+def gguf_facts(path: str | Path) -> GgufFacts:
     """Reads the header. Raises Refused, with one sentence, for a file that cannot be a model."""
     found = Path(path).expanduser()
     try:

@@ -9,11 +9,11 @@ from typing import TypeVar
 import msgspec
 
 from producers.backend import BackendFailed
-from producers.chat_stream import ServerFault, unquoted
 from producers.llama.child import LlamaChild
-from producers.llama.step import Draw, Place, Step, cached, entry_of, question, question_again, step_in
+from producers.llama.step import Continuation, Draw, Step, cached, entry_of, question, question_again, step_in
 from producers.llama.stretch import StretchReader
-from producers.pieces import LogprobEntry
+from producers.servers.faults import ServerFault, unquoted
+from producers.servers.pieces import LogprobEntry
 from schemas.sessions import Message
 
 # llama.cpp samples from the 40 most probable tokens, where a file does not say otherwise.
@@ -71,10 +71,10 @@ class LlamaModel:
             self._names[token] = (await self._ask("/detokenize", {"tokens": [token]}, _detokenized.decode)).content
         return self._names[token]
 
-    async def stretch(self, place: Place, draw: Draw, count: int) -> AsyncGenerator[Step, None]:
+    async def stretch(self, behind: Continuation, draw: Draw, count: int) -> AsyncGenerator[Step, None]:
         """The next `count` tokens, each as soon as it is drawn; fewer where one is not told, or ends the answer."""
         reader = StretchReader()
-        asked = question(place, draw, count, is_streamed=True)
+        asked = question(behind, draw, count, is_streamed=True)
         with self._failures():
             async with contextlib.aclosing(self._child.stream("/completion", asked)) as events:
                 async for event in events:
@@ -83,35 +83,35 @@ class LlamaModel:
                     if reader.is_over:
                         return
 
-    async def step(self, place: Place, draw: Draw) -> Step:
+    async def step(self, behind: Continuation, draw: Draw) -> Step:
         """The next token."""
-        found = await self._completed(place, draw, ())
+        found = await self._completed(behind, draw, ())
         if found is None:
             raise BackendFailed(f"{self._model} sent more tokens than one")
-        return await self._measured(found, place, draw.top_k)
+        return await self._measured(found, behind, draw.top_k)
 
-    async def step_behind(self, told: Sequence[int], place: Place, draw: Draw) -> Step | None:
+    async def step_behind(self, told: Sequence[int], behind: Continuation, draw: Draw) -> Step | None:
         """The token behind those that a stretch told. None where the same draw has another result now: other answers
         are computed beside it, and floats differ in their last digits."""
-        found = await self._completed(cached(place), draw, told)
+        found = await self._completed(cached(behind), draw, told)
         if found is None:
             return None
-        return await self._measured(found, msgspec.structs.replace(place, tokens=[*place.tokens, *told]), draw.top_k)
+        return await self._measured(found, msgspec.structs.replace(behind, tokens=[*behind.tokens, *told]), draw.top_k)
 
-    async def _completed(self, place: Place, draw: Draw, before: Sequence[int]) -> Step | None:
-        asked = question(place, draw, len(before) + 1, is_streamed=False)
+    async def _completed(self, behind: Continuation, draw: Draw, before: Sequence[int]) -> Step | None:
+        asked = question(behind, draw, len(before) + 1, is_streamed=False)
         return await self._ask("/completion", asked, lambda body: step_in(body, before))
 
-    async def _measured(self, found: Step, place: Place, top_k: int) -> Step:
+    async def _measured(self, found: Step, behind: Continuation, top_k: int) -> Step:
         if found.entry is not None:
             return found
-        entry = await self._entry(place, found.token, top_k)
+        entry = await self._entry(behind, found.token, top_k)
         return msgspec.structs.replace(found, entry=entry, begins_character=True)
 
-    async def _entry(self, place: Place, token: int, top_k: int) -> LogprobEntry | None:
+    async def _entry(self, behind: Continuation, token: int, top_k: int) -> LogprobEntry | None:
         """What was measured of a sampled token: among the most probable ones, else among all that there are."""
         for width in (max(_LIKELY, top_k), self._vocabulary):
-            asked = question_again(place, width, await self._any_plain_token())
+            asked = question_again(behind, width, await self._any_plain_token())
             if entry := await self._ask("/completion", asked, lambda body: entry_of(token, body, top_k)):
                 return entry
         return None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from producers.llama.footprint import Plan, available_bytes, plan_for
+from producers.llama.footprint import LoadPlan, available_bytes, plan_for
 from producers.llama.header import gguf_facts
 from producers.llama.threads import threads_for, usable_cpus
 from schemas.errors import Refused
@@ -46,10 +46,10 @@ class Order(msgspec.Struct, frozen=True):
     threads: int = 0
 
 
-class Report(msgspec.Struct, frozen=True):
+class LoadReport(msgspec.Struct, frozen=True):
     """That the model is loaded as planned, or that the plan does not fit."""
 
-    plan: Plan
+    plan: LoadPlan
     vram_bytes: int = 0
 
 
@@ -69,7 +69,7 @@ def main() -> int:
     free_vram = _free_vram_bytes()
     plan = plan_for(facts, order.slots, available_bytes(), free_vram)
     if not plan.fits:
-        _report(Report(plan))
+        _report(LoadReport(plan))
         return 1
     params = _params(order, plan)
     if free_vram and not plan.is_on_gpu:
@@ -79,7 +79,7 @@ def main() -> int:
     except RuntimeError:
         # Its log says more, and is written by another thread: nothing of ours must get in between.
         return 1
-    _report(Report(plan, max(free_vram - _free_vram_bytes(), 0)))
+    _report(LoadReport(plan, max(free_vram - _free_vram_bytes(), 0)))
     # From here on the end of standard input is the signal: there is a folder to remove.
     _die_with_producer(0)
     while os.read(0, 4_096):
@@ -89,7 +89,7 @@ def main() -> int:
     os._exit(int(server is None))
 
 
-def _params(order: Order, plan: Plan) -> CommonParams:
+def _params(order: Order, plan: LoadPlan) -> CommonParams:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -125,7 +125,7 @@ def _free_vram_bytes() -> int:
     )
 
 
-def _report(report: Report) -> None:
+def _report(report: LoadReport) -> None:
     os.write(1, msgspec.json.encode(report) + b"\n")
     # Nobody reads on: what else may be printed must not fill the pipe.
     with open(os.devnull, "wb") as nothing:

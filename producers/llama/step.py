@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import msgspec
 
 from producers.backend import Piece
-from producers.chat_stream import ServerFault
-from producers.pieces import LogprobEntry, measured_pieces
+from producers.servers.faults import ServerFault
+from producers.servers.pieces import LogprobEntry, measured_pieces
 from schemas.entries import Lane
 
 _FIELDS = ("tokens", "tokens_predicted", "stop_type", "completion_probabilities")
@@ -41,7 +41,7 @@ class Step(msgspec.Struct, frozen=True):
         return self.entry is not None and not self.entry.bytes
 
 
-class Place(msgspec.Struct, frozen=True):
+class Continuation(msgspec.Struct, frozen=True):
     """Where tokens are asked for: behind `tokens`, in this slot; `is_first` of its answer, it reuses no cache, so that
     an answer never depends on those before it."""
 
@@ -67,29 +67,29 @@ class _Answer(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Answer)
 
 
-def question(place: Place, draw: Draw, count: int, *, is_streamed: bool) -> dict[str, object]:
+def question(behind: Continuation, draw: Draw, count: int, *, is_streamed: bool) -> dict[str, object]:
     """What /completion is asked for `count` tokens."""
     chance = {"temperature": draw.temperature, "seed": draw.seed, "stream": is_streamed}
-    return _question(place, max(draw.top_k, 1), count) | chance
+    return _question(behind, max(draw.top_k, 1), count) | chance
 
 
-def question_again(place: Place, width: int, forced: int) -> dict[str, object]:
+def question_again(behind: Continuation, width: int, forced: int) -> dict[str, object]:
     """What it is asked for the `width` most probable tokens; `forced` must be a whole character."""
-    return _question(cached(place), width, 1) | {"temperature": 0.0, "logit_bias": [[forced, _FORCE]]}
+    return _question(cached(behind), width, 1) | {"temperature": 0.0, "logit_bias": [[forced, _FORCE]]}
 
 
-def cached(place: Place) -> Place:
+def cached(behind: Continuation) -> Continuation:
     """The same place, computed before."""
-    return msgspec.structs.replace(place, is_first=False)
+    return msgspec.structs.replace(behind, is_first=False)
 
 
-def _question(place: Place, width: int, count: int) -> dict[str, object]:
+def _question(behind: Continuation, width: int, count: int) -> dict[str, object]:
     return {
-        "prompt": place.tokens,
+        "prompt": behind.tokens,
         "n_predict": count,
         "n_probs": width,
-        "id_slot": place.slot,
-        "cache_prompt": not place.is_first,
+        "id_slot": behind.slot,
+        "cache_prompt": not behind.is_first,
         "return_tokens": True,
         "response_fields": _FIELDS,
     }

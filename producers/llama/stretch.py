@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import msgspec
 
-from producers.chat_stream import ServerFault, one_line
 from producers.llama.step import Step
-from producers.pieces import LogprobEntry
+from producers.servers.faults import ServerFault, one_line
+from producers.servers.pieces import LogprobEntry
 
 # Each stretch costs a question (1 ms) and is what may be computed for nothing when a member ends: docs/architecture.md
 # has the measurements.
@@ -23,19 +23,19 @@ STRETCH_TOKENS = 8
 _MAX_REASON_CHARS = 200
 
 
-class _Reported(msgspec.Struct):
+class _StretchError(msgspec.Struct):
     message: str = ""
 
 
-class _Event(msgspec.Struct):
+class _StretchEvent(msgspec.Struct):
     tokens: list[int] = []
     tokens_predicted: int = 0
     stop_type: str | None = None
     completion_probabilities: list[LogprobEntry] | None = None
-    error: _Reported | None = None
+    error: _StretchError | None = None
 
 
-_decoder = msgspec.json.Decoder(_Event)
+_decoder = msgspec.json.Decoder(_StretchEvent)
 
 
 def next_length(length: int, *, is_cut: bool) -> int:

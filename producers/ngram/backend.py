@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from producers.backend import BackendFailed, Chunk, Ending, Loading, Piece, Request
+from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, Piece, Request
 from schemas.errors import Refused, Unavailable
 from schemas.models import ModelFacts
 
@@ -78,7 +78,7 @@ class NgramBackend:
         self._model = await asyncio.to_thread(_learn, self._spec)
         _give_memory_back()
 
-    async def generate(self, request: Request) -> AsyncIterator[Chunk | Loading | Ending]:
+    async def generate(self, request: Request) -> AsyncIterator[Chunk | ModelLoading | Ending]:
         """One chunk a token, in step with the clock: only a token late by a whole interval moves the next."""
         if self._model is None:
             raise BackendFailed(f"The model {self.name} was asked before it had learnt.")

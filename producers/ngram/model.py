@@ -40,7 +40,7 @@ KEY_BITS = 62
 LONG_RANGE = 2_000
 
 
-class Drawn(msgspec.Struct, frozen=True, gc=False):
+class DrawnToken(msgspec.Struct, frozen=True, gc=False):
     """One token of an answer. `top` holds the most probable pieces, best first; b"" is the end of the answer.
 
     Logprobs are natural logarithms of the model's own probabilities, whatever the temperature at which it was drawn.
@@ -135,7 +135,7 @@ class PromptedModel:
         mixed: Distribution = (counts * (places / counts.sum()) + different * shorter) / (places + different)
         return mixed
 
-    def answer(self, temperature: float, random: Random, top_k: int) -> Iterator[Drawn]:
+    def answer(self, temperature: float, random: Random, top_k: int) -> Iterator[DrawnToken]:
         """The tokens of one answer, until it draws END. Temperature 0 takes the most probable token."""
         pieces = self._model.tokenizer.pieces
         context = [END] * (self._model.order - 1)
@@ -146,7 +146,7 @@ class PromptedModel:
             token = drawn_token(logprobs, temperature, random)
             if token == END:
                 return
-            yield Drawn(pieces[token], float(logprobs[token]), self._top(logprobs, top_k))
+            yield DrawnToken(pieces[token], float(logprobs[token]), self._top(logprobs, top_k))
             context = [*context[1:], token]
 
     def _top(self, logprobs: Distribution, top_k: int) -> tuple[tuple[bytes, float], ...]:

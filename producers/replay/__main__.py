@@ -6,27 +6,23 @@ COUNCIL_RECORDINGS names the folder (default: the user's data folder).
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
 import sys
 from pathlib import Path
 
 from producers.replay.process import ReplayProcess
 from recordings.folder import library_of_role
-from transport.log import log_to_stderr
-from transport.process import Standing, end_with_supervisor, redis_of_role, run_role
+from runtime.environment import redis_from_environment
+from runtime.log import log_to_stderr
+from runtime.role import run_role, stop_event
+from transport.register import ProcessRegistration
 
 
 async def serve(folder: Path | None) -> None:
     """Plays until SIGTERM or SIGINT. Raises Refused."""
-    url = redis_of_role()
+    url = redis_from_environment()
     library = library_of_role(folder)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_signal_handler(signal.SIGINT, stopping.set)
-    end_with_supervisor()
-    await ReplayProcess(url, library, Standing("replay"), log_to_stderr("replay"), stopping).run()
+    stopping = stop_event()
+    await ReplayProcess(url, library, ProcessRegistration("replay"), log_to_stderr("replay"), stopping).run()
 
 
 def main() -> int:

@@ -20,13 +20,13 @@ import msgspec
 from producers.replay.showing import FrameShow
 from producers.replay.source import RecordedSource, last_window_of
 from producers.replay.timeline import Timeline
+from runtime.presence import RedisPresence
 from schemas.control import Play, Stop
 from schemas.errors import RedisAway, RedisRefuses, SessionGone
 from schemas.grid import NS_PER_MS, window_index_at, window_start_ns
 from schemas.keys import entry_ms
 from schemas.sessions import Opening
-from transport.connection import AsyncPipe, Command
-from transport.presence import RedisPresence
+from transport.redis.connection import AsyncPipe, Command
 from transport.replays import Played, end_replay, find_playback, play, played, seconds_to_live
 from transport.sessions import find_session
 from transport.tokens import control_read, read_control

@@ -8,13 +8,13 @@ import contextlib
 
 from producers.leasing import LeasedSessions
 from recordings.folder import Library
+from runtime.log import Log
+from runtime.presence import RedisPresence
 from schemas import keys
 from schemas.errors import CouncilError, Malformed, RedisAway, RedisRefuses, Refused, SessionGone
 from schemas.sessions import Opening
 from transport.leases import Lease
-from transport.log import Log
-from transport.presence import RedisPresence
-from transport.process import Standing
+from transport.register import ProcessRegistration
 from transport.replays import end_replay
 from transport.sessions import cancel_session, find_session, read_opening
 
@@ -29,19 +29,21 @@ _GOODBYE_S = 2.0
 class ReplayProcess:
     """Plays the replays of one library until `stopping` is set."""
 
-    def __init__(self, url: str, library: Library, standing: Standing, log: Log, stopping: asyncio.Event) -> None:
-        self._library, self._standing, self._log, self._stopping = library, standing, log, stopping
+    def __init__(
+        self, url: str, library: Library, registration: ProcessRegistration, log: Log, stopping: asyncio.Event
+    ) -> None:
+        self._library, self._registration, self._log, self._stopping = library, registration, log, stopping
         self._presence = RedisPresence(log)
         self._playing: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
         self._leased = LeasedSessions(
-            url, keys.REPLAY_GROUP, standing, self._presence, _MOST_REPLAYS, serve=self._play, give_up=self._give_up,
-            count=lambda: len(self._playing),
+            url, keys.REPLAY_GROUP, registration, self._presence, _MOST_REPLAYS,
+            serve=self._play, give_up=self._give_up, count=lambda: len(self._playing),
         )  # fmt: skip
         self._pipe = self._leased.pipe
 
     async def run(self) -> None:
         """Plays; then hands the replays over, which another process takes up where they are."""
-        self._standing.ready = True
+        self._registration.ready = True
         work = [asyncio.create_task(part()) for part in (self._leased.keep_up, self._leased.take_new)]
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)

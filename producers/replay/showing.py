@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from producers.replay.source import RecordedSource
-from schemas.claims import ClaimLedger
 from schemas.control import Progress
 from schemas.entries import Claim, Token, decode_entry
 from schemas.errors import Malformed
 from schemas.frames import Frame
+from schemas.rules.claims import ClaimLedger
 from schemas.sessions import Opening
-from transport.connection import Command, accepted
+from transport.redis.connection import Command, accepted
 from transport.replays import show
 
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.chaos.faketime import MISSING
-from tests.roles import DurableRedis, redis_binaries
-from transport.connection import AsyncPipe
+from tests.support.roles import DurableRedis, redis_binaries
+from transport.redis.connection import AsyncPipe
 
 # Said in the head of every run, as the browser is; continuous integration installs it.
 collect_ignore = ["test_stepping_clock.py"] if MISSING else []

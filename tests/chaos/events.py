@@ -7,8 +7,8 @@ import msgspec
 from schemas import keys
 from schemas.events import protocol_model_ids
 from schemas.frames import Frame
-from tests.waiting import until
-from transport.connection import AsyncPipe
+from tests.support.waiting import until
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transport.embedded import bundled_servers
+from council.running.keeper import bundled_servers
 
 # Debian's package libfaketime puts it into the folder of the machine's architecture.
 _FOUND = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))

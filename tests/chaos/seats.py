@@ -10,9 +10,9 @@ import msgspec
 
 from schemas.sessions import Opening, Sync
 from tests.chaos.witness import Witness, bare_moments
-from tests.roles import DurableRedis, Role
-from tests.sessions import opening_of
-from tests.tcp_proxy import Proxy
+from tests.support.roles import DurableRedis, Role
+from tests.support.sessions import opening_of
+from tests.support.tcp_proxy import Proxy
 
 # To this the small models have much to say: some hundred tokens each, where other questions get twenty.
 _QUESTION = "What is a function?"

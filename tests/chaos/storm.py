@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from tests.chaos.seats import Seat, Seats
-from tests.tcp_proxy import (
+from tests.support.tcp_proxy import (
     Kind,
     Words,
     is_commit,
@@ -21,7 +21,7 @@ from tests.tcp_proxy import (
     is_token_read,
     is_token_write,
 )
-from tests.waiting import until, wait_until
+from tests.support.waiting import until, wait_until
 
 # The bound on a takeover: three silent seconds, a look each second, and the work itself.
 MOST_TAKEOVER_S = 5.0

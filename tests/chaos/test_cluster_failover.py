@@ -17,12 +17,12 @@ import pytest
 from schemas import keys
 from schemas.errors import RedisAway, RedisRefuses
 from schemas.sessions import Opening
-from tests.clusters import Cluster, Server, Watched
-from tests.roles import Role, Roles, redis_binaries, roles_on
-from tests.sessions import check_the_law, opening_of, until_ended
-from tests.waiting import until
-from transport.cluster import slot_of
-from transport.connection import AsyncPipe
+from tests.support.clusters import Cluster, Server, Watched
+from tests.support.roles import Role, Roles, redis_binaries, roles_on
+from tests.support.sessions import check_the_law, opening_of, until_ended
+from tests.support.waiting import until
+from transport.redis.cluster import slot_of
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, open_session
 
 __test__ = os.environ.get("COUNCIL_CHAOS") == "long"

@@ -10,10 +10,10 @@ import redis
 from schemas.errors import RedisAway
 from tests.chaos.events import check_events
 from tests.chaos.seats import AGGREGATOR, DECIPHER, long_opening, ngram, seats_on
-from tests.roles import DurableRedis, redis_binaries
-from tests.sessions import check_all_finished, until_ended
-from tests.waiting import until
-from transport.connection import AsyncPipe
+from tests.support.roles import DurableRedis, redis_binaries
+from tests.support.sessions import check_all_finished, until_ended
+from tests.support.waiting import until
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, open_session
 
 

@@ -7,11 +7,19 @@ from collections.abc import Callable
 from schemas import keys
 from tests.chaos.events import check_events
 from tests.chaos.seats import AGGREGATOR, DECIPHER, Seat, Seats, long_opening, ngram, seats_on
-from tests.roles import DurableRedis
-from tests.sessions import check_all_finished, until_ended
-from tests.tcp_proxy import Kind, Words, is_commit, is_events_write, is_session_read, is_token_read, is_token_write
-from tests.waiting import until, wait_until
-from transport.connection import AsyncPipe
+from tests.support.roles import DurableRedis
+from tests.support.sessions import check_all_finished, until_ended
+from tests.support.tcp_proxy import (
+    Kind,
+    Words,
+    is_commit,
+    is_events_write,
+    is_session_read,
+    is_token_read,
+    is_token_write,
+)
+from tests.support.waiting import until, wait_until
+from transport.redis.connection import AsyncPipe
 from transport.sessions import SessionState, find_session, open_session
 
 # Which role says it, and what it says.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tests.chaos.events import check_events
 from tests.chaos.seats import AGGREGATOR, DECIPHER, long_opening, ngram, seats_on
-from tests.roles import DurableRedis
-from tests.sessions import check_all_finished, until_ended
-from tests.waiting import until, wait_until
-from transport.connection import AsyncPipe
+from tests.support.roles import DurableRedis
+from tests.support.sessions import check_all_finished, until_ended
+from tests.support.waiting import until, wait_until
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, open_session
 
 _COUNCIL = (AGGREGATOR, AGGREGATOR, ngram("char-6", 40), ngram("char-8", 40), DECIPHER)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 
 from producers.backend import Piece
-from producers.outbox import Outbox
+from producers.member.outbox import Outbox
+from runtime.log import Log
+from runtime.presence import RedisPresence
 from schemas.entries import Claim, Token, decode_entry
 from schemas.errors import RedisAway
-from tests.roles import DurableRedis
-from tests.sessions import opening_of, token_stream
-from transport.connection import AsyncPipe
-from transport.log import Log
-from transport.presence import RedisPresence
+from tests.support.roles import DurableRedis
+from tests.support.sessions import opening_of, token_stream
+from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session
 from transport.tokens import write_entry
 

@@ -14,9 +14,9 @@ from schemas.sessions import Opening
 from tests.chaos.events import check_events
 from tests.chaos.seats import AGGREGATOR, DECIPHER, Seats, long_opening, ngram, seats_on
 from tests.chaos.storm import Storm
-from tests.roles import DurableRedis, redis_binaries
-from tests.sessions import check_all_finished, check_all_is_told_once, until_ended
-from transport.connection import AsyncPipe
+from tests.support.roles import DurableRedis, redis_binaries
+from tests.support.sessions import check_all_finished, check_all_is_told_once, until_ended
+from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session
 
 _COUNCIL = (

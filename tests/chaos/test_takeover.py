@@ -6,10 +6,10 @@ import time
 
 from tests.chaos.seats import AGGREGATOR, long_opening, ngram, seats_on
 from tests.chaos.storm import MOST_TAKEOVER_S
-from tests.roles import DurableRedis
-from tests.sessions import check_all_is_told_once, until_ended
-from tests.waiting import until
-from transport.connection import AsyncPipe
+from tests.support.roles import DurableRedis
+from tests.support.sessions import check_all_is_told_once, until_ended
+from tests.support.waiting import until
+from transport.redis.connection import AsyncPipe
 from transport.sessions import cancel_session, open_session
 
 _SESSIONS = 10

@@ -7,11 +7,11 @@ from schemas.entries import Alive, encode_entry
 from schemas.errors import RedisRefuses
 from schemas.sessions import Opening
 from tests.chaos.seats import AGGREGATOR, Seat, long_opening, ngram, seats_on
-from tests.roles import DurableRedis
-from tests.sessions import check_all_finished, until_ended
-from tests.tcp_proxy import Fault, Kind, Words, is_commit
-from tests.waiting import until, wait_until
-from transport.connection import AsyncPipe
+from tests.support.roles import DurableRedis
+from tests.support.sessions import check_all_finished, until_ended
+from tests.support.tcp_proxy import Fault, Kind, Words, is_commit
+from tests.support.waiting import until, wait_until
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, open_session
 
 _CHARS = ngram("char-6", 60)

@@ -14,7 +14,7 @@ import hiredis
 
 from schemas import keys
 from schemas.errors import RedisAway
-from transport.connection import Pipe, ReplyError
+from transport.redis.connection import Pipe, ReplyError
 
 _BETWEEN_LOOKS_S = 0.02
 _BARE = """

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.sessions import Sampling, Weighting
-from tests.llama.files import SMOLLM2
+from tests.support.llama.files import SMOLLM2
 
 # What a small machine reads in a millisecond: a model of N times so many bytes takes N ms a token, and the members of a
 # council add up.

@@ -22,16 +22,16 @@ from pathlib import Path
 
 import msgspec
 
+from bench.gguf_model import gguf_model
+from bench.llama_server import LlamaProcess, llama_process
 from schemas.sessions import ENTRY_VERSION, Member, Opening
 from tests.golden import Golden, keep
 from tests.golden.plans import PLANS, Plan, Served
-from tests.llama.files import smollm2_path
-from tests.llama.gguf_model import gguf_model
-from tests.llama.server import LlamaProcess, llama_process
-from tests.roles import RedisServer, Roles, redis_binaries, roles_on
-from tests.sessions import check_the_law, token_stream, until_ended
-from tests.waiting import until
-from transport.connection import AsyncPipe
+from tests.support.llama.files import smollm2_path
+from tests.support.roles import RedisServer, Roles, redis_binaries, roles_on
+from tests.support.sessions import check_the_law, token_stream, until_ended
+from tests.support.waiting import until
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, new_session_id, open_session
 
 PROMPT = "What is a list?"

@@ -19,16 +19,16 @@ from pathlib import Path
 import msgspec
 
 from consumers.recorder.session_recorder import record_session
+from runtime.log import Log
+from runtime.presence import RedisPresence
 from schemas.sessions import ENTRY_VERSION, Member, Opening, Sampling
 from tests.golden import FOLDER
 from tests.golden.plans import PLANS, Part, Plan, Served
 from tests.golden.record import PROMPT, kill_when_begun, serve
-from tests.roles import RedisServer, Role, Roles, redis_binaries, roles_on
-from tests.sessions import check_the_law, until_ended
-from tests.waiting import until
-from transport.connection import AsyncPipe
-from transport.log import Log
-from transport.presence import RedisPresence
+from tests.support.roles import RedisServer, Role, Roles, redis_binaries, roles_on
+from tests.support.sessions import check_the_law, until_ended
+from tests.support.waiting import until
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, new_session_id, open_session
 
 RECORDINGS = FOLDER / "recordings"

@@ -22,11 +22,11 @@ from schemas.entries import Claim, Token, decode_entry
 from schemas.events import decode_event
 from schemas.sessions import Opening
 from tests.golden.recordings import golden_recordings
-from tests.recorded import items_of, recorded_entries, recorded_frames
-from tests.replay.test_player import check_it_shows_what_was_recorded, replaying
-from tests.roles import Roles
-from tests.sessions import check_the_law, until_ended
-from transport.connection import AsyncPipe
+from tests.producers.replay.test_player import check_it_shows_what_was_recorded, replaying
+from tests.support.golden_recordings import items_of, recorded_entries, recorded_frames
+from tests.support.roles import Roles
+from tests.support.sessions import check_the_law, until_ended
+from transport.redis.connection import AsyncPipe
 
 each_recording = pytest.mark.parametrize("path", golden_recordings(), ids=lambda path: path.stem)
 NAMES = {"dropout", "ngram", "real", "split-characters", "takeover", "thinking"}

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.roles import RedisServer, Role, Roles
-from tests.web_server import CHAR, WORD, Recorder, Speaker, WebServer
+from tests.support.project import ROOT
+from tests.support.roles import RedisServer, Role, Roles
+from tests.support.web_server import CHAR, WORD, Recorder, Speaker, WebServer
 
-ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
+ARTIFACTS = ROOT / "artifacts"
 _SWITCHES = [
     "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-quic", "--disable-gpu",

@@ -14,9 +14,9 @@ from playwright.sync_api import Browser, Page, expect
 from schemas import keys
 from tests.page.conftest import ARTIFACTS, Open
 from tests.page.people import answer, ask, members, released_texts
-from tests.roles import RedisServer, Roles
-from tests.waiting import wait_until
-from tests.web_server import CHAR, PACE, WORD, Recorder, Speaker, WebServer, record_of
+from tests.support.roles import RedisServer, Roles
+from tests.support.waiting import wait_until
+from tests.support.web_server import CHAR, PACE, WORD, Recorder, Speaker, WebServer, record_of
 
 # What reaches past the window's edge.
 _TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll("body *")]

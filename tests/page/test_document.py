@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import environment
+from tests.support.commands import environment
+from tests.support.project import ROOT
 
-DOCS = Path(__file__).parent.parent.parent / "docs"
+DOCS = ROOT / "docs"
 SCRIPT = DOCS / "page_pictures.py"
 MOST_BYTES = 400_000
 

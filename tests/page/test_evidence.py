@@ -11,8 +11,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.page.conftest import Open
 from tests.page.people import answer, ask, cancel, follows, in_state, is_at_window, members
-from tests.roles import RedisServer, Roles
-from tests.web_server import WORD, Recorder, Speaker
+from tests.support.roles import RedisServer, Roles
+from tests.support.web_server import WORD, Recorder, Speaker
 
 _ANY_CURRENT = re.compile(r"^token (s\d )?current$")
 _DIGITS = re.compile(r"^\d+$")

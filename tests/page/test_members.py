@@ -14,11 +14,11 @@ from schemas.entries import Cancel, decode_entry
 from schemas.sessions import MemberSpec, Opening
 from tests.page.conftest import Open
 from tests.page.people import ask, in_state, members
-from tests.roles import RedisServer
-from tests.waiting import wait_until
-from tests.web_server import Recorder, Speaker
-from transport.connection import Pipe
-from transport.process import Standing
+from tests.support.roles import RedisServer
+from tests.support.waiting import wait_until
+from tests.support.web_server import Recorder, Speaker
+from transport.redis.connection import Pipe
+from transport.register import ProcessRegistration
 
 OWN = (
     MemberSpec("test:speaker", "calm", temperature=0.0, seed=7),
@@ -28,12 +28,12 @@ OWN = (
 
 def council_with(redis: RedisServer, own: tuple[MemberSpec, ...]) -> None:
     """The record of a council that has these members by name, for the next seconds."""
-    standing = Standing(
+    registration = ProcessRegistration(
         "council", tier="mid", models="test:speaker", private=False, members=msgspec.json.encode(own).decode()
     )
-    standing.ready = True
+    registration.ready = True
     with contextlib.closing(Pipe(redis.url)) as pipe:
-        pipe.run(standing.renew())
+        pipe.run(registration.renew())
 
 
 def entries_of(redis: RedisServer, session: str) -> list[Any]:

@@ -13,12 +13,12 @@ from playwright.sync_api import Locator, Page, expect
 
 from recordings.folder import Library, recording_name
 from schemas.sessions import Member
+from tests.consumers.web.api.test_recordings import HOSTILE, offer
 from tests.page.conftest import Open
 from tests.page.people import follows
-from tests.roles import RedisServer
-from tests.session_files import write_recording
-from tests.test_recordings_api import HOSTILE, offer
-from tests.web_server import Recorder
+from tests.support.roles import RedisServer
+from tests.support.session_files import write_recording
+from tests.support.web_server import Recorder
 
 _OPENED_MS = "session => fetch(`/api/sessions/${session}`).then((r) => r.json()).then((found) => found.opened_ms)"
 _DROP = """([selector, name, data]) => {

@@ -13,9 +13,9 @@ from playwright.sync_api import Page, expect
 
 from tests.page.conftest import Open
 from tests.page.people import answer, is_at_window
-from tests.roles import Role, Roles
-from tests.session_files import golden_stream, write_recording
-from tests.waiting import wait_until
+from tests.support.roles import Role, Roles
+from tests.support.session_files import golden_stream, write_recording
+from tests.support.waiting import wait_until
 
 NAME = "seeds"
 _, FRAMES = golden_stream(NAME)

@@ -22,8 +22,8 @@ from tests.page.people import (
     released,
     released_texts,
 )
-from tests.roles import RedisServer, Roles
-from tests.web_server import CHAR, WORD, Recorder, Speaker
+from tests.support.roles import RedisServer, Roles
+from tests.support.web_server import CHAR, WORD, Recorder, Speaker
 
 _NUMBERS = """() => Object.fromEntries(["energy", "wave", "diversity", "disagreement", "agreement", "compares",
     "pattern", "lag", "skew", "mode", "window"].map((id) => [id, document.getElementById(id).textContent]))"""

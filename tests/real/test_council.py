@@ -11,16 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.gguf_model import gguf_model
+from bench.llama_server import llama_server
 from council import TurboEnsemble
-from council.settings import load_settings
+from council.settings.schema import load_settings
 from schemas.frames import Frame
 from schemas.sessions import MemberSpec, SessionRequest
-from tests.commands import council
-from tests.llama.gguf_model import gguf_model
-from tests.llama.server import llama_server
-from tests.roles import Roles
-from tests.sessions import check_all_is_told_once, check_the_law, opening_of, until_ended
-from transport.connection import AsyncPipe
+from tests.support.commands import council
+from tests.support.roles import Roles
+from tests.support.sessions import check_all_is_told_once, check_the_law, opening_of, until_ended
+from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]

@@ -1,4 +1,4 @@
-"""A GGUF member of a real model: what the toy models of tests/test_llama_backend.py are too small and too fast for."""
+"""A GGUF member of a real model: what toy models are too small and too fast to show."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import httpx
 import msgspec
 import pytest
 
-from producers.backend import BackendFailed, Chunk, Ending, Piece, Request, Waiting
+from bench.llama_server import llama_server
+from producers.backend import BackendFailed, Chunk, Ending, ModelWaiting, Piece, Request
 from producers.llama.backend import LlamaBackend
 from producers.llama.model import LlamaModel
-from producers.llama.step import Draw, Place
+from producers.llama.step import Continuation, Draw
 from producers.llama.stretch import STRETCH_TOKENS
-from producers.openai import OpenAIBackend
+from producers.openai.backend import OpenAIBackend
 from producers.source import ModelSource
 from schemas.sessions import Message
-from tests.llama.server import llama_server
-from tests.test_llama_backend import (
+from tests.producers.llama.test_backend import (
     QUICKLY_S,
     answer_of,
     asked,
@@ -34,7 +34,7 @@ from tests.test_llama_backend import (
     pid_of,
     text_of,
 )
-from tests.waiting import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
 
@@ -134,7 +134,7 @@ async def test_members_of_several_sessions_write_at_once(members: int, backend: 
     async def write(number: int) -> None:
         request = msgspec.structs.replace(STORY, seed=number)
         async for item in backend.generate(request):
-            assert not isinstance(item, Waiting)
+            assert not isinstance(item, ModelWaiting)
             order.append(number)
             pieces[number] += item.pieces if isinstance(item, Chunk) else ()
 
@@ -155,7 +155,7 @@ async def test_more_sessions_than_slots_wait(smollm2: Path) -> None:
         await backend.load()
         held = [await first_token(backend, STORY) for _ in range(backend.slots)]
         third = backend.generate(FRANCE)
-        assert await anext(third) == Waiting()
+        assert await anext(third) == ModelWaiting()
         await held[0].aclose()  # type: ignore[attr-defined]
         assert isinstance([item async for item in third][-1], Ending)
 
@@ -189,8 +189,8 @@ async def test_a_cut_stretch_goes_on_with_the_token_that_was_drawn(backend: Llam
     prompt = await model.tokens(await model.prompt([Message("user", "Lion 🦁, Tiger 🐯, Bear 🐻, Panda")]))
     cuts = 0
     for seed in range(40):
-        first = await model.step(Place(prompt, 0, is_first=True), Draw(1.6, seed, 1))
-        place, draw = Place((*prompt, first.token), 0, is_first=False), Draw(1.6, seed + 1_000, 1)
+        first = await model.step(Continuation(prompt, 0, is_first=True), Draw(1.6, seed, 1))
+        place, draw = Continuation((*prompt, first.token), 0, is_first=False), Draw(1.6, seed + 1_000, 1)
         told = [step async for step in model.stretch(place, draw, STRETCH_TOKENS)]
         if 0 < len(told) < STRETCH_TOKENS and not told[-1].is_end:
             found = await model.step_behind([step.token for step in told], place, draw)

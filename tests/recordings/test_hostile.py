@@ -25,8 +25,8 @@ import zstandard
 from mcap.records import Chunk
 from mcap.writer import CompressionType, Writer
 
-from aggregator.replay import replayed
-from aggregator.session import Session
+from aggregator.core.replay import replayed
+from aggregator.core.session import Session
 from council.recording.verify import verified
 from recordings import repair
 from recordings.contents import ABOUT, FRAMES, PROFILE, SESSION, metadata_of
@@ -38,10 +38,10 @@ from recordings.repair import salvage
 from schemas.entries import Claim, Token, decode_entry, encode_entry
 from schemas.errors import CouncilError, Malformed, Refused, Unavailable
 from schemas.sessions import Opening
-from tests.commands import COUNCIL, environment
 from tests.golden import golden
-from tests.recordings.here import council
-from tests.recordings.made import NAME, about_of, frames_of, recording, repeated, write_recording
+from tests.support.command_here import council
+from tests.support.commands import COUNCIL, environment
+from tests.support.made_recordings import NAME, about_of, frames_of, recording, repeated, write_recording
 
 MAGIC = b"\x89MCAP0\r\n"
 # So much address space has a process that may not fill memory: the interpreter and its libraries take half of it.
@@ -194,7 +194,7 @@ def limited(*arguments: str, addresses: int = MOST_ADDRESSES) -> subprocess.Comp
     """A command that cannot have more memory."""
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({addresses}, {addresses}));"
-        "from council.cli import run; run()"
+        "from council.command.cli import run; run()"
     )
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], env=environment(OPENBLAS_NUM_THREADS="1"), capture_output=True,
@@ -255,7 +255,7 @@ def test_beginnings_of_chunks_that_are_none_do_not_take_the_time_of_their_length
 def _peak(*arguments: str) -> int:
     """The most memory that a command had, in KiB."""
     code = (
-        "import resource, sys\nfrom council.cli import run\ntry:\n    run()\nexcept SystemExit:\n    pass\n"
+        "import resource, sys\nfrom council.command.cli import run\ntry:\n    run()\nexcept SystemExit:\n    pass\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
     )
     done = subprocess.run(

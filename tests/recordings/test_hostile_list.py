@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from council.recording.library import sparkline
+from council.command.library_report import sparkline
 from recordings.contents import RecordedMember
 from recordings.folder import Library
 from schemas.errors import Refused
 from tests.golden import golden
-from tests.recordings.here import council
-from tests.recordings.made import NAME, about_of, recording, write_recording
+from tests.support.command_here import council
+from tests.support.made_recordings import NAME, about_of, recording, write_recording
 
 
 @pytest.mark.parametrize(

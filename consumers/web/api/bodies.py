@@ -8,10 +8,10 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from consumers.web.door.reading import read_body
-from schemas.chat import Chat, chat_of
 from schemas.control import Play
 from schemas.errors import Refused
-from schemas.members import member_spec_of
+from schemas.rules.chat import Chat, chat_of
+from schemas.rules.members import member_spec_of
 from schemas.sessions import SessionRequest, Sync, Weighting
 
 _DEFAULTS = SessionRequest(prompt="")

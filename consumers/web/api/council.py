@@ -14,7 +14,7 @@ from consumers.web.door.errors import error_response, json_response, model_respo
 from consumers.web.door.query import known_parameters
 from schemas.frames import FRAME_VERSION
 from schemas.sessions import ENTRY_VERSION
-from transport.connection import AsyncPipe
+from transport.redis.connection import AsyncPipe
 from transport.status import read_status, what_is_missing
 
 

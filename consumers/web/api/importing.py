@@ -14,12 +14,12 @@ from typing import IO
 
 from aiohttp import hdrs, web
 
+from consumers.web.api.library import AsyncLibrary
 from consumers.web.api.operations import Operation, Parameter
 from consumers.web.api.recording_replies import ListedRecording, listed_recording
 from consumers.web.api.recordings import OCTETS
 from consumers.web.door.errors import model_response
 from consumers.web.door.query import known_parameters
-from consumers.web.library import AsyncLibrary
 from recordings.folder import KeptRecording, Library
 from recordings.opening import check_importable
 from schemas.errors import Malformed, Refused

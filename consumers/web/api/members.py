@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from schemas.choice import shortened
 from schemas.errors import Refused
 from schemas.events import protocol_model_ids
+from schemas.rules.choice import shortened
 from schemas.sessions import Opening
 
 

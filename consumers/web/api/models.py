@@ -14,10 +14,11 @@ from schemas.errors import Refused
 from schemas.events import protocol_model_ids
 from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
-from schemas.tiers import TierPolicy
-from transport.connection import AsyncPipe
-from transport.process import list_processes, named_members, served_models
-from transport.residency import Action, order, places_in_use, read_uses
+from schemas.rules.served import named_members, served_models
+from schemas.rules.tiers import TierPolicy
+from transport.redis.connection import AsyncPipe
+from transport.register import list_processes
+from transport.residency import Action, keys_in_use, order, read_uses
 
 
 class ModelsApi:
@@ -43,7 +44,7 @@ class ModelsApi:
         known_parameters(request.query, ())
         records = await list_processes(self._pipe)
         served = _by_id(records)
-        in_use = places_in_use(await self._pipe.run(read_uses()))
+        in_use = keys_in_use(await self._pipe.run(read_uses()))
         return model_response(
             ModelList(
                 members=[
@@ -57,7 +58,7 @@ class ModelsApi:
                     )
                     for spec in named_members(records)
                 ],
-                models=[_shown(model_id, facts, facts.place in in_use) for model_id, facts in served.items()],
+                models=[_shown(model_id, facts, facts.memory_key in in_use) for model_id, facts in served.items()],
                 tier=self._tier.name,
                 max_parallel_models=self._tier.max_parallel_models,
                 max_loaded_models=self._tier.max_loaded_models,
@@ -84,7 +85,7 @@ class ModelsApi:
                 "not_loadable", f"{facts.model!r} is not loaded or unloaded by the council: it is there as it is.",
                 status=409,
             )  # fmt: skip
-        if action == "unload" and facts.place in places_in_use(await self._pipe.run(read_uses())):
+        if action == "unload" and facts.memory_key in keys_in_use(await self._pipe.run(read_uses())):
             raise Refused("model_in_use", f"{facts.model!r} answers just now: unload it when it is idle.", status=409)
         await order(self._pipe, facts.model, action)
         return model_response(Ordered(model=facts.model, residency=facts.residency, ordered=action), status=202)

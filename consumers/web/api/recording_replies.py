@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from consumers.web.api.replies import PROMPT_START_LETTERS, Bytes, Names, Reply
-from recordings.contents import About, RecordedMember, Summary
+from recordings.contents import About, RecordedMember, RecordingSummary
 from recordings.folder import KeptRecording
 from schemas.grid import FRAME_RATE_HZ
 from schemas.sessions import MAX_PROMPT_BYTES
@@ -198,7 +198,7 @@ def _listed(kept: KeptRecording) -> dict[str, Any]:
     }
 
 
-def _duration_s(summary: Summary) -> float:
+def _duration_s(summary: RecordingSummary) -> float:
     windows = summary.last_window - summary.first_window + 1 if summary.frames else 0
     return round(windows / FRAME_RATE_HZ, 3)
 
@@ -236,7 +236,7 @@ def _options(member: RecordedMember) -> RecordedOptions:
     )
 
 
-def _outcome(summary: Summary) -> RecordedOutcome:
+def _outcome(summary: RecordingSummary) -> RecordedOutcome:
     return RecordedOutcome(
         first_window=summary.first_window,
         last_window=summary.last_window,

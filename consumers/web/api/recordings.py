@@ -7,6 +7,7 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import hdrs, web
 
+from consumers.web.api.library import AsyncLibrary
 from consumers.web.api.operations import Operation, Parameter
 from consumers.web.api.recording_replies import (
     ListedRecording,
@@ -19,11 +20,10 @@ from consumers.web.api.recording_replies import (
 )
 from consumers.web.door.errors import model_response
 from consumers.web.door.query import known_parameters, whole_number
-from consumers.web.library import AsyncLibrary
 from recordings.difference import Difference, first_difference
 from recordings.folder import KeptRecording, Library
-from schemas.choice import shortened
 from schemas.errors import Malformed, Refused
+from schemas.rules.choice import shortened
 
 _PAGE, _LONGEST_PAGE = 50, 200
 # As many as a person types; each is looked for in each recording.

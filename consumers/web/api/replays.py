@@ -6,12 +6,12 @@ import msgspec
 from aiohttp import web
 
 from consumers.web.api.bodies import PlaybackBody, ReplayBody, read_json_body
+from consumers.web.api.library import AsyncLibrary
+from consumers.web.api.opening import Opener
 from consumers.web.api.operations import Operation
 from consumers.web.api.recording_replies import Keeping, OpenedReplay, ShownPlayback
 from consumers.web.door.errors import model_response
 from consumers.web.door.query import known_parameters
-from consumers.web.library import AsyncLibrary
-from consumers.web.opening import Opener
 from recordings.folder import recording_name
 from recordings.opening import replay_opening
 from schemas import keys
@@ -20,10 +20,10 @@ from schemas.errors import Malformed, Refused
 from schemas.grid import NS_PER_MS
 from schemas.keys import entry_ms
 from schemas.processes import Role
-from transport.cluster import Placed
-from transport.connection import AsyncPipe, accepted, redis_ns
 from transport.keeping import ask_to_keep
-from transport.process import list_processes
+from transport.redis.cluster import KeyedCommand
+from transport.redis.connection import AsyncPipe, accepted, redis_ns
+from transport.register import list_processes
 from transport.replays import SIGN_S, clock_read, find_playback, order_playback, read_clock
 from transport.sessions import find_session, new_session_id, read_opening
 
@@ -95,7 +95,7 @@ class ReplaysApi:
 
     async def _playback(self, session: str, status: int) -> web.Response:
         found = await find_playback(self._pipe, session) or _NOT_BEGUN
-        clock, time = await self._pipe.run([read_clock(session), Placed(keys.state(session), ("TIME",))])
+        clock, time = await self._pipe.run([read_clock(session), KeyedCommand(keys.state(session), ("TIME",))])
         _, played_ms = clock_read(accepted(clock))
         has_player = redis_ns(accepted(time)) // NS_PER_MS - played_ms < _SILENT_MS
         shown = ShownPlayback(session=session, has_player=has_player, **msgspec.structs.asdict(found))

@@ -9,7 +9,9 @@ from aiohttp import web
 
 from consumers.web.answering import Answering, Released
 from consumers.web.api.bodies import SessionBody, read_json_body
+from consumers.web.api.library import AsyncLibrary
 from consumers.web.api.members import member_index
+from consumers.web.api.opening import Opener
 from consumers.web.api.operations import Operation, Parameter
 from consumers.web.api.replays import require_process
 from consumers.web.api.replies import (
@@ -26,20 +28,19 @@ from consumers.web.api.replies import (
 )
 from consumers.web.door.errors import model_response
 from consumers.web.door.query import known_parameters, whole_number
-from consumers.web.library import AsyncLibrary
-from consumers.web.opening import Opener
 from recordings.contents import SUFFIX
 from recordings.folder import Library
-from schemas.admission import admit
 from schemas.errors import RedisAway, RedisRefuses, Refused
 from schemas.events import protocol_model_ids
 from schemas.frames import Frame
 from schemas.keys import entry_ms
+from schemas.rules.admission import admit
+from schemas.rules.served import named_members, served_models
+from schemas.rules.tiers import TierPolicy, tier_named
 from schemas.sessions import Limits, Opening, Phase, Sampling
-from schemas.tiers import TierPolicy, tier_named
-from transport.connection import AsyncPipe
 from transport.keeping import ask_to_keep
-from transport.process import list_processes, named_members, served_models
+from transport.redis.connection import AsyncPipe
+from transport.register import list_processes
 from transport.sessions import (
     SessionState,
     cancel_session,

@@ -18,7 +18,7 @@ from schemas.entries import UNDECODABLE, Quality, Token
 from schemas.errors import Refused, SessionGone
 from schemas.frames import shown_logprob
 from transport.answers import find_released
-from transport.connection import AsyncPipe
+from transport.redis.connection import AsyncPipe
 
 # At 20 listed pieces a token 0.3 MB of JSON, and 2 ms in Redis: more is asked for from `next` on.
 MOST_TOKENS = 200

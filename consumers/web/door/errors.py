@@ -8,8 +8,8 @@ from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel
 
 from consumers.web.door.limits import TooMany
+from runtime.log import Log
 from schemas.errors import Refused, SessionGone, Unavailable
-from transport.log import Log
 
 # aiohttp's own refusals, in our words.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}

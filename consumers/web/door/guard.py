@@ -16,8 +16,8 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from consumers.web.door.address import plain_address
-from schemas.choice import shortened
 from schemas.errors import Refused
+from schemas.rules.choice import shortened
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # No versions: nobody needs to know what is to be broken here.

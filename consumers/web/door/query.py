@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from schemas.choice import shortened
 from schemas.errors import Refused
+from schemas.rules.choice import shortened
 
 # Longer numbers are no places in an answer, no frames, and no numbers in a browser.
 _MOST_DIGITS = 15

@@ -19,11 +19,11 @@ from consumers.web.live.sockets import Clients
 from consumers.web.live.sources import ENDED
 from consumers.web.live.viewers import PATIENCE_S
 from consumers.web.live.watching import Watched
-from schemas.choice import shortened
 from schemas.errors import CouncilError, Refused
 from schemas.keys import entry_order, is_entry_id
-from transport.connection import AsyncPipe
+from schemas.rules.choice import shortened
 from transport.events import find_composed, read_events
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session
 
 _BEGINNING = "0-0"
@@ -57,7 +57,7 @@ class EventStream:
         known_parameters(request.query, ())
         session = request.match_info["session"]
         after = last_event_id(request.headers.get(_LAST_EVENT_ID, ""))
-        with self._clients.place():
+        with self._clients.admitted():
             await find_session(self._pipe, session)
             if after != _BEGINNING and await self._is_over(session, after):
                 # An EventSource comes back until it is told that there is nothing more.

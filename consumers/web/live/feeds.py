@@ -16,11 +16,11 @@ from typing import Generic
 import msgspec
 
 from consumers.web.live.viewers import Goodbye, P, Viewer
+from runtime.log import Log
+from runtime.presence import RedisPresence
 from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
 from schemas.grid import FRAME_RATE_HZ
-from transport.connection import AsyncPipe
-from transport.log import Log
-from transport.presence import RedisPresence
+from transport.redis.connection import AsyncPipe
 
 # Ten seconds: what a client that comes is shown of the past, and what one that is away may miss and still be owed.
 RECENT_WINDOWS = 10 * FRAME_RATE_HZ

@@ -20,8 +20,8 @@ from consumers.web.live.watching import Watched
 from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
 from schemas.frames import decode_frame, frame_json
 from schemas.keys import entry_order, frame_id
-from transport.connection import AsyncPipe
 from transport.frames import read_frames
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session
 
 # Half of what a feed keeps: the other half passes while the past is replayed.
@@ -45,7 +45,7 @@ class FramesSocket:
         query = request.query
         first = whole_number("from", query["from"], "a window's index") if "from" in query else None
         socket = new_socket(request)
-        with self._clients.place():
+        with self._clients.admitted():
             newest = (await find_session(self._pipe, session)).window
             past = RECENT_WINDOWS if first is None else _FEED_WINDOWS
             after = max((first or 0) - 1, newest - past)
@@ -72,12 +72,12 @@ class FramesSocket:
         after = frame_id(first - 1)
         try:
             while found := await read_frames(self._pipe, session, after, 1):
-                for place, (entry_id, raw) in enumerate(found):
+                for admitted, (entry_id, raw) in enumerate(found):
                     if entry_order(entry_id)[0] - 1 > last or viewer.done.done():
                         return
                     async with asyncio.timeout(PATIENCE_S):
                         await socket.send_str(frame_json(decode_frame(raw)).decode())
-                    if place % _SLICE == 0:
+                    if admitted % _SLICE == 0:
                         await asyncio.sleep(0)
                 after = found[-1][0]
         except TimeoutError:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from runtime.presence import RedisPresence
 from schemas.errors import RedisAway, RedisRefuses
-from transport.connection import AsyncPipe
 from transport.frames import read_session_names
-from transport.presence import RedisPresence
+from transport.redis.connection import AsyncPipe
 from transport.sessions import list_sessions
 
 _BLOCK_MS = 1_000

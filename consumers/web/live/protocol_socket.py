@@ -27,12 +27,12 @@ from consumers.web.live.sockets import Clients, first_of, new_socket, upgraded
 from consumers.web.live.sources import ENDED
 from consumers.web.live.viewers import Goodbye, Viewer
 from consumers.web.live.watching import Watched
+from runtime.presence import RedisPresence
 from schemas.errors import CouncilError, RedisAway, RedisRefuses, Refused
 from schemas.events import ProtocolTier
 from schemas.grid import window_index_at
-from transport.connection import AsyncPipe
 from transport.events import find_composed
-from transport.presence import RedisPresence
+from transport.redis.connection import AsyncPipe
 from transport.sessions import SessionState, find_session
 
 _RETRY_S = 0.25
@@ -65,7 +65,7 @@ class ProtocolSocket:
         session = request.query.get("session")
         after = whole_number("after", request.query["after"], "a frame number") if "after" in request.query else None
         socket = new_socket(request)
-        with self._clients.place():
+        with self._clients.admitted():
             if session is not None:
                 # What is wrong with it is better said in an answer than by closing the socket.
                 await self._known_frame(await find_session(self._pipe, session), after, is_named=True)

@@ -36,7 +36,7 @@ class Clients:
         self.refused = 0
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
+    def admitted(self) -> Iterator[None]:
         """A place for one more. Raises Refused where there is none."""
         if self.count >= MOST_CLIENTS:
             self.refused += 1

@@ -12,9 +12,9 @@ from consumers.web.live.packets import (
 )
 from consumers.web.live.viewers import Goodbye
 from schemas.keys import entry_order
-from transport.connection import AsyncPipe
 from transport.events import find_composed, read_events
 from transport.frames import read_frames
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session
 
 _IS_COMPLETE = b'"isComplete":true'

@@ -13,9 +13,9 @@ from typing import Generic
 
 from consumers.web.live.feeds import STOPPING, Feed, Source
 from consumers.web.live.viewers import TAKES_NOTHING, P, Viewer
+from runtime.log import Log
+from runtime.presence import RedisPresence
 from schemas.errors import Refused
-from transport.log import Log
-from transport.presence import RedisPresence
 
 # Each watched session is a connection to Redis, and ten seconds of packets: 3 MB.
 MOST_FEEDS = 64

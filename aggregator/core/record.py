@@ -1,0 +1,43 @@
+"""All that the next frames of a session depend on."""
+
+from __future__ import annotations
+
+import msgspec
+
+from aggregator.core.alignment import Alignment
+from aggregator.core.member import MemberRecord
+from aggregator.core.release import BufferedTokens
+from aggregator.core.stepping import Stepping
+from aggregator.numbers.interference import Interference
+from aggregator.numbers.parting import Parting
+from schemas.frames import Mode
+from schemas.sessions import Opening
+
+
+class SessionRecord(msgspec.Struct, array_like=True):
+    """All that the next frames depend on, apart from the contents of the kept tokens. `window` is the next one to
+    close."""
+
+    members: list[MemberRecord]
+    cut: str
+    alignment: Alignment
+    window: int = 0
+    mode: Mode = "free"
+    ended: bool = False
+    # Rungs of the opening's ladder that the session fell.
+    fallen: int = 0
+    interference: Interference = msgspec.field(default_factory=Interference)
+    stepping: Stepping = msgspec.field(default_factory=Stepping)
+    # How many tokens were accepted, and of each member those that wait to go out.
+    tokens: int = 0
+    waiting: list[BufferedTokens] = []
+
+    @classmethod
+    def begun(cls, opening: Opening, opened: str, origin_ns: int) -> SessionRecord:
+        """Before the first window of a session whose opening is the entry `opened`."""
+        count = len(opening.members)
+        mode: Mode = "single" if count == 1 else opening.sync
+        members = [MemberRecord(patience_from_ns=origin_ns, queues=member.queues) for member in opening.members]
+        stepping = Stepping(list(range(count)) if opening.sync == "step" else [])
+        waiting = [BufferedTokens() for _ in members]
+        return cls(members, opened, Alignment(Parting.of(count)), mode=mode, stepping=stepping, waiting=waiting)

@@ -1,0 +1,215 @@
+"""The core: a session's state, and the step that closes one window of it.
+
+Rules
+ 1. Everything that affects a frame is in the opening or in an entry of the token stream. No clock, no I/O, no chance.
+ 2. An entry belongs to the window of its id's millisecond. Entries are taken in the stream's order, each once.
+ 3. close() takes exactly the entries of the next window and returns its frame. Nothing read beyond it is part of the
+ state.
+
+    entries of window k --> Intake --> close() --> Closed(frame k, words to the producers, entries that did not decode)
+                              ^  |
+                              |  v
+                           SessionRecord  (what a checkpoint holds; token contents come again from the stream)
+
+So the frames of a session are a pure function of its token stream, whoever computes them, and however often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from aggregator.core.composition import Composition, WindowEvents
+from aggregator.core.decoding import sound_entry
+from aggregator.core.intake import Intake, StreamEntry
+from aggregator.core.member import MemberRecord
+from aggregator.core.proposal_cache import ProposalCache
+from aggregator.core.record import SessionRecord
+from aggregator.core.release import Outflow
+from aggregator.numbers.ensemble import confidence_weights
+from schemas.control import Progress, Stop
+from schemas.entries import Token
+from schemas.errors import Malformed
+from schemas.frames import Frame, Mode, every_drop
+from schemas.grid import NS_PER_MS, next_grid_point_ns, window_start_ns
+from schemas.keys import entry_ms, entry_order
+from schemas.sessions import Opening
+
+
+class Closed(msgspec.Struct, frozen=True):
+    """What one closed window has to say. `dead` are the entries that did not decode, as they were."""
+
+    frame: Frame
+    stops: tuple[Stop, ...]
+    dead: tuple[StreamEntry, ...]
+
+
+class Session:
+    """One session between its opening and its final frame."""
+
+    def __init__(self, opening: Opening, opened: str, record: SessionRecord | None = None) -> None:
+        self.opening = opening
+        self.opened = opened
+        self._in_step = opening.sync == "step"
+        self.origin_ns = next_grid_point_ns(entry_ms(opened) * NS_PER_MS)
+        self.record = record or SessionRecord.begun(opening, opened, self.origin_ns)
+        self._weights = confidence_weights(opening, [member.meter for member in self.record.members])
+        self._composition = Composition(opening, self.origin_ns)
+        self._contents = ProposalCache(entry_id for member in self.record.members for entry_id in member.kept.entry_ids)
+        self._outflows = [Outflow(waiting) for waiting in self.record.waiting]
+        self._intake = Intake(opening, self.origin_ns, self.record, self._contents, self._outflows)
+        # When time alone may change something next. A loaded session looks at once.
+        self._looks_ns = 0
+
+    @property
+    def progress(self) -> tuple[Progress, ...]:
+        """What has been accepted of each member, and how far it may write."""
+        return tuple(
+            [
+                Progress(m.claim, m.next_seq, not m.is_writing, m.grant if self._in_step and m.pauses else None)
+                for m in self.record.members
+            ]
+        )
+
+    @property
+    def end_reason(self) -> str:
+        """Why nobody answered; empty unless all members dropped."""
+        if any(member.state != "dropped" for member in self.record.members):
+            return ""
+        reasons = zip(self.opening.names, self.record.members, strict=True)
+        return every_drop([(name, member.reason or "") for name, member in reasons])
+
+    def close(self, entries: Sequence[StreamEntry]) -> Closed:
+        """Closes the next window, whose entries these are, all of them and in order; returns its frame."""
+        record, members, intake = self.record, self.record.members, self._intake
+        end_ns = self.origin_ns + window_start_ns(record.window + 1)
+        happened = intake.add_window(entries, end_ns)
+        is_quiet = not entries and not intake.stops and end_ns < self._looks_ns
+        if not is_quiet:
+            self._settle(happened, end_ns)
+        tier = self.opening.ladder[record.fallen - 1].tier if record.fallen else self.opening.tier
+        frame = self._composition.frame(
+            record.window, record.cut, record.mode, tier, members, self._weights, record.alignment,
+            record.interference, None if is_quiet else happened,
+        )  # fmt: skip
+        record.window += 1
+        return Closed(frame, tuple(intake.stops), tuple(intake.dead))
+
+    def _settle(self, happened: WindowEvents, end_ns: int) -> None:
+        """What follows from all of the window's entries together."""
+        record, members, limits = self.record, self.record.members, self.opening.limits
+        for index in happened.members:
+            members[index].meter.settle(self.opening.profile)
+        start_ns = self.origin_ns + window_start_ns(record.window)
+        if self._in_step:
+            record.stepping.advance(members, start_ns, end_ns, limits)
+        else:
+            for member in members:
+                member.limit = member.written
+        self._release(happened)
+        running = sum([member.is_running for member in members])
+        if self._in_step:
+            self._face(start_ns, end_ns, running, happened)
+        record.mode = self._mode(running)
+        record.ended = not running
+        self._weights = confidence_weights(self.opening, [member.meter for member in members])
+        self._align(end_ns)
+        self._forget_passed()
+        self._looks_ns = self._changes_ns(end_ns)
+
+    def _release(self, happened: WindowEvents) -> None:
+        """Lets the members' text out up to their limits; of whoever has ended and has no more, the end as well."""
+        record, gone = self.record, []
+        for index, member in enumerate(record.members):
+            outflow = self._outflows[index]
+            if len(outflow) and (member.limit > member.position or not outflow.waits_past(member.limit)):
+                member.position, text, tokens = outflow.release(member.position, member.limit)
+                if text or tokens:
+                    happened.members.add(index)
+                    happened.texts[index] = text
+                    happened.tokens += tokens
+            if member.buffered_tokens != len(outflow):
+                member.buffered_tokens = len(outflow)
+                happened.members.add(index)
+            member.passing.add(member.limit, record.window)
+            if member.is_running and not member.is_writing and not len(outflow):
+                member.complete()
+                happened.members.add(index)
+            if not member.is_running:
+                gone.append(index)
+        record.stepping.leave(gone)
+
+    def _face(self, start_ns: int, end_ns: int, running: int, happened: WindowEvents) -> None:
+        """Grants, and who is shown as held by its grant or as detached from the others."""
+        record = self.record
+        record.stepping.grant(record.members, record.window)
+        for index, member in enumerate(record.members):
+            is_in = index in record.stepping.members
+            answers = member.is_writing and member.state == "answering"
+            is_detached = answers and member.written > 0 and running > 1 and not is_in
+            is_awaited = is_in and running > 1 and not member.is_ready
+            if member.set_shown_state(
+                start_ns, end_ns, is_held=member.is_at_grant, is_detached=is_detached, is_awaited=is_awaited
+            ):
+                happened.members.add(index)
+
+    def _align(self, end_ns: int) -> None:
+        """Moves the frontier for those in step, or else for all who run."""
+        record, members = self.record, self.record.members
+        if record.mode == "step":
+            concerned, since = record.stepping.members, record.stepping.since
+            waits = not all(members[index].position for index in concerned)
+        else:
+            concerned, since = [index for index, member in enumerate(members) if member.is_running], 0
+            waits = any(members[index].is_expected(end_ns, self.opening.limits, in_step=False) for index in concerned)
+        record.alignment.advance(members, concerned, self._weights, self._contents, since=since, waits=waits)
+
+    def _changes_ns(self, end_ns: int) -> int:
+        """When time alone may change something that is no matter of patience, after `end_ns`."""
+        record, limits = self.record, self.opening.limits
+        step_ns = record.stepping.changes_ns(record.members, end_ns, limits)
+        ends = [member.expected_to_ns(limits, in_step=self._in_step) for member in record.members if not member.written]
+        return min([step_ns, *[t_ns for t_ns in ends if t_ns > end_ns]])
+
+    def restore(self, entry_id: str, raw: bytes) -> None:
+        """Gives a token that is kept or waits its content back, after the record was loaded from a checkpoint."""
+        try:
+            token = sound_entry(raw, len(self.record.members))
+        except Malformed:
+            return
+        if isinstance(token, Token):
+            self._contents.restore(entry_id, token)
+            self._outflows[token.member].restore(entry_id, token)
+
+    @property
+    def need_from(self) -> str | None:
+        """The oldest entry whose content the next frames may need; None where they need none."""
+        oldest = (self._contents.oldest, *[outflow.oldest for outflow in self._outflows])
+        return min((entry_id for entry_id in oldest if entry_id is not None), key=entry_order, default=None)
+
+    def checkpointed(self) -> SessionRecord:
+        """The record, with all that a checkpoint holds."""
+        self.record.waiting = [outflow.waiting for outflow in self._outflows]
+        return self.record
+
+    def _forget(self, member: MemberRecord, count: int) -> None:
+        if count:
+            self._contents.forget(member.kept.forget(count))
+
+    def _forget_passed(self) -> None:
+        x = self.record.alignment.x
+        for member in self.record.members:
+            if not member.is_running:
+                self._forget(member, len(member.kept))
+            elif x is not None:
+                self._forget(member, member.kept.passed(x))
+                member.passing.forget(x)
+
+    def _mode(self, running: int) -> Mode:
+        """step while two step; else single while one member runs alone; once nobody runs, what it was."""
+        if not running:
+            return self.record.mode
+        if len(self.record.stepping.members) > 1:
+            return "step"
+        return "single" if running == 1 else "free"

@@ -1,0 +1,1 @@
+"""The mathematics of docs/maths.md, as pure functions."""

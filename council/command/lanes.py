@@ -1,0 +1,198 @@
+"""A session in a terminal: a lane for each member, the ensemble above them, drawn in place."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from council.command.answers import AnswerComparison
+from council.command.awaited import Awaited
+from schemas.frames import Frame, MemberFrame
+
+# Okabe and Ito's colours, which most people can tell apart.
+_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
+# A narrow terminal has shorter bars, down to what still tells a half from a third.
+_MOST_BAR, _LEAST_BAR = 20, 6
+_MOST_NAME_CHARS, _LEAST_NAME_CHARS = 30, 8
+_LONGEST_STATE = "answering"
+# The border and the spaces around a title.
+_TITLE_FRAME = 6
+_SOURCES = {"mixed": "in part by text", "text": "by text"}
+# What the states of step mode mean for this member.
+_MEANINGS = {"held": "pauses for the others", "detached": "no longer waited for"}
+# States and counts that change faster cannot be read: a member that pauses is held, and is not, many times a second.
+_WINDOWS_A_WORD = 12
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+
+
+class _TitleRoom(NamedTuple):
+    """What the titles of all lanes have room for: bars of one length can be compared. Without a unit there is none for
+    the pace."""
+
+    name_chars: int
+    bar_chars: int
+    unit: str
+
+
+class Lanes:
+    """What has been said so far, and how it is drawn."""
+
+    def __init__(self, awaited: Awaited | None = None, hint: str = "") -> None:
+        """`hint` is how a person goes on without who is `awaited`; empty where that is not possible here."""
+        self._awaited, self._hint = awaited, hint
+        self._texts: list[str] = []
+        self._thinking: list[int] = []
+        self._frame: Frame | None = None
+        # The members as they were when their states were last shown anew.
+        self._told: tuple[MemberFrame, ...] = ()
+        self._parting = AnswerComparison()
+
+    def add(self, frame: Frame) -> None:
+        """Takes in the next frame."""
+        if not self._texts:
+            self._texts = [""] * len(frame.members)
+            self._thinking = [0] * len(frame.members)
+        for index, member in enumerate(frame.members):
+            self._texts[index] += member.text
+            self._thinking[index] += len(member.thinking)
+        self._parting.add(frame)
+        self._frame = frame
+        if not self._told or frame.final or frame.window_index % _WINDOWS_A_WORD == 0:
+            self._told = frame.members
+
+    def drawn(self, width: int, height: int) -> RenderableType:
+        """The lanes for a terminal of this size: the newest lines of each text."""
+        frame = self._frame
+        if frame is None:
+            return Text("waiting for the first frame", style="dim")
+        lines = max(1, (height - 3) // len(frame.members) - 2)
+        room = _title_room(frame.members, width)
+        lanes = [self._lane(index, member, room, width - 4, lines) for index, member in enumerate(frame.members)]
+        return Group(_head(frame, width), *self._between(frame, width), *lanes)
+
+    def _between(self, frame: Frame, width: int) -> list[Text]:
+        """What happens between the members, in words; nothing of a member that is alone from the beginning."""
+        if len(frame.members) < 2:
+            return []
+        if self._awaited and self._awaited.sentence:
+            hint = self._hint if self._awaited.can_go_on else ""
+            said = [f"{self._awaited.sentence}, {self._awaited.seconds} s", *filter(None, [hint])]
+            return [Text(" · ".join(_fitting(said, width, " · ")), no_wrap=True, overflow="ellipsis")]
+        if frame.agreement is None:
+            said = [self._why_none(frame)]
+        else:
+            said = [f"agreement {frame.agreement:.2f} · {'resonance' if frame.resonance else frame.interference}"]
+        if frame.compares == "next":
+            said.append("the same text so far")
+        elif self._parting.at_bytes is not None:
+            said.append(f"parted at byte {self._parting.at_bytes}")
+        elif self._parting.never_parted:
+            said.append("never parted")
+        if frame.agreement_source in _SOURCES:
+            said.append(_SOURCES[frame.agreement_source])
+        if frame.sync_lag_ms is not None and frame.arrival_skew_ms is not None:
+            said.append(f"shown {frame.sync_lag_ms:.0f} ms, written {frame.arrival_skew_ms:.0f} ms apart")
+        first, *others = _fitting(said, width, " · ")
+        line = Text(first, style="dim" if frame.agreement is None else "", no_wrap=True, overflow="ellipsis")
+        return [line.append("".join(f" · {other}" for other in others), style="dim")]
+
+    def _why_none(self, frame: Frame) -> str:
+        """Why there is no agreement."""
+        running = [member for member in frame.members if member.state not in ("finished", "dropped")]
+        if len(running) == 1:
+            return "one member is left"
+        if not running:
+            has_dropped = any(member.state == "dropped" for member in frame.members)
+            return "all have ended" if has_dropped else "all have finished"
+        return "agreement not measured" if self._parting.has_agreed else "nobody to agree with yet"
+
+    def _lane(self, index: int, member: MemberFrame, room: _TitleRoom, width: int, lines: int) -> RenderableType:
+        colour, told = _COLOURS[index % len(_COLOURS)], self._told[index]
+        title = Text.assemble(
+            (_shortened(member.display_name, room.name_chars), f"bold {colour}"),
+            f"  {'remote, ' if member.remote else ''}{told.state} ",
+            _bar(member.energy, colour, room.bar_chars),
+            f" {member.energy:.2f}",
+            f"  {member.tokens_per_s:.0f} {room.unit}" if room.unit else "",
+        )
+        body = Text(_last_lines(self._texts[index], width, lines))
+        if not self._texts[index] and self._thinking[index]:
+            body = Text(f"thinking: {self._thinking[index]} characters so far", style="dim italic")
+        if member.reason and member.state == "dropped":
+            body.append(f"\n{member.reason}", style="red")
+        return Panel(
+            body, title=title, title_align="left", subtitle=_waiting(told), subtitle_align="right", border_style=colour,
+            height=lines + 2,
+        )  # fmt: skip
+
+
+def _waiting(member: MemberFrame) -> Text | None:
+    """How the member and the others wait for each other; None where they do not."""
+    said = [_MEANINGS[member.state]] if member.state in _MEANINGS else []
+    if member.buffered_tokens:
+        said.append("1 token waits" if member.buffered_tokens == 1 else f"{member.buffered_tokens} tokens wait")
+    return Text(" · ".join(said), style="dim") if said else None
+
+
+def _head(frame: Frame, width: int) -> Text:
+    """The ensemble in one line: of what does not fit the tier goes first, then the time, then the mode."""
+    measured = f"diversity {frame.diversity_index:.2f}" if frame.di_source == "logprobs" else "diversity unknown"
+    numbers = len("energy  0.00  diversity unknown")
+    bar = _bar(frame.energy, "bold", max(_LEAST_BAR, min(_MOST_BAR, width - numbers)))
+    head = Text.assemble("energy ", bar, f" {frame.energy:.2f}  ", measured, no_wrap=True, overflow="ellipsis")
+    time = f"{frame.end_ns / 1e9:.1f} s"
+    for rest in ([frame.mode, f"{frame.tier} tier", time], [frame.mode, time], [frame.mode]):
+        shown = f"  {' · '.join(rest)}"
+        if head.cell_len + len(shown) <= width:
+            return head.append(shown, style="dim")
+    return head
+
+
+def _title_room(members: Sequence[MemberFrame], width: int) -> _TitleRoom:
+    """How the titles of all lanes share the width, whatever the members' states and numbers are just now."""
+    names = min(_MOST_NAME_CHARS, max(len(member.display_name) for member in members))
+    remote = len("remote, ") if any(member.remote for member in members) else 0
+    room = width - _TITLE_FRAME - remote - len(f"  {_LONGEST_STATE}  0.00")
+    for unit in ("tokens/s", "tok/s"):
+        if names + _MOST_BAR + len(f"  0000 {unit}") <= room:
+            return _TitleRoom(names, _MOST_BAR, unit)
+    unit = "tok/s" if room >= _LEAST_NAME_CHARS + _LEAST_BAR + len("  0000 tok/s") else ""
+    room -= len(f"  0000 {unit}") if unit else 0
+    bar = max(_LEAST_BAR, min(_MOST_BAR, room - names))
+    return _TitleRoom(max(_LEAST_NAME_CHARS, min(names, room - bar)), bar, unit)
+
+
+def _fitting(parts: Sequence[str], width: int, joint: str) -> list[str]:
+    """The first part, and as many of those behind it as the width allows."""
+    count = 1
+    while count < len(parts) and len(joint.join(parts[: count + 1])) <= width:
+        count += 1
+    return list(parts[:count])
+
+
+def _shortened(name: str, most: int) -> str:
+    """The name where there is room for what follows it: of a long one its beginning and its end."""
+    if len(name) <= most:
+        return name
+    head = most // 2
+    return f"{name[:head]}…{name[head + 1 - most :]}"
+
+
+def _bar(value: float, style: str, chars: int) -> tuple[str, str]:
+    eighths = round(value * chars * 8)
+    full, rest = divmod(eighths, 8)
+    bar = "█" * full + (_BLOCKS[rest] if rest else "")
+    return bar.ljust(chars, "·"), style
+
+
+def _last_lines(text: str, width: int, lines: int) -> str:
+    """The end of the text that fits into so many lines."""
+    found: list[str] = []
+    for paragraph in text.strip("\n").split("\n")[-lines:]:
+        found += textwrap.wrap(paragraph, max(width, 1), replace_whitespace=False) or [""]
+    return "\n".join(found[-lines:])

@@ -1,0 +1,128 @@
+"""The library at the command line."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from council.recording.keep import size_for_a_person
+from council.settings.schema import Settings
+from recordings.folder import KeptRecording, Library
+from recordings.opening import check_importable
+from recordings.parts import part_of
+from recordings.plain import plain, short
+from schemas.errors import Refused
+from schemas.grid import FRAME_RATE_HZ
+
+_SPARKS = "▁▂▃▄▅▆▇█"
+_SPARK_CHARS = 16
+_QUESTION_CHARS = 100
+
+
+def library_of(settings: Settings) -> Library:
+    """The library of these settings. Raises Refused where there is no folder for it."""
+    library = settings.library
+    if library is None:
+        raise Refused("no_recordings_folder", "There is no home folder for recordings: name one with --recordings DIR.")
+    return library
+
+
+def recording_path(written: str, settings: Settings) -> Path:
+    """The file that a person means: a path, or the name of a recording in the library."""
+    path = Path(written)
+    library = settings.library
+    if not path.exists() and library is not None and path.name == written:
+        try:
+            return library.path(written)
+        except Refused:
+            names = [name for name in library.names() if name.startswith(written) or f"_{written}." in name]
+            if len(names) == 1:
+                return library.path(names[0])
+    return path
+
+
+def recordings_report(found: Sequence[KeptRecording]) -> list[dict[str, Any]]:
+    """What is known of each recording, for JSON."""
+    return [
+        {
+            "name": one.name,
+            "session": one.about.session if one.about else None,
+            "prompt": one.about.prompt if one.about else None,
+            "names": list(one.about.names) if one.about else [],
+            "opened_ms": one.about.opened_ms if one.about else None,
+            "duration_s": _seconds(one),
+            "frames": one.summary.frames if one.summary else None,
+            "mean_agreement": one.summary.mean_agreement if one.summary else None,
+            "size_bytes": one.size_bytes,
+            "starred": one.starred,
+            "problem": one.problem or None,
+        }
+        for one in found
+    ]
+
+
+def _seconds(one: KeptRecording) -> float | None:
+    return round((one.summary.last_window + 1) / FRAME_RATE_HZ, 3) if one.summary else None
+
+
+def print_recordings(console: Console, found: Sequence[KeptRecording], library: Library) -> None:
+    """Three lines for each recording: its question, what came of it, its name; or a sentence where there is none."""
+    if not found:
+        how = "`council keep SESSION` or `council up --record all` makes one."
+        console.print(Text(f"No recording is in {library.folder}: {how}"), soft_wrap=True)
+        return
+    for one in found:
+        star = "★ " if one.starred else ""
+        if one.about is None or one.summary is None:
+            console.print(Text(f"{star}{plain(one.problem)}", style="red"), soft_wrap=True)
+        else:
+            question = short(one.about.prompt or "(recorded without text)", _QUESTION_CHARS)
+            console.print(Text(f"{star}{question}", style="bold"), soft_wrap=True)
+            opened = datetime.datetime.fromtimestamp(one.about.opened_ms / 1000).strftime("%Y-%m-%d %H:%M")
+            agreement = one.summary.mean_agreement
+            facts = [
+                opened, f"{_seconds(one):.1f} s", plain(", ".join(one.about.names)), size_for_a_person(one.size_bytes),
+                f"agreement {agreement:.2f} {sparkline(one.summary.agreement)}" if agreement is not None else "",
+            ]  # fmt: skip
+            console.print(Text("  " + " · ".join(filter(None, facts))), soft_wrap=True)
+        # Whole, to be copied.
+        console.print(Text(f"  {plain(one.name)}", style="dim"), soft_wrap=True)
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """A line of blocks for values from 0 to 1; a space where nothing was measured."""
+    size = max(1, -(-len(values) // _SPARK_CHARS))
+    shown = [None if value is None else min(1.0, max(0.0, value)) for value in values]
+    parts = [[value for value in shown[at : at + size] if value is not None] for at in range(0, len(shown), size)]
+    means = [sum(part) / len(part) if part else None for part in parts]
+    return "".join(" " if mean is None else _SPARKS[min(7, int(mean * 8))] for mean in means)
+
+
+def delete_recording(library: Library, name: str, *, is_sure: bool) -> None:
+    """Deletes a recording once a person has agreed. Raises Refused."""
+    library.path(name)
+    if not is_sure:
+        if not sys.stdin.isatty():
+            raise Refused("not_sure", f"To delete {name!r} without being asked, give --yes.")
+        print(f"council: Delete {name!r}? It cannot be recovered. [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            return
+    library.delete(name)
+
+
+def import_recording(library: Library, file: Path) -> str:
+    """Copies a recording into the library once all of it was read; its name there. Raises Refused, Malformed,
+    Unavailable where it cannot be written."""
+    check_importable(file)
+    library.make()
+    name = library.free_name(file.name)
+    with part_of(library.folder / name, is_private=True) as part:
+        shutil.copyfile(file, part)
+    return name

@@ -1,0 +1,1 @@
+"""`council doctor`: what a council needs of this machine and its servers."""

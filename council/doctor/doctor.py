@@ -1,0 +1,156 @@
+"""`council doctor`: what a council needs, what of it is here, and what to do about the rest.
+
+    examine ──▶ one thread for each check ──▶ findings, in the order of the checks
+                   └── left behind when its time is up: the check is then the finding
+
+A check may hang wherever the system lets it: in a name that does not resolve, in a driver, in a browser's script. So
+each has a daemon thread with an event loop of its own, which ends with the process at the latest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from council.doctor import machine_checks, server_checks
+from council.doctor.findings import Finding, Status
+from council.doctor.hardware import read_cards
+from council.settings.schema import Server, Settings
+from runtime.memory import read_memory
+from transport.redis.connection import without_password
+
+__all__ = ["Finding", "examine", "is_fit", "print_findings"]
+
+# All checks run at once, and five seconds with the command's own start are what a person waits for such a list.
+CHECK_S = 3.5
+# What waits in its event loop is ended in order; what blocks its thread is left behind this much later.
+_GRACE_S = 0.25
+# As long as a sentence of ours may be with what a server told in it.
+_MOST_CHARS = 600
+
+_MARKS: dict[Status, tuple[str, str]] = {
+    "ok": ("ok", "green"),
+    "warning": ("note", "yellow"),
+    "missing": ("MISSING", "red"),
+}
+
+
+class _Check(NamedTuple):
+    """One look. `late` is what it means that it does not come back in time; `where` is whom it asks."""
+
+    name: str
+    look: Callable[[], Coroutine[Any, Any, list[Finding]]]
+    late: Status = "warning"
+    where: str = "this machine"
+
+
+def _checks(settings: Settings) -> list[_Check]:
+    url = settings.redis_url
+
+    async def machine() -> list[Finding]:
+        return machine_checks.memory_findings(settings, read_memory(), read_cards())
+
+    async def gguf() -> list[Finding]:
+        return server_checks.gguf_findings(settings)
+
+    checks = [
+        _Check("Python", _alone(machine_checks.python_finding)),
+        _Check("Redis", _alone(lambda: machine_checks.redis_finding(url)), "missing", without_password(url or "")),
+        _Check("Temporary folder", _alone(lambda: machine_checks.folder_finding(url))),
+        _Check("Port", _alone(lambda: machine_checks.port_finding(settings)), "missing"),
+        _Check("Browser", _alone(machine_checks.browser_finding)),
+        _Check("Memory", machine),
+        _Check("Ollama", lambda: server_checks.ollama_findings(settings), where="it"),
+    ]
+    for name, server in settings.servers.items():
+        checks.append(_Check(f"Server {name}", _server_check(name, server, settings), "missing", server.address))
+    return [*checks, _Check("GGUF files", gguf)]
+
+
+def _alone(find: Callable[[], Finding]) -> Callable[[], Coroutine[Any, Any, list[Finding]]]:
+    async def look() -> list[Finding]:
+        return [find()]
+
+    return look
+
+
+def _server_check(name: str, server: Server, settings: Settings) -> Callable[[], Coroutine[Any, Any, list[Finding]]]:
+    return lambda: server_checks.server_findings(name, server, settings)
+
+
+async def examine(settings: Settings, within_s: float = CHECK_S) -> list[Finding]:
+    """Everything that a council needs, each found or not, within `within_s` and a moment. Raises nothing."""
+    checks = _checks(settings)
+    found = await asyncio.gather(*(_bounded(check, within_s) for check in checks))
+    return [_shown(finding) for findings in found for finding in findings]
+
+
+def is_fit(findings: Sequence[Finding]) -> bool:
+    """True where nothing that is needed is missing."""
+    return all(finding.status != "missing" for finding in findings)
+
+
+async def _bounded(check: _Check, within_s: float) -> list[Finding]:
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[Finding]] = loop.create_future()
+    said = f"There was no answer from {check.where or 'it'} within {within_s:g} s."
+    late = Finding(check.name, check.late, said, "Look whether it hangs, and start it again.")
+
+    def deliver(findings: list[Finding]) -> None:
+        if not answer.done():
+            answer.set_result(findings)
+
+    def work() -> None:
+        try:
+            findings = asyncio.run(asyncio.wait_for(check.look(), within_s))
+        except TimeoutError:
+            findings = [late]
+        except Exception as bug:  # noqa: BLE001  # whoever asks what is wrong here must hear of everything else
+            # Its words may quote a secret.
+            said = f"This could not be looked at ({type(bug).__name__})."
+            findings = [Finding(check.name, "warning", said, "Please report it: it should not happen.")]
+        with contextlib.suppress(RuntimeError):  # nobody waits any more
+            loop.call_soon_threadsafe(deliver, findings)
+
+    threading.Thread(target=work, daemon=True, name=f"doctor {check.name}").start()
+    try:
+        async with asyncio.timeout(within_s + _GRACE_S):
+            return await answer
+    except TimeoutError:
+        return [late]
+
+
+def _shown(finding: Finding) -> Finding:
+    """Without control characters: servers and file names may hold some, and a terminal obeys them."""
+    return msgspec.structs.replace(
+        finding, name=_line(finding.name), said=_line(finding.said), advice=_line(finding.advice)
+    )
+
+
+def _line(text: str) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * _MOST_CHARS]).split())
+    return line if len(line) <= _MOST_CHARS else line[: _MOST_CHARS - 1] + "…"
+
+
+def print_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """One line for each finding, what to do below it, and a last line for the whole."""
+    table = Table.grid(padding=(0, 2))
+    for finding in findings:
+        mark, colour = _MARKS[finding.status]
+        table.add_row(Text(mark, colour), Text(finding.name), Text(finding.said))
+        if finding.advice:
+            table.add_row("", "", Text.assemble(("→ ", colour), finding.advice))
+    console.print(table)
+    missing = [finding.name for finding in findings if finding.status == "missing"]
+    if missing:
+        console.print(Text(f"Missing: {', '.join(missing)}.", "red"))
+    else:
+        console.print(Text("Everything that a council needs is here.", "green"))

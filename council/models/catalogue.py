@@ -1,0 +1,231 @@
+"""Which models this machine can use: what the configured servers and Ollama offer, GGUF files, the model in the box,
+the n-gram council.
+
+council.toml [servers.*] --ask--+
+Ollama, where it is      --ask--+--> Catalogue: name -> Offer --> council_of --> CouncilModels
+gguf:PATH, as named      -------+
+the model in the box     -------+
+the n-gram council       -------+
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from council.models.store import stored_path
+from council.settings.schema import Server, Settings
+from producers.backend import BackendFailed
+from producers.ngram.backend import NGRAM_MODELS
+from producers.source import ModelSource, Offer, gguf_source
+from schemas.errors import Refused
+from schemas.models import ModelFacts
+from schemas.rules.members import member_spec
+from schemas.sessions import MemberSpec
+
+OLLAMA = "ollama"
+# The model in the box: a small real one, whose file is in the user's cache folder.
+BOX = "smollm2"
+# Whoever types a command waits no longer for a server that accepts and then says nothing.
+_PATIENCE_S = 3.0
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """Every model by its name in the council, in order of preference, and a sentence for each server that is away."""
+
+    offers: dict[str, Offer]
+    troubles: tuple[str, ...] = ()
+    # Of an Ollama that no setting names, and that is not there: that is no trouble, unless one of its models is asked.
+    absence: str = ""
+    # Why the model in the box cannot be used; empty where it can.
+    box: str = ""
+
+    def explained(self, refusal: Refused) -> Refused:
+        """The refusal of an unknown model, with what may be the cause."""
+        box = self.box if repr(BOX) in str(refusal) else ""
+        causes = [*self.troubles, self.absence, box] if refusal.code == "unknown_model" else []
+        return Refused(refusal.code, " ".join([str(refusal), *filter(None, causes)]), status=refusal.status)
+
+    @property
+    def facts(self) -> list[ModelFacts]:
+        return [offer.facts for offer in self.offers.values()]
+
+
+def configured_models(settings: Settings) -> Catalogue:
+    """What can be said without asking any server: the models that the settings name, and the n-gram council."""
+    offers = [(name, offer) for name, server in settings.servers.items() for offer in _unasked(server)]
+    return Catalogue(_named([*offers, *_box_offers()[0], *_ngram_offers()]))
+
+
+async def find_models(settings: Settings, models: Sequence[str | MemberSpec] = ()) -> Catalogue:
+    """What there is, asked of every server at once. `models` may name GGUF files. Raises Refused for one that is none.
+
+    A server that is away offers the models that its settings name, with the trouble; Ollama, which nobody has named,
+    is then simply not there.
+    """
+    names = list(settings.servers)
+    asked = [_offers_of(name, settings.servers[name]) for name in names]
+    *found, (of_ollama, absence) = await asyncio.gather(*asked, _offers_of_ollama(settings))
+    offers = [(name, offer) for name, (offered, _) in zip(names, found, strict=True) for offer in offered]
+    offers += [(OLLAMA, offer) for offer in of_ollama]
+    named = [*models, *(settings.models or ()), *settings.member_specs]
+    troubles = [trouble for _, trouble in found if trouble]
+    if absence and not absence.endswith("?"):
+        troubles.append(absence)  # it is there, and something is wrong with it
+        absence = ""
+    in_box, box = _box_offers()
+    offered = _named([*_gguf_offers(named), *offers, *in_box, *_ngram_offers()])
+    return Catalogue(offered, tuple(troubles), absence, box)
+
+
+def canonical_member(written: str | MemberSpec) -> str | MemberSpec:
+    """The same member, whose model has the name that it has in the council: a GGUF file is named by its file, whatever
+    its path. Raises Refused for a description that is not valid."""
+    if isinstance(written, str) and "gguf:" in written:
+        written = member_spec(written)
+    if isinstance(written, str) or not written.model.startswith("gguf:"):
+        return written
+    return msgspec.structs.replace(written, model=canonical_name(written.model))
+
+
+def canonical_name(model: str) -> str:
+    """The model's name in the council."""
+    return gguf_source(model.removeprefix("gguf:"))[0] if model.startswith("gguf:") else model
+
+
+def require_key(source: ModelSource) -> None:
+    """Raises Refused, with the variable's name, where the source needs an API key and there is none."""
+    if source.key_env:
+        from producers.servers.api_key import ApiKey
+
+        ApiKey(source.key_env)
+
+
+def writes_text(offer: Offer) -> bool:
+    return not offer.capabilities or "completion" in offer.capabilities
+
+
+def _named(offers: Sequence[tuple[str, Offer]]) -> dict[str, Offer]:
+    """Each model under its own name; where two servers have one of that name, both carry their server's in front."""
+    names = [offer.facts.model for _, offer in offers]
+    named: dict[str, Offer] = {}
+    for server, offer in offers:
+        own = offer.facts.model
+        if not own.isprintable():
+            continue  # no line, no key and no protocol can carry it
+        name = f"{server}/{own}" if server and names.count(own) > 1 else own
+        if name in named:
+            why = "two files have that name: rename one" if name.startswith("gguf:") else "name it once"
+            raise Refused("duplicate_model", f"The model {name!r} exists twice: {why}.")
+        named[name] = msgspec.structs.replace(
+            offer, facts=msgspec.structs.replace(offer.facts, model=name, model_there=own)
+        )
+    return named
+
+
+async def _offers_of(name: str, server: Server) -> tuple[list[Offer], str]:
+    """(what a configured server offers, the trouble with it)."""
+    try:
+        if server.api == "ollama":
+            async with asyncio.timeout(_PATIENCE_S):
+                return await _ollama_offers_of(server), ""
+        from producers.openai.offers import openai_offers
+
+        return list(await openai_offers(name, server.source(""), tuple(server.models))), ""
+    except (BackendFailed, TimeoutError) as failure:
+        trouble = str(failure) or f"{server.address} does not answer within {_PATIENCE_S:g} s"
+        told = [
+            msgspec.structs.replace(one, facts=msgspec.structs.replace(one.facts, trouble=trouble))
+            for one in _unasked(server)
+        ]
+        return told, _sentence(f"The server {name!r}: {trouble}")
+
+
+def _unasked(server: Server) -> list[Offer]:
+    """The models of a server that the settings name, under the names that it knows, with what is known unasked."""
+    models: Iterable[str] = server.models
+    if server.api == "ollama" and server.models:
+        from producers.ollama.server import canonical_name
+
+        models = dict.fromkeys(canonical_name(model) for model in server.models)
+    return [Offer(ModelFacts(model, server.address, remote=server.is_remote), server.source(model)) for model in models]
+
+
+def _sentence(words: str) -> str:
+    return words if words.endswith(("?", ".")) else f"{words}."
+
+
+async def _ollama_offers_of(server: Server) -> list[Offer]:
+    """Its models, or those of them that are named; one that is named and not there has its trouble. Raises
+    BackendFailed."""
+    from producers.ollama.offers import ollama_offers
+    from producers.ollama.server import canonical_name
+
+    offered = {offer.facts.model: offer for offer in await ollama_offers(server.address, server.source(""))}
+    if not server.models:
+        return list(offered.values())
+    missing = "{} is not there: ollama pull {}"
+    return [
+        offered.get(name)
+        or Offer(ModelFacts(name, server.address, trouble=missing.format(name, name)), server.source(name))
+        for name in dict.fromkeys(canonical_name(model) for model in server.models)
+    ]
+
+
+async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str]:
+    """The Ollama that nobody has configured, where one answers."""
+    if not settings.ollama:
+        return [], ""
+    from producers.ollama.offers import DEFAULTS, ollama_offers, ollama_url
+    from producers.servers.address import is_remote
+
+    url = ollama_url(os.environ)
+    source = msgspec.structs.replace(DEFAULTS, remote=is_remote(url))
+    if any(server.address == url for server in settings.servers.values()):
+        return [], ""
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return list(await ollama_offers(url, source)), ""
+    except BackendFailed as failure:
+        return [], _sentence(str(failure))
+    except TimeoutError:
+        return [], f"Ollama at {url} does not answer within {_PATIENCE_S:g} s."
+
+
+def _gguf_offers(written: Iterable[str | MemberSpec]) -> list[tuple[str, Offer]]:
+    """The models of the GGUF files among these. Raises Refused for one that is not a model, or that nothing here can
+    load."""
+    specs = [member_spec(one) if isinstance(one, str) and "gguf:" in one else one for one in written]
+    models = [spec.model for spec in specs if isinstance(spec, MemberSpec) and spec.model.startswith("gguf:")]
+    return [("", _file_offer(*gguf_source(model.removeprefix("gguf:")))) for model in dict.fromkeys(models)]
+
+
+def _file_offer(name: str, source: ModelSource) -> Offer:
+    """Raises Refused for a file that is not a model, and where llama.cpp is not installed."""
+    from producers.llama.backend import DEFAULT_SLOTS, require_llama
+    from producers.llama.header import gguf_facts
+
+    require_llama(name)
+    file = gguf_facts(source.path)
+    facts = ModelFacts(
+        name, size_bytes=file.size_bytes, digest=file.digest, pauses=True, residency="absent", slots=DEFAULT_SLOTS
+    )
+    return Offer(facts, source, file.capabilities, file.details)
+
+
+def _box_offers() -> tuple[list[tuple[str, Offer]], str]:
+    """(the model in the box, where its file is kept and llama.cpp is installed; else why it cannot be used)."""
+    path = stored_path(BOX)
+    if path is None:
+        return [], f"{BOX} is fetched with `council models get {BOX}`."
+    try:
+        return [("", _file_offer(BOX, ModelSource("gguf", BOX, path=str(path))))], ""
+    except Refused as refusal:
+        return [], str(refusal)
+
+
+def _ngram_offers() -> list[tuple[str, Offer]]:
+    return [("", Offer(ModelFacts(name), ModelSource("ngram", name), ("completion",))) for name in NGRAM_MODELS]

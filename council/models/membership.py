@@ -1,0 +1,166 @@
+"""Which models a council starts, and who its members are: those that are named, or the defaults of this machine.
+
+Catalogue --> --models and [members.*] --> council_of --> CouncilModels: sources, members, what is left out
+              or the defaults
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from council.models.catalogue import BOX, Catalogue, canonical_member, require_key, writes_text
+from council.settings.schema import Settings
+from producers.llama.threads import threads_for, usable_cpus
+from producers.source import ModelSource, Offer
+from schemas.errors import Refused
+from schemas.models import ModelFacts
+from schemas.rules.choice import (
+    ChosenMember,
+    check_remote_tier,
+    check_size,
+    check_twins,
+    gigabytes,
+    members_of,
+    unique_models,
+)
+from schemas.rules.tiers import TierPolicy
+from schemas.sessions import MemberSpec
+
+# A process for each, of some 50 MB; nobody asks more models than that in an hour.
+MOST_SERVED = 16
+# The council of a machine without model servers: one model at three temperatures. They share their first words, part,
+# and differ in text that makes sense.
+BOX_MEMBERS = (
+    MemberSpec(BOX, f"{BOX}-cold", temperature=0.0),
+    MemberSpec(BOX, f"{BOX}-warm", temperature=0.4),
+    MemberSpec(BOX, f"{BOX}-hot", temperature=0.8),
+)
+
+
+class CouncilModels(msgspec.Struct, frozen=True):
+    """What a council serves: each model with its source; the members that answer where a request names none, empty
+    where those are the models themselves; a sentence for whatever is left out."""
+
+    models: dict[str, ModelSource]
+    members: tuple[MemberSpec, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def council_of(settings: Settings, found: Catalogue, tier: TierPolicy) -> CouncilModels:
+    """The models that a council starts, and its own members. Raises Refused."""
+    warnings = list(found.troubles)
+    if settings.models is None and not settings.members:
+        members, left_out = _default_members(found, tier)
+        warnings += left_out
+    else:
+        members = _named_members(settings, found, tier)
+    offers = {member.facts.model: found.offers[member.facts.model] for member in members}
+    for offer in offers.values():
+        require_key(offer.source)
+    served, rest = list(offers)[:MOST_SERVED], list(offers)[MOST_SERVED:]
+    if rest:
+        warnings.append(f"A council serves {MOST_SERVED} models; left out: {', '.join(rest)}.")
+    specs = [member.spec for member in members if member.facts.model in served]
+    sources = sources_for({model: offers[model].source for model in served}, specs)
+    own = tuple(specs) if any(spec != MemberSpec(spec.model) for spec in specs) else ()
+    return CouncilModels(sources, own, tuple(warnings))
+
+
+def sources_for(sources: Mapping[str, ModelSource], members: Sequence[MemberSpec]) -> dict[str, ModelSource]:
+    """The sources, fitted to these members: a GGUF file is loaded with a slot for each member that it is, and the files
+    share the cores."""
+    files = sum(source.api == "gguf" for source in sources.values())
+    fitted = dict(sources)
+    for model, source in sources.items():
+        if source.api == "gguf":
+            from producers.llama.backend import DEFAULT_SLOTS
+
+            slots = max(DEFAULT_SLOTS, sum(member.model == model for member in members))
+            threads = source.threads or threads_for(usable_cpus(), files)
+            fitted[model] = msgspec.structs.replace(source, parallel=source.parallel or slots, threads=threads)
+    return fitted
+
+
+def _named_members(settings: Settings, found: Catalogue, tier: TierPolicy) -> list[ChosenMember]:
+    own = [canonical_member(spec) for spec in settings.member_specs]
+    named = [spec for spec in own if isinstance(spec, MemberSpec)]
+    written = named if settings.models is None else [canonical_member(one) for one in settings.models]
+    if not written:
+        raise Refused("no_models", "No model is named: leave --models out to use the default ones.")
+    available = {facts.model: facts for facts in found.facts}
+    try:
+        members = members_of(written, available, named)
+    except Refused as refusal:
+        raise found.explained(refusal) from None
+    models = unique_models(members)
+    for facts in models:
+        _check_writes_text(found.offers[facts.model])
+        check_size(facts, tier)
+        if facts.remote:
+            check_remote_tier(facts, tier, allowed=settings.allow_remote)
+    check_twins(models)
+    if sum(facts.remote for facts in models) > 1:
+        raise Refused("many_remote", "More than one of these models is remote: a council may have one remote member.")
+    return members
+
+
+def _default_members(found: Catalogue, tier: TierPolicy) -> tuple[list[ChosenMember], list[str]]:
+    """One member of each model that comes first and fits, as many as the tier keeps loaded. Where no model server has
+    any: members of the model in the box; where that cannot run, the n-gram council. And a sentence for what is left
+    out."""
+    fitting: list[ModelFacts] = []
+    too_large: list[str] = []
+    for offer in sorted(found.offers.values(), key=lambda offer: offer.facts.residency != "loaded"):
+        own = offer.source.api == "ngram" or offer.facts.model == BOX
+        if own or offer.facts.remote or not writes_text(offer):
+            continue
+        try:
+            check_size(offer.facts, tier)
+        except Refused:
+            too_large.append(f"{offer.facts.model} ({gigabytes(offer.facts.size_bytes)})")
+            continue
+        try:
+            check_twins([*fitting, offer.facts])
+        except Refused:
+            continue  # another name of one that is there already
+        fitting.append(offer.facts)
+    left_out = []
+    if too_large:
+        left_out.append(
+            f"Left out, since the {tier.name} tier takes models of up to {tier.largest_model_gb:g} GB: "
+            f"{', '.join(too_large)}."
+        )
+    if fitting:
+        return [ChosenMember(MemberSpec(facts.model), facts) for facts in fitting[: tier.max_loaded_models]], left_out
+    if BOX in found.offers:
+        offer = found.offers[BOX]
+        lack = _lack_of_memory(offer, len(BOX_MEMBERS))
+        if not lack:
+            return [ChosenMember(spec, offer.facts) for spec in BOX_MEMBERS[: tier.max_parallel_models]], left_out
+        left_out.append(f"{lack}: the n-gram council answers, which is a demonstration.")
+    else:
+        left_out.append(
+            f"No language model was found, so the n-gram council answers, which is a demonstration. {found.box}"
+        )
+    ngrams = [offer.facts for offer in found.offers.values() if offer.source.api == "ngram"]
+    return [ChosenMember(MemberSpec(f.model), f) for f in ngrams[: tier.max_parallel_models]], left_out
+
+
+def _lack_of_memory(offer: Offer, slots: int) -> str:
+    """Why the file's model cannot be loaded here with so many slots; empty where it can."""
+    from producers.llama.footprint import available_bytes, plan_for
+    from producers.llama.header import gguf_facts
+
+    plan = plan_for(gguf_facts(offer.source.path), slots, available_bytes(), 0)
+    if plan.fits:
+        return ""
+    needs, free = gigabytes(plan.footprint.needed_bytes), gigabytes(plan.free_bytes or 0)
+    return f"{offer.facts.model} needs {needs} of memory and {free} are free"
+
+
+def _check_writes_text(offer: Offer) -> None:
+    if not writes_text(offer):
+        what = ", ".join(offer.capabilities)
+        raise Refused("no_text", f"The model {offer.facts.model!r} writes no text (it does {what}): name another one.")

@@ -1,0 +1,1 @@
+"""A council's processes: started, watched, restarted, ended; and finding one that runs."""

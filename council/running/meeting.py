@@ -1,0 +1,84 @@
+"""Which council a caller meets: the one at a named Redis, the one that runs on this machine, or a private one for
+this call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from council.running.keeper import NO_SERVER, find_server, is_kept, private_folders, url_of
+from council.running.supervisor import CouncilPlan
+from schemas.errors import RedisAway, RedisRefuses, Refused, Unavailable
+from transport.redis.connection import AsyncPipe
+from transport.redis.server_check import check_server
+from transport.register import list_processes
+
+_PRIVATE_READY_S = 120.0
+_PRIVATE_END_S = 6.0
+
+
+async def running_council() -> str | None:
+    """The Redis URL of the council that this user runs on this machine, the newest if there are several; None if
+    there is none."""
+    for folder in private_folders():
+        if not is_kept(folder):
+            continue
+        pipe = AsyncPipe(url_of(folder))
+        try:
+            records = await list_processes(pipe)
+        except (RedisAway, RedisRefuses):
+            continue
+        finally:
+            await pipe.close()
+        if any(record.role == "council" and not record.detail.get("private") for record in records):
+            return url_of(folder)
+    return None
+
+
+async def require_council(redis_url: str | None) -> str:
+    """The Redis URL of a council that is there. Raises Refused where Redis does not answer, or where no council
+    runs."""
+    if redis_url:
+        await asyncio.to_thread(check_server, redis_url)
+        return redis_url
+    url = await running_council()
+    if url is None:
+        raise Refused(
+            "no_council",
+            "No council runs on this machine: start one with `council up`, or name its Redis with --redis-url.",
+        )
+    return url
+
+
+@contextlib.asynccontextmanager
+async def private_council(plan: CouncilPlan) -> AsyncIterator[str]:
+    """Runs the plan for the time of the context; the URL of its Redis. Raises Refused or Unavailable where it cannot
+    be started."""
+    if plan.redis_url is None and find_server() is None:
+        raise Refused("no_redis", NO_SERVER)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "council.running.private",
+        env=os.environ | {"COUNCIL_PLAN": msgspec.json.encode(plan).decode()},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(_PRIVATE_READY_S):
+            line = await process.stdout.readline()
+        if not line:
+            raise Unavailable("A private council could not be started.")
+        yield str(msgspec.json.decode(line)["url"])
+    finally:
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(_PRIVATE_END_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()

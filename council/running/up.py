@@ -1,0 +1,102 @@
+"""`python -m council.running.up`, with COUNCIL_PLAN: what the process of `council up` becomes once it knows its plan.
+
+Choosing models takes the libraries of the command line, the settings, HTTP and the page: 26 MB. Watching the processes
+of a council takes none of them. So the command hands its process, with the listening socket, to this program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import sys
+import webbrowser
+from collections.abc import Callable
+from typing import NoReturn
+
+import msgspec
+
+from council.running.supervisor import CouncilPlan, Supervisor
+from recordings.plain import plain
+from schemas.errors import CouncilError
+
+
+def become_supervisor(plan: CouncilPlan, listening: socket.socket, command: str, *, opens_page: bool) -> NoReturn:
+    """Replaces this program, in the same process, by one that runs the plan. `command` is how a person calls it."""
+    listening.set_inheritable(True)
+    options = ["--fd", str(listening.fileno()), "--command", command, *(["--open"] if opens_page else [])]
+    environment = os.environ | {"COUNCIL_PLAN": msgspec.json.encode(plan).decode()}
+    os.execve(sys.executable, [sys.executable, "-m", "council.running.up", *options], environment)
+
+
+def main() -> int:
+    """Runs the plan of COUNCIL_PLAN until a signal or the end of the terminal; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m council.running.up", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True, metavar="N", help="the listening socket, inherited")
+    parser.add_argument("--command", required=True, help="how a person calls the council command")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    arguments = parser.parse_args()
+    plan = msgspec.json.decode(os.environ.pop("COUNCIL_PLAN"), type=CouncilPlan)
+    try:
+        with socket.socket(fileno=arguments.fd) as listening:
+            _run(plan, listening, arguments.command, opens_page=arguments.open)
+    except CouncilError as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+def _run(plan: CouncilPlan, listening: socket.socket, command: str, *, opens_page: bool) -> None:
+    supervisor = Supervisor(plan, say, listening)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, supervisor.stop)
+    is_left_alone = _closed_terminal()  # asked now: the terminal may be gone as soon as the last line is said
+    if plan.host not in ("127.0.0.1", "localhost", "::1"):
+        say(f"The page listens on {plan.host}, unencrypted: whoever has the token can use this council.")
+    where = "the Redis that you named" if plan.redis_url else "a private Redis"
+    say(f"Starting on {where}, {plan.tier.name} tier.")
+    try:
+        supervisor.start()
+        if not supervisor.is_stopping:
+            address = f"http://{_shown_host(plan.host)}:{listening.getsockname()[1]}"
+            say(f"Ready: {', '.join(supervisor.members)}.")
+            signing_in = " and sign in with the token" if plan.token else ""
+            say(f"Open {address}{signing_in}, or ask from another terminal: {command} ask 'What is a generator?'")
+            say("Ctrl-C ends it.")
+            if opens_page:
+                _open_page(address)
+        supervisor.run(is_left_alone)
+    finally:
+        supervisor.end()
+    say("The council has ended.")
+
+
+def _closed_terminal() -> Callable[[], bool]:
+    """Tells whether the terminal that this was started in is gone: its hangup reaches make, not whom make started."""
+    had_terminal = os.isatty(sys.stderr.fileno())
+    return lambda: had_terminal and not os.isatty(sys.stderr.fileno())
+
+
+def _shown_host(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
+
+
+def _open_page(address: str) -> None:
+    """Opens the page where there is a browser; without one there is nothing to do."""
+    with contextlib.suppress(webbrowser.Error):
+        webbrowser.get()
+        webbrowser.open(address)
+
+
+def say(sentence: str) -> None:
+    """Writes a sentence for a person on standard error."""
+    # The terminal may be gone by now; what is said to nobody is no failure.
+    with contextlib.suppress(OSError):
+        # A file's content, or its name, must not steer the terminal.
+        print(f"council: {plain(sentence)}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Settings: files, variables and flags, checked and merged."""

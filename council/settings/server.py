@@ -1,0 +1,140 @@
+"""A model server as a person names it: `[servers.NAME]`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, field_validator
+
+from producers.source import ModelSource
+
+# A name is a part of a line in tables and of paths; longer ones break both.
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# Longer than any model's name that was seen, and still one line.
+_MOST_MODEL_CHARS = 200
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+# What the keys of known services begin with, where it could begin a variable's name as well.
+_KEY_BEGINNINGS = ("sk_", "pk_", "rk_", "hf_", "gsk_", "ghp_", "xai_", "nvapi_", "AIza", "eyJ")
+# Words in a variable's name are shorter than this; a key is one run of letters and digits.
+_KEY_RUN = re.compile(r"[A-Za-z0-9]{20,}")
+_SHORTEST_KEY = 16
+# Ollama keeps a model that nobody uses for five minutes by itself; a day is for ever to a council.
+_MOST_KEEP_ALIVE_S = 86_400
+_DURATION = re.compile(r"(?:([0-9]{1,5})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,5})s)?")
+
+
+def _server_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("a server's name is 1 to 64 letters, digits, - and _")
+    return name
+
+
+def _model_name(name: str) -> str:
+    if name != name.strip() or not name or len(name) > _MOST_MODEL_CHARS or not name.isprintable() or "," in name:
+        raise ValueError(f"a model's name is 1 to {_MOST_MODEL_CHARS} printable characters without a comma")
+    return name
+
+
+ServerName = Annotated[str, AfterValidator(_server_name)]
+ModelName = Annotated[str, AfterValidator(_model_name)]
+
+
+class Server(BaseModel):
+    """A model server: where it is, what it speaks, and which of its models the council may use (none named: all).
+
+    `key_env` names the environment variable that holds its API key; the key itself is never a setting. `remote`
+    overrides the rule by address. `parallel` and `max_loaded` replace what the server says of itself.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: HttpUrl
+    models: list[ModelName] = Field([], min_length=1, max_length=1_000)
+    api: Literal["openai", "ollama"] = "openai"
+    key_env: str | None = None
+    remote: bool | None = None
+    parallel: int | None = Field(None, ge=1, le=64)
+    max_loaded: int | None = Field(None, ge=1, le=64)
+    keep_alive: int = 600
+
+    @field_validator("url")
+    @classmethod
+    def _nothing_but_an_address(cls, url: HttpUrl) -> HttpUrl:
+        if url.username or url.password:
+            raise ValueError(
+                "a password does not belong into a URL that other users of this machine can see: put the server's key "
+                "into an environment variable and name that variable with key_env"
+            )
+        if url.query or url.fragment or url.port == 0:
+            raise ValueError("give only the server's address, such as http://127.0.0.1:8080")
+        return url
+
+    @field_validator("models")
+    @classmethod
+    def _each_once(cls, models: list[str]) -> list[str]:
+        for index, model in enumerate(models):
+            if model in models[:index]:
+                raise ValueError(f"{model!r} is named twice: name each model once")
+        return models
+
+    @field_validator("key_env")
+    @classmethod
+    def _a_variable_and_no_key(cls, name: str | None) -> str | None:
+        """The sentence never holds the value: it may be the key."""
+        if name is not None and (not _VARIABLE.fullmatch(name) or looks_like_a_key(name)):
+            raise ValueError(
+                "this is no name of an environment variable: put the key into a variable, such as MY_SERVER_KEY, and "
+                "write that name here; a key itself belongs into no file"
+            )
+        return name
+
+    @field_validator("keep_alive", mode="before")
+    @classmethod
+    def _seconds(cls, value: object) -> int:
+        return keep_alive_s(value)
+
+    @property
+    def address(self) -> str:
+        """The URL without a slash at its end."""
+        return str(self.url).rstrip("/")
+
+    @property
+    def is_remote(self) -> bool:
+        """True where a prompt for this server leaves this machine and its network."""
+        if self.remote is not None:
+            return self.remote
+        # Here, because it brings an HTTP client along, and most commands need none.
+        from producers.servers.address import is_remote
+
+        return is_remote(self.address)
+
+    def source(self, model: str) -> ModelSource:
+        """How to reach one of its models."""
+        return ModelSource(
+            self.api, model, url=self.address, key_env=self.key_env or "", remote=self.is_remote,
+            parallel=self.parallel or 0, max_loaded=self.max_loaded or 0, keep_alive_s=self.keep_alive,
+        )  # fmt: skip
+
+
+def looks_like_a_key(name: str) -> bool:
+    """True for what is rather an API key than the name of a variable that holds one."""
+    if name.startswith(_KEY_BEGINNINGS) and len(name) >= _SHORTEST_KEY:
+        return True
+    runs = _KEY_RUN.findall(name)
+    return any(any(c.isdigit() for c in run) and any(c.isalpha() for c in run) for run in runs)
+
+
+def keep_alive_s(value: object) -> int:
+    """Seconds, from a number of them or from "10m", "30s", "1h30m". Raises ValueError."""
+    seconds = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, str) and len(value) <= 24:
+        text = value.strip()
+        if re.fullmatch(r"[0-9]{1,6}", text):
+            seconds = int(text)
+        elif text and (match := _DURATION.fullmatch(text)):
+            hours, minutes, rest = (int(part or 0) for part in match.groups())
+            seconds = 3_600 * hours + 60 * minutes + rest
+    if seconds is None or not 1 <= seconds <= _MOST_KEEP_ALIVE_S:
+        raise ValueError('give a time from 1 second to 24 hours, such as "10m", "30s", "1h" or 600 (seconds)')
+    return seconds

@@ -1,0 +1,1 @@
+"""One member of one session: its requests, its tokens on their way to Redis, and its grants."""

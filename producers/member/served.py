@@ -1,0 +1,76 @@
+"""A model that is ready to answer: its backend, the queue before it, and the memory that it lives in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from producers.backend import Backend
+from producers.member.generations import Generations
+from producers.memory.keeper import ModelResidency, Show
+from producers.source import ModelSource
+from runtime.log import Log
+from schemas.models import IN_PROCESS, ModelFacts
+from schemas.rules.tiers import TierPolicy
+from transport.redis.connection import AsyncPipe
+from transport.register import ProcessRegistration
+
+
+class ServedModel:
+    """`backend` has started. `residency` is None where its memory is not ours to manage."""
+
+    def __init__(
+        self,
+        pipe: AsyncPipe,
+        model: str,
+        source: ModelSource,
+        backend: Backend,
+        registration: ProcessRegistration,
+        tier: TierPolicy,
+        log: Log,
+    ) -> None:
+        self.generations = Generations(backend)
+        self.residency: ModelResidency | None = None
+
+        def told() -> ModelFacts:
+            return told_facts(model, source, backend, registration.name)
+
+        registration.detail |= told().as_detail()
+        if backend.residence is not None:
+            self.residency = ModelResidency(pipe, backend.residence, registration, told, tier, log)
+
+    @property
+    def is_ready(self) -> bool:
+        """True where a request that is made now finds the model loaded, as far as is known, and a free slot."""
+        return self.generations.has_room and (self.residency is None or self.residency.is_seen)
+
+    @contextlib.asynccontextmanager
+    async def in_use(self, user: str) -> AsyncIterator[None]:
+        """While it lasts, nobody takes the model out of memory."""
+        if self.residency is None:
+            yield
+        else:
+            async with self.residency.in_use(user):
+                yield
+
+    async def ensure_loaded(self, show: Show) -> None:
+        """Returns when the model is in memory. Raises OutOfMemory, BackendFailed."""
+        if self.residency is not None:
+            await self.residency.ensure_loaded(show)
+
+
+def told_facts(model: str, source: ModelSource, backend: Backend, process: str) -> ModelFacts:
+    """What the record of `process` says of the model, under the council's name for it."""
+    facts = backend.facts
+    return msgspec.structs.replace(
+        facts,
+        model=model,
+        model_there=facts.model_there or facts.model,
+        remote=facts.remote or source.remote,
+        slots=backend.slots,
+        pauses=backend.pauses,
+        residency="unmanaged" if backend.residence is None else "absent",
+        held_by=process if backend.residence is not None and facts.server == IN_PROCESS else "",
+    )

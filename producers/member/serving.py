@@ -1,0 +1,258 @@
+"""One session's members of this process's model, from the look at the session to the last entry of each.
+
+look --> for each member of the model:
+         claim --> was text written before? --no--> load the model --> generate --> finished or failed
+                               |
+                              yes --> does its producer still write? --yes--> leave it
+                                                   |
+                                                   no --> failed: producer died after it began
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from producers.backend import BackendFailed, Ending, ModelLoading, ModelReady, ModelWaiting, OutOfMemory, Request
+from producers.member.generations import Item
+from producers.member.grants import GrantGate
+from producers.member.outbox import Outbox
+from producers.member.served import ServedModel
+from runtime.log import Log
+from runtime.presence import RedisPresence
+from schemas import entries
+from schemas.entries import AnyEntry, Beat, Cancel, Claim, Token, decode_entry
+from schemas.errors import Malformed, RedisAway, SessionGone
+from schemas.keys import entry_order
+from schemas.rules.claims import ClaimLedger, ClaimVerdict
+from schemas.sessions import Opening
+from transport.redis.connection import AsyncPipe, accepted
+from transport.sessions import SessionState, find_session, read_opening
+from transport.tokens import MOST_ENTRIES, RisingClock, entries_read, read_entries, write_entry
+
+DIED_AFTER_IT_BEGAN = "producer died after it began"
+STOPPED = "its producer was stopped"
+# A living producer signs every half second; this leaves it a second try.
+_SIGNS_OF_LIFE_S = 1.2
+_RETRY_S = 0.25
+# A session that makes room for a member drops others, whose models are free within moments.
+_ROOM_S = 3.0
+
+
+class Service(NamedTuple):
+    """What a producer process serves its sessions with. `pauses` says whether its backend does, `producer` is the
+    process's name."""
+
+    pipe: AsyncPipe
+    model: str
+    served: asyncio.Future[ServedModel]
+    pauses: bool
+    producer: str
+    presence: RedisPresence
+    log: Log
+
+
+class SessionServing:
+    """All members of one session that are of this process's model. `run` returns when nothing is left to do for
+    them."""
+
+    def __init__(self, service: Service, session: str) -> None:
+        self._service, self._session = service, session
+        self._members: dict[int, tuple[MemberServing, asyncio.Task[None]]] = {}
+
+    @property
+    def has_begun(self) -> bool:
+        """True once the model has written something for a member: another producer cannot continue that."""
+        return any(serving.has_begun for serving, _ in self._members.values())
+
+    async def run(self) -> None:
+        """Raises RedisAway before the look at the session, RedisRefuses. Run again it serves what is not done."""
+        try:
+            state = await find_session(self._service.pipe, self._session)
+            opening = await read_opening(self._service.pipe, state)
+        except (SessionGone, Malformed):
+            return
+        if state.status != "open" or opening.replay is not None:
+            return
+        try:
+            for member in self._not_done(opening, state):
+                serving = MemberServing(self._service, state.opened, opening, member)
+                self._members[member] = serving, asyncio.create_task(_until_claimed(serving))
+            results = await asyncio.gather(*[task for _, task in self._members.values()], return_exceptions=True)
+        finally:
+            for _, task in self._members.values():
+                task.cancel()
+        for result in results:
+            # Not a cancelled one: a member that was given up is another producer's.
+            if isinstance(result, Exception):
+                raise result
+
+    def _not_done(self, opening: Opening, state: SessionState) -> list[int]:
+        """The members of this model that have not ended, less those that this process is done with."""
+        ended = {index for index, progress in enumerate(state.progress) if progress.ended}
+        done = {index for index, (_, task) in self._members.items() if task.cancelled() or task.exception() is None}
+        members = enumerate(opening.members)
+        return [i for i, spec in members if spec.model == self._service.model and i not in ended and i not in done]
+
+    def give_up(self) -> bool:
+        """Another producer has the session: leaves it the members whose text has not begun. True where none is
+        left."""
+        for serving, task in self._members.values():
+            if not serving.has_begun:
+                task.cancel()
+        return not self.has_begun
+
+    async def stop(self) -> None:
+        """Ends the text of each member whose text has begun."""
+        await asyncio.gather(*(serving.stop() for serving, _ in self._members.values()))
+
+
+async def _until_claimed(serving: MemberServing) -> None:
+    """Serves a member. What Redis does not hear is said again: the other members do not wait for that."""
+    while True:
+        try:
+            return await serving.run()
+        except RedisAway:
+            await asyncio.sleep(_RETRY_S)
+
+
+class MemberServing:
+    """One member of one session. `run` returns when nothing is left to do for it."""
+
+    def __init__(self, service: Service, opened: str, opening: Opening, member: int) -> None:
+        """`opened` is the id of the session's opening entry."""
+        self._service, self._opened, self._opening, self._member = service, opened, opening, member
+        self._pipe, self._session = service.pipe, opening.session
+        self._outbox: Outbox | None = None
+        self._gate: GrantGate | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """True once the model has written something: another producer cannot continue it."""
+        return self._outbox is not None and self._outbox.has_begun
+
+    async def run(self) -> None:
+        """Raises RedisAway before the member was claimed; after that a break of Redis is waited for."""
+        is_ready = self._service.served.done() and self._service.served.result().is_ready
+        claim = await self._claim(self._member, waits=not is_ready)
+        if claim is None:
+            return
+        self._gate = GrantGate() if self._service.pauses and self._opening.sync == "step" else None
+        outbox = self._outbox = Outbox(
+            self._pipe, self._session, self._member, claim, self._service.presence, self._gate, is_ready=is_ready
+        )
+        winner = await self._claim_that_began(self._opened, self._member, claim)
+        if winner is None:
+            await self._serve(outbox, _request(self._opening, self._member))
+        elif not await self._still_writes(winner, claim):
+            outbox.fail(DIED_AFTER_IT_BEGAN)
+            await outbox.deliver()
+
+    async def stop(self) -> None:
+        """Ends the member's text here, if it has begun."""
+        if self._outbox and self._outbox.has_begun:
+            self._outbox.fail(STOPPED)
+            await self._outbox.flush()
+
+    async def _claim(self, member: int, *, waits: bool) -> str | None:
+        mark = Claim(member, RisingClock().now_ns(), self._service.pauses, self._service.producer, waits)
+        entry_id = await self._pipe.one(*write_entry(self._session, mark))
+        return entry_id.decode() if entry_id else None
+
+    async def _claim_that_began(self, opened: str, member: int, claim: str) -> str | None:
+        """The claim whose text of this member was accepted before ours; None where there is none."""
+        ledger = ClaimLedger()
+        async for entry_id, entry in self._entries(opened, claim):
+            if isinstance(entry, Claim) and entry.member == member:
+                ledger.add_claim(entry_id)
+            elif isinstance(entry, Token) and entry.member == member:
+                began = ledger.judge_token(entry.claim, entry.seq) is ClaimVerdict.ACCEPTED
+                if began:
+                    return ledger.claim
+        return None
+
+    async def _still_writes(self, winner: str, claim: str) -> bool:
+        """True where the winning claim's producer lives: after a stall of Redis every lease looks left, and none is."""
+        await asyncio.sleep(_SIGNS_OF_LIFE_S)
+        async for _, entry in self._entries(claim, "+"):
+            if not isinstance(entry, Opening | Claim | Beat | Cancel) and entry.claim == winner:
+                return True
+        return False
+
+    async def _entries(self, after: str, last: str) -> AsyncIterator[tuple[str, AnyEntry]]:
+        """The entries in (after, last] that decode, page by page."""
+        while True:
+            (reply,) = await self._pipe.run([read_entries(self._session, after, last)])
+            page = entries_read(accepted(reply))
+            for entry_id, raw in page:
+                with contextlib.suppress(Malformed):
+                    yield entry_id, decode_entry(raw)
+            if len(page) < MOST_ENTRIES:
+                return
+            after = page[-1][0]
+
+    async def _serve(self, outbox: Outbox, request: Request) -> None:
+        generating = asyncio.create_task(self._generate(outbox, request))
+        try:
+            await outbox.deliver()
+        finally:
+            generating.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await generating
+
+    async def _generate(self, outbox: Outbox, request: Request) -> None:
+        if not self._service.served.done():
+            # It starts, which may take as long as loading.
+            outbox.show(entries.Loading)
+        try:
+            model = await asyncio.shield(self._service.served)
+            async with model.in_use(f"{self._session} {self._member}"):
+                outbox.finish((await self._answer(model, outbox, request)).reason)
+        except BackendFailed as failure:
+            outbox.fail(str(failure))
+        except Exception as bug:  # noqa: BLE001  # a bug of ours must end the member with a reason, not with silence
+            self._service.log.bind(session=self._session).exception("the backend broke")
+            outbox.fail(f"the producer's backend broke ({type(bug).__name__})")
+
+    async def _answer(self, model: ServedModel, outbox: Outbox, request: Request) -> Ending:
+        """Raises BackendFailed. A model that finds no memory says so, and tries again until the session drops it."""
+
+        def take(item: Item) -> Ending | None:
+            if isinstance(item, ModelLoading | ModelWaiting):
+                outbox.show(entries.Loading if isinstance(item, ModelLoading) else entries.Waiting)
+                return None
+            outbox.show(entries.Alive)
+            if isinstance(item, ModelReady):
+                return None
+            outbox.add(item.pieces[: request.max_tokens - outbox.count])
+            # A server that ignores max_tokens must not fill the stream.
+            return Ending("length") if outbox.count >= request.max_tokens else None
+
+        while True:
+            try:
+                await model.ensure_loaded(take)
+                outbox.show(entries.Alive)
+                wait = self._gate.wait if self._gate else None
+                return await model.generations.follow(request, take, wait, entry_order(self._opened))
+            except OutOfMemory as failure:
+                if outbox.has_begun:
+                    raise
+                outbox.starve(str(failure), room_helps=failure.room_helps)
+                await asyncio.sleep(_ROOM_S)
+
+
+def _request(opening: Opening, member: int) -> Request:
+    """What the member's model is asked for."""
+    sampling = opening.sampling_of(member)
+    return Request(
+        opening.prompt,
+        opening.system_of(member),
+        sampling.max_tokens,
+        sampling.temperature,
+        sampling.seed,
+        sampling.top_k,
+        opening.limits.silence_ms,
+        opening.history,
+    )

@@ -1,0 +1,1 @@
+"""Which models are in this machine's memory: loading, evicting, and the record of it."""

@@ -1,0 +1,266 @@
+"""A model of an Ollama, and the memory that Ollama loads it into.
+
+    Request --> in memory? --no--> Loading
+                    |
+                    v
+            POST /api/chat --> 200 and a stream: Chunk, Chunk, ..., Ending
+                           --> 503: its queue is full: Waiting, and again a little later
+                           --> anything else: BackendFailed in the server's own words; OutOfMemory where they say so
+
+A model without a chat template goes on with a text, which /api/generate takes as it is. Ollama goes on generating while
+nobody reads; it stops when the connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Iterator
+
+import httpx
+import msgspec
+
+from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Request, Resident
+from producers.ollama.offers import is_in_cloud, known_facts, known_limits, ollama_limits
+from producers.ollama.server import OllamaServer, StatusFault, canonical_name, is_about_memory
+from producers.ollama.stream import OllamaStream
+from producers.servers.client import TAIL_S, next_bytes
+from producers.servers.faults import ServerFault, unquoted
+from producers.source import ModelSource
+from schemas.models import ModelFacts
+
+# More is HTTP 400.
+MOST_TOP = 20
+# Whether a model is in memory is known in a millisecond, except while another one is loaded.
+GLANCE_S = 0.25
+# Its queue holds 512 requests, a council's at most six: who finds it full comes again seldom enough to let it drain.
+# No random part: those who ask are few, each with one request at a time.
+BUSY_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
+# A bound only: the longest a session lives is an hour, and whoever has less patience closes the iterator.
+BUSY_ASKS = 1_800
+# Whoever loads a model holds the council's only licence to load: two minutes of a full queue are enough.
+BUSY_LOADS = 60
+# Ollama gives a load up when it has stood still for five minutes; before it begins, another model may have to finish.
+LOAD_S = 900.0
+# An unload waits for the answer that the model is giving; the council unloads idle models only, others need not.
+UNLOAD_S = 30.0
+UNLOAD_LOOKS_S = 0.1
+# A model that is to leave memory after each answer must still be there when the answer is asked for.
+LEAST_LOADED_S = 60
+# What a model is loaded with: another value than it was loaded with would make Ollama load it again. Speculation is
+# off, for it fakes logprobs.
+LOADED_WITH: dict[str, object] = {"draft_num_predict": 0}
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What has to be known of a model before it can be asked. `manifest` is its digest in Ollama's lists; what is in a
+    cloud needs no loading."""
+
+    name: str
+    manifest: str
+    in_cloud: bool
+    has_chat: bool
+    thinks: bool
+
+
+class OllamaBackend:
+    """One model of one Ollama, and its residence: one pooled client, whose idle connection is kept alive."""
+
+    def __init__(self, model: str, source: ModelSource) -> None:
+        """`model` is the council's name of it. Raises Refused where the source has no URL."""
+        self._server = OllamaServer(source)
+        self._title = f"{model} at {self._server.shown_url}"
+        self._source = source
+        self._known: _Known | None = None
+        self._facts = ModelFacts(canonical_name(source.name), self._server.shown_url, remote=source.remote)
+
+    @property
+    def pauses(self) -> bool:
+        return False
+
+    @property
+    def slots(self) -> int:
+        return self._facts.slots
+
+    @property
+    def facts(self) -> ModelFacts:
+        return self._facts
+
+    @property
+    def residence(self) -> OllamaBackend | None:
+        return None if self._facts.remote else self
+
+    async def start(self) -> None:
+        limits = ollama_limits(self._source.url, os.environ)
+        self._facts = known_limits(self._facts, self._source, limits)
+        # One for each answer, as many for those that are being closed, and some for questions.
+        self._server.open(2 * self._facts.slots + 4)
+        with contextlib.suppress(ServerFault):
+            await self._learn()
+
+    async def close(self) -> None:
+        await self._server.close()
+
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
+        """Asks for one answer. Raises BackendFailed, and nothing else that the server or the network could cause."""
+        silence_s = request.silence_ms / 1_000
+        clock = asyncio.get_running_loop().time
+        try:
+            model = await self._usable()
+            path, body = self._question(model, request)
+            for pause_s in _pauses(BUSY_ASKS):
+                if not await self._is_loaded(model):
+                    yield ModelLoading()
+                stream, heard, silent_at = OllamaStream(request.top_k, thinks=model.thinks), 0, None
+                try:
+                    answer = await self._server.stream(path, body)
+                except StatusFault as refusal:
+                    if not refusal.is_busy:
+                        raise
+                else:
+                    async with contextlib.aclosing(answer) as response:
+                        reads = response.aiter_raw()
+                        while data := await next_bytes(reads, silent_at, stream.finished):
+                            for chunk in stream.feed(data):
+                                yield chunk
+                            if stream.heard > heard:
+                                heard = stream.heard
+                                silent_at = clock() + (TAIL_S if stream.finished else silence_s)
+                    yield stream.end()
+                    return
+                yield ModelWaiting()
+                await asyncio.sleep(pause_s)
+            raise ServerFault("had no room for the request")
+        except TimeoutError as error:
+            raise self._failed(ServerFault(f"said nothing for {silence_s:g} s"), request) from error
+        except ServerFault as fault:
+            raise self._failed(fault, request) from fault
+        except httpx.HTTPError as error:
+            raise self._failed(self._server.fault_of(error), request) from error
+
+    async def residents(self) -> tuple[Resident, ...]:
+        """What is in Ollama's memory. A model that is there under another of its names is told under ours."""
+        try:
+            # Nobody can say what is loaded while something is being loaded: a later Ollama lets one wait for it.
+            running = await self._server.running(LOAD_S)
+            if self._known is None:
+                await self._learn()  # it was away before
+        except ServerFault as fault:
+            raise self._failed(fault) from fault
+        return tuple(
+            Resident(
+                self._facts.model if self._is_this(model.digest) else model.name,
+                max(0, model.size - model.size_vram),
+                model.size_vram,
+            )
+            for model in running
+        )
+
+    async def load(self) -> None:
+        """An empty prompt, which Ollama answers when the model is in memory."""
+        keep_alive = self._source.keep_alive_s or LEAST_LOADED_S
+        try:
+            model = await self._usable()
+            body = {"model": model.name, "keep_alive": keep_alive, "options": LOADED_WITH}
+            for pause_s in _pauses(BUSY_LOADS):
+                try:
+                    await self._server.command(body, LOAD_S)
+                    return
+                except StatusFault as refusal:
+                    if not refusal.is_busy:
+                        raise
+                await asyncio.sleep(pause_s)
+            raise ServerFault("had no room to load it: its queue is full")
+        except ServerFault as fault:
+            raise self._failed(fault) from fault
+
+    async def unload(self, model: str) -> None:
+        """An empty prompt that is to be kept for no time; then a look until the model is gone."""
+        name = canonical_name(model)
+        deadline = asyncio.get_running_loop().time() + UNLOAD_S
+        try:
+            asked = False
+            while any(name == resident.model for resident in await self.residents()):
+                if not asked:
+                    await self._server.command({"model": name, "keep_alive": 0}, UNLOAD_S)
+                    asked = True
+                elif asyncio.get_running_loop().time() >= deadline:
+                    raise ServerFault(f"still has {name} in memory after {UNLOAD_S:g} s: is somebody using it?")
+                else:
+                    await asyncio.sleep(UNLOAD_LOOKS_S)
+        except ServerFault as fault:
+            raise self._failed(fault) from fault
+
+    async def _usable(self) -> _Known:
+        """The model as its server tells of it, asked once. Raises ServerFault, and BackendFailed where it is known
+        that the model cannot be used."""
+        known = self._known or await self._learn()
+        if self._facts.trouble:
+            raise BackendFailed(self._facts.trouble)
+        return known
+
+    async def _learn(self) -> _Known:
+        """Asks what there is to know; `facts` says it, or what is in the way. Raises ServerFault."""
+        source, server = self._source, self._server
+        try:
+            shown = await server.show(source.name)
+            listed = await server.listed()
+        except ServerFault as fault:
+            self._facts = msgspec.structs.replace(self._facts, trouble=self._server.shown(f"{self._title} {fault}"))
+            raise
+        name = canonical_name(source.name).lower()
+        own = next((model for model in listed if model.name.lower() == name), None)
+        self._facts = known_facts(self._facts, self._title, own, shown, source)
+        thinks = "thinking" in (shown.capabilities or ())
+        manifest, in_cloud = own.digest if own else "", is_in_cloud(self._facts.model, own, shown)
+        self._known = _Known(self._facts.model, manifest, in_cloud, shown.has_chat, thinks)
+        return self._known
+
+    def _question(self, model: _Known, request: Request) -> tuple[str, dict[str, object]]:
+        """The path and the body of a request."""
+        options = {**LOADED_WITH, "num_predict": request.max_tokens, "temperature": request.temperature}
+        if request.seed is not None:
+            options["seed"] = request.seed
+        body: dict[str, object] = {
+            "model": model.name,
+            "stream": True,
+            "logprobs": True,
+            "top_logprobs": min(request.top_k, MOST_TOP),
+            "keep_alive": self._source.keep_alive_s,
+            # A prompt that is too long is refused, not cut in silence.
+            "truncate": False,
+            "options": options,
+        }
+        turns = request.messages
+        if not model.has_chat:
+            return "/api/generate", {**body, "prompt": "\n\n".join(turn.content for turn in turns), "raw": True}
+        if model.thinks:
+            # Some versions put it into the answer, unless they are asked.
+            body["think"] = True
+        return "/api/chat", {**body, "messages": [{"role": turn.role, "content": turn.content} for turn in turns]}
+
+    async def _is_loaded(self, model: _Known) -> bool:
+        """False where the model is not in memory, or where Ollama does not say so at once."""
+        if model.in_cloud:
+            return True
+        try:
+            running = await self._server.running(GLANCE_S)
+        except ServerFault:
+            return False
+        return any(other.name == model.name or self._is_this(other.digest) for other in running)
+
+    def _is_this(self, digest: str) -> bool:
+        return self._known is not None and digest == self._known.manifest != ""
+
+    def _failed(self, fault: ServerFault, request: Request | None = None) -> BackendFailed:
+        """The sentence for a person. A server may quote what it was asked; the prompt is nobody else's business."""
+        predicate = self._server.shown(unquoted(str(fault), request.messages if request else ()))
+        if is_about_memory(predicate):
+            return OutOfMemory(f"{self._title} has too little memory: it {predicate}")
+        return BackendFailed(f"{self._title} {predicate}")
+
+
+def _pauses(asks: int) -> Iterator[float]:
+    """How long to wait after each of so many asks."""
+    return (BUSY_PAUSES_S[min(ask, len(BUSY_PAUSES_S) - 1)] for ask in range(asks))

@@ -1,0 +1,1 @@
+"""OpenAI-compatible servers as a backend: llama-server, vLLM, LM Studio and others."""

@@ -1,0 +1,215 @@
+"""What an OpenAI-compatible server says of itself: its models, how many requests it serves at once, what is loaded.
+
+    GET /v1/models          every such server: names; llama-server and vLLM say more
+    GET /props              llama-server: slots
+    GET /api/v1/models      LM Studio since 0.4: sizes, what is loaded, slots
+    GET /api/v0/models      LM Studio before: what is loaded
+
+Bodies in, a View out. No clock, no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from producers.servers.faults import one_line
+from producers.source import ModelSource
+from schemas.models import ModelFacts, Residency
+
+# vLLM batches hundreds of requests and a service thousands, LM Studio four; a council has a few sessions at once. More
+# would wait at the server, where nobody sees that they wait.
+DEFAULT_SLOTS = 4
+# Longer than any name that was seen; what is longer is no name.
+MOST_NAME_CHARS = 200
+# As many names as one takes in at a glance.
+_NAMED = 5
+
+Kind = Literal["llama-server", "lm-studio", "vllm", "ollama", "other"]
+
+
+class DescribedModel(msgspec.Struct, frozen=True):
+    """A model as its server describes it; what it does not say has its default. `slots` 0: it does not say."""
+
+    name: str
+    other_names: tuple[str, ...] = ()
+    size_bytes: int = 0
+    residency: Residency = "unmanaged"
+    slots: int = 0
+    capabilities: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+
+    def is_called(self, name: str) -> bool:
+        """True for each of its names; Ollama's may go without their usual tag."""
+        return name in (self.name, *self.other_names) or f"{name}:latest" == self.name
+
+
+class View(msgspec.Struct, frozen=True):
+    """What a server says of itself. `models` is None where it has no list."""
+
+    kind: Kind = "other"
+    models: tuple[DescribedModel, ...] | None = None
+    slots: int = DEFAULT_SLOTS
+    # Of a model that it does not list.
+    residency: Residency = "unmanaged"
+
+    @property
+    def max_loaded(self) -> int:
+        """How many models it keeps at once, 0 where it does not say. LM Studio keeps what was loaded by hand, and one
+        that it has loaded because it was asked for."""
+        if self.kind != "lm-studio":
+            return 0
+        return max(1, sum(model.residency == "loaded" for model in self._writers()))
+
+    def model_called(self, name: str) -> DescribedModel | None:
+        """A server of one model answers to any name."""
+        models = self.models or ()
+        found = next((model for model in models if model.is_called(name)), None)
+        if found is None and self.kind == "llama-server" and len(models) == 1:
+            return models[0]
+        return found
+
+    def lacks(self, name: str) -> str:
+        """What is wrong with a name that the server does not list, as a predicate; empty where nothing is."""
+        if self.models is None or self.model_called(name):
+            return ""
+        names = [one_line(model.name, 60) for model in self._writers()]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        offered = f"it has {', '.join(names[:_NAMED])}{more}" if names else "it has none"
+        return f"does not list the model {name!r}: {offered}"
+
+    def facts_of(self, source: ModelSource, server: str) -> ModelFacts:
+        """What is known of the model that the source names."""
+        model = self.model_called(source.name) or DescribedModel(source.name)
+        return ModelFacts(
+            source.name,
+            server,
+            size_bytes=model.size_bytes,
+            remote=source.remote,
+            max_loaded=source.max_loaded or self.max_loaded,
+            slots=source.parallel or model.slots or self.slots,
+            slots_setting="start that server with more slots, or raise its setting parallel where it has more",
+        )
+
+    def _writers(self) -> list[DescribedModel]:
+        return [model for model in self.models or () if "embedding" not in model.capabilities]
+
+
+def view_of(
+    models: bytes, props: bytes = b"", keys: bytes = b"", cards: bytes = b"", *, is_loading: bool = False
+) -> View:
+    """What the bodies of /v1/models, /props, /api/v1/models and /api/v0/models say together; an empty one says nothing,
+    and neither does one that is something else, for there are servers that answer everything.
+
+    `is_loading`: a llama-server that still loads its model.
+    """
+    by_key = _entries(keys, "models", "key")
+    if by_key is not None:
+        return View("lm-studio", tuple(_of_key(entry) for entry in by_key))
+    studio = _entries(cards, "data", "id")
+    if studio and any(_text(card, "state") for card in studio):
+        return View("lm-studio", tuple(_of_card(card, _kind_of(card)) for card in studio))
+    listed = _entries(models, "data", "id")
+    owners = {_text(card, "owned_by") for card in listed or ()}
+    if "llamacpp" in owners:
+        able = {
+            _text(entry, "name"): _texts(entry, "capabilities") for entry in _entries(models, "models", "name") or ()
+        }
+        residency: Residency = "loading" if is_loading else "loaded"
+        found = tuple(_of_card(card, able.get(card["id"], ()), residency) for card in listed or ())
+        return View("llama-server", found, _number(_decoded(props), "total_slots") or DEFAULT_SLOTS)
+    if "vllm" in owners:
+        return View("vllm", tuple(_of_card(card, residency="loaded") for card in listed or ()))
+    found = tuple(_of_card(card) for card in listed or ())
+    if "library" in owners:
+        # Ollama answers one request of a model at a time unless OLLAMA_NUM_PARALLEL says otherwise, and does not tell.
+        return View("ollama", found, 1)
+    return View("other", None if listed is None else found)
+
+
+def _of_card(card: Any, capabilities: tuple[str, ...] = (), residency: Residency = "unmanaged") -> DescribedModel:
+    """One entry of /v1/models, or of LM Studio's /api/v0/models. `state` is LM Studio's, `status` a llama-server's that
+    has many models."""
+    if word := _text(card, "state") or _text(card, "status", "value"):
+        residency = "loaded" if word in ("loaded", "sleeping") else "loading" if word == "loading" else "absent"
+    parameters = _number(card, "meta", "n_params")
+    context = (
+        _number(card, "max_model_len") or _number(card, "max_context_length") or _number(card, "meta", "n_ctx_train")
+    )
+    return DescribedModel(
+        _text(card, "id"),
+        _texts(card, "aliases"),
+        _number(card, "meta", "size"),
+        residency,
+        capabilities=capabilities,
+        details=_details(
+            f"{parameters / 1e9:.1f} B parameters" if parameters >= 10**8 else "", _text(card, "quantization"), context
+        ),
+    )
+
+
+def _of_key(entry: Any) -> DescribedModel:
+    """One entry of LM Studio's /api/v1/models."""
+    instances = _at(entry, "loaded_instances")
+    loaded = [one for one in instances if isinstance(one, dict)] if isinstance(instances, list) else []
+    return DescribedModel(
+        _text(entry, "key"),
+        tuple(_text(instance, "id") for instance in loaded),
+        _number(entry, "size_bytes"),
+        "loaded" if loaded else "absent",
+        max((_number(instance, "config", "parallel") for instance in loaded), default=0),
+        _kind_of(entry),
+        _details(
+            _text(entry, "params_string"), _text(entry, "quantization", "name"), _number(entry, "max_context_length")
+        ),
+    )
+
+
+def _kind_of(entry: Any) -> tuple[str, ...]:
+    """What a model of LM Studio does; it calls its types llm, vlm, and embedding or embeddings."""
+    return ("embedding",) if _text(entry, "type").startswith("embedding") else ("completion",)
+
+
+def _details(parameters: str, quantization: str, context: int) -> tuple[str, ...]:
+    parts = (parameters, quantization, f"context {context:,}" if context else "")
+    return tuple(one_line(part, 60) for part in parts if part)
+
+
+def _decoded(body: bytes) -> Any:
+    """The JSON in `body`; None where it is none."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _entries(body: bytes, name: str, key: str) -> list[Any] | None:
+    """The objects of the list `name` that have a usable text under `key`; None where there is no such list."""
+    answer = _decoded(body)
+    found = answer if isinstance(answer, list) else _at(answer, name)
+    if not isinstance(found, list):
+        return None
+    return [entry for entry in found if 0 < len(_text(entry, key)) <= MOST_NAME_CHARS]
+
+
+def _at(value: Any, *path: str) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _text(value: Any, *path: str) -> str:
+    found = _at(value, *path)
+    return found if isinstance(found, str) else ""
+
+
+def _texts(value: Any, *path: str) -> tuple[str, ...]:
+    found = _at(value, *path)
+    return tuple(text for text in found if isinstance(text, str)) if isinstance(found, list) else ()
+
+
+def _number(value: Any, *path: str) -> int:
+    """A count; 0 where there is none."""
+    found = _at(value, *path)
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0

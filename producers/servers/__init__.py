@@ -1,0 +1,1 @@
+"""What every backend with an HTTP server needs: a client, addresses, keys, pieces of text, faults in words."""

@@ -1,0 +1,82 @@
+"""Where a model server is: its URL, whether that is on this machine or its network, and what lets us in."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+import socket
+
+import httpx
+
+from producers.servers.api_key import ApiKey
+from producers.source import ModelSource
+from schemas.errors import Refused
+
+_NEARBY = (
+    "0.0.0.0/32", "10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
+    "::/128", "::1/128", "fc00::/7", "fe80::/10",
+)  # fmt: skip
+_NETWORKS = tuple(ipaddress.ip_network(network) for network in _NEARBY)
+_NEARBY_ENDINGS = (".local", ".lan", ".internal", ".home.arpa")
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
+
+def is_remote(url: str) -> bool:
+    """True unless the address shows that the server is on this machine or its network. Asks no name server."""
+    try:
+        # What is sent is sent to the host that httpx reads here.
+        host = httpx.URL(url.strip()).raw_host.decode("ascii").lower()
+    except (httpx.InvalidURL, UnicodeDecodeError):
+        return True
+    if address := _address(host):
+        return not any(address in network for network in _NETWORKS if network.version == address.version)
+    if not _HOST.fullmatch(host):
+        return True
+    return "." in host and not host.endswith(_NEARBY_ENDINGS)
+
+
+def is_this_machine(url: str) -> bool:
+    host = httpx.URL(url).host
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def server_url(model: str, base_url: str) -> httpx.URL:
+    """`base_url`, which may hold credentials. Raises Refused, without them, where it is no URL of a server."""
+    with contextlib.suppress(httpx.InvalidURL):
+        url = httpx.URL(base_url.strip())
+        if url.scheme in ("http", "https") and url.host and (url.port is None or 0 < url.port < 65_536):
+            return url
+    raise Refused("bad_backend", f"The server of {model!r} needs a URL such as http://127.0.0.1:8080.")
+
+
+def server_address(model: str, source: ModelSource) -> tuple[httpx.URL, httpx.Auth | None]:
+    """(the server's address without its API's path and without credentials, what lets us in). Raises Refused, with no
+    secret in it, for a URL that is none and for a key that is missing or would travel for everybody to read."""
+    url = server_url(model, source.url)
+    path = url.path.rstrip("/").removesuffix("/api" if source.api == "ollama" else "/v1")
+    base = url.copy_with(username="", password="", path=path or "/", query=None, fragment=None)
+    if not source.key_env:
+        named = url.username or url.password
+        return base, httpx.BasicAuth(url.username, url.password) if named else None
+    if url.username or url.password:
+        raise Refused(
+            "two_credentials", f"{base} has credentials in its URL and a key in {source.key_env}: keep one of the two."
+        )
+    if source.remote and url.scheme == "http":
+        raise Refused(
+            "key_in_the_clear",
+            f"The key in {source.key_env} would go to {base} for everybody on the way to read: use https.",
+        )
+    return base, ApiKey(source.key_env)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that the host is, however it is spelled: 127.1 and 2130706433 are 127.0.0.1 as well."""
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(host.partition("%")[0])
+        return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+    with contextlib.suppress(OSError):
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    return None

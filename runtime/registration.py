@@ -1,0 +1,36 @@
+"""Keeping a process in the register while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+
+from runtime.presence import RedisPresence
+from schemas.errors import RedisAway
+from transport.redis.connection import AsyncPipe
+from transport.register import RENEW_S, ProcessRegistration
+
+# A Redis that is there answers the farewell at once; where there is none, the record expires by itself.
+_FAREWELL_S = 1.0
+
+
+async def keep_record(
+    url: str, registration: ProcessRegistration, presence: RedisPresence, facts: Callable[[], Mapping[str, int]]
+) -> None:
+    """Renews the record, with the role's own facts, each second until it is cancelled; then takes it away."""
+    pipe = AsyncPipe(url)
+    try:
+        while True:
+            registration.detail |= facts()
+            try:
+                await pipe.run(registration.renew())
+                presence.come_back()
+            except RedisAway as error:
+                presence.lose(error)
+            await asyncio.sleep(RENEW_S)
+    finally:
+        with contextlib.suppress(RedisAway, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await pipe.run(registration.leave())
+        await pipe.close()

@@ -1,0 +1,1 @@
+"""Decisions that several roles take in the same way: admission, members, tiers, claims. Pure."""

@@ -1,0 +1,215 @@
+"""From a request to an opening: everything that can be wrong with a request is found here, before anything is
+started."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+import msgspec
+
+from schemas.errors import Refused
+from schemas.models import ModelFacts
+from schemas.rules.choice import ChosenMember, chosen_members, crowding, full_name, shortened
+from schemas.rules.tiers import TIERS, TierPolicy, ladder_below
+from schemas.sessions import (
+    ENTRY_VERSION,
+    MAX_PROMPT_BYTES,
+    MAX_TOKENS_LIMIT,
+    MAX_TURNS,
+    MEMBER_OPTIONS,
+    Limits,
+    Member,
+    MemberSpec,
+    Opening,
+    Sampling,
+    SessionRequest,
+    Sync,
+    Weighting,
+)
+
+_WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
+# The default first: what a person is told to give.
+_SYNCS: tuple[Sync, ...] = ("step", "free")
+
+
+# Larger numbers are not exact, and no option takes one.
+_LARGEST = 2**53
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """An opening that may be written, and a sentence for whatever of the request it leaves out."""
+
+    opening: Opening
+    warnings: tuple[str, ...]
+
+
+def admit(
+    request: SessionRequest,
+    session: str,
+    served: Sequence[ModelFacts],
+    tier: TierPolicy,
+    limits: Limits,
+    *,
+    known: Sequence[ModelFacts] = (),
+    tiers: Mapping[str, TierPolicy] = TIERS,
+    named: Sequence[MemberSpec] = (),
+) -> Admission:
+    """The opening of `session`. `served` are the models in order of preference; where the request names no member the
+    council's own run, which are `named`, or else the first models.
+
+    A model that is only `known` may be asked for as well: its member is dropped if no producer serves it. `tiers` are
+    all tiers, which the session may fall down.
+
+    Raises Refused (with a code) for a prompt, turn, member, weight, weighting, sync or number that is not valid.
+    """
+    _check_text(request)
+    sampling = Sampling(request.max_tokens, request.temperature, request.seed)
+    _check_sampling(sampling)
+    chosen = chosen_members(request, served, known, tier, named)
+    running, left_out = chosen[: tier.max_parallel_models], chosen[tier.max_parallel_models :]
+    weights = _checked_weights(request, chosen, running)
+    samplings = _own_samplings(request, chosen, sampling)
+    crowd = crowding(running, tier)
+    opening = Opening(
+        version=ENTRY_VERSION,
+        session=session,
+        prompt=request.prompt,
+        members=tuple(
+            Member(
+                member.facts.model, weights[member.name], member.facts.remote, samplings.get(member.name),
+                member.spec.name, member.spec.system, index in crowd.queued,
+            )
+            for index, member in enumerate(running)
+        ),
+        system=request.system,
+        sampling=sampling,
+        sync=checked_sync(request.sync),
+        tier=tier.name,
+        profile=tier.profile,
+        limits=limits,
+        history=request.history,
+        ladder=ladder_below(tier, tiers),
+        weighting=checked_weighting(request.weighting),
+    )  # fmt: skip
+    for member in chosen:
+        if member.spec.system is not None:
+            _check_size_of(f"system text of {member.name!r}", member.spec.system)
+    return Admission(opening, (*_left_out_warning(tier, [member.name for member in left_out]), *crowd.warnings))
+
+
+def _left_out_warning(tier: TierPolicy, left_out: list[str]) -> tuple[str, ...]:
+    if not left_out:
+        return ()
+    names = ", ".join(left_out)
+    return (f"The {tier.name} tier runs {tier.max_parallel_models} models at once; left out: {names}.",)
+
+
+def _check_text(request: SessionRequest) -> None:
+    if not request.prompt.strip():
+        raise Refused("empty_prompt", "The prompt is empty: write what the council should answer.")
+    turns = [("prompt", request.prompt), ("system text", request.system)]
+    turns += [(f"message {number}", turn.content) for number, turn in enumerate(request.history, 1)]
+    total = 0
+    for name, text in turns:
+        size = _check_size_of(name, text)
+        total += size if name != "system text" else 0
+    if total > MAX_PROMPT_BYTES:
+        raise _too_long("The messages together have", total)
+    if len(request.history) > MAX_TURNS:
+        raise Refused("too_many_messages", f"There are {len(request.history) + 1} messages: give {MAX_TURNS} at most.")
+
+
+def _check_size_of(name: str, text: str) -> int:
+    """How many bytes it has. Raises Refused where those are too many, or are no valid Unicode."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise Refused(f"bad_{name.split()[0]}", f"The {name} holds characters that are not valid Unicode.") from None
+    if size > MAX_PROMPT_BYTES:
+        raise _too_long(f"The {name} has", size)
+    return size
+
+
+def _too_long(what: str, size: int) -> Refused:
+    sentence = f"{what} {size} bytes and the limit is {MAX_PROMPT_BYTES}: shorten it."
+    return Refused("prompt_too_long", sentence, status=413)
+
+
+def _check_sampling(sampling: Sampling, of: str = "") -> None:
+    max_tokens, temperature, seed = sampling.max_tokens, sampling.temperature, sampling.seed
+    if not 1 <= max_tokens <= MAX_TOKENS_LIMIT:
+        raise Refused("bad_max_tokens", f"max_tokens{of} is {max_tokens}: give a number from 1 to {MAX_TOKENS_LIMIT}.")
+    if not (math.isfinite(temperature) and 0.0 <= temperature <= 2.0):
+        raise Refused("bad_temperature", f"temperature{of} is {temperature}: give a number from 0 to 2.")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise Refused("bad_seed", f"seed{of} is {seed}: give a whole number from 0 to 4294967295.")
+
+
+def _own_samplings(request: SessionRequest, members: Sequence[ChosenMember], usual: Sampling) -> dict[str, Sampling]:
+    """What the members are asked for that have options of their own, by name. Options of the request outweigh those of
+    a member's description."""
+    own = {member.name: dict(member.spec.options) for member in members}
+    for named, options in request.options.items():
+        name = full_name(named, own)
+        if name not in own:
+            raise Refused(
+                "unknown_option",
+                f"There are options for {shortened(named)!r}, which is no member; members: {', '.join(own)}.",
+            )
+        for option, number in options.items():
+            if option not in MEMBER_OPTIONS:
+                raise Refused(
+                    "unknown_option",
+                    f"There is no option {shortened(option)!r} of a member: there are {', '.join(MEMBER_OPTIONS)}.",
+                )
+            is_exact = abs(number) <= _LARGEST
+            if option != "temperature" and not (is_exact and float(number).is_integer()):
+                shown = shortened(str(number))
+                raise Refused(f"bad_{option}", f"{option} of {name!r} is {shown}: give a whole number.")
+            own[name][option] = number
+    samplings = {}
+    for name, values in own.items():
+        if values:
+            whole = {option: value if option == "temperature" else int(value) for option, value in values.items()}
+            samplings[name] = msgspec.structs.replace(usual, **whole)
+            _check_sampling(samplings[name], f" of {name!r}")
+    return samplings
+
+
+def checked_weighting(name: str) -> Weighting:
+    """The weighting of this name. Raises Refused where there is none."""
+    for weighting in _WEIGHTINGS:
+        if name == weighting:
+            return weighting
+    raise Refused("bad_weighting", f"weighting is {shortened(str(name))!r}: give {' or '.join(_WEIGHTINGS)}.")
+
+
+def checked_sync(name: str) -> Sync:
+    """The sync of this name. Raises Refused where there is none."""
+    for sync in _SYNCS:
+        if name == sync:
+            return sync
+    raise Refused("bad_sync", f"sync is {shortened(str(name))!r}: give {' or '.join(_SYNCS)}.")
+
+
+def _checked_weights(
+    request: SessionRequest, members: Sequence[ChosenMember], running: Sequence[ChosenMember]
+) -> dict[str, float]:
+    names = [member.name for member in members]
+    given = {full_name(name, names): weight for name, weight in request.weights.items()}
+    for name, weight in given.items():
+        if name not in names:
+            raise Refused(
+                "unknown_weight",
+                f"There is a weight for {shortened(name)!r}, which is no member; members: {', '.join(names)}.",
+            )
+        if not (math.isfinite(weight) and weight >= 0):
+            raise Refused("bad_weight", f"The weight of {name!r} is {weight}: give a finite number, 0 or more.")
+    weights = {member.name: float(given.get(member.name, 1.0)) for member in running}
+    if not any(weights.values()):
+        raise Refused("zero_weights", "All weights are 0: give at least one member a weight above 0.")
+    if not math.isfinite(sum(weights.values())):
+        raise Refused("bad_weight", "The weights add up to more than a number can hold: give smaller ones.")
+    return weights

@@ -1,0 +1,277 @@
+"""Who becomes a member: those that are named or come first, what the tier carries, and what is too much at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+
+from schemas.errors import Refused
+from schemas.models import IN_PROCESS, ModelFacts
+from schemas.rules.members import resolved_spec
+from schemas.rules.tiers import GB, TierPolicy
+from schemas.sessions import MemberSpec, SessionRequest
+
+# Longer names are no names.
+MOST_REPEATED_CHARS = 100
+
+
+class ChosenMember(msgspec.Struct, frozen=True):
+    """A member that is asked for, and what is known of its model."""
+
+    spec: MemberSpec
+    facts: ModelFacts
+
+    @property
+    def name(self) -> str:
+        return self.spec.display_name
+
+
+def chosen_members(
+    request: SessionRequest,
+    served: Sequence[ModelFacts],
+    known: Sequence[ModelFacts],
+    tier: TierPolicy,
+    named: Sequence[MemberSpec] = (),
+) -> list[ChosenMember]:
+    """The members that are asked for, all of them. Where the request names none: the council's own, `named`, or else
+    the models that come first, as many as the tier runs.
+
+    A model that is only `known` may be asked for as well. Raises Refused for a name that is unknown or used twice, a
+    model that is over the tier's size, two names of one model, and a remote model that is not allowed.
+    """
+    if not request.models:
+        return _first_members(served, tier, named)
+    available = {facts.model: facts for facts in [*known, *served]}
+    chosen = members_of(request.models, available, named)
+    models = unique_models(chosen)
+    for facts in models:
+        check_size(facts, tier)
+    check_twins(models)
+    _check_remote(models, tier, allowed=request.allow_remote)
+    return chosen
+
+
+def members_of(
+    written: Iterable[str | MemberSpec], available: Mapping[str, ModelFacts], named: Sequence[MemberSpec]
+) -> list[ChosenMember]:
+    """Each member that is written, with its model among those `available`. Raises Refused for a model that is unknown
+    and a name that is used twice."""
+    chosen: list[ChosenMember] = []
+    for one in written:
+        spec = resolved_spec(one, available, named)
+        facts = available.get(full_name(spec.model, available))
+        if facts is None:
+            raise unknown_model(spec.model, [*available, *(own.name for own in named)])
+        if any(other.name == (spec.name or facts.model) for other in chosen):
+            raise _used_twice(spec, facts)
+        chosen.append(ChosenMember(msgspec.structs.replace(spec, model=facts.model), facts))
+    return chosen
+
+
+def _used_twice(spec: MemberSpec, facts: ModelFacts) -> Refused:
+    if spec.name:
+        return Refused("duplicate_member", f"Two members are called {spec.name!r}: give each a name of its own.")
+    return Refused(
+        "duplicate_model",
+        f"The model {facts.model!r} is named twice: name it once, or give each member a name of its own, such as "
+        f"calm={facts.model}.",
+    )
+
+
+def unique_models(members: Iterable[ChosenMember]) -> list[ModelFacts]:
+    """The members' models, each once, in order."""
+    return list({member.facts.model: member.facts for member in members}.values())
+
+
+def unknown_model(model: str, available: Iterable[str]) -> Refused:
+    """The refusal of a name that nobody knows, with the one that was perhaps meant."""
+    names = list(dict.fromkeys(available))
+    near = difflib.get_close_matches(model[:MOST_REPEATED_CHARS].lower(), [name.lower() for name in names], 1)
+    meant = next((name for name in names if near and name.lower() == near[0]), None)
+    hint = f" Did you mean {meant!r}?" if meant else ""
+    if model.endswith(".gguf") and not model.startswith("gguf:"):
+        hint = f" A GGUF file is named as {shortened('gguf:' + model)!r}."
+    offered = ", ".join(names) or "none is served"
+    return Refused("unknown_model", f"There is no model {shortened(model)!r} here; available: {offered}.{hint}")
+
+
+def full_name(model: str, available: Collection[str]) -> str:
+    """The name of a model as it is known: Ollama's `llama3` is `llama3:latest`."""
+    return model if model in available else f"{model}:latest" if f"{model}:latest" in available else model
+
+
+def shortened(text: str) -> str:
+    """What a person wrote, as an error sentence may repeat it."""
+    return text if len(text) <= MOST_REPEATED_CHARS else f"{text[:MOST_REPEATED_CHARS]}…"
+
+
+def check_size(facts: ModelFacts, tier: TierPolicy) -> None:
+    """Raises Refused for a model that is larger than the tier carries, where its memory is ours to manage."""
+    if facts.residency == "unmanaged":
+        return
+    if facts.size_bytes > tier.max_model_size_gb * GB:
+        raise Refused(
+            "model_too_large",
+            f"The model {facts.model!r} has {gigabytes(facts.size_bytes)} and the {tier.name} tier takes models of up "
+            f"to {tier.max_model_size_gb:g} GB: choose a smaller model or a higher tier, "
+            f"or raise tiers.{tier.name}.max_model_size_gb.",
+        )
+    memory_gb = tier.ram_budget_gb + (0.0 if facts.server == IN_PROCESS else tier.vram_budget_gb)
+    if facts.size_bytes > memory_gb * GB:
+        raise Refused(
+            "model_too_large",
+            f"The model {facts.model!r} has {gigabytes(facts.size_bytes)} and the {tier.name} tier has {memory_gb:g} "
+            f"GB of memory for models: raise tiers.{tier.name}.ram_budget_gb, or choose a smaller model.",
+        )
+
+
+def check_twins(chosen: Sequence[ModelFacts]) -> None:
+    """Raises Refused for two names of one model at one server: they replace each other in its memory."""
+    seen: dict[tuple[str, str], ModelFacts] = {}
+    for facts in chosen:
+        if not facts.digest:
+            continue
+        twin = seen.setdefault((facts.server, facts.digest), facts)
+        if twin is not facts:
+            raise Refused(
+                "same_model",
+                f"{twin.model!r} and {facts.model!r} are two names of one model, and {facts.server} keeps only one of "
+                "them in memory: name one of the two.",
+            )
+
+
+def check_remote_tier(facts: ModelFacts, tier: TierPolicy, *, allowed: bool) -> None:
+    """Raises Refused unless the tier is hybrid and the person has allowed it."""
+    if tier.name != "hybrid":
+        raise Refused(
+            "remote_model",
+            f"The model {facts.model!r} is remote, at {facts.server}: only the hybrid tier may have a remote member "
+            "(--tier hybrid --allow-remote).",
+        )
+    if not allowed:
+        raise Refused(
+            "remote_not_allowed",
+            f"The model {facts.model!r} is remote: the prompt would leave this machine for {facts.server}. "
+            "Allow it with --allow-remote, or allow_remote in a request.",
+        )
+
+
+class Crowding(msgspec.Struct, frozen=True):
+    """Which members cannot answer at the same time as those before them: a sentence for each memory and each server
+    that is too small, with the setting to change; and the members' indexes."""
+
+    warnings: tuple[str, ...]
+    queued: frozenset[int]
+
+
+def crowding(running: Sequence[ChosenMember], tier: TierPolicy) -> Crowding:
+    """What of the members is too much for memory, or for the slots of one model."""
+    models = unique_models(running)
+    found = [*_crowded_servers(models), *_crowded_budgets(models, tier)]
+    warnings = [warning for warning, _ in found]
+    waiting = {facts.model for _, names in found for facts in names}
+    queued = {index for index, member in enumerate(running) if member.facts.model in waiting}
+    for facts in models:
+        indexes = [index for index, member in enumerate(running) if member.facts is facts]
+        late = indexes[facts.slots :]
+        if late:
+            names = ", ".join(running[index].name for index in late)
+            answers = f"answers {facts.slots} {'request' if facts.slots == 1 else 'requests'} at once"
+            change = f"; {facts.slots_setting}" if facts.slots_setting else ""
+            warnings.append(
+                f"{facts.model} {answers} and {len(indexes)} members ask it: {names} {_waits(late)} until another has "
+                f"answered{change}."
+            )
+            queued.update(late)
+    return Crowding(tuple(warnings), frozenset(queued))
+
+
+def _crowded_servers(models: Sequence[ModelFacts]) -> list[tuple[str, list[ModelFacts]]]:
+    """(the sentence, the models that wait) for each server that keeps fewer models in memory than are asked of it."""
+    found: list[tuple[str, list[ModelFacts]]] = []
+    for server in dict.fromkeys(facts.server for facts in models):
+        there = [facts for facts in models if facts.server == server]
+        most = min((facts.max_loaded for facts in there if facts.max_loaded), default=len(there))
+        if len(there) <= most:
+            continue
+        names = ", ".join(facts.model for facts in there[most:])
+        kept = f"{most} {'model' if most == 1 else 'models'} in memory"
+        if there[0].residency == "unmanaged":
+            warning = (
+                f"{server} has {kept} and this session asks for "
+                f"{len(there)} of its models: load them there before ({names}), or one may take another's place."
+            )
+            found.append((warning, []))
+            continue
+        setting = there[0].max_loaded_setting
+        change = f"; set {setting}={len(there)} for it and start it again" if setting else ""
+        warning = (
+            f"{server} keeps {kept} and this session has {len(there)} of them: {names} "
+            f"{_waits(there[most:])} until another has answered{change}."
+        )
+        found.append((warning, there[most:]))
+    return found
+
+
+def gigabytes(size_bytes: int) -> str:
+    """A size for a person, in units of 10^9 bytes as model servers count."""
+    return f"{size_bytes / GB:.1f} GB" if size_bytes >= GB / 10 else f"{size_bytes / 10**6:.1f} MB"
+
+
+def _crowded_budgets(models: Sequence[ModelFacts], tier: TierPolicy) -> list[tuple[str, list[ModelFacts]]]:
+    """The same for the tier's memory. Whether a server puts its models into VRAM or RAM shows when they are loaded:
+    before, the two count together."""
+    managed = [facts for facts in models if facts.residency != "unmanaged"]
+    here = [facts for facts in managed if facts.server == IN_PROCESS]
+    ram, both = tier.ram_budget_gb, tier.ram_budget_gb + tier.vram_budget_gb
+    for group, budget_gb, setting in ((here, ram, "ram_budget_gb"), (managed, both, "vram_budget_gb or ram_budget_gb")):
+        total, over = 0, []
+        for facts in group:
+            total += facts.size_bytes
+            if total > budget_gb * GB:
+                over.append(facts)
+        if over:
+            names = ", ".join(facts.model for facts in over)
+            warning = (
+                f"The members need {gigabytes(total)} and the {tier.name} tier has {budget_gb:g} GB for them: {names} "
+                f"{_waits(over)} until another has answered; raise tiers.{tier.name}.{setting}, or choose smaller ones."
+            )
+            return [(warning, over)]
+    return []
+
+
+def _waits(members: Sequence[object]) -> str:
+    return "waits" if len(members) == 1 else "wait"
+
+
+def _first_members(served: Sequence[ModelFacts], tier: TierPolicy, named: Sequence[MemberSpec]) -> list[ChosenMember]:
+    """The council's own members, else one of each model; the first that fit the tier. A remote model is never chosen
+    for a person."""
+    available = {facts.model: facts for facts in served}
+    candidates = [spec for spec in named if spec.model in available] or [MemberSpec(model) for model in available]
+    chosen: list[ChosenMember] = []
+    refusal: Refused | None = None
+    for spec in candidates:
+        facts = available[spec.model]
+        if facts.remote or len(chosen) == tier.max_parallel_models:
+            continue
+        try:
+            check_size(facts, tier)
+            check_twins([*unique_models(chosen), *([] if facts in unique_models(chosen) else [facts])])
+            chosen.append(ChosenMember(spec, facts))
+        except Refused as error:
+            refusal = refusal or error
+    if chosen:
+        return chosen
+    raise refusal or Refused("no_models", "No model is served: start the council with `council up`.", status=409)
+
+
+def _check_remote(chosen: Sequence[ModelFacts], tier: TierPolicy, *, allowed: bool) -> None:
+    remote = [facts for facts in chosen if facts.remote]
+    for facts in remote:
+        check_remote_tier(facts, tier, allowed=allowed)
+    if len(remote) > 1:
+        names = " and ".join(repr(facts.model) for facts in remote)
+        raise Refused("many_remote", f"{names} are remote: a session may have one remote member.")

@@ -1,0 +1,164 @@
+"""`/api/sessions/ID/events`: DECIPHER's events for curl and EventSource."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from typing import Any
+
+import aiohttp
+import pytest
+
+from schemas import keys
+from schemas.events import EnergyUpdate, Event, TokenStream
+from tests.support.listeners import StreamListener, all_have_heard, server_sent_events
+from tests.support.protocol import events_of, texts_by_model
+from tests.support.roles import RedisServer, Roles
+from tests.support.sessions import opening_of, until_ended
+from tests.support.waiting import until
+from tests.support.web_server import Speaker, WebServer
+from transport.events import find_composed
+from transport.redis.connection import AsyncPipe
+from transport.sessions import open_session
+
+Client = aiohttp.ClientSession
+
+
+@pytest.fixture
+async def session(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> tuple[str, Speaker]:
+    """A session whose model says what the test tells it to."""
+    roles.ready("aggregator")
+    roles.ready("consumers.decipher")
+    opening, speaker = opening_of("test:speaker"), Speaker(redis, "test:speaker")
+    await open_session(pipe, opening)
+    speaker.take(opening.session)
+    return opening.session, speaker
+
+
+async def all_of(client: Client, web: WebServer, session: str, last_id: str = "") -> list[tuple[str, Event]]:
+    return [pair async for pair in server_sent_events(client, web, session, last_id)]
+
+
+async def until_composed(pipe: AsyncPipe, session: str) -> None:
+    await until_ended(pipe, session)
+
+    async def is_over() -> bool:
+        return (await find_composed(pipe, session)).is_over
+
+    await until(is_over, "everything is composed")
+
+
+async def test_every_event_comes_once_with_its_id_and_the_answer_ends_with_the_session(
+    web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, Speaker]
+) -> None:
+    name, speaker = session
+    speaker.say("The sky")
+    listener = StreamListener(client, web, name)
+    listening = asyncio.create_task(listener.listen())
+    await all_have_heard(listener)
+    speaker.say(" is\nblue")
+    await all_have_heard(listener)
+    speaker.finish()
+    await listening
+    assert listener.breaks == 0
+    assert listener.entries == await events_of(pipe, name)
+    assert texts_by_model([event for _, event in listener.entries]) == {"test-speaker": "The sky is\nblue"}
+    # After the end it is all there still.
+    assert await all_of(client, web, name) == listener.entries
+
+
+async def test_from_any_event_on_the_rest_comes(
+    web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, Speaker]
+) -> None:
+    """Also from one in the middle of a window; and from the last one nothing but the word that this was all (204)."""
+    name, speaker = session
+    speaker.say("one")
+    speaker.finish()
+    await until_composed(pipe, name)
+    events = await events_of(pipe, name)
+    assert isinstance(events[-1][1], TokenStream)
+    for place, (entry_id, _) in enumerate(events):
+        assert await all_of(client, web, name, entry_id) == events[place + 1 :]
+    headers = {"Last-Event-ID": events[-1][0]}
+    async with client.get(f"{web.http}/api/sessions/{name}/events", headers=headers) as answer:
+        assert (answer.status, await answer.read()) == (204, b"")
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
+async def test_curl_reads_it(web: WebServer, pipe: AsyncPipe, session: tuple[str, Speaker], client: Client) -> None:
+    """HTTP/1.1 in chunks, HTTP/1.0 to the end of the connection: the same lines."""
+    name, speaker = session
+    speaker.say("one")
+    reading = [
+        asyncio.create_task(
+            asyncio.to_thread(
+                subprocess.run,
+                ["curl", "--silent", "--no-buffer", version, f"{web.http}/api/sessions/{name}/events"],
+                capture_output=True, timeout=60, check=True,
+            )
+        )
+        for version in ("--http1.1", "--http1.0")
+    ]  # fmt: skip
+    listener = StreamListener(client, web, name)
+    listening = asyncio.create_task(listener.listen())
+    await all_have_heard(listener)
+    speaker.say(", two")
+    await all_have_heard(listener)
+    speaker.finish()
+    await listening
+    modern, old = [(await task).stdout.decode() for task in reading]
+    assert modern == old
+    lines = modern.splitlines()
+    assert lines[0].startswith("id: 1-0")
+    assert lines[1] == "event: energy_update"
+    assert [line.removeprefix("id: ") for line in lines if line.startswith("id: ")] == [i for i, _ in listener.entries]
+
+
+async def test_where_the_beginning_is_no_longer_kept_it_says_so(
+    redis: RedisServer, web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, Speaker]
+) -> None:
+    name, speaker = session
+    speaker.say("one")
+    speaker.finish()
+    await until_composed(pipe, name)
+    redis.run("XTRIM", keys.events(name), "MAXLEN", "=", "1")
+    async with client.get(f"{web.http}/api/sessions/{name}/events") as answer:
+        first = (await answer.text()).splitlines()[0]
+    assert first == ": the beginning is no longer kept; GET /api/sessions/ID has the whole text"
+
+
+async def test_a_web_server_that_stops_cuts_the_answer_off_so_that_nobody_takes_it_for_the_whole(
+    web: WebServer, client: Client, session: tuple[str, Speaker]
+) -> None:
+    name, speaker = session
+    speaker.say("one")
+    found: list[Any] = []
+
+    async def read() -> None:
+        async for pair in server_sent_events(client, web, name):
+            found.append(pair)  # noqa: PERF401  # seen while it grows
+
+    reading = asyncio.create_task(read())
+
+    async def has_begun() -> bool:
+        return any(isinstance(event, EnergyUpdate) for _, event in found)
+
+    await until(has_begun, "the answer begins")
+    assert await asyncio.to_thread(web.end) < 2.0
+    with pytest.raises(aiohttp.ClientError):
+        await reading
+
+
+REFUSED_IDS = ["x", "1", "1-", "-1", "1-1-1", "1-x", f"{2**64}-0", "9" * 50, "٣-0"]
+
+
+async def test_what_is_wrong_is_said(web: WebServer, client: Client, session: tuple[str, Speaker]) -> None:
+    name, _ = session
+    for written in REFUSED_IDS:
+        headers = {"Last-Event-ID": written}
+        async with client.get(f"{web.http}/api/sessions/{name}/events", headers=headers) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (400, "bad_last_event_id"), written
+    for address, status, code in ((f"{name}/events?after=1", 400, "bad_request"), ("abc/events", 404, "session_gone")):
+        async with client.get(f"{web.http}/api/sessions/{address}") as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (status, code)

@@ -1,0 +1,350 @@
+"""`/ws`: other people's frontends, on real sockets of the real process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+
+import aiohttp
+import pytest
+
+from consumers.web.live.protocol_client import ROUND
+from schemas import keys
+from schemas.events import EnergyUpdate, Heartbeat, ProtocolMessage, StartupComplete, TokenStream
+from schemas.grid import window_index_at
+from tests.support.listeners import (
+    FramesListener,
+    ProtocolListener,
+    StreamListener,
+    all_have_heard,
+    energies,
+    messages_until,
+    says,
+    text_of,
+)
+from tests.support.protocol import checked, numbers_of, texts_by_model
+from tests.support.roles import RedisServer, Role, Roles
+from tests.support.sessions import opening_of, until_ended
+from tests.support.web_server import Recorder, Speaker, WebServer
+from transport.redis.connection import AsyncPipe
+from transport.sessions import find_session, open_session
+
+Client = aiohttp.ClientSession
+
+
+@pytest.fixture
+def speaker(redis: RedisServer, roles: Roles) -> Speaker:
+    """A model that says what the test tells it to, an aggregator and DECIPHER."""
+    roles.ready("aggregator")
+    roles.ready("consumers.decipher")
+    return Speaker(redis, "test:speaker")
+
+
+async def begun(pipe: AsyncPipe, speaker: Speaker, text: str = "") -> str:
+    """A session that the speaker has taken, and in which it has said this."""
+    opening = opening_of(speaker.model)
+    await open_session(pipe, opening)
+    speaker.take(opening.session)
+    if text:
+        speaker.say(text)
+    return opening.session
+
+
+@contextlib.asynccontextmanager
+async def connected(client: Client, web: WebServer, query: str = "") -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A socket that has said startup_complete."""
+    async with client.ws_connect(f"{web.http}/ws{query}") as socket:
+        first = checked(await text_of(socket))
+        assert isinstance(first, StartupComplete)
+        yield socket
+
+
+async def test_the_first_message_says_who_speaks_and_the_heart_beats_at_least_every_second(
+    web: WebServer, client: Client
+) -> None:
+    async with client.ws_connect(f"{web.http}/ws") as socket:
+        first = checked(await text_of(socket))
+        assert isinstance(first, StartupComplete)
+        assert (first.payload.model, first.payload.tier, first.payload.frameRate) == ("ensemble", "Mid-Tier", 60)
+        assert first.payload.capabilities == ("council", "turbo", "visualization")
+        beats = [checked(await text_of(socket)) for _ in range(3)]
+    assert all(isinstance(beat, Heartbeat) for beat in beats)
+    assert [beat.payload.sequence for beat in beats] == [0, 1, 2]  # type: ignore[union-attr]
+    assert len({beat.payload.connectionId for beat in beats}) == 1  # type: ignore[union-attr]
+    times = [first.timestamp, *(beat.timestamp for beat in beats)]
+    # The server's own clock says when it sent them: on a machine that is busy a timer may fire late.
+    assert all(800 < later - earlier < 1_500 for earlier, later in pairwise(times))
+
+
+async def test_whoever_watches_from_the_beginning_hears_every_frame(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker
+) -> None:
+    session = await begun(pipe, speaker)
+    listener, frames = ProtocolListener(client, web, session, 1), FramesListener(client, web, session)
+    listening = asyncio.gather(listener.listen(), frames.listen())
+    await all_have_heard(listener)
+    for word in ("The", " sky", " is", " blue"):
+        speaker.say(word)
+        await all_have_heard(listener)
+    speaker.finish()
+    await listening
+    state = await until_ended(pipe, session)
+    first = window_index_at(state.origin_ns)
+    told = energies(listener.events)
+    assert {number - first: energy for number, energy in told.items()} == {
+        frame["window_index"]: frame["energy"] for frame in frames.frames if frame["window_index"] + first >= min(told)
+    }
+    assert texts_by_model(listener.events) == {"test-speaker": "The sky is blue"}
+    assert numbers_of(listener.events) == sorted(numbers_of(listener.events))
+
+
+async def test_a_client_that_comes_later_is_told_the_text_so_far_and_what_is_true_now(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker
+) -> None:
+    session = await begun(pipe, speaker, "\n The sky")
+    async with connected(client, web, f"?session={session}") as early:
+        await messages_until(early, says("The sky"))
+        speaker.say(" is", "thinking")
+        speaker.say(" is b")
+        await messages_until(early, says(" is b"))
+        async with connected(client, web, f"?session={session}") as late:
+            energy, *found = await messages_until(late, says("b"))
+            assert isinstance(energy, EnergyUpdate)
+            assert (energy.payload.deltaEnergy, energy.payload.tokensGenerated) == (0.0, 0)
+            assert energy.payload.totalEnergy > 0
+            assert texts_by_model(found) == {"test-speaker": "\n The sky is b"}
+            assert [type(message).__name__ for message in found[:2]] == ["EnergyField", "TokenStream"]
+            speaker.say("lue")
+            rest = await messages_until(late, says("lue"))
+            assert texts_by_model(rest) == {"test-speaker": "lue"}
+            numbers = numbers_of([energy, *found, *rest])
+            assert numbers == sorted(numbers)
+    speaker.finish()
+    await until_ended(pipe, session)
+    # Whoever comes after the end is told all of it, and that it was all.
+    async with connected(client, web, f"?session={session}") as last:
+        found = await messages_until(last, says("lue"))
+        assert texts_by_model(found) == {"test-speaker": "\n The sky is blue"}
+        assert found[-1].payload.isComplete  # type: ignore[union-attr]
+        assert isinstance(checked(await text_of(last)), Heartbeat)
+
+
+async def test_a_client_that_comes_back_is_told_what_it_missed_and_nothing_twice(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker
+) -> None:
+    session = await begun(pipe, speaker, "one")
+    async with connected(client, web, f"?session={session}") as socket:
+        heard = await messages_until(socket, says("one"))
+    seen = numbers_of(heard)[-1]
+    async with connected(client, web, f"?session={session}") as other:
+        await messages_until(other, says("one"))
+        speaker.say(", two")
+        await messages_until(other, says(", two"))
+    async with connected(client, web, f"?session={session}&after={seen}") as socket:
+        missed = await messages_until(socket, says(", two"))
+        assert texts_by_model(missed) == {"test-speaker": ", two"}
+        assert min(numbers_of(missed)) > seen
+        speaker.say(", three")
+        rest = await messages_until(socket, says(", three"))
+        assert texts_by_model(rest) == {"test-speaker": ", three"}
+    speaker.finish()
+    state = await until_ended(pipe, session)
+    # From before its beginning it is all news, from its end nothing but that it is complete.
+    async with connected(client, web, f"?session={session}&after=0") as socket:
+        assert texts_by_model(await messages_until(socket, says("three"))) == {"test-speaker": "one, two, three"}
+    last = window_index_at(state.origin_ns) + state.window
+    async with connected(client, web, f"?session={session}&after={last}") as socket:
+        assert isinstance(checked(await text_of(socket)), Heartbeat)
+
+
+async def test_without_a_session_it_is_the_newest_live_one_and_then_the_next(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker, redis: RedisServer
+) -> None:
+    """nothing runs | first | second, while the first goes on | the second ends: the first again | it ends | third"""
+    other, third = Speaker(redis, "test:other"), Speaker(redis, "test:third")
+    heard: list[ProtocolMessage] = []
+
+    async def hear(socket: aiohttp.ClientWebSocketResponse, text: str) -> set[str]:
+        found = await messages_until(socket, says(text))
+        heard.extend(found)
+        texts = [message.payload for message in found if isinstance(message, TokenStream) and message.payload.tokens]
+        return {payload.sessionId for payload in texts}
+
+    async with connected(client, web) as socket:
+        assert isinstance(checked(await text_of(socket)), Heartbeat)
+        first = await begun(pipe, speaker, "first")
+        assert await hear(socket, "first") == {first}
+        second = await begun(pipe, other, "second")
+        assert await hear(socket, "second") == {second}
+        speaker.say(", unheard")
+        other.say(" ends")
+        other.finish()
+        assert await hear(socket, " ends") == {second}
+        # The whole text of the first one: what was said meanwhile was missed.
+        assert await hear(socket, "first, unheard") == {first}
+        speaker.finish()
+        await until_ended(pipe, first)
+        assert await hear_heartbeat(socket)
+        latest = await begun(pipe, third, "third")
+        assert await hear(socket, "third") == {latest}
+    numbers = numbers_of(heard)
+    assert numbers == sorted(numbers)
+
+
+async def test_a_session_after_a_replay_that_ran_ahead_is_told_with_numbers_that_rise(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker, redis: RedisServer
+) -> None:
+    """a replay shows a minute in a moment | it ends | a live session, a minute behind | the client comes back"""
+    async with connected(client, web) as socket:
+        replay = Recorder(redis, opened="1000000000000-0")
+        replay.announce()
+        replay.write(3_600, final=True)
+        state = await find_session(pipe, replay.session)
+        first = window_index_at(state.shown_origin_ns)
+        heard = await messages_until(socket, lambda found: first + 3_599 in numbers_of(found))
+        redis.run("HSET", keys.state(replay.session), "status", "ended")
+        session = await begun(pipe, speaker, "live")
+        heard += await messages_until(socket, says("live"))
+        heard += await messages_until(socket, lambda found: len(numbers_of(found)) > 60)
+    numbers = numbers_of(heard)
+    assert numbers == sorted(numbers)
+    assert numbers[0] >= first
+    by_clock = window_index_at((await find_session(pipe, session)).origin_ns)
+    assert by_clock <= numbers[-1] - ROUND <= by_clock + 600
+    speaker.say(", more")
+    async with connected(client, web, f"?after={numbers[-1]}") as socket:
+        missed = await messages_until(socket, says(", more"))
+        missed += await messages_until(socket, lambda found: len(numbers_of(found)) > 3)
+    assert texts_by_model(missed) == {"test-speaker": ", more"}
+    assert numbers_of(missed) == sorted(numbers_of(missed))
+    assert min(numbers_of(missed)) > numbers[-1]
+    # The last number of the replay says nothing of this session.
+    async with connected(client, web, f"?after={first + 3_599}") as socket:
+        missed = await messages_until(socket, says(", more"))
+        missed += await messages_until(socket, lambda found: len(numbers_of(found)) > 3)
+    assert texts_by_model(missed) == {"test-speaker": "live, more"}
+    assert min(numbers_of(missed)) > ROUND
+
+
+async def hear_heartbeat(socket: aiohttp.ClientWebSocketResponse) -> bool:
+    """The connection lives, whatever else is said."""
+    while not isinstance(checked(await text_of(socket)), Heartbeat):
+        pass
+    return True
+
+
+REFUSALS = [
+    ("?session=abc", 404, "session_gone"),
+    ("?session=", 404, "session_gone"),
+    ("?sesion=abc", 400, "bad_request"),
+    ("?session={session}&session={session}", 400, "bad_request"),
+    ("?session={session}&after=x", 400, "bad_after"),
+    ("?session={session}&after=-1", 400, "bad_after"),
+    ("?session={session}&after=" + "9" * 16, 400, "bad_after"),
+]
+
+
+async def test_what_is_wrong_is_said_before_the_upgrade(redis: RedisServer, web: WebServer, client: Client) -> None:
+    recorder = Recorder(redis)
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    upgrade["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+    for query, status, code in REFUSALS:
+        async with client.get(f"{web.http}/ws{query.format(session=recorder.session)}", headers=upgrade) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (status, code), query
+    async with client.get(f"{web.http}/ws") as answer:
+        assert (answer.status, (await answer.json())["error"]["code"]) == (426, "no_websocket")
+
+
+async def test_a_frame_that_is_no_longer_kept_is_no_place_to_come_back_to(
+    redis: RedisServer, web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker
+) -> None:
+    session = await begun(pipe, speaker, "one")
+    async with connected(client, web, f"?session={session}") as socket:
+        seen = numbers_of(await messages_until(socket, lambda found: len(numbers_of(found)) > 10))[0]
+    redis.run("XTRIM", f"council:{{{session}}}:frames", "MAXLEN", "=", "1")
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+        await client.ws_connect(f"{web.http}/ws?session={session}&after={seen}")
+    assert refusal.value.status == 410
+
+
+async def test_whatever_a_client_says_is_ignored_unless_it_is_large_or_no_text(web: WebServer, client: Client) -> None:
+    async with connected(client, web) as socket:
+        for said in ('{"type":"prompt","payload":{"text":"never"}}', "\x00", "[]", "{"):
+            await socket.send_str(said)
+        await socket.send_bytes(b"\xff\xfe" * 100)
+        assert await hear_heartbeat(socket)
+        await socket.send_str("x" * 2_000)
+        while (message := await socket.receive(5)).type is aiohttp.WSMsgType.TEXT:
+            pass
+        assert message.data == 1009
+    async with connected(client, web) as socket:
+        await socket._writer.send_frame(b"\xff\xfe", aiohttp.WSMsgType.TEXT)  # type: ignore[attr-defined]
+        while (message := await socket.receive(5)).type is aiohttp.WSMsgType.TEXT:
+            pass
+        assert message.data == 1007
+
+
+async def test_sigterm_sends_everybody_away_with_a_reason(web: WebServer, client: Client, redis: RedisServer) -> None:
+    recorder = Recorder(redis)
+    async with connected(client, web) as idle, connected(client, web, f"?session={recorder.session}") as watching:
+        ending = asyncio.create_task(asyncio.to_thread(web.end))
+        for socket in (idle, watching):
+            while (message := await socket.receive(5)).type is aiohttp.WSMsgType.TEXT:
+                pass
+            assert (message.data, message.extra) == (1001, "The web server stops: connect again in a moment.")
+        assert await ending < 2.0
+
+
+@pytest.fixture
+def council(roles: Roles) -> tuple[Roles, Role]:
+    """Two models at a human pace, an aggregator and DECIPHER, which may be killed."""
+    roles.ready("aggregator")
+    for model in ("word-3", "char-6"):
+        roles.ready("producers", f"ngram:{model}", "--tokens-per-s", "30")
+    return roles, roles.ready("consumers.decipher")
+
+
+async def test_all_kinds_of_clients_hear_the_same_though_web_and_decipher_are_killed_under_them(
+    web: WebServer, client: Client, pipe: AsyncPipe, council: tuple[Roles, Role]
+) -> None:
+    """Two of the protocol, one of frames, one of Server-Sent Events; kill -9 of the web, of DECIPHER, of both: the same
+    text, the same numbers, no event twice."""
+    roles, decipher = council
+    opening = opening_of("ngram:word-3", "ngram:char-6", max_tokens=150)
+    await open_session(pipe, opening)
+    session = opening.session
+    protocols = [ProtocolListener(client, web, session, 2) for _ in range(2)]
+    frames, stream = FramesListener(client, web, session), StreamListener(client, web, session)
+    everybody: tuple[Any, ...] = (*protocols, frames, stream)
+    listening = asyncio.gather(*(listener.listen() for listener in everybody))
+    await all_have_heard(*everybody)
+    web.kill()
+    web.start()
+    await all_have_heard(*everybody)
+    decipher.kill()
+    decipher = roles.ready("consumers.decipher")
+    await all_have_heard(*everybody)
+    web.kill()
+    decipher.kill()
+    roles.start("consumers.decipher")
+    web.start()
+    await listening
+    state = await find_session(pipe, session)
+    first = window_index_at(state.origin_ns)
+    assert all(listener.breaks >= 2 for listener in everybody)
+    texts = ["".join(frame["members"][index]["text"] for frame in frames.frames) for index in (0, 1)]
+    assert all(texts)
+    of_frames = {frame["window_index"] + first: frame["energy"] for frame in frames.frames}
+    assert list(of_frames) == list(range(first, first + state.window + 1))
+    stream_events = [event for _, event in stream.entries]
+    assert energies(stream_events) == of_frames
+    ids = [entry_id for entry_id, _ in stream.entries]
+    assert len(set(ids)) == len(ids)
+    for events in (stream_events, *(listener.events for listener in protocols)):
+        assert sorted(texts_by_model(events).values()) == sorted(texts)
+        numbers = numbers_of(events)
+        assert numbers == sorted(numbers)
+        assert energies(events).items() <= of_frames.items()

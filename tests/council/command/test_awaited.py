@@ -1,0 +1,236 @@
+"""Who is waited for, as a terminal says it; and Enter, with which a person goes on without."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import pty
+import subprocess
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.gguf_model import gguf_model
+from council.command.awaited import Awaited
+from council.command.lanes import Lanes
+from producers.member.outbox import Outbox
+from runtime.log import log_to_stderr
+from runtime.presence import RedisPresence
+from schemas.entries import Alive, AnyEntry, Cancel, Claim, Loading, Token, decode_entry
+from schemas.frames import Frame
+from tests.council.command.test_lanes import frame_of, member
+from tests.support.commands import COUNCIL, council, environment
+from tests.support.llama import needs_llama
+from tests.support.roles import RedisServer, Roles
+from tests.support.sessions import check_all_is_told_once, opening_of, token_stream, until_ended
+from tests.support.waiting import until
+from tests.support.web_server import Speaker
+from transport.redis.connection import AsyncPipe
+from transport.sessions import cancel_session, find_session, list_sessions, open_session
+from transport.tokens import write_entry
+
+HELD, LOADING = member("held", "one"), member("loading", "other", awaited=True)
+
+
+def told(*frames: Frame) -> Awaited:
+    awaited = Awaited()
+    for frame in frames:
+        awaited.add(frame)
+    return awaited
+
+
+def waiting(windows: int, first: int = 0) -> list[Frame]:
+    return [frame_of(HELD, LOADING, window=first + index) for index in range(windows)]
+
+
+def test_a_wait_is_told_once_it_has_taken_half_a_second() -> None:
+    """Claims of one session come within moments of each other."""
+    assert (told(*waiting(30)).members, told(*waiting(30)).sentence) == ((), "")
+    found = told(*waiting(31))
+    assert (found.members, found.sentence, found.seconds) == ((1,), "waiting for other, which loads", 0)
+    assert told(*waiting(121)).seconds == 2
+
+
+def test_a_wait_that_is_over_is_told_no_more_and_the_next_counts_from_its_own_beginning() -> None:
+    over = frame_of(HELD, member("waiting", "other"), window=40)
+    assert told(*waiting(40), over).sentence == ""
+    assert told(*waiting(40), over, *waiting(20, first=41)).sentence == ""
+    assert told(*waiting(40), over, *waiting(61, first=41)).seconds == 1
+
+
+def test_where_all_are_waited_for_there_is_none_to_go_on_without_them() -> None:
+    both = [frame_of(LOADING, LOADING, window=window) for window in range(40)]
+    assert (told(*both).members, told(*both).can_go_on) == ((0, 1), False)
+    assert told(*waiting(40)).can_go_on
+    last = [frame_of(LOADING, member("dropped", "gone"), window=window) for window in range(40)]
+    assert not told(*last).can_go_on
+
+
+def test_all_that_are_waited_for_are_named_with_what_they_do() -> None:
+    queueing = member("waiting", "third", awaited=True)
+    found = told(*[frame_of(HELD, LOADING, queueing, window=window) for window in range(40)])
+    assert found.members == (1, 2)
+    assert found.sentence == "waiting for other, which loads; and for third, which waits for its turn"
+
+
+@pytest.mark.parametrize(("hint", "end"), [("Enter goes on without", " · Enter goes on without"), ("", "")])
+def test_the_line_under_the_head_says_it_with_the_seconds_and_what_to_press(hint: str, end: str) -> None:
+    awaited = told(*waiting(100))
+    lanes = Lanes(awaited, hint)
+    for frame in waiting(100):
+        lanes.add(frame)
+    (line,) = lanes._between(waiting(1)[0], 100)
+    assert line.plain == f"waiting for other, which loads, 1 s{end}"
+
+
+class Loader(Speaker):
+    """A producer of member 1 that loads, for as long as the test lets it."""
+
+    def claim_and_load(self, session: str) -> None:
+        self._session = session
+        self._claim = self._write(Claim(1, time.time_ns())).decode()
+        self.load()
+
+    def load(self) -> None:
+        self._write(Loading(1, self._claim, time.time_ns()))
+
+
+async def entries(pipe: AsyncPipe, session: str) -> list[AnyEntry]:
+    return [decode_entry(raw) for _, raw in await token_stream(pipe, session)]
+
+
+async def newest(pipe: AsyncPipe) -> str:
+    async def opened() -> str | None:
+        found = await list_sessions(pipe)
+        return found[0].session if found else None
+
+    return await until(opened, "a session is opened")
+
+
+async def test_enter_goes_on_without_the_member_that_loads(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> None:
+    """In a terminal; what is typed is not shown, and the terminal is as before afterwards."""
+    roles.ready("aggregator")
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "200")
+    loader = Loader(redis, "test:large")
+    loader.offer()
+    leader, follower = pty.openpty()
+    words = ["ask", "What is a list?", "--models", "ngram:char-6,test:large", "--max-tokens", "20"]
+    process = subprocess.Popen(
+        [*COUNCIL, *words], stdin=follower, stdout=follower, stderr=follower, env=environment(redis.url, TERM="xterm"),
+        start_new_session=True,
+        # The terminal that it is in the foreground of, as a shell makes it.
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(follower)
+    os.set_blocking(leader, False)
+    seen = bytearray()
+
+    async def is_awaited() -> bool:
+        with_loader = await find_session(pipe, session)
+        if with_loader.status == "open":
+            loader.load()
+        with contextlib.suppress(BlockingIOError):
+            seen.extend(os.read(leader, 65_536))
+        return b"which loads" in seen and b"Enter goes on without" in seen
+
+    try:
+        session = await newest(pipe)
+        loader.claim_and_load(session)
+        await until(is_awaited, "the terminal says who is waited for")
+        os.write(leader, b"\n")
+        await until_ended(pipe, session)
+        cancels = [entry for entry in await entries(pipe, session) if isinstance(entry, Cancel)]
+        assert [cancel.members for cancel in cancels] == [(1,)]
+
+        async def has_ended() -> bool:
+            with contextlib.suppress(OSError):
+                seen.extend(os.read(leader, 65_536))
+            return process.poll() is not None
+
+        await until(has_ended, "the command ends")
+        assert process.returncode == 0, bytes(seen)
+        assert b"test:large: dropped (cancelled)" in seen
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
+
+
+@needs_llama
+async def test_a_model_that_pauses_is_not_asked_before_a_cold_one_is_loaded(
+    roles: Roles, pipe: AsyncPipe, tmp_path: Path
+) -> None:
+    """Not even in the moment between the claim of the cold one and its first sign: the claim itself says it waits.
+
+    cold     claim (waits)   loading   loading   alive     token ...
+    n-gram   claim                                    token ...
+    """
+    roles.ready("aggregator")
+    roles.ready("producers", "cold", "--path", str(gguf_model(tmp_path)))
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
+    opening = opening_of("cold", "ngram:char-6", max_tokens=10)
+    await open_session(pipe, opening)
+    await until_ended(pipe, opening.session)
+    frames = await check_all_is_told_once(pipe, opening.session)
+    told = await entries(pipe, opening.session)
+    claims = {entry.member: entry.waits for entry in told if isinstance(entry, Claim)}
+    assert claims == {0: True, 1: False}
+    loaded = max(place for place, entry in enumerate(told) if isinstance(entry, Loading))
+    first = next(place for place, entry in enumerate(told) if isinstance(entry, Token))
+    ready = next(place for place, entry in enumerate(told) if isinstance(entry, Alive) and entry.member == 0)
+    assert loaded < ready < first
+    assert frames[0].members[0].awaited
+    assert {member.state for member in frames[-1].members} == {"finished"}
+
+
+async def test_a_sign_that_is_shown_during_a_round_trip_is_written_at_once(redis: RedisServer, pipe: AsyncPipe) -> None:
+    """Else it would be written half a second later, with the next sign of life: each answer began that much later."""
+    opening = opening_of("test:large")
+    await open_session(pipe, opening)
+    claim = (await pipe.one(*write_entry(opening.session, Claim(0, time.time_ns(), False)))).decode()
+    own = AsyncPipe(redis.url)
+    outbox = Outbox(own, opening.session, 0, claim, RedisPresence(log_to_stderr("producer")))
+    run = own.run
+
+    async def run_and_show(commands: Any, **options: Any) -> Any:
+        replies = await run(commands, **options)
+        outbox.show(Loading)
+        return replies
+
+    own.run = run_and_show  # type: ignore[method-assign]
+    await outbox.flush()
+    await outbox.flush()
+    await own.close()
+    signs = [type(entry) for entry in await entries(pipe, opening.session) if isinstance(entry, Alive | Loading)]
+    assert signs == [Alive, Loading]
+
+
+async def test_a_pipe_is_told_once_on_standard_error_who_is_waited_for(
+    redis: RedisServer, roles: Roles, pipe: AsyncPipe
+) -> None:
+    roles.ready("aggregator")
+    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "200")
+    loader = Loader(redis, "test:large")
+    loader.offer()
+    words = ["ask", "What?", "--models", "ngram:char-6,test:large", "--max-tokens", "5", "--json"]
+    asking = asyncio.create_task(asyncio.to_thread(council, *words, url=redis.url))
+    session = await newest(pipe)
+    loader.claim_and_load(session)
+
+    async def waited_long() -> bool:
+        loader.load()
+        return (await find_session(pipe, session)).window > 90
+
+    await until(waited_long, "it is waited for")
+    await cancel_session(pipe, session, members=(1,))
+    outcome = await asking
+    assert outcome.code == 0
+    assert outcome.said.count("council: Waiting for test:large, which loads.") == 1
+    begun = [frame for frame in outcome.lines[:-1] if any(one["text"] for one in frame["members"])]
+    assert begun
+    assert begun[0]["window_index"] > 90

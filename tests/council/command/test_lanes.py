@@ -1,0 +1,196 @@
+"""A session in a terminal: what its lines say, in terminals of any width, and what is said at its end."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Literal
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from council.command.asking import AskSummary, print_end
+from council.command.lanes import Lanes
+from schemas.frames import FRAME_VERSION, Frame, MemberFrame, MemberState
+from schemas.grid import window_start_ns
+
+_LONG_NAME = "a-model-server.example/some-family:70b-instruct-q4_K_M"
+_PARTED: dict[str, Any] = {"compares": "place", "diverged_at_bytes": 48}
+
+
+def member(state: MemberState = "answering", model: str = "ngram:word-3", **said: Any) -> MemberFrame:
+    found = MemberFrame(model, state, 1.0, 1_000.0, 0.5, 3, 0, "so", "", None)
+    return msgspec.structs.replace(found, **said)
+
+
+def frame_of(
+    *members: MemberFrame, window: int = 0, source: Literal["logprobs", "fallback"] = "logprobs", **said: Any
+) -> Frame:
+    frame = Frame(
+        FRAME_VERSION, "s1", window, window_start_ns(window), window_start_ns(window + 1), "single", False, "1-0", 0.5,
+        0.25, source, None, None, 0, 0, 0, members or (member(), member()), (), "hybrid",
+    )  # fmt: skip
+    return msgspec.structs.replace(frame, **said)
+
+
+def drawn(*frames: Frame, width: int = 100, height: int = 40) -> list[str]:
+    """The lines that a terminal of this size shows after these frames."""
+    lanes = Lanes()
+    for frame in frames:
+        lanes.add(frame)
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(lanes.drawn(width, height))
+    return capture.get().splitlines()
+
+
+def between(*frames: Frame) -> str:
+    """The line under the head."""
+    return drawn(*frames)[1].rstrip()
+
+
+AGREEMENT: dict[str, Any] = {
+    "agreement": 0.91, "agreement_source": "logprobs", "compares": "next", "interference": "constructive",
+}  # fmt: skip
+AGREED = frame_of(**AGREEMENT)
+APART = frame_of(agreement=0.12, agreement_source="logprobs", interference="destructive", **_PARTED)
+
+
+def test_nobody_to_agree_with_is_said_only_before_anybody_agreed() -> None:
+    assert between(frame_of()) == "nobody to agree with yet"
+    assert between(AGREED, frame_of()) == "agreement not measured · never parted"
+    one_left = frame_of(member(), member("finished"))
+    assert between(AGREED, APART, one_left) == "one member is left · parted at byte 48"
+    assert between(AGREED, one_left) == "one member is left · never parted"
+    assert between(one_left) == "one member is left"
+    assert between(APART, frame_of(member("finished"), member("finished"))) == "all have finished · parted at byte 48"
+    assert between(APART, frame_of(member("dropped"), member("finished"))) == "all have ended · parted at byte 48"
+
+
+def test_what_agrees_and_by_what_is_told() -> None:
+    assert between(AGREED) == "agreement 0.91 · constructive · the same text so far"
+    resonant = msgspec.structs.replace(AGREED, resonance=True)
+    assert between(resonant) == "agreement 0.91 · resonance · the same text so far"
+    for source, words in (("mixed", "in part by text"), ("text", "by text")):
+        told = between(msgspec.structs.replace(APART, agreement_source=source))
+        assert told == f"agreement 0.12 · destructive · parted at byte 48 · {words}"
+
+
+def test_the_mode_and_what_it_keeps_apart_is_told() -> None:
+    in_step = frame_of(mode="step", sync_lag_ms=16.4, arrival_skew_ms=480.0, **AGREEMENT)
+    assert between(in_step).endswith(" · the same text so far · shown 16 ms, written 480 ms apart")
+    assert "step · hybrid tier" in drawn(in_step)[0]
+
+
+def test_who_waits_for_whom_is_said_below_the_text() -> None:
+    """In plain words, and not more often than a person can read: some windows later what was said is said anew."""
+    ahead = member("held", buffered_tokens=12)
+    lines = drawn(frame_of(ahead, member("detached", buffered_tokens=1)))
+    below = [line.strip("╰─╯ ") for line in lines if "╰" in line]
+    assert below == [
+        "pauses for the others · 12 tokens wait",
+        "no longer waited for · 1 token waits",
+    ]
+    flicker = [frame_of(ahead, member()), *(frame_of(member(), member(), window=window) for window in range(1, 12))]
+    assert "12 tokens wait" in "".join(drawn(*flicker))
+    assert "wait" not in "".join(drawn(*flicker, frame_of(member(), member(), window=12)))
+    assert " finished " in "".join(drawn(*flicker, frame_of(member("finished"), member(), window=12, final=True)))
+    assert all(len(line) <= 46 for line in drawn(frame_of(ahead, member("detached")), width=46))
+
+
+def test_of_a_member_alone_nothing_is_said_between() -> None:
+    assert drawn(frame_of(member()))[1].startswith("╭")
+
+
+@pytest.mark.parametrize("width", [46, 50, 60, 70, 80, 100, 200])
+@pytest.mark.parametrize("names", [("ngram:word-3", "ngram:char-6"), ("tiny", _LONG_NAME)])
+@pytest.mark.parametrize("remote", [False, True])
+def test_the_lines_fit_the_terminal(width: int, names: tuple[str, str], remote: bool) -> None:
+    """One line of the ensemble, one between, and titles that say all but the whole of a long name; no line wraps."""
+    members = [member(model=name, remote=remote, energy=0.38) for name in names]
+    said = {"agreement": 1.0, "agreement_source": "mixed", "interference": "constructive", **_PARTED}
+    lines = drawn(frame_of(*members, window=60_000, source="fallback", **said), width=width)
+    assert all(len(line) <= width for line in lines)
+    head, middle, *lanes = lines
+    assert head.startswith("energy █")
+    assert " 0.50  diversity unknown" in head
+    assert middle.startswith("agreement 1.00 · constructive")
+    titles = [line for line in lanes if line.startswith("╭")]
+    assert len(titles) == 2
+    for title in titles:
+        # Without room for all of them, the pace is left out; no number is ever cut.
+        assert " answering " in title
+        paces = (" 0.38  1000 tokens/s", " 0.38  1000 tok/s") if width >= 60 else (" 0.38  1000 tok/s", " 0.38")
+        assert title.rstrip("─╮ ").endswith(paces)
+    # Bars of one length, wherever they are: they can be compared.
+    assert len({sum(title.count(cell) for cell in "█▏▎▍▌▋▊▉·") for title in titles}) == 1
+
+
+def test_the_tier_goes_first_and_the_mode_last() -> None:
+    heads = [drawn(frame_of(window=600), width=width)[0].rstrip() for width in (100, 70, 60, 50)]
+    assert [head.partition("diversity 0.25")[2].strip() for head in heads] == [
+        "single · hybrid tier · 10.0 s", "single · 10.0 s", "single", "",
+    ]  # fmt: skip
+
+
+def test_the_bar_never_wraps() -> None:
+    head, middle, *_ = drawn(AGREED, width=24)
+    assert head.startswith("energy █")
+    assert middle.startswith("agreement")
+
+
+def test_titles_do_not_change_their_bars_with_each_state_and_number() -> None:
+    def bar(state: MemberState, tokens_per_s: float) -> str:
+        title = next(
+            line for line in drawn(frame_of(member(state, tokens_per_s=tokens_per_s)), width=60) if "╭" in line
+        )
+        return title.partition("█")[2].partition(" ")[0]
+
+    assert len({bar(state, pace) for state in ("held", "answering", "finished") for pace in (0.0, 99.0, 1_000.0)}) == 1
+
+
+def ended(*frames: Frame) -> str:
+    """What is printed after these frames, in a terminal with colours."""
+    summary = AskSummary("s1", "hybrid")
+    for frame in frames:
+        summary.add(frame)
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="truecolor")
+    with console.capture() as capture:
+        print_end(console, summary)
+    return capture.get()
+
+
+def test_the_end_says_where_the_members_parted_or_that_they_never_did() -> None:
+    parted_later = msgspec.structs.replace(APART, diverged_at_bytes=90)
+    assert ended(AGREED, APART, parted_later, frame_of()).endswith("\nThe members parted at byte 90.\n")
+    assert ended(AGREED, frame_of()).endswith("\nThe members never parted.\n")
+    assert "parted" not in ended(frame_of())
+    assert "parted" not in ended(frame_of(member()))
+    # Their texts were let go before they could be compared.
+    assert "parted" not in ended(AGREED, frame_of(compares="place"))
+
+
+def test_names_are_printed_as_they_are() -> None:
+    """No number in them is coloured, nothing in brackets is taken for markup."""
+    said = ended(frame_of(member(model="ngram:word-3"), member(model="a[b]c:7")))
+    assert "ngram:word-3: answering, 0 tokens" in said
+    assert "a[b]c:7: answering, 0 tokens" in said
+    assert "session s1: 0.0 s, 1 frames, single" in said
+
+
+def test_resonance_is_counted_in_whole_windows() -> None:
+    summary = AskSummary("s1", "hybrid")
+    for resonance in (False, True, True, True, False, True):
+        summary.add(frame_of(resonance=resonance))
+    assert summary.as_object()["resonance_ms"] == 67
+
+
+def test_the_largest_lag_and_skew_are_told_once_there_are_any() -> None:
+    summary = AskSummary("s1", "hybrid", "free")
+    summary.add(frame_of())
+    named = ("sync", "largest_sync_lag_ms", "largest_arrival_skew_ms")
+    assert [summary.as_object()[name] for name in named] == ["free", None, None]
+    for lag, skew in ((17.0, 300.0), (33.0, 20.0), (0.0, 900.0)):
+        summary.add(frame_of(sync_lag_ms=lag, arrival_skew_ms=skew))
+    summary.add(frame_of())
+    assert [summary.as_object()[name] for name in named] == ["free", 33.0, 900.0]

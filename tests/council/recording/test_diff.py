@@ -1,0 +1,69 @@
+"""Two recordings differ first in what was asked, else in a window and a field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from recordings.difference import first_difference
+from tests.golden import golden
+from tests.support.command_here import council
+from tests.support.made_recordings import NAME, about_of, changed, frames_of, recording, write_recording
+
+
+def test_a_recording_is_the_same_as_its_copy_whatever_its_session_is_called(tmp_path: Path) -> None:
+    """A replay has another session, and says what it is a replay of; ids are times."""
+    path = recording(tmp_path)
+    again = [msgspec.structs.replace(frame, session="again", replay_of="first", cut="1-1") for frame in frames_of(NAME)]
+    other = write_recording(tmp_path / "again.mcap", golden(NAME).entries, again)
+    assert first_difference(path, other) is None
+    done = council("diff", str(path), str(other))
+    assert (done.code, done.out) == (0, "The recordings are the same.\n")
+
+
+def test_the_first_window_and_field_that_differ_are_found(tmp_path: Path) -> None:
+    path = recording(tmp_path)
+    frames = changed(frames_of(NAME), 77, lambda frame: msgspec.structs.replace(frame, tier="low"))
+    frames = changed(frames, 90, lambda frame: msgspec.structs.replace(frame, tier="high"))
+    other = write_recording(tmp_path / "other.mcap", golden(NAME).entries, frames)
+    found = first_difference(path, other)
+    assert found is not None
+    assert (found.window, found.field, found.one, found.other) == (77, "tier", frames_of(NAME)[0].tier, "low")
+    done = council("diff", str(path), str(other), "--json")
+    assert done.code == 1
+    assert json.loads(done.out)["first"] == {"window": 77, "field": "tier", "one": found.one, "other": "low"}
+
+
+def test_a_window_that_only_one_has_is_a_difference(tmp_path: Path) -> None:
+    path = recording(tmp_path)
+    for missing in (0, 50, len(frames_of(NAME)) - 1):
+        frames = [frame for frame in frames_of(NAME) if frame.window_index != missing]
+        other = write_recording(tmp_path / "other.mcap", golden(NAME).entries, frames)
+        found = first_difference(other, path)
+        assert found is not None
+        assert (found.window, found.field, found.one, found.other) == (missing, "frame", None, "there")
+
+
+def test_what_was_asked_is_compared_first(tmp_path: Path) -> None:
+    done = council("diff", str(recording(tmp_path)), str(recording(tmp_path, "thinking")))
+    assert done.code == 1
+    lines = done.out.splitlines()
+    assert lines[0].startswith("opening, ")
+    assert lines[-1].startswith("window 0, ")
+    found = first_difference(tmp_path / "twins.mcap", tmp_path / "thinking.mcap")
+    assert found is not None
+    assert found.window is None
+
+
+def test_texts_are_compared_only_where_both_have_them(tmp_path: Path) -> None:
+    path = recording(tmp_path)
+    silent = write_recording(
+        tmp_path / "silent.mcap",
+        golden(NAME).entries,
+        frames_of(NAME),
+        about=about_of(golden(NAME).entries, text=False),
+    )
+    assert first_difference(path, silent) is None
+    assert "texts are not compared" in council("diff", str(path), str(silent)).out

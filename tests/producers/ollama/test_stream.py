@@ -1,0 +1,179 @@
+"""Laws of the pure half of the Ollama backend: from bytes to chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from producers.backend import Chunk, Piece
+from producers.ollama.stream import OllamaStream
+from producers.servers.faults import MAX_LINE_BYTES, ServerFault
+from tests.support.ollama.lines import HALF, SAID, lines_of
+
+PATHS = ["/api/chat", "/api/generate"]
+HALF_BYTES = HALF.encode()
+
+
+def outcome(parts: Sequence[bytes], *, thinks: bool = False) -> tuple[list[Chunk], str]:
+    """What a stream says when it is read in these parts, and how it ends."""
+    stream = OllamaStream(20, thinks=thinks)
+    chunks: list[Chunk] = []
+    try:
+        for part in parts:
+            chunks += stream.feed(part)
+        return chunks, stream.end().reason
+    except ServerFault as fault:
+        return chunks, str(fault)
+
+
+def pieces_of(behaviour: str, path: str = "/api/chat", *, thinks: bool = False) -> list[Piece]:
+    chunks, _ = outcome(lines_of(behaviour, path), thinks=thinks)
+    return [piece for chunk in chunks for piece in chunk.pieces]
+
+
+# What the pieces say
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_both_ways_to_ask_say_the_same(path: str) -> None:
+    for behaviour in ("good", "several_entries", "split_character", "thinking", "doubtful_logprobs"):
+        assert pieces_of(behaviour, path) == pieces_of(behaviour)
+
+
+def test_several_entries_of_a_chunk_share_its_text() -> None:
+    chunks, _ = outcome(lines_of("several_entries"))
+    first, second = ([(piece.text, piece.piece, piece.quality) for piece in chunk.pieces] for chunk in chunks)
+    assert first == [("One", b"", "real"), (" fine", b"", "real"), (" day", b"", "real")]
+    assert second == [("", b" cle", "real"), ("cleaned", b"aned\n", "real")]
+
+
+def test_a_split_character_is_shown_whole_and_each_of_its_tokens_is_measured() -> None:
+    """Its halves came in one chunk, or the first of them in one without text."""
+    pieces = pieces_of("split_character")
+    assert [(piece.text, piece.piece) for piece in pieces] == [
+        ("", b" "),
+        (" é", HALF_BYTES),
+        ("", HALF_BYTES),
+        ("ü", HALF_BYTES),
+    ]
+    assert {piece.quality for piece in pieces} == {"real"}
+
+
+@pytest.mark.parametrize(("behaviour", "name"), [("split_character", HALF_BYTES), ("nameless_tokens", b"")])
+def test_alternatives_that_share_a_name_all_count(behaviour: str, name: bytes) -> None:
+    """Half characters have one name between them; which one was meant is lost, how probable it was is not."""
+    tops = [piece.top for piece in pieces_of(behaviour)]
+    assert ((name, -0.5), (name, -1.5), (b"e", -3.0)) in tops
+
+
+def test_thinking_is_a_lane_of_its_own() -> None:
+    pieces = pieces_of("thinking", thinks=True)
+    assert [(piece.lane, piece.text) for piece in pieces] == [
+        ("thinking", ""),
+        ("thinking", "Hm"),
+        ("thinking", ","),
+        ("thinking", " so"),
+        ("thinking", ""),
+        ("thinking", "!"),
+        ("answer", "Yes"),
+        ("answer", "."),
+    ]
+    assert [piece.quality for piece in pieces] == ["real"] * 5 + ["missing"] + ["real"] * 2
+
+
+def test_what_comes_before_any_text_is_thinking_where_the_model_thinks() -> None:
+    assert pieces_of("thinking", thinks=True)[0].lane == "thinking"
+    assert pieces_of("thinking", thinks=False)[0].lane == "answer"
+
+
+def test_the_thinking_of_imitators_is_found_too() -> None:
+    assert [(piece.lane, piece.text) for piece in pieces_of("other_names")] == [("thinking", "a"), ("thinking", "b")]
+
+
+def test_only_what_was_measured_is_called_real() -> None:
+    assert [(piece.text, piece.quality, piece.logprob) for piece in pieces_of("doubtful_logprobs")] == [
+        ("a", "placeholder", None),
+        ("b", "placeholder", None),
+        ("c", "missing", None),
+        ("d", "real", -0.5),
+    ]
+
+
+# How it ends
+
+ENDS = {
+    "good": "stop",
+    "length": "length",
+    "no_reason": "stop",
+    "babbles_on": "stop",
+    "empty_lines": "stop",
+    "last_line_open": "stop",
+    "error_midway": "reported an error: an error was encountered while running the model: [31mGGML_ASSERT",
+    "error_of_memory": "reported an error: CUDA error: out of memory current device: 0",
+    "error_object": "reported an error: the upstream is gone",
+    "no_done": "ended without finishing",
+    "half_a_line": "ended in the middle of a line",
+    "text_left_open": "ended in the middle of a line",
+    "unloads": "unloaded the model",
+    "garbage": "sent a line that is not Ollama's: JSON is malformed: invalid character (byte 0)",
+    "other_shape": "sent a line that is not Ollama's: Expected `str | null`, got `int` - at `$.message.content`",
+}
+SAYS_NOTHING = {
+    "nothing": "ended without a word",
+    "only_loads": "only loaded the model: it saw nothing to answer",
+    "html": "answered with HTML, not with a stream: is the URL right?",
+}
+
+
+@pytest.mark.parametrize(("behaviour", "end"), ENDS.items())
+def test_what_was_said_is_kept_and_the_end_is_named(behaviour: str, end: str) -> None:
+    chunks, told = outcome(lines_of(behaviour))
+    assert ["".join(piece.text for piece in chunk.pieces) for chunk in chunks] == ["One", " fine", " day"]
+    assert told == end
+
+
+@pytest.mark.parametrize(("behaviour", "end"), SAYS_NOTHING.items())
+def test_who_says_nothing_has_not_answered(behaviour: str, end: str) -> None:
+    assert outcome(lines_of(behaviour)) == ([], end)
+
+
+def test_a_page_without_a_line_end_is_known_as_one() -> None:
+    assert outcome([b"<html>no"])[1] == SAYS_NOTHING["html"]
+
+
+def test_a_line_is_bounded() -> None:
+    """As one part, or as many that never end."""
+    told = f"sent a line of more than {MAX_LINE_BYTES >> 20} MiB"
+    assert outcome([b"x" * (MAX_LINE_BYTES + 1) + b"\n"]) == ([], told)
+    assert outcome([b" " * 65_536] * 17) == ([], told)
+    assert outcome([b" " * MAX_LINE_BYTES + b"\n"])[1] == "ended without a word"
+
+
+def test_a_line_nested_too_deep_is_refused() -> None:
+    assert outcome(lines_of("deep"))[1].startswith("sent a line that is not Ollama's: ")
+
+
+# Where the bytes were cut
+
+
+@given(st.sampled_from(sorted(SAID.keys() - {"deep"})), st.data())
+@settings(max_examples=200, deadline=None)
+def test_where_the_bytes_are_cut_changes_no_chunk(behaviour: str, data: st.DataObject) -> None:
+    lines = lines_of(behaviour)
+    whole = b"".join(lines)
+    cuts = data.draw(st.lists(st.integers(0, len(whole)), max_size=12).map(sorted))
+    parts = [whole[begin:end] for begin, end in pairwise([0, *cuts, len(whole)])]
+    assert outcome(parts) == outcome(lines)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_end_in_chunks_or_in_a_sentence(parts: list[bytes]) -> None:
+    chunks, told = outcome(parts)
+    assert told
+    assert "\n" not in told
+    assert all(chunk.pieces for chunk in chunks)

@@ -1,0 +1,237 @@
+"""Laws of asking an OpenAI-compatible server: what a refusal leads to, and when asking ends. No server, no clock."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from producers.backend import ModelLoading, ModelWaiting, Request
+from producers.openai.asking import MOST_CHANGES, MOST_WAITING_S, Asking, Dialect, RefusedAnswer
+from producers.servers.faults import ServerFault
+from schemas.sessions import Message
+from tests.support import faulty_server as faults
+
+REQUEST = Request("Why?", "", max_tokens=40, temperature=0.7, seed=3, top_k=20, silence_ms=5_000)
+
+
+def refusal(status: int = 429, body: bytes = b"", **headers: str) -> RefusedAnswer:
+    return RefusedAnswer(status, "reason", {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+def refusal_of(whole: faults.Whole) -> RefusedAnswer:
+    status, *headers = whole[0].split("\r\n")
+    pairs = (header.lower().split(": ", 1) for header in headers)
+    return RefusedAnswer(int(status.split()[0]), status.partition(" ")[2], dict(pairs), whole[2])
+
+
+def body_of(dialect: Dialect, request: Request = REQUEST) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(dialect.body("tiny", request))
+    return body
+
+
+def accepted_after(name: str, request: Request = REQUEST) -> tuple[Asking, int]:
+    """How a server that refuses as `name` is asked in the end, and how often it refused."""
+    asking = Asking(Dialect(), request)
+    for refused in range(10):
+        if (answer := faults.REFUSING[name](body_of(asking.dialect, request))) is None:
+            return asking, refused
+        assert asking.refused(refusal_of(answer)) is None
+        assert asking.pause_s == 0.0
+    raise AssertionError(f"{name} never took it")
+
+
+def fault_of(refused: RefusedAnswer, key_variable: str = "", absence: str = "") -> str:
+    with pytest.raises(ServerFault) as fault:
+        Asking(Dialect(), REQUEST, key_variable, absence).refused(refused)
+    return str(fault.value)
+
+
+# What is sent
+
+
+def test_the_turns_of_a_chat_are_sent_in_order() -> None:
+    history = (Message("user", "One?"), Message("assistant", "Two."))
+    request = msgspec.structs.replace(REQUEST, system="Be brief", history=history)
+    assert [(turn["role"], turn["content"]) for turn in body_of(Dialect(), request)["messages"]] == [
+        ("system", "Be brief"),
+        ("user", "One?"),
+        ("assistant", "Two."),
+        ("user", "Why?"),
+    ]
+
+
+@given(st.text(), st.sampled_from([None, 0, 5, 20]), st.sampled_from(["max_tokens", "max_completion_tokens"]))
+def test_every_dialect_asks_for_the_same_answer(prompt: str, most_top: int | None, length: Any) -> None:
+    body = body_of(Dialect(most_top, length, False), msgspec.structs.replace(REQUEST, prompt=prompt))
+    assert (body["messages"][-1]["content"], body[length], body["seed"]) == (prompt, 40, 3)
+    assert ("logprobs" in body) == ("top_logprobs" in body) == (most_top is not None)
+    assert body.get("top_logprobs", 0) == min(20, most_top or 0)
+
+
+# Another dialect
+
+
+def test_whoever_has_no_logprobs_is_asked_once_more_without() -> None:
+    asking, refused = accepted_after("no_logprobs")
+    assert (asking.dialect, refused) == (Dialect(most_top=None), 1)
+
+
+def test_whoever_has_fewer_alternatives_is_asked_for_as_many_as_it_has() -> None:
+    asking, refused = accepted_after("few_logprobs")
+    assert (asking.dialect, refused) == (Dialect(most_top=5), 1)
+
+
+def test_whoever_knows_the_newer_name_only_is_asked_with_it() -> None:
+    asking, refused = accepted_after("reasoner")
+    assert (asking.dialect, refused) == (Dialect(most_top=None, length="max_completion_tokens"), 2)
+
+
+def test_whoever_knows_no_usage_is_asked_without() -> None:
+    asking, refused = accepted_after("no_usage")
+    assert (asking.dialect, refused) == (Dialect(tells_usage=False), 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "most_top"),
+    [
+        ("Invalid 'top_logprobs': integer above maximum value. Expected a value <= 8, but got 20 instead.", 8),
+        ("top_logprobs must be between 0 and 7.", 7),
+        ("logprobs: 20 exceeds the limit of 1", 1),
+        ("logprobs is not supported by gpt-5 and 4.1, only by 3 others", None),
+        ("logprobs must be greater than 20", None),
+        ("top_logprobs: at most 128", None),
+    ],
+)
+def test_a_limit_is_read_from_the_words_where_there_is_one(words: str, most_top: int | None) -> None:
+    dialect = Dialect().without(words, REQUEST)
+    assert dialect == Dialect(most_top=most_top)
+
+
+def test_a_server_that_always_refuses_is_not_asked_for_ever() -> None:
+    """It is asked with 20, with 2 and without; then its words are told."""
+    tops: list[int | None] = []
+
+    def ask_on(asking: Asking) -> None:
+        while answer := faults.REFUSING["stubborn"](body_of(asking.dialect)):
+            tops.append(asking.dialect.most_top)
+            assert asking.refused(refusal_of(answer)) is None
+
+    with pytest.raises(ServerFault, match="answered HTTP 400: top_logprobs must be 2 at most"):
+        ask_on(Asking(Dialect(), REQUEST))
+    assert tops == [200, 2, None]
+
+
+@given(st.lists(st.sampled_from([*b"logprobs max_completion_tokens stream_options 1 2 3".split()]), max_size=6))
+def test_changes_of_dialect_come_to_an_end(words: list[bytes]) -> None:
+    def ask_on(asking: Asking) -> None:
+        seen = [asking.dialect]
+        for _ in range(MOST_CHANGES + 1):
+            asking.refused(refusal(400, b" at most ".join(words)))
+            assert asking.dialect not in seen
+            seen.append(asking.dialect)
+
+    with pytest.raises(ServerFault):
+        ask_on(Asking(Dialect(), REQUEST))
+
+
+def test_only_what_names_a_parameter_changes_the_dialect() -> None:
+    asking = Asking(Dialect(), REQUEST)
+    for status, body in ((400, b"the context is too long"), (500, b"logprobs broke"), (404, b"logprobs")):
+        with pytest.raises(ServerFault):
+            asking.refused(refusal(status, body))
+    assert asking.dialect == Dialect()
+
+
+# A little later
+
+
+@pytest.mark.parametrize(
+    ("headers", "pause_s"),
+    [
+        ({"retry_after": "7"}, 7.0),
+        ({"retry_after": "0.5"}, 0.5),
+        ({"retry_after": "Sun, 22 Nov 2026 17:00:30 GMT", "date": "Sun, 22 Nov 2026 17:00:00 GMT"}, 30.0),
+        ({"retry_after": "Sun, 22 Nov 2026 16:00:00 GMT", "date": "Sun, 22 Nov 2026 17:00:00 GMT"}, 0.0),
+        ({"retry_after": "Sun, 22 Nov 2026 17:00:30 GMT"}, 1.0),
+        ({"retry_after": "soon"}, 1.0),
+        ({"retry_after": "-5"}, 1.0),
+        ({}, 1.0),
+    ],
+)
+def test_a_full_server_is_asked_again_when_it_says(headers: dict[str, str], pause_s: float) -> None:
+    asking = Asking(Dialect(), REQUEST)
+    assert asking.refused(refusal(429, b"slow down", **headers)) == ModelWaiting()
+    assert asking.pause_s == pause_s
+    assert asking.has_waited
+
+
+@given(st.lists(st.sampled_from(["", "0", "1", "30", "1e9", "nan"]), min_size=200, max_size=200))
+@example(["0"] * 200)
+def test_waiting_for_room_comes_to_an_end(told: list[str]) -> None:
+    """Whatever it says, no more than MOST_WAITING_S are waited, and these not in many small pieces."""
+
+    def ask_on(asking: Asking) -> None:
+        waited_s = 0.0
+        for asks, retry_after in enumerate(told):
+            assert asks < 30
+            assert asking.refused(refusal(429, b"slow down", retry_after=retry_after)) == ModelWaiting()
+            waited_s += asking.pause_s
+            assert waited_s <= MOST_WAITING_S
+
+    with pytest.raises(ServerFault, match="has no room for the request, not within"):
+        ask_on(Asking(Dialect(), REQUEST))
+
+
+def test_who_has_to_come_back_tomorrow_is_told_now() -> None:
+    told = fault_of(refusal_of(faults.WHOLE["come_back_tomorrow"]))
+    assert told == "has no room for the request, it says to come again in 86400 s (HTTP 429: Rate limit reached)"
+
+
+def test_what_has_to_be_paid_for_is_not_waited_for() -> None:
+    assert fault_of(refusal_of(faults.WHOLE["unpaid"])) == "answered HTTP 429: You exceeded your current quota"
+
+
+@pytest.mark.parametrize(
+    ("refused", "sign"),
+    [
+        (refusal_of(faults.WHOLE["busy"]), ModelWaiting()),
+        (refusal(503, b"down for a moment", retry_after="1"), ModelWaiting()),
+        (refusal_of(faults.WHOLE["loading_for_ever"]), ModelLoading()),
+    ],
+)
+def test_a_server_that_is_there_is_waited_for(refused: RefusedAnswer, sign: ModelLoading | ModelWaiting) -> None:
+    asking = Asking(Dialect(), REQUEST)
+    assert asking.refused(refused) == sign
+    assert asking.pause_s > 0.0
+    assert asking.has_waited == isinstance(sign, ModelWaiting)
+
+
+def test_a_proxy_whose_server_is_away_is_not_waited_for() -> None:
+    assert "with HTML" in fault_of(refusal(503, faults.HTML))
+    assert fault_of(refusal(503, b"no upstream")) == "answered HTTP 503: no upstream"
+
+
+# In words
+
+
+@pytest.mark.parametrize(
+    ("refused", "key_variable", "absence", "sentence"),
+    [
+        (refusal(401, b"no"), "MY_KEY", "", "refuses the API key (HTTP 401: no): correct it in the variable MY_KEY"),
+        (refusal(401), "", "", "wants an API key (HTTP 401): name its environment variable with key_env"),
+        (refusal(403, b"no"), "MY_KEY", "", "forbids this (HTTP 403: no): may the key in MY_KEY use this model?"),
+        (refusal(403, b"no"), "", "", "answered HTTP 403: no"),
+        (refusal(404), "", "", "answered HTTP 404: are the URL and the model's name right?"),
+        (refusal(404, b"gone"), "", "has a and b", "answered HTTP 404: gone; it has a and b"),
+        (refusal_of(faults.WHOLE["moved"]), "", "", "answered HTTP 308 and points to another address: name that one"),
+        (refusal_of(faults.WHOLE["strange_field"]), "", "", "answered HTTP 422: session: Field required"),
+        (refusal(500), "", "", "answered HTTP 500: reason"),
+    ],
+)
+def test_a_refusal_says_what_to_do(refused: RefusedAnswer, key_variable: str, absence: str, sentence: str) -> None:
+    assert fault_of(refused, key_variable, absence).startswith(sentence)

@@ -1,0 +1,560 @@
+"""Laws of the OpenAI-compatible backend, against llama.cpp's own server and against one that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from bench.gguf_model import gguf_model, session_folder
+from bench.llama_server import llama_process, llama_server
+from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Piece, Request
+from producers.openai import asking as openai_asking
+from producers.openai import backend as openai
+from producers.openai.backend import OpenAIBackend
+from producers.openai.offers import AUTO_EVICT
+from producers.servers.client import AiohttpTransport, Body
+from producers.source import ModelSource
+from schemas.errors import Refused
+from schemas.sessions import Message
+from tests.support import faulty_server as faults
+from tests.support.faulty_server import BEGUN, DONE, STOP, FaultyServer, as_json, faulty_server
+from tests.support.llama import skip_without_llama
+from tests.support.waiting import until
+
+Item = Chunk | ModelLoading | ModelWaiting | Ending
+QUICKLY_S = 10.0
+PROMPT = "Tell me about LAMBDAS"
+REQUEST = Request(PROMPT, "", max_tokens=40, temperature=0.7, seed=3, top_k=20, silence_ms=5_000)
+
+
+def asked(**changes: object) -> Request:
+    return msgspec.structs.replace(REQUEST, **changes)
+
+
+@contextlib.asynccontextmanager
+async def started(model: str, url: str, **source: object) -> AsyncIterator[OpenAIBackend]:
+    backend = OpenAIBackend(model, msgspec.structs.replace(ModelSource("openai", model, url), **source))
+    await backend.start()
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
+async def items_of(model: str, url: str, request: Request = REQUEST) -> list[Item]:
+    async with asyncio.timeout(QUICKLY_S), started(model, url) as backend:
+        return [item async for item in backend.generate(request)]
+
+
+async def pieces_of(model: str, url: str, request: Request = REQUEST) -> list[Piece]:
+    return pieces_in(await items_of(model, url, request))
+
+
+def pieces_in(items: Sequence[Item]) -> list[Piece]:
+    return [piece for item in items if isinstance(item, Chunk) for piece in item.pieces]
+
+
+def text_of(pieces: Sequence[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+async def raised_by(model: str, url: str, request: Request = REQUEST, **source: object) -> tuple[str, BackendFailed]:
+    """The text that came before the failure, and the failure."""
+    said: list[Piece] = []
+    async with asyncio.timeout(QUICKLY_S), started(model, url, **source) as backend:
+        try:
+            async for item in backend.generate(request):
+                said += pieces_in([item])
+        except BackendFailed as failed:
+            return text_of(said), failed
+    pytest.fail(f"{model} did not fail: it said {text_of(said)!r}")
+
+
+async def failure_of(model: str, url: str, request: Request = REQUEST, **source: object) -> tuple[str, str]:
+    """The text that came before the failure, and the failure's sentence less the server's name."""
+    said, failed = await raised_by(model, url, request, **source)
+    name = f"{model} at {url} "
+    assert str(failed).startswith(name)
+    return said, str(failed).removeprefix(name)
+
+
+async def until_connected(server: FaultyServer, connections: int) -> None:
+    async def connected() -> bool:
+        return server.connections == connections
+
+    await until(connected, f"{connections} open connections", QUICKLY_S)
+
+
+# llama.cpp's own server
+
+
+@pytest.fixture(scope="module")
+def gguf_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gguf_model(session_folder(tmp_path_factory))
+
+
+@pytest.fixture(scope="module")
+def llama(gguf_path: Path) -> Iterator[str]:
+    skip_without_llama()
+    with llama_server(gguf_path, context=65_536) as url:
+        yield url
+
+
+async def whole_answer(url: str, request: Request) -> tuple[str, str, int]:
+    """Text, finish_reason and number of tokens of the same request without a stream: what the stream must add up to."""
+    body = {
+        "messages": [{"role": turn.role, "content": turn.content} for turn in request.messages],
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "seed": request.seed,
+    }
+    async with httpx.AsyncClient(timeout=QUICKLY_S, trust_env=False) as client:
+        answer = (await client.post(f"{url}/v1/chat/completions", json=body)).raise_for_status().json()
+    choice = answer["choices"][0]
+    return choice["message"]["content"], choice["finish_reason"], answer["usage"]["completion_tokens"]
+
+
+@pytest.mark.parametrize("top_k", [1, 5, 20])
+async def test_a_stream_adds_up_to_the_whole_answer_and_every_token_is_measured(llama: str, top_k: int) -> None:
+    request = asked(top_k=top_k)
+    items = await items_of("tiny", llama, request)
+    pieces = pieces_in(items)
+    text, reason, tokens = await whole_answer(llama, request)
+    assert (text_of(pieces), items[-1], len(pieces)) == (text, Ending(reason), tokens)
+    assert (reason, tokens) == ("length", request.max_tokens)
+    for piece in pieces:
+        assert piece.quality == "real"
+        assert piece.logprob is not None
+        assert piece.logprob <= 0.0
+        assert len(piece.top) == top_k
+        assert [logprob for _, logprob in piece.top] == sorted((logprob for _, logprob in piece.top), reverse=True)
+    assert any((piece.piece or piece.text.encode()) == piece.top[0][0] for piece in pieces)
+
+
+async def test_a_long_answer_adds_up_and_ends_as_the_server_says(llama: str) -> None:
+    """Long enough for characters of several tokens; those come as one piece with the last token's logprob."""
+    request = asked(max_tokens=3_000)
+    items = await items_of("tiny", llama, request)
+    text, reason, tokens = await whole_answer(llama, request)
+    assert (text_of(pieces_in(items)), items[-1]) == (text, Ending(reason))
+    assert len(pieces_in(items)) <= tokens
+
+
+async def test_the_seed_decides_the_text(llama: str) -> None:
+    first, again, other = [text_of(await pieces_of("tiny", llama, asked(seed=seed))) for seed in (7, 7, 8)]
+    assert first == again != other
+
+
+async def test_the_backend_is_as_wide_as_the_server(llama: str) -> None:
+    async with started("tiny", llama) as backend:
+        facts = backend.facts
+        assert (backend.slots, facts.slots, facts.model, facts.server, facts.trouble) == (2, 2, "tiny", llama, "")
+        assert facts.size_bytes > 0
+        assert (facts.remote, facts.pauses, facts.residency, backend.residence) == (False, False, "unmanaged", None)
+    async with started("tiny", llama, parallel=7, remote=True, name="other") as backend:
+        assert (backend.slots, backend.facts.model, backend.facts.remote) == (7, "other", True)
+
+
+async def test_a_chat_with_turns_before_is_answered_like_any(llama: str) -> None:
+    history = (Message("user", "One?"), Message("assistant", "Two."))
+    request = asked(history=history, system="Be brief", temperature=0.0)
+    text, reason, _ = await whole_answer(llama, request)
+    items = await items_of("tiny", llama, request)
+    assert (text_of(pieces_in(items)), items[-1]) == (text, Ending(reason))
+
+
+async def test_answers_come_side_by_side(llama: str) -> None:
+    async with asyncio.timeout(QUICKLY_S), started("tiny", llama) as backend:
+
+        async def answer(seed: int) -> str:
+            return text_of(pieces_in([item async for item in backend.generate(asked(seed=seed))]))
+
+        together = await asyncio.gather(*(answer(seed) for seed in (1, 2)))
+    assert together == [text_of(await pieces_of("tiny", llama, asked(seed=seed))) for seed in (1, 2)]
+
+
+async def test_closing_the_iterator_frees_the_slot(llama: str) -> None:
+    """60,000 tokens take this server much longer than the test waits."""
+    async with (
+        httpx.AsyncClient(base_url=llama, trust_env=False) as client,
+        started("tiny", llama) as backend,
+    ):
+
+        async def is_busy() -> bool:
+            return any(slot["is_processing"] for slot in (await client.get("/slots")).raise_for_status().json())
+
+        async def is_free() -> bool:
+            return not await is_busy()
+
+        items = backend.generate(asked(max_tokens=60_000, temperature=0.0))
+        assert isinstance(await anext(items), Chunk)
+        assert await is_busy()
+        await items.aclose()
+        await until(is_free, "the slot is free", QUICKLY_S)
+
+
+async def test_a_server_that_is_killed_and_one_that_is_gone_are_told_apart(gguf_path: Path) -> None:
+    with llama_process(gguf_path, context=65_536) as running:
+        async with asyncio.timeout(QUICKLY_S), started("tiny", running.url) as backend:
+            items = backend.generate(asked(max_tokens=60_000, temperature=0.0))
+            assert isinstance(await anext(items), Chunk)
+            running.process.kill()
+            with pytest.raises(BackendFailed, match="broke off the connection"):
+                async for _ in items:
+                    pass
+        assert await failure_of("tiny", running.url) == ("", "cannot be reached: is the model server running?")
+
+
+async def test_a_refusal_of_the_real_server_is_told_in_its_own_words(llama: str) -> None:
+    _, sentence = await failure_of("tiny", llama, asked(prompt="word " * 100_000))
+    assert sentence.startswith("answered HTTP 400: request (")
+    assert "exceeds the available context size" in sentence
+
+
+# A server that misbehaves
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FaultyServer]:
+    async with faulty_server() as running:
+        yield running
+
+
+BEFORE_IT_BEGAN = {
+    "not_found": "answered HTTP 404: File Not Found",
+    "broken": "answered HTTP 500: Compute error. [31mred",
+    "quotes_the_prompt": "answered HTTP 400: cannot parse: …",
+    "forbidden": "answered HTTP 403: You are not allowed to use this model",
+    "moved": "answered HTTP 308 and points to another address: name that one as the URL",
+    "unpaid": "answered HTTP 429: You exceeded your current quota",
+    "come_back_tomorrow": "has no room for the request, it says to come again in 86400 s",
+    "strange_field": "answered HTTP 422: session: Field required",
+    "html": "answered with HTML, not with a stream: is the URL right?",
+    "html_502": "answered HTTP 502 with HTML, not with a stream: is the URL right?",
+    "json_answer": "reported an error: no model is loaded",
+    "plain_text": "answered with something that is not a stream: is the URL right?",
+    "nothing": "ended without a word",
+    "hangs_up": "broke off the connection",
+    "no_http": "broke off the connection",
+    "long_header": "broke off the connection",
+    "deep": "sent a line that is no chat completion: ",
+    "endless_line": "sent a line of more than 1 MiB",
+}
+AFTER_IT_BEGAN = {
+    "unfinished": "ended without finishing",
+    "half_a_line": "ended in the middle of a line",
+    "malformed": "sent a line that is no chat completion: ",
+    "other_shape": "sent a line that is no chat completion: Expected `str | null`, got `int`",
+    "error_object": "reported an error: out of memory",
+    "error_line": "reported an error: slot was lost",
+    "vllm_error": "reported an error: CUDA is gone",
+    "closed": "broke off the connection",
+    "reset": "broke off the connection",
+    # aiohttp closes the connection and tells nobody.
+    "broken_chunk": "said nothing for 0.2 s",
+    "silent": "said nothing for 0.2 s",
+    "only_pings": "said nothing for 0.2 s",
+}
+
+
+@pytest.mark.parametrize(("model", "sentence"), BEFORE_IT_BEGAN.items())
+async def test_a_refusal_is_one_clear_sentence(server: FaultyServer, model: str, sentence: str) -> None:
+    said, told = await failure_of(model, server.url, asked(prompt="My darkest secret is that I count in base 7"))
+    assert said == ""
+    assert told.startswith(sentence)
+    assert "secret" not in told
+
+
+async def test_no_turn_of_a_chat_is_quoted(server: FaultyServer) -> None:
+    turn = Message("assistant", "My darkest secret is that I count in base 7")
+    _, told = await failure_of("quotes_the_prompt", server.url, asked(history=(turn,)))
+    assert told == "answered HTTP 400: cannot parse: …"
+
+
+@pytest.mark.parametrize(("model", "sentence"), AFTER_IT_BEGAN.items())
+async def test_what_was_said_is_kept_when_a_stream_breaks(server: FaultyServer, model: str, sentence: str) -> None:
+    said, told = await failure_of(model, server.url, asked(silence_ms=200))
+    assert said == "One fine day"
+    assert told.startswith(sentence)
+    assert "My dar" not in told
+
+
+async def test_what_came_before_a_break_is_handed_out_before_it(server: FaultyServer) -> None:
+    """All of the text and then the break arrive while nobody reads."""
+    transport = AiohttpTransport(httpx.URL(server.url), 1)
+    request = httpx.Request("POST", f"{server.url}/v1/chat/completions", json={"model": "closed"})
+    response = await transport.handle_async_request(request)
+    assert isinstance(response.stream, Body)
+    content = response.stream.answer.content
+
+    async def broke() -> bool:
+        return content.exception() is not None
+
+    await until(broke, "the connection broke", QUICKLY_S)
+    parts = aiter(response.stream)
+    assert await anext(parts) == b"".join(BEGUN)
+    with pytest.raises(httpx.ReadError):
+        await anext(parts)
+    await transport.aclose()
+
+
+async def test_the_servers_words_are_cut(server: FaultyServer) -> None:
+    _, told = await failure_of("long_winded", server.url)
+    assert told.endswith("word…")
+    assert 200 < len(told) < 250
+
+
+@pytest.mark.parametrize("model", ["good", "done_only", "finish_only", "finishes_and_stays", "babbles_on"])
+async def test_a_finished_answer_ends_however_the_stream_does(
+    server: FaultyServer, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "TAIL_S", 0.05)
+    *chunks, ending = await items_of(model, server.url, asked(silence_ms=60_000))
+    assert text_of(pieces_in(chunks)) == "One fine day"
+    assert isinstance(ending, Ending)
+    reasons = {"finish_only": "length", "finishes_and_stays": "content_filter " + "x" * 24 + "…"}
+    assert ending.reason == reasons.get(model, "stop")
+
+
+async def test_before_the_first_token_silence_is_no_failure(server: FaultyServer) -> None:
+    """silence_ms passes several times before the first token, then the answer comes."""
+    silence_ms = 1_000 * faults.PING_S * faults.PINGS_BEFORE_BEGINNING / 4
+    pieces = await pieces_of("slow_to_begin", server.url, asked(silence_ms=round(silence_ms)))
+    assert text_of(pieces) == "One fine day"
+
+
+async def test_whoever_gives_up_waiting_closes_the_connection(server: FaultyServer) -> None:
+    async with started("never", server.url) as backend:
+        items = backend.generate(asked(silence_ms=1))
+        waiting = asyncio.create_task(anext(items))
+        await until_connected(server, 1)
+        waiting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+        await until_connected(server, 0)
+
+
+async def test_closing_the_iterator_closes_the_connection(server: FaultyServer) -> None:
+    async with started("silent", server.url) as backend:
+        items = backend.generate(REQUEST)
+        await anext(items)
+        assert server.connections == 1
+        await items.aclose()
+        await until_connected(server, 0)
+
+
+async def test_a_loading_server_is_asked_again_until_it_serves(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_asking, "LOADING_PAUSE_S", 0.01)
+    items = await items_of("loading", server.url)
+    assert items[: faults.LOADING_ANSWERS] == [ModelLoading()] * faults.LOADING_ANSWERS
+    assert text_of(pieces_in(items)) == "One fine day"
+    assert server.asked["loading"] == faults.LOADING_ANSWERS + 1
+
+
+async def test_a_server_that_never_stops_loading_is_given_up(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_asking, "LOADING_PAUSE_S", 0.0)
+    monkeypatch.setattr(openai_asking, "LOADING_ASKS", 7)
+    assert await failure_of("loading_for_ever", server.url) == ("", "did not finish loading the model")
+    assert server.asked["loading_for_ever"] == 7
+
+
+async def test_a_full_server_is_asked_again_until_it_has_room(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each refusal is a sign, and so is the end of the waiting: from there the first token's time-out counts."""
+    monkeypatch.setattr(openai_asking, "WAITING_PAUSES_S", (0.01,))
+    items = await items_of("crowded", server.url)
+    assert items[: faults.CROWDED_ANSWERS + 1] == [*[ModelWaiting()] * faults.CROWDED_ANSWERS, Chunk(())]
+    assert text_of(pieces_in(items)) == "One fine day"
+    assert server.asked["crowded"] == faults.CROWDED_ANSWERS + 1
+
+
+async def test_a_server_that_stays_full_is_given_up(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_asking, "WAITING_PAUSES_S", (0.01,))
+    monkeypatch.setattr(openai_asking, "MOST_WAITING_S", 0.05)
+    _, sentence = await failure_of("busy", server.url)
+    assert sentence == "has no room for the request, not within 0.05 s (HTTP 503: server busy, please try again)"
+    assert server.asked["busy"] == 6
+
+
+@pytest.mark.parametrize(
+    ("model", "qualities", "asked_in_all"),
+    [
+        ("good", {"real"}, 2),
+        ("few_logprobs", {"real"}, 3),
+        ("no_logprobs", {"missing"}, 3),
+        ("no_usage", {"real"}, 3),
+        ("reasoner", {"missing"}, 4),
+    ],
+)
+async def test_what_a_server_does_not_take_it_is_asked_without_from_then_on(
+    server: FaultyServer, model: str, qualities: set[str], asked_in_all: int
+) -> None:
+    async with asyncio.timeout(QUICKLY_S), started(model, server.url) as backend:
+        for _ in range(2):
+            pieces = pieces_in([item async for item in backend.generate(REQUEST)])
+            assert text_of(pieces) == "One fine day"
+            assert {piece.quality for piece in pieces} == qualities
+    assert server.asked[model] == asked_in_all
+    assert server.bodies[-1] == server.bodies[-2]
+
+
+async def test_a_refusal_that_nothing_helps_against_changes_nothing(server: FaultyServer) -> None:
+    """The next request is asked as the first was."""
+    async with asyncio.timeout(QUICKLY_S), started("stubborn", server.url) as backend:
+        for _ in range(2):
+            with pytest.raises(BackendFailed, match="top_logprobs must be 2 at most"):
+                await anext(backend.generate(REQUEST))
+    assert [body.get("top_logprobs") for body in server.bodies] == [20, 2, None] * 2
+
+
+async def test_what_lm_studio_loads_for_a_request_is_said_to_load(server: FaultyServer) -> None:
+    def say(state: str) -> None:
+        card = {"id": "good", "object": "model", "type": "llm", "state": state}
+        server.says = {"/v1/models": as_json({"data": []}), "/api/v0/models": as_json({"data": [card]})}
+
+    say("not-loaded")
+    async with asyncio.timeout(QUICKLY_S), started("good", server.url) as backend:
+        assert (backend.facts.max_loaded, backend.facts.trouble) == (1, "")
+        assert await anext(backend.generate(REQUEST)) == ModelLoading()
+        say("loaded")
+        assert isinstance(await anext(backend.generate(REQUEST)), Chunk)
+        say("not-loaded")
+        assert await anext(backend.generate(REQUEST)) == ModelLoading()
+        server.says = {}  # it says nothing now: what it said last holds
+        assert await anext(backend.generate(REQUEST)) != ModelLoading()
+
+
+async def test_a_model_that_lm_studio_throws_out_is_said_to_be(server: FaultyServer) -> None:
+    card = {"id": "unloaded", "object": "model", "type": "llm", "state": "loaded"}
+    server.says = {"/v1/models": as_json({"data": []}), "/api/v0/models": as_json({"data": [card]})}
+    assert await failure_of("unloaded", server.url) == (
+        "One fine day",
+        f"reported an error: Model unloaded. ({AUTO_EVICT})",
+    )
+
+
+async def test_a_model_that_finds_no_memory_can_make_the_session_fall(server: FaultyServer) -> None:
+    """But one that has begun has its memory, whatever it says."""
+    said, failed = await raised_by("no_memory", server.url)
+    assert (said, type(failed)) == ("", OutOfMemory)
+    said, failed = await raised_by("error_object", server.url)
+    assert (said, type(failed)) == ("One fine day", BackendFailed)
+
+
+async def test_a_server_that_is_away_at_the_start_is_told_and_asked_all_the_same(
+    server: FaultyServer,
+) -> None:
+    server.says = {"/v1/models": ("502 Bad Gateway", "text/html", faults.HTML)}
+    async with started("good", "http://127.0.0.1:1") as backend:
+        assert backend.facts.trouble == ("good at http://127.0.0.1:1 cannot be reached: is the model server running?")
+        assert backend.slots >= 1
+    server.says = {"/v1/models": as_json({"error": "no"}, "401 Unauthorized")}
+    async with asyncio.timeout(QUICKLY_S), started("good", server.url) as backend:
+        assert "wants an API key" in backend.facts.trouble
+        assert isinstance([item async for item in backend.generate(REQUEST)][-1], Ending)
+        assert backend.facts.trouble == ""
+
+
+async def test_a_model_that_is_not_there_is_told_with_those_that_are(server: FaultyServer) -> None:
+    server.says = {"/v1/models": as_json({"data": [{"id": "a"}, {"id": "b"}]})}
+    async with started("not_found", server.url) as backend:
+        assert backend.facts.trouble.endswith("does not list the model 'not_found': it has a, b")
+    assert await failure_of("not_found", server.url) == (
+        "",
+        "answered HTTP 404: File Not Found; it does not list the model 'not_found': it has a, b",
+    )
+
+
+async def test_the_request_says_what_was_asked_for(server: FaultyServer) -> None:
+    await items_of("good", server.url + "/v1/", asked(system="Be brief \ud83d", seed=11))
+    await items_of("good", server.url, asked(seed=None))
+    with_system, without = server.bodies
+    assert all("\r\ncontent-type: application/json\r\n" in head.lower() for head in server.heads)
+    assert with_system == {
+        "model": "good",
+        "messages": [{"role": "system", "content": "Be brief \ud83d"}, {"role": "user", "content": PROMPT}],
+        "max_tokens": 40,
+        "temperature": 0.7,
+        "seed": 11,
+        "logprobs": True,
+        "top_logprobs": 20,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert without["messages"] == [{"role": "user", "content": PROMPT}]
+    assert "seed" not in without
+    assert all(head.startswith("POST /v1/chat/completions HTTP/1.1\r\n") for head in server.heads)
+    assert all("\r\nconnection: keep-alive\r\n" in head.lower() for head in server.heads)
+
+
+async def test_credentials_in_the_url_are_sent_and_never_shown(server: FaultyServer) -> None:
+    url = server.url.replace("http://", "http://ada:love@")
+    async with started("broken", f"{url}/v1?key=hidden") as backend:
+        with pytest.raises(BackendFailed) as failed:
+            await anext(backend.generate(REQUEST))
+    assert str(failed.value).startswith(f"broken at {server.url} answered")
+    assert "authorization: basic YWRhOmxvdmU=" in server.heads[0].replace(
+        "Authorization: Basic", "authorization: basic"
+    )
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://host", "http://", "http://host:0", "http://host:99999"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(Refused, match="http://127"):
+        OpenAIBackend("tiny", ModelSource("openai", "tiny", url))
+
+
+async def test_a_server_that_does_not_speak_tls_is_said_not_to() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
+        _, told = await failure_of("tiny", f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+    assert told == "could not be asked: it does not speak TLS: is https right?"
+
+
+async def test_a_host_that_cannot_be_is_a_failure_like_any_other() -> None:
+    _, told = await failure_of("tiny", f"http://{'x' * 70}.invalid")
+    assert told
+
+
+async def test_a_kept_connection_that_the_server_closes_costs_no_answer() -> None:
+    """The server keeps its connection after an answer, and closes it when it is asked again: as a server that is
+    tired of it."""
+    requests: list[int] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET"):
+            writer.close()
+            return
+        requests.append(0)
+        requests[-1] += 1
+        body = b"".join((*BEGUN, STOP, DONE))
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(head + body)
+        await writer.drain()
+        while (more := await reader.read(65_536)) and b"POST" not in more:
+            pass
+        requests[-1] += b"POST" in more
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        async with asyncio.timeout(QUICKLY_S), started("tired", url) as backend:
+            for _ in range(4):
+                items = [item async for item in backend.generate(REQUEST)]
+                assert items[-1] == Ending("stop")
+    # A kept connection is asked a second time in vain; whoever finds that has a new one, which nobody keeps.
+    assert requests == [2, 1, 2, 1]

@@ -1,0 +1,71 @@
+"""The protocol as a stranger checks it: every message against the JSON Schemas that are published of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import jsonschema_rs
+
+from schemas.events import Event, ProtocolMessage, TokenStream, decode_event, encode_event, frame_number_of
+from tests.support.project import ROOT
+from tests.support.roles import RedisServer
+from transport.events import read_events
+from transport.redis.connection import AsyncPipe
+
+SCHEMAS = ROOT / "docs" / "protocol"
+
+
+@functools.cache
+def _validators() -> dict[str, Any]:
+    found = {}
+    for path in SCHEMAS.glob("*.schema.json"):
+        schema = json.loads(path.read_text())
+        jsonschema_rs.meta.validate(schema)
+        found[path.name.removesuffix(".schema.json")] = jsonschema_rs.validator_for(schema)
+    return found
+
+
+def checked(raw: bytes | str) -> ProtocolMessage:
+    """The message, which is exactly what its published schema allows."""
+    value = json.loads(raw)
+    _validators()[value["type"]].validate(value)
+    message = decode_event(raw)
+    # Nor does it say anything in another form than we would.
+    assert json.loads(encode_event(message)) == value
+    return message
+
+
+def check_all_events(redis: RedisServer) -> int:
+    """Every event in this Redis is one of the protocol; how many there are."""
+    count = 0
+    for key in redis.run("KEYS", "council:*:events"):  # type: ignore[attr-defined]
+        for _, fields in redis.run("XRANGE", key, "-", "+"):  # type: ignore[attr-defined]
+            checked(fields[1])
+            count += 1
+    return count
+
+
+async def events_of(pipe: AsyncPipe, session: str) -> list[tuple[str, Event]]:
+    """All events of a session that are kept, with their ids."""
+    found, after = list[tuple[str, Event]](), "0"
+    while page := await read_events(pipe, session, after, 1):
+        found += [(entry_id, checked(raw)) for entry_id, raw in page]  # type: ignore[misc]
+        after = page[-1][0]
+    return found
+
+
+def texts_by_model(messages: list[Any]) -> dict[str, str]:
+    """What token streams say of each model."""
+    texts: dict[str, str] = {}
+    for message in messages:
+        if isinstance(message, TokenStream):
+            texts.setdefault(message.payload.modelId, "")
+            texts[message.payload.modelId] += "".join(message.payload.tokens)
+    return texts
+
+
+def numbers_of(messages: list[Any]) -> list[int]:
+    """Their frame numbers, in order."""
+    return [number for message in messages if (number := frame_number_of(message)) is not None]

@@ -1,0 +1,1 @@
+"""Connections to Redis, one server, a cluster or behind Sentinels. Nothing here knows what a session is."""

@@ -1,0 +1,110 @@
+"""A connection to one server: commands out in one piece, replies in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import hiredis
+import redis.asyncio.connection as redis_asyncio
+import redis.connection as redis_sync
+from redis.exceptions import RedisError, ResponseError
+
+from transport.redis.address import Node
+from transport.redis.cluster import Command
+from transport.redis.scripts import SCRIPTS
+
+ReplyError = ResponseError
+
+LOAD_SCRIPTS: tuple[Command, ...] = tuple(("SCRIPT", "LOAD", script.source) for script in SCRIPTS.values())
+
+
+def pack(commands: Iterable[Command]) -> bytes:
+    """The commands as Redis reads them, in one piece."""
+    return b"".join(hiredis.pack_command(command) for command in commands)  # type: ignore[arg-type]  # its stub lies
+
+
+class Link:
+    """For one thread. Everything that talks raises redis-py's errors, or OSError."""
+
+    def __init__(self, connection: redis_sync.AbstractConnection) -> None:
+        # redis-py leaves some of it untyped.
+        self._connection: Any = connection
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._connection.is_connected)
+
+    @property
+    def node(self) -> Node:
+        return _node_of(self._connection)
+
+    def open(self, greeting: Sequence[Command]) -> list[Any]:
+        """Connects; the replies to the first commands."""
+        self._connection.connect()
+        return self.exchange(greeting)
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """One reply for each command; an error that the server answers stands in its place."""
+        self.send(commands)
+        return self.receive(len(commands))
+
+    def send(self, commands: Iterable[Command]) -> None:
+        self._connection.send_packed_command([pack(commands)], check_health=False)
+
+    def receive(self, count: int) -> list[Any]:
+        return [self._one_reply() for _ in range(count)]
+
+    def _one_reply(self) -> Any:
+        try:
+            return self._connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            return error
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+class AsyncLink:
+    """As Link, for one event loop. The time-out of reads is the caller's, who knows of blocking ones."""
+
+    def __init__(self, connection: redis_asyncio.AbstractConnection) -> None:
+        self._connection: Any = connection
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._connection.is_connected)
+
+    @property
+    def node(self) -> Node:
+        return _node_of(self._connection)
+
+    async def open(self, greeting: Sequence[Command]) -> list[Any]:
+        await self._connection.connect()
+        return await self.exchange(greeting)
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        await self.send(commands)
+        return await self.receive(len(commands))
+
+    async def send(self, commands: Iterable[Command]) -> None:
+        await self._connection.send_packed_command(pack(commands), check_health=False)
+
+    async def receive(self, count: int) -> list[Any]:
+        return [await self._one_reply() for _ in range(count)]
+
+    async def _one_reply(self) -> Any:
+        try:
+            return await self._connection.read_response(disable_decoding=True, timeout=None)
+        except ResponseError as error:
+            return error
+
+    async def close(self) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            await self._connection.disconnect(nowait=True)
+
+
+def _node_of(connection: Any) -> Node:
+    """Where it leads; a unix socket has no such name, and no cluster behind it."""
+    return getattr(connection, "host", ""), getattr(connection, "port", 0)

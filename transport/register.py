@@ -1,0 +1,104 @@
+"""The register of the council's processes: each keeps a record of itself in Redis, which expires when it stops."""
+
+from __future__ import annotations
+
+import os
+import resource
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from schemas import keys
+from schemas.processes import ProcessRecord, Role
+from transport.redis.connection import AsyncPipe, Command, Pipe, ReplyError, atomically
+
+RENEW_S = 1.0
+_FORGET_MS = 60_000
+
+
+class ProcessRegistration:
+    """This process as the council's register shows it."""
+
+    def __init__(self, role: Role, **detail: str | int | float | bool) -> None:
+        self.role: Role = role
+        self.detail = detail
+        self.ready = False
+        self._has_left = False
+        self.host = socket.gethostname()
+        self.pid = os.getpid()
+        self.name = f"{role}-{self.host}-{self.pid}-{secrets.token_hex(2)}"
+        self.started_ms = time.time_ns() // 1_000_000
+
+    @property
+    def public_name(self) -> str:
+        """Its name without that of the host: what recordings contain may be shared."""
+        return self.name.replace(f"-{self.host}-", "-", 1)
+
+    def record(self) -> ProcessRecord:
+        """What is true now."""
+        times = os.times()
+        return ProcessRecord(
+            self.name, self.role, self.host, self.pid, self.started_ms, self.ready, _rss_bytes(),
+            round(times.user + times.system, 3), dict(self.detail),
+        )  # fmt: skip
+
+    def renew(self) -> list[Command]:
+        """Lives on for PROCESS_TTL_S; keeps the sessions stream from expiring as well. Nothing, once it has left."""
+        if self._has_left:
+            return []
+        now_ms = time.time_ns() // 1_000_000
+        return [
+            ("SET", keys.process(self.name), msgspec.json.encode(self.record()), "EX", keys.PROCESS_TTL_S),
+            *atomically(
+                ("ZADD", keys.PROCESSES, now_ms, self.name),
+                ("ZREMRANGEBYSCORE", keys.PROCESSES, "-inf", now_ms - _FORGET_MS),
+                ("EXPIRE", keys.PROCESSES, keys.SESSIONS_TTL_S),
+            ),
+            ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S),
+        ]
+
+    def leave(self) -> list[Command]:
+        """Takes the record away at once, and for good."""
+        self._has_left = True
+        return [("DEL", keys.process(self.name)), ("ZREM", keys.PROCESSES, self.name)]
+
+
+async def list_processes(pipe: AsyncPipe) -> list[ProcessRecord]:
+    """The processes that run, oldest first. Raises RedisAway."""
+    names = await pipe.one("ZRANGE", keys.PROCESSES, 0, -1)
+    replies = await pipe.run([("GET", keys.process(name.decode())) for name in names])
+    return sorted(_records(replies), key=lambda record: record.started_ms)
+
+
+def _records(replies: Sequence[Any]) -> list[ProcessRecord]:
+    present = [reply for reply in replies if reply and not isinstance(reply, ReplyError)]
+    return [msgspec.json.decode(reply, type=ProcessRecord) for reply in present]
+
+
+def read_processes(pipe: Pipe) -> list[ProcessRecord]:
+    """The processes that run, none where Redis refuses to tell. Raises RedisAway."""
+    (names,) = pipe.run([("ZRANGE", keys.PROCESSES, 0, -1)])
+    if isinstance(names, ReplyError):
+        return []
+    return _records(pipe.run([("GET", keys.process(name.decode())) for name in names]))
+
+
+def ready_pids(pipe: Pipe) -> set[int]:
+    """Processes of this host that say they are ready. Raises RedisAway."""
+    host = socket.gethostname()
+    return {record.pid for record in read_processes(pipe) if record.ready and record.host == host}
+
+
+def _rss_bytes() -> int:
+    """Resident memory; where the system does not tell, the most it ever was."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
