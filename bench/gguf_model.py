@@ -161,7 +161,7 @@ def build(
     _write(path, tokenizer, matrices, TEMPLATES[thinks], context)
 
 
-def _turn(tokenizer: Tokenizer, answer: str, thinks: Thinks) -> list[int]:
+def _turn(tokenizer: ToyTokenizer, answer: str, thinks: Thinks) -> list[int]:
     """What is written where it is the model's turn, from what the chat template ends with."""
     ids, encode = tokenizer.ids, tokenizer.encode
     if thinks == "never":
@@ -172,7 +172,7 @@ def _turn(tokenizer: Tokenizer, answer: str, thinks: Thinks) -> list[int]:
     return [*begun, *encode(f"\n\n{said}"), ids[TURN_ENDS]]
 
 
-class Tokenizer(ABC):
+class ToyTokenizer(ABC):
     """A tokenizer that joins the characters of a word, most frequent pairs first.
 
     A token is a string of characters of its alphabet; merges are applied in the order in which they were learnt.
@@ -225,7 +225,7 @@ class Tokenizer(ABC):
         return gguf.TokenType.CONTROL if token in self.specials else gguf.TokenType.NORMAL
 
 
-class BytePairs(Tokenizer):
+class BytePairs(ToyTokenizer):
     """A byte-level byte-pair tokenizer in GPT-2's notation: each byte is written as one printable letter."""
 
     model = "gpt2"
@@ -245,7 +245,7 @@ class BytePairs(Tokenizer):
         writer.add_token_merges([f"{left} {right}" for left, right in self.merges])
 
 
-class SentencePieces(Tokenizer):
+class SentencePieces(ToyTokenizer):
     """A tokenizer of characters, as of Llama 2: a space is "▁", and what is not in its alphabet is written in bytes."""
 
     model = "llama"
@@ -378,7 +378,7 @@ def factored(logits: Floats, dim: int) -> tuple[Floats, Floats]:
     return embedding, output
 
 
-def _write(path: Path, tokenizer: Tokenizer, matrices: dict[str, Floats], template: str, context: int) -> None:
+def _write(path: Path, tokenizer: ToyTokenizer, matrices: dict[str, Floats], template: str, context: int) -> None:
     vocab, dim = matrices["token_embd"].shape
     width = matrices["blk.0.ffn_up"].shape[0]
     writer = gguf.GGUFWriter(path, "llama")

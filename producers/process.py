@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 
 from producers.backend import Backend
-from producers.leasing import LeasedSessions
 from producers.member.served import ServedModel
 from producers.member.serving import Service, SessionServing
 from producers.source import ModelSource
+from runtime.leasing import LeasedSessions
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas import keys

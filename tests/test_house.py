@@ -30,6 +30,16 @@ def _parsed(path: Path) -> ast.Module:
         gc.enable()
 
 
+def test_a_class_name_means_one_thing() -> None:
+    found: dict[str, list[str]] = {}
+    for path in [*_sources(), *(ROOT / "bench").rglob("*.py")]:
+        for node in ast.walk(_parsed(path)):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert len(found) > 300
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
+
+
 def test_files_fit_in_a_head() -> None:
     files = [*_sources(), *(ROOT / "consumers/web/static").rglob("*.*s")]
     assert any(path.suffix == ".js" for path in files)

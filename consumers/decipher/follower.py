@@ -102,8 +102,8 @@ class Decipher:
         if (await find_composed(pipe, session)).is_over:
             return True
         opening = await read_opening(pipe, state)
-        cursor, checkpoint, registration = await read_checkpoint(pipe, session)
-        composing = Composing(Composer(opening, state.shown_origin_ns, checkpoint), cursor, registration, self._work)
+        cursor, checkpoint, standing = await read_checkpoint(pipe, session)
+        composing = Composing(Composer(opening, state.shown_origin_ns, checkpoint), cursor, standing, self._work)
         while True:
             frames = await read_frames(pipe, session, composing.cursor, _BLOCK_MS)
             if not frames and (state := await find_session(pipe, session)).status != "open":

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from producers.leasing import LeasedSessions
 from recordings.folder import Library
+from runtime.leasing import LeasedSessions
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas import keys
