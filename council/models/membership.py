@@ -16,16 +16,7 @@ from producers.llama.threads import threads_for, usable_cpus
 from producers.source import ModelSource, Offer
 from runtime.memory import read_memory
 from schemas.errors import Refused
-from schemas.models import ModelFacts
-from schemas.rules.choice import (
-    ChosenMember,
-    check_remote_tier,
-    check_size,
-    check_twins,
-    gigabytes,
-    members_of,
-    unique_models,
-)
+from schemas.rules.choice import ChosenMember, chosen_members, fitting_members, gigabytes
 from schemas.rules.tiers import TierPolicy
 from schemas.sessions import MemberSpec
 
@@ -92,18 +83,11 @@ def _named_members(settings: Settings, found: Catalogue, tier: TierPolicy) -> li
         raise Refused("no_models", "No model is named: leave --models out to use the default ones.")
     available = {facts.model: facts for facts in found.facts}
     try:
-        members = members_of(written, available, named)
+        members = chosen_members(written, available, named, tier, allow_remote=settings.allow_remote)
     except Refused as refusal:
         raise found.explained(refusal) from None
-    models = unique_models(members)
-    for facts in models:
-        _check_writes_text(found.offers[facts.model])
-        check_size(facts, tier)
-        if facts.remote:
-            check_remote_tier(facts, tier, allowed=settings.allow_remote)
-    check_twins(models)
-    if sum(facts.remote for facts in models) > 1:
-        raise Refused("many_remote", "More than one of these models is remote: a council may have one remote member.")
+    for member in members:
+        _check_writes_text(found.offers[member.facts.model])
     return members
 
 
@@ -111,30 +95,27 @@ def _default_members(found: Catalogue, tier: TierPolicy) -> tuple[list[ChosenMem
     """One member of each model that comes first and fits, as many as the tier keeps loaded. Where no model server has
     any: members of the model in the box; where that cannot run, the n-gram council. And a sentence for what is left
     out."""
-    fitting: list[ModelFacts] = []
-    too_large: list[str] = []
-    for offer in sorted(found.offers.values(), key=lambda offer: offer.facts.residency != "loaded"):
-        own = offer.source.api == "ngram" or offer.facts.model == BOX
-        if own or offer.facts.remote or not writes_text(offer):
-            continue
-        try:
-            check_size(offer.facts, tier)
-        except Refused:
-            too_large.append(f"{offer.facts.model} ({gigabytes(offer.facts.size_bytes)})")
-            continue
-        try:
-            check_twins([*fitting, offer.facts])
-        except Refused:
-            continue  # another name of one that is there already
-        fitting.append(offer.facts)
+    available = {facts.model: facts for facts in found.facts}
+    candidates = [
+        MemberSpec(model)
+        for model, offer in found.offers.items()
+        if writes_text(offer) and offer.source.api != "ngram" and model != BOX
+    ]
+    candidates.sort(key=lambda spec: available[spec.model].residency != "loaded")
+    fitting, refused = fitting_members(candidates, available, tier)
     left_out = []
+    too_large = [
+        f"{model} ({gigabytes(available[model].size_bytes)})"
+        for model, refusal in refused.items()
+        if refusal.code == "model_too_large"
+    ]
     if too_large:
         left_out.append(
             f"Left out, since the {tier.name} tier takes models of up to {tier.largest_model_gb:g} GB: "
             f"{', '.join(too_large)}."
         )
     if fitting:
-        return [ChosenMember(MemberSpec(facts.model), facts) for facts in fitting[: tier.max_loaded_models]], left_out
+        return fitting[: tier.max_loaded_models], left_out
     if BOX in found.offers:
         offer = found.offers[BOX]
         lack = _lack_of_memory(offer, len(BOX_MEMBERS))
