@@ -139,7 +139,7 @@ class TurboEnsemble:
     ) -> None:
         """Raises Refused for a tier that does not exist, or settings that are malformed."""
         self._settings = settings or load_settings(None, {"redis_url": redis_url})
-        self._tier = tier_named(tier, self._settings.tiers).name if tier else None
+        self._tier = tier_named(tier, self._settings.tier_policies).name if tier else None
         self._limits = limits_with(self._settings.limits)
         # The models of the private council, with their sources; None while there is none.
         self._private: dict[str, ModelSource] | None = None
@@ -220,7 +220,7 @@ class TurboEnsemble:
         )
         pipe = await self._meet(request, given)
         records = await list_processes(pipe)
-        tiers = _tiers_of(records) or self._settings.tiers
+        tiers = _tiers_of(records) or self._settings.tier_policies
         tier = self._tier_among(tiers, records)
         admission = admit(
             request,
@@ -244,7 +244,7 @@ class TurboEnsemble:
             await require_council(self._settings.redis_url)
         if url is None:
             self._private = {}
-            plan = CouncilPlan({}, self._settings.tier_policy, dict(self._settings.tiers), is_private=True)
+            plan = CouncilPlan({}, self._settings.tier_policy, self._settings.tier_policies, is_private=True)
             url = await self._stack.enter_async_context(private_council(plan))
         self._pipe = AsyncPipe(url)
         self._stack.push_async_callback(self._pipe.close)
@@ -295,14 +295,14 @@ class TurboEnsemble:
 
     async def _start_private(self, request: SessionRequest, found: Catalogue) -> str:
         settings = self._settings
-        tier = tier_named(self._tier, settings.tiers) if self._tier else settings.tier_policy
+        tier = tier_named(self._tier, settings.tier_policies) if self._tier else settings.tier_policy
         council = council_of(settings, found, tier)
         # What can be refused is refused before anything is started.
         served = [found.offers[model].facts for model in council.models]
         named = self._named = council.members or settings.member_specs
         try:
             opening = admit(
-                request, "", served, tier, self._limits, known=found.facts, tiers=settings.tiers, named=named
+                request, "", served, tier, self._limits, known=found.facts, tiers=settings.tier_policies, named=named
             ).opening
         except Refused as refusal:
             raise found.explained(refusal) from None
@@ -316,7 +316,7 @@ class TurboEnsemble:
             (self._private or {}) | asked, [MemberSpec(member.model, member.name) for member in opening.members]
         )
         plan = CouncilPlan(
-            self._private, tier, dict(settings.tiers), settings.limits, None, settings.ngram_tokens_per_s,
+            self._private, tier, settings.tier_policies, settings.limits, None, settings.ngram_tokens_per_s,
             is_private=True, members=council.members,
         )  # fmt: skip
         return await self._stack.enter_async_context(private_council(plan))

@@ -123,9 +123,9 @@ def up(
     listening = (bind if settings.is_port_chosen else bind_from)(settings.host, settings.port)
     require_token(listening, settings.token)
     plan = CouncilPlan(
-        council.models, policy, dict(settings.tiers), settings.limits, settings.redis_url, settings.ngram_tokens_per_s,
-        is_warmed=True, host=settings.host, token=settings.token, origins=settings.origins, members=council.members,
-        recording=recording_plan(settings, say),
+        council.models, policy, settings.tier_policies, settings.limits, settings.redis_url,
+        settings.ngram_tokens_per_s, is_warmed=True, host=settings.host, token=settings.token,
+        origins=settings.origins, members=council.members, recording=recording_plan(settings, say),
     )  # fmt: skip
     for warning in council.warnings:
         say(warning)

@@ -121,7 +121,7 @@ def memory_findings(settings: Settings, memory: MachineMemory, cards: Sequence[C
     tight = memory.available_bytes < _LEAST_AVAILABLE_GB * GB
     advice = "Close programs, or choose small models: little is left for them." if tight else ""
     found = Finding("Memory", "warning" if tight else "ok", f"{tells}.", advice)
-    return [found, _tier_finding(settings, tier_for_memory(memory.usable_bytes, settings.tiers))]
+    return [found, _tier_finding(settings, tier_for_memory(memory.usable_bytes, settings.tier_policies))]
 
 
 def _tier_finding(settings: Settings, called_for: TierPolicy) -> Finding:
