@@ -39,8 +39,8 @@ def _bounds(table: type[pydantic.BaseModel]) -> dict[str, tuple[float, float]]:
     for name, field in table.model_fields.items():
         # A bound may be in the annotation, beside None: MembersAtOnce | None.
         parts = [*field.metadata, *(part for one in get_args(field.annotation) for part in get_args(one)[1:])]
-        found = [*parts, *(inner for part in parts for inner in getattr(part, "metadata", ()))]
-        ends = {kind: getattr(part, kind) for part in found for kind in ("ge", "le") if hasattr(part, kind)}
+        constraints = [*parts, *(inner for part in parts for inner in getattr(part, "metadata", ()))]
+        ends = {kind: getattr(part, kind) for part in constraints for kind in ("ge", "le") if hasattr(part, kind)}
         if ends:
             found[name] = (ends["ge"], ends["le"])
     return found
