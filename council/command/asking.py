@@ -18,7 +18,8 @@ from council.command.answers import AnswerComparison
 from council.command.awaited import Awaited
 from council.command.lanes import Lanes
 from council.command.terminal_keys import pressed_keys
-from council.ensemble import EnsembleSession, TurboEnsemble
+from council.ensemble import TurboEnsemble
+from council.ensemble_session import EnsembleSession
 from council.recording.keep import RecordingOrder, size_for_a_person
 from schemas.errors import CouncilError
 from schemas.frames import Frame, every_drop, frame_json

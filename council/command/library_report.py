@@ -26,14 +26,6 @@ _SPARK_CHARS = 16
 _QUESTION_CHARS = 100
 
 
-def library_of(settings: Settings) -> Library:
-    """The library of these settings. Raises Refused where there is no folder for it."""
-    library = settings.library
-    if library is None:
-        raise Refused("no_recordings_folder", "There is no home folder for recordings: name one with --recordings DIR.")
-    return library
-
-
 def recording_path(written: str, settings: Settings) -> Path:
     """The file that a person means: a path, or the name of a recording in the library."""
     path = Path(written)

@@ -7,11 +7,15 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from council.settings.schema import Settings
 from recordings.contents import RecordingSummary
+from recordings.folder import Library, recording_name
 from runtime.log import log_to_stderr
 from runtime.presence import RedisPresence
 from schemas.errors import Refused, Unavailable
+from schemas.keys import entry_ms
 from transport.redis.connection import AsyncPipe
+from transport.sessions import find_session, read_opening
 
 
 class RecordingOrder(NamedTuple):
@@ -30,6 +34,25 @@ def require_new_file(path: Path) -> None:
         raise Refused("no_folder", f"There is no folder {folder}: make it, or name a file in another one.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise Refused("no_rights", f"You may not write into the folder {folder}: name a file in another one.")
+
+
+def library_of(settings: Settings) -> Library:
+    """The library of these settings. Raises Refused where there is no folder for it."""
+    library = settings.library
+    if library is None:
+        raise Refused("no_recordings_folder", "There is no home folder for recordings: name one with --recordings DIR.")
+    return library
+
+
+async def library_path(pipe: AsyncPipe, session: str, settings: Settings, *, text: bool) -> Path:
+    """A new file's path in the library, named for the session. Raises Refused for a replay, SessionGone, RedisAway."""
+    library = library_of(settings)
+    library.make()
+    state = await find_session(pipe, session)
+    opening = await read_opening(pipe, state)
+    if state.clock_ms is not None:
+        raise Refused("is_replay", f"The session {session!r} is a replay: its recording exists already.")
+    return library.folder / recording_name(session, opening.prompt if text else "", entry_ms(state.opened))
 
 
 async def record_into(
