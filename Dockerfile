@@ -1,10 +1,11 @@
 # One image for every role; compose.yaml says which one a container runs.
 FROM python:3.11-slim
 WORKDIR /council
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY schemas schemas
 COPY recordings recordings
 COPY transport transport
+COPY runtime runtime
 COPY producers producers
 COPY aggregator aggregator
 COPY consumers consumers

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import ast
 import gc
+import hashlib
 import re
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 from schemas.errors import CouncilError
-from tests.support.commands import council
-from tests.support.project import ROOT
+from tests.support.commands import council, environment
+from tests.support.project import ROOMS, ROOT
 from transport.redis.scripts import SCRIPTS
 
-ROOMS = ("schemas", "recordings", "transport", "runtime", "producers", "aggregator", "consumers", "council")
+# Folders of tests that are named for what they hold, not for a room of the code.
+TESTS_OF_NO_ROOM = {"support", "oracle", "golden", "chaos", "page", "real", "docs"}
+# Names that say nothing about what a module holds.
+EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 
 
 def _sources() -> list[Path]:
@@ -30,6 +36,17 @@ def _parsed(path: Path) -> ast.Module:
         gc.enable()
 
 
+def _imports(path: Path) -> set[str]:
+    """The modules that a file imports, by their full names."""
+    found = set[str]()
+    for node in ast.walk(_parsed(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
 def test_a_class_name_means_one_thing() -> None:
     found: dict[str, list[str]] = {}
     for path in [*_sources(), *(ROOT / "bench").rglob("*.py")]:
@@ -38,6 +55,33 @@ def test_a_class_name_means_one_thing() -> None:
                 found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert len(found) > 300
     assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
+
+
+def test_a_file_s_name_says_what_it_holds() -> None:
+    files = [*_sources(), *(ROOT / "bench").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    names = {str(path.relative_to(ROOT)): path.stem for path in files if not path.stem.startswith("__")}
+    assert {path for path, name in names.items() if not re.fullmatch(r"[a-z][a-z0-9_]*", name)} == set()
+    assert {path for path, name in names.items() if EMPTY_NAMES & set(name.split("_"))} == set()
+
+
+def test_each_folder_of_tests_has_the_name_of_a_room() -> None:
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("*.py")} - {Path()}
+    mirrored = {folder for folder in folders if folder.parts[0] not in TESTS_OF_NO_ROOM}
+    assert len(mirrored) > 20
+    assert {str(folder) for folder in mirrored if not (ROOT / folder / "__init__.py").exists()} == set()
+
+
+def test_the_benchmarks_import_nothing_from_the_tests() -> None:
+    files = list((ROOT / "bench").rglob("*.py"))
+    assert len(files) > 20
+    assert [path.name for path in files if any(name.split(".")[0] == "tests" for name in _imports(path))] == []
+
+
+def test_one_module_writes_logs_and_transport_writes_none() -> None:
+    """The roles log through runtime/log.py. transport/ raises errors, and its callers log them."""
+    assert {path for path in _sources() if "structlog" in _imports(path)} == {ROOT / "runtime/log.py"}
+    used = {name.split(".")[0] for path in (ROOT / "transport").rglob("*.py") for name in _imports(path)}
+    assert used & {"logging", "structlog", "runtime"} == set()
 
 
 def test_files_fit_in_a_head() -> None:
@@ -84,10 +128,6 @@ def test_the_readmes_python_is_six_lines_that_run(tmp_path: Path) -> None:
         if line.strip() and not line.startswith(("import", "from", "asyncio.run"))
     ]
     assert len(body) <= 6
-    import sys
-
-    from tests.support.commands import environment
-
     variables = environment(TMPDIR=str(tmp_path), COUNCIL_NGRAM_TOKENS_PER_S="400", COUNCIL_LIMITS='{"life_ms": 3000}')
     done = subprocess.run(
         [sys.executable, "-c", block[1]], env=variables, capture_output=True, text=True, timeout=120, check=False
@@ -97,14 +137,53 @@ def test_the_readmes_python_is_six_lines_that_run(tmp_path: Path) -> None:
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_wheel_holds_every_room() -> None:
+def test_the_wheel_holds_every_room_with_its_types_its_scripts_its_page_and_the_licence(tmp_path: Path) -> None:
+    """Built without a network: the build tool is among the packages for development."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == set(ROOMS)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        names = set(opened.namelist())
+        licence = next(name for name in names if name.endswith(".dist-info/licenses/LICENSE"))
+        assert opened.read(licence) == (ROOT / "LICENSE").read_bytes()
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *ROOMS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {name for name in names if ".dist-info/" not in name} == set(tracked.stdout.split())
+    assert {f"{room}/py.typed" for room in ROOMS} <= names
+
+
+def test_the_licence_is_apache_2_0_word_for_word() -> None:
+    digest = hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest()
+    assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
+def test_the_image_holds_every_room() -> None:
+    copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.M)
+    named = {name for line in copied for name in line.split()}
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert set(ROOMS) | {"pyproject.toml", "constraints.txt", "README.md", "LICENSE"} == named
+    assert ignored[0] == "*"
+    assert named == {name[1:] for name in ignored if name.startswith("!")}
+
+
+def test_the_compose_file_starts_every_role() -> None:
+    started = set(re.findall(r'"python", "-m", "([\w.]+)"', (ROOT / "compose.yaml").read_text()))
+    roles = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in ROOT.glob("*/**/__main__.py")}
+    assert started == {role for role in roles if role.split(".")[0] in ("producers", "aggregator", "consumers")}
 
 
 def test_every_script_says_what_it_takes() -> None:
