@@ -1,4 +1,4 @@
-"""The repository tests itself: its rooms, its promises in the README, its links, its bounds."""
+"""The repository checks itself: names, sizes, documents, links, the wheel, the image."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.support.commands import council, environment
 from tests.support.project import ROOMS, ROOT
 from transport.redis.scripts import SCRIPTS
 
-# Folders of tests that are named for what they hold, not for a room of the code.
+# Folders of tests that are named for their content, not for a room of the code.
 TESTS_OF_NO_ROOM = {"support", "oracle", "golden", "chaos", "page", "real", "docs"}
-# Names that say nothing about what a module holds.
+# Names that do not describe the content of a module.
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 
 
@@ -28,7 +28,7 @@ def _sources() -> list[Path]:
 
 
 def _parsed(path: Path) -> ast.Module:
-    """The syntax tree. A garbage collection that calls hypothesis back breaks Python 3.11 here, so none happens."""
+    """The syntax tree. Without garbage collection, whose callback by hypothesis breaks Python 3.11 here."""
     gc.disable()
     try:
         return ast.parse(path.read_text())
@@ -47,7 +47,7 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
-def test_a_class_name_means_one_thing() -> None:
+def test_each_class_name_is_defined_once() -> None:
     found: dict[str, list[str]] = {}
     for path in [*_sources(), *(ROOT / "bench").rglob("*.py")]:
         for node in ast.walk(_parsed(path)):
@@ -57,7 +57,7 @@ def test_a_class_name_means_one_thing() -> None:
     assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
 
 
-def test_a_file_s_name_says_what_it_holds() -> None:
+def test_the_name_of_a_file_describes_its_content() -> None:
     files = [*_sources(), *(ROOT / "bench").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
     names = {str(path.relative_to(ROOT)): path.stem for path in files if not path.stem.startswith("__")}
     assert {path for path, name in names.items() if not re.fullmatch(r"[a-z][a-z0-9_]*", name)} == set()
@@ -84,14 +84,14 @@ def test_one_module_writes_logs_and_transport_writes_none() -> None:
     assert used & {"logging", "structlog", "runtime"} == set()
 
 
-def test_files_fit_in_a_head() -> None:
+def test_a_file_has_at_most_330_lines() -> None:
     files = [*_sources(), *(ROOT / "consumers/web/static").rglob("*.*s")]
     assert any(path.suffix == ".js" for path in files)
     long = {str(path.relative_to(ROOT)): n for path in files if (n := len(path.read_text().splitlines())) > 330}
     assert long == {}
 
 
-def test_every_module_and_public_name_says_what_holds() -> None:
+def test_every_module_and_public_class_has_a_docstring() -> None:
     silent = []
     for path in _sources():
         tree = _parsed(path)
@@ -119,7 +119,7 @@ def test_the_readme_names_commands_that_exist() -> None:
         assert (ROOT / module.replace(".", "/") / "__main__.py").exists(), module
 
 
-def test_the_readmes_python_is_six_lines_that_run(tmp_path: Path) -> None:
+def test_the_python_example_of_the_readme_is_six_lines_and_runs(tmp_path: Path) -> None:
     block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert block
     body = [
@@ -136,13 +136,13 @@ def test_the_readmes_python_is_six_lines_that_run(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) > 10
 
 
-def test_links_in_the_documents_lead_somewhere() -> None:
+def test_every_link_in_the_documents_has_a_target() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_wheel_holds_every_room_with_its_types_its_scripts_its_page_and_the_licence(tmp_path: Path) -> None:
+def test_the_wheel_contains_every_room_with_its_types_scripts_and_page_and_the_licence(tmp_path: Path) -> None:
     """Built without a network: the build tool is among the packages for development."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == set(ROOMS)
@@ -171,7 +171,7 @@ def test_the_licence_is_apache_2_0_word_for_word() -> None:
     assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 
 
-def test_the_image_holds_every_room() -> None:
+def test_the_docker_image_contains_every_room() -> None:
     copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.M)
     named = {name for line in copied for name in line.split()}
     ignored = (ROOT / ".dockerignore").read_text().split()
@@ -186,14 +186,14 @@ def test_the_compose_file_starts_every_role() -> None:
     assert started == {role for role in roles if role.split(".")[0] in ("producers", "aggregator", "consumers")}
 
 
-def test_every_script_says_what_it_takes() -> None:
+def test_every_script_documents_its_keys_and_arguments() -> None:
     for script in SCRIPTS.values():
         assert b"KEYS" in script.source.split(b"\n\n")[0]
     names = {path.stem for path in (ROOT / "transport/lua").glob("*.lua")}
     assert len(names) == len(SCRIPTS)
 
 
-def test_the_error_tree_is_drawn_as_it_is() -> None:
+def test_the_docstring_of_the_errors_draws_their_tree() -> None:
     from schemas import errors
 
     def all_below(kind: type) -> set[str]:
