@@ -12,6 +12,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from schemas.errors import CouncilError
 from tests.support.commands import council, environment
 from tests.support.project import ROOMS, ROOT
@@ -44,6 +46,26 @@ def _imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add(node.module or "")
+    return found
+
+
+def _messages(tree: ast.Module) -> list[tuple[int, str]]:
+    """(line, text) of each string of a module but its docstrings; {} stands for what an f-string inserts."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    found, parts = list[tuple[int, str]](), set[int]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts |= {id(part) for part in node.values}
+            texts = [part.value if isinstance(part, ast.Constant) else "{}" for part in node.values]
+            found.append((node.lineno, "".join(map(str, texts))))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings | parts:
+            found.append((node.lineno, node.value))
     return found
 
 
@@ -82,6 +104,41 @@ def test_one_module_writes_logs_and_transport_writes_none() -> None:
     assert {path for path in _sources() if "structlog" in _imports(path)} == {ROOT / "runtime/log.py"}
     used = {name.split(".")[0] for path in (ROOT / "transport").rglob("*.py") for name in _imports(path)}
     assert used & {"logging", "structlog", "runtime"} == set()
+
+
+def test_texts_avoid_the_words_that_plain_english_replaces() -> None:
+    """Texts use "must" for "shall", and name the client, the process or the user for "whoever" and "somebody"."""
+    kinds = (".py", ".lua", ".js", ".html", ".css")
+    files = [path for room in (*ROOMS, "bench") for path in (ROOT / room).rglob("*") if path.suffix in kinds]
+    files += [ROOT / name for name in ("Makefile", "compose.yaml", "Dockerfile", "check_python.sh", "pyproject.toml")]
+    files += [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.py")]
+    odd = re.compile(r"\b(?:shall|whoever|somebody)\b", re.I)
+    assert len(files) > 300
+    assert {str(path.relative_to(ROOT)): found for path in files if (found := odd.findall(path.read_text()))} == {}
+
+
+ODD_NEGATION = re.compile(r"(?<!\bthere )\b(?:is|are) (?:none\b|no (?!longer\b|more\b)\w)", re.I)
+
+
+@pytest.mark.parametrize("text", ["Message 2 is none", "{} is no model", "these are no lists"])
+def test_an_odd_negation_is_found(text: str) -> None:
+    assert ODD_NEGATION.search(text)
+
+
+@pytest.mark.parametrize("text", ["There is no model", "there are none", "It is no longer there", "{} is not a model"])
+def test_a_plain_negation_is_allowed(text: str) -> None:
+    assert not ODD_NEGATION.search(text)
+
+
+def test_messages_have_plain_negations() -> None:
+    """ "X is not a valid model" instead of "X is no model" and "X is none". "There is no model" is allowed."""
+    found = {
+        f"{path.relative_to(ROOT)}:{line}": text
+        for path in _sources()
+        for line, text in _messages(_parsed(path))
+        if ODD_NEGATION.search(text)
+    }
+    assert found == {}
 
 
 def test_a_file_has_at_most_330_lines() -> None:
