@@ -1,4 +1,4 @@
-"""Which models a council starts, and who its members are: those that are named, or the defaults of this machine.
+"""The models that a council starts, and its members: those that are named, or the defaults of this machine.
 
 Catalogue --> --models and [members.*] --> council_of --> CouncilModels: sources, members, what is left out
               or the defaults
@@ -20,10 +20,10 @@ from schemas.rules.choice import ChosenMember, chosen_members, fitting_members, 
 from schemas.rules.tiers import TierPolicy
 from schemas.sessions import MemberSpec
 
-# A process for each, of some 50 MB; nobody asks more models than that in an hour.
+# Each is a process of some 50 MB.
 MOST_SERVED = 16
-# The council of a machine without model servers: one model at three temperatures. They share their first words, part,
-# and differ in text that makes sense.
+# The council of a machine without model servers: one model at three temperatures. The answers begin with the same words
+# and then differ.
 BOX_MEMBERS = (
     MemberSpec(BOX, f"{BOX}-cold", temperature=0.0),
     MemberSpec(BOX, f"{BOX}-warm", temperature=0.4),
@@ -32,8 +32,8 @@ BOX_MEMBERS = (
 
 
 class CouncilModels(msgspec.Struct, frozen=True):
-    """What a council serves: each model with its source; the members that answer where a request names none, empty
-    where those are the models themselves; a sentence for whatever is left out."""
+    """The models of a council with their sources; the members that answer where a request names none (empty: one member
+    for each model); a sentence for each model that is left out."""
 
     models: dict[str, ModelSource]
     members: tuple[MemberSpec, ...] = ()
@@ -41,7 +41,7 @@ class CouncilModels(msgspec.Struct, frozen=True):
 
 
 def council_of(settings: Settings, found: Catalogue, tier: TierPolicy) -> CouncilModels:
-    """The models that a council starts, and its own members. Raises Refused."""
+    """The models and the members of a council. Raises Refused."""
     warnings = list(found.troubles)
     if settings.models is None and not settings.members:
         members, left_out = _default_members(found, tier)
@@ -61,8 +61,8 @@ def council_of(settings: Settings, found: Catalogue, tier: TierPolicy) -> Counci
 
 
 def sources_for(sources: Mapping[str, ModelSource], members: Sequence[MemberSpec]) -> dict[str, ModelSource]:
-    """The sources, fitted to these members: a GGUF file is loaded with a slot for each member that it is, and the files
-    share the cores."""
+    """The sources with the slots and threads for these members: a GGUF file has a slot for each of its members, and the
+    files share the cores."""
     files = sum(source.api == "gguf" for source in sources.values())
     fitted = dict(sources)
     for model, source in sources.items():
@@ -92,9 +92,9 @@ def _named_members(settings: Settings, found: Catalogue, tier: TierPolicy) -> li
 
 
 def _default_members(found: Catalogue, tier: TierPolicy) -> tuple[list[ChosenMember], list[str]]:
-    """One member of each model that comes first and fits, as many as the tier keeps loaded. Where no model server has
-    any: members of the model in the box; where that cannot run, the n-gram council. And a sentence for what is left
-    out."""
+    """(one member of each of the first models that fit, as many as the tier keeps loaded; a sentence for each model
+    that is left out). Without models of servers: members of the model in the box; where it cannot run, the n-gram
+    council."""
     available = {facts.model: facts for facts in found.facts}
     candidates = [
         MemberSpec(model)
@@ -121,17 +121,15 @@ def _default_members(found: Catalogue, tier: TierPolicy) -> tuple[list[ChosenMem
         lack = _lack_of_memory(offer, len(BOX_MEMBERS))
         if not lack:
             return [ChosenMember(spec, offer.facts) for spec in BOX_MEMBERS[: tier.max_parallel_models]], left_out
-        left_out.append(f"{lack}: the n-gram council answers, which is a demonstration.")
+        left_out.append(f"{lack}: the n-gram council, a demonstration, answers.")
     else:
-        left_out.append(
-            f"No language model was found, so the n-gram council answers, which is a demonstration. {found.box}"
-        )
+        left_out.append(f"No language model was found: the n-gram council, a demonstration, answers. {found.box}")
     ngrams = [offer.facts for offer in found.offers.values() if offer.source.api == "ngram"]
     return [ChosenMember(MemberSpec(f.model), f) for f in ngrams[: tier.max_parallel_models]], left_out
 
 
 def _lack_of_memory(offer: Offer, slots: int) -> str:
-    """Why the file's model cannot be loaded here with so many slots; empty where it can."""
+    """Why the model cannot be loaded with this number of slots; empty where it can."""
     from producers.llama.footprint import plan_for
     from producers.llama.header import gguf_facts
 
@@ -145,4 +143,4 @@ def _lack_of_memory(offer: Offer, slots: int) -> str:
 def _check_writes_text(offer: Offer) -> None:
     if not writes_text(offer):
         what = ", ".join(offer.capabilities)
-        raise Refused("no_text", f"The model {offer.facts.model!r} writes no text (it does {what}): name another one.")
+        raise Refused("no_text", f"The model {offer.facts.model!r} writes no text (it does: {what}): name another one.")

@@ -73,7 +73,7 @@ def test_a_model_that_writes_no_text_is_refused_by_name(capabilities: Any, is_re
     found = Catalogue({"embedder": Offer(facts, ModelSource("ollama", "embedder", OLLAMA), capabilities)})
     settings = Settings(models=["embedder"])
     if is_refused:
-        with pytest.raises(Refused, match=r"'embedder' writes no text \(it does embedding\)"):
+        with pytest.raises(Refused, match=r"'embedder' writes no text \(it does: embedding\)"):
             council_of(settings, found, TIERS["mid"])
     else:
         assert list(council_of(settings, found, TIERS["mid"]).models) == ["embedder"]
