@@ -227,8 +227,8 @@ def folder_finding(redis_url: str | None) -> Finding:
     finally:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
-    long = "" if folder.parent == Path(temporary) else f"The path {temporary} is too long for sockets; "
-    return Finding(name, "ok", f"{long}the private Redis opens its socket in {folder.parent}.")
+    long = "" if folder.parent == Path(temporary) else f"The path {temporary} is too long for sockets. "
+    return Finding(name, "ok", f"{long}The private Redis opens its socket in {folder.parent}.")
 
 
 def browser_finding() -> Finding:
