@@ -61,12 +61,12 @@ def verify(
 def inspect(file: FileArgument, as_json: JsonOption = False) -> None:
     """Show what a recording contains."""
     from council.command.progress import progress_of
-    from council.recording.inspect import inspected, told
+    from council.recording.inspect import inspect_lines, inspected
 
     path = path_of(file)
     with _failures(), progress_of(path, "reading") as progress:
         found = inspected(path, progress)
-    _show({"file": plain(str(path)), **found}, told(found, path), as_json=as_json)
+    _show({"file": plain(str(path)), **found}, inspect_lines(found, path), as_json=as_json)
 
 
 @app.command()
@@ -106,12 +106,12 @@ def recover(
     The new recording is verified.
     """
     from council.command.progress import progress_of
-    from council.recording.recover import recovered, told
+    from council.recording.recover import recover_lines, recovered
 
     path = path_of(file)
     with _failures(), progress_of(path, "recovering") as progress:
         result = recovered(path, out, progress)
-    _show(None, told(result, path, out), as_json=False)
+    _show(None, recover_lines(result, path, out), as_json=False)
 
 
 @app.command()
