@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import gc
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from schemas.errors import CouncilError
-from tests.support.commands import council
+from tests.support.council_command import council
 from tests.support.project import ROOT
 from transport.redis.scripts import SCRIPTS
 
@@ -40,8 +43,21 @@ def test_a_class_name_means_one_thing() -> None:
     assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
 
 
+def test_no_room_and_no_benchmark_imports_the_tests() -> None:
+    """Nor pytest, which a machine that runs the council or its benchmarks does not need."""
+    found = []
+    for path in [*_sources(), *(ROOT / "bench").rglob("*.py")]:
+        for node in ast.walk(_parsed(path)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found += [
+                f"{path.relative_to(ROOT)}: {name}" for name in names if name.partition(".")[0] in ("tests", "pytest")
+            ]
+    assert found == []
+
+
 def test_files_fit_in_a_head() -> None:
-    files = [*_sources(), *(ROOT / "consumers/web/static").rglob("*.*s")]
+    files = [*_sources(), *(ROOT / "bench").rglob("*.py"), *(ROOT / "consumers/web/static").rglob("*.*s")]
     assert any(path.suffix == ".js" for path in files)
     long = {str(path.relative_to(ROOT)): n for path in files if (n := len(path.read_text().splitlines())) > 330}
     assert long == {}
@@ -86,7 +102,7 @@ def test_the_readmes_python_is_six_lines_that_run(tmp_path: Path) -> None:
     assert len(body) <= 6
     import sys
 
-    from tests.support.commands import environment
+    from tests.support.council_command import environment
 
     variables = environment(TMPDIR=str(tmp_path), COUNCIL_NGRAM_TOKENS_PER_S="400", COUNCIL_LIMITS='{"life_ms": 3000}')
     done = subprocess.run(
@@ -124,6 +140,9 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
     assert drawn == {name for name in all_below(CouncilError) if hasattr(errors, name)}
 
 
+@pytest.mark.skipif(
+    not (shutil.which("git") and (ROOT / ".git").exists()), reason="the tracked files are known in a git checkout"
+)
 def test_nothing_in_the_repository_names_a_machine() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     pattern = re.compile(r"/(?:wo" + r"rk|ro" + r"ot|home/\w+)/|https?://[^ )]*/sim" + r"ple")

@@ -10,8 +10,9 @@ from schemas import keys
 from schemas.errors import Refused
 from schemas.frames import Frame
 from schemas.sessions import Limits
-from tests.support.commands import council
-from tests.support.roles import RedisServer, Roles, roles_on
+from tests.support.council_command import council
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles, roles_on
 from tests.support.sessions import check_all_finished, check_all_is_told_once, opening_of, until_ended
 from tests.support.waiting import until
 from tests.support.web_server import WebServer
@@ -125,7 +126,7 @@ async def test_above_four_fifths_of_redis_no_session_is_opened_and_those_that_ru
         asked.assert_refused("short of memory", "wait until old sessions expire, or raise its maxmemory")
         await until_ended(pipe, opening.session)
         await check_all_finished(pipe, opening.session)
-        assert "Redis refuses" not in aggregator.said()
+        assert "Redis refuses" not in aggregator.log()
         web.close()
     await pipe.close()
 
@@ -161,7 +162,7 @@ async def test_sessions_that_run_into_a_full_redis_hold_what_they_have(own_redis
         await pipe.one("CONFIG", "SET", "maxmemory", "1mb")
 
         async def both_refused() -> bool:
-            return aggregator.said().count("Redis refuses a session") == 2 and "Redis is away" in producer.said()
+            return aggregator.log().count("Redis refuses a session") == 2 and "Redis is away" in producer.log()
 
         await until(both_refused, "both sessions are refused")
         before = [(await find_session(pipe, opening.session)).window for opening in openings]
@@ -171,8 +172,8 @@ async def test_sessions_that_run_into_a_full_redis_hold_what_they_have(own_redis
         for opening, window in zip(openings, before, strict=True):
             assert (await until_ended(pipe, opening.session)).window > window
             await check_all_finished(pipe, opening.session)
-        assert aggregator.said().count("Redis refuses a session") == 2
-        assert producer.said().count("Redis is away") == 1
+        assert aggregator.log().count("Redis refuses a session") == 2
+        assert producer.log().count("Redis is away") == 1
     await pipe.close()
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.chaos.faketime import MISSING
-from tests.support.roles import DurableRedis, redis_binaries
+from tests.support.redis_servers import DurableRedis, redis_binaries
 from transport.redis.connection import AsyncPipe
 
 # Said in the head of every run, as the browser is; continuous integration installs it.

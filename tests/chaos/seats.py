@@ -10,7 +10,8 @@ import msgspec
 
 from schemas.sessions import Opening, Sync
 from tests.chaos.witness import Witness, bare_moments
-from tests.support.roles import DurableRedis, Role
+from tests.support.redis_servers import DurableRedis
+from tests.support.role_processes import Role
 from tests.support.sessions import opening_of
 from tests.support.tcp_proxy import Proxy
 
@@ -70,9 +71,9 @@ class Seat:
         self.role.process.send_signal(signal.SIGCONT)
         self.is_paused = False
 
-    def said(self) -> str:
-        """What every process that sat here has said."""
-        return "".join(role.said() for role in self._roles)
+    def log(self) -> str:
+        """The logs of every process that sat here."""
+        return "".join(role.log() for role in self._roles)
 
     def close(self) -> None:
         for role in self._roles:
@@ -104,10 +105,10 @@ class Seats:
     def check(self) -> None:
         """No role broke, and no key was ever without a time to live."""
         for seat in self.all:
-            assert "Traceback" not in seat.said(), seat.said()
-            assert seat.role.process.poll() is None, seat.said()
+            assert "Traceback" not in seat.log(), seat.log()
+            assert seat.role.process.poll() is None, seat.log()
         assert self.witness.looks
-        bare = [sorted(self.witness.keys_without_life), *bare_moments(self.redis.log)[:1]]
+        bare = [sorted(self.witness.keys_without_life), *bare_moments(self.redis.append_only_file)[:1]]
         assert bare == [[]], f"keys without a time to live: {bare}"
 
     def close(self) -> None:

@@ -154,7 +154,9 @@ class Storm:
         if what == "restart":
             redis.restart()
         elif what == "roll back":
-            redis.roll_back(max(self.first_byte, redis.log.stat().st_size - self.random.randint(1, _MOST_LOST_BYTES)))
+            redis.roll_back(
+                max(self.first_byte, redis.append_only_file.stat().st_size - self.random.randint(1, _MOST_LOST_BYTES))
+            )
         elif what == "stall":
             redis.process.send_signal(signal.SIGSTOP)
             stalled_until = time.monotonic() + self.random.uniform(0.5, 4.0)

@@ -18,7 +18,8 @@ from schemas import keys
 from schemas.errors import RedisAway, RedisRefuses
 from schemas.sessions import Opening
 from tests.support.clusters import Cluster, Server, Watched
-from tests.support.roles import Role, Roles, redis_binaries, roles_on
+from tests.support.redis_servers import redis_binaries
+from tests.support.role_processes import Role, Roles, roles_on
 from tests.support.sessions import check_the_law, opening_of, until_ended
 from tests.support.waiting import until
 from transport.redis.cluster import slot_of
@@ -73,8 +74,8 @@ async def check(pipe: AsyncPipe, openings: list[Opening], council: list[Role], *
         assert {member.reason for member in frames[-1].members if member.state != "finished"} <= set(losses)
         await until_composed(pipe, opening.session)
     for role in council:
-        assert role.process.poll() is None, role.said()
-        assert "Traceback" not in role.said(), role.said()
+        assert role.process.poll() is None, role.log()
+        assert "Traceback" not in role.log(), role.log()
 
 
 async def until_ended_over_breaks(pipe: AsyncPipe, session: str) -> None:

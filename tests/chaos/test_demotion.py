@@ -10,7 +10,7 @@ import redis
 from schemas.errors import RedisAway
 from tests.chaos.events import check_events
 from tests.chaos.seats import AGGREGATOR, DECIPHER, long_opening, ngram, seats_on
-from tests.support.roles import DurableRedis, redis_binaries
+from tests.support.redis_servers import DurableRedis, redis_binaries
 from tests.support.sessions import check_all_finished, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe
@@ -51,14 +51,14 @@ async def test_a_redis_that_is_demoted_is_waited_for_as_one_that_is_away(
         connections = plain.info("stats")["total_connections_received"]
 
         async def all_have_noticed() -> bool:
-            return all("Redis is away" in seat.said() for seat in seats.all)
+            return all("Redis is away" in seat.log() for seat in seats.all)
 
         async def all_have_tried_again() -> bool:
             return bool(plain.info("stats")["total_connections_received"] > connections + 20)
 
         await until(all_have_noticed, "every role has noticed")
         await until(all_have_tried_again, "the roles have tried to connect again, several times each")
-        assert [seat.said().count("Redis is") for seat in seats.all] == [1, 1, 1]
+        assert [seat.log().count("Redis is") for seat in seats.all] == [1, 1, 1]
         plain.execute_command("REPLICAOF", "NO", "ONE")
         for session in (opening, long_opening("char-6", max_tokens=20)):
             if session is not opening:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from schemas import keys
 from tests.chaos.events import check_events
 from tests.chaos.seats import AGGREGATOR, DECIPHER, Seat, Seats, long_opening, ngram, seats_on
-from tests.support.roles import DurableRedis
+from tests.support.redis_servers import DurableRedis
 from tests.support.sessions import check_all_finished, until_ended
 from tests.support.tcp_proxy import (
     Kind,

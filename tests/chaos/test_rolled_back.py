@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.chaos.events import check_events
 from tests.chaos.seats import AGGREGATOR, DECIPHER, long_opening, ngram, seats_on
-from tests.support.roles import DurableRedis
+from tests.support.redis_servers import DurableRedis
 from tests.support.sessions import check_all_finished, until_ended
 from tests.support.waiting import until, wait_until
 from transport.redis.connection import AsyncPipe
@@ -49,7 +49,7 @@ async def test_a_redis_that_lost_some_windows_goes_on_from_what_it_has(durable: 
         await open_session(pipe, opening)
         for window in (60, 150):
             await _reaches(pipe, opening.session, window)
-            length = durable.log.stat().st_size
+            length = durable.append_only_file.stat().st_size
             await _reaches(pipe, opening.session, window + 40)
             durable.roll_back(length)
             await pipe.close()
@@ -64,14 +64,14 @@ async def test_a_session_that_redis_forgot_the_opening_of_is_gone_for_good(durab
     """Redis comes back as it was before the session: nobody writes any of its keys again, and a new one is served."""
     pipe = AsyncPipe(durable.url)
     with seats_on(durable, *_COUNCIL) as seats:
-        length = durable.log.stat().st_size
+        length = durable.append_only_file.stat().st_size
         lost = long_opening("char-6", "char-8", max_tokens=400)
         await open_session(pipe, lost)
         await _reaches(pipe, lost.session, 40)
         durable.roll_back(length)
         await pipe.close()
         opening = long_opening("char-6", "char-8", max_tokens=40)
-        wait_until(lambda: all(seat.said().count("Redis is back") for seat in seats.all), "everybody is back")
+        wait_until(lambda: all(seat.log().count("Redis is back") for seat in seats.all), "everybody is back")
         await open_session(pipe, opening)
         await until_ended(pipe, opening.session)
         frames = await check_all_finished(pipe, opening.session)

@@ -10,7 +10,7 @@ from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas.entries import Claim, Token, decode_entry
 from schemas.errors import RedisAway
-from tests.support.roles import DurableRedis
+from tests.support.redis_servers import DurableRedis
 from tests.support.sessions import opening_of, token_stream
 from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session
@@ -25,7 +25,7 @@ async def test_a_producer_writes_again_what_redis_lost_though_another_caller_met
     await open_session(pipe, opening)
     claim = (await pipe.one(*write_entry(opening.session, Claim(0, 1)))).decode()
     outbox = Outbox(pipe, opening.session, 0, claim, RedisPresence(Log(50)))
-    size = durable.log.stat().st_size
+    size = durable.append_only_file.stat().st_size
     outbox.add(tuple(Piece(f" word-{number}") for number in range(5)))
     await outbox.flush()
     durable.roll_back(size)

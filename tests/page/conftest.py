@@ -10,8 +10,10 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.support.project import ROOT
-from tests.support.roles import RedisServer, Role, Roles
-from tests.support.web_server import CHAR, WORD, Recorder, Speaker, WebServer
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Role, Roles
+from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.web_server import CHAR, WORD, WebServer
 
 ARTIFACTS = ROOT / "artifacts"
 _SWITCHES = [

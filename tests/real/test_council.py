@@ -17,8 +17,8 @@ from council import TurboEnsemble
 from council.settings.schema import load_settings
 from schemas.frames import Frame
 from schemas.sessions import MemberSpec, SessionRequest
-from tests.support.commands import council
-from tests.support.roles import Roles
+from tests.support.council_command import council
+from tests.support.role_processes import Roles
 from tests.support.sessions import check_all_is_told_once, check_the_law, opening_of, until_ended
 from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session

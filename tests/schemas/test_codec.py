@@ -15,7 +15,7 @@ from schemas.entries import Token, decode_entry, encode_entry, pack_top, unpack_
 from schemas.errors import Malformed
 from schemas.frames import Frame, MemberFrame, TokenFrame, decode_frame, encode_frame, frame_json
 from schemas.sessions import EnergyProfile, Limits, Member, Message, Opening, Rung, Sampling
-from tests.support.json_reference import named
+from tests.support.expected_json import named
 
 TEXTS = st.text(max_size=20)
 NUMBERS = st.integers(0, 2**53)

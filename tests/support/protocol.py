@@ -10,7 +10,7 @@ import jsonschema_rs
 
 from schemas.events import Event, ProtocolMessage, TokenStream, decode_event, encode_event, frame_number_of
 from tests.support.project import ROOT
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
 from transport.events import read_events
 from transport.redis.connection import AsyncPipe
 

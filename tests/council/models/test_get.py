@@ -18,9 +18,9 @@ import msgspec
 import pytest
 
 from council.models.store import MODELS, StoredModel, models_folder, stored_path
-from tests.support.commands import Outcome, council, environment
+from tests.support.council_command import Outcome, council, environment
 from tests.support.package_index import PASSWORD, WHEEL, PackageIndex, package_index, tiny_model
-from tests.support.running import parents
+from tests.support.running_council import parents
 from tests.support.waiting import wait_until
 
 TINY, WHEEL_BYTES = tiny_model()

@@ -9,8 +9,8 @@ import msgspec
 
 from recordings.difference import first_difference
 from tests.golden import golden
-from tests.support.command_here import council
-from tests.support.made_recordings import NAME, about_of, changed, frames_of, recording, write_recording
+from tests.support.council_in_process import council
+from tests.support.recording_files import NAME, about_of, changed, frames_of, recording, write_recording
 
 
 def test_a_recording_is_the_same_as_its_copy_whatever_its_session_is_called(tmp_path: Path) -> None:

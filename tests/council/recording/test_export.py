@@ -18,9 +18,9 @@ from schemas.entries import Token, decode_entry, encode_entry
 from schemas.errors import Refused
 from schemas.frames import recorded_frame_json
 from tests.golden import golden
-from tests.support.command_here import council
-from tests.support.commands import COUNCIL, environment
-from tests.support.made_recordings import NAME, frames_of, recording, write_recording
+from tests.support.council_command import COUNCIL, environment
+from tests.support.council_in_process import council
+from tests.support.recording_files import NAME, frames_of, recording, write_recording
 
 
 def tokens() -> list[tuple[str, Token]]:

@@ -15,8 +15,8 @@ from schemas.entries import decode_entry, encode_entry
 from schemas.errors import Malformed, Refused
 from schemas.sessions import Opening
 from tests.golden import golden
-from tests.support.command_here import council
-from tests.support.made_recordings import NAME, frames_of, recording, write_recording
+from tests.support.council_in_process import council
+from tests.support.recording_files import NAME, frames_of, recording, write_recording
 
 
 def test_a_peak_of_one_window_stays_however_many_windows_there_are() -> None:

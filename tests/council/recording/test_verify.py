@@ -22,8 +22,8 @@ from schemas.errors import Malformed, Refused
 from schemas.frames import Frame, encode_frame
 from schemas.keys import entry_order
 from tests.golden import golden, golden_names
-from tests.support.command_here import council
-from tests.support.made_recordings import NAME, about_of, changed, frames_of, recording, repeated, write_recording
+from tests.support.council_in_process import council
+from tests.support.recording_files import NAME, about_of, changed, frames_of, recording, repeated, write_recording
 
 
 @pytest.mark.parametrize("name", golden_names())

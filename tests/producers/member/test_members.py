@@ -25,8 +25,9 @@ from schemas.rules.members import NAME_PATTERN, SPEC_OPTIONS, member_spec, membe
 from schemas.rules.served import named_members
 from schemas.rules.tiers import TIERS
 from schemas.sessions import Limits, Member, MemberSpec, Sampling, SessionRequest
-from tests.support.commands import council
-from tests.support.roles import RedisServer, Roles
+from tests.support.council_command import council
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
 from tests.support.sessions import check_all_is_told_once, check_the_law, opening_of, token_stream, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe

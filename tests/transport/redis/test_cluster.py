@@ -13,8 +13,9 @@ from schemas import keys
 from schemas.errors import RedisAway, Refused
 from schemas.sessions import Opening
 from tests.support.clusters import Cluster, Server, free_port
-from tests.support.commands import council
-from tests.support.roles import redis_binaries, roles_on
+from tests.support.council_command import council
+from tests.support.redis_servers import redis_binaries
+from tests.support.role_processes import roles_on
 from tests.support.sessions import check_the_law, opening_of, until_ended
 from tests.support.waiting import until
 from transport.leases import Leases
@@ -83,7 +84,7 @@ async def test_roles_share_the_sessions_of_all_nodes_and_the_law_holds(cluster: 
         listed = council("sessions", "--json", url=cluster.nodes[2].url)
         assert {opening.session for opening in openings} < {found["session"] for found in listed.lines[0]}
         assert all(role.end() == 0 for role in aggregators)
-        assert not any("Traceback" in role.said() for role in (*aggregators, *producers))
+        assert not any("Traceback" in role.log() for role in (*aggregators, *producers))
 
 
 async def until_composed(pipe: AsyncPipe, session: str) -> None:

@@ -1,4 +1,4 @@
-"""The `council` command as a subprocess: what a person would type, and what they would see."""
+"""The `council` command as a subprocess: its arguments, and what it prints."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any
 from tests.support.project import ROOT
 
 COUNCIL = [sys.executable, "-m", "council"]
-_PROJECT = str(ROOT)
 
 
 class Outcome:
-    """What a command printed and how it ended."""
+    """A command's exit code, standard output (`out`) and standard error (`said`)."""
 
     def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
         self.code, self.out, self.said = done.returncode, done.stdout, done.stderr
@@ -27,8 +26,7 @@ class Outcome:
         return [json.loads(line) for line in self.out.splitlines()]
 
     def assert_refused(self, *words: str) -> None:
-        """Exit code 2, one sentence on standard error that holds these words, nothing on standard output, no
-        traceback."""
+        """Exit code 2, nothing on standard output, and on standard error a sentence with these words, no traceback."""
         assert (self.code, self.out) == (2, ""), (self.code, self.out, self.said)
         self.assert_said(*words)
 
@@ -39,11 +37,11 @@ class Outcome:
 
 
 def environment(url: str | None = None, **variables: str) -> dict[str, str]:
-    """The environment of a command: this project on the path, and a Redis or none."""
+    """A command's environment: this project on the path; without `url` no Redis is named."""
     found = {
         name: value for name, value in os.environ.items() if not name.startswith("COUNCIL_") and name != "REDIS_URL"
     }
-    found["PYTHONPATH"] = _PROJECT
+    found["PYTHONPATH"] = str(ROOT)
     return found | ({"REDIS_URL": url} if url else {}) | variables
 
 

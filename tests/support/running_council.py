@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import msgspec
 
-from tests.support.commands import COUNCIL, council, environment
+from tests.support.council_command import COUNCIL, council, environment
 from tests.support.waiting import wait_until
 
 MODELS = "ngram:word-3,ngram:char-6"

@@ -1,4 +1,4 @@
-"""The `council` command in this process, which is sooner there than a process of its own."""
+"""The `council` command in this process, which starts faster than a process of its own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sys
 import pytest
 
 from council.command.cli import run
-from tests.support.commands import Outcome
+from tests.support.council_command import Outcome
 
 
 def council(*arguments: str, **variables: str) -> Outcome:
-    """What `council ARGUMENTS` prints and how it ends. Raises whatever it does not turn into a sentence."""
+    """Runs `council ARGUMENTS`. Raises each exception for which the command has no sentence."""
     out, said, code = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
         patch.setattr(sys, "argv", ["council", *arguments])

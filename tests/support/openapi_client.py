@@ -1,4 +1,4 @@
-"""The HTTP API as a stranger knows it: every answer is checked against /api/openapi.json."""
+"""A client of the HTTP API that checks every answer against /api/openapi.json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 
 class DescribedApi:
-    """Asks, and checks that what comes is described. `seen` are the (method, path, status) that came."""
+    """Sends requests. `seen`: the (method, described path, status) of every answer so far."""
 
     def __init__(self, client: aiohttp.ClientSession, http: str, document: dict[str, Any]) -> None:
         self._client, self._http, self.document = client, http, document
@@ -24,7 +24,7 @@ class DescribedApi:
             return cls(client, http, await answer.json())
 
     async def ask(self, method: str, path: str, status: int, **options: Any) -> Any:
-        """The answer's body; None where there is none. Fails where its status or its body is another."""
+        """The answer's body, None where it has none. Fails unless it has this status and a body that is described."""
         shown = self._path(path.partition("?")[0], method)
         described = self.document["paths"][shown][method.lower()]["responses"][str(status)]
         async with self._client.request(method, self._http + path, **options) as answer:
@@ -41,13 +41,13 @@ class DescribedApi:
         return body
 
     def _path(self, path: str, method: str) -> str:
-        """The described path that this one is meant by."""
+        """The path of the description that this one matches."""
         found = [
             shown
             for shown, operations in self.document["paths"].items()
             if method.lower() in operations and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", shown), path)
         ]
-        # What has no parameter is nearer.
+        # The path with the fewest parameters is the closest.
         return min(found, key=lambda shown: shown.count("{"))
 
     def _validator(self, schema: dict[str, Any]) -> Any:
