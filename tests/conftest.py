@@ -40,12 +40,16 @@ assert tracemalloc
 collect_ignore = [] if shutil.which("chromium") else ["page"]
 
 
-def pytest_report_header() -> list[str]:
-    servers = [f"redis: {server_version(path)}, {name}: {path}" for name, path in redis_binaries().items()]
-    browser = shutil.which("chromium") or "none: the tests of the page in a browser are left out"
-    clock = [f"clock that steps: {MISSING}"] if MISSING else []
-    llama = [f"llama.cpp: its tests are left out. {TROUBLE}"] if TROUBLE else []
-    return [*(servers or ["redis: none"]), f"browser: {browser}", *clock, *llama]
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Prints what the results depend on; pytest_report_header is not shown with -q. Workers have no terminal."""
+    if terminal := session.config.pluginmanager.getplugin("terminalreporter"):
+        for name, path in redis_binaries().items():
+            terminal.write_line(f"redis: {server_version(path)} ({name}: {path})")
+        browser = shutil.which("chromium") or "none: the tests of the page in a browser are left out"
+        clock = [f"clock that steps: {MISSING}"] if MISSING else []
+        llama = [f"llama.cpp: its tests are left out. {TROUBLE}"] if TROUBLE else []
+        for line in (f"browser: {browser}", *clock, *llama):
+            terminal.write_line(line)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
