@@ -1,16 +1,20 @@
-"""A private Redis and the council's real processes on it, started as the supervisor starts them, gone at the end."""
+"""A private Redis with the council's real processes on it, started as the supervisor starts them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from bench.helper_process import helper_process
+from bench.members import PROMPT
+from bench.waiting import wait_until
 from council.running.children import Child
+from schemas import keys
 from schemas.models import ModelFacts
 from schemas.rules.admission import admit
 from schemas.rules.tiers import tier_named
@@ -23,31 +27,26 @@ _READY_S = 30.0
 _END_S = 3.0
 
 
-class Stage:
-    """A context: Redis runs from its beginning to its end. `url` is where; `pipe` a connection of the caller's own."""
+class PrivateRoles:
+    """A context: everything that it started has ended at its end. `pipe` is a connection for the caller."""
 
     def __enter__(self) -> Self:
         self._roles: dict[str, Child] = {}
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-m", "council.running.keeper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert self._keeper.stdin is not None
-        assert self._keeper.stdout is not None
-        self._lifeline = self._keeper.stdin
-        line = self._keeper.stdout.readline()
-        if not line:
-            raise RuntimeError("the private Redis did not start")
-        self.url = str(json.loads(line)["url"])
-        self.pipe = Pipe(self.url)
+        with ExitStack() as stack:
+            keeper = stack.enter_context(helper_process("council.running.keeper"))
+            self.url = str(json.loads(keeper.line())["url"])
+            # The keeper removes its folder when its standard input ends.
+            stack.callback(keeper.end)
+            self.pipe = Pipe(self.url)
+            stack.callback(self.pipe.close)
+            stack.callback(self.end)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.end_roles()
-        self.pipe.close()
-        self._lifeline.close()
-        self._keeper.wait()
+        self._stack.close()
 
     @property
     def redis_pid(self) -> int:
@@ -55,27 +54,27 @@ class Stage:
         return int(info_fields(info)["process_id"])
 
     def start(self, name: str, *arguments: str) -> None:
-        """Starts `python -m *arguments` on this Redis."""
+        """Starts `python -m ARGUMENTS` on this Redis."""
         child = Child(name, arguments, {"REDIS_URL": self.url}, lambda sentence: print(sentence, file=sys.stderr))
         child.start()
         self._roles[name] = child
 
     def wait_until_ready(self) -> None:
-        """Returns when every role has said that it is ready. Raises RuntimeError where one does not."""
-        deadline = time.monotonic() + _READY_S
-        while not set(self.pids.values()) <= ready_pids(self.pipe):
-            self.check_roles()
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"not all of {', '.join(self._roles)} got ready within {_READY_S:g} s")
-            time.sleep(0.05)
+        """Returns when every role has marked its process record as ready. Raises RuntimeError where one does not."""
 
-    def check_roles(self) -> None:
-        """Raises RuntimeError where a role has died: what was measured would be worth nothing."""
+        def all_are_ready() -> bool:
+            self.check()
+            return set(self.pids.values()) <= ready_pids(self.pipe)
+
+        wait_until(all_are_ready, f"{', '.join(self._roles)} are ready", _READY_S)
+
+    def check(self) -> None:
+        """Raises RuntimeError where a role has died: then the measurement is not valid."""
         dead = [name for name, child in self._roles.items() if not child.is_running]
         if dead:
             raise RuntimeError(f"{', '.join(dead)} died")
 
-    def end_roles(self) -> None:
+    def end(self) -> None:
         """Ends the roles; Redis stays."""
         for child in self._roles.values():
             child.terminate()
@@ -89,19 +88,24 @@ class Stage:
         return {name: child.pid for name, child in self._roles.items() if child.pid is not None}
 
     def open_session(self, models: tuple[str, ...]) -> tuple[Opening, str]:
-        """A session of the longest answers: its opening and the opening's entry id."""
-        request = SessionRequest("How long does it take?", models=models, max_tokens=MAX_TOKENS_LIMIT)
+        """A session whose answers may have the most tokens: its opening and the opening's entry id."""
+        request = SessionRequest(PROMPT, models=models, max_tokens=MAX_TOKENS_LIMIT)
         opening = admit(
             request, new_session_id(), [ModelFacts(model) for model in models], tier_named("high"), Limits()
         ).opening
-        return opening, asyncio.run(_with_pipe(self.url, opening))
+        return opening, asyncio.run(_open(self.url, opening))
 
     def cancel_session(self, session: str) -> None:
         """Asks for the session's final frame."""
         asyncio.run(_cancel(self.url, session))
 
+    def count_entries(self, session: str) -> int:
+        """The entries of the session's token stream."""
+        (length,) = self.pipe.run([("XLEN", keys.tokens(session))])
+        return int(length)
 
-async def _with_pipe(url: str, opening: Opening) -> str:
+
+async def _open(url: str, opening: Opening) -> str:
     pipe = AsyncPipe(url)
     try:
         return await open_session(pipe, opening)

@@ -1,7 +1,8 @@
-"""What a benchmark's members say: pieces with top-20 lists of the shape that language models send, drawn once.
+"""The members of a benchmark's sessions: their models' names, and the tokens that they write.
 
-The i-th most probable piece has a probability in proportion to i^-s, with s from 0.6 (undecided) to 4 (sure), and the
-list holds 70 to 99 % of the mass. One token in twenty was sampled from outside its list, as servers report it.
+Tokens have top-20 lists of the shape that language models send. The i-th most probable piece has a probability in
+proportion to i^-s, with s from 0.6 (undecided) to 4 (sure), and the list contains 70 to 99 % of the probability. One
+token in twenty is not in its list, as servers report it of a sampled token.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import math
 from random import Random
 
 from producers.backend import Piece
+from schemas.entries import Token, pack_top
 
 TOP_K = 20
+PROMPT = "How long does it take?"
 _DRAWN = 512
 _TEXT = (
     "the of and to in is that it for was on are as with they be at one have this from or had by hot but some what "
@@ -23,10 +26,21 @@ _TEXT = (
 _WORDS = _TEXT.split()
 
 
+def models_of(members: int) -> tuple[str, ...]:
+    """The model name of each member."""
+    return tuple(f"bench:member-{number}" for number in range(1, members + 1))
+
+
 def drawn_pieces(seed: int) -> tuple[Piece, ...]:
-    """The pieces of one member; the same seed gives the same ones."""
+    """512 tokens of one member; the same seed gives the same ones."""
     random = Random(seed)
     return tuple(_piece(random) for _ in range(_DRAWN))
+
+
+def token_of(piece: Piece, member: int, claim: str, seq: int, at_ns: int) -> Token:
+    """The token's entry, which arrives and is written at `at_ns`."""
+    top = pack_top(list(piece.top))
+    return Token(member, claim, seq, "answer", piece.text, at_ns, at_ns, piece.logprob, piece.quality, b"", top)
 
 
 def _piece(random: Random) -> Piece:

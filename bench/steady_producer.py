@@ -1,7 +1,7 @@
-"""`python -m bench.speaker MODEL --tokens-per-s N [--pauses]`: a real producer process whose backend speaks steadily.
+"""`python -m bench.steady_producer MODEL --tokens-per-s N [--pauses]`: a real producer process with a steady backend.
 
-A real n-gram answer ends by itself after some hundred tokens; this one goes on until it is stopped, so that a minute is
-one session.
+A real n-gram answer ends by itself after some hundred tokens. This one continues until it is stopped, so that a session
+can last for a minute.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import count
 
 import uvloop
 
-from bench.speech import drawn_pieces
+from bench.members import drawn_pieces
 from producers.backend import Chunk, Ending, ModelLoading, Request
 from producers.process import ProducerProcess
 from producers.source import ModelSource
@@ -26,7 +26,7 @@ from transport.register import ProcessRegistration
 
 
 class SteadyBackend:
-    """One chunk of one token at each of its appointments, which are `1 / tokens_per_s` seconds apart and never move."""
+    """Yields a chunk of one token every `1 / tokens_per_s` seconds; a late chunk does not delay the next ones."""
 
     residence, slots = None, 1
 
@@ -37,10 +37,10 @@ class SteadyBackend:
         self._interval_s = 1.0 / tokens_per_s
 
     async def start(self) -> None:
-        """It is ready as it is."""
+        """Nothing to start."""
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk | ModelLoading | Ending]:
-        """Never ends by itself: `request.max_tokens` ends it, or a stop."""
+        """Never ends by itself: `request.max_tokens` or a stop ends it."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         for number in count(1):
@@ -48,7 +48,7 @@ class SteadyBackend:
             yield self._chunks[number % len(self._chunks)]
 
     async def close(self) -> None:
-        """It holds nothing."""
+        """Nothing to close."""
 
 
 async def _serve(model: str, tokens_per_s: float, *, pauses: bool) -> None:
@@ -66,10 +66,10 @@ async def _serve(model: str, tokens_per_s: float, *, pauses: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.speaker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.steady_producer", description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--tokens-per-s", type=float, required=True)
-    parser.add_argument("--pauses", action="store_true", help="as n-gram models do, it writes as far as it is granted")
+    parser.add_argument("--pauses", action="store_true", help="write only as far as it is granted, as n-gram models do")
     arguments = parser.parse_args()
     uvloop.run(_serve(arguments.model, arguments.tokens_per_s, pauses=arguments.pauses))
 

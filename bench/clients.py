@@ -1,7 +1,7 @@
-"""`python -m bench.audience HOST PORT COUNT PATH`: so many clients in one process, which note when each message came.
+"""`python -m bench.clients HOST PORT COUNT PATH`: many clients in one process, which note when each message arrives.
 
-With a PATH they are WebSockets there; without one (`-`) they read what a bare writer sends in the same form. They say
-"ready" when all are connected, and hand over their notes when their standard input ends.
+They are WebSockets at PATH. With `-` as the path they read the messages of bench.bare_sender, which have the same form.
+The process prints "ready" when all are connected, and its notes when its standard input ends.
 """
 
 from __future__ import annotations
@@ -10,73 +10,67 @@ import base64
 import os
 import selectors
 import socket
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
+from bench.helper_process import READY, HelperProcess, helper_process
 from bench.report import quantile
 from schemas.grid import NS_PER_MS
 
 BARE = "-"
-_READY = b"ready\n"
 _READ_BYTES = 64 * 1024
-_END_S = 20.0
 _CONNECT_S = 10.0
-# A window of the session in our own frames, of the global grid in the protocol's.
+# A frame has the window of its session, a message of the protocol the window of the global grid.
 _NUMBERS = (b'"window_index":', b'"type":"energy_update"')
 _FRAME_NUMBER = b'"frameNumber":'
 
 
-class Heard(msgspec.Struct, array_like=True):
-    """What all clients together have heard: when a message came (wall clock, ns), and the number of the window that it
-    tells (-1: none)."""
+class Arrivals(msgspec.Struct, array_like=True):
+    """The messages of all clients: when each arrived (wall clock, ns), and the window in it (-1: none)."""
 
     at_ns: list[int] = []
-    numbers: list[int] = []
+    windows: list[int] = []
 
     def between(self, began_ns: int, ended_ns: int) -> int:
-        """How many messages came in this time."""
+        """How many messages arrived in this time."""
         return sum(began_ns <= at_ns < ended_ns for at_ns in self.at_ns)
 
     def delays_ms(self, sent_ns: dict[int, int], began_ns: int) -> list[float]:
-        """From when each window was sent until each client had it, of those sent from `began_ns` on."""
+        """The time from sending a window until a client had it, for each client and each window sent since
+        `began_ns`."""
         found = []
-        for at_ns, number in zip(self.at_ns, self.numbers, strict=True):
-            if sent_ns.get(number, 0) >= began_ns:
-                found.append((at_ns - sent_ns[number]) / NS_PER_MS)
+        for at_ns, window in zip(self.at_ns, self.windows, strict=True):
+            if sent_ns.get(window, 0) >= began_ns:
+                found.append((at_ns - sent_ns[window]) / NS_PER_MS)
         return found
 
 
-class Audience:
-    """The clients' process, from the side of whoever started it."""
+@contextmanager
+def connected_clients(host: str, port: int, count: int, path: str) -> Iterator[HelperProcess]:
+    """The clients' process, once all are connected. Raises RuntimeError where one cannot connect."""
+    with helper_process("bench.clients", host, str(port), str(count), path) as clients:
+        clients.line()
+        yield clients
 
-    def __init__(self, host: str, port: int, count: int, path: str) -> None:
-        command = [sys.executable, "-m", "bench.audience", host, str(port), str(count), path]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.pid = self._process.pid
 
-    def wait_until_ready(self) -> None:
-        """Raises RuntimeError where not all of them get in."""
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != _READY:
-            raise RuntimeError("not every client could connect")
+def arrivals_of(clients: HelperProcess) -> Arrivals:
+    """Ends the clients; their notes."""
+    return msgspec.msgpack.decode(clients.end(), type=Arrivals)
 
-    def end(self) -> Heard:
-        """Ends them; what they heard."""
-        try:
-            output, _ = self._process.communicate(timeout=_END_S)
-        finally:
-            self._process.kill()
-        return msgspec.msgpack.decode(output, type=Heard)
+
+def median_and_p99(delays_ms: list[float]) -> tuple[float, float]:
+    return quantile(delays_ms, 0.5), quantile(delays_ms, 0.99)
 
 
 class _Client:
     """One connection: bytes in, messages noted."""
 
-    def __init__(self, connection: socket.socket, heard: Heard) -> None:
-        self.connection, self._heard = connection, heard
+    def __init__(self, connection: socket.socket, arrivals: Arrivals) -> None:
+        self.connection, self._arrivals = connection, arrivals
         self._buffer = b""
 
     def read(self) -> bool:
@@ -87,15 +81,15 @@ class _Client:
         while (payload := _payload(buffer, at)) is not None:
             start, end = payload
             if buffer[at] & 0x0F == 1:
-                self._heard.at_ns.append(at_ns)
-                self._heard.numbers.append(_number(buffer, start, end))
+                self._arrivals.at_ns.append(at_ns)
+                self._arrivals.windows.append(_window(buffer, start, end))
             at = end
         self._buffer = buffer[at:]
         return bool(data)
 
 
 def _payload(buffer: bytes, at: int) -> tuple[int, int] | None:
-    """Where the payload of the message at `at` begins and ends, if it is there whole."""
+    """The start and the end of the payload of the message at `at`; None while it is not complete."""
     if len(buffer) < at + 2:
         return None
     size, start = buffer[at + 1], at + 2
@@ -106,7 +100,7 @@ def _payload(buffer: bytes, at: int) -> tuple[int, int] | None:
     return (start, start + size) if len(buffer) >= start + size else None
 
 
-def _number(buffer: bytes, start: int, end: int) -> int:
+def _window(buffer: bytes, start: int, end: int) -> int:
     ours, protocol = _NUMBERS
     found = buffer.find(ours, start, min(end, start + 64))
     at = found + len(ours)
@@ -128,28 +122,25 @@ def _connected(host: str, port: int, path: str) -> socket.socket:
         connection.sendall(f"{head}Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
-            # Byte by byte: what comes after the head is a message already.
-            answer += connection.recv(1)
+            # Byte by byte: the bytes after the head are a message already.
+            byte = connection.recv(1)
+            if not byte:
+                raise RuntimeError(f"the server closed the connection after {answer!r}")
+            answer += byte
         if b" 101 " not in answer.split(b"\r\n")[0]:
             raise RuntimeError(answer.decode(errors="replace"))
     connection.setblocking(False)
     return connection
 
 
-def middle_and_tail(delays_ms: list[float]) -> tuple[float, float]:
-    """p50 and p99."""
-    return quantile(delays_ms, 0.5), quantile(delays_ms, 0.99)
-
-
 def main() -> None:
     host, port, count, path = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    heard, selector = Heard(), selectors.DefaultSelector()
+    arrivals, selector = Arrivals(), selectors.DefaultSelector()
     for _ in range(count):
         connection = _connected(host, port, path)
-        selector.register(connection, selectors.EVENT_READ, _Client(connection, heard))
+        selector.register(connection, selectors.EVENT_READ, _Client(connection, arrivals))
     selector.register(0, selectors.EVENT_READ)
-    sys.stdout.buffer.write(_READY)
-    sys.stdout.buffer.flush()
+    print(READY, flush=True)
     is_over = False
     while not is_over:
         for key, _ in selector.select():
@@ -157,7 +148,7 @@ def main() -> None:
                 is_over = not os.read(0, 1)
             elif not key.data.read():
                 selector.unregister(key.fileobj)
-    sys.stdout.buffer.write(msgspec.msgpack.encode(heard))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(arrivals))
 
 
 if __name__ == "__main__":

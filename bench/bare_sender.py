@@ -1,7 +1,7 @@
-"""`python -m bench.bare_caster COUNT BYTES`: what so many clients cost at least: one bare send() for each, 60 times a
-second.
+"""`python -m bench.bare_sender COUNT BYTES`: the least that many clients cost: one send() for each, 60 times a second.
 
-It says its port, waits for all of them, and ends with its standard input; then it says when it sent each message.
+It prints its port, waits until COUNT clients are connected, and sends until its standard input ends. Then it writes
+when it sent each message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 
 import msgspec
 
-from bench.pacing import sleep_until
+from bench.waiting import sleep_until
 from consumers.web.live.packets import websocket_text
 from schemas.grid import FRAME_RATE_HZ, NS_PER_S
 
