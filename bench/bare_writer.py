@@ -9,7 +9,7 @@ import select
 import sys
 import time
 
-from bench.helper_process import READY
+from bench.module_process import READY
 from bench.waiting import sleep_until
 from schemas.grid import FRAME_RATE_HZ, NS_PER_S
 from transport.redis.connection import Command, Pipe

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from bench.helper_process import READY, HelperProcess, helper_process
+from bench.module_process import READY, ModuleProcess, module_process
 from bench.report import quantile
 from schemas.grid import NS_PER_MS
 
@@ -50,14 +50,14 @@ class Arrivals(msgspec.Struct, array_like=True):
 
 
 @contextmanager
-def connected_clients(host: str, port: int, count: int, path: str) -> Iterator[HelperProcess]:
+def connected_clients(host: str, port: int, count: int, path: str) -> Iterator[ModuleProcess]:
     """The clients' process, once all are connected. Raises RuntimeError where one cannot connect."""
-    with helper_process("bench.clients", host, str(port), str(count), path) as clients:
+    with module_process("bench.clients", host, str(port), str(count), path) as clients:
         clients.line()
         yield clients
 
 
-def arrivals_of(clients: HelperProcess) -> Arrivals:
+def arrivals_of(clients: ModuleProcess) -> Arrivals:
     """Ends the clients; their notes."""
     return msgspec.msgpack.decode(clients.end(), type=Arrivals)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
-from bench.helper_process import helper_process
 from bench.many_members import TOKENS_PER_S, WindowCounts, WrittenSession
 from bench.members import TOP_K, models_of
+from bench.module_process import module_process
 from bench.private_roles import PrivateRoles
 from bench.redis_cost import XADD_WRITER, xadd_us
 from bench.report import Aim, BenchReport, table_of
@@ -102,7 +102,7 @@ def run(roles: PrivateRoles, sessions: int, measured_s: float) -> Run:
         WrittenSession(opening.session, _MEMBERS, window_index_at(origin_ns(entry_id))) for opening, entry_id in opened
     ]
     given = msgspec.json.encode(written)
-    with helper_process("bench.many_members", roles.url, str(measured_s), given=given) as writer:
+    with module_process("bench.many_members", roles.url, str(measured_s), given=given) as writer:
         writer.line()
         meter = UsageMeter({"aggregator": roles.pids["aggregator"], "redis": roles.redis_pid})
         counts = msgspec.json.decode(writer.line(), type=WindowCounts)

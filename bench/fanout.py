@@ -14,8 +14,8 @@ import time
 import msgspec
 
 from bench.clients import BARE, Arrivals, arrivals_of, connected_clients, median_and_p99
-from bench.helper_process import helper_process
 from bench.members import models_of
+from bench.module_process import module_process
 from bench.private_roles import PrivateRoles
 from bench.report import Aim, BenchReport, table_of
 from bench.usage import UsageMeter
@@ -140,7 +140,7 @@ def measure(seconds: float) -> BenchReport:
 def _bare_row(count: int, size: int, seconds: float) -> _Row:
     """The limit: a process that only calls send()."""
     with (
-        helper_process("bench.bare_sender", str(count), str(size)) as sender,
+        module_process("bench.bare_sender", str(count), str(size)) as sender,
         connected_clients("127.0.0.1", int(sender.line()), count, BARE) as clients,
     ):
         began_ns, ended_ns, cpu_s = _cpu_of(sender.pid, seconds)

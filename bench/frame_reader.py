@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import msgspec
 import uvloop
 
-from bench.helper_process import READY, HelperProcess, helper_process
+from bench.module_process import READY, ModuleProcess, module_process
 from schemas.frames import decode_frame
 from transport.frames import entries_of, read_frames
 from transport.redis.connection import AsyncPipe
@@ -43,14 +43,14 @@ class Receipts(msgspec.Struct, array_like=True):
 
 
 @contextmanager
-def frame_reader(url: str, session: str, bare_key: str = "") -> Iterator[HelperProcess]:
+def frame_reader(url: str, session: str, bare_key: str = "") -> Iterator[ModuleProcess]:
     """The reader's process, which reads from the session's first frame on."""
-    with helper_process("bench.frame_reader", url, session, *([bare_key] if bare_key else [])) as reader:
+    with module_process("bench.frame_reader", url, session, *([bare_key] if bare_key else [])) as reader:
         reader.line()
         yield reader
 
 
-def receipts_of(reader: HelperProcess) -> Receipts:
+def receipts_of(reader: ModuleProcess) -> Receipts:
     """Waits for the final frame; the reader's notes. Raises subprocess.TimeoutExpired where there is no such frame."""
     return msgspec.msgpack.decode(reader.end(), type=Receipts)
 

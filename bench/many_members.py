@@ -22,8 +22,8 @@ from itertools import count, islice
 
 import msgspec
 
-from bench.helper_process import READY
 from bench.members import drawn_pieces, token_of
+from bench.module_process import READY
 from bench.waiting import sleep_until
 from producers.backend import Piece
 from schemas import keys

@@ -13,8 +13,8 @@ import msgspec
 from rich.table import Table
 
 from bench.frame_reader import Receipts, frame_reader, receipts_of
-from bench.helper_process import helper_process
 from bench.members import TOP_K, models_of
+from bench.module_process import module_process
 from bench.private_roles import PrivateRoles
 from bench.report import Aim, BenchReport, quantile, table_of
 from bench.usage import Usage, UsageMeter
@@ -124,7 +124,7 @@ def _tick(roles: PrivateRoles, until_ns: int) -> dict[str, int]:
 
 def _bare_usage(roles: PrivateRoles, entry_bytes: int, entries_per_s: float, seconds: float) -> dict[str, Usage]:
     """The CPU that Redis and a writer use for the same load of entries alone."""
-    with helper_process("bench.bare_writer", roles.url, str(entry_bytes), str(entries_per_s)) as writer:
+    with module_process("bench.bare_writer", roles.url, str(entry_bytes), str(entries_per_s)) as writer:
         writer.line()
         meter = UsageMeter({"Redis": roles.redis_pid, "a bare writer": writer.pid})
         time.sleep(seconds)

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from bench.helper_process import helper_process
 from bench.members import PROMPT
+from bench.module_process import module_process
 from bench.waiting import wait_until
 from council.running.children import Child
 from schemas import keys
@@ -33,7 +33,7 @@ class PrivateRoles:
     def __enter__(self) -> Self:
         self._roles: dict[str, Child] = {}
         with ExitStack() as stack:
-            keeper = stack.enter_context(helper_process("council.running.keeper"))
+            keeper = stack.enter_context(module_process("council.running.keeper"))
             self.url = str(json.loads(keeper.line())["url"])
             # The keeper removes its folder when its standard input ends.
             stack.callback(keeper.end)

@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 
 from bench.gguf_model import gguf_model
-from bench.helper_process import helper_process
 from bench.llama_server import llama_server
+from bench.module_process import module_process
 from bench.private_roles import PrivateRoles
 from bench.report import Aim, BenchReport, table_of
 from bench.stream_reader import KINDS
@@ -59,7 +59,7 @@ def measure(seconds: float) -> BenchReport:
     """Measures for min(seconds, 12). Raises RuntimeError where a process dies meanwhile."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         upstream = stack.enter_context(llama_server(gguf_model(Path(folder)), slots=1, context=2 * MAX_TOKENS_LIMIT))
-        paced = stack.enter_context(helper_process("bench.paced_server", upstream, str(_TOKENS_PER_S)))
+        paced = stack.enter_context(module_process("bench.paced_server", upstream, str(_TOKENS_PER_S)))
         url, event_bytes = paced.line().split()
         run = _run(stack, url, min(seconds, _LONGEST_S))
     return _report(run, event_bytes)
@@ -70,7 +70,7 @@ def _run(stack: ExitStack, url: str, seconds: float) -> _ProducerRun:
     roles.start("producer", "producers", _MODEL, "--backend", url)
     roles.wait_until_ready()
     opening, _ = roles.open_session((_MODEL,))
-    readers = {kind: stack.enter_context(helper_process("bench.stream_reader", kind, url, _MODEL)) for kind in KINDS}
+    readers = {kind: stack.enter_context(module_process("bench.stream_reader", kind, url, _MODEL)) for kind in KINDS}
     for reader in readers.values():
         reader.line()
     wait_until(

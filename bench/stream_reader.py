@@ -18,8 +18,8 @@ from collections.abc import AsyncGenerator
 import httpx
 import uvloop
 
-from bench.helper_process import READY
 from bench.members import PROMPT
+from bench.module_process import READY
 from producers.backend import Request
 from producers.openai.backend import OpenAIBackend
 from producers.source import ModelSource

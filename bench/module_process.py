@@ -1,6 +1,6 @@
-"""Processes that help to measure: writers, readers and clients that must not share a process with what is measured.
+"""Writers, readers and clients of a benchmark: modules that run in a process of their own, apart from what is measured.
 
-with helper_process("bench.bare_writer", url, "200", "600") as writer:
+with module_process("bench.bare_writer", url, "200", "600") as writer:
     writer.line()                    "ready", or another first line
     ...
     output = writer.end()            closes its standard input, at which it ends; what it printed since
@@ -17,8 +17,8 @@ READY = "ready"
 _END_S = 20.0
 
 
-class HelperProcess:
-    """A running helper, with pipes to its standard input and output."""
+class ModuleProcess:
+    """A running module, with pipes to its standard input and output."""
 
     def __init__(self, module: str, process: subprocess.Popen[bytes]) -> None:
         self._module, self._process = module, process
@@ -39,7 +39,7 @@ class HelperProcess:
 
 
 @contextmanager
-def helper_process(module: str, *arguments: str, given: bytes = b"") -> Iterator[HelperProcess]:
+def module_process(module: str, *arguments: str, given: bytes = b"") -> Iterator[ModuleProcess]:
     """`python -m MODULE ARGUMENTS`, with the line `given` on its standard input. It is killed when the context ends."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -50,6 +50,6 @@ def helper_process(module: str, *arguments: str, given: bytes = b"") -> Iterator
                 assert process.stdin is not None
                 process.stdin.write(given + b"\n")
                 process.stdin.flush()
-            yield HelperProcess(module, process)
+            yield ModuleProcess(module, process)
         finally:
             process.kill()
