@@ -13,7 +13,7 @@ from schemas.sessions import Limits
 from tests.support.council_command import council
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles, roles_on
-from tests.support.sessions import check_all_finished, check_all_is_told_once, opening_of, until_ended
+from tests.support.sessions import check_all_finished, check_each_token_in_one_frame, opening_of, until_ended
 from tests.support.waiting import until
 from tests.support.web_server import WebServer
 from transport.commit import end_session
@@ -49,7 +49,7 @@ async def test_a_session_ends_at_its_longest_life_whatever_its_members_do(roles:
     opening = opening_of(_CHAR, "nobody:7b", max_tokens=2_000, prompt=_PROMPT, limits=Limits(life_ms=2_200))
     await open_session(pipe, opening)
     state = await until_ended(pipe, opening.session)
-    frames = await check_all_is_told_once(pipe, opening.session)
+    frames = await check_each_token_in_one_frame(pipe, opening.session)
     reason = "the session reached its longest life of 0.0366667 min"
     assert _reasons(frames) == [("dropped", reason)] * 2
     assert state.reason == f"Every member dropped: {reason}."
@@ -224,7 +224,7 @@ async def test_a_session_that_nobody_closes_is_told_so_and_goes_on_when_somebody
     await open_session(pipe, opening)
     roles.ready("aggregator")
     await until_ended(pipe, cancelled)
-    assert _reasons(await check_all_is_told_once(pipe, cancelled)) == [("dropped", "cancelled")]
+    assert _reasons(await check_each_token_in_one_frame(pipe, cancelled)) == [("dropped", "cancelled")]
     await until_ended(pipe, opening.session)
     await check_all_finished(pipe, opening.session)
 
@@ -246,11 +246,11 @@ async def test_what_nobody_serves_is_dropped_within_six_seconds(
     for one in (opening, lonely):
         await open_session(pipe, one)
     assert (await until_ended(pipe, lonely.session)).reason == "Every member dropped: nobody serves it."
-    assert (await check_all_is_told_once(pipe, lonely.session))[-1].end_ns < 6 * 10**9
+    assert (await check_each_token_in_one_frame(pipe, lonely.session))[-1].end_ns < 6 * 10**9
     asked = council("ask", "hi", "--models", "nobody:7b", url=redis.url)
     asked.assert_refused("nobody:7b")
     await until_ended(pipe, opening.session)
-    frames = await check_all_is_told_once(pipe, opening.session)
+    frames = await check_each_token_in_one_frame(pipe, opening.session)
     assert _reasons(frames) == [("finished", "length"), ("dropped", "nobody serves it")]
     first = next(frame for frame in frames if frame.members[1].state == "dropped")
     assert 4 * 10**9 < first.end_ns < 6 * 10**9

@@ -1,4 +1,4 @@
-"""One connection, several callers: a break that one of them met concerns them all."""
+"""One connection of several callers: after a break that one of them meets, each writes again what Redis lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transport.sessions import open_session
 from transport.tokens import write_entry
 
 
-async def test_a_producer_writes_again_what_redis_lost_though_another_caller_met_the_break(
+async def test_a_producer_writes_again_what_redis_lost_where_another_caller_met_the_break(
     durable: DurableRedis,
 ) -> None:
     pipe = AsyncPipe(durable.url)
@@ -36,7 +36,7 @@ async def test_a_producer_writes_again_what_redis_lost_though_another_caller_met
         await outbox.flush()
     entries = [decode_entry(raw) for _, raw in await token_stream(pipe, opening.session)]
     seqs = [entry.seq for entry in entries if isinstance(entry, Token)]
-    # The one that was written before the break was noticed is there twice, which the core counts and ignores.
+    # The token that was written before the outbox noticed the break is there twice; the core ignores the second one.
     assert sorted(set(seqs)) == list(range(6))
     assert seqs[-6:] == list(range(6))
     await pipe.close()

@@ -19,7 +19,7 @@ from schemas.frames import Frame
 from schemas.sessions import MemberSpec, SessionRequest
 from tests.support.council_command import council
 from tests.support.role_processes import Roles
-from tests.support.sessions import check_all_is_told_once, check_the_law, opening_of, until_ended
+from tests.support.sessions import check_each_token_in_one_frame, check_the_law, opening_of, until_ended
 from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session
 
@@ -112,7 +112,7 @@ async def test_a_file_and_the_same_model_over_http_keep_in_step_and_say_the_same
         opening = msgspec.structs.replace(opening, sampling=sampling, system=SYSTEM)
         await open_session(pipe, opening)
         await until_ended(pipe, opening.session)
-    frames = await check_all_is_told_once(pipe, opening.session)
+    frames = await check_each_token_in_one_frame(pipe, opening.session)
     one, other = ("".join(frame.members[index].text for frame in frames) for index in (0, 1))
     assert one == other
     assert "Paris" in one

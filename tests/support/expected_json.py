@@ -1,4 +1,4 @@
-"""What JSON shows of a wire struct, written from the definition alone: the tests' own reference."""
+"""The JSON of a wire struct as its definition has it, computed without the product's encoder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 def named(struct: msgspec.Struct) -> dict[str, Any]:
-    """The struct as an object with named keys, less its version."""
+    """The struct as an object with named fields, without its version."""
     out: dict[str, Any] = {}
     for name in struct.__struct_fields__:
         value = getattr(struct, name)

@@ -1,4 +1,4 @@
-"""Clients that come back: of `/ws`, of `/frames`, and of the Server-Sent Events, as a person's program would."""
+"""Clients of `/ws`, `/frames` and the Server-Sent Events that connect again, as a user's program does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _READ_S = 20.0
 
 
 class Listener:
-    """Listens until it has heard everything, and connects again when its connection breaks. `breaks` counts that."""
+    """Reads to the end of a session, and connects again when its connection breaks. `breaks` counts that."""
 
     def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str) -> None:
         self.client, self.web, self.session = client, web, session
@@ -30,7 +30,7 @@ class Listener:
         self.heard = asyncio.Event()
 
     async def listen(self) -> None:
-        """To the end."""
+        """Reads to the end of the session."""
         while True:
             with contextlib.suppress(*_BROKEN):
                 if await self.hear():
@@ -39,12 +39,12 @@ class Listener:
             await asyncio.sleep(_AGAIN_S)
 
     async def hear(self) -> bool:
-        """One connection; True where it told the end. Raises what aiohttp does where it breaks."""
-        raise AssertionError("each kind hears its own way")
+        """Reads one connection; True at the end of the session. Raises aiohttp's errors where the connection breaks."""
+        raise NotImplementedError
 
 
 class ProtocolListener(Listener):
-    """Of `/ws`. `events` are all but startup_complete and heartbeats; it comes back with the last frame number."""
+    """Of `/ws`. `events` are all but startup_complete and heartbeats; it connects again from the last frame number."""
 
     def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str, members: int) -> None:
         super().__init__(client, web, session)
@@ -54,13 +54,13 @@ class ProtocolListener(Listener):
 
     @property
     def is_over(self) -> bool:
-        """Every member is complete."""
+        """True when every member is complete."""
         complete = {e.payload.modelId for e in self.events if getattr(e.payload, "isComplete", False)}
         return len(complete) == self._members
 
     @property
     def seen(self) -> int | None:
-        """The last frame number."""
+        """The last frame number, None before the first one."""
         numbers = [number for event in self.events if (number := frame_number_of(event)) is not None]
         return numbers[-1] if numbers else None
 
@@ -81,7 +81,7 @@ class ProtocolListener(Listener):
 
 
 class FramesListener(Listener):
-    """Of `/frames`: each window once."""
+    """Of `/frames`. `frames` has each window once."""
 
     def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str) -> None:
         super().__init__(client, web, session)
@@ -98,7 +98,7 @@ class FramesListener(Listener):
 
 
 class StreamListener(Listener):
-    """Of the Server-Sent Events: it comes back with the last id. `entries` are (id, event)."""
+    """Of the Server-Sent Events; it connects again from the last id. `entries` are (id, event)."""
 
     def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str) -> None:
         super().__init__(client, web, session)
@@ -116,7 +116,7 @@ class StreamListener(Listener):
 async def server_sent_events(
     client: aiohttp.ClientSession, web: WebServer, session: str, last_id: str = ""
 ) -> AsyncIterator[tuple[str, Event]]:
-    """Each event with its id ('' where it has none), to the end of the answer; an answer that is cut off raises."""
+    """Each event with its id ('' where it has none), to the end of the response. Raises where the response is cut."""
     headers = {"Last-Event-ID": last_id} if last_id else {}
     timeout = aiohttp.ClientTimeout(total=None, sock_read=_READ_S)
     async with client.get(f"{web.http}/api/sessions/{session}/events", headers=headers, timeout=timeout) as answer:
@@ -148,7 +148,7 @@ async def text_of(socket: aiohttp.ClientWebSocketResponse, timeout_s: float = _R
 async def messages_until(
     socket: aiohttp.ClientWebSocketResponse, is_enough: Callable[[list[ProtocolMessage]], Any]
 ) -> list[ProtocolMessage]:
-    """The protocol's messages, each of them checked, until they are enough."""
+    """The messages of the protocol, each of them checked, until `is_enough` is true for them."""
     found: list[ProtocolMessage] = []
     while not is_enough(found):
         found.append(checked(await text_of(socket)))
@@ -156,8 +156,8 @@ async def messages_until(
 
 
 def says(text: str) -> Callable[[list[ProtocolMessage]], bool]:
-    """Enough is when all texts together are, or end with, this one."""
-    return lambda messages: any(said.endswith(text) for said in texts_by_model(messages).values())
+    """A condition for messages_until: the text of a model ends with `text`."""
+    return lambda messages: any(whole.endswith(text) for whole in texts_by_model(messages).values())
 
 
 def energies(events: list[Event]) -> dict[int, float]:
@@ -166,11 +166,11 @@ def energies(events: list[Event]) -> dict[int, float]:
 
 
 async def all_have_heard(*listeners: Listener) -> None:
-    """Each of them hears something new from now on."""
+    """Waits until each client has received a new message."""
     for listener in listeners:
         listener.heard.clear()
 
     async def is_heard() -> bool:
         return all(listener.heard.is_set() for listener in listeners)
 
-    await until(is_heard, "every client hears something")
+    await until(is_heard, "every client receives a message")

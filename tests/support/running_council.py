@@ -1,4 +1,4 @@
-"""A council that runs as a person starts it: `council up`, in a temporary folder of its own."""
+"""A running `council up` with a temporary folder of its own, and the processes of this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODELS = "ngram:word-3,ngram:char-6"
 
 
 class Up:
-    """A running `council up` with its own temporary folder."""
+    """A running `council up`. `folder` is its temporary folder and its working directory."""
 
     def __init__(
         self,
@@ -29,12 +29,12 @@ class Up:
         **variables: str,
     ) -> None:
         self.folder = folder
-        self.said: IO[bytes] = tempfile.TemporaryFile()
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()
         self.environment = environment(TMPDIR=str(folder), COUNCIL_NGRAM_TOKENS_PER_S=str(tokens_per_s), **variables)
         models = [] if "--models" in arguments or default_models else ["--models", MODELS]
         self.process = subprocess.Popen(
             [*COUNCIL, "up", "--no-open", *([] if default_port else ["--port", "0"]), *models, *arguments],
-            env=self.environment, stdin=subprocess.DEVNULL, stderr=self.said, cwd=folder,
+            env=self.environment, stdin=subprocess.DEVNULL, stderr=self._stderr, cwd=folder,
         )  # fmt: skip
         wait_until(self._is_ready, "the council is ready", 60)
 
@@ -43,8 +43,9 @@ class Up:
         return "Open http" in self.text()
 
     def text(self) -> str:
-        self.said.seek(0)
-        return self.said.read().decode()
+        """Its standard error so far."""
+        self._stderr.seek(0)
+        return self._stderr.read().decode()
 
     @property
     def address(self) -> str:
@@ -60,7 +61,7 @@ class Up:
         return [found["pid"] for found in self.status()["processes"] if not role or found["role"] == role]
 
     def family(self) -> set[int]:
-        """The supervisor and all its descendants, Redis and its keeper too."""
+        """The process ids of the supervisor and all its descendants, with Redis and its keeper."""
         found = {self.process.pid}
         while True:
             more = {pid for pid, parent in parents().items() if parent in found} - found
@@ -72,11 +73,11 @@ class Up:
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(20)
-        self.said.close()
+        self._stderr.close()
 
 
 def parents() -> dict[int, int]:
-    """Each process's parent."""
+    """The parent's process id by that of each process that is not a zombie."""
     found = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
@@ -87,6 +88,7 @@ def parents() -> dict[int, int]:
 
 
 def command_of(pid: int) -> str:
+    """The command line of a process, empty where it has ended."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     return ""

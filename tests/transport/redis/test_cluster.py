@@ -160,7 +160,7 @@ async def test_a_key_on_its_way_is_waited_for(cluster: Cluster) -> None:
     command = ("EVAL", script, 2, first, second)
     with contextlib.closing(Pipe(cluster.url)) as sync:
         sync.run([command, ("EXPIRE", first, 60), ("EXPIRE", second, 60)])
-        cluster.set_out(slot_of(first), source, target)
+        cluster.begin_move(slot_of(first), source, target)
         assert source.run("MIGRATE", "127.0.0.1", target.port, first, 0, 5_000) == b"OK"
         (refused,) = sync.run([command])
         assert isinstance(refused, ReplyError)
