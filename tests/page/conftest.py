@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +37,9 @@ Open = Callable[..., Page]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES)
+        # Chromium makes a Unix socket in its temporary folder, whose path may be too long for that.
+        environment = os.environ | {"TMPDIR": "/tmp"}
+        found = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES, env=environment)
         yield found
         found.close()
 
