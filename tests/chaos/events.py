@@ -1,4 +1,4 @@
-"""The check of a session's events against its frames."""
+"""The checks of a session that DECIPHER follows: its law, its tokens and its events."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import msgspec
 from schemas import keys
 from schemas.events import protocol_model_ids
 from schemas.frames import Frame
+from tests.support.sessions import check_all_finished, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session
@@ -38,3 +39,11 @@ async def check_events(pipe: AsyncPipe, session: str, frames: list[Frame]) -> No
     ]
     complete = [event["payload"]["modelId"] for event in events if event.get("payload", {}).get("isComplete")]
     assert len(complete) == len(set(complete)) == len(frames[0].members)
+
+
+async def check_finished_with_events(pipe: AsyncPipe, session: str) -> list[Frame]:
+    """Waits for the session's end. Checks that every member finished, its frames and its events. Returns the frames."""
+    await until_ended(pipe, session)
+    frames = await check_all_finished(pipe, session)
+    await check_events(pipe, session, frames)
+    return frames

@@ -8,10 +8,9 @@ import pytest
 import redis
 
 from schemas.errors import RedisAway
-from tests.chaos.events import check_events
+from tests.chaos.events import check_finished_with_events
 from tests.chaos.proxied_roles import AGGREGATOR, DECIPHER, long_opening, ngram, proxied_roles_on
 from tests.support.redis_servers import DurableRedis, redis_binaries
-from tests.support.sessions import check_all_finished, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, open_session
@@ -63,7 +62,6 @@ async def test_a_redis_that_is_demoted_is_waited_for_as_one_that_is_away(
         for session in (opening, long_opening("char-6", max_tokens=20)):
             if session is not opening:
                 await open_session(direct, session)
-            await until_ended(direct, session.session)
-            await check_events(direct, session.session, await check_all_finished(direct, session.session))
+            await check_finished_with_events(direct, session.session)
         roles.check()
     plain.close()

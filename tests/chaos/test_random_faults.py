@@ -11,11 +11,11 @@ import time
 from collections.abc import AsyncIterator
 
 from schemas.sessions import Opening
-from tests.chaos.events import check_events
+from tests.chaos.events import check_events, check_finished_with_events
 from tests.chaos.proxied_roles import AGGREGATOR, DECIPHER, ProxiedRoles, long_opening, ngram, proxied_roles_on
 from tests.chaos.random_faults import RandomFaults
 from tests.support.redis_servers import DurableRedis, redis_binaries
-from tests.support.sessions import check_all_finished, check_each_token_in_one_frame, until_ended
+from tests.support.sessions import check_each_token_in_one_frame, until_ended
 from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session
 
@@ -66,8 +66,7 @@ async def _strike_and_check(redis: DurableRedis, seed: int, count: int) -> None:
                 frames = await check_each_token_in_one_frame(pipe, session)
                 assert {m.reason for m in frames[-1].members if m.state == "dropped"} <= _REASONS
                 await check_events(pipe, session, frames)
-            await until_ended(pipe, undisturbed)
-            await check_events(pipe, undisturbed, await check_all_finished(pipe, undisturbed))
+            await check_finished_with_events(pipe, undisturbed)
         roles.check()
         print(f"  {len(sessions)} sessions; the longest takeovers: {_longest(faults.takeovers_s)} s", flush=True)
 
