@@ -10,7 +10,7 @@ from aggregator.core.alignment import Alignment
 from aggregator.core.member import MemberRecord
 from aggregator.numbers.ensemble import energy_shares, ensemble_energy
 from aggregator.numbers.interference import Interference
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame
+from schemas.frames import FRAME_VERSION, Frame, Measures, MemberFrame, Mode, TokenFrame, WindowCounts
 from schemas.grid import NS_PER_MS, NS_PER_S, window_start_ns
 from schemas.sessions import Opening
 
@@ -27,6 +27,13 @@ class WindowEvents(msgspec.Struct):
     duplicates: int = 0
     dead_letters: int = 0
 
+    @property
+    def counts(self) -> WindowCounts:
+        """How many entries were late, duplicates, or did not decode; nearly always none."""
+        if self.late or self.duplicates or self.dead_letters:
+            return WindowCounts(self.late, self.duplicates, self.dead_letters)
+        return _NO_COUNTS
+
     def add_thought(self, order: int, shown: TokenFrame, text: str) -> None:
         """A token of a member's thinking, which goes out as it comes."""
         self.thoughts[shown.member] = self.thoughts.get(shown.member, "") + text
@@ -40,7 +47,7 @@ class WindowEvents(msgspec.Struct):
         return tuple([shown for _, shown in self.tokens])
 
 
-_NOTHING = WindowEvents()
+_NO_COUNTS, _NOTHING = WindowCounts(), WindowEvents()
 
 
 class Composition:
@@ -52,6 +59,8 @@ class Composition:
         self._replay_of = opening.replay.of if opening.replay else ""
         self._stall_ns = opening.profile.stall_ms * NS_PER_MS
         self._shown: list[MemberFrame] = []
+        # As they were measured, and as the last frame shows them.
+        self._measured = self._shown_measures = Measures()
         self._is_running = True
         # The members whose energies the ensemble's is the mean of, and their shares of it.
         self._counted: list[int] = []
@@ -79,21 +88,20 @@ class Composition:
         shown = self._shown
         energies = [shown[index].energy for index in self._counted]
         energy = round(ensemble_energy(energies, self._shares), 9)
-        m = alignment.measures
-        agreement = interference.shown_agreement(m.agreement, alignment.compares)
-        wave = interference.step(energy, energies, agreement)
-        # By position: with names to look up the frame of a quiet window would take a third longer.
+        agreement = interference.shown_agreement(alignment.measures.agreement, alignment.shown.compares)
         # fmt: off
         return Frame(
             FRAME_VERSION, self._opening.session, window, window_start_ns(window), end_ns, mode, not self._is_running,
-            cut, energy, m.diversity_index, m.di_source, alignment.sync_lag_ms, alignment.arrival_skew_ms,
-            happened.late, happened.duplicates, happened.dead_letters, tuple(shown), happened.shown_tokens, tier,
-            alignment.x, m.di_low, m.di_covered, m.coverage, m.di_span, m.span_bytes, m.jsd,
-            m.entropy_total, m.entropy_within, m.coverage_mass, agreement, m.agreement_source,
-            alignment.shared_prefix, alignment.diverged_at_bytes, alignment.compares,
-            wave.height, wave.amplified, wave.dampened, wave.kind, wave.resonance, self._replay_of,
+            cut, energy, tuple(shown), happened.shown_tokens, self._measures_with(alignment.measures, agreement),
+            alignment.shown, interference.step(energy, energies, agreement), happened.counts, tier, self._replay_of,
         )
         # fmt: on
+
+    def _measures_with(self, measures: Measures, agreement: float | None) -> Measures:
+        """The measures with the agreement that this window shows."""
+        if measures is not self._measured or agreement != self._shown_measures.agreement:
+            self._measured, self._shown_measures = measures, msgspec.structs.replace(measures, agreement=agreement)
+        return self._shown_measures
 
     def _count(self, members: Sequence[MemberRecord], weights: Sequence[float]) -> None:
         """Whose energies the ensemble's is the mean of: those that run; once nobody does, those that finished."""

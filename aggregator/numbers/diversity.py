@@ -16,9 +16,6 @@ from collections.abc import Sequence
 
 from aggregator.numbers.proposal import Proposal, has_many_tokens
 
-# The spec's graceful fallback, where a member's logprobs were not measured.
-FALLBACK = 0.5
-
 
 def diversity(proposals: Sequence[Proposal], weights: Sequence[float]) -> tuple[float, float]:
     """The diversity index and the lowest value that the true one can have: 0 <= low <= index <= 1.

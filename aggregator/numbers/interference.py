@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import msgspec
 
 from aggregator.numbers.energy import clamp
-from schemas.frames import Compares, InterferenceKind
+from schemas.frames import Compares, InterferenceFrame, InterferenceKind
 
 GAIN = 0.5
 CONSTRUCTIVE = 0.6
@@ -32,16 +32,6 @@ KIND_WINDOWS = 18
 RESONANCE_WINDOWS = 48
 # 500 ms: after members parted, single tokens agree by chance.
 MEAN_WINDOWS = 30
-
-
-class Wave(msgspec.Struct, frozen=True):
-    """What one window shows. `height` in [0, 1] is the wave, drawn; it was compared before it was clamped."""
-
-    height: float
-    amplified: bool
-    dampened: bool
-    kind: InterferenceKind
-    resonance: bool
 
 
 class Interference(msgspec.Struct, array_like=True):
@@ -65,8 +55,9 @@ class Interference(msgspec.Struct, array_like=True):
             del recent[0]
         return round(sum(recent) / len(recent), 9)
 
-    def step(self, energy: float, energies: Sequence[float], agreement: float | None) -> Wave:
-        """Takes in a window: the ensemble's energy and those that it counts, and the agreement, all as shown."""
+    def step(self, energy: float, energies: Sequence[float], agreement: float | None) -> InterferenceFrame:
+        """Takes in a window: the ensemble's energy, the energies that it is the mean of, and the agreement, all as
+        frames show them. The wave is compared before it is clamped."""
         height = wave_of(energy, agreement)
         amplified = bool(energies) and height > max(energies) + _NOTICEABLE
         dampened = bool(energies) and height < sum(energies) / len(energies) - _NOTICEABLE
@@ -74,7 +65,7 @@ class Interference(msgspec.Struct, array_like=True):
         is_resonant = self.shown == "constructive" and amplified
         self.resonant_windows = min(self.resonant_windows + 1, RESONANCE_WINDOWS) if is_resonant else 0
         resonance = self.resonant_windows == RESONANCE_WINDOWS
-        return Wave(clamp(height), amplified, dampened, self.shown, resonance)
+        return InterferenceFrame(clamp(height), amplified, dampened, self.shown, resonance)
 
     def _take(self, kind: InterferenceKind | None) -> None:
         if kind is None or kind == self.shown:

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import msgspec
 
 from aggregator.numbers.disagreement import LEAST_SAY, agreement_of, disagreement_of, normalised_divergence
-from aggregator.numbers.diversity import FALLBACK, diversity
+from aggregator.numbers.diversity import diversity
 from aggregator.numbers.ensemble import normalised
 from aggregator.numbers.proposal import Proposal
 from aggregator.numbers.span import certain_span, span_of
-from schemas.frames import AgreementSource
+from schemas.frames import FALLBACK_INDEX, AgreementSource, Measures
 
 # Below this share of the council's mass in the lists, they say less than the texts do.
 _LEAST_MASS = 0.5
-
-
-class Measures(msgspec.Struct, array_like=True, frozen=True):
-    """The numbers of a frame that have their names there, rounded to 1e-9, but for `agreement`: frames show its mean.
-
-    All but the first two are None where they were not measured.
-    """
-
-    diversity_index: float = FALLBACK
-    di_source: Literal["logprobs", "fallback"] = "fallback"
-    di_low: float | None = None
-    di_covered: float | None = None
-    coverage: float | None = None
-    di_span: float | None = None
-    span_bytes: int | None = None
-    jsd: float | None = None
-    entropy_total: float | None = None
-    entropy_within: float | None = None
-    coverage_mass: float | None = None
-    agreement: float | None = None
-    agreement_source: AgreementSource | None = None
 
 
 class AlignedMember(msgspec.Struct, frozen=True):
@@ -48,7 +26,10 @@ class AlignedMember(msgspec.Struct, frozen=True):
 
 
 def measures_at(x: int, standing: Sequence[AlignedMember], weights: Sequence[float]) -> Measures:
-    """What these members, one or more, say at the byte x. `weights` are confidence weights g_m >= 0."""
+    """What these members, one or more, say at the byte x. `weights` are confidence weights g_m >= 0.
+
+    The agreement is not rounded: frames show its mean (Interference.shown_agreement).
+    """
     shares = normalised(weights)
     proposals = [one.proposal for one in standing]
     offsets = [x - one.start for one in standing]
@@ -62,7 +43,7 @@ def measures_at(x: int, standing: Sequence[AlignedMember], weights: Sequence[flo
 
     is_covered = len(covered) == len(proposals)
     disagreement = disagreement_of(spans, shares) if is_covered else None
-    index, low = diversity(proposals, shares) if is_covered else (FALLBACK, None)
+    index, low = diversity(proposals, shares) if is_covered else (FALLBACK_INDEX, None)
     covered_index: float | None = index if is_covered else None
     if covered and not is_covered:
         of_covered = normalised([weights[i] for i in covered])

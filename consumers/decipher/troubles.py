@@ -30,14 +30,14 @@ def troubles(frame: Frame, names: Sequence[str], was_complete: Sequence[bool], t
                 recoverable=True,
             )
         )
-    if frame.dead_letters:
+    if frame.counts.dead_letters:
         found.append(
             ErrorPayload(
                 "warning",
                 "DEAD_LETTERS",
                 "Entries of the token stream did not decode; they were put aside.",
                 "orchestrator",
-                {"count": frame.dead_letters},
+                {"count": frame.counts.dead_letters},
                 recoverable=True,
             )
         )
