@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from aggregator.core.replay import replayed
-from aggregator.numbers.energy import EnergyMeter, certainty_of, clamp
+from aggregator.numbers.arithmetic import clamp
+from aggregator.numbers.energy import EnergyMeter, certainty_of
 from aggregator.numbers.measures import AlignedMember, measures_at
 from aggregator.numbers.proposal import proposal_of
 from aggregator.numbers.toplist import read_top

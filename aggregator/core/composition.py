@@ -8,7 +8,7 @@ import msgspec
 
 from aggregator.core.alignment import Alignment
 from aggregator.core.member import MemberRecord
-from aggregator.numbers.ensemble import energy_shares, ensemble_energy
+from aggregator.numbers.energy import energy_shares, ensemble_energy
 from aggregator.numbers.interference import Interference
 from schemas.frames import FRAME_VERSION, Frame, Measures, MemberFrame, Mode, TokenFrame, WindowCounts
 from schemas.grid import NS_PER_MS, NS_PER_S, window_start_ns

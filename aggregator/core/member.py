@@ -52,10 +52,10 @@ class MemberRecord(msgspec.Struct, array_like=True):
     passing: ReleaseLog = msgspec.field(default_factory=ReleaseLog)
     # Accepted tokens of its answer whose last byte has not gone out.
     buffered_tokens: int = 0
-    # When its written end last moved, and how many bytes in which windows of the last second.
+    # When its written end last moved; the windows of the last second in which it did, and where it was before each.
     moved_ns: int = 0
     moved_windows: list[int] = []
-    moved_bytes: list[int] = []
+    moved_from: list[int] = []
     # A token may be written whose start is not past it (backends that pause).
     grant: int = NOT_STARTED
     is_held: bool = False
@@ -186,21 +186,17 @@ class MemberRecord(msgspec.Struct, array_like=True):
         self.written = end = lane_end(token, start)
         if end > start:
             self.moved_ns = t_ns
-            self._pace(window, end - start)
+            if not self.moved_windows or self.moved_windows[-1] != window:
+                past = bisect_right(self.moved_windows, window - FRAME_RATE_HZ)
+                del self.moved_windows[:past], self.moved_from[:past]
+                self.moved_windows.append(window)
+                self.moved_from.append(start)
         return start, end
-
-    def _pace(self, window: int, count: int) -> None:
-        if self.moved_windows and self.moved_windows[-1] == window:
-            self.moved_bytes[-1] += count
-            return
-        past = bisect_right(self.moved_windows, window - FRAME_RATE_HZ)
-        del self.moved_windows[:past], self.moved_bytes[:past]
-        self.moved_windows.append(window)
-        self.moved_bytes.append(count)
 
     def bytes_since(self, window: int) -> int:
         """The bytes of its answer that came in the windows after `window`, which is at most a second back."""
-        return sum(self.moved_bytes[bisect_right(self.moved_windows, window) :])
+        index = bisect_right(self.moved_windows, window)
+        return self.written - self.moved_from[index] if index < len(self.moved_from) else 0
 
     def moved_by(self, start_ns: int) -> int:
         """When its written end last moved; while it is held, that is no fault of its own: now, at `start_ns`."""

@@ -27,7 +27,7 @@ from aggregator.core.member import MemberRecord
 from aggregator.core.proposal_cache import ProposalCache
 from aggregator.core.record import SessionRecord
 from aggregator.core.release import Outflow
-from aggregator.numbers.ensemble import confidence_weights
+from aggregator.numbers.energy import confidence_weights
 from schemas.control import Progress, Stop
 from schemas.entries import Token
 from schemas.errors import Malformed
@@ -108,7 +108,7 @@ class Session:
             for member in members:
                 member.limit = member.written
         self._release(happened)
-        running = sum([member.is_running for member in members])
+        running = len([member for member in members if member.is_running])
         if self._in_step:
             self._face(start_ns, end_ns, running, happened)
         record.mode = self._mode(running)

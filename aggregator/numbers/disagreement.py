@@ -19,7 +19,7 @@ from operator import mul
 
 import msgspec
 
-from aggregator.numbers.energy import clamp
+from aggregator.numbers.arithmetic import clamp, plain_sum
 from aggregator.numbers.span import Span
 
 _LN2 = math.log(2.0)
@@ -40,7 +40,7 @@ class Disagreement(msgspec.Struct, frozen=True, gc=False):
 
 def shannon_entropy(probabilities: Iterable[float]) -> float:
     """H = - sum of p ln p in nats, >= 0, of probabilities that sum to 1; those that are 0 add nothing."""
-    return max(0.0, -sum([p * math.log(p) for p in probabilities if p > 0.0]))
+    return max(0.0, -plain_sum([p * math.log(p) for p in probabilities if p > 0.0]))
 
 
 def disagreement_of(spans: Sequence[Span], weights: Sequence[float]) -> Disagreement:
@@ -50,13 +50,13 @@ def disagreement_of(spans: Sequence[Span], weights: Sequence[float]) -> Disagree
     if not all(mixed.values()):
         # A weight of 1e-300 times a probability of 1e-300 is 0, which has no logarithm.
         mixed = {text: p or _TINY for text, p in mixed.items()}
-    rest = sum([weight * span.rest for span, weight in voices])
+    rest = plain_sum([weight * span.rest for span, weight in voices])
     log_rest = math.log(rest) if rest > 0.0 else 0.0
-    of_council = rest * log_rest + sum(map(mul, mixed.values(), map(math.log, mixed.values())))
+    of_council = rest * log_rest + plain_sum(map(mul, mixed.values(), map(math.log, mixed.values())))
     of_members = 0.0
     for span, weight in voices:
         q = span.probabilities
-        of_itself = sum(map(mul, q.values(), map(math.log, q.values())))
+        of_itself = plain_sum(map(mul, q.values(), map(math.log, q.values())))
         if span.rest > 0.0:
             of_itself += span.rest * math.log(span.rest)
         of_members += weight * of_itself
@@ -83,7 +83,7 @@ def normalised_divergence(divergence: float, weights: Sequence[float]) -> float:
 
     0 where fewer than two weights have a say: nobody disagrees with oneself.
     """
-    if sum([weight >= LEAST_SAY for weight in weights]) < 2:
+    if len([weight for weight in weights if weight >= LEAST_SAY]) < 2:
         return 0.0
     return clamp(divergence / shannon_entropy(weights))
 

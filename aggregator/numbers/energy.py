@@ -1,4 +1,4 @@
-"""The energy of one member, E_m(t) in [0, 1]: how fast, how surely and how smoothly its tokens come.
+"""Energy in [0, 1]: how fast, how surely and how smoothly a member's tokens come, and the ensemble's mean of it.
 
     velocity   v = clamp((tps - tps_min) / (tps_max - tps_min))       tokens of the last second
     certainty  c = 1 - H / ln K                                       entropy of the top-K list, K distinct pieces
@@ -6,6 +6,8 @@
     base       0.5 v + 0.3 c + 0.2 f, or 0.7 v + 0.3 f where no certainty was ever measured
     E          a * base + (1 - a) * E_prev, one update for each distinct arrival
     c~         a * c + (1 - a) * c~, one update for each arrival with a certainty: what a weight may follow
+
+    ensemble   sum(g_m E_m) / sum(g_m)                                g_m the confidence weights
 
 Between arrivals E holds for stall_ms and then halves every half_life_ms; E_prev is that decayed value. Time in which
 the member is held, for others to keep up, counts neither for that nor for dt.
@@ -15,22 +17,22 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
+from operator import mul
 
 import msgspec
 
+from aggregator.numbers.arithmetic import clamp, normalised, plain_sum
 from aggregator.numbers.toplist import TopList
 from schemas.grid import NS_PER_MS, NS_PER_S
-from schemas.sessions import EnergyProfile
+from schemas.sessions import EnergyProfile, Opening
 
 _LN2 = math.log(2.0)
 _LEAST_CERTAINTY = 1e-9
+# What a member's certainty counts as a weight before it was ever measured.
+_UNKNOWN_CERTAINTY = 0.5
 # Below it exponentials lose their digits one by one: of such a list nothing can be told.
 _LEAST_TOTAL = 1e-290
-
-
-def clamp(value: float, low: float = 0.0, high: float = 1.0) -> float:
-    """`value`, or the bound that it passes."""
-    return low if value < low else high if value > high else value
 
 
 def certainty_of(top: TopList) -> float | None:
@@ -87,7 +89,7 @@ class EnergyMeter(msgspec.Struct, array_like=True):
         if arrival_ns is None:
             return
         if self.gathered_certainties:
-            self.certainty = sum(self.gathered_certainties) / len(self.gathered_certainties)
+            self.certainty = plain_sum(self.gathered_certainties) / len(self.gathered_certainties)
             before = self.certainty if self.smoothed_certainty is None else self.smoothed_certainty
             self.smoothed_certainty = clamp(profile.smoothing * self.certainty + (1.0 - profile.smoothing) * before)
         dt_ms = None
@@ -138,3 +140,23 @@ def _base(tokens_per_s: float, certainty: float | None, dt_ms: float | None, pro
     if certainty is None:
         return 0.7 * velocity + 0.3 * friction
     return 0.5 * velocity + 0.3 * certainty + 0.2 * friction
+
+
+def confidence_weights(opening: Opening, meters: Sequence[EnergyMeter]) -> list[float]:
+    """g_m >= 0: the session's weights, or with `weighting: certainty` those times the members' smoothed certainty."""
+    weights = [member.weight for member in opening.members]
+    if opening.weighting == "fixed":
+        return weights
+    certainties = (meter.smoothed_certainty for meter in meters)
+    return [g * (_UNKNOWN_CERTAINTY if c is None else c) for g, c in zip(weights, certainties, strict=True)]
+
+
+def energy_shares(weights: Sequence[float]) -> list[float]:
+    """g_m / sum(g), which sum to 1; all 0 where the weights sum to 0."""
+    return normalised(weights) if plain_sum(weights) > 0.0 else [0.0] * len(weights)
+
+
+def ensemble_energy(energies: Sequence[float], shares: Sequence[float]) -> float:
+    """sum(g_m E_m) / sum(g_m) in [0, 1], where `shares` are g_m / sum(g): scaling all weights changes nothing. 0 where
+    the shares are all 0."""
+    return clamp(plain_sum(map(mul, shares, energies)))

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from aggregator.numbers.energy import clamp
+from aggregator.numbers.arithmetic import clamp, plain_sum
 from schemas.frames import Compares, InterferenceFrame, InterferenceKind
 
 GAIN = 0.5
@@ -53,14 +53,14 @@ class Interference(msgspec.Struct, array_like=True):
         recent.append(agreement)
         if len(recent) > MEAN_WINDOWS:
             del recent[0]
-        return round(sum(recent) / len(recent), 9)
+        return round(plain_sum(recent) / len(recent), 9)
 
     def step(self, energy: float, energies: Sequence[float], agreement: float | None) -> InterferenceFrame:
         """Takes in a window: the ensemble's energy, the energies that it is the mean of, and the agreement, all as
         frames show them. The wave is compared before it is clamped."""
         height = wave_of(energy, agreement)
         amplified = bool(energies) and height > max(energies) + _NOTICEABLE
-        dampened = bool(energies) and height < sum(energies) / len(energies) - _NOTICEABLE
+        dampened = bool(energies) and height < plain_sum(energies) / len(energies) - _NOTICEABLE
         self._take(kind_of(agreement))
         is_resonant = self.shown == "constructive" and amplified
         self.resonant_windows = min(self.resonant_windows + 1, RESONANCE_WINDOWS) if is_resonant else 0

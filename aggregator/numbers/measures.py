@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from aggregator.numbers.arithmetic import normalised, plain_sum
 from aggregator.numbers.disagreement import LEAST_SAY, agreement_of, disagreement_of, normalised_divergence
 from aggregator.numbers.diversity import diversity
-from aggregator.numbers.ensemble import normalised
 from aggregator.numbers.proposal import Proposal
 from aggregator.numbers.span import certain_span, span_of
 from schemas.frames import FALLBACK_INDEX, AgreementSource, Measures
@@ -39,7 +39,7 @@ def measures_at(x: int, standing: Sequence[AlignedMember], weights: Sequence[flo
         (span_of if one.has_logprobs else certain_span)(one, offset, span_bytes)
         for one, offset in zip(proposals, offsets, strict=True)
     ]
-    mass = round(min(1.0, sum([shares[i] * (1.0 - spans[i].rest) for i in covered], 0.0)), 9)
+    mass = round(min(1.0, plain_sum([shares[i] * (1.0 - spans[i].rest) for i in covered])), 9)
 
     is_covered = len(covered) == len(proposals)
     disagreement = disagreement_of(spans, shares) if is_covered else None
@@ -60,7 +60,7 @@ def measures_at(x: int, standing: Sequence[AlignedMember], weights: Sequence[flo
         di_source="logprobs" if is_covered else "fallback",
         di_low=_rounded(low),
         di_covered=_rounded(covered_index),
-        coverage=round(min(1.0, sum([shares[i] for i in covered], 0.0)), 9),
+        coverage=round(min(1.0, plain_sum([shares[i] for i in covered])), 9),
         di_span=round(disagreement.variation_ratio, 9) if disagreement else None,
         span_bytes=span_bytes,
         jsd=round(normalised_divergence(disagreement.divergence, shares), 9) if disagreement else None,
@@ -74,7 +74,7 @@ def measures_at(x: int, standing: Sequence[AlignedMember], weights: Sequence[flo
 
 def _agreement_source(shares: Sequence[float], mass: float, is_covered: bool) -> AgreementSource | None:
     """Who is heard by its list and who counts as certain of what it wrote; None where there is nobody to agree with."""
-    if sum([share >= LEAST_SAY for share in shares]) < 2:
+    if len([share for share in shares if share >= LEAST_SAY]) < 2:
         return None
     if mass < _LEAST_MASS:
         return "text"

@@ -23,6 +23,7 @@ import math
 
 import msgspec
 
+from aggregator.numbers.arithmetic import plain_sum
 from aggregator.numbers.toplist import TopList, added_up, read_top
 from schemas.entries import Token
 from schemas.rules.lanes import lane_bytes, leading_space_dropped
@@ -81,7 +82,7 @@ def proposal_of(token: Token, start: int, top: TopList | None = None) -> Proposa
     place_is_loose = not start or not least or top.has_doubles
     if p_sampled is not None and sampled not in listed:
         listed = {**listed, sampled: p_sampled}
-    total = top.total if listed is top.probabilities else sum(listed.values())
+    total = top.total if listed is top.probabilities else plain_sum(listed.values())
     if total > 1.0:
         listed = {piece: p / total for piece, p in listed.items()}
     rest = max(0.0, 1.0 - total)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from aggregator.numbers.arithmetic import plain_sum
 from aggregator.numbers.proposal import Proposal
 
 
@@ -56,7 +57,7 @@ def _span_within(proposal: Proposal, offset: int, end: int) -> Span:
     if len(kept) == 1 and listed[kept[0]] and rest < 1.0:
         # Most often one piece is left, the sampled one.
         return Span({kept[0][offset:end]: 1.0 - rest}, rest)
-    total, left = sum([listed[piece] for piece in kept]), 1.0 - rest
+    total, left = plain_sum([listed[piece] for piece in kept]), 1.0 - rest
     q: dict[bytes, float] = {}
     for piece in kept:
         # In this order: all that is kept may be so small that its inverse is infinite.

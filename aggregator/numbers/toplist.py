@@ -8,6 +8,7 @@ from operator import mul
 
 import msgspec
 
+from aggregator.numbers.arithmetic import plain_sum
 from schemas.entries import unpack_sent, unpack_top
 
 
@@ -35,11 +36,11 @@ def read_top(top: msgspec.Raw) -> TopList:
     try:
         if max(logprobs) <= 0.0:
             probabilities = list(map(math.exp, logprobs))
-            terms = sum(map(mul, probabilities, logprobs))
+            terms = plain_sum(map(mul, probabilities, logprobs))
             listed = dict(zip(pieces, probabilities, strict=True))
             # Not a number and minus infinity both leave the sum of the terms none.
             if terms == terms and len(listed) == len(pieces):
-                return TopList(listed, sum(probabilities), terms)
+                return TopList(listed, plain_sum(probabilities), terms)
     except TypeError:  # None is no logprob
         pass
     return _odd_list(unpack_top(top))
@@ -48,8 +49,8 @@ def read_top(top: msgspec.Raw) -> TopList:
 def _odd_list(pairs: list[tuple[bytes, float]]) -> TopList:
     """A list with doubles, or with numbers that no logprob can be."""
     listed = added_up((piece, math.exp(min(logprob, 0.0))) for piece, logprob in pairs)
-    terms = sum([p * math.log(p) for p in listed.values() if p])
-    return TopList(listed, sum(listed.values()), terms, len(listed) < len(pairs))
+    terms = plain_sum([p * math.log(p) for p in listed.values() if p])
+    return TopList(listed, plain_sum(listed.values()), terms, len(listed) < len(pairs))
 
 
 def added_up(entries: Iterable[tuple[bytes, float]]) -> dict[bytes, float]:

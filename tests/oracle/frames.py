@@ -91,11 +91,11 @@ def certainty_of_list(top: bytes) -> float | None:
     masses: dict[bytes, float] = {}
     for piece, logprob in wire.unpack_top(msgspec.Raw(top)):
         masses[piece] = masses.get(piece, 0.0) + math.exp(min(logprob, 0.0))
-    total = sum(masses.values())
+    total = math.fsum(masses.values())
     if len(masses) < 2 or total < 1e-290:
         return None
     shares = [mass / total for mass in masses.values() if mass > 0.0]
-    entropy = -sum(share * math.log(share) for share in shares)
+    entropy = -math.fsum(share * math.log(share) for share in shares)
     certainty = 1.0 - entropy / math.log(len(masses))
     # Of equal masses it is 0 but for rounding, which would be all there is to a confidence weight.
     return min(1.0, certainty) if certainty >= 1e-9 else 0.0
@@ -103,7 +103,7 @@ def certainty_of_list(top: bytes) -> float | None:
 
 def certainty_of_group(group: list[Accepted]) -> float | None:
     measured = [c for one in group if (c := certainty_of_token(one.token)) is not None]
-    return sum(measured) / len(measured) if measured else None
+    return math.fsum(measured) / len(measured) if measured else None
 
 
 def latest_certainty(groups: Sequence[list[Accepted]]) -> float | None:
@@ -170,10 +170,10 @@ def counted_by_ensemble(step: Step) -> list[int]:
 def ensemble_energy(weights: Sequence[float], energies: Sequence[float]) -> float:
     """Of the members that are counted, from their energies as shown: else a mean of what is shown and this one, of
     equal weights, could round apart."""
-    total = sum(weights)
+    total = math.fsum(weights)
     if total == 0.0:
         return 0.0
-    return min(1.0, sum(weight * energy for weight, energy in zip(weights, energies, strict=True)) / total)
+    return min(1.0, math.fsum(weight * energy for weight, energy in zip(weights, energies, strict=True)) / total)
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------
