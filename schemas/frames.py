@@ -58,6 +58,11 @@ class MemberFrame(msgspec.Struct, array_like=True, frozen=True):
         """`name`, which frames of earlier versions lack."""
         return self.name or self.model
 
+    @property
+    def ended(self) -> bool:
+        """True once it has finished or dropped."""
+        return self.state in ("finished", "dropped")
+
 
 class TokenFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A token whose last byte this frame releases. start and end are byte offsets in its member's lane."""

@@ -42,7 +42,7 @@ def _field_type(frame: Frame) -> tuple[FieldType, float]:
         return "resonance", frame.interference.wave
     if frame.interference.kind != "neutral" and frame.measures.agreement is not None:
         return "interference", _intensity(frame.measures.agreement)
-    running = sum(member.state not in ("finished", "dropped") for member in frame.members)
+    running = sum(not member.ended for member in frame.members)
     return "stream" if running > 1 else "lightning", frame.energy
 
 

@@ -78,5 +78,11 @@ def session_failed(reason: str) -> ErrorPayload:
     return ErrorPayload("critical", "SESSION_FAILED", message, "orchestrator", recoverable=False)
 
 
+def decipher_failed(reason: str) -> ErrorPayload:
+    """A session whose frames DECIPHER cannot compose any further."""
+    message = _shortened(f"The events of this session end here, its frames go on: {reason}")
+    return ErrorPayload("critical", "DECIPHER_FAILED", message, "decipher", recoverable=False)
+
+
 def _shortened(message: str) -> str:
     return message if len(message) <= MOST_MESSAGE_CHARS else f"{message[: MOST_MESSAGE_CHARS - 1]}…"

@@ -105,7 +105,7 @@ class Lanes:
 
     def _why_none(self, frame: Frame) -> str:
         """Why there is no agreement."""
-        running = [member for member in frame.members if member.state not in ("finished", "dropped")]
+        running = [member for member in frame.members if not member.ended]
         if len(running) == 1:
             return "one member is left"
         if not running:

@@ -24,7 +24,7 @@ def changed_frame(frame: Frame, **values: Any) -> Frame:
     """The frame with these values, by their names in JSON."""
     paths = {name: path for name, (path, _) in flat_fields(Frame).items()}
     for name, value in values.items():
-        part, _, field = paths[name].rpartition(".")
+        part, _, field = paths.get(name, name).rpartition(".")
         if part:
             value = msgspec.structs.replace(getattr(frame, part), **{field: value})
         frame = msgspec.structs.replace(frame, **{part or field: value})

@@ -69,8 +69,8 @@ def composer_of(*models: str) -> Composer:
 
 def told(composer: Composer, frame: Frame, elapsed_ms: float = 0.5) -> list[Event]:
     """The frame's events, each of them exactly as the protocol has it."""
-    composer.take(frame)
-    events = composer.tell(frame, lambda: elapsed_ms)
+    composer.add(frame)
+    events = composer.compose(frame, lambda: elapsed_ms)
     for event in events:
         assert checked(encode_event(event)) == event
     return events
@@ -243,8 +243,8 @@ def composed(
     for frame in frames:
         if reloads:
             composer = Composer(opening, origin_ns, composer.dump())
-        composer.take(frame)
-        events = composer.tell(frame, lambda: 0.0)
+        composer.add(frame)
+        events = composer.compose(frame, lambda: 0.0)
         found += [(f"{frame.window_index + 1}-{n}", event) for n, event in enumerate(events)]
     return found
 
