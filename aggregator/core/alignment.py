@@ -34,7 +34,7 @@ class Alignment(msgspec.Struct, array_like=True):
         members: Sequence[MemberRecord],
         concerned: Sequence[int],
         weights: Sequence[float],
-        contents: ProposalCache,
+        proposals: ProposalCache,
         *,
         since: int,
         waits: bool,
@@ -46,10 +46,10 @@ class Alignment(msgspec.Struct, array_like=True):
         """
         if self.x is None and waits:
             return
-        running = [i for i, member in enumerate(members) if member.is_running]
+        running = [i for i, member in enumerate(members) if not member.ended]
         past = self.x or 0
         reaching = [i for i in concerned if members[i].position > past]
-        x = frontier_of([(members[i].kept, members[i].position) for i in reaching], self.x)
+        x = frontier_of([(members[i].unaligned, members[i].position) for i in reaching], self.x)
         if x is not None and x < since and self.shown.sync_lag_ms is not None:
             # It was measured before the last of these members came into step.
             self.shown = msgspec.structs.replace(self.shown, sync_lag_ms=None)
@@ -59,7 +59,7 @@ class Alignment(msgspec.Struct, array_like=True):
         self.parting.compare(running)
         parted = self._parted_at(x, reaching)
         self.members = reaching
-        self.measures, sync_lag_ms, arrival_skew_ms = self._measured(x, members, weights, contents, since)
+        self.measures, sync_lag_ms, arrival_skew_ms = self._measured(x, members, weights, proposals, since)
         self.shown = AlignmentFrame(x, *parted, sync_lag_ms, arrival_skew_ms)
 
     def _parted_at(self, x: int, reaching: Sequence[int]) -> tuple[bool | None, int | None, Compares | None]:
@@ -74,20 +74,20 @@ class Alignment(msgspec.Struct, array_like=True):
         return shared_prefix, diverged_at_bytes, "next" if shared_prefix else "place"
 
     def _measured(
-        self, x: int, members: Sequence[MemberRecord], weights: Sequence[float], contents: ProposalCache, since: int
+        self, x: int, members: Sequence[MemberRecord], weights: Sequence[float], proposals: ProposalCache, since: int
     ) -> tuple[Measures, float | None, float | None]:
         """The measures, and in milliseconds the spreads of the windows in which the members' text was released past x
         and of the aligned tokens' arrivals."""
         aligned, arrivals = [], []
         for i in self.members:
-            kept = members[i].kept
-            index = kept.index_at(x)
+            unaligned = members[i].unaligned
+            index = unaligned.index_at(x)
             if index is None:
                 # The member is so far ahead that its token at x was forgotten (Limits.unaligned_tokens).
                 return Measures(), None, None
-            start, end = kept.bounds(index)
-            aligned.append(AlignedMember(start, end, contents.proposal(kept.entry_ids[index], start)))
-            arrivals.append(kept.arrivals_ns[index])
+            start, end = unaligned.bounds(index)
+            aligned.append(AlignedMember(start, end, proposals.proposal(unaligned.entry_ids[index], start)))
+            arrivals.append(unaligned.arrivals_ns[index])
         if not aligned:
             # The members that were aligned here have ended, and no running one has come so far.
             return Measures(), None, None
@@ -96,6 +96,6 @@ class Alignment(msgspec.Struct, array_like=True):
             return measures, None, None
         sync_lag_ms = None
         if x >= since:
-            windows = [members[i].passing.window_past(x) for i in self.members]
+            windows = [members[i].releases.window_past(x) for i in self.members]
             sync_lag_ms = round((window_start_ns(max(windows)) - window_start_ns(min(windows))) / NS_PER_MS, 9)
         return measures, sync_lag_ms, round((max(arrivals) - min(arrivals)) / NS_PER_MS, 9)

@@ -1,4 +1,4 @@
-"""A frame from what the core knows at a window's end. Numbers in frames are rounded to 1e-9."""
+"""A frame from the core's state at a window's end. Numbers in frames are rounded to 1e-9."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from schemas.sessions import Opening
 
 
 class WindowEvents(msgspec.Struct):
-    """What one window alone saw: the members that are not as they were, the text that goes out of them, tokens by their
-    places in the stream's order, counts."""
+    """What happens in one window: the members that change, their released texts and thoughts, the released tokens with
+    their orders, and counts."""
 
     members: set[int] = set()
     texts: dict[int, str] = {}
@@ -35,13 +35,13 @@ class WindowEvents(msgspec.Struct):
         return _NO_COUNTS
 
     def add_thought(self, order: int, shown: TokenFrame, text: str) -> None:
-        """A token of a member's thinking, which goes out as it comes."""
+        """A token of a member's thinking, which is released as it arrives."""
         self.thoughts[shown.member] = self.thoughts.get(shown.member, "") + text
         self.tokens.append((order, shown))
 
     @property
     def shown_tokens(self) -> tuple[TokenFrame, ...]:
-        """Those whose last byte goes out, in the stream's order."""
+        """The tokens whose last byte is released, in the stream's order."""
         if len(self.tokens) > 1:
             self.tokens.sort()
         return tuple([shown for _, shown in self.tokens])
@@ -51,7 +51,8 @@ _NO_COUNTS, _NOTHING = WindowCounts(), WindowEvents()
 
 
 class Composition:
-    """Composes one session's frames. In most windows most members say nothing: then what was shown is shown again."""
+    """Composes one session's frames. In most windows most members do not change: their last MemberFrame is used
+    again."""
 
     def __init__(self, opening: Opening, origin_ns: int) -> None:
         self._opening = opening
@@ -61,8 +62,8 @@ class Composition:
         self._shown: list[MemberFrame] = []
         # As they were measured, and as the last frame shows them.
         self._measured = self._shown_measures = Measures()
-        self._is_running = True
-        # The members whose energies the ensemble's is the mean of, and their shares of it.
+        self._ended = False
+        # The members whose energies the ensemble's energy is the mean of, and their shares of it.
         self._counted: list[int] = []
         self._shares: list[float] = []
 
@@ -76,24 +77,24 @@ class Composition:
         weights: Sequence[float],
         alignment: Alignment,
         interference: Interference,
-        happened: WindowEvents | None,
+        events: WindowEvents | None,
     ) -> Frame:
-        """The frame of `window`. `weights` are the confidence weights g_m at its end. Nothing `happened` in a window
-        without entries in which nobody dropped."""
+        """The frame of `window`. `weights` are the confidence weights g_m at its end. `events` is None for a window
+        without entries in which no member dropped."""
         end_ns = window_start_ns(window + 1)
-        self._show(members, self._origin_ns + end_ns, happened)
-        if happened is not None or not self._counted:
+        self._show(members, self._origin_ns + end_ns, events)
+        if events is not None or not self._counted:
             self._count(members, weights)
-        happened = happened or _NOTHING
+        events = events or _NOTHING
         shown = self._shown
         energies = [shown[index].energy for index in self._counted]
         energy = round(ensemble_energy(energies, self._shares), 9)
         agreement = interference.shown_agreement(alignment.measures.agreement, alignment.shown.compares)
         # fmt: off
         return Frame(
-            FRAME_VERSION, self._opening.session, window, window_start_ns(window), end_ns, mode, not self._is_running,
-            cut, energy, tuple(shown), happened.shown_tokens, self._measures_with(alignment.measures, agreement),
-            alignment.shown, interference.step(energy, energies, agreement), happened.counts, tier, self._replay_of,
+            FRAME_VERSION, self._opening.session, window, window_start_ns(window), end_ns, mode, self._ended,
+            cut, energy, tuple(shown), events.shown_tokens, self._measures_with(alignment.measures, agreement),
+            alignment.shown, interference.step(energy, energies, agreement), events.counts, tier, self._replay_of,
         )
         # fmt: on
 
@@ -104,20 +105,21 @@ class Composition:
         return self._shown_measures
 
     def _count(self, members: Sequence[MemberRecord], weights: Sequence[float]) -> None:
-        """Whose energies the ensemble's is the mean of: those that run; once nobody does, those that finished."""
-        running = [index for index, member in enumerate(members) if member.is_running]
-        self._is_running = bool(running)
+        """Sets which members count for the ensemble's energy: the running ones; once none runs, those that
+        finished."""
+        running = [index for index, member in enumerate(members) if not member.ended]
+        self._ended = not running
         self._counted = running or [index for index, member in enumerate(members) if member.state == "finished"]
         self._shares = energy_shares([weights[index] for index in self._counted])
 
-    def _show(self, members: Sequence[MemberRecord], t_ns: int, happened: WindowEvents | None) -> None:
-        """Every member as it is now: of one that the window did not hear of, what time alone changes."""
+    def _show(self, members: Sequence[MemberRecord], t_ns: int, events: WindowEvents | None) -> None:
+        """Updates every member's MemberFrame: where no event concerns the member, what time alone changes."""
         if not self._shown:
             self._shown = [self._member_frame(index, member, t_ns, _NOTHING) for index, member in enumerate(members)]
-        heard = happened.members if happened else ()
+        changed = events.members if events else ()
         for index, last in enumerate(self._shown):
-            if happened and index in heard:
-                self._shown[index] = self._member_frame(index, members[index], t_ns, happened)
+            if events and index in changed:
+                self._shown[index] = self._member_frame(index, members[index], t_ns, events)
                 continue
             meter = members[index].meter
             # The conditions are those of EnergyMeter.at and tokens_per_s, without the calls.
@@ -133,14 +135,14 @@ class Composition:
                 )
                 # fmt: on
 
-    def _member_frame(self, index: int, member: MemberRecord, t_ns: int, happened: WindowEvents) -> MemberFrame:
+    def _member_frame(self, index: int, member: MemberRecord, t_ns: int, events: WindowEvents) -> MemberFrame:
         spec, meter = self._opening.members[index], member.meter
         # fmt: off
         return MemberFrame(
             spec.model, member.shown_state, round(meter.at(t_ns, self._opening.profile), 9),
             float(meter.tokens_per_s(t_ns)), _rounded(meter.certainty), member.position, member.buffered_tokens,
-            happened.texts.get(index, ""), happened.thoughts.get(index, ""),
-            None if member.is_running else member.reason, spec.remote, spec.display_name, member.is_awaited,
+            events.texts.get(index, ""), events.thoughts.get(index, ""),
+            member.reason if member.ended else None, spec.remote, spec.display_name, member.is_awaited,
         )
         # fmt: on
 

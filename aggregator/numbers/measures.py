@@ -1,4 +1,4 @@
-"""What is measured at the frontier, from what the aligned members propose there. Pure functions of their lists."""
+"""The measures at the frontier, from the proposals of the aligned members. Pure functions of their lists."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import msgspec
 
 from aggregator.numbers.arithmetic import normalised, plain_sum
-from aggregator.numbers.disagreement import LEAST_SAY, agreement_of, disagreement_of, normalised_divergence
+from aggregator.numbers.disagreement import LEAST_SHARE, agreement_of, disagreement_of, normalised_divergence
 from aggregator.numbers.diversity import diversity
 from aggregator.numbers.proposal import Proposal
 from aggregator.numbers.span import certain_span, span_of
 from schemas.frames import FALLBACK_INDEX, AgreementSource, Measures
 
-# Below this share of the council's mass in the lists, they say less than the texts do.
+# Where the lists cover a smaller share of the council's probability, the texts count instead.
 _LEAST_MASS = 0.5
 
 
@@ -25,15 +25,15 @@ class AlignedMember(msgspec.Struct, frozen=True):
     proposal: Proposal
 
 
-def measures_at(x: int, standing: Sequence[AlignedMember], weights: Sequence[float]) -> Measures:
-    """What these members, one or more, say at the byte x. `weights` are confidence weights g_m >= 0.
+def measures_at(x: int, aligned: Sequence[AlignedMember], weights: Sequence[float]) -> Measures:
+    """The measures of these members, one or more, at the byte x. `weights` are confidence weights g_m >= 0.
 
     The agreement is not rounded: frames show its mean (Interference.shown_agreement).
     """
     shares = normalised(weights)
-    proposals = [one.proposal for one in standing]
-    offsets = [x - one.start for one in standing]
-    span_bytes = min([one.end for one in standing]) - x
+    proposals = [one.proposal for one in aligned]
+    offsets = [x - one.start for one in aligned]
+    span_bytes = min([one.end for one in aligned]) - x
     covered = [i for i, proposal in enumerate(proposals) if proposal.has_logprobs]
     spans = [
         (span_of if one.has_logprobs else certain_span)(one, offset, span_bytes)
@@ -53,8 +53,8 @@ def measures_at(x: int, standing: Sequence[AlignedMember], weights: Sequence[flo
     if source == "text":
         spans = [certain_span(one, offset, span_bytes) for one, offset in zip(proposals, offsets, strict=True)]
     if source:
-        said = disagreement if disagreement and source == "logprobs" else disagreement_of(spans, shares)
-        agreement = agreement_of(said.divergence)
+        counted = disagreement if disagreement and source == "logprobs" else disagreement_of(spans, shares)
+        agreement = agreement_of(counted.divergence)
     return Measures(
         diversity_index=round(index, 9),
         di_source="logprobs" if is_covered else "fallback",
@@ -73,8 +73,9 @@ def measures_at(x: int, standing: Sequence[AlignedMember], weights: Sequence[flo
 
 
 def _agreement_source(shares: Sequence[float], mass: float, is_covered: bool) -> AgreementSource | None:
-    """Who is heard by its list and who counts as certain of what it wrote; None where there is nobody to agree with."""
-    if len([share for share in shares if share >= LEAST_SAY]) < 2:
+    """Which members count by their lists and which as certain of what they wrote: all by lists, only some, or none.
+    None where fewer than two members count."""
+    if len([share for share in shares if share >= LEAST_SHARE]) < 2:
         return None
     if mass < _LEAST_MASS:
         return "text"
