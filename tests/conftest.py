@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from schemas.errors import RedisAway
 from tests.chaos.faketime import MISSING
+from tests.support.interpreters import missing_pythons, other_pythons
 from tests.support.llama import TROUBLE
 from tests.support.llama.files import smollm2_path
 from tests.support.protocol import check_all_events
@@ -48,7 +49,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         browser = shutil.which("chromium") or "none: the tests of the page in a browser are left out"
         clock = [f"clock that steps: {MISSING}"] if MISSING else []
         llama = [f"llama.cpp: its tests are left out. {TROUBLE}"] if TROUBLE else []
-        for line in (f"browser: {browser}", *clock, *llama):
+        pythons = f"other Pythons: {missing_pythons() or ', '.join(other_pythons())}"
+        for line in (f"browser: {browser}", *clock, *llama, pythons):
             terminal.write_line(line)
 
 
