@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bench.many_members import TOKENS_PER_S, WindowCounts, WrittenSession
+from bench.many_members import TOKENS_PER_S, MeasuredWindows, WrittenSession
 from bench.members import TOP_K, models_of
 from bench.module_process import module_process
 from bench.private_roles import PrivateRoles
@@ -45,7 +45,7 @@ class Run(msgspec.Struct, frozen=True):
     """A number of sessions at once, for some seconds."""
 
     sessions: int
-    counts: WindowCounts
+    counts: MeasuredWindows
     usage: dict[str, Usage]
 
     @property
@@ -105,7 +105,7 @@ def run(roles: PrivateRoles, sessions: int, measured_s: float) -> Run:
     with module_process("bench.many_members", roles.url, str(measured_s), given=given) as writer:
         writer.line()
         meter = UsageMeter({"aggregator": roles.pids["aggregator"], "redis": roles.redis_pid})
-        counts = msgspec.json.decode(writer.line(), type=WindowCounts)
+        counts = msgspec.json.decode(writer.line(), type=MeasuredWindows)
         usage = meter.read()
     roles.check()
     _remove(roles, [opening.session for opening, _ in opened])

@@ -52,7 +52,7 @@ class WrittenSession(msgspec.Struct, frozen=True):
     origin: int
 
 
-class WindowCounts(msgspec.Struct, frozen=True):
+class MeasuredWindows(msgspec.Struct, frozen=True):
     """Results of the measured time.
 
     late           sessions that were late, for each point of the grid, of `sessions`
@@ -186,7 +186,7 @@ def _ticks(members: ManyMembers) -> Iterator[_Tick]:
         yield _Tick(late, delay_ns, *members.write(window - first))
 
 
-def run(members: ManyMembers, sessions: int, measured_s: float) -> WindowCounts:
+def run(members: ManyMembers, sessions: int, measured_s: float) -> MeasuredWindows:
     """Waits until the sessions have caught up, prints "ready", and measures."""
     ticks, settled = _ticks(members), 0
     for tick in islice(ticks, _MOST_SETTLING_WINDOWS):
@@ -196,7 +196,7 @@ def run(members: ManyMembers, sessions: int, measured_s: float) -> WindowCounts:
     print(READY, flush=True)
     began_ns, before = time.time_ns(), sum(members.committed())
     measured = list(islice(ticks, int(measured_s * FRAME_RATE_HZ)))
-    return WindowCounts(
+    return MeasuredWindows(
         sessions,
         [tick.late for tick in measured],
         sum(members.committed()) - before,
