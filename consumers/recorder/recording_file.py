@@ -1,9 +1,9 @@
 """The file of a recording that is being written, from its first message to its final name.
 
-    .NAME.recording     chunks, one a second; a process that is killed loses what is not in it yet
-    NAME                the same, whole
+    .NAME.recording     chunks, one a second; a killed process loses what is not in a chunk yet
+    NAME                the same, complete
 
-Another process that takes it up reads what is sound, writes that into a new file in its place, and goes on behind it.
+Another process that continues it reads what is valid, writes that into a new file in its place, and appends to it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from schemas.keys import entry_order
 _LAST = 2**64 - 1
 
 
-class Tape:
-    """Writes one recording. `after_entry` and `after_event` are the ids of what is written last, `last_frame` the last
-    frame. Each method raises OSError where the file cannot be written."""
+class RecordingFile:
+    """Writes one recording. `after_entry` and `after_event` are the ids of what was written last, `last_frame` is the
+    last frame. Each method raises OSError where the file cannot be written."""
 
     def __init__(self, path: Path) -> None:
         """`path` is the final name. Raises Refused where that file exists, or is being written by another process."""
@@ -43,12 +43,12 @@ class Tape:
         self.last_frame: Frame | None = None
 
     def begin(self, about: About) -> None:
-        """Takes up what another process has written of this session, or begins anew."""
+        """Continues what another process has written of this session, or starts from the beginning."""
         if not self._resume(about):
             self.restart(about)
 
     def restart(self, about: About) -> None:
-        """Begins anew, whatever was written."""
+        """Starts from the beginning; what was written is lost."""
         self._writer = None
         self._file.seek(0)
         self._file.truncate()
@@ -57,7 +57,7 @@ class Tape:
         self.last_frame = None
 
     def _resume(self, about: About) -> bool:
-        """False where there is nothing sound of this session."""
+        """False where the file contains nothing valid of this session."""
         try:
             reader = RecordingReader(self._part)
         except (Refused, Malformed):
@@ -78,7 +78,7 @@ class Tape:
         return True
 
     def _copy(self, reader: RecordingReader, writer: RecordingWriter, origin_ns: int) -> None:
-        """Copies what is sound. The events of the last window are left out, since some of them may be missing."""
+        """Copies what is valid. The events of the last window are left out, since some of them may be missing."""
         held, held_window = list[tuple[int, bytes]](), -1
         with contextlib.suppress(Malformed):
             for item in reader.items():
@@ -100,37 +100,37 @@ class Tape:
     def add_entries(self, entries: list[tuple[str, bytes]]) -> None:
         """The next entries of the token stream."""
         for entry_id, raw in entries:
-            self._sure.add_entry(entry_id, raw)
+            self._begun.add_entry(entry_id, raw)
             self.after_entry = entry_id
 
     def add_frames(self, frames: list[Frame]) -> None:
         """The next frames, after all entries that they depend on."""
         for frame in frames:
-            self._sure.add_frame(frame)
+            self._begun.add_frame(frame)
             self.last_frame = frame
 
     def add_events(self, events: list[tuple[str, bytes]]) -> None:
         """The next events of the real-time protocol."""
         for entry_id, raw in events:
-            self._sure.add_event(entry_order(entry_id)[0] - 1, raw)
+            self._begun.add_event(entry_order(entry_id)[0] - 1, raw)
             self.after_event = entry_id
 
     def add_health(self, at_ns: int, health: Health) -> None:
-        """How far the council's processes were at a time, in nanoseconds of Unix time."""
-        self._sure.add_health(at_ns, health)
+        """The progress of the council's processes at a time, in nanoseconds of Unix time."""
+        self._begun.add_health(at_ns, health)
 
     @property
-    def _sure(self) -> RecordingWriter:
-        assert self._writer is not None, "it has begun"
+    def _begun(self) -> RecordingWriter:
+        assert self._writer is not None, "begin() was called"
         return self._writer
 
     def flush(self) -> None:
-        """Ends the chunk in progress: what was added is safe from the end of this process."""
-        self._sure.flush()
+        """Ends the chunk in progress: what was added survives the end of this process."""
+        self._begun.flush()
 
     def finish(self, reason: str) -> RecordingSummary:
-        """Makes the file whole and gives it its final name. Raises Refused where another file has that meanwhile."""
-        summary = self._sure.finish(reason)
+        """Completes the file and gives it its final name. Raises Refused where another file has that name meanwhile."""
+        summary = self._begun.finish(reason)
         self._file.flush()
         os.fsync(self._file.fileno())
         try:
@@ -152,18 +152,18 @@ class Tape:
 
     def close(self) -> None:
         """Leaves what was written for the next process."""
-        # What its buffer holds may not fit on the disk.
+        # The content of its buffer may not fit on the disk.
         with contextlib.suppress(OSError):
             self._file.close()
 
 
 def _open_locked(path: Path, final: Path) -> IO[bytes]:
-    """The file, open for writing and locked for this process. Raises Refused where another one has it; OSError."""
+    """The file, open for writing and locked for this process. Raises Refused where another process has it; OSError."""
     while True:
         file = open(path, "ab", opener=lambda name, flags: os.open(name, flags & ~os.O_APPEND, 0o600))  # noqa: SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its former owner may have given it its final name, or replaced it, before it was locked.
+            # Its former owner may have renamed or replaced it before it was locked.
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 return file
         except FileNotFoundError:
