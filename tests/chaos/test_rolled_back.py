@@ -20,7 +20,7 @@ async def _reaches(pipe: AsyncPipe, session: str, window: int) -> None:
     await until(is_there, f"window {window} is committed")
 
 
-async def test_a_redis_that_is_restarted_with_its_file_costs_nothing(durable: DurableRedis) -> None:
+async def test_a_restart_of_redis_with_its_file_loses_nothing(durable: DurableRedis) -> None:
     """Killed and started again twice in mid-session: every token is in one frame."""
     pipe = AsyncPipe(durable.url)
     with seats_on(durable, *_COUNCIL) as seats:

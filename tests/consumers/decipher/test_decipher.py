@@ -114,7 +114,7 @@ def test_a_frame_becomes_the_events_of_the_protocol() -> None:
     assert of_kind(told(composer, frame_of(3, (member_of("", "finished"),))), TokenStream) == []
 
 
-def test_a_frame_that_takes_longer_than_it_lasts_says_so() -> None:
+def test_a_frame_that_takes_longer_than_it_lasts_has_an_error_event() -> None:
     events = told(composer_of("a"), frame_of(0, (member_of(),)), elapsed_ms=20.5)
     assert of_kind(events, EnergyUpdate)[0].processingTime == 16.67
     (error,) = of_kind(events, ErrorEvent)
@@ -130,7 +130,7 @@ def test_model_ids_are_of_the_protocol_and_all_different() -> None:
 
 
 @given(st.lists(st.text(st.sampled_from("aé日🙂 \n"), max_size=4), max_size=8), st.data())
-def test_the_pieces_of_a_text_end_where_its_tokens_do_and_are_all_of_it(texts: list[str], data: st.DataObject) -> None:
+def test_the_pieces_of_a_text_end_where_its_tokens_end_and_are_complete(texts: list[str], data: st.DataObject) -> None:
     """Any tokens, of any bytes a character; any part of them released before, and any part still waiting."""
     whole = "".join(texts).encode()
     stripped = whole.lstrip(b" \n")
@@ -153,7 +153,7 @@ def test_the_pieces_of_a_text_end_where_its_tokens_do_and_are_all_of_it(texts: l
     assert len(found) == (len(cuts) + 1 if released else 0)
 
 
-def test_of_members_that_are_compared_the_field_and_the_pattern_are_told_when_they_change() -> None:
+def test_field_and_pattern_of_compared_members_are_sent_when_they_change() -> None:
     """neutral | destructive | 17 windows the same | energies move | a third joins | nobody is compared any more"""
     composer = composer_of("a", "b", "c")
     both = (member_of(model="a", position_bytes=9), member_of(model="b", position_bytes=9))
@@ -186,7 +186,7 @@ def test_of_members_that_are_compared_the_field_and_the_pattern_are_told_when_th
     assert "interference_event" in composer.over
 
 
-def test_a_resonance_is_told_once_with_how_often_the_frontier_moved_while_it_built_up() -> None:
+def test_a_resonance_is_sent_once_with_how_often_the_frontier_moved_while_it_built_up() -> None:
     """The frontier moves in every sixth window: ten times a second. Resonance is shown in the 48th."""
     composer = composer_of("a", "b")
     found: list[ResonanceEvent] = []
@@ -207,7 +207,7 @@ def test_a_resonance_is_told_once_with_how_often_the_frontier_moved_while_it_bui
     assert payload.frequency == pytest.approx(10.0, abs=1.3)
 
 
-def test_what_goes_wrong_is_told_once_with_a_code_and_a_sentence() -> None:
+def test_each_trouble_is_sent_once_with_a_code_and_a_sentence() -> None:
     composer = composer_of("a", "b")
     one, other = member_of(model="a"), member_of(model="b")
     dropped = msgspec.structs.replace(one, state="dropped", reason="the server refused: " + "x" * 2_000)
@@ -260,7 +260,7 @@ def without_time(events: list[tuple[str, Event]]) -> list[tuple[str, Event]]:
 
 
 @pytest.mark.parametrize("name", golden_names())
-def test_another_decipher_goes_on_from_a_checkpoint_as_if_it_had_been_there(name: str) -> None:
+def test_another_decipher_continues_from_a_checkpoint_with_the_same_events(name: str) -> None:
     """Frames of real models, in every one a kill."""
     opening, frames = golden_opening(name), frames_of(name)
     origin_ns = ORIGIN_NS
@@ -275,7 +275,7 @@ def test_another_decipher_goes_on_from_a_checkpoint_as_if_it_had_been_there(name
         assert checked(encode_event(event)) == event
 
 
-def test_twins_resonate_and_it_is_told() -> None:
+def test_the_resonance_of_twins_is_sent() -> None:
     """Two of one model that write the same text."""
     assert "twins" in golden_names()
     events = [event for _, event in composed(golden_opening("twins"), ORIGIN_NS, frames_of("twins"))]
@@ -327,9 +327,7 @@ async def test_every_frame_is_composed_once_though_decipher_is_killed(roles: Rol
     assert checked(found.standing["energy_update"]) == last
 
 
-async def test_a_session_that_fails_is_told_to_have_failed_once(
-    redis: RedisServer, roles: Roles, pipe: AsyncPipe
-) -> None:
+async def test_a_session_that_fails_has_one_error_event(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> None:
     """frames 0 1 2 | the aggregator gives up with a reason, and there is no final frame | another DECIPHER comes"""
     recorder = Recorder(redis)
     recorder.announce()
@@ -390,7 +388,7 @@ async def test_events_are_written_once_with_their_cursor(each_redis: RedisServer
     await pipe.close()
 
 
-async def test_events_that_are_there_already_are_no_obstacle(each_redis: RedisServer) -> None:
+async def test_events_that_exist_already_are_skipped(each_redis: RedisServer) -> None:
     """Redis went in the middle of the script: its file holds the beginning of what it wrote, and not the cursor."""
     pipe, opening = AsyncPipe(each_redis.url), opening_of("a")
     session = opening.session

@@ -89,7 +89,7 @@ async def until_window(pipe: AsyncPipe, session: str, window: int) -> None:
     await until(is_there, f"window {window} is committed")
 
 
-async def test_every_session_is_recorded_where_all_are(pipe: AsyncPipe, roles: Roles, folder: Path) -> None:
+async def test_every_session_is_recorded_with_record_all(pipe: AsyncPipe, roles: Roles, folder: Path) -> None:
     council_of(roles)
     roles.ready("consumers.recorder", "--record", "all", "--recordings", str(folder))
     opening = await ask(pipe)
@@ -107,7 +107,7 @@ async def test_every_session_is_recorded_where_all_are(pipe: AsyncPipe, roles: R
     assert [one.name for one in folder.iterdir()] == [path.name]
 
 
-async def test_a_session_is_kept_afterwards_when_it_is_asked_for_and_once(
+async def test_an_ended_session_is_recorded_once_when_it_is_ordered(
     pipe: AsyncPipe, roles: Roles, folder: Path
 ) -> None:
     council_of(roles)
@@ -158,7 +158,7 @@ async def test_a_recorder_that_is_killed_at_any_moment_loses_nothing_and_writes_
     assert [one.name for one in folder.iterdir()] == [path.name]
 
 
-async def test_a_redis_that_is_restarted_with_its_file_costs_nothing(durable: DurableRedis, folder: Path) -> None:
+async def test_a_restart_of_redis_with_its_file_loses_nothing(durable: DurableRedis, folder: Path) -> None:
     pipe = AsyncPipe(durable.url)
     with roles_on(durable.url) as roles:
         council_of(roles)
@@ -172,7 +172,9 @@ async def test_a_redis_that_is_restarted_with_its_file_costs_nothing(durable: Du
     await pipe.close()
 
 
-async def test_a_redis_that_lost_the_end_is_recorded_as_it_then_is(durable: DurableRedis, folder: Path) -> None:
+async def test_a_session_whose_end_redis_lost_is_recorded_as_it_is_afterwards(
+    durable: DurableRedis, folder: Path
+) -> None:
     pipe = AsyncPipe(durable.url)
     with roles_on(durable.url) as roles:
         council_of(roles)
@@ -188,7 +190,7 @@ async def test_a_redis_that_lost_the_end_is_recorded_as_it_then_is(durable: Dura
     await pipe.close()
 
 
-async def test_what_a_redis_without_its_data_leaves_is_a_whole_file_with_the_reason(
+async def test_a_redis_that_lost_all_data_leaves_a_complete_file_with_the_reason(
     durable: DurableRedis, folder: Path
 ) -> None:
     pipe = AsyncPipe(durable.url)
@@ -205,7 +207,7 @@ async def test_what_a_redis_without_its_data_leaves_is_a_whole_file_with_the_rea
     await pipe.close()
 
 
-async def test_what_a_killed_recorder_left_of_a_session_that_is_gone_becomes_a_whole_file(
+async def test_the_file_of_a_killed_recorder_is_completed_when_its_session_is_gone(
     pipe: AsyncPipe, roles: Roles, folder: Path
 ) -> None:
     council_of(roles)
@@ -247,7 +249,9 @@ async def test_a_full_disk_leaves_no_partial_file_and_nothing_of_the_session_is_
     await check_it_is_what_redis_held(pipe, opening.session, path)
 
 
-async def test_numbers_alone_contain_no_word_of_the_session(pipe: AsyncPipe, roles: Roles, tmp_path: Path) -> None:
+async def test_a_recording_of_numbers_alone_contains_no_text_of_the_session(
+    pipe: AsyncPipe, roles: Roles, tmp_path: Path
+) -> None:
     council_of(roles)
     opening = await ask(pipe)
     await until_ended(pipe, opening.session)
@@ -321,7 +325,9 @@ async def test_two_processes_do_not_write_one_file(pipe: AsyncPipe, roles: Roles
         ({"COUNCIL_RECORDINGS": "/dev/null/recordings"}, "cannot be used"),
     ],
 )
-def test_what_is_wrong_is_said_at_the_start(roles: Roles, variables: dict[str, str], words: str) -> None:
+def test_a_wrong_setting_is_refused_at_the_start_with_a_sentence(
+    roles: Roles, variables: dict[str, str], words: str
+) -> None:
     role = roles.start("consumers.recorder", **variables)
     assert role.process.wait(30) == 2
     assert words in role.said()
