@@ -27,7 +27,7 @@ from tests.aggregator.core.test_law import NEAR, assert_law, core_frames
 from tests.golden import FOLDER, SUFFIX, golden, golden_names, golden_sessions
 from tests.golden.plans import PLANS
 from tests.oracle.members import Stream
-from tests.support.json_reference import named
+from tests.support.expected_json import named
 
 NAMES = golden_names()
 # Floats of llama.cpp itself: what it computes for two slots at once differs from what it computes for one.

@@ -43,7 +43,7 @@ from schemas.keys import entry_ms, entry_order, is_entry_id
 from schemas.sessions import ENTRY_VERSION, Limits, Member, Opening
 from tests.oracle.frames import Stream, accepted_tokens, oracle_frames
 from tests.oracle.members import WHITE_SPACE
-from tests.support.json_reference import named
+from tests.support.expected_json import named
 from tests.support.streams import Recorded, recorded
 
 # Numbers in frames are rounded to 1e-9, so equal numbers can be rounded to different sides; the wave is computed from

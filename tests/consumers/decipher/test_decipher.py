@@ -34,10 +34,11 @@ from tests.golden.test_sessions import frames_of
 from tests.golden.test_sessions import opening_of as golden_opening
 from tests.support.frames import made_frame
 from tests.support.protocol import checked, events_of, numbers_of, texts_by_model
-from tests.support.roles import RedisServer, Roles
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.scripted_sessions import Recorder
 from tests.support.sessions import committed_frames, opening_of, until_ended, written_texts
 from tests.support.waiting import until
-from tests.support.web_server import Recorder
 from transport.commit import end_session
 from transport.events import EventBatch, Written, find_composed, read_checkpoint, write_events
 from transport.redis.connection import AsyncPipe, Pipe

@@ -20,11 +20,12 @@ from tests.golden import golden_names
 from tests.golden.test_sessions import frames_of
 from tests.golden.test_sessions import opening_of as golden_opening
 from tests.support.protocol import events_of, numbers_of, texts_by_model
-from tests.support.roles import RedisServer, Roles, roles_on
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles, roles_on
+from tests.support.scripted_sessions import Speaker
 from tests.support.sessions import opening_of, until_ended, written_texts
 from tests.support.tcp_proxy import Kind, Proxy, is_events_write
 from tests.support.waiting import until
-from tests.support.web_server import Speaker
 from transport.events import EventBatch, Written, find_composed
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes

@@ -30,8 +30,9 @@ from schemas.sessions import Opening
 from tests.chaos.conftest import durable as durable
 from tests.golden import golden
 from tests.producers.replay.test_player import replaying
-from tests.support.golden_recordings import items_of, record_stream, recorded_entries, recorded_frames
-from tests.support.roles import DurableRedis, Roles, roles_on
+from tests.support.recording_files import items_of, record_stream, recorded_entries, recorded_frames
+from tests.support.redis_servers import DurableRedis
+from tests.support.role_processes import Roles, roles_on
 from tests.support.sessions import committed_frames, opening_of, token_stream, until_ended
 from tests.support.waiting import until
 from transport.keeping import ask_to_keep
@@ -181,7 +182,7 @@ async def test_a_session_whose_end_redis_lost_is_recorded_as_it_is_afterwards(
         roles.ready("consumers.recorder", "--record", "all", "--recordings", str(folder))
         opening = await ask(pipe)
         await until_window(pipe, opening.session, 40)
-        size = durable.log.stat().st_size
+        size = durable.append_only_file.stat().st_size
         await until_window(pipe, opening.session, 130)
         durable.roll_back(size)
         await until_window(pipe, opening.session, 0)
@@ -330,5 +331,5 @@ def test_a_wrong_setting_is_refused_at_the_start_with_a_sentence(
 ) -> None:
     role = roles.start("consumers.recorder", **variables)
     assert role.process.wait(30) == 2
-    assert words in role.said()
-    assert "Traceback" not in role.said()
+    assert words in role.log()
+    assert "Traceback" not in role.log()
