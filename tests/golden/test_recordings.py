@@ -1,4 +1,4 @@
-"""The golden recordings: every later version reads them, proves them and replays them.
+"""The golden recordings: every later version must read them, prove them and replay them.
 
 A wire change that old recordings cannot follow fails here: a frame's field that was renamed or means something else, an
 entry that no longer decodes, a message that its own schema in the file does not describe.

@@ -109,7 +109,7 @@ def test_every_token_of_a_recording_is_shown_once_and_no_text_is_lost(name: str)
 
 
 def aligned_tokens(frames: list[Frame]) -> Iterator[tuple[Frame, list[TokenFrame]]]:
-    """Each frame that has a frontier, with the token of each member that covers it, where it is released already."""
+    """Each frame with a frontier, and the tokens that cover it and are released already."""
     released: list[TokenFrame] = []
     for frame in frames:
         released += [token for token in frame.tokens if token.lane == "answer"]
@@ -152,7 +152,7 @@ def test_every_number_of_a_recording_lies_in_its_range(name: str) -> None:
 
 @each_session
 def test_the_indices_of_a_recording_are_in_their_order(name: str) -> None:
-    """di_low <= DI; entropy_within <= entropy_total; what all measured, those who measured did too."""
+    """di_low <= DI; entropy_within <= entropy_total; with all members measured di_covered is DI."""
     for measures in (frame.measures for frame in frames_of(name)):
         assert (measures.di_source == "logprobs") == (measures.di_low is not None)
         if measures.di_low is None:
@@ -204,7 +204,7 @@ def test_json_of_a_recording_has_the_frames_values_and_never_nan(name: str) -> N
 
 
 def test_one_model_at_temperature_0_agrees_with_itself_and_resonates() -> None:
-    """Three members, two of them in one server's batches: what they say is the same, their lists nearly."""
+    """Three members, two of them in one server's batches: their texts are the same, their lists nearly."""
     frames, texts = frames_of("twins"), texts_of("twins")
     assert len({*texts}) == 1
     measured = [frame for frame in frames if frame.measures.agreement is not None]
@@ -221,13 +221,13 @@ def test_one_model_at_temperature_0_agrees_with_itself_and_resonates() -> None:
 
 
 def test_one_model_agrees_with_itself_over_http_and_in_process() -> None:
-    """llama-server tells the last token of a character with all of the character's bytes, and lists it with its own."""
+    """llama-server sends the last token of a character with all of the character's bytes, and lists it with its own."""
     agreements = [a for frame in frames_of("split-twins") if (a := frame.measures.agreement) is not None]
     assert agreements == pytest.approx([1.0] * len(agreements), abs=NEAR_OF_A_BATCH)
 
 
 def test_members_that_write_one_sentence_agree_on_it_with_any_tokenizers() -> None:
-    """Their tokens begin and end at different bytes: that alone raises the index of pieces, and not that of spans."""
+    """Their tokens begin and end at different bytes: this alone raises the index of pieces, and not that of spans."""
     name = "one-text-many-cuts"
     answers = [text.encode() for text in texts_of(name)]
     common = next(at for at, parts in enumerate(zip(*answers, strict=False)) if len({*parts}) > 1)
@@ -303,7 +303,7 @@ def _continues(token: Token) -> bool:
 
 @pytest.mark.parametrize("sight", SEEN)
 def test_the_recordings_contain_what_real_servers_send(sight: str) -> None:
-    """What no test should have to make up. A session may be recorded anew only where all of this is still there."""
+    """Cases that no test should make up. A session may be recorded again only where all of them are still there."""
     assert any(SEEN[sight](token) for name in NAMES for token in tokens_of(name))
 
 

@@ -1,4 +1,4 @@
-"""The session's state machine, told as stories; windows are sixtieths of a second, stall_ms is 400: 24 windows."""
+"""The session's state machine, in stories. Windows are sixtieths of a second; stall_ms is 400: 24 windows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ARROWS: set[tuple[Phase, Phase]] = {
 
 
 class Story:
-    """Frames in a row for a machine of so many members. `phases` are those that it went through, each once."""
+    """Frames in a row for a machine of so many members. `phases` are the phases that it went through."""
 
     def __init__(self, members: int = 1) -> None:
         self.machine = SessionMachine(STALL_MS, MachineState([Pulse() for _ in range(members)]))
@@ -54,7 +54,7 @@ class Story:
         return phase
 
     def rest(self, windows: int) -> Phase:
-        """Windows in which nobody says anything."""
+        """Windows without a token."""
         phase = self.phases[-1]
         for _ in range(windows):
             phase = self.go()
@@ -103,7 +103,7 @@ def test_two_gaps_in_a_row_that_are_too_long_are_a_stall_and_one_is_not() -> Non
 
 
 def test_a_stall_ends_with_the_first_gap_that_is_short_enough() -> None:
-    """... 60 windows of silence, a token: that gap was long. Another, 24 windows later: this one was not."""
+    """... 60 windows of silence, a token: a long gap. Another token, 24 windows later: a short gap."""
     story = Story()
     story.go()
     story.go(1)
@@ -162,7 +162,8 @@ def test_time_in_which_a_member_is_held_does_not_count_as_silence() -> None:
 
 
 def test_buffered_tokens_have_arrived() -> None:
-    """A fast member in step: its tokens wait for a slow one, and it does not stall. Let out later, they are no news."""
+    """A fast member in step: its tokens are buffered, and it does not stall. When they are released they do not count
+    again."""
     story = Story(2)
     story.go()
     story.go(1, 1)

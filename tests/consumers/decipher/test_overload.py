@@ -1,4 +1,4 @@
-"""DECIPHER under overload: it leaves out in the order of the card, and never any text."""
+"""DECIPHER under overload: it leaves work out in the order of the design card, and never any text."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def complete_in(events: list[Event]) -> set[str]:
 
 @pytest.mark.parametrize("name", golden_names())
 def test_frames_composed_as_one_have_the_same_content_as_one_by_one(name: str) -> None:
-    """Seven at a time: the newest one's energy, all tokens, all texts in order, who is complete, what went wrong."""
+    """Seven at a time: the energy of the newest frame, all tokens, all texts in order, complete members, all errors."""
     opening, frames = golden_opening(name), frames_of(name)
     each, together = Composer(opening, ORIGIN_NS), Composer(opening, ORIGIN_NS)
     for start in range(0, len(frames), 7):
