@@ -58,11 +58,11 @@ async def test_a_session_ends_at_its_longest_life_whatever_its_members_do(roles:
     for key in keys.of_session(opening.session):
         assert await pipe.one("TTL", key) <= keys.RETENTION_S
 
-    async def is_let_go() -> bool:
+    async def is_released() -> bool:
         pending = [await pipe.one("XPENDING", keys.SESSIONS, group) for group in _groups()]
         return [count for count, *_ in pending] == [0, 0]
 
-    await until(is_let_go, "aggregator and producer let go of it")
+    await until(is_released, "aggregator and producer acknowledge it")
 
 
 async def test_a_session_that_is_ended_without_a_last_frame_stays_for_the_retention(pipe: AsyncPipe) -> None:
