@@ -177,10 +177,11 @@ class AggregatorLoop:
         """Without a session: waits for one, unless there are leases whose sessions are to be loaded."""
         self._pace = Pace()
         block_ms = int(LOOK_S * 1_000) if self._tenure.leases.has_others else _IDLE_BLOCK_MS
-        ask = self._tenure.leases.read_new(
-            MOST_NEW_A_TICK, None if self._tenure.leases.held or self._tenure.has_left else block_ms
-        )
-        new, *left = self._pipe.run([ask, *self._looks()])
+        ask = self._tenure.leases.read_new(MOST_NEW_A_TICK)
+        if self._tenure.leases.held or self._tenure.has_left:
+            new, *left = self._pipe.run([ask, *self._looks()])
+        else:
+            new, *left = self._pipe.wait(ask, block_ms, *self._looks())
         self._tenure.has_left = any(map(has_left, left))
         self._tenure.add_new(new)
         self._keep_house()

@@ -1,6 +1,6 @@
 """`python -m bench.receipts URL SESSION [BARE_KEY]`: a blocking reader in its own process; it notes what came when.
 
-It reads frames as every consumer does (transport.frames.read_frames under uvloop) and, on a second connection, the
+It reads frames as every consumer does (transport.frames.wait_for_frames under uvloop) and, on a second connection, the
 entries of a bare stream. The clock is read before anything is decoded. At the final frame it hands its notes to whoever
 started it.
 """
@@ -16,8 +16,8 @@ import msgspec
 import uvloop
 
 from schemas.frames import decode_frame
-from transport.frames import entries_of, read_frames
-from transport.redis.connection import AsyncPipe
+from transport.frames import entries_of, wait_for_frames
+from transport.redis.connection import BlockingPipe, accepted
 
 _BLOCK_MS = 1_000
 _FINAL_S = 10.0
@@ -62,20 +62,19 @@ class Reader:
         return msgspec.msgpack.decode(output, type=Notes)
 
 
-async def _read_bare(pipe: AsyncPipe, key: str, notes: Notes) -> None:
+async def _read_bare(pipe: BlockingPipe, key: str, notes: Notes) -> None:
     after = "0"
     while True:
-        command = ("XREAD", "BLOCK", _BLOCK_MS, "STREAMS", key, after)
-        (reply,) = await pipe.run([command], block_s=_BLOCK_MS / 1000)
+        reply = accepted(await pipe.wait(("XREAD", "STREAMS", key, after), _BLOCK_MS))
         read_ns = time.time_ns()
         for after, _ in entries_of(reply):
             notes.bare[after] = read_ns
 
 
-async def _read_frames(pipe: AsyncPipe, session: str, notes: Notes) -> None:
+async def _read_frames(pipe: BlockingPipe, session: str, notes: Notes) -> None:
     after, is_final = "0", False
     while not is_final:
-        found = await read_frames(pipe, session, after, _BLOCK_MS)
+        found = await wait_for_frames(pipe, session, after, _BLOCK_MS)
         read_ns = time.time_ns()
         for after, raw in found:  # noqa: B007
             frame = decode_frame(raw)
@@ -85,7 +84,7 @@ async def _read_frames(pipe: AsyncPipe, session: str, notes: Notes) -> None:
 
 
 async def _note(url: str, session: str, bare_key: str) -> Notes:
-    notes, pipe, bare_pipe = Notes(), AsyncPipe(url), AsyncPipe(url)
+    notes, pipe, bare_pipe = Notes(), BlockingPipe(url), BlockingPipe(url)
     await asyncio.gather(pipe.one("PING"), bare_pipe.one("PING"))
     sys.stdout.buffer.write(_READY)
     sys.stdout.buffer.flush()

@@ -43,8 +43,8 @@ from schemas.rules.choice import members_of
 from schemas.rules.served import named_members, served_models
 from schemas.rules.tiers import TierPolicy, tier_named
 from schemas.sessions import MemberSpec, Message, Opening, SessionRequest, Sync, Weighting, limits_with
-from transport.frames import read_frames
-from transport.redis.connection import AsyncPipe
+from transport.frames import wait_for_frames
+from transport.redis.connection import AsyncPipe, BlockingPipe
 from transport.register import list_processes
 from transport.sessions import cancel_session, find_session, new_session_id, open_session
 
@@ -75,30 +75,35 @@ class EnsembleSession:
         Raises NoAggregator where none comes for five seconds, SessionGone where Redis lost the session, RedisAway where
         Redis stays away for half a minute, CouncilError where the session was ended without a last frame.
         """
-        after, heard_at = "0", time.monotonic()
-        # While Redis is away nobody can close a window: that silence is not the aggregator's.
-        silent_from = heard_at
-        while True:
-            try:
-                found = await read_frames(self._pipe, self.session, after, _BLOCK_MS)
-                if not found:
-                    await self._look_why(time.monotonic() - silent_from)
-            except (RedisAway, RedisRefuses):
-                # Refused: a Redis that loads its data, or that was made a replica.
-                silent_from = time.monotonic()
-                if silent_from - heard_at > _ENDED_S and is_ended(self._pipe.url):
-                    raise Unavailable("The council has ended.") from None
-                if silent_from - heard_at > _REDIS_PATIENCE_S:
-                    raise
-                await asyncio.sleep(_RETRY_S)
-                continue
-            for entry_id, raw in found:
-                after, heard_at = entry_id, time.monotonic()
-                silent_from = heard_at
-                frame = decode_frame(raw)
-                yield frame
-                if frame.final:
-                    return
+        # Of its own: others use the session's connection while this one waits.
+        pipe = BlockingPipe(self._pipe.url)
+        try:
+            after, heard_at = "0", time.monotonic()
+            # While Redis is away nobody can close a window: that silence is not the aggregator's.
+            silent_from = heard_at
+            while True:
+                try:
+                    found = await wait_for_frames(pipe, self.session, after, _BLOCK_MS)
+                    if not found:
+                        await self._look_why(time.monotonic() - silent_from)
+                except (RedisAway, RedisRefuses):
+                    # Refused: a Redis that loads its data, or that was made a replica.
+                    silent_from = time.monotonic()
+                    if silent_from - heard_at > _ENDED_S and is_ended(self._pipe.url):
+                        raise Unavailable("The council has ended.") from None
+                    if silent_from - heard_at > _REDIS_PATIENCE_S:
+                        raise
+                    await asyncio.sleep(_RETRY_S)
+                    continue
+                for entry_id, raw in found:
+                    after, heard_at = entry_id, time.monotonic()
+                    silent_from = heard_at
+                    frame = decode_frame(raw)
+                    yield frame
+                    if frame.final:
+                        return
+        finally:
+            await pipe.close()
 
     async def _look_why(self, silent_s: float) -> None:
         """No frame came: raises the reason, if there is one."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from runtime.presence import RedisPresence
 from schemas.errors import RedisAway
 from transport.leases import BLOCK_MS, LOOK_S, REFRESH_S, Lease, Leases, has_left, is_missing_group
-from transport.redis.connection import AsyncPipe, ReplyError
+from transport.redis.connection import AsyncPipe, BlockingPipe, ReplyError
 from transport.register import ProcessRegistration
 
 _RETRY_S = 0.25
@@ -39,7 +39,7 @@ class LeasedSessions:
         count: Callable[[], int],
         facts: Callable[[], Mapping[str, str | int | float | bool]] = dict,
     ) -> None:
-        self.pipe, self._blocking_pipe = AsyncPipe(url), AsyncPipe(url)
+        self.pipe, self._waiting_pipe = AsyncPipe(url), BlockingPipe(url)
         self.leases = Leases(group, registration.name)
         self._registration, self._presence, self._most = registration, presence, most
         self._serve, self._give_up, self._count, self._facts = serve, give_up, count, facts
@@ -86,10 +86,9 @@ class LeasedSessions:
                 await asyncio.sleep(_RETRY_S)
                 continue
             try:
-                ask = self.leases.read_new(min(room, _MOST_NEW), BLOCK_MS)
-                (reply,) = await self._blocking_pipe.run([ask], block_s=BLOCK_MS / 1000)
+                reply = await self._waiting_pipe.wait(self.leases.read_new(min(room, _MOST_NEW)), BLOCK_MS)
                 if is_missing_group(reply):
-                    await self._blocking_pipe.run(self.leases.create_group())
+                    await self._waiting_pipe.run(self.leases.create_group())
                 elif isinstance(reply, ReplyError):
                     await asyncio.sleep(_RETRY_S)
                 for lease in self.leases.add_new(reply):
@@ -108,4 +107,4 @@ class LeasedSessions:
 
     async def close(self) -> None:
         await self.pipe.close()
-        await self._blocking_pipe.close()
+        await self._waiting_pipe.close()

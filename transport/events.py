@@ -9,8 +9,8 @@ import msgspec
 
 from schemas import keys
 from schemas.errors import Malformed, SessionGone
-from transport.frames import read_stream
-from transport.redis.connection import AsyncPipe, accepted
+from transport.frames import read_stream, wait_for_entries
+from transport.redis.connection import AsyncPipe, BlockingPipe, accepted
 from transport.redis.scripts import SCRIPTS
 
 _EVENTS = SCRIPTS["events"]
@@ -113,7 +113,11 @@ def _standing(raw: bytes | None) -> dict[str, bytes]:
         raise Malformed(f"what stands of a session's events does not decode: {error}") from error
 
 
-async def read_events(pipe: AsyncPipe, session: str, after: str, block_ms: int) -> list[tuple[str, bytes]]:
-    """Events after the id `after`, as (entry id, JSON); waits up to block_ms for the first. Raises RedisAway,
-    RedisRefuses."""
-    return await read_stream(pipe, keys.events(session), after, block_ms)
+async def read_events(pipe: AsyncPipe, session: str, after: str) -> list[tuple[str, bytes]]:
+    """The events after the id `after`, as (entry id, JSON). Raises RedisAway, RedisRefuses."""
+    return await read_stream(pipe, keys.events(session), after)
+
+
+async def wait_for_events(pipe: BlockingPipe, session: str, after: str, block_ms: int) -> list[tuple[str, bytes]]:
+    """As read_events; waits up to block_ms for the first one."""
+    return await wait_for_entries(pipe, keys.events(session), after, block_ms)

@@ -76,27 +76,16 @@ class Leases:
             ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S),
         )
 
-    def read_new(self, most: int, block_ms: int | None = None) -> Command:
-        """Asks for sessions that nobody has served yet."""
-        block: tuple[str | int, ...] = () if block_ms is None else ("BLOCK", block_ms)
-        return (
-            "XREADGROUP",
-            "GROUP",
-            self.group,
-            self.consumer_name,
-            "COUNT",
-            most,
-            *block,
-            "STREAMS",
-            keys.SESSIONS,
-            ">",
-        )
+    def read_new(self, most: int) -> Command:
+        """Asks for sessions that no consumer of the group has served yet."""
+        reader = ("GROUP", self.group, self.consumer_name)
+        return ("XREADGROUP", *reader, "COUNT", most, "STREAMS", keys.SESSIONS, ">")
 
     def add_new(self, reply: Any) -> list[Lease]:
         """The leases in the reply of read_new; they are held from now on."""
         if not reply or isinstance(reply, ReplyError):
             return []
-        return self._hold([Lease(entry[0].decode(), entry[1][1].decode()) for entry in reply[0][1]])
+        return self._hold([Lease(entry[0].decode(), keys.session_named(entry[1][1])) for entry in reply[0][1]])
 
     def refresh(self, take_over_most: int) -> Command:
         """Renews what is held, and asks for up to `take_over_most` sessions whose owners are silent."""
@@ -122,7 +111,9 @@ class Leases:
         lost = [lease for entry_id, lease in self.held.items() if entry_id not in still]
         for lease in lost:
             del self.held[lease.entry_id]
-        return lost, self._hold([Lease(entry[0].decode(), entry[1].decode(), int(entry[2])) for entry in reply[1]])
+        return lost, self._hold(
+            [Lease(entry[0].decode(), keys.session_named(entry[1]), int(entry[2])) for entry in reply[1]]
+        )
 
     def hand_over(self) -> Command:
         """Lets the next consumer that looks take everything over at once. Who lived until then counts for no death."""

@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from schemas import keys
-from transport.redis.connection import AsyncPipe, Command, accepted, atomically
+from schemas.grid import NS_PER_MS
+from transport.redis.connection import AsyncPipe, Command, accepted, atomically, redis_ns
 from transport.redis.scripts import SCRIPTS
 
 _EVICT = SCRIPTS["evict"]
 _LOADER = SCRIPTS["loader"]
+_TAKE_FIELD = SCRIPTS["take_field"]
 _USE = SCRIPTS["use"]
 
 MemoryKey = tuple[str, str]
@@ -88,14 +90,18 @@ def sweep_uses(replies: Sequence[Any]) -> Command | None:
 
 def _uses(replies: Sequence[Any]) -> list[tuple[list[str], bool]]:
     """(place, name and user; whether its time is over) of each use."""
-    fields, time = accepted(replies[0]), accepted(replies[1])
-    now_ms = int(time[0]) * 1_000 + int(time[1]) // 1_000
-    found = []
-    for field, value in zip(fields[::2], fields[1::2], strict=True):
-        kind, *names = field.decode().split("\n")
-        if kind == "use":
-            found.append((names, int(value) <= now_ms))
-    return found
+    fields, now_ms = accepted(replies[0]), redis_ns(accepted(replies[1])) // NS_PER_MS
+    names = [field.decode("utf-8", "replace").split("\n") for field in fields[::2]]
+    return [
+        (parts[1:], _milliseconds(until) <= now_ms)
+        for parts, until in zip(names, fields[1::2], strict=True)
+        if parts[0] == "use" and len(parts) == 4
+    ]
+
+
+def _milliseconds(raw: bytes | None) -> int:
+    """The moment in a value; 0 where there is none, or where another client wrote something else."""
+    return int(raw) if raw and raw.isdigit() else 0
 
 
 def ask_to_leave(memory_key: MemoryKey, until_ms: int) -> Command:
@@ -109,12 +115,9 @@ def end_asking(memory_key: MemoryKey) -> Command:
 
 
 async def is_asked_to_leave(pipe: AsyncPipe, memory_key: MemoryKey, now_ms: int) -> bool:
-    """True once for each wish that is still meant. Raises RedisAway."""
-    (until,) = await pipe.run([("HGET", keys.RESIDENCY, _leave(memory_key))])
-    if not isinstance(until, bytes):
-        return False
-    (taken,) = await pipe.run([end_asking(memory_key)])
-    return taken == 1 and int(until) > now_ms
+    """True once for each request that has not lapsed; it is taken back. Raises RedisAway, RedisRefuses."""
+    until = await pipe.one(*_TAKE_FIELD.call([keys.RESIDENCY], [_leave(memory_key)]))
+    return _milliseconds(until) > now_ms
 
 
 async def order(pipe: AsyncPipe, model: str, action: Action) -> None:
@@ -125,14 +128,10 @@ async def order(pipe: AsyncPipe, model: str, action: Action) -> None:
 
 
 async def take_order(pipe: AsyncPipe, model: str) -> Action | None:
-    """The order for a model, if there is one; of several producers one gets it. Raises RedisAway."""
-    (found,) = await pipe.run([("HGET", keys.RESIDENCY, _order(model))])
-    if found not in (b"load", b"unload"):
-        return None
-    (taken,) = await pipe.run([("HDEL", keys.RESIDENCY, _order(model))])
-    if taken != 1:
-        return None
-    return "load" if found == b"load" else "unload"
+    """The order for a model, which is taken out; None where there is none. Of several producers one gets it. Raises
+    RedisAway, RedisRefuses."""
+    found = await pipe.one(*_TAKE_FIELD.call([keys.RESIDENCY], [_order(model)]))
+    return "load" if found == b"load" else "unload" if found == b"unload" else None
 
 
 def _use(memory_key: MemoryKey) -> str:

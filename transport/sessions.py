@@ -174,7 +174,7 @@ async def list_sessions(pipe: AsyncPipe) -> list[SessionState]:
     found, last = list[SessionState](), "+"
     for _ in range(_MOST_PAGES):
         entries = await pipe.one("XREVRANGE", keys.SESSIONS, last, "-", "COUNT", MOST_LISTED)
-        found += await _states_of(pipe, [entry[1][1].decode() for entry in entries])
+        found += await _states_of(pipe, [keys.session_named(entry[1][1]) for entry in entries])
         if len(entries) < MOST_LISTED or len(found) >= MOST_LISTED:
             break
         last = f"({entries[-1][0].decode()}"

@@ -20,8 +20,8 @@ from runtime.presence import RedisPresence
 from runtime.registration import keep_record
 from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
 from transport.events import find_composed, read_checkpoint, write_events
-from transport.frames import read_frames, read_session_names
-from transport.redis.connection import AsyncPipe
+from transport.frames import read_frames, wait_for_frames, wait_for_sessions
+from transport.redis.connection import BlockingPipe
 from transport.register import ProcessRegistration
 from transport.sessions import SessionState, find_session, read_opening
 
@@ -42,7 +42,7 @@ class Decipher:
 
     async def run(self) -> None:
         """Follows whatever is announced, until it is cancelled."""
-        pipe = AsyncPipe(self._url)
+        pipe = BlockingPipe(self._url)
         self._registration.ready = True
         record = asyncio.create_task(keep_record(self._url, self._registration, self._presence, self._facts))
         after = "0"
@@ -52,7 +52,7 @@ class Decipher:
                     if len(self._following) >= _MOST_SESSIONS:
                         await asyncio.sleep(_RETRY_S)
                         continue
-                    for entry_id, session in await read_session_names(pipe, after, _BLOCK_MS):
+                    for entry_id, session in await wait_for_sessions(pipe, after, _BLOCK_MS):
                         self._follow(session)
                         after = entry_id
                     self._presence.come_back()
@@ -80,7 +80,7 @@ class Decipher:
         task.add_done_callback(lambda _: self._following.pop(session, None))
 
     async def _compose_session(self, session: str) -> None:
-        pipe = AsyncPipe(self._url)
+        pipe = BlockingPipe(self._url)
         try:
             while True:
                 try:
@@ -96,7 +96,7 @@ class Decipher:
         finally:
             await pipe.close()
 
-    async def _compose_from_cursor(self, pipe: AsyncPipe, session: str) -> bool:
+    async def _compose_from_cursor(self, pipe: BlockingPipe, session: str) -> bool:
         """Composes from the session's cursor on; True at its end, False where another DECIPHER moved the cursor."""
         state = await find_session(pipe, session)
         if (await find_composed(pipe, session)).is_over:
@@ -105,10 +105,10 @@ class Decipher:
         cursor, checkpoint, standing = await read_checkpoint(pipe, session)
         composing = Composing(Composer(opening, state.shown_origin_ns, checkpoint), cursor, standing, self._work)
         while True:
-            frames = await read_frames(pipe, session, composing.cursor, _BLOCK_MS)
+            frames = await wait_for_frames(pipe, session, composing.cursor, _BLOCK_MS)
             if not frames and (state := await find_session(pipe, session)).status != "open":
                 # What was committed between the read and the look is read now; nothing comes after it.
-                frames = await read_frames(pipe, session, composing.cursor, 1)
+                frames = await read_frames(pipe, session, composing.cursor)
                 if not frames:
                     return await self._end_without_frame(pipe, state, composing)
             for batch in composing.batches(frames):
@@ -119,7 +119,7 @@ class Decipher:
                 if batch.final:
                     return True
 
-    async def _end_without_frame(self, pipe: AsyncPipe, state: SessionState, composing: Composing) -> bool:
+    async def _end_without_frame(self, pipe: BlockingPipe, state: SessionState, composing: Composing) -> bool:
         """The session ended, and not by a final frame: it says why, once."""
         if not state.reason:
             return True

@@ -21,9 +21,9 @@ from runtime.presence import RedisPresence
 from runtime.registration import keep_record
 from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
 from schemas.keys import entry_ms
-from transport.frames import read_session_names
-from transport.keeping import forget_order, read_orders
-from transport.redis.connection import AsyncPipe
+from transport.frames import wait_for_sessions
+from transport.keeping import forget_order, wait_for_orders
+from transport.redis.connection import AsyncPipe, BlockingPipe
 from transport.register import ProcessRegistration
 from transport.sessions import find_session, read_opening
 
@@ -65,10 +65,10 @@ class Recorder:
         self._registration.ready = True
         tasks = [
             asyncio.create_task(keep_record(self._url, self._registration, self._presence, self._facts)),
-            asyncio.create_task(self._listen(read_orders, self._take_order)),
+            asyncio.create_task(self._listen(wait_for_orders, self._take_order)),
         ]
         if self._settings.keeps_all:
-            tasks.append(asyncio.create_task(self._listen(read_session_names, self._take_session)))
+            tasks.append(asyncio.create_task(self._listen(wait_for_sessions, self._take_session)))
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -103,11 +103,11 @@ class Recorder:
 
     async def _listen(
         self,
-        read: Callable[[AsyncPipe, str, int], Awaitable[list[tuple[str, str]]]],
+        read: Callable[[BlockingPipe, str, int], Awaitable[list[tuple[str, str]]]],
         take: Callable[[str, str], None],
     ) -> None:
         """Takes what a stream contains, from its beginning, and what comes."""
-        pipe, after = AsyncPipe(self._url), "0"
+        pipe, after = BlockingPipe(self._url), "0"
         try:
             while True:
                 try:

@@ -8,7 +8,7 @@ local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local field, value = all[i], all[i + 1]
   if string.sub(field, 1, 4) == 'use\n' then
-    if tonumber(value) <= now then -- its process died
+    if (tonumber(value) or 0) <= now then -- its process died
       redis.call('HDEL', KEYS[1], field)
     elseif string.sub(field, 1, #ARGV[2]) == ARGV[2] then
       return 0

@@ -5,9 +5,9 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local evicting = redis.call('HGET', KEYS[1], ARGV[1])
-if evicting and tonumber(evicting) > now then
+if (tonumber(evicting) or 0) > now then
   return 0
 end
 redis.call('HSET', KEYS[1], ARGV[2], now + ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-return 1 + (redis.call('HGET', KEYS[1], ARGV[5]) or 0)
+return 1 + (tonumber(redis.call('HGET', KEYS[1], ARGV[5])) or 0)

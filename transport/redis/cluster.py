@@ -54,6 +54,18 @@ class KeyedCommand(tuple[str | bytes | int | float, ...]):
         return placed
 
 
+def with_block(command: Command, block_ms: int) -> Command:
+    """The XREAD or XREADGROUP, waiting up to block_ms for the first entry. Only the wait methods of pipes send it."""
+    at = command.index("STREAMS")
+    return (*command[:at], "BLOCK", block_ms, *command[at:])
+
+
+def atomically(*commands: Command) -> list[Command]:
+    """The commands as one transaction: no other client sees a state in between. The last reply is the list of
+    theirs."""
+    return [("MULTI",), *commands, ("EXEC",)]
+
+
 def is_moved(reply: Any) -> bool:
     """True where a command of a run that does not follow found that its key is served by another node now."""
     return isinstance(reply, MovedError)

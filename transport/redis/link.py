@@ -9,13 +9,12 @@ from typing import Any
 import hiredis
 import redis.asyncio.connection as redis_asyncio
 import redis.connection as redis_sync
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from transport.redis.address import Node
 from transport.redis.cluster import Command
+from transport.redis.replies import ReplyError
 from transport.redis.scripts import SCRIPTS
-
-ReplyError = ResponseError
 
 LOAD_SCRIPTS: tuple[Command, ...] = tuple(("SCRIPT", "LOAD", script.source) for script in SCRIPTS.values())
 
@@ -54,13 +53,13 @@ class Link:
         self._connection.send_packed_command([pack(commands)], check_health=False)
 
     def receive(self, count: int) -> list[Any]:
-        return [self._one_reply() for _ in range(count)]
-
-    def _one_reply(self) -> Any:
-        try:
-            return self._connection.read_response(disable_decoding=True)
-        except ResponseError as error:
-            return error
+        replies, read = list[Any](), self._connection.read_response
+        while len(replies) < count:
+            try:
+                replies.append(read(disable_decoding=True))
+            except ReplyError as error:
+                replies.append(error)
+        return replies
 
     def close(self) -> None:
         self._connection.disconnect()
@@ -85,20 +84,21 @@ class AsyncLink:
         return await self.exchange(greeting)
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        await self.send(commands)
+        await self.send(pack(commands))
         return await self.receive(len(commands))
 
-    async def send(self, commands: Iterable[Command]) -> None:
-        await self._connection.send_packed_command(pack(commands), check_health=False)
+    async def send(self, packed: bytes) -> None:
+        await self._connection.send_packed_command(packed, check_health=False)
 
-    async def receive(self, count: int) -> list[Any]:
-        return [await self._one_reply() for _ in range(count)]
-
-    async def _one_reply(self) -> Any:
-        try:
-            return await self._connection.read_response(disable_decoding=True, timeout=None)
-        except ResponseError as error:
-            return error
+    async def receive(self, count: int, replies: list[Any] | None = None) -> list[Any]:
+        """`count` replies, the first of which may be there already, where an earlier call was cancelled."""
+        replies, read = [] if replies is None else replies, self._connection.read_response
+        while len(replies) < count:
+            try:
+                replies.append(await read(disable_decoding=True, timeout=None, disconnect_on_error=False))
+            except ReplyError as error:
+                replies.append(error)
+        return replies
 
     async def close(self) -> None:
         with contextlib.suppress(RedisError, OSError):

@@ -9,7 +9,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from transport.redis.address import SENTINEL_TIMEOUT_S, Address, Node
-from transport.redis.link import AsyncLink, Link, ReplyError
+from transport.redis.link import AsyncLink, Link
+from transport.redis.replies import ReplyError
 
 
 def find_master(address: Address) -> Node:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
-from redis.exceptions import AuthenticationError
-
 from schemas.errors import RedisAway, Refused
 from transport.redis.address import Address, without_password
 from transport.redis.connection import Pipe, ReplyError, info_fields
+from transport.redis.replies import is_refused_connection
 
 OLDEST_REDIS = (6, 2)
 
@@ -23,7 +22,7 @@ def check_server(url: str) -> None:
                 pipe.run([("PING",)])
         (info,) = pipe.run([("INFO", "server")])
     except RedisAway as error:
-        if isinstance(error.__cause__, AuthenticationError | ReplyError):
+        if is_refused_connection(error.__cause__):
             raise _not_let_in(url, error.__cause__) from error
         raise Refused(
             "redis_unreachable",
