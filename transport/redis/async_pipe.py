@@ -86,6 +86,7 @@ class AsyncPipe:
             await self._round_trip(is_sent=False)
         except asyncio.CancelledError:
             # Its replies are on the way: they are read and dropped, and the connection stays.
+            self._batch[0].done.cancel()
             self._serving = asyncio.create_task(self._serve(is_sent=True))
             raise
         if self._waiting:
