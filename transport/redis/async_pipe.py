@@ -158,6 +158,7 @@ class AsyncPipe:
                 failure = self._endpoints.away(error) if isinstance(error, RedisError | OSError) else error
                 failure.__cause__ = error
                 call.done.set_exception(failure)
+        self._batch = []
 
     async def _open(self) -> None:
         address = self._endpoints.address
