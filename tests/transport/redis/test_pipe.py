@@ -167,6 +167,7 @@ async def test_close_ends_the_calls_that_are_under_way_or_wait(own_redis: RedisS
     assert [type(result) for result in results] == [RedisAway] * 3
     assert await pipe.run([("PING",)]) == [b"PONG"]
     await pipe.close()
+    del calls, results
     gc.collect()
     assert reported == []
 
