@@ -47,14 +47,18 @@ def epoch_taken(reply: Any) -> int:
 
 
 def taken(reply: Any) -> Taken | None:
-    """What take_over returned; None where the session is gone. Raises RedisRefuses; Malformed without an opening."""
+    """What take_over returned; None where the session is gone. Raises RedisRefuses; Malformed for a session of another
+    version of the council, or of another client."""
     if accepted(reply)[0] == b"GONE":
         return None
     status, epoch, window, cut, checkpoint, opened, raw = reply
     opening = decode_entry(raw)
     if not isinstance(opening, Opening) or opening.version != ENTRY_VERSION:
         raise Malformed("it was opened by another version of the council")
-    return Taken(status.decode(), epoch, int(window), cut.decode(), checkpoint, opened.decode(), opening)
+    try:
+        return Taken(status.decode(), epoch, int(window), cut.decode(), checkpoint, opened.decode(), opening)
+    except (AttributeError, ValueError) as error:
+        raise Malformed("its state does not decode") from error
 
 
 def commit_frame(

@@ -9,16 +9,16 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 from schemas import keys
-from schemas.processes import ProcessRecord, Role
-from transport.redis.connection import AsyncPipe, Command, Pipe, ReplyError, atomically
+from schemas.errors import Malformed, RedisRefuses
+from schemas.processes import ProcessRecord, Role, decode_record, encode_record
+from transport.redis.connection import AsyncPipe, Command, Pipe, ReplyError, accepted, atomically
 
 RENEW_S = 1.0
 _FORGET_MS = 60_000
+_NAMES: Command = ("ZRANGE", keys.PROCESSES, 0, -1)
 
 
 class ProcessRegistration:
@@ -53,7 +53,7 @@ class ProcessRegistration:
             return []
         now_ms = time.time_ns() // 1_000_000
         return [
-            ("SET", keys.process(self.name), msgspec.json.encode(self.record()), "EX", keys.PROCESS_TTL_S),
+            ("SET", keys.process(self.name), encode_record(self.record()), "EX", keys.PROCESS_TTL_S),
             *atomically(
                 ("ZADD", keys.PROCESSES, now_ms, self.name),
                 ("ZREMRANGEBYSCORE", keys.PROCESSES, "-inf", now_ms - _FORGET_MS),
@@ -68,24 +68,47 @@ class ProcessRegistration:
         return [("DEL", keys.process(self.name)), ("ZREM", keys.PROCESSES, self.name)]
 
 
+class Register(NamedTuple):
+    """The records of the processes that run, oldest first. `unreadable` is how many more there are that this version
+    cannot read: those of a later version, or what another client wrote."""
+
+    records: list[ProcessRecord]
+    unreadable: int
+
+
+async def read_register(pipe: AsyncPipe) -> Register:
+    """Raises RedisAway, RedisRefuses."""
+    names = await pipe.one(*_NAMES)
+    return _register(await pipe.run(_reads(names)))
+
+
 async def list_processes(pipe: AsyncPipe) -> list[ProcessRecord]:
-    """The processes that run, oldest first. Raises RedisAway."""
-    names = await pipe.one("ZRANGE", keys.PROCESSES, 0, -1)
-    replies = await pipe.run([("GET", keys.process(name.decode())) for name in names])
-    return sorted(_records(replies), key=lambda record: record.started_ms)
-
-
-def _records(replies: Sequence[Any]) -> list[ProcessRecord]:
-    present = [reply for reply in replies if reply and not isinstance(reply, ReplyError)]
-    return [msgspec.json.decode(reply, type=ProcessRecord) for reply in present]
+    """The processes that run, oldest first. Raises RedisAway, RedisRefuses."""
+    return (await read_register(pipe)).records
 
 
 def read_processes(pipe: Pipe) -> list[ProcessRecord]:
-    """The processes that run, none where Redis refuses to tell. Raises RedisAway."""
-    (names,) = pipe.run([("ZRANGE", keys.PROCESSES, 0, -1)])
-    if isinstance(names, ReplyError):
-        return []
-    return _records(pipe.run([("GET", keys.process(name.decode())) for name in names]))
+    """As list_processes, for a thread; empty where Redis refuses to reply. Raises RedisAway."""
+    (names,) = pipe.run([_NAMES])
+    return [] if isinstance(names, ReplyError) else _register(pipe.run(_reads(names))).records
+
+
+def _reads(names: Sequence[bytes]) -> list[Command]:
+    # In bytes: a name that another client wrote may be no text.
+    return [("GET", keys.process("").encode() + name) for name in names]
+
+
+def _register(replies: Sequence[Any]) -> Register:
+    """The one place that decodes records. A record that has expired is neither returned nor counted."""
+    records, unreadable = list[ProcessRecord](), 0
+    for reply in replies:
+        if reply is None:
+            continue
+        try:
+            records.append(decode_record(accepted(reply)))
+        except (Malformed, RedisRefuses):
+            unreadable += 1
+    return Register(sorted(records, key=lambda record: record.started_ms), unreadable)
 
 
 def ready_pids(pipe: Pipe) -> set[int]:

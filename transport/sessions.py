@@ -17,6 +17,7 @@ from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.sessions import LONGEST_MS, Opening
 from transport.redis.cluster import KeyedCommand
 from transport.redis.connection import AsyncPipe, Command, accepted, atomically, info_fields, is_out_of_memory, redis_ns
+from transport.redis.replies import is_wrong_type
 from transport.redis.scripts import SCRIPTS
 
 _CANCEL = SCRIPTS["cancel"]
@@ -111,6 +112,8 @@ def _full() -> Refused:
     )
 
 
+# Two numbers below 2**64.
+_LONGEST_ID = 41
 _STATE_FIELDS = (
     "status", "opened", "window", "epoch", "reason", "decipher", "cut", "progress", "phase", "clock", "began",
 )  # fmt: skip
@@ -122,17 +125,24 @@ def read_state(session: str) -> Command:
 
 
 def session_state(session: str, reply: Any) -> SessionState | None:
-    """The state in the reply of read_state; None where the session is gone. Raises RedisRefuses."""
-    if accepted(reply)[0] is None:
+    """The state in the reply of read_state. None where the session is gone, or where its keys contain something else
+    than a session of this version. Raises RedisRefuses."""
+    if is_wrong_type(reply) or accepted(reply)[0] is None:
         return None
-    status, opened, window, epoch, reason, decipher, cut = (value.decode() if value else "" for value in reply[:7])
-    progress = decode_progress(reply[7]) if reply[7] else ()
-    phase = reply[8].decode() if reply[8] else ""
-    clock_ms, began_ms = (int(value) if value else None for value in reply[9:11])
-    return SessionState(
-        session, status, opened, int(window), int(epoch), reason, decipher or "0-0", cut, progress, phase, clock_ms,
-        began_ms,
-    )  # fmt: skip
+    try:
+        status, opened, window, epoch, reason, decipher, cut, *_ = (
+            value.decode() if value else "" for value in reply[:7]
+        )
+        phase = reply[8].decode() if reply[8] else ""
+        clock_ms, began_ms = (int(value) if value else None for value in reply[9:11])
+        state = SessionState(
+            session, status, opened, int(window), int(epoch), reason, decipher or "0-0", cut,
+            decode_progress(reply[7]) if reply[7] else (), phase, clock_ms, began_ms,
+        )  # fmt: skip
+    except (ValueError, Malformed):
+        return None
+    has_ids = all(len(text) <= _LONGEST_ID and keys.is_entry_id(text) for text in (opened, state.decipher, cut))
+    return state if has_ids and state.window >= -1 else None
 
 
 async def find_session(pipe: AsyncPipe, session: str) -> SessionState:

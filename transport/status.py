@@ -9,7 +9,7 @@ from schemas.grid import NS_PER_MS, window_index_at
 from schemas.keys import entry_order
 from schemas.processes import ProcessRecord
 from transport.redis.connection import AsyncPipe, ReplyError, info_fields, redis_ns
-from transport.register import list_processes
+from transport.register import list_processes, read_register
 from transport.sessions import SessionState, list_sessions
 
 # What must be there for a session to be answered and told of.
@@ -23,7 +23,7 @@ _NEEDED = {
 async def read_status(pipe: AsyncPipe) -> dict[str, Any]:
     """Redis's version and memory, the processes, and the open sessions. Without Redis's address: it is nobody's
     business but its owner's. Raises RedisAway, RedisRefuses."""
-    records = await list_processes(pipe)
+    records, unreadable = await read_register(pipe)
     states = [state for state in await list_sessions(pipe) if state.status == "open"]
     time_reply, memory, server = await pipe.run([("TIME",), ("INFO", "memory"), ("INFO", "server")])
     now_ns = redis_ns(time_reply)
@@ -35,6 +35,7 @@ async def read_status(pipe: AsyncPipe) -> dict[str, Any]:
             "maxmemory_bytes": int(used.get("maxmemory", 0)),
         },
         "processes": [_process(record, now_ns) for record in records],
+        "unreadable_records": unreadable,
         "sessions": [_session(state, now_ns) for state in states],
     }
 
@@ -48,15 +49,16 @@ async def what_is_missing(pipe: AsyncPipe) -> list[str]:
 
 def _process(record: ProcessRecord, now_ns: int) -> dict[str, Any]:
     return {
+        **record.detail,
         "name": record.name,
         "role": record.role,
         "ready": record.ready,
         "pid": record.pid,
-        "host": record.host,
+        # The web process has its address there.
+        "host": str(record.detail.get("host", record.host)),
         "rss_bytes": record.rss_bytes,
         "cpu_s": record.cpu_s,
         "up_s": round(now_ns / 1e9 - record.started_ms / 1e3, 1),
-        **record.detail,
     }
 
 

@@ -41,6 +41,11 @@ def is_out_of_memory(reply: Any) -> bool:
     return isinstance(reply, OutOfMemoryError) or (isinstance(reply, ReplyError) and "OOM" in str(reply))
 
 
+def is_wrong_type(reply: Any) -> bool:
+    """True where the key holds another type than the command is for: another client wrote it."""
+    return isinstance(reply, ReplyError) and "WRONGTYPE" in str(reply)
+
+
 def serves_nothing(reply: ReplyError) -> bool:
     """True where this server can serve no command: it became a replica, or its cluster is down."""
     return isinstance(reply, ClusterDownError | ReadOnlyError) or any(word in str(reply) for word in _NO_MASTER)
