@@ -64,13 +64,13 @@ class AggregatorLoop:
 
     def __init__(self, url: str, registration: ProcessRegistration, log: Log, is_stopping: Callable[[], bool]) -> None:
         self._pipe = Pipe(url)
-        self._tenure = Tenure(self._pipe, Leases(keys.AGGREGATOR_GROUP, registration.name), log)
+        self._presence = RedisPresence(log)
+        self._tenure = Tenure(self._pipe, Leases(keys.AGGREGATOR_GROUP, registration.name), self._presence, log)
         self._registration = registration
         self._log = log
         self._is_stopping = is_stopping
         self._upkeep_due, self._look_due, self._sweep_due = 0.0, 0.0, 0.0
         self._pace = Pace()
-        self._presence = RedisPresence(log)
         self.windows = 0
         # What replays took of the time of live sessions, less their share: below 0 there is some left in this tick.
         self._replays_took_s = 0.0
@@ -201,7 +201,7 @@ class AggregatorLoop:
             self._registration.detail |= counted
             sweep = [sweep_consumers()] if now >= self._sweep_due else []
             self._sweep_due = now + SWEEP_S if sweep else self._sweep_due
-            self._pipe.run([*self._registration.renew(), *sweep])
+            self._presence.note(self._pipe.run([*self._registration.renew(), *sweep]))
             self._tenure.refresh(MOST_NEW_A_TICK if self._pace.keeps_up else _MOST_LEFT_WHEN_BUSY)
         elif self._tenure.has_left and self._pace.keeps_up:
             self._tenure.refresh(MOST_NEW_A_TICK)

@@ -50,8 +50,8 @@ class LeasedSessions:
             try:
                 room = self._most - self._count()
                 refresh = self.leases.refresh(min(room, _MOST_TAKEN_OVER))
-                reply, *_ = await self.pipe.run([refresh, *self._registration.renew()])
-                self._presence.come_back()
+                reply, *renewed = await self.pipe.run([refresh, *self._registration.renew()])
+                self._presence.note(renewed)
                 if is_missing_group(reply):
                     await self.pipe.run(self.leases.create_group())
                 lost, taken = self.leases.add_refresh(reply)

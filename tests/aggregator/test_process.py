@@ -181,7 +181,7 @@ async def test_a_redis_out_of_memory_is_waited_for(own_redis: RedisServer) -> No
         await pipe.one("CONFIG", "SET", "maxmemory", "1mb")
 
         async def both_noticed() -> bool:
-            return "Redis refuses" in aggregator.said() and "Redis is away" in producer.said()
+            return all("Redis is out of memory" in role.said() for role in (aggregator, producer))
 
         await until(both_noticed, "aggregator and producer hold what they have")
         await pipe.one("CONFIG", "SET", "maxmemory", "0")
@@ -190,7 +190,7 @@ async def test_a_redis_out_of_memory_is_waited_for(own_redis: RedisServer) -> No
         assert frames[-1].members[0].state == "finished"
         texts = await written_texts(pipe, opening.session)
         assert "".join(frame.members[0].text for frame in frames) == texts[0]
-        assert aggregator.said().count("Redis refuses") == 1
+        assert aggregator.said().count("Redis is out of memory") == 1
     await pipe.close()
 
 

@@ -10,6 +10,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
 )
 
@@ -36,9 +37,10 @@ def has_lost_script(reply: ReplyError) -> bool:
 
 
 def is_out_of_memory(reply: Any) -> bool:
-    """True where Redis is at its maxmemory. Redis 6.2 puts OOM into the middle of its own error text when a script
-    writes."""
-    return isinstance(reply, OutOfMemoryError) or (isinstance(reply, ReplyError) and "OOM" in str(reply))
+    """True for the reply, or the RedisRefuses, of a Redis that is at its maxmemory. Redis 6.2 puts OOM into the middle
+    of its own error text when a script writes."""
+    error = reply.__cause__ if isinstance(reply, RedisRefuses) else reply
+    return isinstance(error, OutOfMemoryError) or (isinstance(error, ReplyError) and "OOM" in str(error))
 
 
 def is_wrong_type(reply: Any) -> bool:
@@ -54,7 +56,12 @@ def serves_nothing(reply: ReplyError) -> bool:
 def is_refused_connection(error: BaseException | None) -> TypeGuard[Exception]:
     """True for the cause of a RedisAway where the server answers, but does not let this client in: a wrong password, or
     a user without the rights to connect."""
-    return isinstance(error, AuthenticationError) or (isinstance(error, ReplyError) and not serves_nothing(error))
+    if isinstance(error, ReplyError):
+        return not serves_nothing(error)
+    # redis-py's asyncio connection wraps it.
+    return isinstance(error, RedisError) and any(
+        isinstance(one, AuthenticationError) for one in (error, error.__cause__, error.__context__)
+    )
 
 
 def info_fields(info: bytes) -> dict[str, str]:
