@@ -51,10 +51,11 @@ class AsyncPipe:
         self._home = AsyncLink(self._endpoints.address.async_connection())
         self._links: dict[Node, AsyncLink] = {}
         self._waiting, self._batch = deque[_Call](), list[_Call]()
-        self._is_busy = False
+        # Round trips are made by the first caller, or by a task.
+        self._has_first = False
         self._serving: asyncio.Task[None] | None = None
-        # How often it has connected. By it a caller whose own commands never failed notices a break that another caller
-        # met: it rises before the first command is sent on a new connection.
+        # How often it has connected. A caller whose own commands never failed notices by it a break that another caller
+        # met: it rises before the first command on a new connection is sent.
         self.connections = 0
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
@@ -62,8 +63,7 @@ class AsyncPipe:
         loop = asyncio.get_running_loop()
         call = _Call(commands, loop.time() + REPLY_TIMEOUT_S, loop.create_future())
         self._waiting.append(call)
-        if not self._is_busy:
-            self._is_busy = True
+        if not self._has_first and (self._serving is None or self._serving.done()):
             if self._home.is_open and self._endpoints.slots is None:
                 await self._serve_first()
             else:
@@ -80,26 +80,26 @@ class AsyncPipe:
         return self._endpoints.nodes_of([key])[0]
 
     async def _serve_first(self) -> None:
-        """Makes a round trip within the caller's own task, at two thirds of the CPU that a task for it would take."""
-        self._take_batch()
+        """Makes a round trip in the task of its only caller, at two thirds of the CPU that a task for it would cost."""
+        self._has_first = self._take_batch()
         try:
             await self._round_trip(is_sent=False)
+            self._batch = []
         except asyncio.CancelledError:
-            # Its replies are on the way: they are read and dropped, and the connection stays.
-            self._batch[0].done.cancel()
-            self._serving = asyncio.create_task(self._serve(is_sent=True))
+            # Its replies may be on the way: a task reads them for no caller, and the connection stays usable.
+            for call in self._batch:
+                call.done.cancel()
             raise
-        if self._waiting:
-            self._serving = asyncio.create_task(self._serve())
-        else:
-            self._is_busy, self._batch = False, []
+        finally:
+            self._has_first = False
+            if self._batch or self._waiting:
+                self._serving = asyncio.create_task(self._serve(is_sent=bool(self._batch)))
 
     async def _serve(self, *, is_sent: bool = False) -> None:
         """Makes round trips as long as callers wait; begins with the replies to a batch that `is_sent`."""
         while is_sent or self._take_batch():
             await self._round_trip(is_sent=is_sent)
             is_sent = False
-        self._is_busy = False
 
     def _take_batch(self) -> bool:
         """The next calls, less those whose callers were cancelled. False where there are none."""
@@ -216,7 +216,6 @@ class AsyncPipe:
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.wait([self._serving])
-            self._serving, self._is_busy = None, False
         self._batch += self._waiting
         self._waiting.clear()
         await self._fail(ConnectionError("the connection was closed"))

@@ -1,4 +1,4 @@
-"""The servers behind one URL: where a pipe connects, and what it learned there. Both kinds of pipe share it."""
+"""The servers behind one URL: where a pipe connects, and the slot map that it received. Both kinds of pipe use it."""
 
 from __future__ import annotations
 
