@@ -51,6 +51,7 @@ class LeasedSessions:
     async def keep_up(self) -> None:
         """Until it is cancelled, once a second: the record, the leases, and what another has left."""
         while True:
+            self._registration.detail |= {"sessions": self._count(), **self._facts()}
             try:
                 room = self._most - self._count()
                 refresh = self.leases.refresh(min(room, _MOST_TAKEN_OVER))
@@ -65,7 +66,6 @@ class LeasedSessions:
                     self._serve(lease)
             except RedisAway as error:
                 self._presence.lose(error)
-            self._registration.detail |= {"sessions": self._count(), **self._facts()}
             await self._rest()
 
     async def _rest(self) -> None:

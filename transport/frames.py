@@ -1,7 +1,7 @@
-"""Reading what others write: frames by session, and the names of new sessions.
+"""Reading frames, and the names of new sessions.
 
-The read functions return at once, on a connection that others may share. The wait functions wait for the first entry,
-on a connection of the caller's own.
+The read functions return at once, on a connection that callers may share. The wait functions wait for the first entry,
+on a connection of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The register of the council's processes: each keeps a record of itself in Redis, which expires when it stops."""
+"""The register of the council's processes: each renews its record in Redis, which expires when the process ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NAMES: Command = ("ZRANGE", keys.PROCESSES, 0, -1)
 
 
 class ProcessRegistration:
-    """This process as the council's register shows it."""
+    """Keeps the record of this process."""
 
     def __init__(self, role: Role, **detail: str | int | float | bool) -> None:
         self.role: Role = role
@@ -36,11 +36,11 @@ class ProcessRegistration:
 
     @property
     def public_name(self) -> str:
-        """Its name without that of the host: what recordings contain may be shared."""
+        """Its name without the host's, for recordings, which may be published."""
         return self.name.replace(f"-{self.host}-", "-", 1)
 
     def record(self) -> ProcessRecord:
-        """What is true now."""
+        """The record of this moment."""
         times = os.times()
         return ProcessRecord(
             self.name, self.role, self.host, self.pid, self.started_ms, self.ready, _rss_bytes(),
@@ -48,7 +48,8 @@ class ProcessRegistration:
         )  # fmt: skip
 
     def renew(self) -> list[Command]:
-        """Lives on for PROCESS_TTL_S; keeps the sessions stream from expiring as well. Nothing, once it has left."""
+        """The commands that renew the record for PROCESS_TTL_S, and the life of the sessions stream. Empty after
+        leave()."""
         if self._has_left:
             return []
         now_ms = time.time_ns() // 1_000_000
@@ -63,7 +64,7 @@ class ProcessRegistration:
         ]
 
     def leave(self) -> list[Command]:
-        """Takes the record away at once, and for good."""
+        """The commands that delete the record at once; it is not renewed any more."""
         self._has_left = True
         return [("DEL", keys.process(self.name)), ("ZREM", keys.PROCESSES, self.name)]
 
@@ -94,7 +95,7 @@ def read_processes(pipe: Pipe) -> list[ProcessRecord]:
 
 
 def _reads(names: Sequence[bytes]) -> list[Command]:
-    # In bytes: a name that another client wrote may be no text.
+    # In bytes: a name that another client wrote may not be text.
     return [("GET", keys.process("").encode() + name) for name in names]
 
 
@@ -112,13 +113,13 @@ def _register(replies: Sequence[Any]) -> Register:
 
 
 def ready_pids(pipe: Pipe) -> set[int]:
-    """Processes of this host that say they are ready. Raises RedisAway."""
+    """The processes of this host whose records say that they are ready. Raises RedisAway."""
     host = socket.gethostname()
     return {record.pid for record in read_processes(pipe) if record.ready and record.host == host}
 
 
 def _rss_bytes() -> int:
-    """Resident memory; where the system does not tell, the most it ever was."""
+    """Resident memory; its maximum so far on systems without /proc."""
     try:
         with open("/proc/self/statm") as statm:
             return int(statm.read().split()[1]) * resource.getpagesize()

@@ -116,7 +116,7 @@ async def test_above_four_fifths_of_redis_no_session_is_opened_and_those_that_ru
         await _until_window(pipe, opening.session, 20)
         used = int(info_fields(await pipe.one("INFO", "memory"))["used_memory"])
         await pipe.one("CONFIG", "SET", "maxmemory", int(used / 0.85))
-        with pytest.raises(Refused, match="Redis is short of memory, so no session is opened"):
+        with pytest.raises(Refused, match="Redis is short of memory and takes no new session"):
             await open_session(pipe, opening_of(_CHAR))
         async with aiohttp.ClientSession() as client:
             status, said = await _posted(client, web)

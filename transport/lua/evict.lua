@@ -1,7 +1,7 @@
--- Marks a model for eviction, unless it is in use: from then on nobody begins to use it until the mark is gone.
--- KEYS residency   ARGV the mark's field, what every use of the model begins with, how long the mark lasts in ms, the key's
--- life in s, the field that counts its evictions
--- Returns 1, or 0 where it is in use
+-- Begins or renews the eviction of a model that is not in use: no use of it begins until the mark is deleted or expires.
+-- KEYS residency   ARGV the mark's field, the prefix of the model's uses, the mark's life in ms, the key's life in s, the
+-- field that counts the model's evictions
+-- Returns 1, or 0 where the model is in use
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local all = redis.call('HGETALL', KEYS[1])

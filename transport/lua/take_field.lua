@@ -1,4 +1,4 @@
--- Takes a field out of a hash: what is written under it afterwards is for the next caller.
+-- Reads and deletes a field, so that a value that is written afterwards stays for the next call.
 -- KEYS residency   ARGV the field
 -- Returns its value, or nil where there is none
 local value = redis.call('HGET', KEYS[1], ARGV[1])

@@ -367,7 +367,7 @@ async def test_a_session_that_has_gone_is_gone_here_too(
     redis.run("DEL", key)
     assert await error_of(client, url) == expired
     redis.run("DEL", keys.state(opening.session))
-    sentence = f"There is no session {opening.session!r} here: `council sessions` lists those that are."
+    sentence = f"There is no session {opening.session!r} here: `council sessions` lists those that exist."
     assert await error_of(client, url) == (404, "session_gone", sentence)
 
 
