@@ -11,6 +11,7 @@ RESIDENCY = "council:residency"
 LOADER = "council:loader"
 KEEP = "council:keep"
 AGGREGATOR_GROUP = "aggregator"
+DECIPHER_GROUP = "decipher"
 REPLAY_GROUP = "replay"
 
 # A minute of silence of every role is forgiven many times over; a day also ends a council that nobody came back to.
@@ -53,6 +54,15 @@ def state(session: str) -> str:
 def of_session(session: str) -> tuple[str, str, str, str, str, str]:
     """All keys of a session: state, tokens, frames, events, control, dead. In the order the scripts take them."""
     return state(session), tokens(session), frames(session), events(session), control(session), dead(session)
+
+
+def session_named(raw: bytes) -> str:
+    """The session id in an entry of the streams of sessions and orders.
+
+    Another client may write there. Bytes that are not text become replacement characters: an id that no session has, so
+    that its reader treats it as that of a session that has expired.
+    """
+    return raw.decode("utf-8", "replace")
 
 
 def process(name: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from runtime.role import run_role
 from schemas.errors import CouncilError, Refused, Unavailable
-from tests.support.commands import council
+from tests.support.council_command import council
 
 ASKS = {
     "empty prompt": (["ask", "  "], ["prompt is empty"]),
@@ -20,8 +20,8 @@ ASKS = {
     "long system text": (["ask", "hi", "--system", "x" * 33_000], ["system text", "32768"]),
     "unknown model": (["ask", "hi", "--models", "llama9"], ["no model 'llama9'", "ngram:word-3"]),
     "same model twice": (["ask", "hi", "--models", "ngram:bpe-2,ngram:bpe-2"], ["named twice"]),
-    "empty model": (["ask", "hi", "--models", "ngram:bpe-2,,ngram:bpe-3"], ["empty model"]),
-    "weight not a number": (["ask", "hi", "--weights", "ngram:bpe-2=heavy"], ["name=number"]),
+    "empty model": (["ask", "hi", "--models", "ngram:bpe-2,,ngram:bpe-3"], ["empty name"]),
+    "weight not a number": (["ask", "hi", "--weights", "ngram:bpe-2=heavy"], ["NAME=NUMBER"]),
     "weight not finite": (["ask", "hi", "--models", "ngram:bpe-2", "--weights", "ngram:bpe-2=nan"], ["finite"]),
     "infinite weight": (["ask", "hi", "--models", "ngram:bpe-2", "--weights", "ngram:bpe-2=inf"], ["finite"]),
     "negative weight": (["ask", "hi", "--models", "ngram:bpe-2", "--weights", "ngram:bpe-2=-1"], ["0 or more"]),
@@ -45,9 +45,12 @@ ASKS = {
         ["ask", "hi", "--redis-url", "redis://me:pa,ss@127.0.0.1:1/0"],
         ["No Redis answers at redis://me:***@127.0.0.1:1/0"],
     ),
-    "wrong redis url": (["ask", "hi", "--redis-url", "http://localhost"], ["no Redis URL", "redis://HOST:PORT"]),
-    "redis url port": (["ask", "hi", "--redis-url", "redis://localhost:notaport"], ["no Redis URL"]),
-    "redis url database": (["ask", "hi", "--redis-url", "redis://localhost/abc"], ["no Redis URL"]),
+    "wrong redis url": (
+        ["ask", "hi", "--redis-url", "http://localhost"],
+        ["not a valid Redis URL", "redis://HOST:PORT"],
+    ),
+    "redis url port": (["ask", "hi", "--redis-url", "redis://localhost:notaport"], ["not a valid Redis URL"]),
+    "redis url database": (["ask", "hi", "--redis-url", "redis://localhost/abc"], ["not a valid Redis URL"]),
     "redis url option": (["ask", "hi", "--redis-url", "redis://localhost/0?foo=secret"], ["correct its query"]),
     "redis url value": (["ask", "hi", "--redis-url", "rediss://localhost/0?ssl_cert_reqs=x"], ["correct its query"]),
     "no council to stop": (["stop", "abc"], ["council up"]),
@@ -145,7 +148,7 @@ def test_an_old_redis_is_refused_by_its_version() -> None:
 
 def test_a_redis_that_requires_a_password_has_its_own_message() -> None:
     with _speaker(b"-NOAUTH Authentication required.\r\n") as url:
-        council("ask", "hi", "--redis-url", url).assert_refused("does not let us in", "USER:PASSWORD")
+        council("ask", "hi", "--redis-url", url).assert_refused("refuses the connection", "USER:PASSWORD")
 
 
 def test_a_server_that_is_not_a_redis_is_refused() -> None:
@@ -161,7 +164,7 @@ def test_a_role_without_a_redis_is_refused(role: list[str], tmp_path: Path) -> N
     import subprocess
     import sys
 
-    from tests.support.commands import Outcome, environment
+    from tests.support.council_command import Outcome, environment
 
     def run(url: str | None) -> Outcome:
         return Outcome(
@@ -177,7 +180,7 @@ def test_a_role_without_a_redis_is_refused(role: list[str], tmp_path: Path) -> N
 
     run(None).assert_refused("REDIS_URL")
     run("redis://127.0.0.1:1").assert_refused("No Redis answers")
-    run("gopher://x").assert_refused("no Redis URL")
+    run("gopher://x").assert_refused("not a valid Redis URL")
 
 
 @pytest.mark.parametrize(("error", "code"), [(Refused("bad", "Do this."), 2), (Unavailable("It is missing."), 1)])

