@@ -174,7 +174,7 @@ class TurboEnsemble:
 
     def _tier_among(self, tiers: Mapping[str, TierPolicy], records: Sequence[ProcessRecord]) -> TierPolicy:
         """This object's tier, else the running council's, else that of the settings."""
-        running = next((str(record.detail["tier"]) for record in records if record.role == "council"), None)
+        running = next((str(record.detail.get("tier", "")) for record in records if record.role == "council"), None)
         name = self._tier or running
         return tier_named(name, tiers) if name else self._settings.tier_policy
 

@@ -16,7 +16,7 @@ from typing import Any
 from runtime.presence import RedisPresence
 from schemas.errors import RedisAway, RedisRefuses
 from transport.leases import BLOCK_MS, LOOK_S, REFRESH_S, Lease, Leases, has_left, is_missing_group
-from transport.redis.connection import AsyncPipe, ReplyError
+from transport.redis.connection import AsyncPipe, BlockingPipe, ReplyError
 from transport.register import ProcessRegistration
 
 _RETRY_S = 0.25
@@ -43,7 +43,7 @@ class LeasedSessions:
         count: Callable[[], int],
         facts: Callable[[], Mapping[str, str | int | float | bool]] = dict,
     ) -> None:
-        self.pipe, self._blocking_pipe = AsyncPipe(url), AsyncPipe(url)
+        self.pipe, self._waiting_pipe = AsyncPipe(url), BlockingPipe(url)
         self.leases = Leases(group, registration.name)
         self._registration, self._presence, self._most = registration, presence, most
         self._serve, self._give_up, self._count, self._facts = serve, give_up, count, facts
@@ -51,11 +51,12 @@ class LeasedSessions:
     async def keep_up(self) -> None:
         """Until it is cancelled, once a second: the record, the leases, and what another has left."""
         while True:
+            self._registration.detail |= {"sessions": self._count(), **self._facts()}
             try:
                 room = self._most - self._count()
                 refresh = self.leases.refresh(min(room, _MOST_TAKEN_OVER))
-                reply, *_ = await self.pipe.run([refresh, *self._registration.renew()])
-                self._presence.come_back()
+                reply, *renewed = await self.pipe.run([refresh, *self._registration.renew()])
+                self._presence.note(renewed)
                 if is_missing_group(reply):
                     await self.pipe.run(self.leases.create_group())
                 lost, taken = self.leases.add_refresh(reply)
@@ -65,7 +66,6 @@ class LeasedSessions:
                     self._serve(lease)
             except RedisAway as error:
                 self._presence.lose(error)
-            self._registration.detail |= {"sessions": self._count(), **self._facts()}
             await self._rest()
 
     async def _rest(self) -> None:
@@ -90,10 +90,9 @@ class LeasedSessions:
                 await asyncio.sleep(_RETRY_S)
                 continue
             try:
-                ask = self.leases.read_new(min(room, _MOST_NEW), BLOCK_MS)
-                (reply,) = await self._blocking_pipe.run([ask], block_s=BLOCK_MS / 1000)
+                reply = await self._waiting_pipe.wait(self.leases.read_new(min(room, _MOST_NEW)), BLOCK_MS)
                 if is_missing_group(reply):
-                    await self._blocking_pipe.run(self.leases.create_group())
+                    await self._waiting_pipe.run(self.leases.create_group())
                 elif isinstance(reply, ReplyError):
                     await asyncio.sleep(_RETRY_S)
                 for lease in self.leases.add_new(reply):
@@ -112,7 +111,7 @@ class LeasedSessions:
 
     async def close(self) -> None:
         await self.pipe.close()
-        await self._blocking_pipe.close()
+        await self._waiting_pipe.close()
 
 
 class LeasedTasks:

@@ -24,8 +24,7 @@ async def keep_record(
         while True:
             registration.detail |= facts()
             try:
-                await pipe.run(registration.renew())
-                presence.come_back()
+                presence.note(await pipe.run(registration.renew()))
             except RedisAway as error:
                 presence.lose(error)
             await asyncio.sleep(RENEW_S)

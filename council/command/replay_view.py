@@ -23,8 +23,8 @@ from schemas.frames import Frame, decode_frame, frame_json
 from schemas.grid import FRAME_RATE_HZ
 from schemas.keys import FRAMES_MAXLEN
 from schemas.sessions import Opening
-from transport.frames import read_frames
-from transport.redis.connection import AsyncPipe
+from transport.frames import wait_for_frames
+from transport.redis.connection import BlockingPipe
 from transport.sessions import find_session
 
 _BLOCK_MS = 50
@@ -35,7 +35,7 @@ _KEYS = "space pauses · ←→ 5 s, a window while paused · ↑↓ rate · 0-9
 
 
 async def write_replay(
-    pipe: AsyncPipe, opening: Opening, player: Player, summary: AskSummary, _interrupted: asyncio.Event
+    pipe: BlockingPipe, opening: Opening, player: Player, summary: AskSummary, _interrupted: asyncio.Event
 ) -> None:
     """Writes each frame as a line of JSON, to the final one. Raises CouncilError, BrokenPipeError."""
     async for raws in _frames(pipe, opening):
@@ -50,7 +50,7 @@ async def write_replay(
 
 
 async def draw_replay(
-    pipe: AsyncPipe, opening: Opening, player: Player, summary: AskSummary, interrupted: asyncio.Event
+    pipe: BlockingPipe, opening: Opening, player: Player, summary: AskSummary, interrupted: asyncio.Event
 ) -> None:
     """Draws the frame at the replay's position, until the replay is over and the last one is drawn, or a person ends
     it. Raises CouncilError."""
@@ -115,12 +115,12 @@ def _status(playback: Playback | None) -> str:
     return f"replay {at_s:.1f} of {end_s:.1f} s · {pace} · {_KEYS}"
 
 
-async def _frames(pipe: AsyncPipe, opening: Opening) -> AsyncIterator[list[bytes]]:
+async def _frames(pipe: BlockingPipe, opening: Opening) -> AsyncIterator[list[bytes]]:
     """What comes, many times a second, also where nothing has come. Raises CouncilError."""
     after = "0"
     while True:
         try:
-            found = await read_frames(pipe, opening.session, after, _BLOCK_MS)
+            found = await wait_for_frames(pipe, opening.session, after, _BLOCK_MS)
             if not found:
                 state = await find_session(pipe, opening.session)
                 if state.status != "open" and state.reason and "replay" in state.reason:

@@ -182,7 +182,7 @@ async def test_a_redis_out_of_memory_is_waited_for(own_redis: RedisServer) -> No
         await pipe.one("CONFIG", "SET", "maxmemory", "1mb")
 
         async def both_noticed() -> bool:
-            return "Redis refuses" in aggregator.log() and "Redis is away" in producer.log()
+            return all("Redis is out of memory" in role.log() for role in (aggregator, producer))
 
         await until(both_noticed, "aggregator and producer hold what they have")
         await pipe.one("CONFIG", "SET", "maxmemory", "0")
@@ -191,7 +191,7 @@ async def test_a_redis_out_of_memory_is_waited_for(own_redis: RedisServer) -> No
         assert frames[-1].members[0].state == "finished"
         texts = await written_texts(pipe, opening.session)
         assert "".join(frame.members[0].text for frame in frames) == texts[0]
-        assert aggregator.log().count("Redis refuses") == 1
+        assert aggregator.log().count("Redis is out of memory") == 1
     await pipe.close()
 
 

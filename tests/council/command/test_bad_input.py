@@ -45,9 +45,12 @@ ASKS = {
         ["ask", "hi", "--redis-url", "redis://me:pa,ss@127.0.0.1:1/0"],
         ["No Redis answers at redis://me:***@127.0.0.1:1/0"],
     ),
-    "wrong redis url": (["ask", "hi", "--redis-url", "http://localhost"], ["no Redis URL", "redis://HOST:PORT"]),
-    "redis url port": (["ask", "hi", "--redis-url", "redis://localhost:notaport"], ["no Redis URL"]),
-    "redis url database": (["ask", "hi", "--redis-url", "redis://localhost/abc"], ["no Redis URL"]),
+    "wrong redis url": (
+        ["ask", "hi", "--redis-url", "http://localhost"],
+        ["not a valid Redis URL", "redis://HOST:PORT"],
+    ),
+    "redis url port": (["ask", "hi", "--redis-url", "redis://localhost:notaport"], ["not a valid Redis URL"]),
+    "redis url database": (["ask", "hi", "--redis-url", "redis://localhost/abc"], ["not a valid Redis URL"]),
     "redis url option": (["ask", "hi", "--redis-url", "redis://localhost/0?foo=secret"], ["correct its query"]),
     "redis url value": (["ask", "hi", "--redis-url", "rediss://localhost/0?ssl_cert_reqs=x"], ["correct its query"]),
     "no council to stop": (["stop", "abc"], ["council up"]),
@@ -145,7 +148,7 @@ def test_an_old_redis_is_refused_by_its_version() -> None:
 
 def test_a_redis_that_wants_a_password_is_told_apart() -> None:
     with _speaker(b"-NOAUTH Authentication required.\r\n") as url:
-        council("ask", "hi", "--redis-url", url).assert_refused("does not let us in", "USER:PASSWORD")
+        council("ask", "hi", "--redis-url", url).assert_refused("refuses the connection", "USER:PASSWORD")
 
 
 def test_something_that_is_no_redis_is_refused() -> None:
@@ -177,7 +180,7 @@ def test_a_role_without_redis_says_so(role: list[str], tmp_path: Path) -> None:
 
     run(None).assert_refused("REDIS_URL")
     run("redis://127.0.0.1:1").assert_refused("No Redis answers")
-    run("gopher://x").assert_refused("no Redis URL")
+    run("gopher://x").assert_refused("not a valid Redis URL")
 
 
 @pytest.mark.parametrize(("error", "code"), [(Refused("bad", "Do this."), 2), (Unavailable("It is missing."), 1)])

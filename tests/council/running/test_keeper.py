@@ -17,7 +17,7 @@ import pytest
 
 from council.running.keeper import bundled_servers, find_server, is_kept, lock_folder, private_folders, sweep
 from runtime.socket_folder import new_socket_folder
-from tests.support.commands import environment
+from tests.support.council_command import environment
 
 
 def program(path: Path, mode: int = 0o755) -> Path:

@@ -51,7 +51,7 @@ def test_up_serves_the_page_and_asks_are_answered_by_it(up: Up) -> None:
     assert sorted(roles) == ["aggregator", "council", "decipher", "producer", "producer", "recorder", "replay", "web"]
     shown = council("status", TMPDIR=str(up.folder)).out
     assert "aggregator" in shown
-    assert "Losses since they started: " in shown
+    assert "Losses since the start of the processes: " in shown
 
 
 def test_the_command_that_up_advises_works_as_it_is_typed(up: Up) -> None:
