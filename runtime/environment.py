@@ -1,4 +1,4 @@
-"""Settings of a role, from the environment: a supervisor writes them, or the person who starts the role alone."""
+"""Settings of a role, from the environment, where a supervisor or the user has set them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ def tier_from_environment() -> TierPolicy:
 
 
 def redis_from_environment() -> str:
-    """The Redis that a role works on, by REDIS_URL. Raises Refused where none is named, or no usable one answers.
+    """The URL of the role's Redis, from REDIS_URL. Raises Refused where it is not set, or no usable Redis answers
+    there.
 
-    A role that a supervisor started again does not ask: that Redis was there, and the role waits until it is back.
+    A supervised role does not check it: the supervisor did, and a role that is started again waits for its Redis.
     """
     url = os.environ.get("REDIS_URL", "")
     if not url:
         raise Refused(
-            "no_redis_url", "REDIS_URL is not set: say which Redis to work on, such as redis://127.0.0.1:6379/0."
+            "no_redis_url", "REDIS_URL is not set: set it to the URL of a Redis, such as redis://127.0.0.1:6379/0."
         )
     if not is_supervised():
         check_server(url)

@@ -1,8 +1,8 @@
-"""A process that ends with the one that started it.
+"""Ending a process together with the process that started it.
 
-A process that a supervisor started (COUNCIL_SUPERVISED=1) holds the read end of a pipe as its standard input. When the
-supervisor is gone, however it ended, that pipe ends, and so does the process: by SIGTERM first, and by force if it
-still runs three seconds later.
+The standard input of a supervised process (COUNCIL_SUPERVISED=1) is a pipe from its supervisor. When the supervisor has
+ended, in any way, the pipe is at its end; then the process gets SIGTERM, and is killed if it still runs three seconds
+later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-# What a process may take to end well before it is ended: under the five seconds that a council promises.
+# How long a process may take to end by itself: less than the five seconds within which a council ends.
 _GRACE_S = 3.0
 _PR_SET_PDEATHSIG = 1
 
@@ -25,15 +25,14 @@ def is_supervised() -> bool:
 
 
 def end_with_supervisor() -> None:
-    """Ties this process's life to its supervisor's, where it has one. Ctrl-C in the terminal is then left to the
-    supervisor."""
+    """Ends this process when its supervisor ends, where it has one. The supervisor alone handles Ctrl-C then."""
     if not is_supervised():
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+    threading.Thread(target=_end_after_input, daemon=True).start()
 
 
-def _wait_for_the_end() -> None:
+def _end_after_input() -> None:
     while os.read(0, 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
@@ -42,6 +41,6 @@ def _wait_for_the_end() -> None:
 
 
 def die_with_parent() -> None:
-    """Linux kills this process when its parent's thread ends; elsewhere nothing happens. To be called in the child."""
+    """Has Linux kill this process when its parent's thread ends; does nothing elsewhere. Called in the child."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
