@@ -1,4 +1,4 @@
-"""Which sessions this process serves: taking them, renewing their leases, resting, and letting go of them.
+"""Which sessions this process serves: taking them, renewing their leases, resting, and releasing them.
 
 new, or left by another --refresh, add_new--> leased --own_more--> owned --release, end, rest--> (gone, or later)
 """
@@ -35,7 +35,7 @@ class Tenure:
         self._rested_until: dict[str, float] = {}
 
     def owns(self, session: OwnedSession) -> bool:
-        """False once the session was let go of, even where it has been loaded again since."""
+        """False once the session was dropped, even where it has been loaded again since."""
         return self.owned.get(session.name) is session
 
     def refresh(self, take_over_most: int) -> None:

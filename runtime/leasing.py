@@ -69,8 +69,8 @@ class LeasedSessions:
             await self._rest()
 
     async def _rest(self) -> None:
-        """Waits for a second, or until another process of the group has left a session: that is taken over at once,
-        since a member is dropped after five silent seconds."""
+        """A second, or less where another process of the group has left a session: a member without an entry of its
+        producer for five seconds is dropped."""
         if not self.leases.has_others:
             await asyncio.sleep(REFRESH_S)
             return
@@ -83,8 +83,7 @@ class LeasedSessions:
                     return
 
     async def take_new(self) -> None:
-        """Takes sessions that no process of the group has served yet, while there is room. Runs until it is
-        cancelled."""
+        """Until it is cancelled: takes sessions that no process of the group has served yet, while there is room."""
         while True:
             room = self._most - self._count()
             if room <= 0:

@@ -1,8 +1,7 @@
-"""Ending a process together with the process that started it.
+"""A process that ends with the process that started it.
 
-The standard input of a supervised process (COUNCIL_SUPERVISED=1) is a pipe from its supervisor. When the supervisor has
-ended, in any way, the pipe is at its end; then the process gets SIGTERM, and is killed if it still runs three seconds
-later.
+The parent holds the write end of the child's standard input. When the parent ends, for whatever reason, the child reads
+the end of its standard input and ends itself: by SIGTERM first, and by force a few seconds later.
 """
 
 from __future__ import annotations
@@ -14,33 +13,43 @@ import sys
 import threading
 import time
 
-# How long a process may take to end by itself: less than the five seconds within which a council ends.
-_GRACE_S = 3.0
+# A process that handles SIGTERM has this long: less than the five seconds in which a council ends.
+GRACE_S = 3.0
 _PR_SET_PDEATHSIG = 1
 
 
 def is_supervised() -> bool:
-    """True for a process that a supervisor started."""
+    """True for a process that a supervisor started (COUNCIL_SUPERVISED=1)."""
     return os.environ.get("COUNCIL_SUPERVISED") == "1"
 
 
 def end_with_supervisor() -> None:
-    """Ends this process when its supervisor ends, where it has one. The supervisor alone handles Ctrl-C then."""
-    if not is_supervised():
-        return
+    """Ends this process with its supervisor, if it has one. To be called when SIGTERM has its handler."""
+    if is_supervised():
+        end_with_parent()
+
+
+def end_with_parent(grace_s: float = GRACE_S) -> None:
+    """Sends SIGTERM to this process when its standard input ends, and ends it by force `grace_s` seconds later.
+
+    Ctrl-C in the terminal is ignored from now on: it is for the parent.
+    """
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace_s)
+        os._exit(1)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_after_input, daemon=True).start()
+    threading.Thread(target=wait, daemon=True).start()
 
 
-def _end_after_input() -> None:
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GRACE_S)
-    os._exit(1)
+def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
+    """On Linux, this process receives the signal when the thread that started it ends; 0 for no signal.
 
-
-def die_with_parent() -> None:
-    """Has Linux kill this process when its parent's thread ends; does nothing elsewhere. Called in the child."""
+    For a child without an end_with_parent() of its own, or until that is called.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal_number)

@@ -54,7 +54,7 @@ APART = frame_of(agreement=0.12, agreement_source="logprobs", interference="dest
 
 
 def test_nobody_to_agree_with_is_said_only_before_anybody_agreed() -> None:
-    assert between(frame_of()) == "nobody to agree with yet"
+    assert between(frame_of()) == "no agreement yet"
     assert between(AGREED, frame_of()) == "agreement not measured · never parted"
     one_left = frame_of(member(), member("finished"))
     assert between(AGREED, APART, one_left) == "one member is left · parted at byte 48"

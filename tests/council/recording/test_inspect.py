@@ -8,8 +8,8 @@ from pathlib import Path
 from council.recording.inspect import inspected
 from schemas.entries import Token, decode_entry
 from tests.golden import golden
-from tests.support.command_here import council
-from tests.support.made_recordings import frames_of, recording
+from tests.support.council_in_process import council
+from tests.support.recording_files import frames_of, recording
 
 
 def test_what_is_told_is_what_the_session_was(tmp_path: Path) -> None:

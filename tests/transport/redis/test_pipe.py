@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import RedisAway
 from tests.support.project import ROOT
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
 from transport.events import read_events, wait_for_events
 from transport.frames import read_frames, wait_for_frames, wait_for_sessions
 from transport.keeping import wait_for_orders
