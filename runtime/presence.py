@@ -1,11 +1,11 @@
-"""Whether Redis is there and takes what this process writes: each change is logged once, however many tasks notice it.
+"""The state of Redis in the log of a process: each change is logged once, however many tasks notice it.
 
-    there --lose--> away      no answer               --come_back--> there
-    takes --lose--> full      at its maxmemory        --three seconds without a refusal, come_back--> takes
-    takes --lose--> refusing  no permission, and so on   (the same)
+    there    --lose--> away      no reply                  --come_back--> there
+    accepts  --lose--> full      at its maxmemory          --come_back after three seconds without a refusal--> accepts
+    accepts  --lose--> refusing  no permission, and so on     (the same)
 
-Whether it is there and what it refuses are two things: a full Redis still answers reads and the writes that need no
-memory. So a command that succeeds ends a refusal only after a while in which no command was refused.
+A full Redis still executes reads, and writes that need no memory. So a command that succeeds ends a refusal only after
+a time in which no command was refused.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _ACCEPTS = "Redis no longer refuses the commands of this process"
 
 
 class RedisPresence:
-    """What this process's log has last said about Redis. `is_away`: it does not answer."""
+    """The state that this process has logged last. `is_away`: Redis does not reply."""
 
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._log, self._clock = log, clock
         self.is_away = False
-        # When each kind of refusal was last met, by the sentence about its end.
+        # The time of the last refusal of each kind, by the sentence about its end.
         self._refused: dict[str, float] = {}
 
     def lose(self, error: Exception) -> None:
@@ -62,6 +62,6 @@ class RedisPresence:
                 del self._refused[end]
 
     def note(self, replies: Sequence[Any]) -> None:
-        """Commands were answered: calls lose() with the first error among the replies, or come_back()."""
+        """Calls lose() with the first error among the replies, or come_back()."""
         refusal = next((reply for reply in replies if isinstance(reply, ReplyError)), None)
         self.come_back() if refusal is None else self.lose(refusal)
