@@ -22,6 +22,7 @@ from consumers.web.door.listening import MOST_PORTS, bind_from
 from council.running import supervisor as supervising
 from council.running.supervisor import CouncilPlan, Supervisor
 from runtime.socket_folder import new_socket_folder
+from schemas import keys
 from schemas.errors import Refused
 from schemas.rules.tiers import TIERS
 from tests.support.council_command import COUNCIL, council, environment
@@ -92,6 +93,29 @@ def test_up_uses_a_named_redis_and_leaves_it_running(redis: RedisServer, tmp_pat
         assert up.process.wait(5) == 0
     assert redis.run("PING") == b"PONG"
     assert redis.run("KEYS", "council:process:*") == []
+
+
+def test_up_and_ask_work_beside_process_records_of_another_client(redis: RedisServer, tmp_path: Path) -> None:
+    """Records with an unknown role, a list in `detail`, and of a council with an unknown tier."""
+    record = {"name": "x", "host": "h", "pid": 1, "started_ms": 1, "ready": True, "rss_bytes": 1, "cpu_s": 1.0}
+    foreign = [
+        record | {"role": "oracle", "detail": {}},
+        record | {"role": "producer", "detail": {"model": ["a"]}},
+        record | {"role": "council", "detail": {"tier": "huge", "models": 7, "members": "{", "tiers": "[]"}},
+    ]
+    for number, content in enumerate(foreign):
+        redis.run("SET", keys.process(f"x{number}"), msgspec.json.encode(content), "EX", 600)
+        redis.run("ZADD", keys.PROCESSES, 2**50, f"x{number}")
+    redis.run("EXPIRE", keys.PROCESSES, 600)
+    with contextlib.closing(Up(tmp_path, "--redis-url", redis.url)) as up:
+        outcome = council("ask", "hi", "--max-tokens", "5", "--json", "--redis-url", redis.url)
+        assert outcome.code == 0, outcome.said
+        assert [member["model"] for member in outcome.lines[-1]["members"]] == MODELS.split(",")
+        assert council("status", "--redis-url", redis.url).code == 0
+        up.process.terminate()
+        assert up.process.wait(5) == 0
+        assert "Traceback" not in up.text()
+    redis.run("DEL", keys.PROCESSES, *(keys.process(f"x{number}") for number in range(3)))
 
 
 def test_a_role_that_dies_while_redis_is_away_works_again_when_redis_is_back(
