@@ -18,7 +18,7 @@ from runtime.presence import RedisPresence
 from runtime.registration import keep_record
 from schemas.entries import Claim
 from schemas.errors import RedisAway, RedisRefuses
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
 from tests.support.sessions import opening_of
 from tests.support.waiting import until
 from transport.events import EventBatch, write_events

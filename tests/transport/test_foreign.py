@@ -15,8 +15,9 @@ from schemas import keys
 from schemas.errors import Malformed, SessionGone
 from schemas.processes import ProcessRecord, decode_record, encode_record
 from schemas.rules.served import served_models
-from tests.support.commands import council
-from tests.support.roles import RedisServer, Roles
+from tests.support.council_command import council
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
 from tests.support.sessions import check_the_law, opening_of, until_ended
 from tests.support.waiting import until
 from tests.support.web_server import WebServer
@@ -156,6 +157,6 @@ async def test_the_council_works_beside_what_another_client_wrote(
     assert f"Process records that this version cannot read: {len(UNREADABLE)}." in shown.out
     assert council("sessions", url=redis.url).code == 0
     for role in started:
-        assert role.end() == 0, role.said()
-        assert "Traceback" not in role.said()
+        assert role.end() == 0, role.output()
+        assert "Traceback" not in role.output()
     await pipe.run([("DEL", *written)])

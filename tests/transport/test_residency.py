@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from schemas import keys
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
 from transport.redis.connection import AsyncPipe, Command
 from transport.residency import (
     ask_to_leave,

@@ -29,7 +29,7 @@ from redis.exceptions import (
 )
 
 from tests.support.project import ROOT
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
 from transport.redis.address import Address
 from transport.redis.replies import is_refused_connection
 
