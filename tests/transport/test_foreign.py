@@ -157,6 +157,6 @@ async def test_the_council_works_beside_what_another_client_wrote(
     assert f"Process records that this version cannot read: {len(UNREADABLE)}." in shown.out
     assert council("sessions", url=redis.url).code == 0
     for role in started:
-        assert role.end() == 0, role.output()
-        assert "Traceback" not in role.output()
+        assert role.end() == 0, role.log()
+        assert "Traceback" not in role.log()
     await pipe.run([("DEL", *written)])
