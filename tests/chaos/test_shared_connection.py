@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from producers.backend import Piece
-from producers.member.outbox import Outbox
+from producers.member.delivery import Delivery
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas.entries import Claim, Token, decode_entry
@@ -24,16 +24,16 @@ async def test_a_producer_writes_again_what_redis_lost_though_another_caller_met
     opening = opening_of("ngram:word-3")
     await open_session(pipe, opening)
     claim = (await pipe.one(*write_entry(opening.session, Claim(0, 1)))).decode()
-    outbox = Outbox(pipe, opening.session, 0, claim, RedisPresence(Log(50)))
+    delivery = Delivery(pipe, opening.session, 0, claim, RedisPresence(Log(50)))
     size = durable.log.stat().st_size
-    outbox.add(tuple(Piece(f" word-{number}") for number in range(5)))
-    await outbox.flush()
+    delivery.add(tuple(Piece(f" word-{number}") for number in range(5)))
+    await delivery.flush()
     durable.roll_back(size)
     with contextlib.suppress(RedisAway):
         await pipe.one("PING")
-    outbox.add((Piece(" last"),))
+    delivery.add((Piece(" last"),))
     for _ in range(3):
-        await outbox.flush()
+        await delivery.flush()
     entries = [decode_entry(raw) for _, raw in await token_stream(pipe, opening.session)]
     seqs = [entry.seq for entry in entries if isinstance(entry, Token)]
     # The one that was written before the break was noticed is there twice, which the core counts and ignores.
