@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -34,8 +35,9 @@ from transport.tokens import MOST_ENTRIES, RisingClock, entries_read, read_entri
 
 DIED_AFTER_IT_BEGAN = "producer died after it began"
 STOPPED = "its producer was stopped"
-# A living producer signs every half second; this leaves it a second try.
+# A living producer writes at least every half second; this leaves it a second try. The stream is read four times in it.
 _SIGNS_OF_LIFE_S = 1.2
+_LISTEN_S = 0.3
 _RETRY_S = 0.25
 # A session that makes room for a member drops others, whose models are free within moments.
 _ROOM_S = 3.0
@@ -173,11 +175,18 @@ class MemberServing:
         return None
 
     async def _still_writes(self, winner: str, claim: str) -> bool:
-        """True where the winning claim's producer lives: after a stall of Redis every lease looks left, and none is."""
-        await asyncio.sleep(_SIGNS_OF_LIFE_S)
-        async for _, entry in self._entries(claim, "+"):
-            if not isinstance(entry, Opening | Claim | Beat | Cancel) and entry.claim == winner:
-                return True
+        """True where the winning claim's producer lives: after a stall of Redis every lease looks abandoned, and none
+        is. Time in which Redis stalls does not count: that producer could not write either."""
+        after, silent_s = claim, 0.0
+        while silent_s < _SIGNS_OF_LIFE_S:
+            await asyncio.sleep(_LISTEN_S)
+            asked_at = time.monotonic()
+            async for entry_id, entry in self._entries(after, "+"):
+                after = entry_id
+                if not isinstance(entry, Opening | Claim | Beat | Cancel) and entry.claim == winner:
+                    return True
+            has_stalled = time.monotonic() - asked_at > _LISTEN_S
+            silent_s = 0.0 if has_stalled else silent_s + _LISTEN_S
         return False
 
     async def _entries(self, after: str, last: str) -> AsyncIterator[tuple[str, AnyEntry]]:

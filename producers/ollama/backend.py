@@ -176,17 +176,17 @@ class OllamaBackend:
             raise self._failed(fault) from fault
 
     async def unload(self, model: str) -> None:
-        """An empty prompt that is to be kept for no time; then a look until the model is gone."""
-        name = canonical_name(model)
-        deadline = asyncio.get_running_loop().time() + UNLOAD_S
+        """Sends an empty prompt with keep_alive 0, then looks until the model is gone."""
+        name, clock = canonical_name(model), asyncio.get_running_loop().time
+        asked_at: float | None = None
         try:
-            asked = False
             while any(name == resident.model for resident in await self.residents()):
-                if not asked:
+                if asked_at is None:
                     await self._server.command({"model": name, "keep_alive": 0}, UNLOAD_S)
-                    asked = True
-                elif asyncio.get_running_loop().time() >= deadline:
-                    raise ServerFault(f"still has {name} in memory after {UNLOAD_S:g} s: is somebody using it?")
+                    # From here: the first look may have taken minutes, while Ollama loaded another model.
+                    asked_at = clock()
+                elif clock() >= asked_at + UNLOAD_S:
+                    raise ServerFault(f"still has {name} in memory after {UNLOAD_S:g} s: is another program using it?")
                 else:
                     await asyncio.sleep(UNLOAD_LOOKS_S)
         except ServerFault as fault:

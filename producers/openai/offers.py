@@ -26,6 +26,8 @@ from schemas.errors import Refused
 
 # A list comes at once from this machine, and within a second from anywhere.
 LOOK_S = 3.0
+# What only some servers answer is asked for each in this time: a busy llama-server may leave such a question waiting.
+ASIDE_S = 1.0
 # The longest known list, of a service that resells four hundred models, has 600 KiB.
 MAX_LIST_BYTES = 4 << 20
 _CONNECTIONS = 2
@@ -35,38 +37,39 @@ AUTO_EVICT = (
 
 
 async def look_at(client: httpx.AsyncClient, base: httpx.URL, source: ModelSource) -> View:
-    """Asks the server at `base` what it is, for LOOK_S at most. Raises ServerFault where it is away, or lets nobody
-    in."""
+    """Asks the server at `base` what it is. Raises ServerFault where it does not give its list within LOOK_S, or
+    requires a key."""
     try:
         async with asyncio.timeout(LOOK_S):
             status, models = await _told(client, base, "/v1/models")
-            if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-                raise refusal_fault(RefusedAnswer(status, "", {}, models), source.key_env)
-            if status == HTTPStatus.SERVICE_UNAVAILABLE and "loading" in error_message(models).lower():
-                return View("llama-server", residency="loading")
-            view = view_of(models if status == HTTPStatus.OK else b"")
-            if view.kind == "llama-server":
-                status, props = await _told_aside(client, base, "/props")
-                return view_of(models, props, is_loading=status == HTTPStatus.SERVICE_UNAVAILABLE)
-            if view.kind != "other" or source.remote:
-                return view
-            _, keys = await _told_aside(client, base, "/api/v1/models")
-            view = view_of(models, keys=keys)
-            if view.kind == "lm-studio":
-                return view
-            _, cards = await _told_aside(client, base, "/api/v0/models")
-            return view_of(models, cards=cards)
     except TimeoutError as error:
-        raise ServerFault(f"did not say within {LOOK_S:g} s what it offers") from error
+        raise ServerFault(f"did not list its models within {LOOK_S:g} s") from error
     except httpx.HTTPError as error:
         raise ServerFault(network_fault(error)) from error
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise refusal_fault(RefusedAnswer(status, "", {}, models), source.key_env)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and "loading" in error_message(models).lower():
+        return View("llama-server", residency="loading")
+    view = view_of(models if status == HTTPStatus.OK else b"")
+    if view.kind == "llama-server":
+        status, props = await _told_aside(client, base, "/props")
+        return view_of(models, props, is_loading=status == HTTPStatus.SERVICE_UNAVAILABLE)
+    if view.kind != "other" or source.remote:
+        return view
+    _, keys = await _told_aside(client, base, "/api/v1/models")
+    view = view_of(models, keys=keys)
+    if view.kind == "lm-studio":
+        return view
+    _, cards = await _told_aside(client, base, "/api/v0/models")
+    return view_of(models, cards=cards)
 
 
 async def _told_aside(client: httpx.AsyncClient, base: httpx.URL, path: str) -> tuple[int, bytes]:
-    """What only some servers tell; empty where this one does not."""
+    """What only some servers answer; empty where this one does not, or not soon."""
     status, body = 0, b""
-    with contextlib.suppress(httpx.HTTPError):
-        status, body = await _told(client, base, path)
+    with contextlib.suppress(httpx.HTTPError, TimeoutError):
+        async with asyncio.timeout(ASIDE_S):
+            status, body = await _told(client, base, path)
     return status, body if status == HTTPStatus.OK else b""
 
 

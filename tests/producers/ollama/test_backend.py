@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import httpx
@@ -584,13 +585,38 @@ async def test_unloading_waits_for_an_answer_and_no_longer_than_it_must(
         items = backend.generate(asked(silence_ms=60_000))
         while not isinstance(await anext(items), Chunk):
             pass
-        with pytest.raises(BackendFailed, match=r"still has silent:latest in memory after 0.1 s: is somebody using it"):
+        with pytest.raises(BackendFailed, match="still has silent:latest in memory after 0.1 s: is another"):
             await backend.unload("silent")
         monkeypatch.setattr(module, "UNLOAD_S", QUICKLY_S)
         unloading = asyncio.create_task(backend.unload("silent"))
         await items.aclose()
         await unloading
     assert server.loaded == set()
+
+
+async def test_the_time_to_unload_begins_with_the_request_to_unload(
+    server: OllamaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ollama lists nothing while it loads another model; then it unloads this one after the answer that it gives."""
+    monkeypatch.setattr(module, "UNLOAD_S", 1.0)
+    monkeypatch.setattr(module, "UNLOAD_LOOKS_S", 0.01)
+    async with started("silent", server.url) as backend, started("other:1b", server.url) as other:
+        items = backend.generate(asked(silence_ms=60_000))
+        while not isinstance(await anext(items), Chunk):
+            pass
+        server.books.may_load.clear()
+        loading = asyncio.create_task(other.load())
+        await until(lambda: _is(not server.books.nothing_loads.is_set()), "a load has begun", QUICKLY_S)
+        unloading = asyncio.create_task(backend.unload("silent"))
+        listed_at = time.monotonic() + 1.2
+        await until(lambda: _is(time.monotonic() > listed_at), "the first look takes longer than an unload may")
+        requests = server.paths.count("/api/generate")
+        server.books.may_load.set()
+        await loading
+        await until(lambda: _is(server.paths.count("/api/generate") > requests), "it is asked to unload", QUICKLY_S)
+        await items.aclose()
+        await unloading
+    assert server.loaded == {"other:1b"}
 
 
 async def test_a_model_that_is_in_memory_under_another_name_is_there(server: OllamaServer) -> None:

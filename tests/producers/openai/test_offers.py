@@ -244,7 +244,19 @@ async def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         async with asyncio.timeout(QUICKLY_S):
-            assert await failure_of(url) == f"{url} did not say within 0.05 s what it offers"
+            assert await failure_of(url) == f"{url} did not list its models within 0.05 s"
+
+
+async def test_a_server_that_does_not_answer_a_question_aside_is_described_by_its_list(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy llama-server does not answer /props in time; other servers know none of LM Studio's paths."""
+    monkeypatch.setattr(offers_module, "LOOK_S", 0.5)
+    monkeypatch.setattr(offers_module, "ASIDE_S", 0.5, raising=False)
+    server.hangs = {"/props", "/api/v1/models", "/api/v0/models"}
+    llama = {"object": "list", "data": [{"id": "tiny", "object": "model", "owned_by": "llamacpp"}]}
+    for listed, names in ((llama, ["tiny"]), (STUDIO, ["qwen3-4b", "nomic"])):
+        assert list(await offers_of(server, says={"/v1/models": listed})) == names
 
 
 # What servers send that is none of this
