@@ -17,11 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.gguf_model import gguf_model, session_folder
-from producers.__main__ import argument_parser, source_of
 from producers.llama.footprint import CONTEXTS_TOKENS, WORKING_BYTES, available_bytes, plan_for
 from producers.llama.header import FILE_TYPES, MAX_HEADER_BYTES, GgufFacts, gguf_facts
 from producers.llama.threads import threads_for
-from producers.source import gguf_source, producer_arguments
 from schemas.errors import Refused
 
 GB = 10**9
@@ -275,11 +273,3 @@ def test_this_machine_tells_what_is_free() -> None:
 def test_models_share_all_cores_but_one() -> None:
     assert [threads_for(cpus, 1) for cpus in (1, 2, 4, 8, 16, 128)] == [1, 1, 3, 7, 8, 8]
     assert [threads_for(8, models) for models in (0, 1, 2, 3, 7, 20)] == [7, 7, 3, 2, 1, 1]
-
-
-@pytest.mark.parametrize("threads", [0, 3])
-def test_threads_reach_the_producer(threads: int) -> None:
-    model, source = gguf_source("model.gguf", threads=threads)
-    arguments = producer_arguments(model, source)
-    assert ("--threads" in arguments) is bool(threads)
-    assert source_of(argument_parser().parse_args(arguments)) == (model, source)
