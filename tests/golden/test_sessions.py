@@ -252,7 +252,7 @@ def test_a_killed_server_ends_its_member_and_the_others_go_on() -> None:
     frames = frames_of("killed")
     victim, *others = frames[-1].members
     assert (victim.state, [member.state for member in others]) == ("dropped", ["finished"] * 2)
-    assert "broke off the connection" in (victim.reason or "")
+    assert "closed the connection unexpectedly" in (victim.reason or "")
     assert max(frame.frontier_bytes or 0 for frame in frames) > victim.position_bytes
 
 

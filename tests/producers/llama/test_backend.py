@@ -497,7 +497,7 @@ async def test_a_template_that_refuses_a_chat_is_told_without_the_prompt(tiny: P
     assert len(refusing) <= len(template)
     async with backend_of(path) as backend:
         told = await failure_of(backend, asked(prompt="zz is my darkest secret"))
-        assert told == "gguf:strict refuses: Jinja Exception: no …"
+        assert told == "gguf:strict refused the request: Jinja Exception: no …"
         assert len((await answer_of(backend, asked()))[0]) == 40
 
 
@@ -518,7 +518,7 @@ async def test_a_model_that_falls_silent_is_given_up(backend: LlamaBackend) -> N
     pid = pid_of(child_of(backend))
     os.kill(pid, signal.SIGSTOP)
     try:
-        with pytest.raises(BackendFailed, match=r"said nothing for 0\.05 s"):
+        with pytest.raises(BackendFailed, match=r"sent nothing for 0\.05 s"):
             assert len([item async for item in items]) < STRETCH_TOKENS
     finally:
         os.kill(pid, signal.SIGCONT)
