@@ -111,20 +111,17 @@ def _private_redis(binary: str | None) -> Finding:
 
 def memory_findings(settings: Settings, memory: MachineMemory, cards: Sequence[Card]) -> list[Finding]:
     """The memory that there is, and whether the tier fits it."""
-    limited = memory.limit_bytes or memory.total_bytes
-    tells = f"{_gb(memory.total_bytes)} in all"
-    if memory.available_bytes:
-        tells += f", {_gb(memory.available_bytes)} available"
+    tells = f"{_gb(memory.total_bytes)} in all, {_gb(memory.available_bytes)} available"
     if memory.limit_bytes:
         tells += f"; this container may take {_gb(memory.limit_bytes)}"
     for card in cards:
         tells += f"; {card.name}: {_gb(card.total_bytes)}, {_gb(card.free_bytes)} free"
     if not cards:
         tells += "; no graphics card that tells its memory"
-    tight = 0 < memory.available_bytes < _LEAST_AVAILABLE_GB * GB
+    tight = memory.available_bytes < _LEAST_AVAILABLE_GB * GB
     advice = "Close programs, or choose small models: little is left for them." if tight else ""
-    found = Finding("MachineMemory", "warning" if tight else "ok", f"{tells}.", advice)
-    return [found, _tier_finding(settings, tier_for_memory(limited, settings.tiers))]
+    found = Finding("Memory", "warning" if tight else "ok", f"{tells}.", advice)
+    return [found, _tier_finding(settings, tier_for_memory(memory.usable_bytes, settings.tiers))]
 
 
 def _tier_finding(settings: Settings, called_for: TierPolicy) -> Finding:

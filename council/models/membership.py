@@ -14,6 +14,7 @@ from council.models.catalogue import BOX, Catalogue, canonical_member, require_k
 from council.settings.schema import Settings
 from producers.llama.threads import threads_for, usable_cpus
 from producers.source import ModelSource, Offer
+from runtime.memory import read_memory
 from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.rules.choice import (
@@ -150,10 +151,10 @@ def _default_members(found: Catalogue, tier: TierPolicy) -> tuple[list[ChosenMem
 
 def _lack_of_memory(offer: Offer, slots: int) -> str:
     """Why the file's model cannot be loaded here with so many slots; empty where it can."""
-    from producers.llama.footprint import available_bytes, plan_for
+    from producers.llama.footprint import plan_for
     from producers.llama.header import gguf_facts
 
-    plan = plan_for(gguf_facts(offer.source.path), slots, available_bytes(), 0)
+    plan = plan_for(gguf_facts(offer.source.path), slots, read_memory().available_bytes, 0)
     if plan.fits:
         return ""
     needs, free = gigabytes(plan.footprint.needed_bytes), gigabytes(plan.free_bytes or 0)

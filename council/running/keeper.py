@@ -25,6 +25,7 @@ import sys
 import time
 from pathlib import Path
 
+from runtime.memory import read_memory
 from runtime.socket_folder import is_socket_folder, new_socket_folder, socket_folders
 
 _PR_SET_PDEATHSIG = 1
@@ -116,7 +117,7 @@ def _die_with_parent() -> None:
 
 
 def start_server(binary: str, folder: Path) -> subprocess.Popen[bytes]:
-    memory = min(_MOST_MEMORY_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
+    memory = min(_MOST_MEMORY_BYTES, read_memory().usable_bytes // 8)
     return subprocess.Popen(
         [
             binary, "--port", "0", "--unixsocket", str(folder / "redis.sock"), "--unixsocketperm", "700",

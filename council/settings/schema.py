@@ -26,6 +26,7 @@ from council.settings.member import MemberName, MemberSetting
 from council.settings.server import Server, ServerName
 from council.settings.tier import WrongSetting, checked_tier_limits, tiers_with, with_tier_limits
 from recordings.folder import DEFAULT_GB, Library, default_folder
+from runtime.memory import read_memory
 from schemas.errors import Refused
 from schemas.rules.tiers import TIERS, TierPolicy, tier_for_memory, tier_named
 from schemas.sessions import MemberSpec, limits_with
@@ -125,7 +126,7 @@ class Settings(BaseSettings):
         """The tier that is set, or the one that this machine's memory calls for."""
         if self.tier is not None:
             return tier_named(self.tier, self.tiers)
-        return tier_for_memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), self.tiers)
+        return tier_for_memory(read_memory().usable_bytes, self.tiers)
 
 
 class _Environment(EnvSettingsSource):
