@@ -42,7 +42,7 @@ class MemoryCommand(msgspec.Struct, frozen=True, eq=False):
 Procedure = Generator[MemoryCommand | int, Any, T]
 
 
-class Running:
+class StartedProcedure:
     """A procedure on its way. `command` is what it waits for, None while it waits for time."""
 
     __slots__ = ("command", "ended", "is_asked", "steps", "wake_ms")
@@ -65,19 +65,19 @@ class Procedures:
     def __init__(self) -> None:
         self.now_ms = 0
         self.partings: list[MemoryCommand] = []
-        self._running: list[Running] = []
+        self._running: list[StartedProcedure] = []
 
     def next_ms(self, latest_ms: int) -> int:
         """When due() has to be called again if nothing happens before, at the latest at `latest_ms`."""
         return min([latest_ms, *(one.wake_ms for one in self._running if not one.is_asked)])
 
-    def start(self, steps: Procedure[Any], ended: Callable[[Exception | None], None] = _raise) -> Running:
+    def start(self, steps: Procedure[Any], ended: Callable[[Exception | None], None] = _raise) -> StartedProcedure:
         """Begins with the next due(). `ended` receives None, or the exception that ended the procedure."""
-        running = Running(steps, ended)
+        running = StartedProcedure(steps, ended)
         self._running.append(running)
         return running
 
-    def close(self, running: Running | None) -> None:
+    def close(self, running: StartedProcedure | None) -> None:
         """Ends a procedure where it is; `ended` is not called. One that has ended stays as it is."""
         if running in self._running:
             self._running.remove(running)
@@ -120,7 +120,7 @@ class Procedures:
             if one.command is command:
                 one.is_asked, one.wake_ms = False, now_ms + ASK_AGAIN_MS
 
-    def _resume(self, one: Running, reply: Any) -> None:
+    def _resume(self, one: StartedProcedure, reply: Any) -> None:
         one.command, one.is_asked = None, False
         try:
             waits_for = one.steps.throw(reply) if isinstance(reply, Exception) else one.steps.send(reply)

@@ -21,7 +21,7 @@ from producers.backend import BackendFailed, ModelWaiting
 from producers.memory.eviction import models_to_evict
 from producers.memory.loaded import GLANCE_MS, CouncilMemory
 from producers.memory.loading import ModelLoad, Sign
-from producers.memory.procedures import ASK_AGAIN_MS, MemoryCommand, Procedure, Procedures, Running
+from producers.memory.procedures import ASK_AGAIN_MS, MemoryCommand, Procedure, Procedures, StartedProcedure
 from producers.memory.record import ModelRecord
 from schemas.models import ModelFacts
 from schemas.rules.tiers import TierPolicy
@@ -48,7 +48,7 @@ class ModelResidency:
         self._process, self._tier = process, tier
         self._procedures = Procedures()
         self._memory = CouncilMemory(self._procedures, self.record, host)
-        self._uses: dict[str, Running] = {}
+        self._uses: dict[str, StartedProcedure] = {}
         self._users: set[str] = set()
         self._load = ModelLoad(self._procedures, self._memory, self.record, tier, self._show)
         self._wants_warmth = False
@@ -56,8 +56,8 @@ class ModelResidency:
         self._waiters: list[Waiter] = []
         self._sign: Sign = ModelWaiting()
         # The load that the waiters wait for, the one at the start, and the waiter of an order to load.
-        self._loading: Running | None = None
-        self._warming: Running | None = None
+        self._loading: StartedProcedure | None = None
+        self._warming: StartedProcedure | None = None
         self._ordered = Waiter(lambda _sign: None, self._end_order)
 
     # --- what the keeper calls ----------------------------------------------------------------------------------------

@@ -372,15 +372,15 @@ def test_a_question_is_one_http_request() -> None:
 
 LOGGED = {
     "0.00.002.413 E llama_model_load: error loading model: unknown model architecture: 'zlama'": (
-        "llama.cpp says: unknown model architecture: 'zlama'"
+        "llama.cpp reports: unknown model architecture: 'zlama'"
     ),
     "0.00.008.149 E common_chat_templates_init: error: Unexpected token: ] of type 13\n"
     "0.00.008.610 E srv          init: exiting due to model loading error\n"
     "RuntimeError: Failed to init server, please check the input params.": (
-        "llama.cpp says: common_chat_templates_init: error: Unexpected token: ] of type 13"
+        "llama.cpp reports: common_chat_templates_init: error: Unexpected token: ] of type 13"
     ),
     "Traceback (most recent call last):\nImportError: libgomp.so.1: none": "ImportError: libgomp.so.1: none",
-    "": "llama.cpp does not say why",
+    "": "llama.cpp reports no reason",
 }
 
 
