@@ -11,6 +11,7 @@ run: .venv/.installed $(if $(filter none,$(MODEL)),,model)
 	.venv/bin/council up $(if $(PORT),--port $(PORT))
 
 test: check $(if $(filter 0,$(REAL)),,model)
+	.venv/bin/python -m tests.support.interpreters
 	COUNCIL_REAL=$(REAL) .venv/bin/python -m pytest
 
 check: .venv/.dev
@@ -62,4 +63,4 @@ model: .venv/.llama
 	@touch .venv/.llama $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts
+	rm -rf .venv .pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from aggregator.core.replay import replayed
-from aggregator.numbers.energy import EnergyMeter, certainty_of, clamp
-from aggregator.numbers.measures import AlignedMember, Measures, measures_at
+from aggregator.numbers.arithmetic import clamp
+from aggregator.numbers.energy import EnergyMeter, certainty_of
+from aggregator.numbers.measures import AlignedMember, measures_at
 from aggregator.numbers.proposal import proposal_of
 from aggregator.numbers.toplist import read_top
 from schemas.entries import Claim, Token, encode_entry, pack_top
-from schemas.frames import Frame
+from schemas.frames import Frame, Measures
 from schemas.grid import FRAME_RATE_HZ, NS_PER_MS
 from schemas.sessions import ENTRY_VERSION, Member, Opening
 

@@ -96,7 +96,7 @@ def small(
 def tokens(ax: Axes, y: float, frames: Sequence[Frame], member: int, name: str) -> None:
     """A member's tokens in bytes; the token that covers the frontier is marked."""
     answer = "".join(frame.members[member].text for frame in frames).encode()
-    colour, x = MEMBERS[member][0], frames[-1].frontier_bytes or 0
+    colour, x = MEMBERS[member][0], frames[-1].alignment.frontier_bytes or 0
     for one in (t for frame in frames for t in frame.tokens if t.member == member):
         box(ax, one.start, y, one.end - one.start)
         for at, letter in enumerate(answer[one.start : one.end].decode().replace(" ", "·")):
@@ -232,7 +232,8 @@ def parting() -> Figure:
     texts = ("The sky is blue by day", "The sky is grey, for it rains")
     frames = frames_of([sentence(text, 100 - 5 * member, 0.8) for member, text in enumerate(texts)])
     last = frames[-1]
-    x, parted, n = last.frontier_bytes or 0, last.diverged_at_bytes or 0, last.span_bytes or 0
+    x, parted = last.alignment.frontier_bytes or 0, last.alignment.diverged_at_bytes or 0
+    n = last.measures.span_bytes or 0
     figure, (ax,) = new(2.1)
     ax.add_patch(Rectangle((0, -0.15), parted, 2.1, facecolor=GREEN, alpha=0.13, linewidth=0))
     for member in (0, 1):
@@ -242,7 +243,7 @@ def parting() -> Figure:
     ax.plot([x, x + n], [-0.27, -0.27], color=INK, linewidth=2)
     small(ax, parted / 2, 2.17, "the same text")
     small(ax, parted, -0.5, f"diverged_at_bytes {parted}")
-    small(ax, x, 2.17, f"frontier_bytes {x}, compares {last.compares}")
+    small(ax, x, 2.17, f"frontier_bytes {x}, compares {last.alignment.compares}")
     small(ax, x, -0.5, f"span_bytes {n}", ha="left")
     bare(ax)
     ax.set(xlim=(-4, 30), ylim=(-0.7, 2.35), xticks=[])
@@ -260,7 +261,7 @@ def span() -> Figure:
     letters = [*((20 * i, c, {c: 1.0}) for i, c in enumerate("The ")), (100, "s", {"s": 0.78, "c": 0.1})]
     frames = frames_of([words, pairs, letters])
     last = frames[-1]
-    x, n = last.frontier_bytes or 0, last.span_bytes or 0
+    x, n = last.alignment.frontier_bytes or 0, last.measures.span_bytes or 0
     covering = [(one.start, written[one.seq]) for one, written in _at(x, frames, (words, pairs, letters))]
     names = ("words", "byte pairs", "characters")
     figure, (above, below) = new(4.5, 2)
@@ -282,7 +283,8 @@ def span() -> Figure:
         below,
         0,
         -0.33,
-        f"diversity_index {last.diversity_index:.2f} of whole pieces, di_span {number(last.di_span)} of the next byte",
+        f"diversity_index {last.measures.diversity_index:.2f} of whole pieces, "
+        f"di_span {number(last.measures.di_span)} of the next byte",
         "left",
     )
     for ax, title in (
@@ -338,9 +340,9 @@ def wave() -> Figure:
     for kind, there in kinds:
         ax.axvspan(there[0] - 0.0005, there[-1] + 0.0005, facecolor=LOOKS.get(kind, LINE), alpha=0.16, linewidth=0)
         small(ax, (there[0] + there[-1]) / 2, 0.79, kind)
-    ax.plot(agreements, [one.height for one in waves], color=INK, linewidth=1.4)
+    ax.plot(agreements, [one.wave for one in waves], color=INK, linewidth=1.4)
     for flag, colour, dashes in (("dampened", RED, "--"), ("amplified", BLUE, "-")):
-        raised = [(a, one.height) for a, one in zip(agreements, waves, strict=True) if getattr(one, flag)]
+        raised = [(a, one.wave) for a, one in zip(agreements, waves, strict=True) if getattr(one, flag)]
         ax.plot(*zip(*raised, strict=True), color=colour, linewidth=4, linestyle=dashes)
         ax.text(raised[len(raised) // 2][0] + 0.03, raised[len(raised) // 2][1] - 0.06, flag)
     for level, words in ((max(energies), "the largest energy of a member"), (energy, "energy, and the members' mean")):
@@ -371,9 +373,9 @@ def session() -> Figure:
         energies = [frame.members[member].energy for frame in frames]
         steps(top, t, energies, color=colour, linestyle=dashes, linewidth=1.5, label=f"energy of member {member}")
     steps(top, t, [frame.energy for frame in frames], color=PURPLE, linewidth=2.6, linestyle=":", label="energy")
-    steps(top, t, [frame.wave for frame in frames], color=INK, linewidth=2.2, label="wave")
+    steps(top, t, [frame.interference.wave for frame in frames], color=INK, linewidth=2.2, label="wave")
     top.legend(loc="upper left", ncols=4, columnspacing=1.4, handlelength=2.2)
-    agreement = [math.nan if frame.agreement is None else frame.agreement for frame in frames]
+    agreement = [math.nan if frame.measures.agreement is None else frame.measures.agreement for frame in frames]
     steps(middle, t, agreement, color=GREEN, linewidth=1.8)
     for level, words in ((CONSTRUCTIVE, "constructive from"), (DESTRUCTIVE, "destructive to")):
         middle.axhline(level, color=SOFT, linewidth=0.9, linestyle="-.")
@@ -381,10 +383,10 @@ def session() -> Figure:
     top.set(ylim=(0, 1.38), yticks=[0, 0.5, 1])
     middle.set(ylim=(0, 1.08), yticks=[0, 0.5, 1], title="agreement")
     rows: dict[str, list[str]] = {
-        "compares": [frame.compares or "" for frame in frames],
-        "interference": [frame.interference for frame in frames],
-        "amplified": ["amplified" if frame.amplified else "" for frame in frames],
-        "resonance": ["resonance" if frame.resonance else "" for frame in frames],
+        "compares": [frame.alignment.compares or "" for frame in frames],
+        "interference": [frame.interference.kind for frame in frames],
+        "amplified": ["amplified" if frame.interference.amplified else "" for frame in frames],
+        "resonance": ["resonance" if frame.interference.resonance else "" for frame in frames],
     }
     strips(low, ends_s, rows)
     for ax in (top, middle, low):

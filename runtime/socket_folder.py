@@ -9,6 +9,7 @@ names include a digest of the temporary folder's path: two temporary folders do 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -30,16 +31,19 @@ def new_socket_folder(name: str) -> Path:
 
 
 def socket_folders(name: str) -> list[Path]:
-    """Folders of this purpose, newest first. Those of other users, or open to others, are left out."""
+    """The private folders of this purpose, newest first."""
     prefix, found = _prefix(name), []
     for path in prefix.parent.glob(f"{prefix.name}*"):
-        try:
-            info = path.lstat()
-        except OSError:
-            continue
-        if stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o077:
-            found.append((info.st_mtime, path))
+        with contextlib.suppress(OSError):
+            if is_private(path):
+                found.append((path.lstat().st_mtime, path))
     return [path for _, path in sorted(found, reverse=True)]
+
+
+def is_private(path: Path) -> bool:
+    """True for a folder of this user that no other user can open. Raises OSError."""
+    info = path.lstat()
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o077
 
 
 def is_socket_folder(path: Path, name: str) -> bool:

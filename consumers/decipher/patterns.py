@@ -1,7 +1,7 @@
-"""What happens between the members, as the protocol tells it: the field, the interference, the resonance. Pure.
+"""The payloads of events about several members: the field, the interference, the resonance. Pure.
 
-frame --> field_payload           what kind of field, how intense, where each member stands
-      --> interference_payload    None where nothing is compared
+frame --> field_payload           the kind of field, its intensity, each member's coordinates
+      --> interference_payload    None where no members are compared
       --> Advances                how often the frontier moves: the frequency of a resonance
 """
 
@@ -20,15 +20,15 @@ from schemas.events import (
 from schemas.frames import Frame
 from schemas.grid import FRAME_RATE_HZ
 
-# A hundredth: an eye sees no less, and energies that fade would be told 60 times a second for twenty seconds.
+# Smaller changes are not visible, and an energy that fades would be sent 60 times a second for twenty seconds.
 _VISIBLE = 0.01
-# The windows of constructive and amplified interference that make a resonance (docs/maths.md): it is shown in the last.
+# A resonance begins in the last of so many windows of constructive and amplified interference (docs/maths.md).
 _QUALIFYING_WINDOWS = 48
 
 
 def field_payload(frame: Frame) -> FieldPayload:
-    """The members' energies, x by their order; resonance and interference where there is one, else a stream of several
-    that run, or the lightning of one."""
+    """The members' energies, with x by their order. The type is resonance or interference where there is one, else
+    stream while several members run, else lightning."""
     kind, intensity = _field_type(frame)
     last = max(1, len(frame.members) - 1)
     coordinates = tuple(
@@ -38,16 +38,16 @@ def field_payload(frame: Frame) -> FieldPayload:
 
 
 def _field_type(frame: Frame) -> tuple[FieldType, float]:
-    if frame.resonance:
-        return "resonance", frame.wave
-    if frame.interference != "neutral" and frame.agreement is not None:
-        return "interference", _intensity(frame.agreement)
-    running = sum(member.state not in ("finished", "dropped") for member in frame.members)
+    if frame.interference.resonance:
+        return "resonance", frame.interference.wave
+    if frame.interference.kind != "neutral" and frame.measures.agreement is not None:
+        return "interference", _intensity(frame.measures.agreement)
+    running = sum(not member.ended for member in frame.members)
     return "stream" if running > 1 else "lightning", frame.energy
 
 
 def has_changed(before: FieldPayload | None, now: FieldPayload) -> bool:
-    """True where an eye would see it."""
+    """True where the change is visible."""
     if before is None or before.fieldType != now.fieldType or len(before.coordinates) != len(now.coordinates):
         return True
     pairs = [(one.y, other.y) for one, other in zip(before.coordinates, now.coordinates, strict=True)]
@@ -55,8 +55,8 @@ def has_changed(before: FieldPayload | None, now: FieldPayload) -> bool:
 
 
 def participants(frame: Frame, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The protocol's ids of the members that are compared: those that write, with text past the frontier."""
-    x = frame.frontier_bytes
+    """The protocol's ids of the members that are compared: those that write and have text past the frontier."""
+    x = frame.alignment.frontier_bytes
     if x is None:
         return ()
     return tuple(
@@ -68,9 +68,10 @@ def participants(frame: Frame, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def interference_payload(frame: Frame, models: tuple[str, ...]) -> InterferencePayload | None:
     """How the members interfere; None where fewer than two are compared."""
-    if frame.agreement is None or len(models) < 2:
+    agreement = frame.measures.agreement
+    if agreement is None or len(models) < 2:
         return None
-    return InterferencePayload(frame.interference, models, _intensity(frame.agreement), frame.agreement)
+    return InterferencePayload(frame.interference.kind, models, _intensity(agreement), agreement)
 
 
 def _intensity(agreement: float) -> float:
@@ -82,7 +83,7 @@ def _clamped(share: float) -> float:
 
 
 class Advances(msgspec.Struct, array_like=True):
-    """When the frontier moved: the windows of late, and how often since the resonance began to build up."""
+    """When the frontier moved: in which recent windows, and how often since the resonance began to build up."""
 
     frontier: int | None = None
     recent: list[int] = []
@@ -91,14 +92,14 @@ class Advances(msgspec.Struct, array_like=True):
 
     def add(self, frame: Frame) -> None:
         """The next frame."""
-        window, x = frame.window_index, frame.frontier_bytes
+        window, x = frame.window_index, frame.alignment.frontier_bytes
         has_moved = x is not None and (self.frontier is None or x > self.frontier)
         self.frontier = x if x is not None else self.frontier
         first = window - _QUALIFYING_WINDOWS + 1
         self.recent = [at for at in self.recent if at >= first]
         if has_moved:
             self.recent.append(window)
-        if not frame.resonance:
+        if not frame.interference.resonance:
             self.since_window = None
         elif self.since_window is None:
             self.since_window, self.count = max(0, first), len(self.recent)
@@ -106,8 +107,9 @@ class Advances(msgspec.Struct, array_like=True):
             self.count += has_moved
 
     def resonance_payload(self, frame: Frame, models: tuple[str, ...]) -> ResonancePayload | None:
-        """The resonance that the frame, the last one added, is part of; None where there is none."""
+        """The resonance at the frame, which was added last; None without a resonance."""
         if self.since_window is None or len(models) < 2:
             return None
         seconds = (frame.window_index - self.since_window + 1) / FRAME_RATE_HZ
-        return ResonancePayload("fundamental", round(self.count / seconds, 9), _clamped(frame.wave), models)
+        amplitude = _clamped(frame.interference.wave)
+        return ResonancePayload("fundamental", round(self.count / seconds, 9), amplitude, models)

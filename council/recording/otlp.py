@@ -1,4 +1,4 @@
-"""OTLP/JSON of a recording: tokens as log records, frames as gauges. One request a line, as the OpenTelemetry
+"""A recording as OTLP/JSON: tokens as log records, frames as gauges. Each line is one request, as the OpenTelemetry
 Collector's receiver otlpjsonfile reads them.
 
     {"resourceLogs": [{"resource", "scopeLogs": [{"scope", "logRecords": [...]}]}]}
@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from recordings.contents import About
-from schemas.frames import Frame
+from schemas.frames import Frame, shown_values
 
 _UNITS = {
     "frontier_bytes": "By", "span_bytes": "By", "diverged_at_bytes": "By", "sync_lag_ms": "ms", "arrival_skew_ms": "ms",
@@ -74,9 +74,9 @@ def _record(row: Sequence[Any]) -> dict[str, Any]:
 
 def metrics_line(frames: Sequence[tuple[int, Frame]], about: About) -> bytes:
     """One ExportMetricsServiceRequest with the gauges of these frames, each with its time in nanoseconds."""
-    metrics = []
+    metrics, shown = [], [(at_ns, shown_values(frame)) for at_ns, frame in frames]
     for field in _FRAME_GAUGES:
-        points = [_point(at_ns, value) for at_ns, frame in frames if (value := getattr(frame, field)) is not None]
+        points = [_point(at_ns, value) for at_ns, values in shown if (value := values[field]) is not None]
         metrics += _gauge(f"council.{field}", field, points)
     for field in _MEMBER_GAUGES:
         points = [
@@ -91,7 +91,7 @@ def metrics_line(frames: Sequence[tuple[int, Frame]], about: About) -> bytes:
 
 
 def _gauge(name: str, field: str, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The metric; no metric where nothing was measured."""
+    """The metric; empty where nothing was measured."""
     if not points:
         return []
     return [{"name": name, "unit": _UNITS.get(field, "1"), "gauge": {"dataPoints": points}}]
@@ -99,5 +99,5 @@ def _gauge(name: str, field: str, points: list[dict[str, Any]]) -> list[dict[str
 
 def _point(at_ns: int, value: float, attributes: Mapping[str, object] | None = None) -> dict[str, Any]:
     number = {"asInt": str(value)} if isinstance(value, int) else {"asDouble": value}
-    told = {"attributes": _attributes(attributes)} if attributes else {}
-    return {"timeUnixNano": str(at_ns), **number, **told}
+    more = {"attributes": _attributes(attributes)} if attributes else {}
+    return {"timeUnixNano": str(at_ns), **number, **more}

@@ -9,7 +9,8 @@ import msgspec
 from schemas import keys
 from schemas.errors import RedisAway
 from schemas.sessions import ENTRY_VERSION, EnergyProfile, Limits
-from tests.support.roles import RedisServer, Role, Roles, roles_on
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Role, Roles, roles_on
 from tests.support.sessions import check_the_law, committed_frames, opening_of, until_ended, written_texts
 from tests.support.waiting import until
 from transport.commit import end_session, epoch_taken, take_over
@@ -118,8 +119,8 @@ async def test_a_redis_that_forgot_everything_is_served_again(own_redis: RedisSe
         frames = await check_the_law(pipe, opening.session)
         assert frames[-1].members[0].state == "finished"
         assert aggregator.process.poll() is None
-        assert aggregator.said().count("Redis is away") <= 1
-        assert "Traceback" not in aggregator.said()
+        assert aggregator.log().count("Redis is away") <= 1
+        assert "Traceback" not in aggregator.log()
     await pipe.close()
 
 
@@ -181,7 +182,7 @@ async def test_a_redis_out_of_memory_is_waited_for(own_redis: RedisServer) -> No
         await pipe.one("CONFIG", "SET", "maxmemory", "1mb")
 
         async def both_noticed() -> bool:
-            return "Redis refuses" in aggregator.said() and "Redis is away" in producer.said()
+            return "Redis refuses" in aggregator.log() and "Redis is away" in producer.log()
 
         await until(both_noticed, "aggregator and producer hold what they have")
         await pipe.one("CONFIG", "SET", "maxmemory", "0")
@@ -190,7 +191,7 @@ async def test_a_redis_out_of_memory_is_waited_for(own_redis: RedisServer) -> No
         assert frames[-1].members[0].state == "finished"
         texts = await written_texts(pipe, opening.session)
         assert "".join(frame.members[0].text for frame in frames) == texts[0]
-        assert aggregator.said().count("Redis refuses") == 1
+        assert aggregator.log().count("Redis refuses") == 1
     await pipe.close()
 
 

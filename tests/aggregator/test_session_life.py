@@ -10,9 +10,10 @@ from schemas import keys
 from schemas.errors import Refused
 from schemas.frames import Frame
 from schemas.sessions import Limits
-from tests.support.commands import council
-from tests.support.roles import RedisServer, Roles, roles_on
-from tests.support.sessions import check_all_finished, check_all_is_told_once, opening_of, until_ended
+from tests.support.council_command import council
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles, roles_on
+from tests.support.sessions import check_all_finished, check_each_token_in_one_frame, opening_of, until_ended
 from tests.support.waiting import until
 from tests.support.web_server import WebServer
 from transport.commit import end_session
@@ -48,7 +49,7 @@ async def test_a_session_ends_at_its_longest_life_whatever_its_members_do(roles:
     opening = opening_of(_CHAR, "nobody:7b", max_tokens=2_000, prompt=_PROMPT, limits=Limits(life_ms=2_200))
     await open_session(pipe, opening)
     state = await until_ended(pipe, opening.session)
-    frames = await check_all_is_told_once(pipe, opening.session)
+    frames = await check_each_token_in_one_frame(pipe, opening.session)
     reason = "the session reached its longest life of 0.0366667 min"
     assert _reasons(frames) == [("dropped", reason)] * 2
     assert state.reason == f"Every member dropped: {reason}."
@@ -125,7 +126,7 @@ async def test_above_four_fifths_of_redis_no_session_is_opened_and_those_that_ru
         asked.assert_refused("short of memory", "wait until old sessions expire, or raise its maxmemory")
         await until_ended(pipe, opening.session)
         await check_all_finished(pipe, opening.session)
-        assert "Redis refuses" not in aggregator.said()
+        assert "Redis refuses" not in aggregator.log()
         web.close()
     await pipe.close()
 
@@ -161,7 +162,7 @@ async def test_sessions_that_run_into_a_full_redis_hold_what_they_have(own_redis
         await pipe.one("CONFIG", "SET", "maxmemory", "1mb")
 
         async def both_refused() -> bool:
-            return aggregator.said().count("Redis refuses a session") == 2 and "Redis is away" in producer.said()
+            return aggregator.log().count("Redis refuses a session") == 2 and "Redis is away" in producer.log()
 
         await until(both_refused, "both sessions are refused")
         before = [(await find_session(pipe, opening.session)).window for opening in openings]
@@ -171,8 +172,8 @@ async def test_sessions_that_run_into_a_full_redis_hold_what_they_have(own_redis
         for opening, window in zip(openings, before, strict=True):
             assert (await until_ended(pipe, opening.session)).window > window
             await check_all_finished(pipe, opening.session)
-        assert aggregator.said().count("Redis refuses a session") == 2
-        assert producer.said().count("Redis is away") == 1
+        assert aggregator.log().count("Redis refuses a session") == 2
+        assert producer.log().count("Redis is away") == 1
     await pipe.close()
 
 
@@ -194,7 +195,7 @@ async def test_dead_letters_are_counted_and_kept_aside_and_the_session_goes_on(r
         written += zip(ids, raws, strict=True)
     await until_ended(pipe, opening.session)
     frames = await check_all_finished(pipe, opening.session)
-    assert sum(frame.dead_letters for frame in frames) == 3_000
+    assert sum(frame.counts.dead_letters for frame in frames) == 3_000
     dead = await pipe.one("XRANGE", keys.dead(opening.session), "-", "+")
     kept = [(fields[1], fields[3]) for _, fields in dead]
     # Trimmed by whole nodes of a hundred entries.
@@ -223,7 +224,7 @@ async def test_a_session_that_nobody_closes_is_told_so_and_goes_on_when_somebody
     await open_session(pipe, opening)
     roles.ready("aggregator")
     await until_ended(pipe, cancelled)
-    assert _reasons(await check_all_is_told_once(pipe, cancelled)) == [("dropped", "cancelled")]
+    assert _reasons(await check_each_token_in_one_frame(pipe, cancelled)) == [("dropped", "cancelled")]
     await until_ended(pipe, opening.session)
     await check_all_finished(pipe, opening.session)
 
@@ -245,11 +246,11 @@ async def test_what_nobody_serves_is_dropped_within_six_seconds(
     for one in (opening, lonely):
         await open_session(pipe, one)
     assert (await until_ended(pipe, lonely.session)).reason == "Every member dropped: nobody serves it."
-    assert (await check_all_is_told_once(pipe, lonely.session))[-1].end_ns < 6 * 10**9
+    assert (await check_each_token_in_one_frame(pipe, lonely.session))[-1].end_ns < 6 * 10**9
     asked = council("ask", "hi", "--models", "nobody:7b", url=redis.url)
     asked.assert_refused("nobody:7b")
     await until_ended(pipe, opening.session)
-    frames = await check_all_is_told_once(pipe, opening.session)
+    frames = await check_each_token_in_one_frame(pipe, opening.session)
     assert _reasons(frames) == [("finished", "length"), ("dropped", "nobody serves it")]
     first = next(frame for frame in frames if frame.members[1].state == "dropped")
     assert 4 * 10**9 < first.end_ns < 6 * 10**9

@@ -15,12 +15,13 @@ from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 
 from aggregator.numbers.interference import KIND_WINDOWS, Interference
 from council.command.asking import AskSummary
-from schemas.frames import Frame, MemberFrame, TokenFrame, frame_json
-from tests.support.commands import environment
+from schemas.frames import FRAME_FIELDS, FRAME_VERSION, Frame, MemberFrame, TokenFrame, frame_json
+from tests.support.council_command import environment
 from tests.support.project import ROOT
 
 DOCS = ROOT / "docs"
@@ -128,7 +129,7 @@ def test_the_energy_that_is_drawn_is_the_sum_of_the_parts_that_are_drawn(example
 
 
 def test_every_number_of_a_frame_is_on_the_page() -> None:
-    fields = {*Frame.__struct_fields__, *MemberFrame.__struct_fields__} - NOT_MEASURED
+    fields = {*FRAME_FIELDS, *MemberFrame.__struct_fields__} - NOT_MEASURED
     assert sorted(field for field in fields if f"`{field}`" not in PAGE) == []
 
 
@@ -147,7 +148,7 @@ def test_the_table_of_examples_shows_what_the_code_measures(examples: ModuleType
         wave = waves[-1]
         found.append(
             {field: getattr(m, field) for field in m.__struct_fields__}
-            | {"wave": wave.height, "amplified": wave.amplified, "dampened": wave.dampened, "interference": wave.kind}
+            | {"wave": wave.wave, "amplified": wave.amplified, "dampened": wave.dampened, "interference": wave.kind}
         )
     assert [row[0] for row in rows] == [f"`{field}`" for field in found[0]]
     assert [row[1:] for row in rows] == [[as_shown(one[field]) for one in found] for field in found[0]]
@@ -205,7 +206,17 @@ def test_the_sample_of_the_frames_page_finds_a_tokens_bytes(examples: ModuleType
 
 def test_the_frames_page_names_every_field_of_a_frame_and_of_the_summary() -> None:
     page = (DOCS / "frames.md").read_text()
-    fields = {*Frame.__struct_fields__, *MemberFrame.__struct_fields__, *TokenFrame.__struct_fields__} - {"version"}
+    fields = {*FRAME_FIELDS, *MemberFrame.__struct_fields__, *TokenFrame.__struct_fields__}
     assert sorted(field for field in fields if not re.search(rf"\b{field}\b", page)) == []
     after = page.partition("## After the final frame")[2].partition("\n## ")[0]
     assert sorted(field for field in AskSummary("", "").as_object() if not re.search(rf"\b{field}\b", after)) == []
+
+
+def test_the_frames_page_shows_the_parts_and_the_packed_order_of_a_frame() -> None:
+    page = " ".join((DOCS / "frames.md").read_text().split())
+    order = ", ".join(Frame.__struct_fields__).replace("version", f"version ({FRAME_VERSION})")
+    assert order in page
+    for field in msgspec.structs.fields(Frame):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            fields = ", ".join(field.type.__struct_fields__).replace("kind", "kind (`interference` in JSON)")
+            assert f"| `frame.{field.name}` | {fields} |" in page

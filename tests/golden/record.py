@@ -28,7 +28,8 @@ from schemas.sessions import ENTRY_VERSION, Member, Opening
 from tests.golden import Golden, keep
 from tests.golden.plans import PLANS, Plan, Served
 from tests.support.llama.files import smollm2_path
-from tests.support.roles import RedisServer, Roles, redis_binaries, roles_on
+from tests.support.redis_servers import RedisServer, redis_binaries
+from tests.support.role_processes import Roles, roles_on
 from tests.support.sessions import check_the_law, token_stream, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe

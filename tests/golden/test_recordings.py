@@ -23,8 +23,8 @@ from schemas.events import decode_event
 from schemas.sessions import Opening
 from tests.golden.recordings import golden_recordings
 from tests.producers.replay.test_player import check_it_shows_what_was_recorded, replaying
-from tests.support.golden_recordings import items_of, recorded_entries, recorded_frames
-from tests.support.roles import Roles
+from tests.support.recording_files import items_of, recorded_entries, recorded_frames
+from tests.support.role_processes import Roles
 from tests.support.sessions import check_the_law, until_ended
 from transport.redis.connection import AsyncPipe
 

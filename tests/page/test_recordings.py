@@ -16,9 +16,9 @@ from schemas.sessions import Member
 from tests.consumers.web.api.test_recordings import HOSTILE, offer
 from tests.page.conftest import Open
 from tests.page.people import follows
-from tests.support.roles import RedisServer
-from tests.support.session_files import write_recording
-from tests.support.web_server import Recorder
+from tests.support.recording_files import write_golden
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Recorder
 
 _OPENED_MS = "session => fetch(`/api/sessions/${session}`).then((r) => r.json()).then((found) => found.opened_ms)"
 _DROP = """([selector, name, data]) => {
@@ -36,9 +36,9 @@ _DROP = """([selector, name, data]) => {
 def three(folder: Path) -> list[Path]:
     """Three recordings, the newest first."""
     made = [
-        write_recording(folder, "seeds", session="a" * 12, prompt="Why is the sky blue?"),
-        write_recording(folder, "early-end", session="b" * 12, prompt="What is a list?"),
-        write_recording(folder, "thinking", session="c" * 12, prompt="Is water wet?"),
+        write_golden(folder, "seeds", session="a" * 12, prompt="Why is the sky blue?"),
+        write_golden(folder, "early-end", session="b" * 12, prompt="What is a list?"),
+        write_golden(folder, "thinking", session="c" * 12, prompt="Is water wet?"),
     ]
     for age, path in enumerate(made):
         os.utime(path, (1_700_000_000 - 60 * age,) * 2)
@@ -101,7 +101,7 @@ def test_words_are_found_while_they_are_typed(three: list[Path], open_page: Open
 
 def test_more_are_shown_when_they_are_asked_for(folder: Path, open_page: Open) -> None:
     for number in range(53):
-        write_recording(folder, session=f"{number:012x}")
+        write_golden(folder, session=f"{number:012x}")
     panel = opened(open_page())
     expect(panel.locator("li")).to_have_count(50)
     panel.get_by_role("button", name="Show more").click()
@@ -150,7 +150,7 @@ def test_a_recording_is_deleted_after_a_question(folder: Path, three: list[Path]
 def test_a_file_is_dropped_on_the_library_or_chosen(
     tmp_path: Path, folder: Path, three: list[Path], open_page: Open
 ) -> None:
-    path = write_recording(tmp_path, "killed", prompt="Dropped?")
+    path = write_golden(tmp_path, "killed", prompt="Dropped?")
     page = open_page()
     panel = opened(page)
     drop(page, "dropped.mcap", path.read_bytes())
@@ -194,9 +194,9 @@ def test_two_recordings_are_compared(three: list[Path], open_page: Open) -> None
 def test_names_that_are_made_to_do_harm_are_only_shown(folder: Path, open_page: Open) -> None:
     """open_page fails where a script runs that the page's policy forbids."""
     members = tuple(Member(f"<img src=x onerror=alert({n})>", name=HOSTILE + str(n)) for n in range(3))
-    path = write_recording(folder, prompt=HOSTILE, members=members)
+    path = write_golden(folder, prompt=HOSTILE, members=members)
     path.rename(folder / "<img src=x onerror='window.harm=1'> \u202egnp.mcap")
-    write_recording(folder, prompt=HOSTILE)
+    write_golden(folder, prompt=HOSTILE)
     (folder / "<script>window.harm=1<").with_suffix(".mcap").write_bytes(b"x")
     page = open_page()
     panel = opened(page)
@@ -256,7 +256,7 @@ def test_a_session_is_kept(redis: RedisServer, folder: Path, recorder: Recorder,
     expect(keep).to_have_text("Keeping…")
     # As the recorder calls it.
     opened_ms: Any = page.evaluate(_OPENED_MS, recorder.session)
-    path = write_recording(folder, session=recorder.session)
+    path = write_golden(folder, session=recorder.session)
     path.rename(folder / recording_name(recorder.session, "What is a list?", opened_ms))
     expect(keep).to_have_text("Kept")
     page.reload()

@@ -17,9 +17,9 @@ from council import TurboEnsemble
 from council.settings.schema import load_settings
 from schemas.frames import Frame
 from schemas.sessions import MemberSpec, SessionRequest
-from tests.support.commands import council
-from tests.support.roles import Roles
-from tests.support.sessions import check_all_is_told_once, check_the_law, opening_of, until_ended
+from tests.support.council_command import council
+from tests.support.role_processes import Roles
+from tests.support.sessions import check_each_token_in_one_frame, check_the_law, opening_of, until_ended
 from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session
 
@@ -75,7 +75,7 @@ def test_without_model_servers_three_members_of_the_model_in_the_box_answer(
 def test_a_machine_without_the_model_says_how_to_get_it(tmp_path: Path) -> None:
     outcome = council("ask", QUESTION, "--max-tokens", "3", "--json", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
     assert outcome.code == 0
-    assert "the n-gram council answers, which is a demonstration" in outcome.said
+    assert "the n-gram council, a demonstration, answers" in outcome.said
     assert "council models get smollm2" in outcome.said
     refused = council("ask", QUESTION, "--models", "smollm2", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
     refused.assert_refused("There is no model 'smollm2' here", "council models get smollm2")
@@ -91,11 +91,11 @@ async def test_a_private_council_with_two_cold_files_compares_them_from_byte_0(s
     assert any(member.awaited for frame in frames[:begins] for member in frame.members)
     assert all(not member.position_bytes for frame in frames[:begins] for member in frame.members)
     assert not any(member.awaited for frame in frames[begins:] for member in frame.members)
-    compared = [frame for frame in frames if frame.frontier_bytes is not None]
+    compared = [frame for frame in frames if frame.alignment.frontier_bytes is not None]
     assert compared[0].window_index == begins
     # In the first token of one of them.
-    assert any(token.start == compared[0].frontier_bytes for token in compared[0].tokens)
-    assert all(frame.sync_lag_ms in (None, 0.0) for frame in frames if frame.mode == "step")
+    assert any(token.start == compared[0].alignment.frontier_bytes for token in compared[0].tokens)
+    assert all(frame.alignment.sync_lag_ms in (None, 0.0) for frame in frames if frame.mode == "step")
     assert [member.state for member in frames[-1].members] == ["finished", "finished"]
 
 
@@ -112,12 +112,12 @@ async def test_a_file_and_the_same_model_over_http_keep_in_step_and_say_the_same
         opening = msgspec.structs.replace(opening, sampling=sampling, system=SYSTEM)
         await open_session(pipe, opening)
         await until_ended(pipe, opening.session)
-    frames = await check_all_is_told_once(pipe, opening.session)
+    frames = await check_each_token_in_one_frame(pipe, opening.session)
     one, other = ("".join(frame.members[index].text for frame in frames) for index in (0, 1))
     assert one == other
     assert "Paris" in one
-    assert all(frame.diverged_at_bytes is None for frame in frames)
-    assert max(frame.agreement or 0.0 for frame in frames) > 0.99
+    assert all(frame.alignment.diverged_at_bytes is None for frame in frames)
+    assert max(frame.measures.agreement or 0.0 for frame in frames) > 0.99
 
 
 async def test_two_sessions_of_three_members_each_share_one_loaded_model(

@@ -30,8 +30,9 @@ from schemas.sessions import Opening
 from tests.chaos.conftest import durable as durable
 from tests.golden import golden
 from tests.producers.replay.test_player import replaying
-from tests.support.golden_recordings import items_of, record_stream, recorded_entries, recorded_frames
-from tests.support.roles import DurableRedis, Roles, roles_on
+from tests.support.recording_files import items_of, record_stream, recorded_entries, recorded_frames
+from tests.support.redis_servers import DurableRedis
+from tests.support.role_processes import Roles, roles_on
 from tests.support.sessions import committed_frames, opening_of, token_stream, until_ended
 from tests.support.waiting import until
 from transport.keeping import ask_to_keep
@@ -179,7 +180,7 @@ async def test_a_redis_that_lost_the_end_is_recorded_as_it_then_is(durable: Dura
         roles.ready("consumers.recorder", "--record", "all", "--recordings", str(folder))
         opening = await ask(pipe)
         await until_window(pipe, opening.session, 40)
-        size = durable.log.stat().st_size
+        size = durable.append_only_file.stat().st_size
         await until_window(pipe, opening.session, 130)
         durable.roll_back(size)
         await until_window(pipe, opening.session, 0)
@@ -324,5 +325,5 @@ async def test_two_processes_do_not_write_one_file(pipe: AsyncPipe, roles: Roles
 def test_what_is_wrong_is_said_at_the_start(roles: Roles, variables: dict[str, str], words: str) -> None:
     role = roles.start("consumers.recorder", **variables)
     assert role.process.wait(30) == 2
-    assert words in role.said()
-    assert "Traceback" not in role.said()
+    assert words in role.log()
+    assert "Traceback" not in role.log()

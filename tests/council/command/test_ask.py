@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 
-from bench.gguf_model import gguf_model, session_folder
+from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
 from council import TurboEnsemble
 from council.settings.schema import load_settings
-from tests.support.commands import COUNCIL, Outcome, council, environment
+from tests.support.council_command import COUNCIL, Outcome, council, environment
 from tests.support.faulty_server import faulty_server
 from tests.support.llama import skip_without_llama
-from tests.support.roles import RedisServer, Roles, roles_on
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles, roles_on
+from tests.support.session_folder import session_folder
 from tests.support.sessions import check_the_law, token_stream, written_texts
 from tests.support.waiting import until, wait_until
 from transport.redis.connection import AsyncPipe

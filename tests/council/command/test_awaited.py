@@ -24,12 +24,13 @@ from runtime.presence import RedisPresence
 from schemas.entries import Alive, AnyEntry, Cancel, Claim, Loading, Token, decode_entry
 from schemas.frames import Frame
 from tests.council.command.test_lanes import frame_of, member
-from tests.support.commands import COUNCIL, council, environment
+from tests.support.council_command import COUNCIL, council, environment
 from tests.support.llama import needs_llama
-from tests.support.roles import RedisServer, Roles
-from tests.support.sessions import check_all_is_told_once, opening_of, token_stream, until_ended
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.scripted_sessions import Speaker
+from tests.support.sessions import check_each_token_in_one_frame, opening_of, token_stream, until_ended
 from tests.support.waiting import until
-from tests.support.web_server import Speaker
 from transport.redis.connection import AsyncPipe
 from transport.sessions import cancel_session, find_session, list_sessions, open_session
 from transport.tokens import write_entry
@@ -176,7 +177,7 @@ async def test_a_model_that_pauses_is_not_asked_before_a_cold_one_is_loaded(
     opening = opening_of("cold", "ngram:char-6", max_tokens=10)
     await open_session(pipe, opening)
     await until_ended(pipe, opening.session)
-    frames = await check_all_is_told_once(pipe, opening.session)
+    frames = await check_each_token_in_one_frame(pipe, opening.session)
     told = await entries(pipe, opening.session)
     claims = {entry.member: entry.waits for entry in told if isinstance(entry, Claim)}
     assert claims == {0: True, 1: False}

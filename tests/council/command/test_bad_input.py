@@ -12,7 +12,7 @@ import pytest
 
 from runtime.role import run_role
 from schemas.errors import CouncilError, Refused, Unavailable
-from tests.support.commands import council
+from tests.support.council_command import council
 
 ASKS = {
     "empty prompt": (["ask", "  "], ["prompt is empty"]),
@@ -161,7 +161,7 @@ def test_a_role_without_redis_says_so(role: list[str], tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    from tests.support.commands import Outcome, environment
+    from tests.support.council_command import Outcome, environment
 
     def run(url: str | None) -> Outcome:
         return Outcome(

@@ -21,9 +21,10 @@ from recordings.reading import read_metadata
 from schemas.sessions import Opening
 from tests.consumers.recorder.test_recorder import ask, council_of
 from tests.golden import golden
-from tests.support.commands import COUNCIL, Outcome, council, environment
-from tests.support.golden_recordings import record_stream, recorded_entries, recorded_frames
-from tests.support.roles import RedisServer, Roles
+from tests.support.council_command import COUNCIL, Outcome, council, environment
+from tests.support.recording_files import record_stream, recorded_entries, recorded_frames
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
 from tests.support.sessions import token_stream, until_ended
 from transport.redis.connection import AsyncPipe
 
@@ -45,7 +46,7 @@ def test_ask_records_into_a_file_what_it_shows(tmp_path: Path) -> None:
     file = tmp_path / "asked.mcap"
     asked = council(
         "ask", "What is a list?", "--models", "ngram:word-3,ngram:char-6", "--max-tokens", "10", "--record", str(file),
-        "--json", COUNCIL_NGRAM_TOKENS_PER_S="100",
+        "--json", COUNCIL_NGRAM_TOKENS_PER_S="100", TMPDIR=str(tmp_path),
     )  # fmt: skip
     assert asked.code == 0, asked.said
     assert re.search(r"Recorded \d+ frames into .*asked.mcap \(\d+ kB\)", asked.said)
@@ -100,7 +101,7 @@ def test_replay_starts_a_private_council_where_none_runs(path: Path, tmp_path: P
         (["--rate", "nan"], "--rate is 'nan'"),
         (["--from", "-1"], "--from is '-1'"),
         (["--from", "2", "--to", "1"], "--to is not after --from"),
-        (["--from", "100"], "the recording has"),
+        (["--from", "100"], "the recording is"),
         (["--to", "soon"], "--to is 'soon'"),
     ],
 )

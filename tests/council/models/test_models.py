@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from bench.gguf_model import gguf_model, session_folder
+from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
-from tests.support.commands import council
+from tests.support.council_command import council
 from tests.support.llama import needs_llama, skip_without_llama
-from tests.support.running import Up, command_of
+from tests.support.running_council import Up, command_of
+from tests.support.session_folder import session_folder
 from tests.support.waiting import wait_until
 from transport.redis.connection import Pipe
 
@@ -130,7 +131,7 @@ def test_models_are_listed_with_size_state_and_what_is_in_the_way(tmp_path: Path
         assert "completion" in models["small:1b"]["capabilities"]
         assert (models["ngram:word-3"]["loaded"], models["ngram:word-3"]["size_bytes"]) == (None, None)
         table = council("models", "--tier", "low", TMPDIR=str(tmp_path), OLLAMA_HOST=url, COLUMNS="120").out
-        assert "over the 4 GB of the low tier" in table
+        assert "larger than the 4 GB of the low tier" in table
         refused = council("up", "--tier", "low", "--models", "huge:70b", "--no-open", "--port", "0", OLLAMA_HOST=url)
         refused.assert_refused("'huge:70b' has 40.0 GB and the low tier takes models of up to 4 GB")
 
@@ -315,16 +316,16 @@ def test_members_have_options_of_their_own_and_a_chat_is_gone_on_with(tmp_path: 
     ("arguments", "words"),
     [
         (["--session-file", "no-such.json"], ["no-such.json cannot be read"]),
-        (["--session-file", "broken.json"], ["broken.json is no JSON"]),
-        (["--session-file", "number.json"], ["number.json holds no list of messages"]),
+        (["--session-file", "broken.json"], ["broken.json is not valid JSON"]),
+        (["--session-file", "number.json"], ["number.json does not contain a list of messages"]),
         (["--session-file", "answered.json"], ["The last message must be the user's"]),
         ([], ["There is no prompt"]),
-        (["hi", "--model-option", "temperature=0.2"], ["--model-option has 'temperature=0.2'"]),
+        (["hi", "--model-option", "temperature=0.2"], ["--model-option is 'temperature=0.2'"]),
         (["hi", "--model-option", "ngram:char-6:top_p=0.2"], ["'top_p=0.2' for 'ngram:char-6'", "temperature, seed"]),
         (["hi", "--model-option", "ngram:char-6:seed=many"], ["'seed=many'"]),
         (["hi", "--model-option", "nobody:seed=1"], ["There are options for 'nobody', which is no member"]),
         (["hi", "--model-option", "ngram:char-6:seed=1.5", "--models", "ngram:char-6"], ["give a whole number"]),
-        (["hi", "--session-file", "system.json", "--system", "x"], ["contradict"]),
+        (["hi", "--session-file", "system.json", "--system", "x"], ["contain a system text"]),
     ],
 )
 def test_bad_chats_and_options_are_refused_in_a_sentence(

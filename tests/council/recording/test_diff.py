@@ -9,8 +9,8 @@ import msgspec
 
 from recordings.difference import first_difference
 from tests.golden import golden
-from tests.support.command_here import council
-from tests.support.made_recordings import NAME, about_of, changed, frames_of, recording, write_recording
+from tests.support.council_in_process import council
+from tests.support.recording_files import NAME, about_of, changed, frames_of, recording, write_recording
 
 
 def test_a_recording_is_the_same_as_its_copy_whatever_its_session_is_called(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_recording_is_the_same_as_its_copy_whatever_its_session_is_called(tmp_
     other = write_recording(tmp_path / "again.mcap", golden(NAME).entries, again)
     assert first_difference(path, other) is None
     done = council("diff", str(path), str(other))
-    assert (done.code, done.out) == (0, "The recordings are the same.\n")
+    assert (done.code, done.out) == (0, "The recordings are equal.\n")
 
 
 def test_the_first_window_and_field_that_differ_are_found(tmp_path: Path) -> None:
@@ -66,4 +66,4 @@ def test_texts_are_compared_only_where_both_have_them(tmp_path: Path) -> None:
         about=about_of(golden(NAME).entries, text=False),
     )
     assert first_difference(path, silent) is None
-    assert "texts are not compared" in council("diff", str(path), str(silent)).out
+    assert "texts were not compared" in council("diff", str(path), str(silent)).out

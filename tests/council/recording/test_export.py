@@ -18,9 +18,9 @@ from schemas.entries import Token, decode_entry, encode_entry
 from schemas.errors import Refused
 from schemas.frames import recorded_frame_json
 from tests.golden import golden
-from tests.support.command_here import council
-from tests.support.commands import COUNCIL, environment
-from tests.support.made_recordings import NAME, frames_of, recording, write_recording
+from tests.support.council_command import COUNCIL, environment
+from tests.support.council_in_process import council
+from tests.support.recording_files import NAME, frames_of, recording, write_recording
 
 
 def tokens() -> list[tuple[str, Token]]:
@@ -77,7 +77,7 @@ def test_parquet_has_typed_columns_in_row_groups(tmp_path: Path, monkeypatch: py
         assert found.num_row_groups == -(-count // 50)
         assert found.metadata.num_rows == count
     table = parquet.read_table(tmp_path / "frames.parquet").to_pydict()
-    assert table["jsd"] == [frame.jsd for frame in frames_of(NAME)]
+    assert table["jsd"] == [frame.measures.jsd for frame in frames_of(NAME)]
     assert parquet.read_table(tmp_path / "tokens.parquet").to_pydict()["text"] == [one.text for _, one in tokens()]
 
 
@@ -110,7 +110,7 @@ def test_a_file_without_text_is_exported_with_its_numbers(tmp_path: Path) -> Non
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     path, out = str(recording(tmp_path)), tmp_path / "there.csv"
     council("export", path, "--format", "xml").assert_refused("jsonl, csv, parquet, otlp")
-    council("export", path, "--format", "csv", "--what", "events").assert_refused("tokens or frames")
+    council("export", path, "--format", "csv", "--what", "events").assert_refused("choose one of tokens, frames")
     council("export", path, "--format", "parquet").assert_refused("-o")
     out.write_text("mine")
     council("export", path, "--format", "csv", "-o", str(out)).assert_refused("there already")

@@ -15,8 +15,8 @@ from schemas.entries import decode_entry, encode_entry
 from schemas.errors import Malformed, Refused
 from schemas.sessions import Opening
 from tests.golden import golden
-from tests.support.command_here import council
-from tests.support.made_recordings import NAME, frames_of, recording, write_recording
+from tests.support.council_in_process import council
+from tests.support.recording_files import NAME, frames_of, recording, write_recording
 
 
 def test_a_peak_of_one_window_stays_however_many_windows_there_are() -> None:
@@ -28,10 +28,10 @@ def test_a_peak_of_one_window_stays_however_many_windows_there_are() -> None:
     assert max(values) == 1.0
     assert min(values) == 0.25
     at = windows[values.index(1.0)]
-    assert abs(at - 77_777) <= curves.windows_a_bucket
+    assert abs(at - 77_777) <= curves.windows_per_bucket
     calm, peak = curves.runs(0)
     assert (calm[2], peak[2]) == ("calm", "peak")
-    assert abs(calm[1] - 50_000) <= curves.windows_a_bucket
+    assert abs(calm[1] - 50_000) <= curves.windows_per_bucket
 
 
 def test_few_windows_are_drawn_one_by_one_and_what_was_not_measured_is_left_open() -> None:
@@ -65,8 +65,8 @@ def test_a_picture_is_the_same_each_time(kind: str, tmp_path: Path) -> None:
 def test_the_parting_is_where_the_frames_have_it(tmp_path: Path) -> None:
     drawn = gathered(recording(tmp_path, "vocabularies"))
     frames = frames_of("vocabularies")
-    parted = next(frame for frame in frames if frame.diverged_at_bytes is not None)
-    assert (drawn.parted, drawn.parted_bytes) == (parted.window_index, parted.diverged_at_bytes)
+    parted = next(frame for frame in frames if frame.alignment.diverged_at_bytes is not None)
+    assert (drawn.parted, drawn.parted_bytes) == (parted.window_index, parted.alignment.diverged_at_bytes)
 
 
 @pytest.mark.parametrize("name", ["$\\frac{$", "_hidden", "\x1b[31mred", "日本語 🎉", "<script>alert(1)</script>"])

@@ -22,8 +22,9 @@ from schemas.errors import Malformed, Refused
 from schemas.frames import Frame, encode_frame
 from schemas.keys import entry_order
 from tests.golden import golden, golden_names
-from tests.support.command_here import council
-from tests.support.made_recordings import NAME, about_of, changed, frames_of, recording, repeated, write_recording
+from tests.support.council_in_process import council
+from tests.support.frames import changed_frame
+from tests.support.recording_files import NAME, about_of, changed, frames_of, recording, repeated, write_recording
 
 
 @pytest.mark.parametrize("name", golden_names())
@@ -67,7 +68,7 @@ def test_numbers_that_differ_count_as_equal_within_a_tolerance_only(tmp_path: Pa
 
 
 def test_a_count_is_not_a_measured_number(tmp_path: Path) -> None:
-    frames = changed(frames_of(NAME), 90, lambda frame: msgspec.structs.replace(frame, late=frame.late + 1))
+    frames = changed(frames_of(NAME), 90, lambda frame: changed_frame(frame, late=frame.counts.late + 1))
     path = write_recording(tmp_path / "count.mcap", golden(NAME).entries, frames)
     assert not verified(path, 5.0).is_right
 
@@ -94,7 +95,7 @@ def test_frames_that_were_trimmed_before_the_session_was_kept_are_computed_and_n
     path = write_recording(tmp_path / "late.mcap", golden(NAME).entries, frames_of(NAME)[70:])
     verdict = verified(path)
     assert (verdict.is_right, verdict.not_recorded, verdict.compared) == (True, 70, len(frames_of(NAME)) - 70)
-    assert "begins with window 70: 70 frames" in council("verify", str(path)).out
+    assert "begins with window 70: the 70 frames" in council("verify", str(path)).out
 
 
 @pytest.mark.parametrize("place", ["lost", "twice", "swapped"])
@@ -191,7 +192,7 @@ def test_a_late_entry_is_refused_by_the_replay_and_one_after_the_final_frame_cha
 def test_metadata_that_is_not_the_openings_is_found(tmp_path: Path) -> None:
     about = about_of(golden(NAME).entries, prompt="What is a lie?")
     path = write_recording(tmp_path / "lie.mcap", golden(NAME).entries, frames_of(NAME), about=about)
-    with pytest.raises(Malformed, match="another prompt"):
+    with pytest.raises(Malformed, match="the prompt of its metadata differs"):
         verified(path)
 
 

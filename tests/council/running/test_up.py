@@ -24,9 +24,10 @@ from council.running.supervisor import CouncilPlan, Supervisor
 from runtime.socket_folder import new_socket_folder
 from schemas.errors import Refused
 from schemas.rules.tiers import TIERS
-from tests.support.commands import COUNCIL, council, environment
-from tests.support.roles import RedisServer, Roles
-from tests.support.running import MODELS, Up, command_of, parents
+from tests.support.council_command import COUNCIL, council, environment
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.running_council import MODELS, Up, command_of, parents
 from tests.support.waiting import wait_until
 
 
@@ -285,7 +286,7 @@ def test_a_role_alone_ends_at_a_signal_and_leaves_the_register(
 ) -> None:
     running = roles.ready(*role)
     assert running.end(number) == 0
-    assert "Traceback" not in running.said()
+    assert "Traceback" not in running.log()
     assert redis.run("KEYS", "council:process:*") == []
 
 

@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.gguf_model import gguf_model, session_folder
+from bench.gguf_model import gguf_model
 from producers.llama.file import GgufFacts, gguf_facts
 from producers.llama.footprint import CONTEXTS_TOKENS, WORKING_BYTES, plan_for
 from producers.llama.header import FILE_TYPES, MAX_HEADER_BYTES, BrokenHeader, decoded_header
 from producers.llama.threads import threads_for
 from schemas.errors import Refused
+from tests.support.session_folder import session_folder
 
 GB = 10**9
 HEAD = struct.Struct("<4sIQQ")

@@ -13,8 +13,9 @@ from schemas import keys
 from schemas.errors import RedisAway, Refused
 from schemas.sessions import Opening
 from tests.support.clusters import Cluster, Server, free_port
-from tests.support.commands import council
-from tests.support.roles import redis_binaries, roles_on
+from tests.support.council_command import council
+from tests.support.redis_servers import redis_binaries
+from tests.support.role_processes import roles_on
 from tests.support.sessions import check_the_law, opening_of, until_ended
 from tests.support.waiting import until
 from transport.leases import Leases
@@ -83,7 +84,7 @@ async def test_roles_share_the_sessions_of_all_nodes_and_the_law_holds(cluster: 
         listed = council("sessions", "--json", url=cluster.nodes[2].url)
         assert {opening.session for opening in openings} < {found["session"] for found in listed.lines[0]}
         assert all(role.end() == 0 for role in aggregators)
-        assert not any("Traceback" in role.said() for role in (*aggregators, *producers))
+        assert not any("Traceback" in role.log() for role in (*aggregators, *producers))
 
 
 async def until_composed(pipe: AsyncPipe, session: str) -> None:
@@ -159,7 +160,7 @@ async def test_a_key_on_its_way_is_waited_for(cluster: Cluster) -> None:
     command = ("EVAL", script, 2, first, second)
     with contextlib.closing(Pipe(cluster.url)) as sync:
         sync.run([command, ("EXPIRE", first, 60), ("EXPIRE", second, 60)])
-        cluster.set_out(slot_of(first), source, target)
+        cluster.begin_move(slot_of(first), source, target)
         assert source.run("MIGRATE", "127.0.0.1", target.port, first, 0, 5_000) == b"OK"
         (refused,) = sync.run([command])
         assert isinstance(refused, ReplyError)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
 from transport.redis.connection import AsyncPipe
 
 # A connection, its greeting and a command take fewer turns of the loop than this.

@@ -33,10 +33,11 @@ from schemas.entries import (
     unpack_top,
 )
 from schemas.errors import SessionGone
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, decode_frame, encode_frame
-from schemas.grid import window_start_ns
+from schemas.frames import MemberFrame, decode_frame, encode_frame
 from schemas.sessions import Limits, Opening
-from tests.support.roles import RedisServer, Roles
+from tests.support.frames import made_frame
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
 from tests.support.sessions import committed_frames, opening_of, token_stream, until_ended
 from tests.support.waiting import until
 from tests.support.web_server import CHAR, PACE, WORD, WebServer
@@ -161,7 +162,7 @@ async def test_every_token_of_a_council_is_found_with_the_list_that_came_with_it
             hovered = await tokens_of(client, web, opening.session, member=member, **{"from": byte, "to": byte})
             assert (hovered["tokens"], hovered["next"]) == ([middle], None)
         said = "".join(frame.members[member].text for frame in frames)
-        assert said not in web.said()
+        assert said not in web.log()
 
 
 async def test_only_what_was_accepted_and_released_is_shown(
@@ -230,7 +231,7 @@ async def test_only_what_was_accepted_and_released_is_shown(
     ):
         assert seqs(await tokens_of(client, web, opening.session, member=0, **query)) == expected, query
     assert places(await tokens_of(client, web, opening.session, member=1)) == [(0, 1, "B")]
-    assert "é" not in web.said()
+    assert "é" not in web.log()
 
 
 async def test_an_answer_that_grows_is_read_on_from_where_it_was(
@@ -312,10 +313,7 @@ def write_frame(redis: RedisServer, opening: Opening, window: int, position: int
     members = tuple(
         MemberFrame(member.model, "answering", 0.5, 1.0, None, position, 2, "", "", None) for member in opening.members
     )
-    frame = Frame(
-        FRAME_VERSION, opening.session, window, window_start_ns(window), window_start_ns(window + 1), "step", False,
-        "1-0", 0.5, 0.5, "fallback", None, None, 0, 0, 0, members, (),
-    )  # fmt: skip
+    frame = made_frame(window, members, session=opening.session, mode="step")
     redis.run("XADD", keys.frames(opening.session), keys.frame_id(window), keys.ENTRY_FIELD, encode_frame(frame))
 
 

@@ -26,13 +26,15 @@ from consumers.web.door.guard import checked_origins
 from consumers.web.door.limits import MOST_OPEN_SESSIONS, REQUESTS, WRONG_TOKENS, Buckets, Rate
 from schemas.errors import Refused
 from tests.consumers.web.test_refusals import assert_start_refused
-from tests.support.commands import council, environment
+from tests.support.council_command import council, environment
 from tests.support.project import ROOT
-from tests.support.roles import RedisServer, Roles
-from tests.support.running import Up
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.running_council import Up
+from tests.support.scripted_sessions import Recorder, Speaker
 from tests.support.sessions import until_ended
 from tests.support.waiting import until, wait_until
-from tests.support.web_server import Recorder, Speaker, WebServer, record_of
+from tests.support.web_server import WebServer, record_of
 from transport.redis.connection import AsyncPipe
 
 TOKEN = "correct-horse-battery-staple"
@@ -301,7 +303,7 @@ async def test_the_cookie_counts_for_our_own_page_alone(redis: RedisServer) -> N
 async def test_a_form_that_is_none_is_a_wrong_token(locked: WebServer, client: aiohttp.ClientSession) -> None:
     for form in (b"a&b&c&d&e", b"\xff", b"token", b""):
         assert await asked(client, "POST", f"{locked.http}/sign-in", data=form) == (401, "wrong_token")
-    assert locked.said() == ""
+    assert locked.log() == ""
 
 
 @pytest.mark.parametrize(
@@ -342,7 +344,7 @@ async def test_what_is_no_http_gets_one_sentence_and_the_end(web: WebServer, cli
             body == b'{"error":{"code":"bad_http","message":"This is no HTTP request that this server understands."}}'
         )
     assert await asked(client, "GET", f"{web.http}/healthz") == (200, "")
-    assert web.said() == ""
+    assert web.log() == ""
 
 
 async def exchange(web: WebServer, sent: bytes) -> bytes:
@@ -413,7 +415,7 @@ async def test_bad_utf_8_is_refused_or_shown_as_what_it_is_not(
             while (message := await found.receive()).type is aiohttp.WSMsgType.TEXT:
                 pass
         assert message.data == 1007
-    assert web.said() == ""
+    assert web.log() == ""
 
 
 # --- how much, and how slowly ----------------------------------------------------------------------------------------
@@ -452,7 +454,7 @@ async def test_a_thousand_idle_sockets_and_slow_talkers_cost_nobody_else_and_are
     for _, writer in idle:
         writer.close()
     assert await asked(client, "GET", f"{web.http}/healthz") == (200, "")
-    assert web.said() == ""
+    assert web.log() == ""
 
 
 async def _dribble(web: WebServer, start: bytes) -> bytes:
@@ -495,7 +497,7 @@ async def test_with_more_connections_than_there_can_be_the_idlest_make_room(
             "it tells how many it refused",
         )
         assert int(record.detail["connections_refused"]) > 100
-        assert web.said() == ""
+        assert web.log() == ""
 
 
 async def test_who_takes_an_answer_is_not_idle() -> None:
@@ -599,8 +601,8 @@ async def test_no_stack_trace_leaves(redis: RedisServer, web: WebServer, client:
     for path in (f"/api/sessions/{session}", f"/frames?session={session}", f"/ws?session={session}"):
         async with client.get(web.http + path, headers=UPGRADE) as answer:
             assert (answer.status, await answer.json()) == (500, {"error": broken})
-    assert "ValueError" in web.said()
-    assert "a request broke" in web.said()
+    assert "ValueError" in web.log()
+    assert "a request broke" in web.log()
 
 
 async def test_prompts_and_tokens_are_never_in_a_log_above_debug(
@@ -632,10 +634,10 @@ async def test_prompts_and_tokens_are_never_in_a_log_above_debug(
         # Something to tell.
         redis.kill()
         redis.start()
-        wait_until(lambda: "Redis" in web.said(), "the web process missed Redis")
-        wait_until(lambda: all(role.said() for role in started), "the other roles missed Redis")
+        wait_until(lambda: "Redis" in web.log(), "the web process missed Redis")
+        wait_until(lambda: all(role.log() for role in started), "the other roles missed Redis")
         web.end()
-        logs = [web.said(), *(role.said() for role in started)]
+        logs = [web.log(), *(role.log() for role in started)]
     assert all(logs)
     for log in logs:
         assert "xyzzy" not in log, log
