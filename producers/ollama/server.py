@@ -24,7 +24,6 @@ from producers.servers.client import CONNECT_S, FRESH, http_client, network_faul
 from producers.servers.faults import ServerFault, error_message, is_html, one_line
 from producers.source import ModelSource
 
-DEFAULT_URL = "http://127.0.0.1:11434"
 # What models there are Ollama reads from disk: a slow disk and a hundred models take a second or two.
 ANSWER_S = 10.0
 # The longest are /api/show of a model of a thousand tensors, some 200 KiB, and /api/tags, some 500 bytes a model.

@@ -13,7 +13,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application
 
-from consumers.web.answering import Answering
+from consumers.web.answer_cache import AnswerCache
 from consumers.web.api.operations import routes_of
 from consumers.web.api.tokens import TokensApi
 from schemas import keys
@@ -376,7 +376,7 @@ async def test_a_session_that_has_gone_is_gone_here_too(
 
 async def test_no_more_than_sixteen_sessions_are_kept_in_mind(redis: RedisServer, pipe: AsyncPipe) -> None:
     """Those that were asked for last; whoever is asked for again is read again."""
-    answering = Answering(pipe)
+    answering = AnswerCache(pipe)
     application = Application()
     application.add_routes(routes_of(TokensApi(pipe, answering).operations()))
     sessions: list[str] = []

@@ -20,10 +20,10 @@ import pytest
 from aiohttp import web
 
 from consumers.web.door.access import checked_token, require_token
-from consumers.web.door.address import plain_address
 from consumers.web.door.connections import Connections
 from consumers.web.door.guard import checked_origins
 from consumers.web.door.limits import MOST_OPEN_SESSIONS, REQUESTS, WRONG_TOKENS, Buckets, Rate
+from consumers.web.door.request import plain_address
 from schemas.errors import Refused
 from tests.consumers.web.test_refusals import assert_start_refused
 from tests.support.commands import council, environment
