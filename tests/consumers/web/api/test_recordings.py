@@ -273,7 +273,7 @@ async def test_an_upload_that_is_cut_leaves_nothing(folder: Path, tmp_path: Path
             sending.sendall(head.encode() + framing.encode() + data[:10_000])
             await until(lambda: has_files(folder, 1), "the file comes")
         await until(lambda: has_files(folder, 0), "the part is deleted")
-    assert "a request broke" not in web.said()
+    assert "a request failed" not in web.said()
 
 
 async def has_files(folder: Path, count: int) -> bool:
