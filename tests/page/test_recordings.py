@@ -238,7 +238,7 @@ def test_without_a_player_a_recording_says_what_is_missing(three: list[Path], op
     panel = opened(open_page())
     questions(panel).first.click()
     expect(panel.get_by_role("alert").first).to_have_text(
-        "No replay process runs, so nothing is played: start one with python -m producers.replay."
+        "No replay process runs: start one with python -m producers.replay."
     )
 
 
@@ -248,7 +248,7 @@ def test_a_session_is_kept(redis: RedisServer, folder: Path, recorder: Recorder,
     expect(keep).to_have_text("Keep")
     keep.click()
     expect(page.locator("#error")).to_have_text(
-        "No recorder runs, so nothing is recorded: start one with python -m consumers.recorder."
+        "No recorder runs: start one with python -m consumers.recorder."
     )
     expect(keep).to_have_text("Keep")
     offer(redis, "recorder")

@@ -11,7 +11,6 @@ from consumers.web.api.openapi import document
 from consumers.web.api.operations import Operation
 from consumers.web.api.replies import CouncilStatus, Healthy, Ready, Versions
 from consumers.web.door.errors import error_response, json_response, model_response
-from consumers.web.door.request import known_parameters
 from schemas.frames import FRAME_VERSION
 from schemas.sessions import ENTRY_VERSION
 from transport.redis.connection import AsyncPipe
@@ -41,11 +40,9 @@ class CouncilApi:
         ]  # fmt: skip
 
     async def _status(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         return model_response(CouncilStatus.model_validate(await read_status(self._pipe)))
 
     async def _show_version(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         return model_response(
             Versions(
                 version=self._version,
@@ -56,7 +53,6 @@ class CouncilApi:
         )
 
     async def _describe(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         return json_response(self._document)
 
     async def _health(self, _request: web.Request) -> web.Response:

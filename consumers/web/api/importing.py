@@ -19,7 +19,6 @@ from consumers.web.api.operations import Operation, Parameter
 from consumers.web.api.recording_replies import ListedRecording, listed_recording
 from consumers.web.api.recordings import OCTETS
 from consumers.web.door.errors import model_response
-from consumers.web.door.request import known_parameters
 from recordings.folder import KeptRecording, Library
 from recordings.opening import check_importable
 from schemas.errors import Malformed, Refused
@@ -48,7 +47,6 @@ class ImportApi:
         ]  # fmt: skip
 
     async def _take(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, (_NAME.name,))
         if request.content_type != OCTETS or hdrs.CONTENT_ENCODING in request.headers:
             raise Refused("unsupported_media_type", f"Send the file as {OCTETS}, without compression.", status=415)
         if (request.content_length or 0) > _MOST_BYTES:

@@ -9,7 +9,6 @@ from aiohttp import web
 from consumers.web.api.operations import Operation
 from consumers.web.api.replies import ModelList, Ordered, OwnMember, ShownModel
 from consumers.web.door.errors import model_response
-from consumers.web.door.request import known_parameters
 from schemas.errors import Refused
 from schemas.events import protocol_model_ids
 from schemas.models import ModelFacts
@@ -41,7 +40,6 @@ class ModelsApi:
         ]  # fmt: skip
 
     async def _list(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         records = await list_processes(self._pipe)
         served = _by_id(records)
         in_use = keys_in_use(await self._pipe.run(read_uses()))

@@ -11,6 +11,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
+from consumers.web.door.request import known_parameters
+
 # A response's body: a pydantic model or a wire struct, or a content type that is not JSON.
 Shape = type[BaseModel] | type[msgspec.Struct] | type[dict[str, Any]] | str
 # In `name:pattern` of a path, only aiohttp uses the pattern.
@@ -50,8 +52,21 @@ class Operation(msgspec.Struct, frozen=True):
 def routes_of(operations: Sequence[Operation]) -> list[web.RouteDef]:
     """The routes of the operations; HEAD is supported for every GET that does not answer with a stream."""
     return [
-        web.get(one.path, one.handler, allow_head=not isinstance(one.answer, str))
+        web.get(one.path, _checked(one), allow_head=not isinstance(one.answer, str))
         if one.method == "GET"
-        else web.route(one.method, one.path, one.handler)
+        else web.route(one.method, one.path, _checked(one))
         for one in operations
     ]
+
+
+def _checked(one: Operation) -> Handler:
+    """The operation's handler, which refuses unknown query parameters. Probes such as /healthz may have any."""
+    if not one.path.startswith("/api/"):
+        return one.handler
+    names = [parameter.name for parameter in one.parameters if parameter.place == "query"]
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        known_parameters(request.query, names)
+        return await one.handler(request)
+
+    return handle

@@ -19,7 +19,7 @@ from consumers.web.api.recording_replies import (
     shown_recording,
 )
 from consumers.web.door.errors import model_response
-from consumers.web.door.request import known_parameters, whole_number
+from consumers.web.door.request import whole_number
 from recordings.difference import Difference, first_difference
 from recordings.folder import KeptRecording, Library
 from schemas.errors import Malformed, Refused
@@ -73,8 +73,8 @@ class RecordingsApi:
 
     async def _list(self, request: web.Request) -> web.Response:
         query = request.query
-        known_parameters(query, [one.name for one in _LISTING])
-        limit = whole_number("limit", query["limit"], "how many recordings") if "limit" in query else _PAGE
+        limit = whole_number(query, "limit", "a number of recordings")
+        limit = _PAGE if limit is None else limit
         if not 1 <= limit <= _LONGEST_PAGE:
             raise Refused("bad_limit", f"limit is {limit}: give a whole number from 1 to {_LONGEST_PAGE}.")
         words = query.get("words", "")
@@ -86,12 +86,10 @@ class RecordingsApi:
         return model_response(RecordingList(recordings=shown, next=shown[-1].name if len(found) > limit else None))
 
     async def _show(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         name = request.match_info["name"]
         return model_response(shown_recording(await self._library.run(lambda library: library.find(name))))
 
     async def _send(self, request: web.Request) -> web.StreamResponse:
-        known_parameters(request.query, ())
         name = request.match_info["name"]
         path = await self._library.path(name)
         headers = {
@@ -108,7 +106,6 @@ class RecordingsApi:
         return await self._set_star(request, is_starred=False)
 
     async def _set_star(self, request: web.Request, *, is_starred: bool) -> web.Response:
-        known_parameters(request.query, ())
         name = request.match_info["name"]
 
         def starred(library: Library) -> KeptRecording:
@@ -118,13 +115,11 @@ class RecordingsApi:
         return model_response(listed_recording(await self._library.run(starred)))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         name = request.match_info["name"]
         await self._library.run(lambda library: library.delete(name))
         return web.Response(status=204)
 
     async def _compare(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ("other",))
         names = request.match_info["name"], request.query.get("other", "")
         if not names[1]:
             raise Refused("no_other", "The parameter other is missing: add ?other=NAME.")

@@ -11,7 +11,6 @@ from consumers.web.api.opening import Opener
 from consumers.web.api.operations import Operation
 from consumers.web.api.recording_replies import Keeping, OpenedReplay, ShownPlayback
 from consumers.web.door.errors import model_response
-from consumers.web.door.request import known_parameters
 from recordings.folder import recording_name
 from recordings.opening import replay_opening
 from schemas import keys
@@ -63,7 +62,6 @@ class ReplaysApi:
         ]  # fmt: skip
 
     async def _replay(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         name = request.match_info["name"]
         body = await read_json_body(request, ReplayBody)
         order = body.order()
@@ -83,11 +81,9 @@ class ReplaysApi:
         return model_response(OpenedReplay(session=session, replay_of=opening.replay.of, recording=name), status=201)
 
     async def _show_playback(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         return await self._playback(request.match_info["session"], 200)
 
     async def _order_playback(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         session = request.match_info["session"]
         body = await read_json_body(request, PlaybackBody)
         await order_playback(self._pipe, session, body.order())
@@ -102,7 +98,6 @@ class ReplaysApi:
         return model_response(shown, status=status)
 
     async def _keep(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         session = request.match_info["session"]
         state = await find_session(self._pipe, session)
         opening = await read_opening(self._pipe, state)

@@ -27,7 +27,7 @@ from consumers.web.api.replies import (
     Turn,
 )
 from consumers.web.door.errors import model_response
-from consumers.web.door.request import known_parameters, whole_number
+from consumers.web.door.request import whole_number
 from recordings.contents import SUFFIX
 from recordings.folder import Library
 from schemas.errors import RedisAway, RedisRefuses, Refused
@@ -102,7 +102,6 @@ class SessionsApi:
         ]  # fmt: skip
 
     async def _open(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         body = await read_json_body(request, SessionBody)
         tier = self._tier if body.tier is None else tier_named(body.tier, self._tiers)
         records = await list_processes(self._pipe)
@@ -131,7 +130,6 @@ class SessionsApi:
         return []
 
     async def _list(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         states = await list_sessions(self._pipe)
         openings = await read_openings(self._pipe, states)
         recordings = await self._recordings([state.session for state in states])
@@ -142,9 +140,7 @@ class SessionsApi:
         return model_response(SessionList(sessions=shown))
 
     async def _show(self, request: web.Request) -> web.Response:
-        query, name = request.query, _WINDOW_INDEX.name
-        known_parameters(query, (name,))
-        window = whole_number(name, query[name], "a window's index") if name in query else None
+        window = whole_number(request.query, _WINDOW_INDEX.name, "a window's index")
         session = request.match_info["session"]
         released = await self._answers.released(session, window)
         recordings = await self._recordings([session])
@@ -165,7 +161,6 @@ class SessionsApi:
         return await self._cancel_members(request, request.match_info["member"])
 
     async def _cancel_members(self, request: web.Request, name: str | None) -> web.Response:
-        known_parameters(request.query, ())
         session = request.match_info["session"]
         opening = await read_opening(self._pipe, await find_session(self._pipe, session))
         if name is not None and opening.replay is not None:
@@ -176,7 +171,6 @@ class SessionsApi:
         return model_response(cancelled, status=202)
 
     async def _delete(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         session = request.match_info["session"]
         await delete_session(self._pipe, session)
         self._answers.forget(session)

@@ -13,7 +13,7 @@ from consumers.web.answer_cache import AnswerCache
 from consumers.web.api.members import member_index
 from consumers.web.api.operations import Operation, Parameter
 from consumers.web.door.errors import json_response
-from consumers.web.door.request import known_parameters, whole_number
+from consumers.web.door.request import whole_number
 from schemas.entries import UNDECODABLE, Quality, Token
 from schemas.errors import Refused, SessionGone
 from schemas.frames import shown_logprob
@@ -136,10 +136,9 @@ class TokensApi:
 
 
 def token_query(query: Mapping[str, str]) -> TokenQuery:
-    """The parameters of a query. Raises Refused for an unknown, repeated or invalid one."""
-    known_parameters(query, [one.name for one in _PARAMETERS])
-    first = whole_number("from", query["from"], "a byte of the answer") if "from" in query else 0
-    last = whole_number("to", query["to"], "a byte of the answer") if "to" in query else None
+    """The parameters of a query. Raises Refused for an invalid one."""
+    first = whole_number(query, "from", "a byte of the answer") or 0
+    last = whole_number(query, "to", "a byte of the answer")
     if last is not None and last < first:
         raise Refused("bad_to", f"to is {last} and from is {first}: give a to that is at least from.")
     return TokenQuery(query.get("member"), first, last)

@@ -30,9 +30,12 @@ def known_parameters(query: Mapping[str, str], names: Sequence[str]) -> None:
             raise Refused("bad_request", f"The parameter {name!r} is given twice: give it once.")
 
 
-def whole_number(name: str, text: str, meaning: str) -> int:
-    """The number in a parameter's text. Raises Refused `bad_<name>`; its message names the number by `meaning`, such as
-    "a window's index"."""
+def whole_number(query: Mapping[str, str], name: str, meaning: str) -> int | None:
+    """The number in a parameter; None without that parameter. Raises Refused `bad_<name>`; its message names the number
+    by `meaning`, such as "a window's index"."""
+    text = query.get(name)
+    if text is None:
+        return None
     if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
         raise Refused(
             f"bad_{name}",

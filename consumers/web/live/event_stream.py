@@ -13,7 +13,6 @@ from collections.abc import Callable
 from aiohttp import HttpVersion11, hdrs, web
 
 from consumers.web.api.operations import Operation, Parameter
-from consumers.web.door.request import known_parameters
 from consumers.web.live.packets import EventPacket, event_packets, window_of_event
 from consumers.web.live.shared_feeds import SharedFeeds
 from consumers.web.live.sockets import Clients
@@ -55,7 +54,6 @@ class EventStream:
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """Raises Refused, SessionGone and RedisAway before the first byte."""
-        known_parameters(request.query, ())
         session = request.match_info["session"]
         after = last_event_id(request.headers.get(_LAST_EVENT_ID, ""))
         with self._clients.admitted():

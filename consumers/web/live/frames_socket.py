@@ -42,8 +42,7 @@ class FramesSocket:
         session = request.query.get("session", "")
         if not session:
             raise Refused("no_session", "The parameter session is missing: connect to /frames?session=ID.")
-        query = request.query
-        first = whole_number("from", query["from"], "a window's index") if "from" in query else None
+        first = whole_number(request.query, "from", "a window's index")
         socket = new_socket(request)
         with self._clients.admitted():
             newest = (await find_session(self._pipe, session)).window

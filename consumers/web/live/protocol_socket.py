@@ -63,7 +63,7 @@ class ProtocolSocket:
         """Raises Refused, SessionGone and RedisAway before the upgrade."""
         known_parameters(request.query, ("session", "after"))
         session = request.query.get("session")
-        after = whole_number("after", request.query["after"], "a frame number") if "after" in request.query else None
+        after = whole_number(request.query, "after", "a frame number")
         socket = new_socket(request)
         with self._clients.admitted():
             if session is not None:
