@@ -91,8 +91,8 @@ def look_at_token(page: Page) -> None:
 
 def look_back(page: Page) -> None:
     """Where they parted, side by side."""
-    page.get_by_role("button", name="Where they parted").click()
-    page.get_by_role("button", name="Compare two").click()
+    page.get_by_role("button", name="Go to the parting").click()
+    page.get_by_role("button", name="Compare answers").click()
 
 
 class Picture(NamedTuple):

@@ -39,14 +39,14 @@ def test_axe_finds_nothing_wrong(pair: Recorder, open_page: Open, scheme: str) -
         pair.write(1, **said, agreement=0.3, interference="destructive", jsd=0.7, di_source="logprobs", **parted)
     is_at_window(page, 120)
     assert violations(page) == []
-    page.get_by_role("button", name="Where they parted").click()
-    page.get_by_role("button", name="Compare two").click()
+    page.get_by_role("button", name="Go to the parting").click()
+    page.get_by_role("button", name="Compare answers").click()
     page.get_by_role("button", name="Evidence").click()
     expect(page.locator("#evidence")).to_be_visible()
     expect(page.locator(".side mark").or_(page.locator(".side .before")).first).to_be_visible()
     assert violations(page) == []
     page.get_by_role("button", name="Sessions").click()
-    expect(page.locator("#sessions .asked").first).to_be_visible()
+    expect(page.locator("#sessions .prompt-start").first).to_be_visible()
     assert violations(page) == []
 
 
@@ -54,7 +54,7 @@ def test_axe_finds_nothing_wrong_before_anything_was_asked(speaker: Speaker, ope
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(1)
     page.get_by_role("button", name="Sessions").click()
-    expect(page.locator("#sessions")).to_contain_text("None yet")
+    expect(page.locator("#sessions")).to_contain_text("No sessions yet")
     assert violations(page) == []
 
 
@@ -272,7 +272,7 @@ def test_the_page_works_at_twice_the_size(pair: Recorder, open_page: Open) -> No
     pair.write(60, members=members(*pair.models), agreement=0.5, compares="next")
     is_at_window(page, 60)
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-    for name in ("Ask again", "Stop all", "Pause", "Evidence", "Compare two"):
+    for name in ("Ask again", "Stop all", "Pause", "Evidence", "Compare answers"):
         button = page.get_by_role("button", name=name)
         button.scroll_into_view_if_needed()
         box = button.bounding_box()

@@ -46,7 +46,7 @@ def test_a_person_asks_at_once_and_reads_what_each_member_said(
     for arguments in (["aggregator"], ["producers", WORD, *PACE], ["producers", CHAR, *PACE]):
         roles.ready(*arguments)
     page = open_page()
-    expect(page.get_by_label("What should the council answer?")).to_be_focused()
+    expect(page.get_by_label("Your question")).to_be_focused()
     expect(page.get_by_role("checkbox", checked=True)).to_have_count(2)
     page.keyboard.type("What is a list?")
     page.keyboard.press("Shift+Enter")
@@ -117,10 +117,10 @@ def test_after_a_restart_of_the_web_the_text_goes_on_and_nothing_is_doubled(
     speaker.say("before")
     expect(page.locator("article > .text")).to_have_text("before")
     web.kill()
-    expect(page.get_by_role("status")).to_have_text("The connection is lost; trying again…")
+    expect(page.get_by_role("status")).to_have_text("Connection lost; reconnecting…")
     speaker.say(", between")
     web.start()
-    expect(page.get_by_role("status")).to_have_text("The council answers.", timeout=20_000)
+    expect(page.get_by_role("status")).to_have_text("The council is answering.", timeout=20_000)
     speaker.say(", after")
     speaker.finish()
     expect(page.get_by_role("status")).to_have_text("Ended: 1 of 1 finished.")
@@ -135,7 +135,7 @@ def test_stop_ends_the_session_and_the_page_is_ready_for_the_next_question(speak
     expect(page.get_by_role("status")).to_have_text("Ended: 0 of 1 finished.")
     expect(page.locator("article .state")).to_have_text("stopped")
     expect(page.get_by_role("button", name="Stop all")).to_be_hidden()
-    expect(page.get_by_label("What should the council answer?")).to_be_focused()
+    expect(page.get_by_label("Your question")).to_be_focused()
 
 
 def test_a_new_question_stops_the_answer_to_the_one_before(
@@ -146,7 +146,7 @@ def test_a_new_question_stops_the_answer_to_the_one_before(
     speaker.take_newest()
     speaker.say("one")
     expect(page.locator("article > .text")).to_have_text("one")
-    page.get_by_label("What should the council answer?").fill("Second")
+    page.get_by_label("Your question").fill("Second")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#question")).to_have_text("Second")
     expect(page.locator("article .state")).to_have_text("waiting")
@@ -159,7 +159,7 @@ def test_without_an_aggregator_the_page_says_what_is_missing(redis: RedisServer,
     Speaker(redis, "test:speaker").offer()
     page = open_page()
     ask(page, "Hello")
-    said = "No frame has come yet: start an aggregator with council up or python -m aggregator."
+    said = "No frame has arrived: start an aggregator with council up or python -m aggregator."
     expect(page.get_by_role("status")).to_have_text(said, timeout=10_000)
 
 
@@ -179,7 +179,7 @@ def test_a_person_signs_in_in_a_browser_and_the_page_works(redis: RedisServer, b
             page.get_by_label("Token").fill(typed)
             page.get_by_role("button", name="Sign in").click()
             if typed != token:
-                expect(page.get_by_role("alert")).to_have_text("That is not this council's token.")
+                expect(page.get_by_role("alert")).to_have_text("This is not the council's token.")
         # Its files, the API and the socket all take the cookie.
         expect(page.locator("#energy")).to_have_text("0.50")
         assert page.url.partition("#")[0] == f"{web.http}/"
@@ -205,8 +205,8 @@ def test_an_error_is_shown_as_the_sentence_that_the_server_wrote(speaker: Speake
     expect(page.get_by_role("alert")).to_have_text("The prompt is empty: write what the council should answer.")
     expect(page.get_by_role("status")).to_have_text("")
     page.get_by_role("checkbox").uncheck()
-    page.get_by_label("What should the council answer?").press("Enter")
-    expect(page.get_by_role("alert")).to_have_text("No model is chosen: tick at least one.")
+    page.get_by_label("Your question").press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("No member is selected: select at least one.")
 
 
 def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(pair: Recorder, open_page: Open) -> None:
@@ -223,19 +223,19 @@ def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(pair
     expect(compared).to_have_text("not measured")
     pair.write(12, members=both, agreement=0.91, agreement_source="logprobs", compares="next", interference="neutral")
     expect(agreement).to_have_text("0.91")
-    expect(page.locator("#pattern")).to_have_text("They neither agree nor disagree")
+    expect(page.locator("#pattern")).to_have_text("The answers partly agree (neutral)")
     expect(source).to_have_text("")
-    expect(compared).to_have_text("the same so far")
+    expect(compared).to_have_text("same text so far")
     pair.write(12, members=both)
     expect(compared).to_have_text("never parted")
     parted: dict[str, Any] = {"compares": "place", "diverged_at_bytes": 48, "interference": "destructive"}
     pair.write(12, members=both, agreement=0.12, agreement_source="mixed", **parted)
     expect(agreement).to_have_text("0.12")
-    expect(page.locator("#pattern")).to_have_text("They disagree, and cancel each other")
-    expect(source).to_have_text("in part by text")
+    expect(page.locator("#pattern")).to_have_text("The answers differ (destructive interference)")
+    expect(source).to_have_text("partly from text")
     pair.write(12, members=both, agreement=0.0, agreement_source="text", **parted)
-    expect(source).to_have_text("by text")
-    expect(compared).to_have_text("the same place, parted at byte 48")
+    expect(source).to_have_text("from text")
+    expect(compared).to_have_text("same position, parted at byte 48")
     pair.write(12, members=both)
     expect(agreement).to_have_text("not measured")
     expect(source).to_have_text("")
@@ -250,8 +250,8 @@ def test_a_lane_says_in_words_who_waits_for_whom(pair: Recorder, open_page: Open
     page = open_page()
     expect(page.locator("article .state")).to_have_text(
         [
-            "held: pauses for the others · 12 tokens wait",
-            "remote · detached: no longer waited for · 1 token waits",
+            "held: waits for the others · 12 tokens buffered",
+            "remote · detached: not waited for · 1 token buffered",
         ]
     )
     for reading, told in (("mode", "step"), ("lag", "16 ms"), ("skew", "480 ms")):
@@ -280,7 +280,7 @@ def test_no_reading_runs_into_another(pair: Recorder, open_page: Open, letters: 
     longest |= {"compares": "place", "diverged_at_bytes": 65_536, "mode": "single"}
     pair.write(13, members=members("test:one", "test:other"), **longest)
     page = open_page()
-    expect(page.locator("#compares")).to_have_text("the same place, parted at byte 65536")
+    expect(page.locator("#compares")).to_have_text("same position, parted at byte 65536")
     page.evaluate("letters => (document.documentElement.style.fontSize = letters)", letters)
     for width in (320, 360, 768, 1280, 1920):
         page.set_viewport_size({"width": width, "height": 800})

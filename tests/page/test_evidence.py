@@ -50,7 +50,7 @@ def says_all(page: Page, token: Any) -> None:
     shares = card.locator(".pieces li").all_inner_texts()
     likeliest = max(token["top"], key=lambda piece: piece["logprob"])
     assert f"\n{100 * math.exp(likeliest['logprob']):.1f} %" in shares[0]
-    expect(card.locator(".said .piece")).to_have_text(token["text"].replace(" ", "·").replace("\n", "↵"))
+    expect(card.locator(".written .piece")).to_have_text(token["text"].replace(" ", "·").replace("\n", "↵"))
 
 
 def rows_of(card: Locator) -> list[Locator]:
@@ -107,7 +107,7 @@ def test_a_token_without_probabilities_says_so(speaker: Speaker, open_page: Open
     expect(token).to_have_class("token")
     token.hover()
     card = page.locator("#evidence")
-    expect(card).to_contain_text("The model server sent no list")
+    expect(card).to_contain_text("The model server sent no alternatives")
     expect(card.locator("tr").first).to_contain_text("not measured")
     expect(card).to_contain_text("missing")
 
@@ -154,7 +154,7 @@ def test_the_strip_tells_who_dropped_and_why_and_what_waits(pair: Recorder, open
     expect(health.locator(".waiting dd")).to_have_text("7")
     expect(health.locator(".link dd")).to_have_text("open")
     pair.write(1, members=(one, gone), final=True)
-    expect(health.locator(".drawn dd")).to_have_text("at rest")
+    expect(health.locator(".drawn dd")).to_have_text("idle")
 
 
 def test_the_strip_counts_what_is_drawn_and_what_is_received(council: Roles, open_page: Open) -> None:

@@ -92,11 +92,11 @@ def test_the_page_says_who_is_waited_for_and_goes_on_without(
     expect(awaited).to_be_hidden()
     pair.write(150, members=(held, loading))
     expect(awaited).to_contain_text(
-        "Waiting for test:other, which loads: the others begin together with it.", timeout=20_000
+        "Waiting for test:other (loading): the others start together with it.", timeout=20_000
     )
     expect(awaited.locator(".value")).to_have_text("2 s")
     expect(page.locator("article .state").nth(1)).to_have_text("loading: the others wait")
-    page.get_by_role("button", name="Go on without test:other").click()
+    page.get_by_role("button", name="Continue without test:other").click()
     wait_until(
         lambda: [entry for entry in entries_of(redis, pair.session) if isinstance(entry, Cancel)],
         "the member is cancelled",
@@ -113,7 +113,7 @@ def test_who_waits_for_a_slot_is_named_with_who_loads(pair: Recorder, open_page:
     pair.write(60, members=(waiting, loading))
     page = open_page()
     expect(page.locator("#awaited")).to_contain_text(
-        "Waiting for test:one, which waits for its turn; and for test:other, which loads."
+        "Waiting for test:one (waiting for a slot or memory) and test:other (loading)."
     )
     # Without both there is none to go on.
-    expect(page.get_by_role("button", name=re.compile("Go on without"))).to_have_count(0)
+    expect(page.get_by_role("button", name=re.compile("Continue without"))).to_have_count(0)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import Page
 
+from schemas.frames import MemberState
 from tests.page.conftest import Open
+from tests.support.project import ROOT
 
+STATIC = ROOT / "consumers/web/static"
 SPACE = " \t\n\r\x0b\x0c"
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=300), max_size=6)
 WORDS = st.lists(st.sampled_from(["the", " sky", " is", " blue", ",", "\n", " é", " 🌊"]), max_size=25).map("".join)
@@ -135,6 +139,20 @@ def test_a_difference_is_true_and_the_least(modules: Page, one: str, other: str)
     shared = found["shared"]
     units = one.encode("utf-16-le")[: 2 * shared], other.encode("utf-16-le")[: 2 * shared]
     assert units[0] == units[1] == units[0].decode("utf-16-le").encode("utf-16-le")
+
+
+def test_ended_is_decided_in_one_module(modules: Page) -> None:
+    """`ended` is true for finished and dropped members, and no other module compares a state with both."""
+    found = modules.evaluate("""async () => {
+        const { STATES, ended } = await import("/static/record/states.js");
+        return Object.fromEntries(STATES.map((state) => [state, ended(state)]));
+    }""")
+    assert found == {state: state in ("finished", "dropped") for state in get_args(MemberState)}
+    scripts = [path for path in STATIC.rglob("*.js") if path.name != "states.js"]
+    assert len(scripts) > 30
+    for path in scripts:
+        lines = [line for line in path.read_text().splitlines() if "finished" in line and "dropped" in line]
+        assert lines == [], path
 
 
 def longest(a: list[str], b: list[str]) -> int:

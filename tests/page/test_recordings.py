@@ -54,7 +54,7 @@ def opened(page: Page) -> Locator:
 
 
 def questions(panel: Locator) -> Locator:
-    return panel.locator("li .asked")
+    return panel.locator("li .prompt-start")
 
 
 def drop(page: Page, name: str, data: bytes) -> None:
@@ -79,7 +79,7 @@ def test_the_library_shows_what_there_is(three: list[Path], open_page: Open) -> 
 
 def test_without_recordings_the_library_says_what_to_do(open_page: Open) -> None:
     panel = opened(open_page())
-    expect(panel.get_by_role("status").first).to_have_text("No recording yet: keep a session, or drop a file here.")
+    expect(panel.get_by_role("status").first).to_have_text("No recordings yet: keep a session, or drop a recording file here.")
     expect(panel.get_by_role("button", name="Show more")).to_be_hidden()
 
 
@@ -89,10 +89,10 @@ def test_words_are_found_while_they_are_typed(three: list[Path], open_page: Open
     search = panel.get_by_role("searchbox")
     search.fill("WATER")
     expect(questions(panel)).to_have_text(["▶Play Is water wet?"])
-    expect(panel.get_by_role("status").first).to_have_text("1 with these words")
+    expect(panel.get_by_role("status").first).to_have_text("1 found")
     search.fill("nothing of this kind")
     expect(questions(panel)).to_have_count(0)
-    expect(panel.get_by_role("status").first).to_have_text("No recording has these words.")
+    expect(panel.get_by_role("status").first).to_have_text("No recording contains these words.")
     search.fill("seed-6")
     expect(questions(panel)).to_have_text(["▶Play Why is the sky blue?"])
     search.fill("")
@@ -132,7 +132,7 @@ def test_a_recording_is_deleted_after_a_question(folder: Path, three: list[Path]
     asked = page.get_by_role("dialog")
     expect(asked).to_contain_text("Delete the recording “What is a list?” of")
     # Nothing is deleted by mistake: Enter and Escape leave it.
-    expect(asked.get_by_role("button", name="Leave it")).to_be_focused()
+    expect(asked.get_by_role("button", name="Cancel")).to_be_focused()
     page.keyboard.press("Enter")
     expect(asked).to_be_hidden()
     panel.get_by_role("button", name="Delete: What is a list?").click()
@@ -154,7 +154,7 @@ def test_a_file_is_dropped_on_the_library_or_chosen(
     page = open_page()
     panel = opened(page)
     drop(page, "dropped.mcap", path.read_bytes())
-    expect(panel.get_by_role("status").first).to_have_text("Taken in: dropped.mcap.")
+    expect(panel.get_by_role("status").first).to_have_text("Imported: dropped.mcap.")
     expect(questions(panel).first).to_have_text("▶Play Dropped?")
     assert (folder / "dropped.mcap").read_bytes() == path.read_bytes()
     with page.expect_file_chooser() as chooser:
@@ -172,10 +172,10 @@ def test_a_file_is_dropped_on_the_library_or_chosen(
 def test_two_recordings_are_compared(three: list[Path], open_page: Open) -> None:
     page = open_page()
     panel = opened(page)
-    compare = panel.get_by_role("button", name="Compare two")
+    compare = panel.get_by_role("button", name="Compare recordings")
     expect(compare).to_have_attribute("aria-disabled", "true")
     compare.click(force=True)
-    expect(panel.get_by_role("status").first).to_have_text("Choose two recordings to compare.")
+    expect(panel.get_by_role("status").first).to_have_text("Select two recordings to compare.")
     boxes = panel.get_by_role("checkbox")
     for place in (0, 1, 2):
         boxes.nth(place).check()
@@ -185,7 +185,7 @@ def test_two_recordings_are_compared(three: list[Path], open_page: Open) -> None
     two = page.get_by_role("dialog", name="Two recordings")
     expect(two.get_by_role("columnheader")).to_have_text(["What is a list?", "Is water wet?"])
     expect(two.get_by_role("row", name="Length")).to_have_text("Length1.3 s3.0 s")
-    expect(two.get_by_role("status")).to_contain_text("They differ in what was asked, first in prompt: ")
+    expect(two.get_by_role("status")).to_contain_text("The requests differ, first in prompt: ")
     two.get_by_role("button", name="Close").click()
     expect(two).to_be_hidden()
     expect(compare).to_be_focused()
@@ -204,7 +204,7 @@ def test_names_that_are_made_to_do_harm_are_only_shown(folder: Path, open_page: 
     expect(questions(panel).filter(has_text=HOSTILE)).to_have_count(2)
     for box in panel.get_by_role("checkbox").all():
         box.check()
-    panel.get_by_role("button", name="Compare two").click()
+    panel.get_by_role("button", name="Compare recordings").click()
     expect(page.get_by_role("dialog")).to_contain_text(HOSTILE)
     page.get_by_role("button", name="Close").click()
     panel.get_by_role("button", name="Delete").first.click()
@@ -224,7 +224,7 @@ def test_what_cannot_be_read_says_why_and_can_be_deleted(folder: Path, open_page
     expect(item.get_by_role("checkbox")).to_have_count(0)
     item.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(panel.get_by_role("status").first).to_have_text("No recording yet: keep a session, or drop a file here.")
+    expect(panel.get_by_role("status").first).to_have_text("No recordings yet: keep a session, or drop a recording file here.")
     expect(panel.get_by_role("searchbox")).to_be_focused()
 
 
@@ -272,8 +272,8 @@ def test_axe_finds_nothing_wrong_with_the_library(three: list[Path], open_page: 
         panel.get_by_role("checkbox").nth(place).check()
     found = Axe().run(page)
     assert found.response["violations"] == []
-    panel.get_by_role("button", name="Compare two").click()
-    expect(page.get_by_role("dialog")).to_contain_text("They differ in what was asked")
+    panel.get_by_role("button", name="Compare recordings").click()
+    expect(page.get_by_role("dialog")).to_contain_text("The requests differ")
     assert Axe().run(page).response["violations"] == []
 
 

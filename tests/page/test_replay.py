@@ -66,7 +66,7 @@ def test_a_replay_is_marked_and_plays_to_its_end(player: Role, recording: Path, 
     expect(page.locator("#question")).to_have_text("Why is the sky blue?")
     expect(page.locator("#keep")).to_be_hidden()
     expect(page.locator("#live")).to_be_focused()
-    status(page, "The replay plays.")
+    status(page, "The replay is playing.")
     # No member of a replay can be stopped.
     expect(page.get_by_role("button", name="Stop seed-1")).to_be_hidden()
     status(page, "The replay is at its end.")
@@ -82,7 +82,7 @@ def test_a_replay_is_marked_and_plays_to_its_end(player: Role, recording: Path, 
     status(page, "The replay is at its end.")
     assert shown(page) == LAST
     page.get_by_role("button", name="Play again").click()
-    status(page, "The replay plays.")
+    status(page, "The replay is playing.")
     page.wait_for_function(f"last => ({_SHOWN})() < last / 2", arg=LAST)
     status(page, "The replay is at its end.")
 
@@ -122,10 +122,10 @@ def test_every_page_that_shows_a_replay_is_in_step(player: Role, recording: Path
     for page in (one, other):
         paused_at(page, 100)
         assert answer(page).inner_text() == text_at(100).strip("\n")
-    other.get_by_role("button", name="Back one window").click()
+    other.get_by_role("button", name="Previous window").click()
     for page in (one, other):
         paused_at(page, 99)
-    one.get_by_role("button", name="On one window").click()
+    one.get_by_role("button", name="Next window").click()
     for page in (one, other):
         paused_at(page, 100)
     other.get_by_label("Speed").select_option("4")
@@ -154,7 +154,7 @@ def test_a_replay_is_moved_by_the_keys(player: Role, recording: Path, open_page:
     page.keyboard.press("0")
     paused_at(page, 0)
     page.keyboard.press(" ")
-    status(page, "The replay plays.")
+    status(page, "The replay is playing.")
     # Where a person types, keys are letters.
     page.locator("#prompt").fill("")
     page.locator("#prompt").press("7")
@@ -185,7 +185,7 @@ def test_as_fast_as_the_council_computes_is_a_speed(player: Role, recording: Pat
     status(page, "The replay is at its end.")
     page.get_by_role("button", name="Play again").click()
     expect(page.get_by_label("Speed")).to_have_value("1")
-    status(page, "The replay plays.")
+    status(page, "The replay is playing.")
 
 
 def test_a_replay_is_stopped_as_any_session(player: Role, recording: Path, open_page: Open) -> None:

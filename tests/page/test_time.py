@@ -117,8 +117,8 @@ def test_a_person_jumps_to_where_the_members_parted(pair: Recorder, open_page: O
         parted = {"diverged_at_bytes": 600, "compares": "place"} if window >= 100 else {"compares": "next"}
         pair.write(1, **released(PAIR, "abcde ", window - 1), **parted)
     is_at_window(page, 300)
-    expect(page.locator("#compares")).to_have_text("the same place, parted at byte 600")
-    page.get_by_role("button", name="Where they parted").click()
+    expect(page.locator("#compares")).to_have_text("same position, parted at byte 600")
+    page.get_by_role("button", name="Go to the parting").click()
     expect(page.locator("#window")).to_have_text("160")
     assert answer(page).inner_text() == "abcde " * 160
     for member in (0, 1):
@@ -139,7 +139,7 @@ def test_the_page_does_not_say_when_they_parted_where_it_did_not_see_it(pair: Re
     pair.write(60, members=members(*PAIR), diverged_at_bytes=3, compares="place")
     page = open_page()
     is_at_window(page, 2_052)
-    expect(page.locator("#compares")).to_have_text("the same place, parted at byte 3")
+    expect(page.locator("#compares")).to_have_text("same position, parted at byte 3")
     columns = """async () => {
         const { Columns } = await import("/static/record/columns.js");
         const columns = new Columns(["one"]);
@@ -157,7 +157,7 @@ def test_two_answers_are_shown_side_by_side_from_where_they_part(pair: Recorder,
     said = (in_state(one, text=texts[0]), in_state(other, text=texts[1]))
     page = follows(pair, open_page)
     pair.write(1, members=said)
-    button = page.get_by_role("button", name="Compare two")
+    button = page.get_by_role("button", name="Compare answers")
     button.click()
     expect(button).to_have_attribute("aria-expanded", "true")
     sides = page.locator(".side")
@@ -165,7 +165,7 @@ def test_two_answers_are_shown_side_by_side_from_where_they_part(pair: Recorder,
     expect(sides.locator(".before")).to_have_text(["The sky ", "The sky "], use_inner_text=False)
     expect(sides.nth(0).locator("mark")).to_have_text(["is blue"])
     expect(sides.nth(1).locator("mark")).to_have_text(["was grey"])
-    expect(page.locator("#compare-note")).to_contain_text("The same for 8 bytes")
+    expect(page.locator("#compare-note")).to_contain_text("The first 8 bytes are the same")
     page.locator("#compare-other").select_option(label="1 test:one")
     expect(page.locator("#compare-note")).to_contain_text("have not parted")
     button.click()
@@ -179,14 +179,14 @@ def test_a_person_looks_at_an_earlier_session_and_forgets_it(
     expect(page.get_by_role("checkbox")).to_have_count(2)
     texts = {}
     for question in ("What is a list?", "And a tuple?"):
-        page.get_by_label("What should the council answer?").fill(question)
+        page.get_by_label("Your question").fill(question)
         page.get_by_role("button", name="Ask", exact=True).click()
         expect(page.locator("#question")).to_have_text(question)
         is_at_window(page, 40)
         cancel(page)
         texts[question] = [answer(page, member).text_content() for member in (0, 1)]
     page.get_by_role("button", name="Sessions").click()
-    listed = page.locator("#sessions .asked")
+    listed = page.locator("#sessions .prompt-start")
     expect(listed).to_have_text(["And a tuple?", "What is a list?"])
     listed.nth(1).click()
     expect(page.locator("#question")).to_have_text("What is a list?")
@@ -199,11 +199,11 @@ def test_a_person_looks_at_an_earlier_session_and_forgets_it(
     page.go_forward()
     expect(page.locator("#question")).to_have_text("What is a list?")
     page.get_by_role("button", name="Sessions").click()
-    page.get_by_role("button", name="Forget the session: And a tuple?").click()
+    page.get_by_role("button", name="Delete the session: And a tuple?").click()
     expect(listed).to_have_text(["What is a list?"])
     page.keyboard.press("Escape")
     page.go_back()
-    expect(page.get_by_role("alert")).to_have_text("The session is gone: the council no longer has it.")
+    expect(page.get_by_role("alert")).to_have_text("The council no longer has this session.")
     expect(page.locator("#session")).to_be_hidden()
     page.go_forward()
     expect(page.locator("#question")).to_have_text("What is a list?")
@@ -214,7 +214,7 @@ def test_a_person_looks_at_an_earlier_session_and_forgets_it(
     expect(page.locator("#question")).to_have_text("What is a list?")
     expect(page.locator("article h3")).to_have_text([f"1 {WORD}", f"2 {CHAR}"])
     page.get_by_role("button", name="Sessions").click()
-    expect(page.locator("#sessions .asked")).to_have_text(["What is a list?", "What is a list?"])
+    expect(page.locator("#sessions .prompt-start")).to_have_text(["What is a list?", "What is a list?"])
 
 
 def test_the_numbers_of_a_held_window_are_those_of_its_frame(
@@ -233,7 +233,7 @@ def test_the_numbers_of_a_held_window_are_those_of_its_frame(
     assert shown["disagreement"] == ("not measured" if frame.jsd is None else f"{frame.jsd:.2f}")
     assert shown["mode"] == frame.mode
     page.get_by_role("button", name="Evidence").click()
-    expect(page.locator("#evidence h2")).to_have_text("Every number · window 90, 1.52 s")
+    expect(page.locator("#evidence h2")).to_have_text("All numbers · window 90, 1.52 s")
     rows = {
         row.locator("code").text_content(): row.locator("td").first.text_content()
         for row in page.locator("#evidence tr").all()
@@ -321,10 +321,10 @@ def test_side_by_side_stands_at_the_held_time_too(pair: Recorder, open_page: Ope
     for window in range(1, 61):
         pair.write(1, **released(PAIR, "abcde ", window - 1))
     is_at_window(page, 60)
-    page.get_by_role("button", name="Compare two").click()
-    expect(page.locator("#compare-note")).to_contain_text("The same for 360 bytes")
+    page.get_by_role("button", name="Compare answers").click()
+    expect(page.locator("#compare-note")).to_contain_text("The first 360 bytes are the same")
     hold_at(page, 30)
-    expect(page.locator("#compare-note")).to_contain_text("The same for 180 bytes")
+    expect(page.locator("#compare-note")).to_contain_text("The first 180 bytes are the same")
 
 
 def test_the_end_of_the_slider_is_the_newest_window_while_time_goes_on(council: Roles, open_page: Open) -> None:
@@ -355,9 +355,9 @@ def test_stop_on_a_lane_stops_a_member_of_the_session_whose_lane_it_is(
     page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
     page.route("**/api/sessions/never", lambda route: None)
     page.evaluate("() => { location.hash = 'never'; }")
-    expect(page.get_by_role("status")).to_have_text("The council is called…")
+    expect(page.get_by_role("status")).to_have_text("Connecting…")
     page.get_by_role("button", name=f"Stop {WORD}").click()
-    expect(page.get_by_role("status")).to_have_text("The council is called…")
+    expect(page.get_by_role("status")).to_have_text("Connecting…")
     assert [address.partition("/api/")[2] for address in asked] == [f"sessions/{first}/members/0/cancel"]
     page.evaluate("(session) => { location.hash = session; }", first)
     is_at_window(page, 20)

@@ -3,7 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, MARGIN] = [72, 20, 2];
 
-// The picture, with words for those who do not see it.
+// The picture, with a text for screen readers.
 export function sparkline(agreement, mean) {
   const picture = document.createElementNS(SVG, "svg");
   picture.setAttribute("class", "sparkline");
@@ -27,7 +27,7 @@ function pathOf(values) {
   values.forEach((value, place) => {
     if (value !== null) {
       path += `${isDown ? "L" : "M"}${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
-      // One measurement by itself is a dot.
+      // A single measurement is a dot.
       if (!isDown && (values[place + 1] ?? null) === null) path += "h0.1";
     }
     isDown = value !== null;
