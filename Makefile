@@ -1,6 +1,6 @@
-# Two commands for people: `make run` and `make test`. Needs Python 3.11 to 3.13 with venv, make, and a package index.
-#     make run PORT=9000      the page's port          make run MODEL=none     without the real language model
-#     make run PYTHON=python3.12                       make test REAL=0        without the tests that need it
+# The two main commands are `make run` and `make test`. They need Python 3.11 or newer with venv, and a package index.
+#     make run PORT=9000           the page's port       make run MODEL=none   without the real language model
+#     make run PYTHON=python3.12   another Python        make test REAL=0      without the tests that need that model
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 SECONDS ?= 60
@@ -11,6 +11,7 @@ run: .venv/.installed $(if $(filter none,$(MODEL)),,model)
 	.venv/bin/council up $(if $(PORT),--port $(PORT))
 
 test: check $(if $(filter 0,$(REAL)),,model)
+	.venv/bin/python -m tests.support.interpreters
 	COUNCIL_REAL=$(REAL) .venv/bin/python -m pytest
 
 check: .venv/.dev
@@ -23,12 +24,12 @@ check: .venv/.dev
 bench: .venv/.dev
 	.venv/bin/python -m bench --seconds $(SECONDS)
 
-# Half an hour; SECONDS=300 for less.
+# Half an hour; SECONDS=300 makes it five minutes.
 soak: SECONDS = 1800
 soak: .venv/.dev
 	.venv/bin/python -m bench.soak --seconds $(SECONDS)
 
-# The long form of the faults that `make test` tries briefly. It says its seed: SEED=n tries the same again.
+# Fault injection for longer than in `make test`. It prints its seed; SEED=n repeats a run.
 MINUTES ?= 10
 chaos: .venv/.dev
 	COUNCIL_CHAOS=long CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) .venv/bin/python -m pytest -n 0 -s tests/chaos
@@ -37,22 +38,22 @@ pictures: .venv/.dev
 	.venv/bin/python docs/pictures.py
 	.venv/bin/python docs/page_pictures.py
 
-# The protocol's JSON Schemas, from its structs.
+# Writes the JSON Schemas of the real-time protocol, from its structs.
 schemas: .venv/.dev
 	.venv/bin/python docs/event_schemas.py
 
-# A virtual environment with the council in it, whole or made anew: what is interrupted leaves no stamp, and an upgraded
-# system may have taken the environment's Python away.
+# A virtual environment with the council. The stamp file .installed exists only after a complete installation: after an
+# interruption, or when an upgrade of the system removed the environment's Python, the environment is created again.
 .venv/.installed: pyproject.toml constraints.txt $(shell test -x .venv/bin/python || echo no-python)
 	@if test -e $@ && test -x .venv/bin/python; then rm $@; else \
 	  sh check_python.sh "$(PYTHON)" && "$(PYTHON)" -m venv --clear .venv; fi
 	$(PIP_INSTALL) --editable .
 	@touch $@
 
-# llama.cpp and a real language model, where they can be had: without them the council runs its statistical models.
+# llama.cpp and a real language model, where they can be installed; otherwise the council runs its n-gram models.
 .venv/.llama: .venv/.installed
 	@$(PIP_INSTALL) --only-binary xllamacpp --editable '.[llama]' && touch $@ || \
-	  echo 'council: llama.cpp could not be installed here; the council goes on without it.' >&2
+	  echo 'council: llama.cpp could not be installed here; the council runs without it.' >&2
 
 model: .venv/.llama
 	@test ! -e $< || .venv/bin/council models get smollm2 || true
@@ -62,4 +63,4 @@ model: .venv/.llama
 	@touch .venv/.llama $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts
+	rm -rf .venv .pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts

@@ -1,1 +1,1 @@
-"""From a token stream to frames: a pure core (release, alignment, energy, diversity) and one dull loop around it."""
+"""From a token stream to frames: a pure core (release, alignment, energy, diversity) and a loop around it."""

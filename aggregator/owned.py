@@ -1,11 +1,11 @@
-"""A session that this process owns: the core, and what has been read for it but belongs to windows that are still open.
+"""A session that this process owns: the core, and the entries that were read and belong to windows that are still open.
 
     Redis --read_commands--> add_replies --> unclosed --> close_due --> commit commands --> Redis
                                                              |
                                                            Session (the core)
 
-Whatever goes wrong with a commit, the owner throws this away and loads the session again: nothing is ever retried with
-new content.
+After any failed commit the owner drops this object and loads the session again: a commit is never retried with other
+content.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from transport.redis.connection import Command, Pipe, ReplyError, accepted
 from transport.replays import clock_read, read_clock
 from transport.tokens import MOST_ENTRIES, entries_read, read_entries
 
-# The whole state is written once a second; a new owner computes what lies between again.
+# The whole state is written once a second; a new owner computes the windows since then again.
 _WINDOWS_PER_CHECKPOINT = 60
 # The silence of producers is counted in beats of this length.
 BEAT_S = 1.0
@@ -38,10 +38,10 @@ class OwnedSession:
     def __init__(
         self, lease: Lease, session: Session, taken: Taken, session_node: SessionNode, beat_due_s: float
     ) -> None:
-        """`beat_due_s`: when it beats for the first time, by a clock that is its owner's business."""
+        """`beat_due_s`: when it beats for the first time, by its owner's monotonic clock."""
         self.lease = lease
         self.beat_due_s = beat_due_s
-        # One of its keys: they are all at one node of a cluster, which its loader notes in `place`.
+        # One of its keys: all of them are at one node of a cluster.
         self.key = tokens(lease.session)
         self.session_node = session_node
         self.core = session
@@ -49,9 +49,9 @@ class OwnedSession:
         self.read_to = taken.cut
         self.unclosed: list[StreamEntry] = []
         self.is_replay = session.opening.replay is not None
-        # Every entry before this millisecond has been read, whatever the clock says; None: all that there are.
+        # After a full or refused reply: every entry before this millisecond has been read. None: all of them have.
         self._read_before_ms: int | None = None
-        # A replay's own time, and when its process last gave a sign of life, in milliseconds.
+        # A replay's own time, and when its process last wrote, in milliseconds.
         self._clock_ms, self.played_ms = 0, 0
         # Windows that were committed under this epoch.
         self.committed = 0
@@ -66,14 +66,15 @@ class OwnedSession:
         return due_ms(self.core.origin_ns, self.core.record.window) * NS_PER_MS
 
     def read_commands(self) -> list[Command]:
-        """Asks for what was written since the last read; of a replay first for its time, so that all entries before
-        that are in the second reply."""
+        """Reads the entries since the last read; of a replay first its time, so that the second reply has all entries
+        before that time."""
         reading = read_entries(self.name, self.read_to)
         return [read_clock(self.name), reading] if self.is_replay else [reading]
 
     def add_replies(self, replies: Sequence[Any]) -> ReplyError | None:
-        """Takes in the replies to read_commands; the error, if one of them is. After an error no window is closed;
-        after a full reply only those that end before its last entry, since the rest is not read yet."""
+        """Takes in the replies to read_commands; returns the error, if one of them is an error. After an error no
+        window is closed; after a full reply only those that end before its last entry, since the rest is not read
+        yet."""
         if refusal := next((reply for reply in replies if isinstance(reply, ReplyError)), None):
             self._read_before_ms = 0
             return refusal
@@ -91,8 +92,8 @@ class OwnedSession:
         return self._clock_ms * NS_PER_MS if self.is_replay else redis_now_ns
 
     def close_due(self, now_ms: int, most: int, beat: bool) -> list[Command]:
-        """Closes up to `most` windows that no later entry can belong to; one commit command for each. The last one
-        may beat."""
+        """Closes up to `most` windows that no later entry can belong to; one commit command for each. With `beat` the
+        last of them writes a beat."""
         core, commands = self.core, list[Command]()
         if self._read_before_ms is not None:
             now_ms = min(now_ms, self._read_before_ms)
@@ -132,7 +133,7 @@ def load_session(pipe: Pipe, taken: Taken) -> Session:
 
 
 def _from_checkpoint(pipe: Pipe, taken: Taken) -> Session | None:
-    """The core as of the last checkpoint; None where there is none, or one of another version: then all is computed."""
+    """The core as of the last checkpoint; None without a checkpoint of this version: then all windows are computed."""
     try:
         core, need_from = load(taken.opening, taken.opened, taken.checkpoint)
     except Malformed:
@@ -156,7 +157,7 @@ def _all_entries(pipe: Pipe, taken: Taken, after: str, last: str) -> list[Stream
 
 
 def _split_off(entries: list[StreamEntry], origin_ns: int, window: int) -> list[StreamEntry]:
-    """Takes the entries of windows up to `window` off the front of the list."""
+    """Removes the entries of windows up to `window` from the list and returns them."""
     count, last_ms = 0, last_ms_of_window(origin_ns, window)
     while count < len(entries) and entry_ms(entries[count][0]) <= last_ms:
         count += 1

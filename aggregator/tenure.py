@@ -1,8 +1,6 @@
-"""Which sessions this process serves: taking them, keeping their leases, resting, and letting go of them.
+"""Which sessions this process serves: taking them, renewing their leases, resting, and letting go of them.
 
-    new, or left by another --refresh, add_new--> held --own_more--> owned --release, end, rest--> (gone, or later)
-
-The loop asks for sessions and closes the windows of those that are owned.
+new, or left by another --refresh, add_new--> leased --own_more--> owned --release, end, rest--> (gone, or later)
 """
 
 from __future__ import annotations
@@ -20,14 +18,14 @@ from transport.leases import MOST_DELIVERIES, Lease, Leases, is_missing_group
 from transport.redis.cluster import SessionNode
 from transport.redis.connection import Pipe, ReplyError
 
-# Taking a session costs some round trips: more in one tick would make the others late.
+# Taking a session costs some round trips: more in one tick would delay the other sessions.
 MOST_NEW_A_TICK = 2
 _REST_S = 1.0
 
 
 class Tenure:
-    """The sessions of one consumer: `leases` are held, `owned` are in memory. `has_left`: another consumer may have
-    left a session. Whatever talks to Redis raises RedisAway."""
+    """The sessions of one consumer: `leases` has its leases, `owned` those sessions that are in memory. `has_left`:
+    another consumer may have left a session. Every method that talks to Redis raises RedisAway."""
 
     def __init__(self, pipe: Pipe, leases: Leases, log: Log) -> None:
         self._pipe, self.leases, self._log = pipe, leases, log
@@ -35,14 +33,18 @@ class Tenure:
         self.has_left = False
         self._rested_until: dict[str, float] = {}
 
+    def owns(self, session: OwnedSession) -> bool:
+        """False once the session was let go of, even where it has been loaded again since."""
+        return self.owned.get(session.name) is session
+
     def refresh(self, take_over_most: int) -> None:
-        """Renews the leases, lets go of what another has taken, and takes what is free."""
+        """Renews the leases, drops the sessions that another consumer has taken, and takes free ones over."""
         (reply,) = self._pipe.run([self.leases.refresh(take_over_most)])
         if is_missing_group(reply):
             self._pipe.run(self.leases.create_group())
         lost, taken = self.leases.add_refresh(reply)
         if take_over_most:
-            # As many as we asked for: there may be more, for the next tick.
+            # As many as were asked for: there may be more, for the next tick.
             self.has_left = len(taken) == take_over_most
         for lease in lost:
             self._rested_until.pop(lease.session, None)
@@ -50,17 +52,18 @@ class Tenure:
                 self._log.warning("another aggregator took the session over", session=lease.session)
 
     def add_new(self, reply: Any) -> None:
+        """Takes in the reply to Leases.read_new."""
         if is_missing_group(reply):
             self._pipe.run(self.leases.create_group())
         self.leases.add_new(reply)
 
     def own_more(self) -> None:
-        """Loads sessions whose leases are held, but which are not in memory."""
-        now = time.monotonic()
+        """Loads sessions that are leased and not in memory."""
+        now_s = time.monotonic()
         waiting = [
             lease
             for lease in self.leases.held.values()
-            if lease.session not in self.owned and self._rested_until.get(lease.session, 0.0) <= now
+            if lease.session not in self.owned and self._rested_until.get(lease.session, 0.0) <= now_s
         ]
         for lease in waiting[:MOST_NEW_A_TICK]:
             try:
@@ -84,7 +87,7 @@ class Tenure:
             reason = f"{lease.deliveries} aggregators took this session and none could go on with it."
             self.end(lease, found.epoch, reason)
             return
-        # Another aggregator may have taken the lease before this one took the epoch: only the lease's holder goes on.
+        # Another aggregator may have taken the lease before this one took the epoch: only the lease's owner goes on.
         self.refresh(0)
         if lease.entry_id in self.leases.held and (core := self._loaded(lease, found)):
             self.owned[lease.session] = OwnedSession(lease, core, found, session_node, time.monotonic() + BEAT_S)
@@ -95,27 +98,29 @@ class Tenure:
             return load_session(self._pipe, found)
         except (RedisAway, RedisRefuses):
             raise
-        except Exception as bug:  # noqa: BLE001
+        except Exception as bug:  # noqa: BLE001  # a bug that one session brings out must not end the others
             self.end_by_bug(lease, found.epoch, bug)
             return None
 
     def end_by_bug(self, lease: Lease, epoch: int, bug: Exception) -> None:
-        """A bug that one session brings out must not end the others."""
+        """Ends a session on which the core raised an error. Called where that error is handled."""
         self._log.exception("a session cannot be computed", session=lease.session)
         self.end(lease, epoch, f"The aggregator failed on this session ({type(bug).__name__}).")
 
     def end(self, lease: Lease, epoch: int, reason: str) -> None:
+        """Ends the session with a reason and without another frame."""
         (reply,) = self._pipe.run([end_session(lease.session, epoch, reason)])
         if isinstance(reply, ReplyError):
             self.rest(lease.session, reply)
         elif verdict(reply) == "STALE":
-            # Another owner has it, who may know better; the next refresh tells that the lease is gone.
+            # Another aggregator owns it and may be able to go on; the next refresh reports the lease as lost.
             self.owned.pop(lease.session, None)
         else:
             self._log.error("a session is ended", session=lease.session, reason=reason)
             self.release(lease)
 
     def release(self, lease: Lease) -> None:
+        """The session needs no aggregator any more."""
         self.owned.pop(lease.session, None)
         self._rested_until.pop(lease.session, None)
         self._pipe.run([self.leases.acknowledge(lease)])
@@ -128,5 +133,5 @@ class Tenure:
         self.owned.pop(session, None)
 
     def recover(self, session: str) -> None:
-        """Redis takes the session's windows again."""
+        """Redis accepts the session's windows again."""
         self._rested_until.pop(session, None)

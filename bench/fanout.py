@@ -21,7 +21,17 @@ from bench.report import Aim, BenchReport, table_of
 from bench.stage import Stage
 from bench.usage import UsageMeter
 from schemas import keys
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, TokenFrame, encode_frame, frame_json
+from schemas.frames import (
+    FRAME_VERSION,
+    AlignmentFrame,
+    Frame,
+    InterferenceFrame,
+    Measures,
+    MemberFrame,
+    TokenFrame,
+    encode_frame,
+    frame_json,
+)
 from schemas.grid import NS_PER_S, window_index_at, window_start_ns
 from schemas.sessions import Opening
 from transport.redis.connection import Pipe
@@ -104,8 +114,9 @@ def frame_of(opening: Opening, window: int) -> Frame:
     energy = round(sum(member.energy for member in members) / len(members), 9)
     return Frame(
         FRAME_VERSION, opening.session, window, window_start_ns(window), window_start_ns(window + 1), "step", False,
-        "1-0", energy, 0.25, "logprobs", 0.0, 16.0, 0, 0, 0, tuple(members), tuple(tokens), "high", 8 * window, 0.2,
-        0.25, 1.0, 0.2, 4, 0.3, 1.2, 0.8, 0.97, 0.8, "logprobs", False, 12, "place", energy,
+        "1-0", energy, tuple(members), tuple(tokens),
+        Measures(0.25, "logprobs", 0.2, 0.25, 1.0, 0.2, 4, 0.3, 1.2, 0.8, 0.97, 0.8, "logprobs"),
+        AlignmentFrame(8 * window, False, 12, "place", 0.0, 16.0), InterferenceFrame(energy), tier="high",
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 async with TurboEnsemble(tier="mid") as ensemble:
     async for frame in ensemble.generate_ensemble("What is a generator?", ["ngram:word-3", "ngram:char-6"]):
-        print(frame.energy, frame.diversity_index, [member.text for member in frame.members])
+        print(frame.energy, frame.measures.diversity_index, [member.text for member in frame.members])
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Draws the pictures of docs/maths.md: `make pictures`, or `python docs/pictures.py [FOLDER]` where the project is
 installed.
 
-Every curve, bar and box is what the aggregator's core computes, from the small streams and lists of examples.py. The
-files hold no date and no random id. Each stands on its own paper, which is dark where the reader's system is: so it can
-be read on any page.
+The aggregator's core computes every curve, bar and box from the small streams and lists of docs/examples.py. The files
+contain no date and no random id, so two runs draw the same bytes. Each picture has its own background, which is dark
+where the reader's system is dark, so it is legible on any page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,18 @@ import matplotlib
 
 matplotlib.use("svg")
 
-from examples import FAST, PLACES, SLOW, Said, frames_of, measured, moves, sentence, standing, token
+from examples import (
+    EXAMPLES,
+    FAST,
+    SLOW,
+    Timed,
+    aligned,
+    frames_of,
+    measured,
+    parts_of_energy,
+    sentence,
+    token,
+)
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -35,7 +46,7 @@ from schemas.grid import FRAME_RATE_HZ, NS_PER_S
 from schemas.sessions import ENTRY_VERSION, Opening
 
 FOLDER = Path(__file__).parent / "maths"
-# Of Okabe and Ito's colours those that stand out on white and on black alike. None is used without a second cue.
+# Those of Okabe and Ito's colours that are visible on white and on black. None is used without a second mark.
 BLUE, RED, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 INK, SOFT, LINE, PAPER = "#1b1f24", "#57606a", "#d0d7de", "#ffffff"
 DARK = {INK: "#e6edf3", SOFT: "#a9b4c0", LINE: "#3b434d", PAPER: "#12161c", BLUE: "#56b4e9"}
@@ -43,10 +54,10 @@ MEMBERS = ((BLUE, "-"), (RED, "--"), (PURPLE, ":"))
 LOOKS = {
     "constructive": GREEN, "destructive": RED, "next": GREEN, "amplified": BLUE, "resonance": BLUE,
 }  # fmt: skip
-# 540 points, which are 720 pixels. On a telephone half of that is left: so no letters are smaller than 10 points.
+# 540 points are 720 pixels. A telephone shows half of that, so no letters are smaller than 10 points.
 WIDTH_INCHES = 7.5
 SMALL = 10
-# matplotlib types each of these names, and another set in each version.
+# matplotlib has a type for each of these names, and the set differs between its versions.
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "council", "font.family": ["DejaVu Sans"], "font.size": 10.5,
     "text.color": INK, "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.labelsize": 10.5,
@@ -68,7 +79,7 @@ def number(value: float | None) -> str:
 def box(
     ax: Axes, at: float, y: float, width: float, colour: str = "", alpha: float = 0.35, height: float = 0.7
 ) -> None:
-    """A box with a thin frame; filled where it has a colour."""
+    """A box with a thin outline; filled where it has a colour."""
     if colour:
         ax.add_patch(Rectangle((at, y), width, height, facecolor=colour, alpha=alpha, linewidth=0))
     ax.add_patch(Rectangle((at, y), width, height, fill=False, edgecolor=SOFT, linewidth=0.8))
@@ -77,15 +88,15 @@ def box(
 def small(
     ax: Axes, x: float, y: float, words: str, ha: str = "center", va: str = "center", on_paper: bool = False
 ) -> None:
-    """The smallest letters of a picture."""
+    """A label in the smallest letters of a picture."""
     label = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.2} if on_paper else None
     ax.text(x, y, words, ha=ha, va=va, fontsize=SMALL, bbox=label)
 
 
 def tokens(ax: Axes, y: float, frames: Sequence[Frame], member: int, name: str) -> None:
-    """A member's tokens in bytes; the one that covers the frontier is marked."""
+    """A member's tokens in bytes; the token that covers the frontier is marked."""
     answer = "".join(frame.members[member].text for frame in frames).encode()
-    colour, x = MEMBERS[member][0], frames[-1].frontier_bytes or 0
+    colour, x = MEMBERS[member][0], frames[-1].alignment.frontier_bytes or 0
     for one in (t for frame in frames for t in frame.tokens if t.member == member):
         box(ax, one.start, y, one.end - one.start)
         for at, letter in enumerate(answer[one.start : one.end].decode().replace(" ", "·")):
@@ -98,7 +109,7 @@ def tokens(ax: Axes, y: float, frames: Sequence[Frame], member: int, name: str) 
 
 
 def strips(ax: Axes, ends_s: Sequence[float], rows: dict[str, list[str]]) -> None:
-    """What fields said over time, window by window, each as a band with its words in it."""
+    """The values of fields over time, window by window: a band for each field, with the values as words in it."""
     for y, values in enumerate(reversed(list(rows.values()))):
         at = 0
         for value, run in groupby(values):
@@ -122,7 +133,7 @@ def bare(ax: Axes) -> None:
 
 
 def steps(ax: Axes, at: Sequence[float], values: Sequence[float], **look: Any) -> None:
-    """A line that holds each value until the next one: nothing is measured in between."""
+    """A line that keeps each value until the next one, because nothing is measured in between."""
     ax.plot(at, values, drawstyle="steps-post", **look)
 
 
@@ -137,7 +148,7 @@ def new(height: float, rows: int = 1, columns: int = 1, **ratios: Sequence[float
 
 
 def energy() -> Figure:
-    """A member that writes fast and surely, stalls, and goes on slowly and in doubt."""
+    """A member that writes fast and with certainty, stalls, and continues slowly and with low certainty."""
     end_s = 6.65
     frames = frames_of([[*FAST, *SLOW]], 6600)
     t, shown = [frame.end_ns / NS_PER_S for frame in frames], [frame.members[0].energy for frame in frames]
@@ -150,23 +161,23 @@ def energy() -> Figure:
     held_s, half_s = last_s + profile.stall_ms / 1000, last_s + (profile.stall_ms + profile.half_life_ms) / 1000
     top, half = (shown[int(at_s * FRAME_RATE_HZ)] for at_s in (held_s, half_s))
     above.plot([held_s, half_s], [top, half], "o", color=BLUE, markersize=5)
-    small(above, held_s + 0.08, top + 0.03, f"held for stall_ms, {profile.stall_ms:g} ms", ha="left")
+    small(above, held_s + 0.08, top + 0.03, f"stays for stall_ms, {profile.stall_ms:g} ms", ha="left")
     small(above, half_s + 0.1, half + 0.03, f"half of it, {profile.half_life_ms:g} ms later", ha="left")
     above.set(ylim=(-0.15, 1.05), yticks=[0, 0.5, 1], title="energy of a member")
-    at_s, *parts = zip(*moves([*FAST, *SLOW]), strict=True)
+    at_s, *parts = zip(*parts_of_energy([*FAST, *SLOW]), strict=True)
     looks = (("velocity", GREEN, "-"), ("certainty", RED, "--"), ("friction", PURPLE, "-."))
     for values, (name, colour, dashes) in zip(parts, looks, strict=True):
         line = [*at_s, end_s], [*values, values[-1]]
         steps(below, *line, color=colour, linestyle=dashes, linewidth=2, label=name)
     below.legend(loc="upper left", ncols=3)
-    below.set(ylim=(-0.06, 1.6), yticks=[0, 0.5, 1], xlabel="seconds", title="what moves it, as each arrival finds it")
+    below.set(ylim=(-0.06, 1.6), yticks=[0, 0.5, 1], xlabel="seconds", title="its parts, at each arrival")
     for ax in (above, below):
         ax.set_xlim(0, end_s)
     return figure
 
 
 def lists() -> Figure:
-    """One token's list: what it says, and what it leaves out."""
+    """One token's list: its pieces, and the probability that it leaves out."""
     proposal = proposal_of(token(" sky", {" sky": 0.5, " sea": 0.2, " air": 0.08}), 3)
     figure, (ax,) = new(1.75)
     at = 0.0
@@ -179,7 +190,7 @@ def lists() -> Figure:
     ax.add_patch(most)
     middle = at + (proposal.unlisted + proposal.rest) / 2
     ax.text(middle, 0.5, f"left out\nr = {proposal.rest:.2f}", ha="center", va="center")
-    small(ax, 1, 1.26, f"t = {proposal.unlisted:.2f}: no piece left out is likelier", ha="right")
+    small(ax, 1, 1.26, f"t = {proposal.unlisted:.2f}: the most that a piece left out can have", ha="right")
     ax.plot([at + proposal.unlisted / 2] * 2, [1.03, 1.14], color=RED, linewidth=1.6)
     bare(ax)
     ax.spines["bottom"].set_visible(True)
@@ -189,7 +200,7 @@ def lists() -> Figure:
 
 
 def bounds() -> Figure:
-    """What lists of K pieces can say of the index, for three members whose first choices differ."""
+    """The bounds of the index for lists of K pieces, of three members with different likeliest pieces."""
     shares = [0.75**rank / 4 for rank in range(40)]
     whole = []
     for member, rank_of_common in enumerate((1, 3, 4)):
@@ -198,30 +209,31 @@ def bounds() -> Figure:
         whole.append(dict(zip(pieces, shares, strict=True)))
     ks = range(1, 17)
     cut = [[dict(list(listed.items())[:k]) for listed in whole] for k in (*ks, 40)]
-    found = [measures_at(3, [standing(next(iter(listed)), listed) for listed in at_k], [1.0] * 3) for at_k in cut]
+    found = [measures_at(3, [aligned(next(iter(listed)), listed) for listed in at_k], [1.0] * 3) for at_k in cut]
     low, high, true = [m.di_low or 0.0 for m in found[:-1]], [m.diversity_index for m in found[:-1]], found[-1]
     figure, (ax,) = new(3.2)
     ax.fill_between(ks, low, high, color=BLUE, alpha=0.18, linewidth=0)
-    ax.plot(ks, high, "o-", color=BLUE, markersize=4, linewidth=1.6, label="diversity_index: what the lists prove")
-    ax.plot(ks, low, "s--", color=RED, markersize=4, linewidth=1.6, label="di_low: what they cannot rule out")
+    ax.plot(ks, high, "o-", color=BLUE, markersize=4, linewidth=1.6, label="diversity_index: the upper bound")
+    ax.plot(ks, low, "s--", color=RED, markersize=4, linewidth=1.6, label="di_low: the lower bound")
     ax.axhline(
         true.diversity_index,
         color=INK,
         linewidth=1,
         linestyle=":",
-        label="the true index, of lists that leave out nothing",
+        label="the true index, from complete lists",
     )
     ax.legend(loc="lower right")
-    ax.set(xlabel="K, pieces in each list", ylim=(0.7, 0.95), xlim=(0.7, 16.3), title="the true index lies in the band")
+    ax.set(xlabel="K, pieces in each list", ylim=(0.7, 0.95), xlim=(0.7, 16.3), title="the true index is in the band")
     return figure
 
 
 def parting() -> Figure:
-    """Two members that wrote the same, and parted."""
+    """Two members that wrote the same text, and parted."""
     texts = ("The sky is blue by day", "The sky is grey, for it rains")
     frames = frames_of([sentence(text, 100 - 5 * member, 0.8) for member, text in enumerate(texts)])
     last = frames[-1]
-    x, parted, n = last.frontier_bytes or 0, last.diverged_at_bytes or 0, last.span_bytes or 0
+    x, parted = last.alignment.frontier_bytes or 0, last.alignment.diverged_at_bytes or 0
+    n = last.measures.span_bytes or 0
     figure, (ax,) = new(2.1)
     ax.add_patch(Rectangle((0, -0.15), parted, 2.1, facecolor=GREEN, alpha=0.13, linewidth=0))
     for member in (0, 1):
@@ -229,9 +241,9 @@ def parting() -> Figure:
     ax.plot([x, x], [-0.2, 2.0], color=INK, linewidth=2)
     ax.plot([parted, parted], [-0.2, 2.0], color=INK, linewidth=1.2, linestyle=":")
     ax.plot([x, x + n], [-0.27, -0.27], color=INK, linewidth=2)
-    small(ax, parted / 2, 2.17, "wrote the same")
+    small(ax, parted / 2, 2.17, "the same text")
     small(ax, parted, -0.5, f"diverged_at_bytes {parted}")
-    small(ax, x, 2.17, f"frontier_bytes {x}, compares {last.compares}")
+    small(ax, x, 2.17, f"frontier_bytes {x}, compares {last.alignment.compares}")
     small(ax, x, -0.5, f"span_bytes {n}", ha="left")
     bare(ax)
     ax.set(xlim=(-4, 30), ylim=(-0.7, 2.35), xticks=[])
@@ -239,7 +251,7 @@ def parting() -> Figure:
 
 
 def span() -> Figure:
-    """One text under three tokenizers, and what their members say about the byte that all of them have."""
+    """One text under three tokenizers, and what each member proposes for the byte that all of them have."""
     words = [
         (0, "The", {"The": 1.0}),
         (60, " sky", {" sky": 0.65, " sea": 0.12, " clear": 0.1}),
@@ -249,11 +261,11 @@ def span() -> Figure:
     letters = [*((20 * i, c, {c: 1.0}) for i, c in enumerate("The ")), (100, "s", {"s": 0.78, "c": 0.1})]
     frames = frames_of([words, pairs, letters])
     last = frames[-1]
-    x, n = last.frontier_bytes or 0, last.span_bytes or 0
-    aligned = [(one.start, said[one.seq]) for one, said in _at(x, frames, (words, pairs, letters))]
+    x, n = last.alignment.frontier_bytes or 0, last.measures.span_bytes or 0
+    covering = [(one.start, written[one.seq]) for one, written in _at(x, frames, (words, pairs, letters))]
     names = ("words", "byte pairs", "characters")
     figure, (above, below) = new(4.5, 2)
-    for member, (start, (_, text, listed)) in enumerate(aligned):
+    for member, (start, (_, text, listed)) in enumerate(covering):
         y, at = 2.05 - member, 0.0
         tokens(above, y, frames, member, names[member])
         q = span_of(proposal_of(token(text, listed), start), x - start, n)
@@ -271,10 +283,14 @@ def span() -> Figure:
         below,
         0,
         -0.33,
-        f"diversity_index {last.diversity_index:.2f} of whole pieces, di_span {number(last.di_span)} of the next byte",
+        f"diversity_index {last.measures.diversity_index:.2f} of whole pieces, "
+        f"di_span {number(last.measures.di_span)} of the next byte",
         "left",
     )
-    for ax, title in ((above, "one text, three tokenizers"), (below, "q_m: what each says about the next byte")):
+    for ax, title in (
+        (above, "one text, three tokenizers"),
+        (below, "q_m: each member's probabilities of the next byte"),
+    ):
         bare(ax)
         ax.set(ylim=(-0.6, 3.1), xticks=[], title=title)
     above.set(xlim=(-2.05, 11.6), ylim=(-0.85, 3.1))
@@ -282,20 +298,22 @@ def span() -> Figure:
     return figure
 
 
-def _at(x: int, frames: Sequence[Frame], said: Sequence[Sequence[Said]]) -> list[tuple[TokenFrame, Sequence[Said]]]:
-    """The aligned token of each member, with all that it said."""
+def _at(
+    x: int, frames: Sequence[Frame], written: Sequence[Sequence[Timed]]
+) -> list[tuple[TokenFrame, Sequence[Timed]]]:
+    """The aligned token of each member, with all tokens that it wrote."""
     covering = [one for frame in frames for one in frame.tokens if one.start <= x < one.end]
-    return [(one, said[one.member]) for one in sorted(covering, key=lambda one: one.member)]
+    return [(one, written[one.member]) for one in sorted(covering, key=lambda one: one.member)]
 
 
 def disagreement() -> Figure:
-    """One index of two councils, and the divergence that tells them apart; and a council that is of one mind."""
+    """Two councils with the same index and different divergences; and a council whose members agree."""
     figure, axes = new(3.9, 3, 3)
     texts = (b" sky", b" sea")
-    for column, name in enumerate(("unsure alike", "sure of different", "sure of the same")):
+    for column, name in enumerate(("same, uncertain", "different, certain", "same, certain")):
         m = measured(name)
-        said = [span_of(one.proposal, 0, m.span_bytes or 0).probabilities for one in PLACES[name]]
-        for row, q in enumerate([*said, mixture(said, [0.5, 0.5])]):
+        spans = [span_of(one.proposal, 0, m.span_bytes or 0).probabilities for one in EXAMPLES[name]]
+        for row, q in enumerate([*spans, mixture(spans, [0.5, 0.5])]):
             ax = axes[3 * row + column]
             for i, text in enumerate(texts):
                 ax.bar(i, q.get(text, 0.0), 0.62, color=(BLUE, RED, SOFT)[row], alpha=0.5, linewidth=0)
@@ -311,7 +329,7 @@ def disagreement() -> Figure:
 
 
 def wave() -> Figure:
-    """What an agreement makes of an energy of 0.5, of members that have 0.45 and 0.55."""
+    """The wave of an energy of 0.5, over the agreement of members with 0.45 and 0.55."""
     energies, energy = (0.45, 0.55), 0.5
     agreements = [i / 1000 for i in range(1001)]
     waves = [Interference().step(energy, energies, a) for a in agreements]
@@ -322,9 +340,9 @@ def wave() -> Figure:
     for kind, there in kinds:
         ax.axvspan(there[0] - 0.0005, there[-1] + 0.0005, facecolor=LOOKS.get(kind, LINE), alpha=0.16, linewidth=0)
         small(ax, (there[0] + there[-1]) / 2, 0.79, kind)
-    ax.plot(agreements, [one.height for one in waves], color=INK, linewidth=1.4)
+    ax.plot(agreements, [one.wave for one in waves], color=INK, linewidth=1.4)
     for flag, colour, dashes in (("dampened", RED, "--"), ("amplified", BLUE, "-")):
-        raised = [(a, one.height) for a, one in zip(agreements, waves, strict=True) if getattr(one, flag)]
+        raised = [(a, one.wave) for a, one in zip(agreements, waves, strict=True) if getattr(one, flag)]
         ax.plot(*zip(*raised, strict=True), color=colour, linewidth=4, linestyle=dashes)
         ax.text(raised[len(raised) // 2][0] + 0.03, raised[len(raised) // 2][1] - 0.06, flag)
     for level, words in ((max(energies), "the largest energy of a member"), (energy, "energy, and the members' mean")):
@@ -340,14 +358,14 @@ def _second(pair: tuple[float, str | None]) -> str | None:
 
 
 def session() -> Figure:
-    """Two members that share a beginning, and part."""
+    """Two members that write the same beginning, and part."""
     shared = "The sky at dusk is red, as all who look up can see for an hour or two in the west"
     texts = (
         f"{shared} and then the dark comes from the sea with all its stars and one more that no one has a name for "
         "as yet",
         f"{shared} but when the moon is up it may be so light that few stars are seen",
     )
-    # One is fast and sure, the other slower and in doubt.
+    # One is fast and certain, the other slower and less certain.
     frames = frames_of([sentence(texts[0], 90, 0.85), sentence(texts[1], 120, 0.6)])
     t, ends_s = [frame.start_ns / NS_PER_S for frame in frames], [frame.end_ns / NS_PER_S for frame in frames]
     figure, (top, middle, low) = new(5.9, 3, height_ratios=[1.6, 1, 1.5])
@@ -355,9 +373,9 @@ def session() -> Figure:
         energies = [frame.members[member].energy for frame in frames]
         steps(top, t, energies, color=colour, linestyle=dashes, linewidth=1.5, label=f"energy of member {member}")
     steps(top, t, [frame.energy for frame in frames], color=PURPLE, linewidth=2.6, linestyle=":", label="energy")
-    steps(top, t, [frame.wave for frame in frames], color=INK, linewidth=2.2, label="wave")
+    steps(top, t, [frame.interference.wave for frame in frames], color=INK, linewidth=2.2, label="wave")
     top.legend(loc="upper left", ncols=4, columnspacing=1.4, handlelength=2.2)
-    agreement = [math.nan if frame.agreement is None else frame.agreement for frame in frames]
+    agreement = [math.nan if frame.measures.agreement is None else frame.measures.agreement for frame in frames]
     steps(middle, t, agreement, color=GREEN, linewidth=1.8)
     for level, words in ((CONSTRUCTIVE, "constructive from"), (DESTRUCTIVE, "destructive to")):
         middle.axhline(level, color=SOFT, linewidth=0.9, linestyle="-.")
@@ -365,10 +383,10 @@ def session() -> Figure:
     top.set(ylim=(0, 1.38), yticks=[0, 0.5, 1])
     middle.set(ylim=(0, 1.08), yticks=[0, 0.5, 1], title="agreement")
     rows: dict[str, list[str]] = {
-        "compares": [frame.compares or "" for frame in frames],
-        "interference": [frame.interference for frame in frames],
-        "amplified": ["amplified" if frame.amplified else "" for frame in frames],
-        "resonance": ["resonance" if frame.resonance else "" for frame in frames],
+        "compares": [frame.alignment.compares or "" for frame in frames],
+        "interference": [frame.interference.kind for frame in frames],
+        "amplified": ["amplified" if frame.interference.amplified else "" for frame in frames],
+        "resonance": ["resonance" if frame.interference.resonance else "" for frame in frames],
     }
     strips(low, ends_s, rows)
     for ax in (top, middle, low):
@@ -377,7 +395,7 @@ def session() -> Figure:
 
 
 def resonance() -> Figure:
-    """An agreement that comes and goes, and what is shown of it, window by window."""
+    """An agreement that rises and falls, and what is shown of it, window by window."""
     runs = ((0.5, 15), (0.9, 10), (0.5, 8), (0.9, 50), (0.5, 25), (0.9, 112), (0.1, 60))
     agreements = [a for a, windows in runs for _ in range(windows)]
     state = Interference()
@@ -405,7 +423,7 @@ PICTURES = (energy, lists, bounds, parting, span, disagreement, wave, session, r
 
 
 def for_any_page(svg: str) -> str:
-    """The picture with dark paper and light ink where the reader's system is dark, and a font for who lacks ours."""
+    """The picture with a dark background and light ink where the reader's system is dark, and with fallback fonts."""
     rules = "".join(
         f'[style*="{what}: {day}"]{{{what}:{night} !important}}'
         for day, night in DARK.items()

@@ -42,21 +42,21 @@ class Summing:
         for token in frame.tokens:
             if 0 <= token.member < len(self._tokens):
                 self._tokens[token.member] += 1
-        self._late += frame.late
-        self._duplicates += frame.duplicates
-        self._dead_letters += frame.dead_letters
+        self._late += frame.counts.late
+        self._duplicates += frame.counts.duplicates
+        self._dead_letters += frame.counts.dead_letters
         # Once a member has ended, the others may be said to have parted later; the council parted here.
-        if frame.diverged_at_bytes is not None and self._parted is None:
-            self._parted = frame.diverged_at_bytes, frame.window_index
+        if frame.alignment.diverged_at_bytes is not None and self._parted is None:
+            self._parted = frame.alignment.diverged_at_bytes, frame.window_index
         self._add_agreement(frame)
 
     def _add_agreement(self, frame: Frame) -> None:
         second = min(max(0, frame.window_index - self._first) // FRAME_RATE_HZ, _MOST_SECONDS - 1)
         if second >= len(self._seconds):
             self._seconds += [(0.0, 0)] * (second + 1 - len(self._seconds))
-        if frame.agreement is not None:
+        if frame.measures.agreement is not None:
             total, count = self._seconds[second]
-            self._seconds[second] = total + frame.agreement, count + 1
+            self._seconds[second] = total + frame.measures.agreement, count + 1
 
     def summary(self, reason: str) -> RecordingSummary:
         """What was gathered; `reason` is why the session ended, where something was wrong."""

@@ -35,7 +35,7 @@ from recordings.contents import (
 from recordings.records import Item
 from recordings.summing import Summing
 from schemas.errors import Malformed
-from schemas.frames import FRAME_VERSION, Frame, frame_of_json, recorded_frame_json
+from schemas.frames import FRAME_JSON_VERSION, Frame, frame_of_json, recorded_frame_json
 from schemas.grid import NS_PER_MS, next_grid_point_ns, window_start_ns
 from schemas.keys import entry_ms
 from schemas.sessions import Opening
@@ -71,7 +71,7 @@ def about_session(opening: Opening, opened: str, council_version: str, *, text: 
         tier=opening.tier,
         council_version=council_version,
         entry_version=opening.version,
-        frame_version=FRAME_VERSION,
+        frame_version=FRAME_JSON_VERSION,
         python=this_python(),
         platform=this_platform(),
         text=text,

@@ -1,4 +1,5 @@
-"""How a producer process comes to its sessions: it keeps the leases it has, and takes new ones while it has room.
+"""How a process shares sessions with the others of its group: it renews the leases it has, and takes new ones while it
+has room.
 
 new sessions --take_new--> serve(lease)          once a second: renewed; lost to another --> give_up(lease)
 left by another --keep_up--> serve(lease)
@@ -9,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from runtime.presence import RedisPresence
-from schemas.errors import RedisAway
+from schemas.errors import RedisAway, RedisRefuses
 from transport.leases import BLOCK_MS, LOOK_S, REFRESH_S, Lease, Leases, has_left, is_missing_group
 from transport.redis.connection import AsyncPipe, ReplyError
 from transport.register import ProcessRegistration
 
 _RETRY_S = 0.25
+# A Redis that is there answers at once.
+_HAND_OVER_S = 2.0
 # In one round trip: the others of the group have room as well.
 _MOST_TAKEN_OVER, _MOST_NEW = 4, 8
 
@@ -109,3 +113,67 @@ class LeasedSessions:
     async def close(self) -> None:
         await self.pipe.close()
         await self._blocking_pipe.close()
+
+
+class LeasedTasks:
+    """A task for each leased session: it runs to its end, which acknowledges the lease, or until another process has
+    the lease.
+
+    `serve` raises RedisAway and RedisRefuses: then it is called again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        group: str,
+        registration: ProcessRegistration,
+        presence: RedisPresence,
+        most: int,
+        serve: Callable[[Lease], Coroutine[Any, Any, None]],
+        facts: Callable[[], Mapping[str, str | int | float | bool]] = dict,
+    ) -> None:
+        self._registration, self._presence, self._serve = registration, presence, serve
+        self._tasks: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
+        self.leased = LeasedSessions(
+            url, group, registration, presence, most, serve=self._start, give_up=self._give_up,
+            count=lambda: len(self._tasks), facts=facts,
+        )  # fmt: skip
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Serves sessions until `stopping` is set, then hands them over to the next process that looks for some. Raises
+        what a part of it raises by mistake."""
+        self._registration.ready = True
+        work = [asyncio.create_task(part()) for part in (self.leased.keep_up, self.leased.take_new)]
+        stopped = asyncio.create_task(stopping.wait())
+        await asyncio.wait([*work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        tasks = [*work, stopped, *(task for _, task in self._tasks.values())]
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        # Where Redis is away the leases expire by themselves.
+        with contextlib.suppress(RedisAway, TimeoutError):
+            async with asyncio.timeout(_HAND_OVER_S):
+                await self.leased.hand_over()
+        await self.leased.close()
+        for result in results[: len(work)]:
+            if isinstance(result, Exception):
+                raise result
+
+    def _start(self, lease: Lease) -> None:
+        if lease.entry_id not in self._tasks:
+            self._tasks[lease.entry_id] = lease, asyncio.create_task(self._serve_to_the_end(lease))
+
+    def _give_up(self, lease: Lease) -> None:
+        if found := self._tasks.pop(lease.entry_id, None):
+            found[1].cancel()
+
+    async def _serve_to_the_end(self, lease: Lease) -> None:
+        while True:
+            try:
+                await self._serve(lease)
+                await self.leased.acknowledge(lease)
+                break
+            except (RedisAway, RedisRefuses) as error:
+                self._presence.lose(error)
+                await asyncio.sleep(_RETRY_S)
+        self._tasks.pop(lease.entry_id, None)

@@ -1,17 +1,27 @@
-"""Frames: what one closed window says about a session. The names below are the names in JSON."""
+"""Frames: what one closed window says about a session.
+
+Packed, for Redis, a frame is an array of arrays. In JSON its fields have the names below, and the fields of its four
+parts (measures, alignment, interference, counts) stand beside the frame's own.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from operator import attrgetter
+from typing import Any, Literal
 
 import msgspec
 
 from schemas.entries import UNDECODABLE, Lane, Quality
 from schemas.errors import Malformed
-from schemas.named import named_struct
+from schemas.named import flat_fields, named_struct
 
-FRAME_VERSION = 1
+# Of a packed frame: a program reads frames of its own version alone.
+FRAME_VERSION = 2
+# Of the fields in JSON, which recordings contain.
+FRAME_JSON_VERSION = 1
+# The diversity index where a member's logprobs were not measured.
+FALLBACK_INDEX = 0.5
 
 MemberState = Literal["waiting", "loading", "thinking", "answering", "held", "detached", "finished", "dropped"]
 Mode = Literal["step", "free", "single"]
@@ -48,6 +58,11 @@ class MemberFrame(msgspec.Struct, array_like=True, frozen=True):
         """`name`, which frames of earlier versions lack."""
         return self.name or self.model
 
+    @property
+    def ended(self) -> bool:
+        """True once it has finished or dropped."""
+        return self.state in ("finished", "dropped")
+
 
 class TokenFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A token whose last byte this frame releases. start and end are byte offsets in its member's lane."""
@@ -61,40 +76,15 @@ class TokenFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     quality: Quality
 
 
-class Frame(msgspec.Struct, array_like=True, frozen=True):
-    """One window of one session: a pure function of its token stream up to and including `cut`.
+class Measures(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What was measured at the frontier, rounded to 1e-9; all but the first two are None where it was not measured.
 
-    start_ns and end_ns count from the session's origin. energy and diversity_index lie in [0, 1]; di_source says
-    whether the index was measured. sync_lag_ms and arrival_skew_ms are None until two members are aligned. late,
-    duplicates and dead_letters count what this window alone saw. tier is the one that the session runs in: a lower one
-    than it was opened in after memory ran out.
-
-    The rest was measured at the frontier, frontier_bytes, and is None where it was not: numbers in [0, 1], but
-    entropy_total and entropy_within in nats, and diverged_at_bytes and span_bytes in bytes. di_low <= the true index <=
-    diversity_index. wave is drawn; energy is the number. docs/frames.md and docs/maths.md say what each means.
-    replay_of is the recorded session in the frames of a replay, else empty.
+    Numbers in [0, 1], but entropy_total and entropy_within in nats and span_bytes in bytes. di_source says whether
+    diversity_index was measured; di_low <= the true index <= diversity_index.
     """
 
-    version: int
-    session: str
-    window_index: int
-    start_ns: int
-    end_ns: int
-    mode: Mode
-    final: bool
-    cut: str
-    energy: float
-    diversity_index: float
-    di_source: Literal["logprobs", "fallback"]
-    sync_lag_ms: float | None
-    arrival_skew_ms: float | None
-    late: int
-    duplicates: int
-    dead_letters: int
-    members: tuple[MemberFrame, ...]
-    tokens: tuple[TokenFrame, ...]
-    tier: str = ""
-    frontier_bytes: int | None = None
+    diversity_index: float = FALLBACK_INDEX
+    di_source: Literal["logprobs", "fallback"] = "fallback"
     di_low: float | None = None
     di_covered: float | None = None
     coverage: float | None = None
@@ -106,19 +96,96 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     coverage_mass: float | None = None
     agreement: float | None = None
     agreement_source: AgreementSource | None = None
+
+
+class AlignmentFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Where the members are compared: frontier_bytes of their answers, and diverged_at_bytes, where they parted. The
+    spreads of releases and of arrivals there, in milliseconds, are None with fewer than two members."""
+
+    frontier_bytes: int | None = None
     shared_prefix: bool | None = None
     diverged_at_bytes: int | None = None
     compares: Compares | None = None
+    sync_lag_ms: float | None = None
+    arrival_skew_ms: float | None = None
+
+
+class InterferenceFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The wave in [0, 1], for drawing: the energy raised or lowered by the agreement. `kind` is `interference` in
+    JSON."""
+
     wave: float = 0.0
     amplified: bool = False
     dampened: bool = False
-    interference: InterferenceKind = "neutral"
+    kind: InterferenceKind = msgspec.field(default="neutral", name="interference")
     resonance: bool = False
+
+
+class WindowCounts(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Entries of this window alone."""
+
+    late: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+
+
+class Frame(msgspec.Struct, array_like=True, frozen=True):
+    """One window of one session: a pure function of its token stream up to and including `cut`.
+
+    start_ns and end_ns count from the session's origin. energy lies in [0, 1]. tier is the one that the session runs
+    in: a lower one than it was opened in after memory ran out. replay_of is the recorded session in the frames of a
+    replay, else empty. docs/frames.md and docs/maths.md explain every field.
+    """
+
+    version: int
+    session: str
+    window_index: int
+    start_ns: int
+    end_ns: int
+    mode: Mode
+    final: bool
+    cut: str
+    energy: float
+    members: tuple[MemberFrame, ...]
+    tokens: tuple[TokenFrame, ...]
+    measures: Measures = Measures()
+    alignment: AlignmentFrame = AlignmentFrame()
+    interference: InterferenceFrame = InterferenceFrame()
+    counts: WindowCounts = WindowCounts()
+    tier: str = ""
     replay_of: str = ""
 
 
+# The order of the fields in JSON. A new one goes to the end.
+FRAME_FIELDS = (
+    "session", "window_index", "start_ns", "end_ns", "mode", "final", "cut", "energy", "diversity_index", "di_source",
+    "sync_lag_ms", "arrival_skew_ms", "late", "duplicates", "dead_letters", "members", "tokens", "tier",
+    "frontier_bytes", "di_low", "di_covered", "coverage", "di_span", "span_bytes", "jsd", "entropy_total",
+    "entropy_within", "coverage_mass", "agreement", "agreement_source", "shared_prefix", "diverged_at_bytes",
+    "compares", "wave", "amplified", "dampened", "interference", "resonance", "replay_of",
+)  # fmt: skip
+
+# A frame as JSON shows it, and as a recording contains it: there a field whose value is null is left out.
+NamedFrame = named_struct(Frame, "shown", FRAME_FIELDS)
+RecordedFrame = named_struct(Frame, "left out", FRAME_FIELDS)
+_ReadFrame = named_struct(Frame, "read", FRAME_FIELDS)
+
+_flat = flat_fields(Frame)
+_values_of = attrgetter(*[_flat[name][0] for name in FRAME_FIELDS])
+# What msgspec reads the values of a frame from, to copy them and those of the structs in it.
+_FlatFrame = msgspec.defstruct("FlatFrame", FRAME_FIELDS, gc=False)
+_own_fields = [name for name in FRAME_FIELDS if _flat[name][0] == name]
+# The parts of a frame, each with a function that takes its values from a struct with named fields.
+_parts = {
+    field.name: (field.type, attrgetter(*flat_fields(field.type)))
+    for field in msgspec.structs.fields(Frame)
+    if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)
+}
+_member_values = attrgetter(*MemberFrame.__struct_fields__)
+_token_values = attrgetter(*TokenFrame.__struct_fields__)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Frame)
+_json_decoder = msgspec.json.Decoder(_ReadFrame)
 
 
 def encode_frame(frame: Frame) -> bytes:
@@ -126,24 +193,36 @@ def encode_frame(frame: Frame) -> bytes:
 
 
 def decode_frame(raw: bytes) -> Frame:
-    """Raises Malformed."""
+    """Raises Malformed for other bytes, and for a frame of another version."""
     try:
-        return _decoder.decode(raw)
+        frame = _decoder.decode(raw)
     except UNDECODABLE as error:
-        raise Malformed(f"a frame does not decode: {error}") from error
+        version = _version_of(raw)
+        if version is None or version == FRAME_VERSION:
+            raise Malformed(f"a frame does not decode: {error}") from error
+    else:
+        if frame.version == FRAME_VERSION:
+            return frame
+        version = frame.version
+    raise Malformed(
+        f"A frame has version {version}, and this program reads version {FRAME_VERSION}: "
+        "run one version of the council in all processes on this Redis."
+    )
+
+
+def _version_of(raw: bytes) -> int | None:
+    """The version that the packed frame begins with; None where these bytes are no such array."""
+    try:
+        found = msgspec.msgpack.decode(raw)
+    except UNDECODABLE:
+        return None
+    return found[0] if isinstance(found, list) and found and isinstance(found[0], int) else None
 
 
 def shown_logprob(logprob: float | None) -> float | None:
     """As it is shown: at most 0, to 1e-9; None where it is no finite number, which JSON does not have."""
     # Plus 0.0: what is rounded to it has no sign.
     return round(min(logprob, 0.0), 9) + 0.0 if logprob is not None and math.isfinite(logprob) else None
-
-
-# A frame as JSON shows it, and as a recording contains it: there a field whose value is null is left out.
-NamedFrame = named_struct(Frame)
-RecordedFrame = named_struct(Frame, "left out")
-
-_json_decoder = msgspec.json.Decoder(named_struct(Frame, "read"))
 
 
 def every_drop(reasons: list[tuple[str, str]]) -> str:
@@ -154,24 +233,29 @@ def every_drop(reasons: list[tuple[str, str]]) -> str:
     return f"Every member dropped: {told}" if told.endswith(("?", ".")) else f"Every member dropped: {told}."
 
 
+def shown_values(frame: Frame) -> dict[str, Any]:
+    """The values that JSON shows of the frame, by the names of FRAME_FIELDS."""
+    return dict(zip(FRAME_FIELDS, _values_of(frame), strict=True))
+
+
 def frame_json(frame: Frame) -> bytes:
     """The frame as one line of JSON, with the fields' names."""
-    return msgspec.json.encode(msgspec.convert(frame, NamedFrame, from_attributes=True))
+    return msgspec.json.encode(msgspec.convert(_FlatFrame(*_values_of(frame)), NamedFrame, from_attributes=True))
 
 
 def recorded_frame_json(frame: Frame) -> bytes:
     """The frame as a recording contains it."""
-    return msgspec.json.encode(msgspec.convert(frame, RecordedFrame, from_attributes=True))
+    return msgspec.json.encode(msgspec.convert(_FlatFrame(*_values_of(frame)), RecordedFrame, from_attributes=True))
 
 
 def frame_of_json(raw: bytes) -> Frame:
     """The frame in its JSON, whether or not that contains the fields that are null. Raises Malformed."""
     try:
-        named = _json_decoder.decode(raw)
+        named: Any = _json_decoder.decode(raw)
     except UNDECODABLE as error:
         raise Malformed(f"a frame's JSON does not decode: {error}") from error
-    # msgspec's asdict takes a struct apart, and leaves those in it whole.
-    values = msgspec.structs.asdict(named)
-    values["members"] = tuple([MemberFrame(**msgspec.structs.asdict(member)) for member in values["members"]])
-    values["tokens"] = tuple([TokenFrame(**msgspec.structs.asdict(token)) for token in values["tokens"]])
+    values: dict[str, Any] = {name: getattr(named, name) for name in _own_fields}
+    values["members"] = tuple([MemberFrame(*_member_values(member)) for member in named.members])
+    values["tokens"] = tuple([TokenFrame(*_token_values(token)) for token in named.tokens])
+    values |= {name: part(*part_values(named)) for name, (part, part_values) in _parts.items()}
     return Frame(FRAME_VERSION, **values)

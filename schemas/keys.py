@@ -11,6 +11,7 @@ RESIDENCY = "council:residency"
 LOADER = "council:loader"
 KEEP = "council:keep"
 AGGREGATOR_GROUP = "aggregator"
+DECIPHER_GROUP = "decipher"
 REPLAY_GROUP = "replay"
 
 # A minute of silence of every role is forgiven many times over; a day also ends a council that nobody came back to.

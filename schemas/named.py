@@ -1,41 +1,58 @@
-"""Wire structs with their fields named: what JSON shows of a struct that travels as an array.
+"""Wire structs with their fields named: the JSON of a struct that travels as an array.
 
-A named struct has the fields of its wire struct, less its version, and the same order. It is made once, when the
-module that needs it is imported; values are copied by msgspec, without Python code for each field.
+A named struct has the fields of its wire struct, less its version. It is made once, when the module that needs it is
+imported; values are copied by msgspec, without Python code for each field. A struct that is a field of the wire struct
+is flattened: in JSON its fields stand beside the others.
 """
 
 from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
-# What becomes of a field whose value is None: JSON shows it, or leaves it out; the third kind reads both.
+# How JSON treats a field whose value is None: it is shown as null, or left out; "read" accepts both.
 Null = Literal["shown", "left out", "read"]
 
 
-def named_struct(wire: type[msgspec.Struct], null: Null = "shown") -> type[msgspec.Struct]:
-    """The struct with named fields for the wire struct `wire`, and for the structs in it.
+def named_struct(
+    wire: type[msgspec.Struct], null: Null = "shown", order: Sequence[str] | None = None
+) -> type[msgspec.Struct]:
+    """The struct with named fields for the wire struct `wire`, and for the structs in it. `order` are the names of all
+    its fields (default: the order of the wire struct).
 
     Where null is "left out", every other field is always there, and each field has one type: such a struct has a simple
     JSON Schema. To read that JSON, or the JSON of an earlier version that lacks newer fields, null must be "read".
     """
+    flat = flat_fields(wire)
     fields: list[Any] = []
-    for field in msgspec.structs.fields(wire):
-        if field.name == "version":
-            continue
+    for name in flat if order is None else order:
+        field = flat[name][1]
         annotation = _named(field.type, null)
         if null != "shown" and _may_be_null(field.type):
-            fields.append((field.name, annotation, None))
-        elif null != "left out" and field.default is not msgspec.NODEFAULT:
-            fields.append((field.name, annotation, field.default))
+            fields.append((name, annotation, None))
+        elif null == "read" and field.default is not msgspec.NODEFAULT:
+            fields.append((name, annotation, field.default))
         else:
-            fields.append((field.name, annotation))
+            fields.append((name, annotation))
     return msgspec.defstruct(
         wire.__name__, fields, frozen=True, gc=False, kw_only=null != "shown", omit_defaults=null == "left out"
     )
+
+
+def flat_fields(wire: type[msgspec.Struct]) -> dict[str, tuple[str, msgspec.structs.FieldInfo]]:
+    """The fields that JSON shows, by their names there: each with its path from the wire struct ("counts.late")."""
+    flat = {}
+    for field in msgspec.structs.fields(wire):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            for name, (path, inner) in flat_fields(field.type).items():
+                flat[name] = f"{field.name}.{path}", inner
+        elif field.name != "version":
+            flat[field.encode_name] = field.name, field
+    return flat
 
 
 def _named(annotation: Any, null: Null) -> Any:

@@ -18,6 +18,7 @@ from hypothesis import settings
 
 from schemas.errors import RedisAway
 from tests.chaos.faketime import MISSING
+from tests.support.interpreters import missing_pythons, other_pythons
 from tests.support.llama import TROUBLE
 from tests.support.llama.files import smollm2_path
 from tests.support.protocol import check_all_events
@@ -33,7 +34,8 @@ def pytest_report_header() -> list[str]:
     browser = shutil.which("chromium") or "none: the tests of the page in a browser are left out"
     clock = [f"clock that steps: {MISSING}"] if MISSING else []
     llama = [f"llama.cpp: its tests are left out. {TROUBLE}"] if TROUBLE else []
-    return [f"redis servers: {redis_binaries()}", f"browser: {browser}", *clock, *llama]
+    pythons = f"other Pythons: {missing_pythons() or ', '.join(other_pythons())}"
+    return [f"redis servers: {redis_binaries()}", f"browser: {browser}", *clock, *llama, pythons]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""What a process does not import costs it no memory and no time to start."""
+"""Each process imports only the libraries that it needs: an import costs memory and start-up time."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def _run(code: str) -> str:
         ("council.running.keeper", {"asyncio", "msgspec", "redis.connection"}),
     ],
 )
-def test_a_process_imports_no_library_that_it_does_not_need(module: str, libraries: set[str]) -> None:
+def test_a_process_imports_only_the_libraries_that_it_needs(module: str, libraries: set[str]) -> None:
     assert _run(f"import sys, {module}; print({libraries!r} & {{*sys.modules}} or '')") == ""
 
 
-def test_redis_py_s_clients_are_imported_when_one_is_asked_for_and_not_before() -> None:
+def test_redis_py_s_clients_are_imported_at_their_first_use() -> None:
     clients = "'redis.client', 'redis.cluster', 'redis.asyncio.client', 'redis.commands.core'"
     loaded = f"[name for name in ({clients}) if name in sys.modules]"
     assert _run(f"import sys, transport.redis.connection; print({loaded})") == "[]"

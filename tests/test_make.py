@@ -1,4 +1,4 @@
-"""The two commands on a fresh machine: `make` with a Python that only writes down what it is told."""
+"""`make run` and `make test` on a fresh machine: make with a stand-in for Python that only logs its arguments."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from tests.support.project import ROOT
 
-pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 
-# A real Python that takes itself for another, or lacks a module.
+# A real Python that reports another version, or lacks a module.
 _DISGUISED = """#!/bin/sh
 [ "$1" = -V ] && {{ echo Python {version}; exit; }}
 exec {python} -c 'import sys
@@ -33,7 +33,7 @@ def disguised(folder: Path, name: str, version: str, extra: str = "") -> None:
 
 
 def check(folder: Path, python: str = "python3") -> tuple[int, str]:
-    """(exit code, what is said) of the check, where only the programs in `folder` are on the PATH."""
+    """(exit code, standard error) of the check, with only the programs in `folder` on the PATH."""
     folder.mkdir(exist_ok=True)
     done = subprocess.run(
         ["/bin/sh", ROOT / "check_python.sh", python],
@@ -45,31 +45,31 @@ def check(folder: Path, python: str = "python3") -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("version", ["3.11.0", "3.12.1", "3.13.0", "3.14.2"])
-def test_a_python_that_will_do_is_taken_in_silence(version: str, tmp_path: Path) -> None:
+def test_a_suitable_python_passes_without_output(version: str, tmp_path: Path) -> None:
     disguised(tmp_path, "python3", version)
     assert check(tmp_path) == (0, "")
 
 
-def test_a_python_that_will_not_do_is_named_with_what_to_write(tmp_path: Path) -> None:
+def test_an_unsuitable_python_is_refused_with_the_reason_and_what_to_do(tmp_path: Path) -> None:
     bare, old, lacking = tmp_path / "bare", tmp_path / "old", tmp_path / "lacking"
     disguised(old, "python3", "3.10.13")
     disguised(old, "python3.12", "3.12.1", _NO_VENV)
     disguised(lacking, "python3", "3.11.2", _NO_VENV)
     for folder, words in (
-        (bare, ("there is no python3 here", "install one")),
-        (old, ("python3 is Python 3.10.13", "install one")),
+        (bare, ("python3 was not found", "Install one")),
+        (old, ("python3 is Python 3.10.13", "Install one")),
         (lacking, ("python3 lacks the modules venv and ensurepip", "apt install python3-venv")),
     ):
-        code, said = check(folder)
-        assert (code, [word for word in words if word not in said]) == (1, []), said
+        code, error = check(folder)
+        assert (code, [word for word in words if word not in error]) == (1, []), error
     for folder in (bare, old, lacking):
         disguised(folder, "python3.11", "3.11.7")
-        code, said = check(folder)
-        assert (code, "write `make run PYTHON=python3.11`." in said) == (1, True), said
+        code, error = check(folder)
+        assert (code, "Write `make run PYTHON=python3.11`." in error) == (1, True), error
         assert check(folder, "python3.11") == (0, "")
 
 
-# What stands for Python outside and inside of .venv, and for the council. A word in the file `breaks` breaks it there.
+# Stand-ins for Python outside and inside of .venv, and for the council. The file `breaks` names the step that fails.
 _OUTSIDE = """#!/bin/sh
 [ "$1" = -c ] && exit {code}
 [ "$1" = -V ] && {{ echo Python 3.10.13; exit; }}
@@ -96,7 +96,7 @@ UP = ["council up"]
 
 
 class Folder:
-    """A checkout as far as make looks at it. `make` returns its exit code, what was run, and what was said."""
+    """The files of a checkout that make reads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -114,15 +114,16 @@ class Folder:
         (self.path / name).chmod(0o755)
 
     def change(self, name: str) -> None:
-        """The file is newer than all that make has made."""
+        """Makes the file newer than everything that make has created."""
         made = [path.stat().st_mtime for path in (self.path / ".venv").glob(".*")]
         os.utime(self.path / name, times=(max(made) + 1,) * 2)
-        # And what make makes next is newer still.
+        # What make creates next is newer still.
         for path in (self.path / ".venv").glob(".*"):
             os.utime(path, times=(path.stat().st_mtime - 10,) * 2)
         os.utime(self.path / name)
 
     def make(self, *words: str, breaks: str = "", python: str = "./python") -> tuple[int, list[str], str]:
+        """(exit code, the commands that were run, standard error)."""
         (self.path / "breaks").write_text(breaks)
         log = self.path / "log"
         log.unlink(missing_ok=True)
@@ -144,27 +145,27 @@ def test_run_installs_once_and_starts(folder: Folder) -> None:
     assert folder.make("run", "PORT=9000")[:2] == (0, [MODEL[1], "council up --port 9000"])
 
 
-def test_run_without_a_model_fetches_none(folder: Folder) -> None:
+def test_run_without_a_model_downloads_no_model(folder: Folder) -> None:
     assert folder.make("run", "MODEL=none")[:2] == (0, [*ANEW, *UP])
     assert folder.make("run")[:2] == (0, [*MODEL, *UP])
 
 
-def test_run_goes_on_where_llama_or_the_model_cannot_be_had(folder: Folder) -> None:
-    code, run, said = folder.make("run", breaks="llama")
+def test_run_continues_where_llama_or_the_model_cannot_be_installed(folder: Folder) -> None:
+    code, run, error = folder.make("run", breaks="llama")
     assert (code, run) == (0, [*ANEW, MODEL[0], *UP])
-    assert said == "council: llama.cpp could not be installed here; the council goes on without it.\n"
+    assert error == "council: llama.cpp could not be installed here; the council runs without it.\n"
     assert folder.make("run", breaks="get")[:2] == (0, [*MODEL, *UP])
 
 
-def test_a_python_that_is_too_old_makes_nothing(folder: Folder) -> None:
-    code, run, said = folder.make("run", python="./old")
-    assert (code, run, "./old is Python 3.10.13" in said or "there is no ./old" in said) == (2, [], True), said
+def test_a_python_that_is_too_old_installs_nothing(folder: Folder) -> None:
+    code, run, error = folder.make("run", python="./old")
+    assert (code, run, "./old is Python 3.10.13" in error or "./old was not found" in error) == (2, [], True), error
     assert not (folder.path / ".venv").exists()
 
 
 @pytest.mark.parametrize("how", ["pip", "killed"])
-def test_what_is_left_of_a_broken_installation_is_made_anew(how: str, folder: Folder) -> None:
-    """At first, and when something was changed."""
+def test_a_broken_installation_is_repeated(how: str, folder: Folder) -> None:
+    """Both the first installation, and one after a change."""
     code, run, _ = folder.make("run", breaks=how)
     assert (code != 0, run) == (True, ANEW)
     assert folder.make("run")[:2] == (0, [*ANEW, *MODEL, *UP])
@@ -174,13 +175,13 @@ def test_what_is_left_of_a_broken_installation_is_made_anew(how: str, folder: Fo
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
-def test_a_change_is_installed_into_what_is_there(name: str, folder: Folder) -> None:
+def test_a_change_is_installed_into_the_existing_environment(name: str, folder: Folder) -> None:
     folder.make("run")
     folder.change(name)
     assert folder.make("run")[:2] == (0, ["pip .", *MODEL, *UP])
 
 
-def test_an_environment_whose_python_is_gone_is_made_anew(folder: Folder) -> None:
+def test_an_environment_whose_python_is_gone_is_created_again(folder: Folder) -> None:
     folder.make("run")
     (folder.path / ".venv/bin/python").unlink()
     (folder.path / ".venv/bin/python").symlink_to("/no/such/python")

@@ -1,4 +1,4 @@
-"""What the members say at the frontier, measured when it moves or when others stand at it, and held in between."""
+"""What is measured at the frontier: when it moves or other members are aligned there, and held in between."""
 
 from __future__ import annotations
 
@@ -9,92 +9,93 @@ import msgspec
 from aggregator.core.member import MemberRecord
 from aggregator.core.proposal_cache import ProposalCache
 from aggregator.numbers.frontier import frontier_of
-from aggregator.numbers.measures import AlignedMember, Measures, measures_at
+from aggregator.numbers.measures import AlignedMember, measures_at
 from aggregator.numbers.parting import Parting
-from schemas.frames import Compares
+from schemas.frames import AlignmentFrame, Compares, Measures
 from schemas.grid import NS_PER_MS, window_start_ns
 
 
 class Alignment(msgspec.Struct, array_like=True):
-    """The frontier x (bytes; None before anything is aligned), the members that stand at it, and what was measured
-    there.
-
-    sync_lag_ms is the spread of the times at which the members' text was let out past x, None where x lies before the
-    place at which the last of them came into step; arrival_skew_ms that of the aligned tokens' arrivals; both None with
-    fewer than two of them, and so is what they are compared by. shared_prefix
-    is None where it is not known, too.
-    """
+    """The aligned members, by index, and what was measured at the frontier: `measures` (their agreement is not yet the
+    mean that frames show) and `shown`, whose frontier_bytes is the frontier x, None before anything is aligned."""
 
     parting: Parting
-    x: int | None = None
     members: list[int] = []
     measures: Measures = Measures()
-    sync_lag_ms: float | None = None
-    arrival_skew_ms: float | None = None
-    shared_prefix: bool | None = None
-    diverged_at_bytes: int | None = None
-    compares: Compares | None = None
+    shown: AlignmentFrame = AlignmentFrame()
+
+    @property
+    def x(self) -> int | None:
+        """The frontier, in bytes."""
+        return self.shown.frontier_bytes
 
     def advance(
         self,
         members: Sequence[MemberRecord],
         concerned: Sequence[int],
         weights: Sequence[float],
-        contents: ProposalCache,
+        proposals: ProposalCache,
         *,
         since: int,
         waits: bool,
     ) -> None:
-        """Moves x as far as the text of the members `concerned` allows, less those whose text is not past it. While x
-        is None it `waits` for the first text of all of them that are about to begin. Before the byte `since` their text
-        was not let out together."""
+        """Moves x as far as the text of the members `concerned` allows, less those whose text is not past it.
+
+        While x is None it `waits` for the first text of all members that are about to begin. `since` is the byte from
+        which on their text was released together.
+        """
         if self.x is None and waits:
             return
-        running = [i for i, member in enumerate(members) if member.is_running]
+        running = [i for i, member in enumerate(members) if not member.ended]
         past = self.x or 0
         reaching = [i for i in concerned if members[i].position > past]
-        x = frontier_of([(members[i].kept, members[i].position) for i in reaching], self.x)
-        if x is not None and x < since:
-            # Also what was measured before the members came into step.
-            self.sync_lag_ms = None
+        x = frontier_of([(members[i].unaligned, members[i].position) for i in reaching], self.x)
+        if x is not None and x < since and self.shown.sync_lag_ms is not None:
+            # It was measured before the last of these members came into step.
+            self.shown = msgspec.structs.replace(self.shown, sync_lag_ms=None)
         # Once no member runs, what was measured last stays.
         if x is None or not running or (x == self.x and reaching == self.members):
             return
-        self._part(x, running, reaching)
-        self.x, self.members = x, reaching
-        self._measure(x, members, weights, contents, since)
-
-    def _part(self, x: int, running: Sequence[int], reaching: Sequence[int]) -> None:
-        """Takes where the members that come to stand at x parted; with fewer than two of them nothing is compared."""
         self.parting.compare(running)
-        if len(reaching) < 2:
-            self.shared_prefix, self.diverged_at_bytes, self.compares = None, None, None
-        elif reaching != self.members or self.diverged_at_bytes is None:
-            # Else the same members have parted already, and where they did so first does not change.
-            self.shared_prefix, self.diverged_at_bytes = self.parting.parted_at(reaching, x)
-            self.compares = "next" if self.shared_prefix else "place"
+        parted = self._parted_at(x, reaching)
+        self.members = reaching
+        self.measures, sync_lag_ms, arrival_skew_ms = self._measured(x, members, weights, proposals, since)
+        self.shown = AlignmentFrame(x, *parted, sync_lag_ms, arrival_skew_ms)
 
-    def _measure(
-        self, x: int, members: Sequence[MemberRecord], weights: Sequence[float], contents: ProposalCache, since: int
-    ) -> None:
-        self.measures, self.sync_lag_ms, self.arrival_skew_ms = Measures(), None, None
-        if not self.members:
-            # Whoever stood here has ended, and of those that run nobody has come so far.
-            return
-        standing, arrivals = [], []
+    def _parted_at(self, x: int, reaching: Sequence[int]) -> tuple[bool | None, int | None, Compares | None]:
+        """shared_prefix, diverged_at_bytes and compares; all None with fewer than two members."""
+        if len(reaching) < 2:
+            return None, None, None
+        before = self.shown
+        if reaching == self.members and before.diverged_at_bytes is not None:
+            # Where the same members parted first does not change.
+            return before.shared_prefix, before.diverged_at_bytes, before.compares
+        shared_prefix, diverged_at_bytes = self.parting.parted_at(reaching, x)
+        return shared_prefix, diverged_at_bytes, "next" if shared_prefix else "place"
+
+    def _measured(
+        self, x: int, members: Sequence[MemberRecord], weights: Sequence[float], proposals: ProposalCache, since: int
+    ) -> tuple[Measures, float | None, float | None]:
+        """The measures, and in milliseconds the spreads of the windows in which the members' text was released past x
+        and of the aligned tokens' arrivals."""
+        aligned, arrivals = [], []
         for i in self.members:
-            kept = members[i].kept
-            index = kept.index_at(x)
+            unaligned = members[i].unaligned
+            index = unaligned.index_at(x)
             if index is None:
-                # So far ahead that its token at x was let go (Limits.unaligned_tokens): nothing is compared.
-                return
-            start, end = kept.bounds(index)
-            standing.append(AlignedMember(start, end, contents.proposal(kept.entry_ids[index], start)))
-            arrivals.append(kept.arrivals_ns[index])
-        self.measures = measures_at(x, standing, [weights[i] for i in self.members])
-        if len(standing) > 1:
-            if x >= since:
-                windows = [members[i].passing.window_past(x) for i in self.members]
-                lag_ns = window_start_ns(max(windows)) - window_start_ns(min(windows))
-                self.sync_lag_ms = round(lag_ns / NS_PER_MS, 9)
-            self.arrival_skew_ms = round((max(arrivals) - min(arrivals)) / NS_PER_MS, 9)
+                # The member is so far ahead that its token at x was forgotten (Limits.unaligned_tokens).
+                return Measures(), None, None
+            start, end = unaligned.bounds(index)
+            aligned.append(AlignedMember(start, end, proposals.proposal(unaligned.entry_ids[index], start)))
+            arrivals.append(unaligned.arrivals_ns[index])
+        if not aligned:
+            # The members that were aligned here have ended, and no running one has come so far.
+            return Measures(), None, None
+        measures = measures_at(x, aligned, [weights[i] for i in self.members])
+        if len(aligned) < 2:
+            return measures, None, None
+        sync_lag_ms = None
+        if x >= since:
+            windows = [members[i].releases.window_past(x) for i in self.members]
+            sync_lag_ms = round((window_start_ns(max(windows)) - window_start_ns(min(windows))) / NS_PER_MS, 9)
+        return measures, sync_lag_ms, round((max(arrivals) - min(arrivals)) / NS_PER_MS, 9)

@@ -10,12 +10,12 @@ from aggregator.core.session import Session
 from schemas.errors import Malformed
 from schemas.sessions import Opening
 
-CHECKPOINT_VERSION = 4
+CHECKPOINT_VERSION = 5
 
 
 class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
-    """The record after the window `record.window - 1`. Contents of tokens that are kept or wait are read again
-    from `need_from` on (None: none)."""
+    """The record after the window `record.window - 1`. The contents of buffered and unaligned tokens are read again
+    from the entry `need_from` on (None: there are no such tokens)."""
 
     version: int
     record: SessionRecord
@@ -31,9 +31,10 @@ def dump(session: Session) -> bytes:
 
 
 def load(opening: Opening, opened: str, raw: bytes) -> tuple[Session, str | None]:
-    """The session, and the entry id from which on restore() wants entries up to the record's cut (None: none).
+    """The session, and the entry id from which on restore() needs the entries up to the record's cut (None: it needs
+    none).
 
-    Raises Malformed for bytes that are no checkpoint of this version.
+    Raises Malformed for bytes that are not a checkpoint of this version.
     """
     try:
         checkpoint = _decoder.decode(raw)

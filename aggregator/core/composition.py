@@ -1,4 +1,4 @@
-"""A frame from what the core knows at a window's end. Numbers in frames are rounded to 1e-9."""
+"""A frame from the core's state at a window's end. Numbers in frames are rounded to 1e-9."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import msgspec
 
 from aggregator.core.alignment import Alignment
 from aggregator.core.member import MemberRecord
-from aggregator.numbers.ensemble import energy_shares, ensemble_energy
+from aggregator.numbers.energy import energy_shares, ensemble_energy
 from aggregator.numbers.interference import Interference
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, Mode, TokenFrame
+from schemas.frames import FRAME_VERSION, Frame, Measures, MemberFrame, Mode, TokenFrame, WindowCounts
 from schemas.grid import NS_PER_MS, NS_PER_S, window_start_ns
 from schemas.sessions import Opening
 
 
 class WindowEvents(msgspec.Struct):
-    """What one window alone saw: the members that are not as they were, the text that goes out of them, tokens by their
-    places in the stream's order, counts."""
+    """What happens in one window: the members that change, their released texts and thoughts, the released tokens with
+    their orders, and counts."""
 
     members: set[int] = set()
     texts: dict[int, str] = {}
@@ -27,24 +27,32 @@ class WindowEvents(msgspec.Struct):
     duplicates: int = 0
     dead_letters: int = 0
 
+    @property
+    def counts(self) -> WindowCounts:
+        """How many entries were late, duplicates, or did not decode; nearly always none."""
+        if self.late or self.duplicates or self.dead_letters:
+            return WindowCounts(self.late, self.duplicates, self.dead_letters)
+        return _NO_COUNTS
+
     def add_thought(self, order: int, shown: TokenFrame, text: str) -> None:
-        """A token of a member's thinking, which goes out as it comes."""
+        """A token of a member's thinking, which is released as it arrives."""
         self.thoughts[shown.member] = self.thoughts.get(shown.member, "") + text
         self.tokens.append((order, shown))
 
     @property
     def shown_tokens(self) -> tuple[TokenFrame, ...]:
-        """Those whose last byte goes out, in the stream's order."""
+        """The tokens whose last byte is released, in the stream's order."""
         if len(self.tokens) > 1:
             self.tokens.sort()
         return tuple([shown for _, shown in self.tokens])
 
 
-_NOTHING = WindowEvents()
+_NO_COUNTS, _NOTHING = WindowCounts(), WindowEvents()
 
 
 class Composition:
-    """Composes one session's frames. In most windows most members say nothing: then what was shown is shown again."""
+    """Composes one session's frames. In most windows most members do not change: their last MemberFrame is used
+    again."""
 
     def __init__(self, opening: Opening, origin_ns: int) -> None:
         self._opening = opening
@@ -52,8 +60,10 @@ class Composition:
         self._replay_of = opening.replay.of if opening.replay else ""
         self._stall_ns = opening.profile.stall_ms * NS_PER_MS
         self._shown: list[MemberFrame] = []
-        self._is_running = True
-        # The members whose energies the ensemble's is the mean of, and their shares of it.
+        # As they were measured, and as the last frame shows them.
+        self._measured = self._shown_measures = Measures()
+        self._ended = False
+        # The members whose energies the ensemble's energy is the mean of, and their shares of it.
         self._counted: list[int] = []
         self._shares: list[float] = []
 
@@ -67,49 +77,49 @@ class Composition:
         weights: Sequence[float],
         alignment: Alignment,
         interference: Interference,
-        happened: WindowEvents | None,
+        events: WindowEvents | None,
     ) -> Frame:
-        """The frame of `window`. `weights` are the confidence weights g_m at its end. Nothing `happened` in a window
-        without entries in which nobody dropped."""
+        """The frame of `window`. `weights` are the confidence weights g_m at its end. `events` is None for a window
+        without entries in which no member dropped."""
         end_ns = window_start_ns(window + 1)
-        self._show(members, self._origin_ns + end_ns, happened)
-        if happened is not None or not self._counted:
+        self._show(members, self._origin_ns + end_ns, events)
+        if events is not None or not self._counted:
             self._count(members, weights)
-        happened = happened or _NOTHING
+        events = events or _NOTHING
         shown = self._shown
         energies = [shown[index].energy for index in self._counted]
         energy = round(ensemble_energy(energies, self._shares), 9)
-        m = alignment.measures
-        agreement = interference.shown_agreement(m.agreement, alignment.compares)
-        wave = interference.step(energy, energies, agreement)
-        # By position: with names to look up the frame of a quiet window would take a third longer.
+        agreement = interference.shown_agreement(alignment.measures.agreement, alignment.shown.compares)
         # fmt: off
         return Frame(
-            FRAME_VERSION, self._opening.session, window, window_start_ns(window), end_ns, mode, not self._is_running,
-            cut, energy, m.diversity_index, m.di_source, alignment.sync_lag_ms, alignment.arrival_skew_ms,
-            happened.late, happened.duplicates, happened.dead_letters, tuple(shown), happened.shown_tokens, tier,
-            alignment.x, m.di_low, m.di_covered, m.coverage, m.di_span, m.span_bytes, m.jsd,
-            m.entropy_total, m.entropy_within, m.coverage_mass, agreement, m.agreement_source,
-            alignment.shared_prefix, alignment.diverged_at_bytes, alignment.compares,
-            wave.height, wave.amplified, wave.dampened, wave.kind, wave.resonance, self._replay_of,
+            FRAME_VERSION, self._opening.session, window, window_start_ns(window), end_ns, mode, self._ended,
+            cut, energy, tuple(shown), events.shown_tokens, self._measures_with(alignment.measures, agreement),
+            alignment.shown, interference.step(energy, energies, agreement), events.counts, tier, self._replay_of,
         )
         # fmt: on
 
+    def _measures_with(self, measures: Measures, agreement: float | None) -> Measures:
+        """The measures with the agreement that this window shows."""
+        if measures is not self._measured or agreement != self._shown_measures.agreement:
+            self._measured, self._shown_measures = measures, msgspec.structs.replace(measures, agreement=agreement)
+        return self._shown_measures
+
     def _count(self, members: Sequence[MemberRecord], weights: Sequence[float]) -> None:
-        """Whose energies the ensemble's is the mean of: those that run; once nobody does, those that finished."""
-        running = [index for index, member in enumerate(members) if member.is_running]
-        self._is_running = bool(running)
+        """Sets which members count for the ensemble's energy: the running ones; once none runs, those that
+        finished."""
+        running = [index for index, member in enumerate(members) if not member.ended]
+        self._ended = not running
         self._counted = running or [index for index, member in enumerate(members) if member.state == "finished"]
         self._shares = energy_shares([weights[index] for index in self._counted])
 
-    def _show(self, members: Sequence[MemberRecord], t_ns: int, happened: WindowEvents | None) -> None:
-        """Every member as it is now: of one that the window did not hear of, what time alone changes."""
+    def _show(self, members: Sequence[MemberRecord], t_ns: int, events: WindowEvents | None) -> None:
+        """Updates every member's MemberFrame: where no event concerns the member, what time alone changes."""
         if not self._shown:
             self._shown = [self._member_frame(index, member, t_ns, _NOTHING) for index, member in enumerate(members)]
-        heard = happened.members if happened else ()
+        changed = events.members if events else ()
         for index, last in enumerate(self._shown):
-            if happened and index in heard:
-                self._shown[index] = self._member_frame(index, members[index], t_ns, happened)
+            if events and index in changed:
+                self._shown[index] = self._member_frame(index, members[index], t_ns, events)
                 continue
             meter = members[index].meter
             # The conditions are those of EnergyMeter.at and tokens_per_s, without the calls.
@@ -125,14 +135,14 @@ class Composition:
                 )
                 # fmt: on
 
-    def _member_frame(self, index: int, member: MemberRecord, t_ns: int, happened: WindowEvents) -> MemberFrame:
+    def _member_frame(self, index: int, member: MemberRecord, t_ns: int, events: WindowEvents) -> MemberFrame:
         spec, meter = self._opening.members[index], member.meter
         # fmt: off
         return MemberFrame(
             spec.model, member.shown_state, round(meter.at(t_ns, self._opening.profile), 9),
             float(meter.tokens_per_s(t_ns)), _rounded(meter.certainty), member.position, member.buffered_tokens,
-            happened.texts.get(index, ""), happened.thoughts.get(index, ""),
-            None if member.is_running else member.reason, spec.remote, spec.display_name, member.is_awaited,
+            events.texts.get(index, ""), events.thoughts.get(index, ""),
+            member.reason if member.ended else None, spec.remote, spec.display_name, member.is_awaited,
         )
         # fmt: on
 

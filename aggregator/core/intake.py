@@ -1,6 +1,6 @@
-"""What the entries of the token stream do to a session, one by one, in the stream's order.
+"""The effect of each entry of the token stream on a session, in the stream's order.
 
-entry --sound?--> may it write? --> where in its lane? --> the member's energy, its queue, its kept tokens
+entry --valid?--> of the winning claim? --> where in its lane? --> energy, buffered tokens, unaligned tokens
          |               |
          v               v
     dead letters     duplicates, late; members that drop, whose producers are told to stop
@@ -9,15 +9,15 @@ entry --sound?--> may it write? --> where in its lane? --> the member's energy, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from aggregator.core.composition import WindowEvents
-from aggregator.core.decoding import sound_entry
 from aggregator.core.ladder import members_to_drop, rung_below
 from aggregator.core.proposal_cache import ProposalCache
 from aggregator.core.record import SessionRecord
-from aggregator.core.release import Outflow, token_frame
+from aggregator.core.release import ReleaseQueue, token_frame
 from aggregator.numbers.energy import certainty_of
-from aggregator.numbers.frontier import Kept
+from aggregator.numbers.frontier import UnalignedToken
 from aggregator.numbers.toplist import read_top
 from schemas.control import Stop
 from schemas.entries import (
@@ -32,10 +32,11 @@ from schemas.entries import (
     Starved,
     Token,
     Waiting,
+    decode_entry,
 )
 from schemas.errors import Malformed
 from schemas.grid import NS_PER_MS
-from schemas.keys import entry_ms, entry_order
+from schemas.keys import entry_ms, entry_order, is_entry_id
 from schemas.rules.claims import ClaimVerdict
 from schemas.rules.lanes import lane_bytes
 from schemas.sessions import Opening
@@ -43,47 +44,65 @@ from schemas.sessions import Opening
 StreamEntry = tuple[str, bytes]
 MemberMark = Claim | Waiting | Loading | Alive | Starved | Finished | Failed
 
+# All tokens of a member name the same claim; room for two claims of each member of the most sessions of a process.
+_is_claim = lru_cache(maxsize=4_096)(is_entry_id)
+
+
+def valid_entry(raw: bytes, member_count: int) -> Token | Mark:
+    """The entry. Raises Malformed where it does not decode, or names a member that the session does not have."""
+    entry = decode_entry(raw)
+    if isinstance(entry, Token) and 0 <= entry.member < member_count and _is_claim(entry.claim):
+        return entry
+    if isinstance(entry, Opening):
+        raise Malformed("a session is opened once")
+    members = () if isinstance(entry, Beat) else entry.members if isinstance(entry, Cancel) else (entry.member,)
+    if any(not 0 <= member < member_count for member in members):
+        raise Malformed("there is no such member")
+    if not isinstance(entry, Beat | Cancel | Claim) and not _is_claim(entry.claim):
+        raise Malformed("a claim is the id of an entry")
+    return entry
+
 
 class Intake:
-    """Takes entries into a session's record. `stops` and `dead` are what the present window has to say of it."""
+    """Takes entries into a session's record. `stops` and `dead` are those of the window that was added last."""
 
     def __init__(
         self,
         opening: Opening,
         origin_ns: int,
         record: SessionRecord,
-        contents: ProposalCache,
-        outflows: Sequence[Outflow],
+        proposals: ProposalCache,
+        queues: Sequence[ReleaseQueue],
     ) -> None:
         self.stops: list[Stop] = []
         self.dead: list[StreamEntry] = []
         self._opening, self._origin_ns, self._record = opening, origin_ns, record
-        self._contents, self._outflows = contents, outflows
-        # Then nobody's patience with a first token can end any more.
+        self._proposals, self._queues = proposals, queues
+        # True once every member has produced a token: the first-token time-out no longer applies.
         self._have_begun = False
 
     def add_window(self, entries: Sequence[StreamEntry], end_ns: int) -> WindowEvents:
-        """All the entries of a window that ends at `end_ns`, and who was waited for too long; what it saw."""
+        """Takes in all entries of a window that ends at `end_ns`, and drops the members that have timed out by then."""
         self.stops, self.dead = [], []
-        record, happened, count = self._record, WindowEvents(), len(self._record.members)
+        record, events, count = self._record, WindowEvents(), len(self._record.members)
         for entry_id, raw in entries:
             record.cut = entry_id
             try:
-                self._add(entry_id, sound_entry(raw, count), happened)
+                self._add(entry_id, valid_entry(raw, count), events)
             except Malformed:
                 self.dead.append((entry_id, raw))
-        self._end_of_patience(end_ns)
-        happened.dead_letters = len(self.dead)
-        happened.members.update(*[stop.members for stop in self.stops])
-        return happened
+        self._drop_timed_out(end_ns)
+        events.dead_letters = len(self.dead)
+        events.members.update(*[stop.members for stop in self.stops])
+        return events
 
-    def _add(self, entry_id: str, entry: Token | Mark, happened: WindowEvents) -> None:
+    def _add(self, entry_id: str, entry: Token | Mark, events: WindowEvents) -> None:
         t_ns = entry_ms(entry_id) * NS_PER_MS
         match entry:
             case Token():
-                happened.members.add(entry.member)
-                self._count_lateness(t_ns, entry.written_ns, happened)
-                self._add_token(entry_id, t_ns, entry, happened)
+                events.members.add(entry.member)
+                self._count_lateness(t_ns, entry.written_ns, events)
+                self._add_token(entry_id, t_ns, entry, events)
             case Beat():
                 for index, member in enumerate(self._record.members):
                     if member.is_writing and (reason := member.add_beat(self._opening.limits)):
@@ -92,14 +111,14 @@ class Intake:
                 for index in entry.members or range(len(self._record.members)):
                     self._drop(index, entry.reason)
             case _:
-                happened.members.add(entry.member)
-                self._count_lateness(t_ns, entry.written_ns, happened)
+                events.members.add(entry.member)
+                self._count_lateness(t_ns, entry.written_ns, events)
                 if self._record.members[entry.member].is_writing:
                     self._add_mark(entry_id, t_ns, entry)
 
-    def _count_lateness(self, t_ns: int, written_ns: int, happened: WindowEvents) -> None:
+    def _count_lateness(self, t_ns: int, written_ns: int, events: WindowEvents) -> None:
         if t_ns - written_ns > self._opening.limits.allowed_lateness_ms * NS_PER_MS:
-            happened.late += 1
+            events.late += 1
 
     def _add_mark(self, entry_id: str, t_ns: int, mark: MemberMark) -> None:
         member = self._record.members[mark.member]
@@ -113,7 +132,7 @@ class Intake:
             case Alive():
                 member.add_sign(mark.claim, None, t_ns)
             case Finished():
-                # With tokens missing before it, its producer will write them and the mark again.
+                # Where tokens before it are missing, its producer will write them and the mark again.
                 if mark.claim == member.claim and mark.tokens == member.next_seq:
                     member.finish(mark.reason)
             case Failed():
@@ -122,12 +141,13 @@ class Intake:
                     self._drop(mark.member, mark.reason)
             case Starved():
                 member.add_sign(mark.claim, "loading", t_ns)
-                # Once it has begun its model is in memory, whatever it says.
+                # A member that has produced a token has its model in memory.
                 if mark.claim == member.claim and not member.next_seq:
                     self._make_room(mark)
 
     def _make_room(self, mark: Starved) -> None:
-        """A member found no memory: the session falls to the next lower tier and keeps its heaviest members."""
+        """Memory is too small for a member's model: the session falls to the next lower tier and keeps its heaviest
+        members."""
         record, members = self._record, self._record.members
         writing = {i: self._opening.members[i].weight for i, member in enumerate(members) if member.is_writing}
         if members[mark.member].has_starved or len(writing) == 1:
@@ -141,13 +161,13 @@ class Intake:
             reason = mark.reason if index == mark.member else f"it made room: no memory for {starved}"
             self._drop(index, f"{reason}; the session fell to the {rung.tier} tier" if rung else reason)
 
-    def _add_token(self, entry_id: str, t_ns: int, token: Token, happened: WindowEvents) -> None:
+    def _add_token(self, entry_id: str, t_ns: int, token: Token, events: WindowEvents) -> None:
         record, member = self._record, self._record.members[token.member]
         if not member.is_writing:
             return
         verdict = member.judge_token(token.claim, token.seq)
         if verdict is ClaimVerdict.DUPLICATE:
-            happened.duplicates += 1
+            events.duplicates += 1
         if verdict is not ClaimVerdict.ACCEPTED:
             return
         top = read_top(token.top) if token.quality == "real" else None
@@ -156,16 +176,16 @@ class Intake:
         order, shown = record.tokens, token_frame(token, start, end)
         record.tokens += 1
         if token.lane == "thinking":
-            happened.add_thought(order, shown, token.text)
+            events.add_thought(order, shown, token.text)
             return
-        self._outflows[token.member].add(entry_id, order, shown, token.text)
+        self._queues[token.member].add(entry_id, order, shown, token.text)
         if end > start:
             record.alignment.parting.add_text(token.member, lane_bytes(token, start))
-            kept = Kept(start, end, entry_id, token.arrival_ns)
-            member.kept.append(kept)
-            self._contents.add(kept, token, top, len(member.kept))
-            if len(member.kept) > self._opening.limits.unaligned_tokens:
-                self._contents.forget(member.kept.forget(1))
+            unaligned = UnalignedToken(start, end, entry_id, token.arrival_ns)
+            member.unaligned.append(unaligned)
+            self._proposals.add(unaligned, token, top, len(member.unaligned))
+            if len(member.unaligned) > self._opening.limits.unaligned_tokens:
+                self._proposals.forget(member.unaligned.forget(1))
 
     def _drop(self, index: int, reason: str) -> None:
         member = self._record.members[index]
@@ -173,16 +193,16 @@ class Intake:
             member.drop(reason)
             self.stops.append(Stop((index,), reason))
 
-    def _end_of_patience(self, t_ns: int) -> None:
+    def _drop_timed_out(self, t_ns: int) -> None:
         limits = self._opening.limits
-        is_over = t_ns - self._origin_ns >= limits.life_ms * NS_PER_MS
-        if self._have_begun and not is_over:
+        is_life_over = t_ns - self._origin_ns >= limits.life_ms * NS_PER_MS
+        if self._have_begun and not is_life_over:
             return
         self._have_begun = all(member.next_seq for member in self._record.members)
         for index, member in enumerate(self._record.members):
             if not member.is_writing:
                 continue
-            if is_over:
+            if is_life_over:
                 self._drop(index, f"the session reached its longest life of {limits.life_ms / 60_000:g} min")
-            elif reason := member.lost_patience(t_ns, limits, in_step=self._opening.sync == "step"):
+            elif reason := member.timeout_reason(t_ns, limits, in_step=self._opening.sync == "step"):
                 self._drop(index, reason)

@@ -1,11 +1,11 @@
-"""What a session gives up when memory runs out: the ladder of tiers, and who stays on each rung.
+"""What a session gives up when memory runs out: the ladder of tiers, and which members stay on each rung.
 
-    high: A B C D E F     E finds no memory -->  mid: A B C D            F was lighter or came later, E cannot run
-    mid:  A B C D         A, the heaviest, finds none -->  low: A B      and A tries again in the room that C and D left
-    low:  A B             A again -->  B                                 it had its room: its model does not fit
+    high: A B C D E F     no memory for E -->  mid: A B C D              F was lighter or came later, E cannot run
+    mid:  A B C D         no memory for A, the heaviest -->  low: A B    and A tries again in the room of C and D
+    low:  A B             no memory for A again -->  B                   A had its room: its model does not fit
 
-Weights decide; of equal ones the starved member goes first, then the last. Whoever starves twice, or where nobody could
-make room, goes itself.
+The weights decide; of members with one weight the starved one is dropped first, then the last. A member that starves
+twice is dropped itself, and so is one for which no other member can make room.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def rung_below(ladder: Sequence[Rung], fallen: int) -> Rung | None:
 def members_to_drop(
     weights: Mapping[int, float], starved: int, rung: Rung | None, *, room_helps: bool = True
 ) -> list[int]:
-    """Who of the running members leaves, in their order. `weights` are the running members' by index.
+    """The running members to drop, in their order. `weights` are the running members' by index.
 
-    At least one leaves, and no more stay than the rung runs at once. Where room does not help the starved one goes
-    first, however heavy: nobody leaves for it in vain.
+    At least one is dropped, and no more stay than the rung runs at once. Where room does not help the starved one is
+    dropped first, however heavy: no other member is dropped in vain.
     """
     most = len(weights) - 1
     if rung is not None:

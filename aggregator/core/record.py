@@ -15,8 +15,8 @@ from schemas.sessions import Opening
 
 
 class SessionRecord(msgspec.Struct, array_like=True):
-    """All that the next frames depend on, apart from the contents of the kept tokens. `window` is the next one to
-    close."""
+    """All that the next frames depend on, without the contents of buffered and unaligned tokens. `window` is the next
+    one to close."""
 
     members: list[MemberRecord]
     cut: str
@@ -24,20 +24,20 @@ class SessionRecord(msgspec.Struct, array_like=True):
     window: int = 0
     mode: Mode = "free"
     ended: bool = False
-    # Rungs of the opening's ladder that the session fell.
+    # How many rungs of the opening's ladder the session fell.
     fallen: int = 0
     interference: Interference = msgspec.field(default_factory=Interference)
     stepping: Stepping = msgspec.field(default_factory=Stepping)
-    # How many tokens were accepted, and of each member those that wait to go out.
+    # How many tokens were accepted, and the buffered tokens of each member.
     tokens: int = 0
-    waiting: list[BufferedTokens] = []
+    buffered: list[BufferedTokens] = []
 
     @classmethod
     def begun(cls, opening: Opening, opened: str, origin_ns: int) -> SessionRecord:
-        """Before the first window of a session whose opening is the entry `opened`."""
+        """The record before the first window of a session whose opening is the entry `opened`."""
         count = len(opening.members)
         mode: Mode = "single" if count == 1 else opening.sync
-        members = [MemberRecord(patience_from_ns=origin_ns, queues=member.queues) for member in opening.members]
+        members = [MemberRecord(first_token_from_ns=origin_ns, queues=member.queues) for member in opening.members]
         stepping = Stepping(list(range(count)) if opening.sync == "step" else [])
-        waiting = [BufferedTokens() for _ in members]
-        return cls(members, opened, Alignment(Parting.of(count)), mode=mode, stepping=stepping, waiting=waiting)
+        buffered = [BufferedTokens() for _ in members]
+        return cls(members, opened, Alignment(Parting.of(count)), mode=mode, stepping=stepping, buffered=buffered)

@@ -1,8 +1,8 @@
-"""One member's answer on its way out: tokens that wait, and the text that goes out up to a limit.
+"""Releasing one member's answer: tokens are buffered, and their text is released up to a limit.
 
-queue      |The| sky| is blue|, and|          limit 9
-goes out   |The| sky| i                       text to the last character boundary at or before the limit;
-waits                  s blue|, and|          a token's frame is that of its last byte
+buffered   |The| sky| is blue|, and|          limit 9
+released   |The| sky| i                       text to the last character boundary at or before the limit;
+stays                  s blue|, and|          a token is in the frame that releases its last byte
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from schemas.frames import TokenFrame, shown_logprob
 from schemas.rules.lanes import lane_end
 
 
-class Queued(msgspec.Struct, frozen=True, gc=False):
-    """An accepted token of an answer. `place` counts the session's accepted tokens, in the stream's order."""
+class BufferedToken(msgspec.Struct, frozen=True, gc=False):
+    """An accepted token of an answer. `order` is its number among all accepted tokens of the session, in the stream's
+    order."""
 
     entry_id: str
     order: int
@@ -31,8 +32,8 @@ class Queued(msgspec.Struct, frozen=True, gc=False):
         return len(self.text.encode()) - (self.shown.end - self.shown.start)
 
     def part(self, first: int, last: int) -> str:
-        """Its text in [first, last) of the answer, both at boundaries of characters; with the white space before it
-        where it is the beginning."""
+        """Its text in [first, last) of the answer, both at boundaries of characters. Where the answer begins with it,
+        the white space before position 0 belongs to its first part."""
         offset = self.space_bytes - self.shown.start
         begin = 0 if first == self.shown.start else first + offset
         return self.text.encode()[begin : last + offset].decode()
@@ -46,68 +47,68 @@ class Queued(msgspec.Struct, frozen=True, gc=False):
 
 
 class BufferedTokens(msgspec.Struct, array_like=True):
-    """What a checkpoint holds of a queue: the tokens' entries and places, and where the first one begins."""
+    """What a checkpoint contains of a release queue: the tokens' entries and orders, and where the first one begins."""
 
     entry_ids: list[str] = []
-    places: list[int] = []
+    orders: list[int] = []
     start: int = 0
 
 
-class Outflow:
-    """What waits of one member's answer, oldest first; bounded by its max_tokens."""
+class ReleaseQueue:
+    """The buffered tokens of one member's answer, oldest first; at most its max_tokens."""
 
-    def __init__(self, waiting: BufferedTokens) -> None:
-        """`waiting` are the tokens that a loaded record wants restored."""
-        self._queue: deque[Queued] = deque()
-        self._wanted = dict(zip(waiting.entry_ids, waiting.places, strict=True))
-        self._end = waiting.start
+    def __init__(self, buffered: BufferedTokens) -> None:
+        """`buffered` are the tokens of a loaded record, whose contents restore() gives back."""
+        self._queue: deque[BufferedToken] = deque()
+        self._missing = dict(zip(buffered.entry_ids, buffered.orders, strict=True))
+        self._end = buffered.start
 
     def __len__(self) -> int:
         return len(self._queue)
 
     @property
     def oldest(self) -> str | None:
-        """The entry of the first token that waits."""
+        """The entry of the first token."""
         return self._queue[0].entry_id if self._queue else None
 
     @property
-    def waiting(self) -> BufferedTokens:
-        """The queue, less what the tokens' entries tell."""
+    def buffered(self) -> BufferedTokens:
+        """The queue, without what is in the tokens' entries."""
         queue = self._queue
         start = queue[0].shown.start if queue else 0
         return BufferedTokens([token.entry_id for token in queue], [token.order for token in queue], start)
 
     def add(self, entry_id: str, order: int, shown: TokenFrame, text: str) -> None:
-        """The next token, which waits behind the others."""
-        self._queue.append(Queued(entry_id, order, shown, text))
+        """Adds the next token."""
+        self._queue.append(BufferedToken(entry_id, order, shown, text))
 
     def restore(self, entry_id: str, token: Token) -> None:
-        """Gives a token of a loaded record its content back, in the stream's order."""
-        order = self._wanted.pop(entry_id, None)
+        """Gives a token of a loaded record its content back. Called in the stream's order."""
+        order = self._missing.pop(entry_id, None)
         if order is not None:
             start, self._end = self._end, lane_end(token, self._end)
             self.add(entry_id, order, token_frame(token, start, self._end), token.text)
 
-    def waits_past(self, limit: int) -> bool:
-        """True where the first token that waits ends past the limit."""
+    def ends_past(self, limit: int) -> bool:
+        """True where the first token ends past the limit. The queue is not empty."""
         return self._queue[0].shown.end > limit
 
     def release(self, position: int, limit: int) -> tuple[int, str, list[tuple[int, TokenFrame]]]:
-        """(the released end, the text that goes out now, the tokens whose last byte does, with their places), where
+        """(the new released end, the text that is released now, the tokens whose last byte is, with their orders);
         `position` is the released end so far."""
-        queue, texts, gone = self._queue, list[str](), list[tuple[int, TokenFrame]]()
+        queue, texts, released = self._queue, list[str](), list[tuple[int, TokenFrame]]()
         while queue and queue[0].shown.end <= limit:
             token = queue.popleft()
             shown = token.shown
             texts.append(token.text if position <= shown.start else token.part(position, shown.end))
             position = shown.end
-            gone.append((token.order, shown))
+            released.append((token.order, shown))
         if queue and limit > position:
             boundary = queue[0].boundary(limit)
             if boundary > position:
                 texts.append(queue[0].part(position, boundary))
                 position = boundary
-        return position, "".join(texts), gone
+        return position, "".join(texts), released
 
 
 def token_frame(token: Token, start: int, end: int) -> TokenFrame:
@@ -116,7 +117,7 @@ def token_frame(token: Token, start: int, end: int) -> TokenFrame:
 
 
 class ReleaseLog(msgspec.Struct, array_like=True):
-    """When a member's limit went past which place: it was raised to `ends[i]` in `windows[i]`. Both rise."""
+    """In which window a member's limit passed which byte: it was raised to `ends[i]` in `windows[i]`. Both rise."""
 
     ends: list[int] = []
     windows: list[int] = []
@@ -128,11 +129,11 @@ class ReleaseLog(msgspec.Struct, array_like=True):
             self.windows.append(window)
 
     def window_past(self, x: int) -> int:
-        """The window in which the limit first went past the byte x, which is not yet forgotten."""
+        """The window in which the limit first passed the byte x, which is not yet forgotten."""
         return self.windows[bisect_right(self.ends, x)]
 
     def forget(self, x: int) -> None:
-        """Nobody will ask for a byte before x."""
+        """Forgets the bytes before x."""
         count = bisect_right(self.ends, x)
         if count:
             del self.ends[:count], self.windows[:count]

@@ -1,4 +1,4 @@
-"""The law, as a function: the frames that a token stream has, whoever computes them."""
+"""The law as a function: the frames of a token stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schemas.sessions import Opening
 class StreamReplay:
     """A session that is computed from its token stream, entry by entry. `session` is its core.
 
-    A window is closed once an entry of a later one comes, or when the caller knows that it is over.
+    A window is closed once an entry of a later one is added, or when the caller closes it.
     """
 
     def __init__(self, first: StreamEntry) -> None:
@@ -29,8 +29,8 @@ class StreamReplay:
         self._gathered: list[StreamEntry] = []
 
     def add(self, entry: StreamEntry) -> Iterator[Closed]:
-        """Takes the next entry of the stream; closes the windows before its own. What comes after the final frame
-        changes nothing. Raises Malformed where the entry's window was closed before."""
+        """Takes the next entry of the stream; closes the windows before its own. Entries after the final frame change
+        nothing. Raises Malformed where the entry's window was closed before."""
         record = self.session.record
         window = window_of_entry(self.session.origin_ns, entry_ms(entry[0]))
         if record.window < window:
@@ -49,7 +49,7 @@ class StreamReplay:
             yield self.session.close(gathered)
 
     def close_gathered(self) -> Iterator[Closed]:
-        """Closes the window of the last entry, where that was not closed."""
+        """Closes the window of the last entry, if it is still open."""
         return self.close_to(self.session.record.window if self._gathered else -1)
 
 

@@ -1,17 +1,17 @@
 """The core: a session's state, and the step that closes one window of it.
 
 Rules
- 1. Everything that affects a frame is in the opening or in an entry of the token stream. No clock, no I/O, no chance.
+ 1. Everything that affects a frame is in the opening or in an entry of the token stream: no clock, no I/O, no chance.
  2. An entry belongs to the window of its id's millisecond. Entries are taken in the stream's order, each once.
- 3. close() takes exactly the entries of the next window and returns its frame. Nothing read beyond it is part of the
- state.
+ 3. close() takes exactly the entries of the next window and returns its frame. An entry beyond it affects nothing.
 
-    entries of window k --> Intake --> close() --> Closed(frame k, words to the producers, entries that did not decode)
+    entries of window k --> Intake --> close() --> Closed(frame k, stops for producers, entries that did not decode)
                               ^  |
                               |  v
-                           SessionRecord  (what a checkpoint holds; token contents come again from the stream)
+                           SessionRecord  (in checkpoints; contents of tokens are read again from the stream)
 
-So the frames of a session are a pure function of its token stream, whoever computes them, and however often.
+So the frames of a session are a pure function of its token stream, in whichever process and however often they are
+computed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from collections.abc import Sequence
 import msgspec
 
 from aggregator.core.composition import Composition, WindowEvents
-from aggregator.core.decoding import sound_entry
-from aggregator.core.intake import Intake, StreamEntry
+from aggregator.core.intake import Intake, StreamEntry, valid_entry
 from aggregator.core.member import MemberRecord
 from aggregator.core.proposal_cache import ProposalCache
 from aggregator.core.record import SessionRecord
-from aggregator.core.release import Outflow
-from aggregator.numbers.ensemble import confidence_weights
+from aggregator.core.release import ReleaseQueue
+from aggregator.numbers.energy import confidence_weights
 from schemas.control import Progress, Stop
 from schemas.entries import Token
 from schemas.errors import Malformed
@@ -38,7 +37,7 @@ from schemas.sessions import Opening
 
 
 class Closed(msgspec.Struct, frozen=True):
-    """What one closed window has to say. `dead` are the entries that did not decode, as they were."""
+    """What closing one window yields. `dead` are the entries that did not decode, byte for byte."""
 
     frame: Frame
     stops: tuple[Stop, ...]
@@ -56,11 +55,11 @@ class Session:
         self.record = record or SessionRecord.begun(opening, opened, self.origin_ns)
         self._weights = confidence_weights(opening, [member.meter for member in self.record.members])
         self._composition = Composition(opening, self.origin_ns)
-        self._contents = ProposalCache(entry_id for member in self.record.members for entry_id in member.kept.entry_ids)
-        self._outflows = [Outflow(waiting) for waiting in self.record.waiting]
-        self._intake = Intake(opening, self.origin_ns, self.record, self._contents, self._outflows)
-        # When time alone may change something next. A loaded session looks at once.
-        self._looks_ns = 0
+        self._proposals = ProposalCache(id_ for member in self.record.members for id_ in member.unaligned.entry_ids)
+        self._queues = [ReleaseQueue(buffered) for buffered in self.record.buffered]
+        self._intake = Intake(opening, self.origin_ns, self.record, self._proposals, self._queues)
+        # Before this time a window without entries changes nothing. A loaded session settles in its first window.
+        self._changes_ns = 0
 
     @property
     def progress(self) -> tuple[Progress, ...]:
@@ -74,7 +73,7 @@ class Session:
 
     @property
     def end_reason(self) -> str:
-        """Why nobody answered; empty unless all members dropped."""
+        """Why no member answered; empty unless all members dropped."""
         if any(member.state != "dropped" for member in self.record.members):
             return ""
         reasons = zip(self.opening.names, self.record.members, strict=True)
@@ -84,22 +83,22 @@ class Session:
         """Closes the next window, whose entries these are, all of them and in order; returns its frame."""
         record, members, intake = self.record, self.record.members, self._intake
         end_ns = self.origin_ns + window_start_ns(record.window + 1)
-        happened = intake.add_window(entries, end_ns)
-        is_quiet = not entries and not intake.stops and end_ns < self._looks_ns
+        events = intake.add_window(entries, end_ns)
+        is_quiet = not entries and not intake.stops and end_ns < self._changes_ns
         if not is_quiet:
-            self._settle(happened, end_ns)
+            self._settle(events, end_ns)
         tier = self.opening.ladder[record.fallen - 1].tier if record.fallen else self.opening.tier
         frame = self._composition.frame(
             record.window, record.cut, record.mode, tier, members, self._weights, record.alignment,
-            record.interference, None if is_quiet else happened,
+            record.interference, None if is_quiet else events,
         )  # fmt: skip
         record.window += 1
         return Closed(frame, tuple(intake.stops), tuple(intake.dead))
 
-    def _settle(self, happened: WindowEvents, end_ns: int) -> None:
+    def _settle(self, events: WindowEvents, end_ns: int) -> None:
         """What follows from all of the window's entries together."""
         record, members, limits = self.record, self.record.members, self.opening.limits
-        for index in happened.members:
+        for index in events.members:
             members[index].meter.settle(self.opening.profile)
         start_ns = self.origin_ns + window_start_ns(record.window)
         if self._in_step:
@@ -107,41 +106,42 @@ class Session:
         else:
             for member in members:
                 member.limit = member.written
-        self._release(happened)
-        running = sum([member.is_running for member in members])
+        self._release(events)
+        running = len([member for member in members if not member.ended])
         if self._in_step:
-            self._face(start_ns, end_ns, running, happened)
+            self._set_shown_states(start_ns, end_ns, running, events)
         record.mode = self._mode(running)
         record.ended = not running
         self._weights = confidence_weights(self.opening, [member.meter for member in members])
         self._align(end_ns)
         self._forget_passed()
-        self._looks_ns = self._changes_ns(end_ns)
+        self._changes_ns = self._next_change_ns(end_ns)
 
-    def _release(self, happened: WindowEvents) -> None:
-        """Lets the members' text out up to their limits; of whoever has ended and has no more, the end as well."""
-        record, gone = self.record, []
+    def _release(self, events: WindowEvents) -> None:
+        """Releases the members' text up to their limits; a member that has written all of its text ends with its last
+        byte."""
+        record, ended = self.record, []
         for index, member in enumerate(record.members):
-            outflow = self._outflows[index]
-            if len(outflow) and (member.limit > member.position or not outflow.waits_past(member.limit)):
-                member.position, text, tokens = outflow.release(member.position, member.limit)
+            queue = self._queues[index]
+            if len(queue) and (member.limit > member.position or not queue.ends_past(member.limit)):
+                member.position, text, tokens = queue.release(member.position, member.limit)
                 if text or tokens:
-                    happened.members.add(index)
-                    happened.texts[index] = text
-                    happened.tokens += tokens
-            if member.buffered_tokens != len(outflow):
-                member.buffered_tokens = len(outflow)
-                happened.members.add(index)
-            member.passing.add(member.limit, record.window)
-            if member.is_running and not member.is_writing and not len(outflow):
+                    events.members.add(index)
+                    events.texts[index] = text
+                    events.tokens += tokens
+            if member.buffered_tokens != len(queue):
+                member.buffered_tokens = len(queue)
+                events.members.add(index)
+            member.releases.add(member.limit, record.window)
+            if not member.ended and not member.is_writing and not len(queue):
                 member.complete()
-                happened.members.add(index)
-            if not member.is_running:
-                gone.append(index)
-        record.stepping.leave(gone)
+                events.members.add(index)
+            if member.ended:
+                ended.append(index)
+        record.stepping.leave(ended)
 
-    def _face(self, start_ns: int, end_ns: int, running: int, happened: WindowEvents) -> None:
-        """Grants, and who is shown as held by its grant or as detached from the others."""
+    def _set_shown_states(self, start_ns: int, end_ns: int, running: int, events: WindowEvents) -> None:
+        """Grants, and which members are shown as held, detached or awaited."""
         record = self.record
         record.stepping.grant(record.members, record.window)
         for index, member in enumerate(record.members):
@@ -152,62 +152,62 @@ class Session:
             if member.set_shown_state(
                 start_ns, end_ns, is_held=member.is_at_grant, is_detached=is_detached, is_awaited=is_awaited
             ):
-                happened.members.add(index)
+                events.members.add(index)
 
     def _align(self, end_ns: int) -> None:
-        """Moves the frontier for those in step, or else for all who run."""
+        """Moves the frontier for the stepping members, or in free mode for all running ones."""
         record, members = self.record, self.record.members
         if record.mode == "step":
             concerned, since = record.stepping.members, record.stepping.since
             waits = not all(members[index].position for index in concerned)
         else:
-            concerned, since = [index for index, member in enumerate(members) if member.is_running], 0
+            concerned, since = [index for index, member in enumerate(members) if not member.ended], 0
             waits = any(members[index].is_expected(end_ns, self.opening.limits, in_step=False) for index in concerned)
-        record.alignment.advance(members, concerned, self._weights, self._contents, since=since, waits=waits)
+        record.alignment.advance(members, concerned, self._weights, self._proposals, since=since, waits=waits)
 
-    def _changes_ns(self, end_ns: int) -> int:
-        """When time alone may change something that is no matter of patience, after `end_ns`."""
+    def _next_change_ns(self, end_ns: int) -> int:
+        """When time alone may change something after `end_ns`, without the time-outs of members."""
         record, limits = self.record, self.opening.limits
-        step_ns = record.stepping.changes_ns(record.members, end_ns, limits)
+        step_ns = record.stepping.next_change_ns(record.members, end_ns, limits)
         ends = [member.expected_to_ns(limits, in_step=self._in_step) for member in record.members if not member.written]
         return min([step_ns, *[t_ns for t_ns in ends if t_ns > end_ns]])
 
     def restore(self, entry_id: str, raw: bytes) -> None:
-        """Gives a token that is kept or waits its content back, after the record was loaded from a checkpoint."""
+        """Gives a buffered or unaligned token its content back, after the record was loaded from a checkpoint."""
         try:
-            token = sound_entry(raw, len(self.record.members))
+            token = valid_entry(raw, len(self.record.members))
         except Malformed:
             return
         if isinstance(token, Token):
-            self._contents.restore(entry_id, token)
-            self._outflows[token.member].restore(entry_id, token)
+            self._proposals.restore(entry_id, token)
+            self._queues[token.member].restore(entry_id, token)
 
     @property
     def need_from(self) -> str | None:
         """The oldest entry whose content the next frames may need; None where they need none."""
-        oldest = (self._contents.oldest, *[outflow.oldest for outflow in self._outflows])
+        oldest = (self._proposals.oldest, *[queue.oldest for queue in self._queues])
         return min((entry_id for entry_id in oldest if entry_id is not None), key=entry_order, default=None)
 
     def checkpointed(self) -> SessionRecord:
-        """The record, with all that a checkpoint holds."""
-        self.record.waiting = [outflow.waiting for outflow in self._outflows]
+        """The record with all that a checkpoint contains."""
+        self.record.buffered = [queue.buffered for queue in self._queues]
         return self.record
 
     def _forget(self, member: MemberRecord, count: int) -> None:
         if count:
-            self._contents.forget(member.kept.forget(count))
+            self._proposals.forget(member.unaligned.forget(count))
 
     def _forget_passed(self) -> None:
         x = self.record.alignment.x
         for member in self.record.members:
-            if not member.is_running:
-                self._forget(member, len(member.kept))
+            if member.ended:
+                self._forget(member, len(member.unaligned))
             elif x is not None:
-                self._forget(member, member.kept.passed(x))
-                member.passing.forget(x)
+                self._forget(member, member.unaligned.passed(x))
+                member.releases.forget(x)
 
     def _mode(self, running: int) -> Mode:
-        """step while two step; else single while one member runs alone; once nobody runs, what it was."""
+        """step while two step; else single while one member runs alone; once none runs, what it was."""
         if not running:
             return self.record.mode
         if len(self.record.stepping.members) > 1:

@@ -1,18 +1,18 @@
-"""In step: how far the members' text may go out, so that all of them are seen at one place.
+"""Keeping in step: how far the members' text may be released, so that all are shown at the same position.
 
-    member 0   |The sky is blue, and the          written 24   held back from the front on
+    member 0   |The sky is blue, and the          written 24   text past the front is held back
     member 1   |A clear sky|                      written 11   the least: the front is here
-    member 2   |... (thinks)                      not in step: goes out as it comes, joins at or past the front
+    member 2   |... (thinks)                      does not step: released as it arrives, joins at or past the front
                0           ^ front
 
-The stepping set are the members that wait for each other. Who steps: whoever answers, or is expected to begin soon, and
-is not behind the front. The front is the least that a writing one of them has written; it never falls. A member leaves
-the set when it thinks, loads, ends with all its text out, or detaches: it is the least, holds others back, and has
-written nothing for Limits.detach_ms. Members outside the set hold nobody and are held by nobody.
+The stepping set are the members that wait for each other: those that answer, or are expected to begin soon, and are not
+behind the front. The front is the least that a writing one of them has written; it never falls. A member leaves the set
+when it thinks, loads, ends with all its text released, or detaches: it is the least, holds others back, and has written
+nothing for Limits.detach_ms. A member outside the set neither waits nor is waited for.
 
-A backend that pauses is granted a little more than the front: it generates, and not only shows, in step. No member
-begins alone: one whose model loads or waits steps with 0 bytes, so the front stays at 0, and models that pause do not
-start; for Limits.loading_waits_ms at most.
+A backend that pauses is granted a little more than the front: it generates in step, and is not only shown so. No member
+begins alone: one whose model loads or waits steps with 0 bytes, so the front stays at 0, and models that pause are not
+started; for Limits.loading_waits_ms at most.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from schemas.control import NOT_STARTED
 from schemas.grid import FRAME_RATE_HZ, NS_PER_MS
 from schemas.sessions import Limits
 
-# A grant leads the front by a twentieth of what the slowest wrote in the last second: 50 ms of its pace.
+# A grant leads the front by a twentieth of what the slowest member wrote in the last second: 50 ms of its pace.
 _LEAD_DIVISOR = 20
 _LEAST_LEAD_BYTES = 1
 
 
 class Stepping(msgspec.Struct, array_like=True):
     """The front in bytes of every stepping member's answer, and the stepping set in the members' order. From the byte
-    `since` on, all of the set were let out together: what went out before a member joined did not wait for it."""
+    `since` on, the texts of all in the set were released together: what was released before a member joined did not
+    wait for it."""
 
     members: list[int] = []
     front: int = 0
     since: int = 0
 
     def advance(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> None:
-        """Takes in what the window [start_ns, end_ns) of a session has brought: who steps now, and how far the text of
-        all may go out."""
+        """Takes in the window [start_ns, end_ns) of a session: updates the set, the front, and every member's limit."""
         self._start(members, start_ns, end_ns, limits)
         before = self.members
         self.members = self._in_step_now(members, start_ns, end_ns, limits)
@@ -58,7 +58,7 @@ class Stepping(msgspec.Struct, array_like=True):
                 member.limit = limit
 
     def _start(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> None:
-        """Lets the members whose backends pause begin, once no member is expected whose model is not ready."""
+        """Starts the members whose backends pause, once no member is expected whose model is not ready."""
         held_back = [member for member in members if member.pauses and member.grant == NOT_STARTED]
         if not held_back:
             return
@@ -66,19 +66,19 @@ class Stepping(msgspec.Struct, array_like=True):
             for member in held_back:
                 member.start(start_ns)
 
-    def leave(self, gone: Sequence[int]) -> None:
-        """These have ended, and all of their text is out."""
-        if gone:
-            self.members = [index for index in self.members if index not in gone]
+    def leave(self, ended: Sequence[int]) -> None:
+        """Removes these members from the set."""
+        if ended:
+            self.members = [index for index in self.members if index not in ended]
 
     def _in_step_now(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> list[int]:
-        """The set with those who join it, less those who are no longer fit for it."""
+        """The set with the members that join it, without those that no longer belong to it."""
         found = []
         for index, member in enumerate(members):
             was_in = index in self.members
             if not member.is_writing:
-                # What it wrote still goes out with the others.
-                stays = was_in and member.is_running
+                # Its last text is released with the others'.
+                stays = was_in and not member.ended
             elif not member.written:
                 stays = member.is_expected(end_ns, limits, in_step=True) and (was_in or not self.front)
             else:
@@ -89,7 +89,7 @@ class Stepping(msgspec.Struct, array_like=True):
         return found
 
     def _detach(self, members: Sequence[MemberRecord], start_ns: int, stalled_ns: int) -> None:
-        """Lets go of those who hold others back and have not moved since `stalled_ns`."""
+        """Removes the members that hold others back and have not moved since `stalled_ns`."""
         while True:
             writing = [index for index in self.members if members[index].is_writing]
             stalled = [index for index in writing if members[index].moved_by(start_ns) <= stalled_ns]
@@ -102,7 +102,8 @@ class Stepping(msgspec.Struct, array_like=True):
             self.leave(stalled)
 
     def grant(self, members: Sequence[MemberRecord], window: int) -> None:
-        """Lets the writing members whose backends pause, and that have started, go on to a little past the front."""
+        """Raises the grants of writing members whose backends pause, and that have started, to a little past the
+        front."""
         paced = [member for member in members if member.is_writing and member.pauses and member.grant != NOT_STARTED]
         if not paced:
             return
@@ -112,13 +113,13 @@ class Stepping(msgspec.Struct, array_like=True):
         for member in paced:
             member.grant = max(member.grant, self.front + lead)
 
-    def changes_ns(self, members: Sequence[MemberRecord], end_ns: int, limits: Limits) -> int:
-        """When time alone may next change who steps, after `end_ns`."""
+    def next_change_ns(self, members: Sequence[MemberRecord], end_ns: int, limits: Limits) -> int:
+        """When time alone may next change the set, after `end_ns`."""
         stall_ns = limits.detach_ms * NS_PER_MS
         times = []
         for index, member in enumerate(members):
             if member.is_held:
-                # To be held is a reason to step, from the next window on.
+                # A held member steps from the next window on.
                 times += [] if index in self.members else [end_ns + 1]
             elif member.is_writing and member.written and index in self.members:
                 times.append(member.moved_ns + stall_ns)

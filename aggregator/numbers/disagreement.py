@@ -1,4 +1,4 @@
-"""How much the members disagree about the common span, and how much of it is that each is unsure.
+"""How much the members disagree about the common span, and how unsure each of them is.
 
     Q               sum of w_m q_m: the council's distribution
     entropy_total   H(Q): how unsure the council is                    nats
@@ -6,9 +6,9 @@
     JSD             sum of w_m KL(q_m || Q) = total - within           nats, at most H(w)
 
 JSD is the generalised Jensen-Shannon divergence (Lin, Divergence measures based on the Shannon entropy, IEEE
-Transactions on Information Theory 37, 1991). It is the mutual information of what is said and who says it: the
+Transactions on Information Theory 37, 1991). It is the mutual information of a text and the member that writes it: the
 disagreement of an ensemble (Houlsby et al., Bayesian active learning, arXiv:1112.5745, 2011). What lists leave out is
-one bucket that all share: members that leave out alike do not disagree by that.
+one bucket of all members: leaving out the same share is not a disagreement.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from operator import mul
 
 import msgspec
 
-from aggregator.numbers.energy import clamp
+from aggregator.numbers.arithmetic import clamp, plain_sum
 from aggregator.numbers.span import Span
 
 _LN2 = math.log(2.0)
 _TINY = math.ulp(0.0)
-# Of a weight below this the quotient of two small numbers would say more about rounding than about members.
-LEAST_SAY = 1e-6
+# A member with a smaller share does not count: the quotient of two small numbers would be mostly rounding.
+LEAST_SHARE = 1e-6
 
 
 class Disagreement(msgspec.Struct, frozen=True, gc=False):
@@ -40,23 +40,23 @@ class Disagreement(msgspec.Struct, frozen=True, gc=False):
 
 def shannon_entropy(probabilities: Iterable[float]) -> float:
     """H = - sum of p ln p in nats, >= 0, of probabilities that sum to 1; those that are 0 add nothing."""
-    return max(0.0, -sum([p * math.log(p) for p in probabilities if p > 0.0]))
+    return max(0.0, -plain_sum([p * math.log(p) for p in probabilities if p > 0.0]))
 
 
 def disagreement_of(spans: Sequence[Span], weights: Sequence[float]) -> Disagreement:
-    """The disagreement of these members. The weights sum to 1; one that is 0 says nothing."""
-    voices = [voice for voice in zip(spans, weights, strict=True) if voice[1] > 0.0]
-    mixed = mixture([span.probabilities for span, _ in voices], [weight for _, weight in voices])
+    """The disagreement of these members. The weights sum to 1; members with weight 0 do not count."""
+    weighted = [(span, weight) for span, weight in zip(spans, weights, strict=True) if weight > 0.0]
+    mixed = mixture([span.probabilities for span, _ in weighted], [weight for _, weight in weighted])
     if not all(mixed.values()):
         # A weight of 1e-300 times a probability of 1e-300 is 0, which has no logarithm.
         mixed = {text: p or _TINY for text, p in mixed.items()}
-    rest = sum([weight * span.rest for span, weight in voices])
+    rest = plain_sum([weight * span.rest for span, weight in weighted])
     log_rest = math.log(rest) if rest > 0.0 else 0.0
-    of_council = rest * log_rest + sum(map(mul, mixed.values(), map(math.log, mixed.values())))
+    of_council = rest * log_rest + plain_sum(map(mul, mixed.values(), map(math.log, mixed.values())))
     of_members = 0.0
-    for span, weight in voices:
+    for span, weight in weighted:
         q = span.probabilities
-        of_itself = sum(map(mul, q.values(), map(math.log, q.values())))
+        of_itself = plain_sum(map(mul, q.values(), map(math.log, q.values())))
         if span.rest > 0.0:
             of_itself += span.rest * math.log(span.rest)
         of_members += weight * of_itself
@@ -79,18 +79,18 @@ def mixture(distributions: Sequence[Mapping[bytes, float]], weights: Sequence[fl
 
 
 def normalised_divergence(divergence: float, weights: Sequence[float]) -> float:
-    """jsd = JSD / H(w), in [0, 1]: 0 where all say the same, 1 where each is certain of a text of its own.
+    """jsd = JSD / H(w), in [0, 1]: 0 where all q_m are the same, 1 where each member is certain of another text.
 
-    0 where fewer than two weights have a say: nobody disagrees with oneself.
+    0 where fewer than two weights count.
     """
-    if sum([weight >= LEAST_SAY for weight in weights]) < 2:
+    if len([weight for weight in weights if weight >= LEAST_SHARE]) < 2:
         return 0.0
     return clamp(divergence / shannon_entropy(weights))
 
 
 def agreement_of(divergence: float) -> float:
-    """a = 1 - min(1, JSD / ln 2), in [0, 1]: 0 where two even camps are certain of different texts.
+    """a = 1 - min(1, JSD / ln 2), in [0, 1]: 0 where two halves of the weight are certain of different texts.
 
-    ln 2 and not H(w): two camps among three members would pass for half an agreement.
+    ln 2 and not H(w): with H(w) two groups among three members would have an agreement of about a half.
     """
     return 1.0 - min(1.0, divergence / _LN2)

@@ -1,7 +1,7 @@
-"""Interference: members that agree carry the council's energy beyond any one's own; members that do not cancel it out.
+"""Interference: agreement raises the wave above the members' energies, disagreement lowers it below them.
 
-    wave        E (1 + k (2a - 1)), k = 0.5     E the ensemble's energy, a the agreement: a picture on top of E, drawn
-    amplified   wave > max E_m                  the spec's amplification; E is a mean and cannot exceed every E_m itself
+    wave        E (1 + k (2a - 1)), k = 0.5     E the ensemble's energy, a the agreement; for drawing
+    amplified   wave > max E_m                  the spec's amplification; E is a mean and cannot exceed every E_m
     dampened    wave < mean E_m                 the spec's dampening
     kind        constructive a >= 0.6, destructive a <= 0.4, else neutral
 
@@ -9,7 +9,7 @@
     shown        n n n n n n n n n ... n c c c c c ... c d        a new kind is shown in its 18th window without a break
     resonance                                ^ from the 48th window of constructive and amplified, until either ends
 
-All of it is computed from numbers as a frame shows them, so that a reader of frames can check it.
+All of it is computed from numbers as a frame shows them, so that it can be checked from the frames.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from collections.abc import Sequence
 
 import msgspec
 
-from aggregator.numbers.energy import clamp
-from schemas.frames import Compares, InterferenceKind
+from aggregator.numbers.arithmetic import clamp, plain_sum
+from schemas.frames import Compares, InterferenceFrame, InterferenceKind
 
 GAIN = 0.5
 CONSTRUCTIVE = 0.6
 DESTRUCTIVE = 0.4
 # Ten times the rounding of a frame's numbers: with equal weights E is the mean of all E_m, and not less.
 _NOTICEABLE = 1e-8
-# 300 ms: a kind that comes and goes with single tokens is no pattern to a person.
+# 300 ms: a kind that lasts for single tokens only is noise.
 KIND_WINDOWS = 18
 # 800 ms.
 RESONANCE_WINDOWS = 48
@@ -34,18 +34,8 @@ RESONANCE_WINDOWS = 48
 MEAN_WINDOWS = 30
 
 
-class Wave(msgspec.Struct, frozen=True):
-    """What one window shows. `height` in [0, 1] is the wave, drawn; it was compared before it was clamped."""
-
-    height: float
-    amplified: bool
-    dampened: bool
-    kind: InterferenceKind
-    resonance: bool
-
-
 class Interference(msgspec.Struct, array_like=True):
-    """What the next windows depend on. `agreements` are those of the windows that a mean is taken over."""
+    """What the next windows depend on. `agreements` are those of the windows over which the mean is taken."""
 
     shown: InterferenceKind = "neutral"
     rising: InterferenceKind = "neutral"
@@ -54,8 +44,8 @@ class Interference(msgspec.Struct, array_like=True):
     agreements: list[float] = []
 
     def shown_agreement(self, agreement: float | None, compares: Compares | None) -> float | None:
-        """The agreement in [0, 1] that this window shows: as it was measured, but after the members parted its mean
-        over the last 500 ms. None where there is none."""
+        """The agreement in [0, 1] that this window shows: the measured one, or after the members parted its mean over
+        the last 500 ms. None where it was not measured."""
         if agreement is None or compares != "place":
             self.agreements.clear()
             return None if agreement is None else round(agreement, 9)
@@ -63,18 +53,19 @@ class Interference(msgspec.Struct, array_like=True):
         recent.append(agreement)
         if len(recent) > MEAN_WINDOWS:
             del recent[0]
-        return round(sum(recent) / len(recent), 9)
+        return round(plain_sum(recent) / len(recent), 9)
 
-    def step(self, energy: float, energies: Sequence[float], agreement: float | None) -> Wave:
-        """Takes in a window: the ensemble's energy and those that it counts, and the agreement, all as shown."""
+    def step(self, energy: float, energies: Sequence[float], agreement: float | None) -> InterferenceFrame:
+        """Takes in a window: the ensemble's energy, the energies that it is the mean of, and the agreement, all as
+        frames show them. The wave is compared before it is clamped."""
         height = wave_of(energy, agreement)
         amplified = bool(energies) and height > max(energies) + _NOTICEABLE
-        dampened = bool(energies) and height < sum(energies) / len(energies) - _NOTICEABLE
+        dampened = bool(energies) and height < plain_sum(energies) / len(energies) - _NOTICEABLE
         self._take(kind_of(agreement))
         is_resonant = self.shown == "constructive" and amplified
         self.resonant_windows = min(self.resonant_windows + 1, RESONANCE_WINDOWS) if is_resonant else 0
         resonance = self.resonant_windows == RESONANCE_WINDOWS
-        return Wave(clamp(height), amplified, dampened, self.shown, resonance)
+        return InterferenceFrame(clamp(height), amplified, dampened, self.shown, resonance)
 
     def _take(self, kind: InterferenceKind | None) -> None:
         if kind is None or kind == self.shown:
@@ -87,12 +78,12 @@ class Interference(msgspec.Struct, array_like=True):
 
 
 def wave_of(energy: float, agreement: float | None) -> float:
-    """E (1 + k (2a - 1)), in [0, 1.5], rounded as frames are; E itself without an agreement."""
+    """E (1 + k (2a - 1)), in [0, 1.5], rounded as in frames; E without an agreement."""
     return energy if agreement is None else round(energy * (1.0 + GAIN * (2.0 * agreement - 1.0)), 9)
 
 
 def kind_of(agreement: float | None) -> InterferenceKind | None:
-    """What an agreement in [0, 1] makes of two waves that meet; None without one."""
+    """The kind of an agreement in [0, 1]; None without one."""
     if agreement is None:
         return None
     if agreement >= CONSTRUCTIVE:

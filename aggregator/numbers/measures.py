@@ -1,42 +1,20 @@
-"""What is measured at the frontier, from what the aligned members propose there. Pure functions of their lists."""
+"""The measures at the frontier, from the proposals of the aligned members. Pure functions of their lists."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import msgspec
 
-from aggregator.numbers.disagreement import LEAST_SAY, agreement_of, disagreement_of, normalised_divergence
-from aggregator.numbers.diversity import FALLBACK, diversity
-from aggregator.numbers.ensemble import normalised
+from aggregator.numbers.arithmetic import normalised, plain_sum
+from aggregator.numbers.disagreement import LEAST_SHARE, agreement_of, disagreement_of, normalised_divergence
+from aggregator.numbers.diversity import diversity
 from aggregator.numbers.proposal import Proposal
 from aggregator.numbers.span import certain_span, span_of
-from schemas.frames import AgreementSource
+from schemas.frames import FALLBACK_INDEX, AgreementSource, Measures
 
-# Below this share of the council's mass in the lists, they say less than the texts do.
+# Where the lists cover a smaller share of the council's probability, the texts count instead.
 _LEAST_MASS = 0.5
-
-
-class Measures(msgspec.Struct, array_like=True, frozen=True):
-    """The numbers of a frame that have their names there, rounded to 1e-9, but for `agreement`: frames show its mean.
-
-    All but the first two are None where they were not measured.
-    """
-
-    diversity_index: float = FALLBACK
-    di_source: Literal["logprobs", "fallback"] = "fallback"
-    di_low: float | None = None
-    di_covered: float | None = None
-    coverage: float | None = None
-    di_span: float | None = None
-    span_bytes: int | None = None
-    jsd: float | None = None
-    entropy_total: float | None = None
-    entropy_within: float | None = None
-    coverage_mass: float | None = None
-    agreement: float | None = None
-    agreement_source: AgreementSource | None = None
 
 
 class AlignedMember(msgspec.Struct, frozen=True):
@@ -47,22 +25,25 @@ class AlignedMember(msgspec.Struct, frozen=True):
     proposal: Proposal
 
 
-def measures_at(x: int, standing: Sequence[AlignedMember], weights: Sequence[float]) -> Measures:
-    """What these members, one or more, say at the byte x. `weights` are confidence weights g_m >= 0."""
+def measures_at(x: int, aligned: Sequence[AlignedMember], weights: Sequence[float]) -> Measures:
+    """The measures of these members, one or more, at the byte x. `weights` are confidence weights g_m >= 0.
+
+    The agreement is not rounded: frames show its mean (Interference.shown_agreement).
+    """
     shares = normalised(weights)
-    proposals = [one.proposal for one in standing]
-    offsets = [x - one.start for one in standing]
-    span_bytes = min([one.end for one in standing]) - x
+    proposals = [one.proposal for one in aligned]
+    offsets = [x - one.start for one in aligned]
+    span_bytes = min([one.end for one in aligned]) - x
     covered = [i for i, proposal in enumerate(proposals) if proposal.has_logprobs]
     spans = [
         (span_of if one.has_logprobs else certain_span)(one, offset, span_bytes)
         for one, offset in zip(proposals, offsets, strict=True)
     ]
-    mass = round(min(1.0, sum([shares[i] * (1.0 - spans[i].rest) for i in covered], 0.0)), 9)
+    mass = round(min(1.0, plain_sum([shares[i] * (1.0 - spans[i].rest) for i in covered])), 9)
 
     is_covered = len(covered) == len(proposals)
     disagreement = disagreement_of(spans, shares) if is_covered else None
-    index, low = diversity(proposals, shares) if is_covered else (FALLBACK, None)
+    index, low = diversity(proposals, shares) if is_covered else (FALLBACK_INDEX, None)
     covered_index: float | None = index if is_covered else None
     if covered and not is_covered:
         of_covered = normalised([weights[i] for i in covered])
@@ -72,14 +53,14 @@ def measures_at(x: int, standing: Sequence[AlignedMember], weights: Sequence[flo
     if source == "text":
         spans = [certain_span(one, offset, span_bytes) for one, offset in zip(proposals, offsets, strict=True)]
     if source:
-        said = disagreement if disagreement and source == "logprobs" else disagreement_of(spans, shares)
-        agreement = agreement_of(said.divergence)
+        counted = disagreement if disagreement and source == "logprobs" else disagreement_of(spans, shares)
+        agreement = agreement_of(counted.divergence)
     return Measures(
         diversity_index=round(index, 9),
         di_source="logprobs" if is_covered else "fallback",
         di_low=_rounded(low),
         di_covered=_rounded(covered_index),
-        coverage=round(min(1.0, sum([shares[i] for i in covered], 0.0)), 9),
+        coverage=round(min(1.0, plain_sum([shares[i] for i in covered])), 9),
         di_span=round(disagreement.variation_ratio, 9) if disagreement else None,
         span_bytes=span_bytes,
         jsd=round(normalised_divergence(disagreement.divergence, shares), 9) if disagreement else None,
@@ -92,8 +73,9 @@ def measures_at(x: int, standing: Sequence[AlignedMember], weights: Sequence[flo
 
 
 def _agreement_source(shares: Sequence[float], mass: float, is_covered: bool) -> AgreementSource | None:
-    """Who is heard by its list and who counts as certain of what it wrote; None where there is nobody to agree with."""
-    if sum([share >= LEAST_SAY for share in shares]) < 2:
+    """Which members count by their lists and which as certain of what they wrote: all by lists, only some, or none.
+    None where fewer than two members count."""
+    if len([share for share in shares if share >= LEAST_SHARE]) < 2:
         return None
     if mass < _LEAST_MASS:
         return "text"

@@ -4,8 +4,8 @@
     member 1   The sky is grey            pair 0 2   the same up to byte 3, where member 2 is
     member 2   The
 
-Two that parted never meet again. Of two that have not, the text behind the place up to which they were compared is
-kept, and no more: when all have parted, nothing is.
+Two answers that parted are not compared again. Of two that have not, the text after the byte up to which they were
+compared is kept; once all have parted, none is.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from itertools import combinations
 
 import msgspec
 
-# The longest answer, 8,192 tokens of eight bytes. Only a member that has not begun while others write makes them wait.
+# The longest answer, 8,192 tokens of eight bytes. So much is kept only for a member that has not begun yet.
 MOST_HEAD_BYTES = 65_536
 
 
 class Pair(msgspec.Struct, array_like=True):
-    """Two members: the same before the byte `same_to`; from there on they differ where `has_parted`, and where
-    `is_lost` nobody knows."""
+    """Two members: their answers are the same before the byte `same_to`. From there on they differ where `has_parted`,
+    and where `is_lost` it is not known."""
 
     one: int
     other: int
@@ -31,7 +31,7 @@ class Pair(msgspec.Struct, array_like=True):
 
 
 class Head(msgspec.Struct, array_like=True):
-    """Of a member's answer the bytes from `start` on, so far. `is_wanted` while it is compared with another's."""
+    """The bytes of a member's answer from `start` on, so far. `is_wanted` while it is compared with another one."""
 
     start: int = 0
     text: bytes = b""
@@ -62,11 +62,11 @@ class Parting(msgspec.Struct, array_like=True):
             head.start, head.text = head.start + cut, head.text[cut:]
 
     def compare(self, present: Sequence[int]) -> None:
-        """Compares as far as the answers go. `present` are the members that may yet stand at the frontier."""
+        """Compares the answers as far as they have come. `present` are the members that may still be aligned."""
         if not self.has_open:
             return
         ends = [head.start + len(head.text) for head in self.heads]
-        # Of each member the first byte that is still to be compared with another's.
+        # Of each member the first byte that is not yet compared with every other member's.
         wanted: dict[int, int] = {}
         for pair in self.pairs:
             one, other = pair.one, pair.other
@@ -101,8 +101,8 @@ class Parting(msgspec.Struct, array_like=True):
     def parted_at(self, members: Sequence[int], x: int) -> tuple[bool | None, int | None]:
         """Whether these members wrote the same before the byte x, and if not, the byte at which they parted.
 
-        Where one of them began when another was MOST_HEAD_BYTES ahead this may not be known, or only that they parted:
-        (None, None) and (False, None).
+        Where one of them began when another was MOST_HEAD_BYTES ahead, this may be unknown (None, None), or only the
+        byte (False, None).
         """
         parted = known_to = x
         for pair in self.pairs:
@@ -117,5 +117,5 @@ class Parting(msgspec.Struct, array_like=True):
 
 
 def _shared_bytes(one: bytes, other: bytes) -> int:
-    """How many bytes two texts of one length share at their beginning, where they differ."""
+    """How many bytes two different texts of one length share at their beginning."""
     return next(index for index, (mine, theirs) in enumerate(zip(one, other, strict=True)) if mine != theirs)

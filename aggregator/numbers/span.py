@@ -1,12 +1,12 @@
-"""The common span: what members with different tokenizers say about the same bytes.
+"""The common span: the proposals of members with different tokenizers, as probabilities of the same bytes.
 
     x = 4, the frontier            0   4   8
     member 0, words                |The| sky is|         token [3, 10), 6 bytes of it after x
     member 1, byte pairs           |The| s|ky|           token [3, 5), 1 byte after x:  n = 1, the fewest
     member 2, characters           |T|h|e| |s|           token [4, 5), 1 byte after x
 
-Each member's pieces that agree with what it wrote before x, less those bytes, are cut to n bytes. Equal ones add up:
-q_m. So members that write the same text say the same, however their tokenizers cut it.
+Each member's pieces that agree with what it wrote before x, without those bytes, are cut to n bytes. Equal ones add up:
+q_m. So members that write the same text have the same q_m, however their tokenizers cut it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from collections.abc import Mapping
 
 import msgspec
 
+from aggregator.numbers.arithmetic import plain_sum
 from aggregator.numbers.proposal import Proposal
 
 
 class Span(msgspec.Struct, frozen=True, gc=False):
-    """q_m: the probability of each text of n bytes (or fewer, where a piece is shorter), all above 0; `rest` is not
-    known. Sums to 1 with the rest."""
+    """q_m: the probability of each text of n bytes (or fewer, where a piece is shorter), all above 0. They sum to 1
+    with `rest`, the probability of unknown texts."""
 
     probabilities: dict[bytes, float]
     rest: float = 0.0
@@ -29,9 +30,9 @@ class Span(msgspec.Struct, frozen=True, gc=False):
 def span_of(proposal: Proposal, offset: int, span_bytes: int) -> Span:
     """q_m of a member whose token begins `offset` bytes before the frontier, over the next `span_bytes` bytes.
 
-    Pieces that contradict what the member wrote before the frontier are out of the question. Pieces that end at or
-    before it agree, but what would follow is not known: they join the rest. The others share 1 - rest. A token that
-    begins at the frontier has nothing to agree with: each of its pieces counts, b"" (here is the end) too.
+    Pieces that contradict what the member wrote before the frontier are left out. Pieces that end at or before it
+    agree, but what would follow is not known: they are added to the rest. The others share 1 - rest. For a token that
+    begins at the frontier each of its pieces counts, also b"" (the answer ends here).
     """
     if offset:
         return _span_within(proposal, offset, offset + span_bytes)
@@ -46,7 +47,7 @@ def span_of(proposal: Proposal, offset: int, span_bytes: int) -> Span:
 
 
 def _span_within(proposal: Proposal, offset: int, end: int) -> Span:
-    """q_m from the byte `offset` of the token to its byte `end`, after what the member wrote before."""
+    """q_m from the byte `offset` of the token to its byte `end`, given what the member wrote before."""
     listed, written = proposal.probabilities, proposal.own[:offset]
     rest = proposal.rest
     for begun in _beginnings(written, listed):
@@ -54,12 +55,12 @@ def _span_within(proposal: Proposal, offset: int, end: int) -> Span:
     rest = min(1.0, rest)
     kept = [piece for piece in listed if len(piece) > offset and piece[:offset] == written]
     if len(kept) == 1 and listed[kept[0]] and rest < 1.0:
-        # Most often one piece is left, the sampled one.
+        # The most frequent case: only the sampled piece is left.
         return Span({kept[0][offset:end]: 1.0 - rest}, rest)
-    total, left = sum([listed[piece] for piece in kept]), 1.0 - rest
+    total, left = plain_sum([listed[piece] for piece in kept]), 1.0 - rest
     q: dict[bytes, float] = {}
     for piece in kept:
-        # In this order: all that is kept may be so small that its inverse is infinite.
+        # Divided first: the total may be so small that its inverse is infinite.
         if share := listed[piece] / total * left if total else 0.0:
             cut = piece[offset:end]
             q[cut] = q.get(cut, 0.0) + share
@@ -74,7 +75,7 @@ def _beginnings(written: bytes, listed: Mapping[bytes, float]) -> list[bytes]:
 
 
 def certain_span(proposal: Proposal, offset: int, span_bytes: int, rest: float = 0.0) -> Span:
-    """q_m of a member that counts as certain of the text it wrote, as far as the rest allows."""
+    """q_m of a member that counts as certain of the text it wrote, up to the rest."""
     if rest >= 1.0:
         return Span({}, 1.0)
     return Span({proposal.own[offset : offset + span_bytes]: 1.0 - rest}, rest)

@@ -1,4 +1,4 @@
-"""A token's list of the most probable pieces, read."""
+"""Reading a token's list of the most probable pieces."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from operator import mul
 
 import msgspec
 
+from aggregator.numbers.arithmetic import plain_sum
 from schemas.entries import unpack_sent, unpack_top
 
 
@@ -27,7 +28,8 @@ NOTHING_LISTED = TopList({})
 
 
 def read_top(top: msgspec.Raw) -> TopList:
-    """A packed list, less the entries that are no number. A logprob above 0 is a server's rounding, and counts as 0."""
+    """Reads a packed list, without the entries whose logprob is not a number. A logprob above 0 is a server's rounding
+    and counts as 0."""
     pairs = unpack_sent(top)
     if not pairs:
         return NOTHING_LISTED
@@ -35,25 +37,25 @@ def read_top(top: msgspec.Raw) -> TopList:
     try:
         if max(logprobs) <= 0.0:
             probabilities = list(map(math.exp, logprobs))
-            terms = sum(map(mul, probabilities, logprobs))
+            terms = plain_sum(map(mul, probabilities, logprobs))
             listed = dict(zip(pieces, probabilities, strict=True))
-            # Not a number and minus infinity both leave the sum of the terms none.
+            # NaN and minus infinity both make the sum of the terms NaN.
             if terms == terms and len(listed) == len(pieces):
-                return TopList(listed, sum(probabilities), terms)
-    except TypeError:  # None is no logprob
+                return TopList(listed, plain_sum(probabilities), terms)
+    except TypeError:  # a logprob is None
         pass
     return _odd_list(unpack_top(top))
 
 
 def _odd_list(pairs: list[tuple[bytes, float]]) -> TopList:
-    """A list with doubles, or with numbers that no logprob can be."""
+    """A list with doubles, or with numbers that are not valid logprobs."""
     listed = added_up((piece, math.exp(min(logprob, 0.0))) for piece, logprob in pairs)
-    terms = sum([p * math.log(p) for p in listed.values() if p])
-    return TopList(listed, sum(listed.values()), terms, len(listed) < len(pairs))
+    terms = plain_sum([p * math.log(p) for p in listed.values() if p])
+    return TopList(listed, plain_sum(listed.values()), terms, len(listed) < len(pairs))
 
 
 def added_up(entries: Iterable[tuple[bytes, float]]) -> dict[bytes, float]:
-    """Pieces with their probabilities, those of one piece added up."""
+    """Each piece with the sum of its probabilities."""
     added: dict[bytes, float] = {}
     for piece, p in entries:
         added[piece] = added.get(piece, 0.0) + p

@@ -1,4 +1,5 @@
-"""`python -m consumers.decipher`: composes the events of the sessions on REDIS_URL."""
+"""`python -m consumers.decipher`: composes the events of the sessions on REDIS_URL. Start more of them to share the
+sessions."""
 
 from __future__ import annotations
 
@@ -8,19 +9,19 @@ import sys
 from consumers.decipher.follower import Decipher
 from runtime.environment import redis_from_environment
 from runtime.log import log_to_stderr
-from runtime.role import run_role, run_until_stopped
+from runtime.role import run_role, stop_event
 from transport.register import ProcessRegistration
 
 
-async def follow() -> None:
-    """Follows until SIGTERM or SIGINT. Raises Refused."""
+async def compose() -> None:
+    """Composes until SIGTERM or SIGINT. Raises Refused."""
     url = redis_from_environment()
-    await run_until_stopped(Decipher(url, ProcessRegistration("decipher"), log_to_stderr("decipher")).run())
+    await Decipher(url, ProcessRegistration("decipher"), log_to_stderr("decipher")).run(stop_event())
 
 
 def main() -> int:
     argparse.ArgumentParser(prog="python -m consumers.decipher", description=__doc__).parse_args()
-    return run_role(follow())
+    return run_role(compose())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""DECIPHER's shell: follows the frames of every open session and writes their events, each once.
+"""DECIPHER's shell: it takes sessions from its consumer group, follows their frames and writes their events, each once.
 
-    council:sessions --> one task a session:  frames --> Composing --> events, cursor and checkpoint, in one script
+    council:sessions --lease--> a task for each session:  frames --> BatchComposer --> events, cursor and checkpoint,
+                                                                                       in one script
 
-The cursor lives in the session's state and moves with the events, and so does all that the composer remembers: a second
-DECIPHER, or one that was killed and came back, writes nothing twice, leaves nothing out, and goes on as if it had been
-there.
+The cursor and all that the composer remembers are kept in the session's state, and change with the events. So the next
+DECIPHER of a session writes no event twice, leaves none out, and goes on as if it had composed the session from its
+beginning.
 """
 
 from __future__ import annotations
@@ -13,115 +14,122 @@ import asyncio
 
 import msgspec
 
+from consumers.decipher.batches import MOST_FRAMES, BatchComposer, WorkCounts
 from consumers.decipher.composer import Composer
-from consumers.decipher.composing import Composing, Work
+from runtime.leasing import LeasedTasks
 from runtime.log import Log
 from runtime.presence import RedisPresence
-from runtime.registration import keep_record
+from schemas import keys
 from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
 from transport.events import find_composed, read_checkpoint, write_events
-from transport.frames import read_frames, read_session_names
+from transport.frames import read_frames
+from transport.leases import MOST_DELIVERIES, Lease
 from transport.redis.connection import AsyncPipe
 from transport.register import ProcessRegistration
 from transport.sessions import SessionState, find_session, read_opening
 
 _BLOCK_MS = 1_000
 _RETRY_S = 0.25
-# Each session has a connection of its own to wait on; new ones wait until there is room (a reply's worth over it).
+# Each session has a connection of its own to wait on.
 _MOST_SESSIONS = 256
+# A frame that cannot be composed so many times will not be composed the next time either.
+_MOST_FAILURES = 3
 
 
 class Decipher:
-    """All sessions' composers in one process."""
+    """Composes the sessions whose leases this process has."""
 
     def __init__(self, url: str, registration: ProcessRegistration, log: Log) -> None:
-        self._url, self._registration = url, registration
-        self._presence, self._log = RedisPresence(log), log
-        self._following: dict[str, asyncio.Task[None]] = {}
-        self._work = Work()
+        self._url, self._log, self._work = url, log, WorkCounts()
+        self._sessions = LeasedTasks(
+            url, keys.DECIPHER_GROUP, registration, RedisPresence(log), _MOST_SESSIONS, self._compose_session,
+            facts=lambda: msgspec.structs.asdict(self._work),
+        )  # fmt: skip
 
-    async def run(self) -> None:
-        """Follows whatever is announced, until it is cancelled."""
-        pipe = AsyncPipe(self._url)
-        self._registration.ready = True
-        record = asyncio.create_task(keep_record(self._url, self._registration, self._presence, self._facts))
-        after = "0"
-        try:
-            while True:
-                try:
-                    if len(self._following) >= _MOST_SESSIONS:
-                        await asyncio.sleep(_RETRY_S)
-                        continue
-                    for entry_id, session in await read_session_names(pipe, after, _BLOCK_MS):
-                        self._follow(session)
-                        after = entry_id
-                    self._presence.come_back()
-                except (RedisAway, RedisRefuses) as error:
-                    # Refused: whoever waits is told so when this Redis becomes a replica (UNBLOCKED).
-                    self._presence.lose(error)
-                    # A Redis that lost its data begins its ids anew.
-                    after = "0"
-                    await asyncio.sleep(_RETRY_S)
-        finally:
-            tasks = [record, *self._following.values()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await pipe.close()
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Composes until `stopping` is set, then hands its sessions over."""
+        await self._sessions.run(stopping)
 
-    def _facts(self) -> dict[str, int]:
-        return {"sessions": len(self._following), **msgspec.structs.asdict(self._work)}
-
-    def _follow(self, session: str) -> None:
-        if session in self._following:
-            return
-        task = asyncio.create_task(self._compose_session(session))
-        self._following[session] = task
-        task.add_done_callback(lambda _: self._following.pop(session, None))
-
-    async def _compose_session(self, session: str) -> None:
+    async def _compose_session(self, lease: Lease) -> None:
+        """Composes the session to its end, or until it is gone. Raises RedisAway, RedisRefuses."""
         pipe = AsyncPipe(self._url)
         try:
-            while True:
-                try:
-                    if await self._compose_from_cursor(pipe, session):
-                        return
-                except (RedisAway, RedisRefuses) as error:
-                    self._presence.lose(error)
-                    await asyncio.sleep(_RETRY_S)
+            if lease.deliveries >= MOST_DELIVERIES:
+                reason = f"{lease.deliveries} DECIPHER processes took this session and none could go on with it."
+                await self._end_events(pipe, lease.session, reason)
+            else:
+                await self._follow(pipe, lease)
         except SessionGone:
             return
-        except Malformed as error:
-            self._log.error("a session's frames cannot be read", session=session, error=str(error))
         finally:
             await pipe.close()
 
-    async def _compose_from_cursor(self, pipe: AsyncPipe, session: str) -> bool:
-        """Composes from the session's cursor on; True at its end, False where another DECIPHER moved the cursor."""
+    async def _follow(self, pipe: AsyncPipe, lease: Lease) -> None:
+        """After an error in composing it goes on from the cursor, frame by frame, so that the events of all frames
+        before the one that fails are written. Raises RedisAway, RedisRefuses, SessionGone."""
+        failed_at, failures, logged_at = "", 0, -MOST_FRAMES
+        while True:
+            composer = None
+            try:
+                composer = await self._composer(pipe, lease.session, 1 if failures else MOST_FRAMES)
+                if composer is None or await self._compose_from_cursor(pipe, lease, composer):
+                    return
+            except (RedisAway, RedisRefuses, SessionGone):
+                raise
+            except Exception as error:  # noqa: BLE001  # a bug that one session brings out must not end the others
+                cursor, windows = (composer.cursor, composer.windows) if composer else ("", 0)
+                failures = failures + 1 if cursor == failed_at else 1
+                failed_at = cursor
+                if windows >= logged_at + MOST_FRAMES:
+                    logged_at = windows
+                    self._log.exception("a frame cannot be composed; trying again", session=lease.session)
+                if failures == _MOST_FAILURES:
+                    is_bug = not isinstance(error, Malformed)
+                    reason = f"DECIPHER failed on a frame ({type(error).__name__})." if is_bug else str(error)
+                    return await self._end_events(pipe, lease.session, reason)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _composer(self, pipe: AsyncPipe, session: str, most_frames: int = MOST_FRAMES) -> BatchComposer | None:
+        """What composes the session from its cursor on; None where all is composed."""
         state = await find_session(pipe, session)
         if (await find_composed(pipe, session)).is_over:
-            return True
+            return None
         opening = await read_opening(pipe, state)
         cursor, checkpoint, standing = await read_checkpoint(pipe, session)
-        composing = Composing(Composer(opening, state.shown_origin_ns, checkpoint), cursor, standing, self._work)
+        composer = Composer(opening, state.shown_origin_ns, checkpoint)
+        return BatchComposer(composer, cursor, standing, self._work, most_frames)
+
+    async def _compose_from_cursor(self, pipe: AsyncPipe, lease: Lease, composer: BatchComposer) -> bool:
+        """True at the session's end, False where another DECIPHER moved the cursor."""
+        session = lease.session
         while True:
-            frames = await read_frames(pipe, session, composing.cursor, _BLOCK_MS)
+            frames = await read_frames(pipe, session, composer.cursor, _BLOCK_MS)
             if not frames and (state := await find_session(pipe, session)).status != "open":
-                # What was committed between the read and the look is read now; nothing comes after it.
-                frames = await read_frames(pipe, session, composing.cursor, 1)
+                # What was committed between the two reads is read now; nothing follows it.
+                frames = await read_frames(pipe, session, composer.cursor, 1)
                 if not frames:
-                    return await self._end_without_frame(pipe, state, composing)
-            for batch in composing.batches(frames):
+                    return await self._end_without_frame(pipe, state, composer)
+            for batch in composer.batches(frames):
                 written = await write_events(pipe, session, batch)
                 if not written.is_written:
                     return False
-                composing.note(written)
+                composer.note(written)
+                self._sessions.leased.leases.prove(lease)
                 if batch.final:
                     return True
 
-    async def _end_without_frame(self, pipe: AsyncPipe, state: SessionState, composing: Composing) -> bool:
-        """The session ended, and not by a final frame: it says why, once."""
+    async def _end_without_frame(self, pipe: AsyncPipe, state: SessionState, composer: BatchComposer) -> bool:
+        """The session ended without a final frame: the last event contains the reason."""
         if not state.reason:
             return True
-        written = await write_events(pipe, state.session, composing.failure(state.window, state.reason))
-        return written.is_written
+        return (await write_events(pipe, state.session, composer.session_failed(state.window, state.reason))).is_written
+
+    async def _end_events(self, pipe: AsyncPipe, session: str, reason: str) -> None:
+        """Gives the session's events up: the last one contains the reason. Its frames go on. Raises RedisAway,
+        RedisRefuses, SessionGone."""
+        self._log.error("a session's events end here", session=session, reason=reason)
+        try:
+            if composer := await self._composer(pipe, session):
+                await write_events(pipe, session, composer.decipher_failed(reason))
+        except Malformed as error:
+            self._log.error("its last event cannot be written", session=session, error=str(error))

@@ -114,7 +114,7 @@ class SessionMachine:
     def _is_stalled(self, members: Sequence[MemberFrame]) -> bool:
         """True where every running member that has begun is; when all those have ended, all that have begun count."""
         begun = [(pulse, member) for pulse, member in zip(self.state.pulses, members, strict=True) if pulse.has_begun]
-        running = [pulse for pulse, member in begun if member.state not in ("finished", "dropped")]
+        running = [pulse for pulse, member in begun if not member.ended]
         return all(self._is_slow(pulse) for pulse in running or [pulse for pulse, _ in begun])
 
     def _is_slow(self, pulse: Pulse) -> bool:

@@ -38,11 +38,11 @@ def field_payload(frame: Frame) -> FieldPayload:
 
 
 def _field_type(frame: Frame) -> tuple[FieldType, float]:
-    if frame.resonance:
-        return "resonance", frame.wave
-    if frame.interference != "neutral" and frame.agreement is not None:
-        return "interference", _intensity(frame.agreement)
-    running = sum(member.state not in ("finished", "dropped") for member in frame.members)
+    if frame.interference.resonance:
+        return "resonance", frame.interference.wave
+    if frame.interference.kind != "neutral" and frame.measures.agreement is not None:
+        return "interference", _intensity(frame.measures.agreement)
+    running = sum(not member.ended for member in frame.members)
     return "stream" if running > 1 else "lightning", frame.energy
 
 
@@ -56,7 +56,7 @@ def has_changed(before: FieldPayload | None, now: FieldPayload) -> bool:
 
 def participants(frame: Frame, names: tuple[str, ...]) -> tuple[str, ...]:
     """The protocol's ids of the members that are compared: those that write, with text past the frontier."""
-    x = frame.frontier_bytes
+    x = frame.alignment.frontier_bytes
     if x is None:
         return ()
     return tuple(
@@ -68,9 +68,10 @@ def participants(frame: Frame, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def interference_payload(frame: Frame, models: tuple[str, ...]) -> InterferencePayload | None:
     """How the members interfere; None where fewer than two are compared."""
-    if frame.agreement is None or len(models) < 2:
+    agreement = frame.measures.agreement
+    if agreement is None or len(models) < 2:
         return None
-    return InterferencePayload(frame.interference, models, _intensity(frame.agreement), frame.agreement)
+    return InterferencePayload(frame.interference.kind, models, _intensity(agreement), agreement)
 
 
 def _intensity(agreement: float) -> float:
@@ -91,14 +92,14 @@ class Advances(msgspec.Struct, array_like=True):
 
     def add(self, frame: Frame) -> None:
         """The next frame."""
-        window, x = frame.window_index, frame.frontier_bytes
+        window, x = frame.window_index, frame.alignment.frontier_bytes
         has_moved = x is not None and (self.frontier is None or x > self.frontier)
         self.frontier = x if x is not None else self.frontier
         first = window - _QUALIFYING_WINDOWS + 1
         self.recent = [at for at in self.recent if at >= first]
         if has_moved:
             self.recent.append(window)
-        if not frame.resonance:
+        if not frame.interference.resonance:
             self.since_window = None
         elif self.since_window is None:
             self.since_window, self.count = max(0, first), len(self.recent)
@@ -110,4 +111,5 @@ class Advances(msgspec.Struct, array_like=True):
         if self.since_window is None or len(models) < 2:
             return None
         seconds = (frame.window_index - self.since_window + 1) / FRAME_RATE_HZ
-        return ResonancePayload("fundamental", round(self.count / seconds, 9), _clamped(frame.wave), models)
+        amplitude = _clamped(frame.interference.wave)
+        return ResonancePayload("fundamental", round(self.count / seconds, 9), amplitude, models)

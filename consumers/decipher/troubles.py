@@ -30,14 +30,14 @@ def troubles(frame: Frame, names: Sequence[str], was_complete: Sequence[bool], t
                 recoverable=True,
             )
         )
-    if frame.dead_letters:
+    if frame.counts.dead_letters:
         found.append(
             ErrorPayload(
                 "warning",
                 "DEAD_LETTERS",
                 "Entries of the token stream did not decode; they were put aside.",
                 "orchestrator",
-                {"count": frame.dead_letters},
+                {"count": frame.counts.dead_letters},
                 recoverable=True,
             )
         )
@@ -76,6 +76,12 @@ def session_failed(reason: str) -> ErrorPayload:
     """A session that nobody could compute to its final frame."""
     message = _shortened(reason or "The session ended without a final frame.")
     return ErrorPayload("critical", "SESSION_FAILED", message, "orchestrator", recoverable=False)
+
+
+def decipher_failed(reason: str) -> ErrorPayload:
+    """A session whose frames DECIPHER cannot compose any further."""
+    message = _shortened(f"The events of this session end here, its frames go on: {reason}")
+    return ErrorPayload("critical", "DECIPHER_FAILED", message, "decipher", recoverable=False)
 
 
 def _shortened(message: str) -> str:

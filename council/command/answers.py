@@ -20,10 +20,11 @@ class AnswerComparison:
 
     def add(self, frame: Frame) -> None:
         """Takes in the next frame."""
-        if frame.diverged_at_bytes is not None:
-            self.at_bytes = frame.diverged_at_bytes
-        self.has_agreed = self.has_agreed or frame.agreement is not None
-        self._compares = frame.compares or self._compares
+        alignment = frame.alignment
+        if alignment.diverged_at_bytes is not None:
+            self.at_bytes = alignment.diverged_at_bytes
+        self.has_agreed = self.has_agreed or frame.measures.agreement is not None
+        self._compares = alignment.compares or self._compares
 
     @property
     def never_parted(self) -> bool:

@@ -59,10 +59,10 @@ class AskSummary:
         for token in frame.tokens:
             self._tokens[token.member] += 1
         self._frames += 1
-        self._late += frame.late
-        self._resonant_windows += frame.resonance
-        self._sync_lag_ms = _larger(self._sync_lag_ms, frame.sync_lag_ms)
-        self._arrival_skew_ms = _larger(self._arrival_skew_ms, frame.arrival_skew_ms)
+        self._late += frame.counts.late
+        self._resonant_windows += frame.interference.resonance
+        self._sync_lag_ms = _larger(self._sync_lag_ms, frame.alignment.sync_lag_ms)
+        self._arrival_skew_ms = _larger(self._arrival_skew_ms, frame.alignment.arrival_skew_ms)
         self._parting.add(frame)
         self._last = frame
 

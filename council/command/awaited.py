@@ -35,7 +35,7 @@ class Awaited:
     @property
     def can_go_on(self) -> bool:
         """True where others are there that could begin without those who are waited for."""
-        running = [m for m in self._frame.members if m.state not in ("finished", "dropped")] if self._frame else []
+        running = [m for m in self._frame.members if not m.ended] if self._frame else []
         return 0 < len(self.members) < len(running)
 
     @property

@@ -83,27 +83,29 @@ class Lanes:
             hint = self._hint if self._awaited.can_go_on else ""
             said = [f"{self._awaited.sentence}, {self._awaited.seconds} s", *filter(None, [hint])]
             return [Text(" · ".join(_fitting(said, width, " · ")), no_wrap=True, overflow="ellipsis")]
-        if frame.agreement is None:
+        measures, alignment = frame.measures, frame.alignment
+        if measures.agreement is None:
             said = [self._why_none(frame)]
         else:
-            said = [f"agreement {frame.agreement:.2f} · {'resonance' if frame.resonance else frame.interference}"]
-        if frame.compares == "next":
+            kind = "resonance" if frame.interference.resonance else frame.interference.kind
+            said = [f"agreement {measures.agreement:.2f} · {kind}"]
+        if alignment.compares == "next":
             said.append("the same text so far")
         elif self._parting.at_bytes is not None:
             said.append(f"parted at byte {self._parting.at_bytes}")
         elif self._parting.never_parted:
             said.append("never parted")
-        if frame.agreement_source in _SOURCES:
-            said.append(_SOURCES[frame.agreement_source])
-        if frame.sync_lag_ms is not None and frame.arrival_skew_ms is not None:
-            said.append(f"shown {frame.sync_lag_ms:.0f} ms, written {frame.arrival_skew_ms:.0f} ms apart")
+        if measures.agreement_source in _SOURCES:
+            said.append(_SOURCES[measures.agreement_source])
+        if alignment.sync_lag_ms is not None and alignment.arrival_skew_ms is not None:
+            said.append(f"shown {alignment.sync_lag_ms:.0f} ms, written {alignment.arrival_skew_ms:.0f} ms apart")
         first, *others = _fitting(said, width, " · ")
-        line = Text(first, style="dim" if frame.agreement is None else "", no_wrap=True, overflow="ellipsis")
+        line = Text(first, style="dim" if measures.agreement is None else "", no_wrap=True, overflow="ellipsis")
         return [line.append("".join(f" · {other}" for other in others), style="dim")]
 
     def _why_none(self, frame: Frame) -> str:
         """Why there is no agreement."""
-        running = [member for member in frame.members if member.state not in ("finished", "dropped")]
+        running = [member for member in frame.members if not member.ended]
         if len(running) == 1:
             return "one member is left"
         if not running:
@@ -141,7 +143,8 @@ def _waiting(member: MemberFrame) -> Text | None:
 
 def _head(frame: Frame, width: int) -> Text:
     """The ensemble in one line: of what does not fit the tier goes first, then the time, then the mode."""
-    measured = f"diversity {frame.diversity_index:.2f}" if frame.di_source == "logprobs" else "diversity unknown"
+    is_measured = frame.measures.di_source == "logprobs"
+    measured = f"diversity {frame.measures.diversity_index:.2f}" if is_measured else "diversity unknown"
     numbers = len("energy  0.00  diversity unknown")
     bar = _bar(frame.energy, "bold", max(_LEAST_BAR, min(_MOST_BAR, width - numbers)))
     head = Text.assemble("energy ", bar, f" {frame.energy:.2f}  ", measured, no_wrap=True, overflow="ellipsis")

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from recordings.contents import About
-from schemas.frames import Frame
+from schemas.frames import Frame, shown_values
 
 _UNITS = {
     "frontier_bytes": "By", "span_bytes": "By", "diverged_at_bytes": "By", "sync_lag_ms": "ms", "arrival_skew_ms": "ms",
@@ -74,9 +74,9 @@ def _record(row: Sequence[Any]) -> dict[str, Any]:
 
 def metrics_line(frames: Sequence[tuple[int, Frame]], about: About) -> bytes:
     """One ExportMetricsServiceRequest with the gauges of these frames, each with its time in nanoseconds."""
-    metrics = []
+    metrics, shown = [], [(at_ns, shown_values(frame)) for at_ns, frame in frames]
     for field in _FRAME_GAUGES:
-        points = [_point(at_ns, value) for at_ns, frame in frames if (value := getattr(frame, field)) is not None]
+        points = [_point(at_ns, value) for at_ns, values in shown if (value := values[field]) is not None]
         metrics += _gauge(f"council.{field}", field, points)
     for field in _MEMBER_GAUGES:
         points = [

@@ -116,15 +116,16 @@ def _label(name: str) -> str:
 def _add(drawn: PlotData, frame: Frame) -> None:
     members = [member.energy for member in frame.members[: len(drawn.names)]]
     missing = [None] * (len(drawn.names) - len(members))
-    values = [frame.energy, frame.diversity_index, frame.di_low, frame.jsd, *members, *missing]
-    if frame.di_source != "logprobs":
+    measures = frame.measures
+    values = [frame.energy, measures.diversity_index, measures.di_low, measures.jsd, *members, *missing]
+    if measures.di_source != "logprobs":
         values[_HIGH] = values[_LOW] = None
     # Of several the first: resonance is amplified too.
-    raised = [name for name in ("resonance", "amplified", "dampened") if getattr(frame, name)]
-    drawn.curves.add(frame.window_index, values, (frame.interference, next(iter(raised), "")))
+    raised = [name for name in ("resonance", "amplified", "dampened") if getattr(frame.interference, name)]
+    drawn.curves.add(frame.window_index, values, (frame.interference.kind, next(iter(raised), "")))
     drawn.frames += 1
-    if frame.diverged_at_bytes is not None and drawn.parted is None:
-        drawn.parted, drawn.parted_bytes = frame.window_index, frame.diverged_at_bytes
+    if frame.alignment.diverged_at_bytes is not None and drawn.parted is None:
+        drawn.parted, drawn.parted_bytes = frame.window_index, frame.alignment.diverged_at_bytes
 
 
 def _figure(drawn: PlotData) -> Any:

@@ -9,7 +9,7 @@ import msgspec
 from recordings.contents import About, RecordedEntry, recorded_entry
 from recordings.records import Item
 from schemas.errors import Malformed
-from schemas.frames import Frame, MemberFrame, frame_of_json
+from schemas.frames import FRAME_FIELDS, MemberFrame, frame_of_json, shown_values
 from schemas.grid import NS_PER_MS
 from schemas.keys import entry_ms
 
@@ -19,7 +19,6 @@ TOKEN_COLUMNS: tuple[Column, ...] = (
     ("id", "text"), ("time", "time"), ("member", "integer"), ("name", "text"), ("seq", "integer"), ("lane", "text"),
     ("text", "text"), ("logprob", "number"), ("quality", "text"), ("arrival_ms", "number"),
 )  # fmt: skip
-_LEFT_OUT = ("version", "members", "tokens")
 _INTEGERS = (
     "window_index", "start_ns", "end_ns", "late", "duplicates", "dead_letters", "frontier_bytes", "span_bytes",
     "diverged_at_bytes", "position_bytes", "buffered_tokens",
@@ -37,7 +36,7 @@ def _column(name: str, field: str) -> Column:
     return name, kind
 
 
-_FRAME_FIELDS = tuple(name for name in Frame.__struct_fields__ if name not in _LEFT_OUT)
+_FRAME_FIELDS = tuple(name for name in FRAME_FIELDS if name not in ("members", "tokens"))
 _MEMBER_FIELDS = MemberFrame.__struct_fields__
 
 
@@ -54,7 +53,8 @@ def frame_columns(about: About) -> tuple[Column, ...]:
 def frame_row(item: Item, about: About) -> list[Any]:
     """The values of a frame's columns. Raises Malformed."""
     frame = frame_of_json(item.raw)
-    row = [item.log_ns, *[getattr(frame, name) for name in _FRAME_FIELDS], len(frame.tokens)]
+    values = shown_values(frame)
+    row = [item.log_ns, *[values[name] for name in _FRAME_FIELDS], len(frame.tokens)]
     for member in frame.members[: len(about.members)]:
         row += msgspec.structs.astuple(member)
     return row + [None] * (len(_MEMBER_FIELDS) * (len(about.members) - len(frame.members)))

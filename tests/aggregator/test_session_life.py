@@ -194,7 +194,7 @@ async def test_dead_letters_are_counted_and_kept_aside_and_the_session_goes_on(r
         written += zip(ids, raws, strict=True)
     await until_ended(pipe, opening.session)
     frames = await check_all_finished(pipe, opening.session)
-    assert sum(frame.dead_letters for frame in frames) == 3_000
+    assert sum(frame.counts.dead_letters for frame in frames) == 3_000
     dead = await pipe.one("XRANGE", keys.dead(opening.session), "-", "+")
     kept = [(fields[1], fields[3]) for _, fields in dead]
     # Trimmed by whole nodes of a hundred entries.

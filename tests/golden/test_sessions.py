@@ -20,7 +20,7 @@ from aggregator.core import checkpoint
 from aggregator.core.session import Session
 from schemas import grid
 from schemas.entries import Failed, Finished, Token, decode_entry, unpack_top
-from schemas.frames import Frame, TokenFrame, encode_frame, frame_json
+from schemas.frames import Frame, TokenFrame, encode_frame, frame_json, shown_values
 from schemas.keys import entry_ms, entry_order
 from schemas.sessions import Opening
 from tests.aggregator.core.test_law import NEAR, assert_law, core_frames
@@ -113,7 +113,7 @@ def aligned_tokens(frames: list[Frame]) -> Iterator[tuple[Frame, list[TokenFrame
     released: list[TokenFrame] = []
     for frame in frames:
         released += [token for token in frame.tokens if token.lane == "answer"]
-        if (x := frame.frontier_bytes) is not None:
+        if (x := frame.alignment.frontier_bytes) is not None:
             yield frame, [token for token in released if token.start <= x < token.end]
 
 
@@ -136,46 +136,47 @@ def test_every_number_of_a_recording_lies_in_its_range(name: str) -> None:
     for before, frame in pairwise([None, *frames_of(name)]):
         assert frame is not None
         for field in SHARES:
-            share = getattr(frame, field)
+            share = shown_values(frame)[field]
             assert share is None or 0.0 <= share <= 1.0, (frame.window_index, field, share)
         for member in frame.members:
             assert 0.0 <= member.energy <= 1.0
             assert member.certainty is None or 0.0 <= member.certainty <= 1.0
-        x, span = frame.frontier_bytes, frame.span_bytes
+        x, span = frame.alignment.frontier_bytes, frame.measures.span_bytes
         assert span is None or span >= 1
-        assert before is None or before.frontier_bytes is None or before.frontier_bytes <= (x or 0)
-        assert not (frame.amplified and frame.dampened)
-        assert not frame.resonance or (frame.amplified and frame.interference == "constructive")
-        assert frame.agreement is not None or frame.interference == "neutral"
+        assert before is None or (before.alignment.frontier_bytes or 0) <= (x or 0)
+        interference = frame.interference
+        assert not (interference.amplified and interference.dampened)
+        assert not interference.resonance or (interference.amplified and interference.kind == "constructive")
+        assert frame.measures.agreement is not None or interference.kind == "neutral"
 
 
 @each_session
 def test_the_indices_of_a_recording_stand_in_their_order(name: str) -> None:
     """di_low <= DI; entropy_within <= entropy_total; what all measured, those who measured did too."""
-    for frame in frames_of(name):
-        assert (frame.di_source == "logprobs") == (frame.di_low is not None)
-        if frame.di_low is None:
-            assert frame.diversity_index == 0.5
+    for measures in (frame.measures for frame in frames_of(name)):
+        assert (measures.di_source == "logprobs") == (measures.di_low is not None)
+        if measures.di_low is None:
+            assert measures.diversity_index == 0.5
             continue
-        assert frame.di_low <= frame.diversity_index
-        assert frame.di_covered == frame.diversity_index
-        assert frame.coverage == 1.0
-        assert frame.jsd is not None
-        assert frame.entropy_within is not None
-        assert frame.entropy_total is not None
-        assert 0.0 <= frame.entropy_within <= frame.entropy_total + NEAR
+        assert measures.di_low <= measures.diversity_index
+        assert measures.di_covered == measures.diversity_index
+        assert measures.coverage == 1.0
+        assert measures.jsd is not None
+        assert measures.entropy_within is not None
+        assert measures.entropy_total is not None
+        assert 0.0 <= measures.entropy_within <= measures.entropy_total + NEAR
 
 
 @each_session
 def test_members_that_parted_are_told_where(name: str) -> None:
     """`diverged_at_bytes` is the first byte at which two answers differ, and lies before the frontier."""
     answers = [text.lstrip(" \t\n\r\v\f").encode() for text in texts_of(name)]
-    for frame in frames_of(name):
-        assert frame.compares == {None: None, True: "next", False: "place"}[frame.shared_prefix]
-        assert (frame.diverged_at_bytes is not None) == (frame.shared_prefix is False)
-        if (parted := frame.diverged_at_bytes) is not None:
-            assert frame.frontier_bytes is not None
-            assert parted < frame.frontier_bytes
+    for alignment in (frame.alignment for frame in frames_of(name)):
+        assert alignment.compares == {None: None, True: "next", False: "place"}[alignment.shared_prefix]
+        assert (alignment.diverged_at_bytes is not None) == (alignment.shared_prefix is False)
+        if (parted := alignment.diverged_at_bytes) is not None:
+            assert alignment.frontier_bytes is not None
+            assert parted < alignment.frontier_bytes
             assert len({answer[parted] for answer in answers if len(answer) > parted}) > 1
 
 
@@ -184,9 +185,9 @@ def test_where_all_tokens_start_at_the_frontier_the_spans_index_is_not_above_the
     found = 0
     for frame, aligned in aligned_tokens(frames_of(name)):
         starts = [token.start for token in aligned]
-        if frame.di_span is not None and starts == [frame.frontier_bytes] * len(frame.members):
+        if frame.measures.di_span is not None and starts == [frame.alignment.frontier_bytes] * len(frame.members):
             found += 1
-            assert frame.di_span <= frame.diversity_index + NEAR
+            assert frame.measures.di_span <= frame.measures.diversity_index + NEAR
     assert found or name in ("drafts", "no-lists", "real-no-lists")
 
 
@@ -206,21 +207,22 @@ def test_one_model_at_temperature_0_is_of_one_opinion_and_resonates() -> None:
     """Three members, two of them in one server's batches: what they say is the same, their lists nearly."""
     frames, texts = frames_of("twins"), texts_of("twins")
     assert len({*texts}) == 1
-    measured = [frame for frame in frames if frame.agreement is not None]
+    measured = [frame for frame in frames if frame.measures.agreement is not None]
     assert len(measured) > WINDOWS_TO_RESONANCE
     for frame in measured:
-        assert frame.agreement == pytest.approx(1.0, abs=NEAR_OF_A_BATCH)
-        assert frame.jsd == pytest.approx(0.0, abs=NEAR_OF_A_BATCH)
-        assert (frame.agreement_source, frame.compares, frame.shared_prefix) == ("logprobs", "next", True)
-    assert {frame.interference for frame in measured} == {"neutral", "constructive"}
-    resonant = [frame.window_index for frame in frames if frame.resonance]
+        assert frame.measures.agreement == pytest.approx(1.0, abs=NEAR_OF_A_BATCH)
+        assert frame.measures.jsd == pytest.approx(0.0, abs=NEAR_OF_A_BATCH)
+        assert frame.measures.agreement_source == "logprobs"
+        assert (frame.alignment.compares, frame.alignment.shared_prefix) == ("next", True)
+    assert {frame.interference.kind for frame in measured} == {"neutral", "constructive"}
+    resonant = [frame.window_index for frame in frames if frame.interference.resonance]
     assert resonant
     assert resonant[0] >= measured[0].window_index + WINDOWS_TO_RESONANCE - 1
 
 
 def test_one_model_is_of_one_opinion_over_http_and_in_process() -> None:
     """llama-server tells the last token of a character with all of the character's bytes, and lists it with its own."""
-    agreements = [frame.agreement for frame in frames_of("split-twins") if frame.agreement is not None]
+    agreements = [a for frame in frames_of("split-twins") if (a := frame.measures.agreement) is not None]
     assert agreements == pytest.approx([1.0] * len(agreements), abs=NEAR_OF_A_BATCH)
 
 
@@ -231,21 +233,21 @@ def test_members_that_know_one_sentence_agree_on_it_however_they_cut_it() -> Non
     common = next(at for at, parts in enumerate(zip(*answers, strict=False)) if len({*parts}) > 1)
     assert common > 60
     together = [frame for frame in frames_of(name) if all(member.reason is None for member in frame.members[:2])]
-    sharing = [frame for frame in together if frame.shared_prefix]
-    assert max(frame.frontier_bytes or 0 for frame in sharing) > 60
-    assert all((frame.frontier_bytes or 0) <= common for frame in sharing)
-    assert {frame.diverged_at_bytes for frame in together} <= {None, common}
-    agreements = [frame.agreement for frame in sharing if frame.agreement is not None]
+    sharing = [frame for frame in together if frame.alignment.shared_prefix]
+    assert max(frame.alignment.frontier_bytes or 0 for frame in sharing) > 60
+    assert all((frame.alignment.frontier_bytes or 0) <= common for frame in sharing)
+    assert {frame.alignment.diverged_at_bytes for frame in together} <= {None, common}
+    agreements = [frame.measures.agreement for frame in sharing if frame.measures.agreement is not None]
     assert sum(agreement >= 0.6 for agreement in agreements) > len(agreements) / 2
-    assert any(frame.diversity_index - (frame.di_span or 1.0) > 0.2 for frame in sharing)
+    assert any(frame.measures.diversity_index - (frame.measures.di_span or 1.0) > 0.2 for frame in sharing)
 
 
 def test_a_member_without_lists_leaves_the_index_unmeasured_and_the_rest_covered() -> None:
     frames = frames_of("no-lists")
-    aligned = [frame for frame in frames if frame.coverage is not None]
-    assert {frame.di_source for frame in aligned if len(frame.members) == 3 and frame.coverage != 1.0} == {"fallback"}
-    assert any(frame.coverage == pytest.approx(2 / 3) and frame.di_covered is not None for frame in aligned)
-    assert {frame.agreement_source for frame in aligned} & {"mixed", "text"}
+    aligned = [frame.measures for frame in frames if frame.measures.coverage is not None]
+    assert {measures.di_source for measures in aligned if measures.coverage != 1.0} == {"fallback"}
+    assert any(m.coverage == pytest.approx(2 / 3) and m.di_covered is not None for m in aligned)
+    assert {measures.agreement_source for measures in aligned} & {"mixed", "text"}
 
 
 def test_a_killed_server_ends_its_member_and_the_others_go_on() -> None:
@@ -253,7 +255,7 @@ def test_a_killed_server_ends_its_member_and_the_others_go_on() -> None:
     victim, *others = frames[-1].members
     assert (victim.state, [member.state for member in others]) == ("dropped", ["finished"] * 2)
     assert "broke off the connection" in (victim.reason or "")
-    assert max(frame.frontier_bytes or 0 for frame in frames) > victim.position_bytes
+    assert max(frame.alignment.frontier_bytes or 0 for frame in frames) > victim.position_bytes
 
 
 # --- the files --------------------------------------------------------------------------------------------------------

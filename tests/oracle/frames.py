@@ -21,7 +21,16 @@ from itertools import groupby
 import msgspec
 
 from schemas import entries as wire
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, TokenFrame
+from schemas.frames import (
+    FRAME_VERSION,
+    AlignmentFrame,
+    Frame,
+    InterferenceFrame,
+    Measures,
+    MemberFrame,
+    TokenFrame,
+    WindowCounts,
+)
 from schemas.grid import NS_PER_MS, NS_PER_S, window_start_ns
 from schemas.sessions import EnergyProfile, Member, Opening
 from tests.oracle.frontier import Frontier, frontier_after, unit
@@ -82,11 +91,11 @@ def certainty_of_list(top: bytes) -> float | None:
     masses: dict[bytes, float] = {}
     for piece, logprob in wire.unpack_top(msgspec.Raw(top)):
         masses[piece] = masses.get(piece, 0.0) + math.exp(min(logprob, 0.0))
-    total = sum(masses.values())
+    total = math.fsum(masses.values())
     if len(masses) < 2 or total < 1e-290:
         return None
     shares = [mass / total for mass in masses.values() if mass > 0.0]
-    entropy = -sum(share * math.log(share) for share in shares)
+    entropy = -math.fsum(share * math.log(share) for share in shares)
     certainty = 1.0 - entropy / math.log(len(masses))
     # Of equal masses it is 0 but for rounding, which would be all there is to a confidence weight.
     return min(1.0, certainty) if certainty >= 1e-9 else 0.0
@@ -94,7 +103,7 @@ def certainty_of_list(top: bytes) -> float | None:
 
 def certainty_of_group(group: list[Accepted]) -> float | None:
     measured = [c for one in group if (c := certainty_of_token(one.token)) is not None]
-    return sum(measured) / len(measured) if measured else None
+    return math.fsum(measured) / len(measured) if measured else None
 
 
 def latest_certainty(groups: Sequence[list[Accepted]]) -> float | None:
@@ -161,10 +170,10 @@ def counted_by_ensemble(step: Step) -> list[int]:
 def ensemble_energy(weights: Sequence[float], energies: Sequence[float]) -> float:
     """Of the members that are counted, from their energies as shown: else a mean of what is shown and this one, of
     equal weights, could round apart."""
-    total = sum(weights)
+    total = math.fsum(weights)
     if total == 0.0:
         return 0.0
-    return min(1.0, sum(weight * energy for weight, energy in zip(weights, energies, strict=True)) / total)
+    return min(1.0, math.fsum(weight * energy for weight, energy in zip(weights, energies, strict=True)) / total)
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------
@@ -190,50 +199,48 @@ def _frame(opening: Opening, steps: Sequence[Step], frontier: Frontier) -> Frame
         final=not step.running,
         cut=window.cut,
         energy=_rounded(energy),
-        diversity_index=_rounded(measures.diversity_index),
-        di_source=measures.di_source,
-        sync_lag_ms=_rounded_or_none(measures.sync_lag_ms),
-        arrival_skew_ms=_rounded_or_none(measures.arrival_skew_ms),
-        late=window.counts["late"],
-        duplicates=window.counts["duplicates"],
-        dead_letters=window.counts["dead_letters"],
         members=tuple(
             _member_frame(member, number, steps, energies[number]) for number, member in enumerate(opening.members)
         ),
         tokens=_token_frames(steps),
+        measures=Measures(
+            diversity_index=_rounded(measures.diversity_index),
+            di_source=measures.di_source,
+            di_low=_rounded_or_none(measures.di_low),
+            di_covered=_rounded_or_none(measures.di_covered),
+            coverage=_rounded_or_none(measures.coverage),
+            di_span=_rounded_or_none(measures.di_span),
+            span_bytes=measures.span_bytes,
+            jsd=_rounded_or_none(measures.jsd),
+            entropy_total=_rounded_or_none(measures.entropy_total),
+            entropy_within=_rounded_or_none(measures.entropy_within),
+            coverage_mass=_rounded_or_none(measures.coverage_mass),
+            agreement_source=measures.agreement_source,
+        ),
+        alignment=AlignmentFrame(
+            frontier_bytes=frontier.x,
+            shared_prefix=frontier.parted is None if frontier.compares else None,
+            diverged_at_bytes=frontier.parted,
+            compares=frontier.compares,
+            sync_lag_ms=_rounded_or_none(measures.sync_lag_ms),
+            arrival_skew_ms=_rounded_or_none(measures.arrival_skew_ms),
+        ),
+        counts=WindowCounts(**window.counts),
         tier=window.tier,
-        frontier_bytes=frontier.x,
-        di_low=_rounded_or_none(measures.di_low),
-        di_covered=_rounded_or_none(measures.di_covered),
-        coverage=_rounded_or_none(measures.coverage),
-        di_span=_rounded_or_none(measures.di_span),
-        span_bytes=measures.span_bytes,
-        jsd=_rounded_or_none(measures.jsd),
-        entropy_total=_rounded_or_none(measures.entropy_total),
-        entropy_within=_rounded_or_none(measures.entropy_within),
-        coverage_mass=_rounded_or_none(measures.coverage_mass),
-        agreement_source=measures.agreement_source,
-        shared_prefix=frontier.parted is None if frontier.compares else None,
-        diverged_at_bytes=frontier.parted,
-        compares=frontier.compares,
     )
 
 
 def _with_interference(frame: Frame, earlier: list[Frame], frontiers: list[Frontier], counted: list[int]) -> Frame:
     """The frame with what follows from numbers as shown; `frontiers` are those that all windows up to it hold."""
     agreement = shown_agreement([(frontier.measures.agreement, frontier.compares) for frontier in frontiers])
-    agreements = [*(one.agreement for one in earlier), agreement]
-    interference = shown_interference(earlier[-1].interference if earlier else "neutral", agreements)
+    agreements = [*(one.measures.agreement for one in earlier), agreement]
+    interference = shown_interference(earlier[-1].interference.kind if earlier else "neutral", agreements)
     wave = wave_of(frame.energy, [frame.members[number].energy for number in counted], agreement)
-    shown = [*((one.interference, one.amplified) for one in earlier), (interference, wave.amplified)]
+    shown = [*((one.interference.kind, one.interference.amplified) for one in earlier), (interference, wave.amplified)]
     return msgspec.structs.replace(
         frame,
-        agreement=agreement,
-        wave=wave.wave,
-        amplified=wave.amplified,
-        dampened=wave.dampened,
-        interference=interference,
-        resonance=resonates(shown),
+        measures=msgspec.structs.replace(frame.measures, agreement=agreement),
+        interference=InterferenceFrame(wave.wave, wave.amplified, wave.dampened, interference, resonates(shown)),
     )
 
 

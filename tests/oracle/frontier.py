@@ -75,14 +75,14 @@ def proposal_of(token: wire.Token, start: int) -> Proposal:
     if drawn not in p and own_share is not None:
         p[drawn] = own_share
 
-    scale = max(1.0, sum(p.values()))
+    scale = max(1.0, math.fsum(p.values()))
     p = {piece: share / scale for piece, share in p.items()}
     places = {in_answer(piece, start) for piece, _ in listed}
     possible = [share for _, share in listed if share > 0.0]
     return Proposal(
         own=in_answer(text, start),
         p=p,
-        r=max(0.0, 1.0 - sum(p.values())),
+        r=max(0.0, 1.0 - math.fsum(p.values())),
         t=min(possible) / scale if possible else None,
         is_loose=start == 0 or not possible or len(places) < len(listed),
         has_logprobs=token.quality == "real" and (bool(listed) or own_share is not None),
@@ -128,7 +128,7 @@ def upper_bound_of_a_piece_nobody_lists(proposal: Proposal) -> float:
 
 def shares_of(weights: Sequence[float]) -> list[float]:
     """The weights, summing to 1; equal ones where they sum to 0."""
-    total = sum(weights)
+    total = math.fsum(weights)
     return [weight / total if total > 0.0 else 1.0 / len(weights) for weight in weights]
 
 
@@ -148,7 +148,7 @@ def diversity_low(proposals: Sequence[Proposal], weights: Sequence[float]) -> fl
 
 
 def _mean(numbers: Sequence[float], weights: Sequence[float]) -> float:
-    return sum(share * number for share, number in zip(shares_of(weights), numbers, strict=True))
+    return math.fsum(share * number for share, number in zip(shares_of(weights), numbers, strict=True))
 
 
 def unit(number: float) -> float:
@@ -169,9 +169,9 @@ def span_of(proposal: Proposal, start: int, x: int, length: int) -> Buckets:
         elif written.startswith(piece):
             left_out += share
     left_out = min(1.0, left_out)
-    if sum(kept.values()) == 0.0:
+    if math.fsum(kept.values()) == 0.0:
         kept = {proposal.own: 1.0}
-    total = sum(kept.values())
+    total = math.fsum(kept.values())
     q: Buckets = {LEFT_OUT: left_out}
     for piece, share in kept.items():
         cut = piece[len(written) :][:length]
@@ -195,7 +195,7 @@ def mixture(spans: Sequence[Buckets], weights: Sequence[float]) -> Buckets:
 
 def entropy(buckets: Buckets) -> float:
     """H in nats."""
-    return max(0.0, -sum(share * math.log(share) for share in buckets.values() if share > 0.0))
+    return max(0.0, -math.fsum(share * math.log(share) for share in buckets.values() if share > 0.0))
 
 
 def entropy_within(spans: Sequence[Buckets], weights: Sequence[float]) -> float:
@@ -210,7 +210,7 @@ def divergence(spans: Sequence[Buckets], weights: Sequence[float]) -> float:
 
 def relative_entropy(span: Buckets, mixed: Buckets) -> float:
     """KL(q || Q); where Q is 0 although q is not, its weight in Q is."""
-    return sum(
+    return math.fsum(
         share * (math.log(share) - math.log(mixed[cut]))
         for cut, share in span.items()
         if share > 0.0 and mixed[cut] > 0.0
@@ -222,7 +222,7 @@ def normalised_divergence(spans: Sequence[Buckets], weights: Sequence[float]) ->
     shares = shares_of(weights)
     if sum(share >= 1e-6 for share in shares) < 2:
         return 0.0
-    return unit(divergence(spans, weights) / -sum(share * math.log(share) for share in shares if share > 0.0))
+    return unit(divergence(spans, weights) / -math.fsum(share * math.log(share) for share in shares if share > 0.0))
 
 
 def agreement_of(spans: Sequence[Buckets], weights: Sequence[float]) -> float:
@@ -319,7 +319,7 @@ def measures_of(aligned: Sequence[Accepted], weights: Sequence[float], x: int, r
     is_measured = len(measured) == len(proposals)
     length = min(one.end - x for one in aligned)
     spans = [span_of(proposal, one.start, x, length) for proposal, one in zip(proposals, aligned, strict=True)]
-    coverage_mass = sum(shares[number] * (1.0 - (spans[number][LEFT_OUT])) for number in measured)
+    coverage_mass = math.fsum(shares[number] * (1.0 - (spans[number][LEFT_OUT])) for number in measured)
     said: list[Buckets] = [
         {proposal.own[x - one.start :][:length]: 1.0} for proposal, one in zip(proposals, aligned, strict=True)
     ]
@@ -335,7 +335,7 @@ def measures_of(aligned: Sequence[Accepted], weights: Sequence[float], x: int, r
         arrival_skew_ms=(max(arrivals) - min(arrivals)) / NS_PER_MS if len(aligned) > 1 else None,
         di_low=diversity_low(proposals, weights) if is_measured else None,
         di_covered=diversity_index(heard, heard_weights) if measured else None,
-        coverage=unit(sum(shares[number] for number in measured)),
+        coverage=unit(math.fsum(shares[number] for number in measured)),
         di_span=span_diversity(spans, weights) if is_measured else None,
         span_bytes=length,
         jsd=normalised_divergence(spans, weights) if is_measured else None,

@@ -8,6 +8,7 @@ Histories are lists with one item for each window; the last item is the window t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ def shown_agreement(held: Sequence[tuple[float | None, Compares | None]]) -> flo
         if earlier is None or compared != "place":
             break
         run.append(earlier)
-    return round(sum(run) / len(run), 9)
+    return round(math.fsum(run) / len(run), 9)
 
 
 def wave_of(energy: float, energies: Sequence[float], agreement: float | None) -> Wave:
@@ -44,7 +45,7 @@ def wave_of(energy: float, energies: Sequence[float], agreement: float | None) -
     if not energies:
         return Wave(0.0, False, False)
     raw = energy if agreement is None else round(energy * (1.0 + 0.5 * (2.0 * agreement - 1.0)), 9)
-    plain_mean = sum(energies) / len(energies)
+    plain_mean = math.fsum(energies) / len(energies)
     # With equal weights E is the mean: only more than ten roundings of a frame's numbers make a difference.
     return Wave(min(1.0, max(0.0, raw)), raw > max(energies) + 1e-8, raw < plain_mean - 1e-8)
 

@@ -76,8 +76,9 @@ def test_members_in_step_go_out_as_far_as_the_least_of_them() -> None:
     assert [frame.members[0].buffered_tokens for frame in frames] == [1, 1, 0]
     assert [frame.mode for frame in frames] == ["step"] * 3
     # The token 0..10 covers each place; the other member's starts at 0, 3 and 7.
-    assert [(frame.frontier_bytes, frame.arrival_skew_ms) for frame in frames] == [(0, 0.0), (3, 17.0), (7, 34.0)]
-    assert [frame.sync_lag_ms for frame in frames] == [0.0, 0.0, 0.0]
+    assert [frame.alignment.frontier_bytes for frame in frames] == [0, 3, 7]
+    assert [frame.alignment.arrival_skew_ms for frame in frames] == [0.0, 17.0, 34.0]
+    assert [frame.alignment.sync_lag_ms for frame in frames] == [0.0, 0.0, 0.0]
 
 
 LATE = Limits(claim_waits_ms=50, frontier_waits_ms=100, loading_waits_ms=150)
@@ -118,7 +119,7 @@ def test_what_a_first_text_needs_is_waited_for_until_its_time_is_up(
     frames = oracle_frames(stream, first + 1)
     assert [texts(frame)[0] for frame in frames] == [""] * first + ["ab"]
     assert [frame.mode for frame in frames[:-1]] == ["step"] * first
-    assert [frame.frontier_bytes for frame in frames] == [None] * first + [0]
+    assert [frame.alignment.frontier_bytes for frame in frames] == [None] * first + [0]
 
 
 def test_the_frontier_begins_where_everyone_in_step_has_text() -> None:
@@ -126,7 +127,7 @@ def test_the_frontier_begins_where_everyone_in_step_has_text() -> None:
     1      a  | bc |
     """
     frames = oracle_frames(told(2, (0, 0, "日"), (0, 1, "a"), (17, 1, "bc")), 0)
-    assert [(frame.mode, frame.frontier_bytes) for frame in frames] == [("step", None), ("step", 1)]
+    assert [(frame.mode, frame.alignment.frontier_bytes) for frame in frames] == [("step", None), ("step", 1)]
 
 
 def test_a_frontier_of_fewer_than_two_in_step_waits_for_whom_the_members_wait_for() -> None:
@@ -134,7 +135,8 @@ def test_a_frontier_of_fewer_than_two_in_step_waits_for_whom_the_members_wait_fo
     1              | | |      nothing, until 50 ms are over
     """
     frames = oracle_frames(told(2, (0, 0, "ab"), (1, 0, "(hm"), limits=Limits(frontier_waits_ms=50)), 3)
-    assert [(frame.mode, frame.frontier_bytes) for frame in frames] == [("free", None), ("free", None), ("free", 0)]
+    assert [frame.mode for frame in frames] == ["free"] * 3
+    assert [frame.alignment.frontier_bytes for frame in frames] == [None, None, 0]
     assert texts(frames[0]) == ["ab", ""]
 
 
@@ -194,9 +196,9 @@ def test_several_leave_in_one_window_and_come_back_when_they_reach_the_front() -
     assert [step.released for step in told_steps] == [(1, 1, 1), (1, 1, 1), (1, 2, 4), (3, 2, 4), (4, 2, 4)]
     assert [step.mode for step in told_steps] == ["step", "step", "free", "free", "step"]
     # Byte 1 is compared among three, byte 3 among the two in step: 2 had it out in window 2, 0 in window 4.
-    assert [frame.frontier_bytes for frame in frames] == [0, 0, 0, 1, 3]
+    assert [frame.alignment.frontier_bytes for frame in frames] == [0, 0, 0, 1, 3]
     # They were not in step then, so that is no lag of theirs.
-    assert frames[4].sync_lag_ms is None
+    assert frames[4].alignment.sync_lag_ms is None
 
 
 def test_whoever_comes_back_without_a_byte_is_not_in_step() -> None:

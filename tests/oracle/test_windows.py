@@ -142,16 +142,18 @@ def test_texts_part_at_the_first_byte_that_differs_before_the_frontier() -> None
 @given(recorded())
 def test_every_number_of_a_frame_lies_in_its_range(session: Recorded) -> None:
     for frame in oracle_frames(session.stream, session.windows):
-        units = (frame.di_covered, frame.coverage, frame.di_span, frame.jsd, frame.coverage_mass, frame.agreement)
-        assert all(number is None or 0.0 <= number <= 1.0 for number in (*units, frame.wave, frame.energy))
-        assert (frame.di_low is None) == (frame.jsd is None) == (frame.di_source == "fallback")
-        if frame.di_low is not None and frame.entropy_total is not None and frame.entropy_within is not None:
-            assert 0.0 <= frame.di_low <= frame.diversity_index == (frame.di_covered or 0.0) <= 1.0
-            assert -2e-9 <= frame.entropy_total - frame.entropy_within <= math.log(len(frame.members)) + 2e-9
-        assert (frame.agreement is None) == (frame.agreement_source is None)
-        assert (frame.shared_prefix is None) == (frame.compares is None) >= (frame.frontier_bytes is None)
-        assert frame.shared_prefix is None or frame.shared_prefix == (frame.diverged_at_bytes is None)
-        assert frame.diverged_at_bytes is None or frame.diverged_at_bytes < (frame.frontier_bytes or 0)
-        assert frame.span_bytes is None or frame.span_bytes > 0
-        assert not frame.resonance or (frame.interference == "constructive" and frame.amplified)
-        assert frame.agreement is not None or frame.interference == "neutral"
+        m, alignment, interference = frame.measures, frame.alignment, frame.interference
+        units = (m.di_covered, m.coverage, m.di_span, m.jsd, m.coverage_mass, m.agreement, interference.wave)
+        assert all(number is None or 0.0 <= number <= 1.0 for number in (*units, frame.energy))
+        assert (m.di_low is None) == (m.jsd is None) == (m.di_source == "fallback")
+        if m.di_low is not None and m.entropy_total is not None and m.entropy_within is not None:
+            assert 0.0 <= m.di_low <= m.diversity_index == (m.di_covered or 0.0) <= 1.0
+            assert -2e-9 <= m.entropy_total - m.entropy_within <= math.log(len(frame.members)) + 2e-9
+        assert (m.agreement is None) == (m.agreement_source is None)
+        x, parted = alignment.frontier_bytes, alignment.diverged_at_bytes
+        assert (alignment.shared_prefix is None) == (alignment.compares is None) >= (x is None)
+        assert alignment.shared_prefix is None or alignment.shared_prefix == (parted is None)
+        assert parted is None or parted < (x or 0)
+        assert m.span_bytes is None or m.span_bytes > 0
+        assert not interference.resonance or (interference.kind == "constructive" and interference.amplified)
+        assert m.agreement is not None or interference.kind == "neutral"

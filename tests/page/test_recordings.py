@@ -79,7 +79,7 @@ def test_the_library_shows_what_there_is(three: list[Path], open_page: Open) -> 
 
 def test_without_recordings_the_library_says_what_to_do(open_page: Open) -> None:
     panel = opened(open_page())
-    expect(panel.get_by_role("status").first).to_have_text("No recordings yet: keep a session, or drop a recording file here.")
+    expect(panel.get_by_role("status").first).to_have_text("No recordings yet: keep a session, or drop a file here.")
     expect(panel.get_by_role("button", name="Show more")).to_be_hidden()
 
 
@@ -224,7 +224,7 @@ def test_what_cannot_be_read_says_why_and_can_be_deleted(folder: Path, open_page
     expect(item.get_by_role("checkbox")).to_have_count(0)
     item.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(panel.get_by_role("status").first).to_have_text("No recordings yet: keep a session, or drop a recording file here.")
+    expect(panel.get_by_role("status").first).to_have_text("No recordings yet: keep a session, or drop a file here.")
     expect(panel.get_by_role("searchbox")).to_be_focused()
 
 
@@ -247,9 +247,7 @@ def test_a_session_is_kept(redis: RedisServer, folder: Path, recorder: Recorder,
     keep = page.locator("#keep")
     expect(keep).to_have_text("Keep")
     keep.click()
-    expect(page.locator("#error")).to_have_text(
-        "No recorder runs: start one with python -m consumers.recorder."
-    )
+    expect(page.locator("#error")).to_have_text("No recorder runs: start one with python -m consumers.recorder.")
     expect(keep).to_have_text("Keep")
     offer(redis, "recorder")
     keep.click()

@@ -229,8 +229,8 @@ def test_the_numbers_of_a_held_window_are_those_of_its_frame(
     frame = frame_at(redis, 90)
     shown = numbers(page)
     assert shown["energy"] == f"{frame.energy:.2f}"
-    assert shown["wave"] == f"{frame.wave:.2f}"
-    assert shown["disagreement"] == ("not measured" if frame.jsd is None else f"{frame.jsd:.2f}")
+    assert shown["wave"] == f"{frame.interference.wave:.2f}"
+    assert shown["disagreement"] == ("not measured" if frame.measures.jsd is None else f"{frame.measures.jsd:.2f}")
     assert shown["mode"] == frame.mode
     page.get_by_role("button", name="Evidence").click()
     expect(page.locator("#evidence h2")).to_have_text("All numbers · window 90, 1.52 s")
@@ -240,9 +240,9 @@ def test_the_numbers_of_a_held_window_are_those_of_its_frame(
     }
     assert float(rows["energy"]) == frame.energy
     assert float(rows["members[1].energy"]) == frame.members[1].energy
-    assert rows["interference"] == frame.interference
-    assert rows["di_source"] == frame.di_source
-    assert rows["jsd"] == "not measured" if frame.jsd is None else float(rows["jsd"]) == frame.jsd
+    assert rows["interference"] == frame.interference.kind
+    assert rows["di_source"] == frame.measures.di_source
+    assert rows["jsd"] == "not measured" if frame.measures.jsd is None else float(rows["jsd"]) == frame.measures.jsd
 
 
 def test_thinking_is_shown_when_it_was_thought(recorder: Recorder, open_page: Open) -> None:

@@ -246,7 +246,7 @@ async def test_connections_that_are_cut_in_mid_answer_cost_no_token(own_redis: R
         (finished,) = {e.tokens for e in await _entries(pipe, opening.session) if isinstance(e, Finished)}
         assert sum(len(frame.tokens) for frame in frames) == finished > 60
         # Written again from where the aggregator is, not from the beginning.
-        assert sum(frame.duplicates for frame in frames) < 30
+        assert sum(frame.counts.duplicates for frame in frames) < 30
         assert frames[-1].members[0].state == "finished"
     await pipe.close()
 

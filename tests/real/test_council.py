@@ -91,11 +91,11 @@ async def test_a_private_council_with_two_cold_files_compares_them_from_byte_0(s
     assert any(member.awaited for frame in frames[:begins] for member in frame.members)
     assert all(not member.position_bytes for frame in frames[:begins] for member in frame.members)
     assert not any(member.awaited for frame in frames[begins:] for member in frame.members)
-    compared = [frame for frame in frames if frame.frontier_bytes is not None]
+    compared = [frame for frame in frames if frame.alignment.frontier_bytes is not None]
     assert compared[0].window_index == begins
     # In the first token of one of them.
-    assert any(token.start == compared[0].frontier_bytes for token in compared[0].tokens)
-    assert all(frame.sync_lag_ms in (None, 0.0) for frame in frames if frame.mode == "step")
+    assert any(token.start == compared[0].alignment.frontier_bytes for token in compared[0].tokens)
+    assert all(frame.alignment.sync_lag_ms in (None, 0.0) for frame in frames if frame.mode == "step")
     assert [member.state for member in frames[-1].members] == ["finished", "finished"]
 
 
@@ -116,8 +116,8 @@ async def test_a_file_and_the_same_model_over_http_keep_in_step_and_say_the_same
     one, other = ("".join(frame.members[index].text for frame in frames) for index in (0, 1))
     assert one == other
     assert "Paris" in one
-    assert all(frame.diverged_at_bytes is None for frame in frames)
-    assert max(frame.agreement or 0.0 for frame in frames) > 0.99
+    assert all(frame.alignment.diverged_at_bytes is None for frame in frames)
+    assert max(frame.measures.agreement or 0.0 for frame in frames) > 0.99
 
 
 async def test_two_sessions_of_three_members_each_share_one_loaded_model(

@@ -13,7 +13,22 @@ from schemas import entries
 from schemas.control import Progress, Stop, decode_control, decode_progress, encode_control, encode_progress
 from schemas.entries import Token, decode_entry, encode_entry, pack_top, unpack_top
 from schemas.errors import Malformed
-from schemas.frames import Frame, MemberFrame, TokenFrame, decode_frame, encode_frame, frame_json
+from schemas.frames import (
+    FRAME_FIELDS,
+    FRAME_VERSION,
+    AlignmentFrame,
+    Frame,
+    InterferenceFrame,
+    Measures,
+    MemberFrame,
+    TokenFrame,
+    WindowCounts,
+    decode_frame,
+    encode_frame,
+    frame_json,
+    frame_of_json,
+    recorded_frame_json,
+)
 from schemas.sessions import EnergyProfile, Limits, Member, Message, Opening, Rung, Sampling
 from tests.support.json_reference import named
 
@@ -57,11 +72,15 @@ TOKEN_FRAMES = st.builds(
     TokenFrame, NUMBERS, st.sampled_from(["answer", "thinking"]), NUMBERS, NUMBERS, NUMBERS, st.none() | FLOATS,
     st.sampled_from(["real", "placeholder", "missing"]),
 )  # fmt: skip
+MEASURED = [st.none() | FLOATS] * 3
 FRAMES = st.builds(
-    Frame, st.just(1), TEXTS, NUMBERS, NUMBERS, NUMBERS, st.sampled_from(["free", "single"]), st.booleans(), CLAIMS,
-    FLOATS, FLOATS, st.sampled_from(["logprobs", "fallback"]), st.none() | FLOATS, st.none() | FLOATS,
-    NUMBERS, NUMBERS, NUMBERS,
-    st.lists(MEMBER_FRAMES, max_size=3).map(tuple), st.lists(TOKEN_FRAMES, max_size=3).map(tuple), TEXTS,
+    Frame, st.just(FRAME_VERSION), TEXTS, NUMBERS, NUMBERS, NUMBERS, st.sampled_from(["free", "single"]), st.booleans(),
+    CLAIMS, FLOATS,
+    st.lists(MEMBER_FRAMES, max_size=3).map(tuple), st.lists(TOKEN_FRAMES, max_size=3).map(tuple),
+    st.builds(Measures, FLOATS, st.sampled_from(["logprobs", "fallback"]), *MEASURED),
+    st.builds(AlignmentFrame, st.none() | NUMBERS, st.none() | st.booleans()),
+    st.builds(InterferenceFrame, FLOATS, st.booleans(), st.booleans(), st.sampled_from(["constructive", "neutral"])),
+    st.builds(WindowCounts, NUMBERS, NUMBERS, NUMBERS), TEXTS, TEXTS,
 )  # fmt: skip
 
 
@@ -84,9 +103,21 @@ def test_a_token_is_read_as_it_was_measured(
 def test_a_frame_is_read_as_it_was_written_and_shown_with_every_name(frame: Frame) -> None:
     assert decode_frame(encode_frame(frame)) == frame
     shown = msgspec.json.decode(frame_json(frame))
-    assert list(shown) == [name for name in Frame.__struct_fields__ if name != "version"]
+    assert tuple(shown) == FRAME_FIELDS
+    assert frame_of_json(frame_json(frame)) == frame_of_json(recorded_frame_json(frame)) == frame
     assert [list(member) for member in shown["members"]] == [list(MemberFrame.__struct_fields__)] * len(frame.members)
     assert msgspec.json.decode(msgspec.json.encode(named(frame))) == shown
+
+
+@pytest.mark.parametrize("version", [0, FRAME_VERSION + 1])
+@given(frame=FRAMES)
+def test_a_frame_of_another_version_is_refused_by_a_sentence_that_names_both(version: int, frame: Frame) -> None:
+    """Whether its layout is another one or only its version."""
+    said = f"A frame has version {version}, and this program reads version {FRAME_VERSION}: "
+    same_layout, other_layout = msgspec.structs.replace(frame, version=version), [version, frame.session]
+    for raw in (encode_frame(same_layout), msgspec.msgpack.encode(other_layout)):
+        with pytest.raises(Malformed, match=f"^{said}"):
+            decode_frame(raw)
 
 
 @given(st.lists(st.builds(Progress, CLAIMS, NUMBERS, st.booleans())).map(tuple), st.lists(NUMBERS).map(tuple), TEXTS)

@@ -1,4 +1,4 @@
-"""What JSON shows of a wire struct, written from the definition alone: the tests' own reference."""
+"""The JSON of a wire struct, written from the definition alone: the tests' own reference."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import msgspec
 
 
 def named(struct: msgspec.Struct) -> dict[str, Any]:
-    """The struct as an object with named keys, less its version."""
+    """The struct as an object with named keys, less its version; the fields of a struct in it stand beside its own."""
     out: dict[str, Any] = {}
-    for name in struct.__struct_fields__:
-        value = getattr(struct, name)
+    for field in msgspec.structs.fields(struct):
+        value = getattr(struct, field.name)
         if isinstance(value, msgspec.Struct):
-            value = named(value)
+            out |= named(value)
         elif isinstance(value, tuple):
-            value = [named(item) if isinstance(item, msgspec.Struct) else item for item in value]
-        if name != "version":
-            out[name] = value
+            out[field.encode_name] = [named(item) if isinstance(item, msgspec.Struct) else item for item in value]
+        elif field.name != "version":
+            out[field.encode_name] = value
     return out

@@ -16,9 +16,9 @@ import msgspec
 
 from schemas import keys
 from schemas.entries import AnyEntry, Claim, Failed, Finished, Lane, Token, encode_entry
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, encode_frame
-from schemas.grid import window_start_ns
+from schemas.frames import MemberFrame, encode_frame
 from schemas.processes import ProcessRecord
+from tests.support.frames import made_frame
 from tests.support.roles import RedisServer
 from tests.support.sessions import opening_of
 from tests.support.waiting import wait_until
@@ -175,9 +175,6 @@ class Recorder:
         members = tuple(
             MemberFrame(name, "answering", 0.5, 1.0, None, 0, 0, self._text, "", None) for name in self.models
         )
-        frame = Frame(
-            FRAME_VERSION, self.session, window, window_start_ns(window), window_start_ns(window + 1), "single", final,
-            "1-0", 0.5, 0.5, "fallback", None, None, 0, 0, 0, members, (),
-        )  # fmt: skip
-        raw = encode_frame(msgspec.structs.replace(frame, **said))
+        values = {"session": self.session, "mode": "single", "final": final, "members": members} | said
+        raw = encode_frame(made_frame(window, **values))
         return ("XADD", keys.frames(self.session), keys.frame_id(window), keys.ENTRY_FIELD, raw)

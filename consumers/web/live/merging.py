@@ -21,7 +21,7 @@ from schemas.events import (
     ResonanceEvent,
     TokenStream,
 )
-from schemas.frames import Frame, MemberFrame
+from schemas.frames import Frame, MemberFrame, WindowCounts
 
 # A merged packet keeps so many different errors; a client that is not slow receives all of them.
 _MOST_ERRORS = 32
@@ -38,9 +38,11 @@ def merged_frame(frames: Sequence[Frame]) -> Frame:
             _merged_member([frame.members[index] for frame in frames]) for index in range(len(newest.members))
         ),
         tokens=tuple(token for frame in frames for token in frame.tokens),
-        late=sum(frame.late for frame in frames),
-        duplicates=sum(frame.duplicates for frame in frames),
-        dead_letters=sum(frame.dead_letters for frame in frames),
+        counts=WindowCounts(
+            late=sum(frame.counts.late for frame in frames),
+            duplicates=sum(frame.counts.duplicates for frame in frames),
+            dead_letters=sum(frame.counts.dead_letters for frame in frames),
+        ),
     )
 
 

@@ -22,7 +22,7 @@ from schemas.events import (
     TokenStreamPayload,
     protocol_model_ids,
 )
-from schemas.frames import Frame, MemberFrame
+from schemas.frames import Frame
 from schemas.grid import NS_PER_MS
 
 
@@ -54,13 +54,9 @@ def text_events(
     events: list[Event] = []
     for index, member in enumerate(frame.members):
         text = texts[index][len(known_texts[index]) :] if known else texts[index]
-        is_complete = _has_ended(member)
-        is_newly_complete = is_complete and not (known and _has_ended(known.members[index]))
+        is_complete = member.ended
+        is_newly_complete = is_complete and not (known and known.members[index].ended)
         if text or is_newly_complete:
             tokens = (text,) if text else ()
             events.append(TokenStream(timestamp, TokenStreamPayload(tokens, is_complete, frame.session, names[index])))
     return events
-
-
-def _has_ended(member: MemberFrame) -> bool:
-    return member.state in ("finished", "dropped")

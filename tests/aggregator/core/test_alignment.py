@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from aggregator.core.checkpoint import dump
 from aggregator.core.session import Session
 from producers.servers.pieces import text_shares
+from schemas.frames import InterferenceFrame
 from schemas.sessions import Limits, Opening
 from tests.aggregator.core.test_law import unhurried
 from tests.support.story import Story
@@ -77,17 +78,17 @@ def test_members_that_write_the_same_text_agree_at_every_frontier_however_they_c
     """Words, characters or any bytes; all are certain of what they write, or known by it alone."""
     frames = same_text(Random(seed)).frames()
     for frame in frames:
-        assert frame.agreement in (None, 1.0)
-        assert frame.compares in (None, "next")
-        assert frame.jsd in (None, 0.0)
-        assert frame.di_span in (None, 0.0)
-        assert frame.interference != "destructive"
+        assert frame.measures.agreement in (None, 1.0)
+        assert frame.alignment.compares in (None, "next")
+        assert frame.measures.jsd in (None, 0.0)
+        assert frame.measures.di_span in (None, 0.0)
+        assert frame.interference.kind != "destructive"
 
 
 def test_the_law_above_is_about_many_frames_of_all_kinds() -> None:
     """Of a hundred such stories most have frames in which two or more are compared, by lists and by text."""
     stories = [same_text(Random(seed)).frames() for seed in range(100)]
-    sources = [{frame.agreement_source for frame in frames} for frames in stories]
+    sources = [{frame.measures.agreement_source for frame in frames} for frames in stories]
     assert sum(bool(found - {None}) for found in sources) > 60
     assert {"logprobs", "mixed", "text"} <= set().union(*sources)
 
@@ -101,10 +102,10 @@ def test_who_begins_a_little_later_is_compared_from_the_first_byte_on() -> None:
             story.say(1, "word ")
         story.now_ms += 100
     frames = story.frames()
-    compared = [frame.window_index for frame in frames if frame.agreement is not None]
+    compared = [frame.window_index for frame in frames if frame.measures.agreement is not None]
     first = next(frame.window_index for frame in frames if frame.members[1].text)
     assert compared == list(range(first, len(frames)))
-    assert frames[-1].resonance
+    assert frames[-1].interference.resonance
 
 
 def test_the_frontier_waits_for_a_while_and_then_goes_without_those_that_have_not_begun() -> None:
@@ -115,8 +116,8 @@ def test_the_frontier_waits_for_a_while_and_then_goes_without_those_that_have_no
             story.say(member, "word ")
         story.now_ms += 50
     frames = story.frames(windows=60)
-    assert [frame.window_index for frame in frames if frame.frontier_bytes is not None] == list(range(29, 60))
-    assert frames[-1].agreement == 1.0
+    assert [frame.window_index for frame in frames if frame.alignment.frontier_bytes is not None] == list(range(29, 60))
+    assert frames[-1].measures.agreement == 1.0
 
 
 @pytest.mark.parametrize("why", ["thinks", "waits for memory", "has ended"])
@@ -131,7 +132,7 @@ def test_the_frontier_does_not_wait_for_a_member_that_is_not_about_to_answer(why
     for member in (0, 1):
         story.say(member, "word ")
     (frame,) = story.frames()
-    assert frame.agreement == 1.0
+    assert frame.measures.agreement == 1.0
 
 
 def test_who_writes_on_alone_behind_the_frontier_agrees_with_nobody() -> None:
@@ -150,12 +151,14 @@ def test_who_writes_on_alone_behind_the_frontier_agrees_with_nobody() -> None:
         story.say(2, "x")
     frames = story.frames()
     alone = [frame for frame in frames if frame.mode == "single"]
-    assert any(frame.resonance for frame in frames if frame.mode == "free")
+    assert any(frame.interference.resonance for frame in frames if frame.mode == "free")
     assert alone
     for frame in alone:
-        assert (frame.agreement, frame.compares, frame.interference, frame.resonance) == (None, None, "neutral", False)
-        assert (frame.diversity_index, frame.di_source, frame.wave) == (0.5, "fallback", frame.energy)
-        assert frame.frontier_bytes == alone[0].frontier_bytes
+        measures, alignment, interference = frame.measures, frame.alignment, frame.interference
+        assert (measures.agreement, alignment.compares) == (None, None)
+        assert (measures.diversity_index, measures.di_source) == (0.5, "fallback")
+        assert interference == InterferenceFrame(wave=frame.energy)
+        assert alignment.frontier_bytes == alone[0].alignment.frontier_bytes
 
 
 def test_a_list_about_a_later_place_is_no_measurement_of_this_one() -> None:
@@ -165,7 +168,8 @@ def test_a_list_about_a_later_place_is_no_measurement_of_this_one() -> None:
         story.say(0, "Hello", top=[(b"Hello", -0.1), (b"Hi", -2.4)])
         story.say(1, "Hello world!", b"!", top=[(b"!", -0.5), (b".", -0.9)])
     (frame,) = story.frames()
-    assert (frame.di_source, frame.coverage, frame.agreement_source) == ("fallback", 0.5, "text")
+    measures = frame.measures
+    assert (measures.di_source, measures.coverage, measures.agreement_source) == ("fallback", 0.5, "text")
 
 
 def test_what_is_kept_of_a_member_that_is_far_ahead_is_small() -> None:

@@ -38,7 +38,7 @@ from schemas.entries import (
     pack_top,
 )
 from schemas.errors import Malformed
-from schemas.frames import Frame, MemberFrame, encode_frame, frame_json
+from schemas.frames import FRAME_FIELDS, Frame, MemberFrame, encode_frame, frame_json, shown_values
 from schemas.keys import entry_ms, entry_order, is_entry_id
 from schemas.sessions import ENTRY_VERSION, Limits, Member, Opening
 from tests.oracle.frames import Stream, accepted_tokens, oracle_frames
@@ -53,8 +53,8 @@ UNLIMITED = Limits()
 # What a frame says of all members together, and what of it does not depend on how many say a thing.
 BETWEEN = tuple(
     name
-    for name in Frame.__struct_fields__
-    if name not in ("version", "session", "cut", "members", "tokens", "late", "duplicates", "dead_letters")
+    for name in FRAME_FIELDS
+    if name not in ("session", "cut", "members", "tokens", "late", "duplicates", "dead_letters")
 )
 WHOEVER_SAYS_IT = (
     "energy", "diversity_index", "di_source", "di_low", "di_covered", "coverage", "di_span", "span_bytes",
@@ -100,8 +100,9 @@ def assert_law(stream: Stream, windows: int) -> list[Frame]:
 def assert_same_numbers(ours: list[Frame], theirs: list[Frame], names: Sequence[str]) -> None:
     """These numbers of the frames agree; `names` are fields of a frame."""
     for index, (frame, other) in enumerate(zip(ours, theirs, strict=True)):
+        one, another = shown_values(frame), shown_values(other)
         for name in names:
-            assert list(differences(getattr(frame, name), getattr(other, name), f"frame {index}.{name}")) == []
+            assert list(differences(one[name], another[name], f"frame {index}.{name}")) == []
 
 
 def rewritten(stream: Stream, opening: Opening, change: Callable[[AnyEntry], AnyEntry]) -> Stream:
@@ -231,7 +232,7 @@ def test_an_entry_that_does_not_decode_is_a_dead_letter_and_the_session_goes_on(
     with pytest.raises(Malformed):
         decode_entry(raw)
     (frame,) = assert_law(_members(2, [("1001-0", encode_entry(Claim(0, 0))), ("1002-0", raw)]), 1)
-    assert (frame.dead_letters, frame.final) == (1, False)
+    assert (frame.counts.dead_letters, frame.final) == (1, False)
 
 
 def _members(count: int, entries: Stream, limits: Limits = UNLIMITED) -> Stream:
@@ -249,9 +250,10 @@ def test_a_logprob_that_is_no_number_is_a_missing_one(logprob: float | None, top
     (shown,) = frame.tokens
     assert shown.logprob is None
     if top:
-        assert (frame.diversity_index, frame.di_source) == (pytest.approx(1.0 - math.exp(-1.5), abs=NEAR), "logprobs")
+        assert frame.measures.di_source == "logprobs"
+        assert frame.measures.diversity_index == pytest.approx(1.0 - math.exp(-1.5), abs=NEAR)
     else:
-        assert (frame.diversity_index, frame.di_source) == (0.5, "fallback")
+        assert (frame.measures.diversity_index, frame.measures.di_source) == (0.5, "fallback")
 
 
 # --- the numbers ------------------------------------------------------------------------------------------------------
@@ -263,10 +265,10 @@ def test_every_number_lies_in_its_range(session: Recorded) -> None:
     previous: Frame | None = None
     for frame in core_frames(session.stream, session.windows):
         assert 0 <= frame.start_ns < frame.end_ns
-        assert min(frame.late, frame.duplicates, frame.dead_letters) >= 0
-        assert 0.0 <= frame.diversity_index <= 1.0
-        assert frame.di_source == "logprobs" or frame.diversity_index == 0.5
-        for spread_ms in (frame.sync_lag_ms, frame.arrival_skew_ms):
+        assert min(frame.counts.late, frame.counts.duplicates, frame.counts.dead_letters) >= 0
+        assert 0.0 <= frame.measures.diversity_index <= 1.0
+        assert frame.measures.di_source == "logprobs" or frame.measures.diversity_index == 0.5
+        for spread_ms in (frame.alignment.sync_lag_ms, frame.alignment.arrival_skew_ms):
             assert spread_ms is None or spread_ms >= 0.0
         for number, member in enumerate(frame.members):
             before = previous.members[number] if previous else None
@@ -308,8 +310,8 @@ def _assert_energy_between(frame: Frame, opening: Opening) -> None:
 def test_members_in_step_are_let_out_within_one_window_of_each_other(session: Recorded) -> None:
     """Also where a member that was behind, or that thought or stalled, comes into step."""
     for frame in core_frames(session.stream, session.windows):
-        if frame.mode == "step" and frame.sync_lag_ms is not None:
-            assert frame.sync_lag_ms <= 1_000 / 60 + NEAR
+        if frame.mode == "step" and frame.alignment.sync_lag_ms is not None:
+            assert frame.alignment.sync_lag_ms <= 1_000 / 60 + NEAR
 
 
 @settings(unhurried, max_examples=60)
@@ -405,7 +407,7 @@ def test_diversity_is_nothing_when_all_are_sure_of_one_piece(count: int) -> None
         entries.append((f"1001-{number + count}", encode_entry(token)))
     entries.sort(key=lambda pair: entry_order(pair[0]))
     (frame,) = assert_law(_members(count, entries), 1)
-    assert (frame.diversity_index, frame.di_source) == (0.0, "logprobs")
+    assert (frame.measures.diversity_index, frame.measures.di_source) == (0.0, "logprobs")
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------

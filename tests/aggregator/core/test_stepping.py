@@ -48,8 +48,8 @@ def test_text_goes_out_as_far_as_the_slowest_has_come() -> None:
         assert frame.mode == "step"
     assert frames[-1].members[1].position_bytes == 5 * 19
     assert frames[-1].members[1].buffered_tokens == 99 - 5 * 19 // 6
-    assert {frame.sync_lag_ms for frame in frames[20:]} == {0.0}
-    assert frames[-1].arrival_skew_ms == pytest.approx(1_900 - 300, abs=21)
+    assert {frame.alignment.sync_lag_ms for frame in frames[20:]} == {0.0}
+    assert frames[-1].alignment.arrival_skew_ms == pytest.approx(1_900 - 300, abs=21)
 
 
 def test_a_token_belongs_to_the_frame_of_its_last_byte_and_its_text_may_go_out_before() -> None:
@@ -208,10 +208,10 @@ def test_a_member_that_comes_into_step_has_no_lag_for_what_went_out_before() -> 
         if ms > 1_000 and ms % 20 == 3:
             story.say(1, "quick")
     frames = story.frames()
-    joined = next(frame for frame in frames if frame.mode == "step" and frame.frontier_bytes is not None)
-    assert (joined.frontier_bytes, joined.sync_lag_ms) == (50, None)
-    assert joined.agreement is not None
-    assert {frame.sync_lag_ms for frame in frames[joined.window_index + 1 :]} == {0.0}
+    joined = next(frame for frame in frames if frame.mode == "step" and frame.alignment.frontier_bytes is not None)
+    assert (joined.alignment.frontier_bytes, joined.alignment.sync_lag_ms) == (50, None)
+    assert joined.measures.agreement is not None
+    assert {frame.alignment.sync_lag_ms for frame in frames[joined.window_index + 1 :]} == {0.0}
 
 
 def test_no_member_begins_before_the_others_models_are_loaded() -> None:
@@ -245,7 +245,7 @@ def test_no_member_begins_before_the_others_models_are_loaded() -> None:
     assert [member.state for member in ready.members] == ["answering", "waiting", "waiting"]
     assert not any(member.awaited for member in ready.members)
     assert [member.position_bytes for member in frames[-1].members] == [15, 15, 15]
-    assert (frames[-1].compares, frames[-1].shared_prefix) == ("next", True)
+    assert (frames[-1].alignment.compares, frames[-1].alignment.shared_prefix) == ("next", True)
 
 
 @pytest.mark.parametrize(("sign", "gone_ns"), [("load", 1_700_000_000), ("wait_for_memory", 500_000_000)])
@@ -399,7 +399,7 @@ def test_members_in_step_pass_each_place_in_one_window(random: Random) -> None:
         in_step = [member for member in frame.members if member.reason is None]
         if any(member.state == "detached" for member in frame.members):
             break
-        assert frame.sync_lag_ms in (None, 0.0)
+        assert frame.alignment.sync_lag_ms in (None, 0.0)
         ends = [member.position_bytes for member in in_step]
         if ends and frame.mode == "step":
             assert max(ends) - min(ends) <= 3

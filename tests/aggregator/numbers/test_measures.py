@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from aggregator.numbers.disagreement import agreement_of, disagreement_of, normalised_divergence
 from aggregator.numbers.diversity import diversity
-from aggregator.numbers.measures import AlignedMember, Measures, measures_at
+from aggregator.numbers.measures import AlignedMember, measures_at
 from aggregator.numbers.proposal import Proposal, has_many_tokens, proposal_of
 from aggregator.numbers.span import Span, certain_span, span_of
 from schemas.entries import Quality, Token
@@ -111,8 +111,7 @@ def test_whatever_a_server_sends_no_measure_is_nan_or_infinite_or_out_of_its_ran
     ]
     if standing:
         measures = measures_at(0, standing, given_weights[: len(standing)])
-        for name in Measures.__struct_fields__:
-            number = getattr(measures, name)
+        for name, number in msgspec.structs.asdict(measures).items():
             if isinstance(number, float):
                 assert math.isfinite(number)
                 assert 0.0 <= number <= (math.inf if name.startswith("entropy") else 1.0)

@@ -26,12 +26,13 @@ from schemas.events import (
     encode_event,
     protocol_model_ids,
 )
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, TokenFrame, decode_frame
+from schemas.frames import Frame, MemberFrame, TokenFrame, decode_frame
 from schemas.grid import window_index_at, window_start_ns
 from schemas.sessions import Opening
 from tests.golden import golden, golden_names
 from tests.golden.test_sessions import frames_of
 from tests.golden.test_sessions import opening_of as golden_opening
+from tests.support.frames import made_frame
 from tests.support.protocol import checked, events_of, numbers_of, texts_by_model
 from tests.support.roles import RedisServer, Roles
 from tests.support.sessions import committed_frames, opening_of, until_ended, written_texts
@@ -53,17 +54,13 @@ def member_of(text: str = "", state: str = "answering", **said: Any) -> MemberFr
 
 
 def frame_of(window: int, members: tuple[MemberFrame, ...], **said: Any) -> Frame:
-    """A frame of free members; a token each for those that say something."""
+    """A frame of free members, with a token of each member that has text."""
     tokens = tuple(
         TokenFrame(index, "answer", window, 0, member.position_bytes, None, "missing")
         for index, member in enumerate(members)
         if member.text
     )  # fmt: skip
-    frame = Frame(
-        FRAME_VERSION, "s", window, window_start_ns(window), window_start_ns(window + 1), "free", False, "1-0", 0.25,
-        0.5, "fallback", None, None, 0, 0, 0, members, tokens, "mid",
-    )  # fmt: skip
-    return msgspec.structs.replace(frame, **said)
+    return made_frame(window, members, tokens, **{"energy": 0.25, "tier": "mid"} | said)
 
 
 def composer_of(*models: str) -> Composer:
@@ -72,8 +69,8 @@ def composer_of(*models: str) -> Composer:
 
 def told(composer: Composer, frame: Frame, elapsed_ms: float = 0.5) -> list[Event]:
     """The frame's events, each of them exactly as the protocol has it."""
-    composer.take(frame)
-    events = composer.tell(frame, lambda: elapsed_ms)
+    composer.add(frame)
+    events = composer.compose(frame, lambda: elapsed_ms)
     for event in events:
         assert checked(encode_event(event)) == event
     return events
@@ -202,7 +199,7 @@ def test_a_resonance_is_told_once_with_how_often_the_frontier_moved_while_it_bui
         found += [event for event in events if isinstance(event, ResonanceEvent)]
         kinds = [payload.fieldType for payload in of_kind(events, EnergyField)]
         assert kinds == {0: ["interference"], 47: ["resonance"], 100: ["interference"]}.get(window, [])
-        assert ("resonance_event" in composer.over) == (not frame.resonance)
+        assert ("resonance_event" in composer.over) == (not frame.interference.resonance)
     (event,) = found
     assert event.frameNumber == FIRST_NUMBER + 47
     payload = event.payload
@@ -246,8 +243,8 @@ def composed(
     for frame in frames:
         if reloads:
             composer = Composer(opening, origin_ns, composer.dump())
-        composer.take(frame)
-        events = composer.tell(frame, lambda: 0.0)
+        composer.add(frame)
+        events = composer.compose(frame, lambda: 0.0)
         found += [(f"{frame.window_index + 1}-{n}", event) for n, event in enumerate(events)]
     return found
 
@@ -284,7 +281,7 @@ def test_twins_resonate_and_it_is_told() -> None:
     events = [event for _, event in composed(golden_opening("twins"), ORIGIN_NS, frames_of("twins"))]
     resonances = of_kind(events, ResonanceEvent)
     frames = frames_of("twins")
-    assert sum(b.resonance and not a.resonance for a, b in pairwise(frames)) == 1
+    assert sum(b and not a for a, b in pairwise(frame.interference.resonance for frame in frames)) == 1
     # Once when it begins; and when one of the three has ended, with the two that are left.
     assert [payload.participants for payload in resonances] == [("left", "right", "other"), ("left", "right")]
     assert all(payload.frequency > 0 for payload in resonances)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from consumers.decipher.batches import MOST_FRAMES, BatchComposer, WorkCounts
 from consumers.decipher.composer import Composer
-from consumers.decipher.composing import MOST_FRAMES, Composing, Work
 from consumers.decipher.overload import Overload
 from schemas.events import EnergyUpdate, ErrorEvent, Event, InterferenceEvent, TokenStream
 from schemas.frames import encode_frame
@@ -62,8 +62,8 @@ def test_analysis_that_was_left_out_comes_with_the_next_frame_that_is_on_time() 
     said: dict[str, Any] = {"frontier_bytes": 5, "agreement": 0.1, "interference": "destructive"}
     for window in range(4):
         frame = decipher_frame(window, members, **said)
-        composer.take(frame)
-        events = composer.tell(frame, lambda: 0.0, with_analysis=window == 3)
+        composer.add(frame)
+        events = composer.compose(frame, lambda: 0.0, with_analysis=window == 3)
         patterns = [event for event in events if isinstance(event, InterferenceEvent)]
         assert len(patterns) == (window == 3)
 
@@ -81,10 +81,10 @@ def test_frames_told_as_one_say_what_they_say_one_by_one(name: str) -> None:
         part = frames[start : start + 7]
         single = []
         for frame in part:
-            each.take(frame)
-            single += each.tell(frame, lambda: 0.0, with_analysis=False)
-            together.take(frame)
-        one = together.tell(part[-1], lambda: 0.0, with_analysis=False)
+            each.add(frame)
+            single += each.compose(frame, lambda: 0.0, with_analysis=False)
+            together.add(frame)
+        one = together.compose(part[-1], lambda: 0.0, with_analysis=False)
         energies = [event.payload for event in single if isinstance(event, EnergyUpdate)]
         (energy,) = [event.payload for event in one if isinstance(event, EnergyUpdate)]
         assert energy.totalEnergy == energies[-1].totalEnergy
@@ -100,11 +100,12 @@ def test_frames_told_as_one_say_what_they_say_one_by_one(name: str) -> None:
 def test_all_that_was_read_is_composed_in_parts_that_hold_nobody_up() -> None:
     opening, frames = golden_opening("twins"), frames_of("twins")
     entries = [(frame_id(frame.window_index), encode_frame(frame)) for frame in frames]
-    composing, written = Composing(Composer(opening, ORIGIN_NS), "0-0", {}, work := Work()), list[EventBatch]()
-    for batch in composing.batches(entries):
-        assert batch.before == composing.cursor
+    work, written = WorkCounts(), list[EventBatch]()
+    composer = BatchComposer(Composer(opening, ORIGIN_NS), "0-0", {}, work)
+    for batch in composer.batches(entries):
+        assert batch.before == composer.cursor
         written.append(batch)
-        composing.note(Written(True, batch.after, len(frames) - 1))
+        composer.note(Written(True, batch.after, len(frames) - 1))
     assert [batch.final for batch in written] == [False] * (len(written) - 1) + [True]
     assert all(before.after == after.before for before, after in pairwise(written))
     windows = [entry_order(batch.after)[0] for batch in written]

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from council.command.asking import AskSummary, print_end
 from council.command.lanes import Lanes
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, MemberState
-from schemas.grid import window_start_ns
+from schemas.frames import Frame, MemberFrame, MemberState
+from tests.support.frames import changed_frame, made_frame
 
 _LONG_NAME = "a-model-server.example/some-family:70b-instruct-q4_K_M"
 _PARTED: dict[str, Any] = {"compares": "place", "diverged_at_bytes": 48}
@@ -26,11 +26,8 @@ def member(state: MemberState = "answering", model: str = "ngram:word-3", **said
 def frame_of(
     *members: MemberFrame, window: int = 0, source: Literal["logprobs", "fallback"] = "logprobs", **said: Any
 ) -> Frame:
-    frame = Frame(
-        FRAME_VERSION, "s1", window, window_start_ns(window), window_start_ns(window + 1), "single", False, "1-0", 0.5,
-        0.25, source, None, None, 0, 0, 0, members or (member(), member()), (), "hybrid",
-    )  # fmt: skip
-    return msgspec.structs.replace(frame, **said)
+    values: dict[str, Any] = {"mode": "single", "diversity_index": 0.25, "di_source": source, "tier": "hybrid"}
+    return made_frame(window, members or (member(), member()), **values | said)
 
 
 def drawn(*frames: Frame, width: int = 100, height: int = 40) -> list[str]:
@@ -69,10 +66,10 @@ def test_nobody_to_agree_with_is_said_only_before_anybody_agreed() -> None:
 
 def test_what_agrees_and_by_what_is_told() -> None:
     assert between(AGREED) == "agreement 0.91 · constructive · the same text so far"
-    resonant = msgspec.structs.replace(AGREED, resonance=True)
+    resonant = changed_frame(AGREED, resonance=True)
     assert between(resonant) == "agreement 0.91 · resonance · the same text so far"
     for source, words in (("mixed", "in part by text"), ("text", "by text")):
-        told = between(msgspec.structs.replace(APART, agreement_source=source))
+        told = between(changed_frame(APART, agreement_source=source))
         assert told == f"agreement 0.12 · destructive · parted at byte 48 · {words}"
 
 
@@ -161,7 +158,7 @@ def ended(*frames: Frame) -> str:
 
 
 def test_the_end_says_where_the_members_parted_or_that_they_never_did() -> None:
-    parted_later = msgspec.structs.replace(APART, diverged_at_bytes=90)
+    parted_later = changed_frame(APART, diverged_at_bytes=90)
     assert ended(AGREED, APART, parted_later, frame_of()).endswith("\nThe members parted at byte 90.\n")
     assert ended(AGREED, frame_of()).endswith("\nThe members never parted.\n")
     assert "parted" not in ended(frame_of())

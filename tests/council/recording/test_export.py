@@ -77,7 +77,7 @@ def test_parquet_has_typed_columns_in_row_groups(tmp_path: Path, monkeypatch: py
         assert found.num_row_groups == -(-count // 50)
         assert found.metadata.num_rows == count
     table = parquet.read_table(tmp_path / "frames.parquet").to_pydict()
-    assert table["jsd"] == [frame.jsd for frame in frames_of(NAME)]
+    assert table["jsd"] == [frame.measures.jsd for frame in frames_of(NAME)]
     assert parquet.read_table(tmp_path / "tokens.parquet").to_pydict()["text"] == [one.text for _, one in tokens()]
 
 

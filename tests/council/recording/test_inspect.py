@@ -31,8 +31,8 @@ def test_what_is_told_is_what_the_session_was(tmp_path: Path) -> None:
     assert sum(one["messages"] for one in found["channels"] if one["topic"].startswith("/tokens/")) >= len(tokens)
     assert found["final"]
     assert found["size_bytes"] == path.stat().st_size
-    parted = next(frame for frame in frames if frame.diverged_at_bytes is not None)
-    assert found["diverged_at_bytes"] == parted.diverged_at_bytes
+    parted = next(frame for frame in frames if frame.alignment.diverged_at_bytes is not None)
+    assert found["diverged_at_bytes"] == parted.alignment.diverged_at_bytes
     assert found["diverged_at_s"] == round(parted.window_index / 60, 3)
 
 

@@ -65,8 +65,8 @@ def test_a_picture_is_the_same_each_time(kind: str, tmp_path: Path) -> None:
 def test_the_parting_is_where_the_frames_have_it(tmp_path: Path) -> None:
     drawn = gathered(recording(tmp_path, "vocabularies"))
     frames = frames_of("vocabularies")
-    parted = next(frame for frame in frames if frame.diverged_at_bytes is not None)
-    assert (drawn.parted, drawn.parted_bytes) == (parted.window_index, parted.diverged_at_bytes)
+    parted = next(frame for frame in frames if frame.alignment.diverged_at_bytes is not None)
+    assert (drawn.parted, drawn.parted_bytes) == (parted.window_index, parted.alignment.diverged_at_bytes)
 
 
 @pytest.mark.parametrize("name", ["$\\frac{$", "_hidden", "\x1b[31mred", "日本語 🎉", "<script>alert(1)</script>"])

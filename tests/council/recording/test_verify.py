@@ -23,6 +23,7 @@ from schemas.frames import Frame, encode_frame
 from schemas.keys import entry_order
 from tests.golden import golden, golden_names
 from tests.support.command_here import council
+from tests.support.frames import changed_frame
 from tests.support.made_recordings import NAME, about_of, changed, frames_of, recording, repeated, write_recording
 
 
@@ -67,7 +68,7 @@ def test_numbers_that_differ_count_as_equal_within_a_tolerance_only(tmp_path: Pa
 
 
 def test_a_count_is_not_a_measured_number(tmp_path: Path) -> None:
-    frames = changed(frames_of(NAME), 90, lambda frame: msgspec.structs.replace(frame, late=frame.late + 1))
+    frames = changed(frames_of(NAME), 90, lambda frame: changed_frame(frame, late=frame.counts.late + 1))
     path = write_recording(tmp_path / "count.mcap", golden(NAME).entries, frames)
     assert not verified(path, 5.0).is_right
 

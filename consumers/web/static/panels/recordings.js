@@ -6,7 +6,7 @@ import { recordingItem, titleOf } from "./recording.js";
 import { TwoRecordings } from "./two-recordings.js";
 
 const TYPED_MS = 250;
-const EMPTY = "No recordings yet: keep a session, or drop a recording file here.";
+const EMPTY = "No recordings yet: keep a session, or drop a file here.";
 
 export class Recordings {
   #panel;

@@ -33,9 +33,9 @@ from schemas.entries import (
     unpack_top,
 )
 from schemas.errors import SessionGone
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, decode_frame, encode_frame
-from schemas.grid import window_start_ns
+from schemas.frames import MemberFrame, decode_frame, encode_frame
 from schemas.sessions import Limits, Opening
+from tests.support.frames import made_frame
 from tests.support.roles import RedisServer, Roles
 from tests.support.sessions import committed_frames, opening_of, token_stream, until_ended
 from tests.support.waiting import until
@@ -312,10 +312,7 @@ def write_frame(redis: RedisServer, opening: Opening, window: int, position: int
     members = tuple(
         MemberFrame(member.model, "answering", 0.5, 1.0, None, position, 2, "", "", None) for member in opening.members
     )
-    frame = Frame(
-        FRAME_VERSION, opening.session, window, window_start_ns(window), window_start_ns(window + 1), "step", False,
-        "1-0", 0.5, 0.5, "fallback", None, None, 0, 0, 0, members, (),
-    )  # fmt: skip
+    frame = made_frame(window, members, session=opening.session, mode="step")
     redis.run("XADD", keys.frames(opening.session), keys.frame_id(window), keys.ENTRY_FIELD, encode_frame(frame))
 
 

@@ -36,8 +36,8 @@ from schemas.events import (
     encode_event,
     frame_number_of,
 )
-from schemas.frames import FRAME_VERSION, Frame, MemberFrame, TokenFrame, encode_frame
-from schemas.grid import window_start_ns
+from schemas.frames import Frame, MemberFrame, TokenFrame, WindowCounts, encode_frame
+from tests.support.frames import made_frame
 
 MODELS = ("one", "two")
 
@@ -48,10 +48,7 @@ def frame_of(window: int, texts: tuple[str, ...], thinking: str = "", energy: fl
         for model, text in zip(MODELS, texts, strict=True)
     )
     tokens = tuple(TokenFrame(i, "answer", window, 0, 1, None, "missing") for i, text in enumerate(texts) if text)
-    return Frame(
-        FRAME_VERSION, "s", window, window_start_ns(window), window_start_ns(window + 1), "free", False, "1-0",
-        energy, 0.5, "fallback", None, None, 1, 0, 2, members, tokens,
-    )  # fmt: skip
+    return made_frame(window, members, tokens, energy=energy, late=1, dead_letters=2)
 
 
 texts = st.tuples(st.text(max_size=4), st.text(max_size=4))
@@ -66,15 +63,13 @@ def test_a_merged_frame_is_the_newest_with_the_text_and_the_counts_of_all(
     assert [m.text for m in merged.members] == ["".join(f.members[i].text for f in frames) for i in (0, 1)]
     assert [m.thinking for m in merged.members] == ["".join(f.members[i].thinking for f in frames) for i in (0, 1)]
     assert merged.tokens == tuple(token for frame in frames for token in frame.tokens)
-    assert (merged.late, merged.dead_letters) == (len(frames), 2 * len(frames))
+    assert merged.counts == WindowCounts(len(frames), 0, 2 * len(frames))
     # All else is the newest frame's.
     restored = tuple(
         msgspec.structs.replace(member, text=last.text, thinking=last.thinking)
         for member, last in zip(merged.members, newest.members, strict=True)
     )
-    assert newest == msgspec.structs.replace(
-        merged, members=restored, tokens=newest.tokens, late=1, dead_letters=2, duplicates=0
-    )
+    assert newest == msgspec.structs.replace(merged, members=restored, tokens=newest.tokens, counts=newest.counts)
 
 
 @given(st.lists(texts, min_size=1, max_size=12), st.integers(0, 12))

@@ -1,1 +1,0 @@
-"""Tests of replays: the timeline, the player, the process, the command."""
