@@ -233,10 +233,11 @@ async def test_the_status_reports_losses_cursors_and_lag_and_no_secret(
 
     async def with_windows() -> dict[str, Any] | None:
         found: dict[str, Any] = await api.ask("GET", "/api/status", 200)
-        windows = [process.get("windows", 0) for process in found["processes"] if process["role"] == "aggregator"]
-        return found if windows and windows[0] > 0 else None
+        by_role = {process["role"]: process for process in found["processes"]}
+        is_reported = by_role["aggregator"].get("windows", 0) > 0 and "frames" in by_role["decipher"]
+        return found if is_reported else None
 
-    status = await until(with_windows, "the aggregator has reported committed windows")
+    status = await until(with_windows, "the aggregator and DECIPHER have reported their work")
     assert redis.url.removeprefix("unix://") not in json.dumps(status)
     by_role = {process["role"]: process for process in status["processes"]}
     assert set(by_role) == {"aggregator", "decipher", "producer", "web"}
