@@ -1,4 +1,4 @@
-"""The page in a real browser: what a person asks, sees and does, and what their browser must never do."""
+"""The page in a real browser: asking, stopping, signing in, readings, errors, layout."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.roles import RedisServer, Roles
 from tests.support.waiting import wait_until
 from tests.support.web_server import CHAR, PACE, WORD, Recorder, Speaker, WebServer, record_of
 
-# What reaches past the window's edge.
+# The elements that are wider than the window.
 _TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll("body *")]
     .filter((each) => each.getBoundingClientRect().right > innerWidth + 0.5)
     .map((each) => `${each.tagName} ${each.id} ${each.className}`)"""
 
-# Every line of text that holds a number, as [what it says, left, top, right, bottom].
+# Every line of text in the parts with numbers, as [text, left, top, right, bottom].
 _LINES_OF_READINGS = """() => {
     const lines = [];
     for (const root of document.querySelectorAll(".heading, .transport, figcaption, .lane header, .vitals")) {
@@ -40,7 +40,7 @@ _LINES_OF_READINGS = """() => {
 }"""
 
 
-def test_a_person_asks_at_once_and_reads_what_each_member_said(
+def test_a_question_is_asked_and_each_members_answer_is_shown(
     redis: RedisServer, roles: Roles, open_page: Open
 ) -> None:
     for arguments in (["aggregator"], ["producers", WORD, *PACE], ["producers", CHAR, *PACE]):
@@ -60,7 +60,7 @@ def test_a_person_asks_at_once_and_reads_what_each_member_said(
 
 
 def is_drawn(page: Page) -> bool:
-    """True where the braid shows strands in the colours of the first two members."""
+    """True if the braid contains the colours of the first two members."""
     return bool(
         page.evaluate("""() => {
             const canvas = document.getElementById("braid");
@@ -77,7 +77,7 @@ def is_drawn(page: Page) -> bool:
     )
 
 
-def test_what_a_model_writes_is_shown_as_the_characters_that_it_is(speaker: Speaker, open_page: Open) -> None:
+def test_text_of_a_model_is_shown_as_characters_and_never_as_markup(speaker: Speaker, open_page: Open) -> None:
     page = open_page()
     ask(page, "<b>Hello</b>")
     speaker.take_newest()
@@ -97,7 +97,7 @@ def test_what_a_model_writes_is_shown_as_the_characters_that_it_is(speaker: Spea
     assert page.evaluate("window.harm") is None
 
 
-def test_a_page_that_is_opened_later_follows_the_running_session(speaker: Speaker, open_page: Open) -> None:
+def test_a_page_opened_later_follows_the_running_session(speaker: Speaker, open_page: Open) -> None:
     ask(open_page(), "Hello")
     speaker.take_newest()
     speaker.say("so far")
@@ -108,7 +108,7 @@ def test_a_page_that_is_opened_later_follows_the_running_session(speaker: Speake
     expect(late.get_by_role("button", name="Stop all")).to_be_visible()
 
 
-def test_after_a_restart_of_the_web_the_text_goes_on_and_nothing_is_doubled(
+def test_after_a_restart_of_the_server_the_text_continues_without_repetition(
     speaker: Speaker, web: WebServer, open_page: Open
 ) -> None:
     page = open_page()
@@ -127,7 +127,7 @@ def test_after_a_restart_of_the_web_the_text_goes_on_and_nothing_is_doubled(
     assert page.locator("article > .text").text_content() == "before, between, after"
 
 
-def test_stop_ends_the_session_and_the_page_is_ready_for_the_next_question(speaker: Speaker, open_page: Open) -> None:
+def test_stop_all_ends_the_session_and_focuses_the_prompt(speaker: Speaker, open_page: Open) -> None:
     page = open_page()
     ask(page, "Hello")
     speaker.take_newest()
@@ -138,9 +138,7 @@ def test_stop_ends_the_session_and_the_page_is_ready_for_the_next_question(speak
     expect(page.get_by_label("Your question")).to_be_focused()
 
 
-def test_a_new_question_stops_the_answer_to_the_one_before(
-    speaker: Speaker, redis: RedisServer, open_page: Open
-) -> None:
+def test_a_new_question_cancels_the_previous_session(speaker: Speaker, redis: RedisServer, open_page: Open) -> None:
     page = open_page()
     ask(page, "First")
     speaker.take_newest()
@@ -155,16 +153,16 @@ def test_a_new_question_stops_the_answer_to_the_one_before(
     wait_until(lambda: redis.run("HGET", keys.state(older["session"]), "status") == b"ended", "the first one ends")
 
 
-def test_without_an_aggregator_the_page_says_what_is_missing(redis: RedisServer, open_page: Open) -> None:
+def test_without_an_aggregator_the_status_names_the_missing_process(redis: RedisServer, open_page: Open) -> None:
     Speaker(redis, "test:speaker").offer()
     page = open_page()
     ask(page, "Hello")
-    said = "No frame has arrived: start an aggregator with council up or python -m aggregator."
-    expect(page.get_by_role("status")).to_have_text(said, timeout=10_000)
+    message = "No frame has arrived: start an aggregator with council up or python -m aggregator."
+    expect(page.get_by_role("status")).to_have_text(message, timeout=10_000)
 
 
-def test_a_person_signs_in_in_a_browser_and_the_page_works(redis: RedisServer, browser: Browser) -> None:
-    """A real browser, because what it says of its Origin depends on more than one header."""
+def test_after_sign_in_the_page_works_in_a_real_browser(redis: RedisServer, browser: Browser) -> None:
+    """In a real browser, because its Origin depends on several headers."""
     token = "correct-horse-battery-staple"
     with contextlib.closing(WebServer(redis.url, COUNCIL_TOKEN=token)) as web:
         wait_until(lambda: record_of(redis, web), "the web is ready")
@@ -180,13 +178,13 @@ def test_a_person_signs_in_in_a_browser_and_the_page_works(redis: RedisServer, b
             page.get_by_role("button", name="Sign in").click()
             if typed != token:
                 expect(page.get_by_role("alert")).to_have_text("This is not the council's token.")
-        # Its files, the API and the socket all take the cookie.
+        # The files, the API and the socket accept the cookie.
         expect(page.locator("#energy")).to_have_text("0.50")
         assert page.url.partition("#")[0] == f"{web.http}/"
         page.context.close()
 
 
-def test_a_page_on_which_nothing_happens_draws_nothing(speaker: Speaker, open_page: Open) -> None:
+def test_an_idle_page_draws_nothing(speaker: Speaker, open_page: Open) -> None:
     page = open_page()
     ask(page, "Hello")
     speaker.take_newest()
@@ -199,7 +197,7 @@ def test_a_page_on_which_nothing_happens_draws_nothing(speaker: Speaker, open_pa
     assert 0 < drawings == page.evaluate("drawings")
 
 
-def test_an_error_is_shown_as_the_sentence_that_the_server_wrote(speaker: Speaker, open_page: Open) -> None:
+def test_an_error_is_shown_with_the_servers_message(speaker: Speaker, open_page: Open) -> None:
     page = open_page()
     ask(page, "  ")
     expect(page.get_by_role("alert")).to_have_text("The prompt is empty: write what the council should answer.")
@@ -209,8 +207,8 @@ def test_an_error_is_shown_as_the_sentence_that_the_server_wrote(speaker: Speake
     expect(page.get_by_role("alert")).to_have_text("No member is selected: select at least one.")
 
 
-def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(pair: Recorder, open_page: Open) -> None:
-    """nothing -> the same so far -> parted -> one member is left: what it parted from stays true."""
+def test_the_comparison_and_the_parting_are_shown_in_words(pair: Recorder, open_page: Open) -> None:
+    """nothing -> same text so far -> parted -> one member is left: the parting stays."""
     both = members("test:one", "test:other")
     pair.write(13, members=both)
     page = open_page()
@@ -242,7 +240,7 @@ def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(pair
     expect(compared).to_have_text("parted at byte 48")
 
 
-def test_a_lane_says_in_words_who_waits_for_whom(pair: Recorder, open_page: Open) -> None:
+def test_a_lane_shows_held_detached_and_buffered_in_words(pair: Recorder, open_page: Open) -> None:
     one, other = members("test:one", "test:other")
     ahead = msgspec.structs.replace(one, state="held", buffered_tokens=12)
     behind = msgspec.structs.replace(other, state="detached", buffered_tokens=1, remote=True)
@@ -254,13 +252,13 @@ def test_a_lane_says_in_words_who_waits_for_whom(pair: Recorder, open_page: Open
             "remote · detached: not waited for · 1 token buffered",
         ]
     )
-    for reading, told in (("mode", "step"), ("lag", "16 ms"), ("skew", "480 ms")):
-        expect(page.locator(f"#{reading}")).to_have_text(told)
+    for reading, text in (("mode", "step"), ("lag", "16 ms"), ("skew", "480 ms")):
+        expect(page.locator(f"#{reading}")).to_have_text(text)
     pair.write(12, members=(one, other))
     expect(page.locator("article .state")).to_have_text(["answering", "answering"])
 
 
-def test_a_member_alone_has_nobody_to_agree_with(recorder: Recorder, open_page: Open) -> None:
+def test_a_single_member_has_no_readings_of_comparison(recorder: Recorder, open_page: Open) -> None:
     recorder.write(13)
     page = open_page()
     expect(page.locator("#energy")).to_have_text("0.50")
@@ -270,9 +268,8 @@ def test_a_member_alone_has_nobody_to_agree_with(recorder: Recorder, open_page: 
 
 
 @pytest.mark.parametrize("letters", ["100%", "200%"])
-def test_no_reading_runs_into_another(pair: Recorder, open_page: Open, letters: str) -> None:
-    """The longest values of an hour's session, from the narrowest telephone to the widest desk; at 200 % the letters of
-    somebody who sees badly."""
+def test_readings_do_not_overlap_at_any_width(pair: Recorder, open_page: Open, letters: str) -> None:
+    """The longest values of a session of an hour, from 320 to 1920 pixels, also with letters of twice the size."""
     pair.count = 215_988
     longest: dict[str, Any] = {"energy": 1.0, "diversity_index": 1.0, "di_source": "logprobs"}
     longest |= {"sync_lag_ms": 99_999.0, "arrival_skew_ms": 99_999.0}
@@ -289,12 +286,12 @@ def test_no_reading_runs_into_another(pair: Recorder, open_page: Open, letters: 
         assert len(lines) > 40
         for (one, left, top, right, bottom), (other, *edges) in combinations(lines, 2):
             is_apart = right <= edges[0] or edges[2] <= left or bottom <= edges[1] or edges[3] <= top
-            assert is_apart, f"{one!r} runs into {other!r} at {width} px"
+            assert is_apart, f"{one!r} overlaps {other!r} at {width} px"
         assert max(right for _, _, _, right, _ in lines) <= width
 
 
-def test_the_page_fits_every_window_and_leaves_pictures(speaker: Speaker, roles: Roles, open_page: Open) -> None:
-    """Four seconds of a session at a human pace, in three windows at once."""
+def test_the_page_fits_windows_of_three_sizes(speaker: Speaker, roles: Roles, open_page: Open) -> None:
+    """Four seconds of a session in three windows at once; the screenshots are kept in artifacts/."""
     for model in (WORD, CHAR):
         roles.ready("producers", model)
     speaker.offer()
