@@ -46,7 +46,7 @@ def test_a_question_is_asked_and_each_members_answer_is_shown(
     for arguments in (["aggregator"], ["producers", WORD, *PACE], ["producers", CHAR, *PACE]):
         roles.ready(*arguments)
     page = open_page()
-    expect(page.get_by_label("Your question")).to_be_focused()
+    expect(page.get_by_label("Your prompt")).to_be_focused()
     expect(page.get_by_role("checkbox", checked=True)).to_have_count(2)
     page.keyboard.type("What is a list?")
     page.keyboard.press("Shift+Enter")
@@ -135,7 +135,7 @@ def test_stop_all_ends_the_session_and_focuses_the_prompt(speaker: Speaker, open
     expect(page.get_by_role("status")).to_have_text("Ended: 0 of 1 finished.")
     expect(page.locator("article .state")).to_have_text("stopped")
     expect(page.get_by_role("button", name="Stop all")).to_be_hidden()
-    expect(page.get_by_label("Your question")).to_be_focused()
+    expect(page.get_by_label("Your prompt")).to_be_focused()
 
 
 def test_a_new_question_cancels_the_previous_session(speaker: Speaker, redis: RedisServer, open_page: Open) -> None:
@@ -144,7 +144,7 @@ def test_a_new_question_cancels_the_previous_session(speaker: Speaker, redis: Re
     speaker.take_newest()
     speaker.say("one")
     expect(page.locator("article > .text")).to_have_text("one")
-    page.get_by_label("Your question").fill("Second")
+    page.get_by_label("Your prompt").fill("Second")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#question")).to_have_text("Second")
     expect(page.locator("article .state")).to_have_text("waiting")
@@ -203,7 +203,7 @@ def test_an_error_is_shown_with_the_servers_message(speaker: Speaker, open_page:
     expect(page.get_by_role("alert")).to_have_text("The prompt is empty: write what the council should answer.")
     expect(page.get_by_role("status")).to_have_text("")
     page.get_by_role("checkbox").uncheck()
-    page.get_by_label("Your question").press("Enter")
+    page.get_by_label("Your prompt").press("Enter")
     expect(page.get_by_role("alert")).to_have_text("No member is selected: select at least one.")
 
 

@@ -156,10 +156,11 @@ def test_two_answers_are_compared_from_their_parting_on(pair: Recorder, open_pag
     texts = ("The sky is blue today.", "The sky was grey today.")
     shown = (in_state(one, text=texts[0]), in_state(other, text=texts[1]))
     page = follows(pair, open_page)
-    pair.write(1, members=shown)
     button = page.get_by_role("button", name="Compare answers")
     button.click()
     expect(button).to_have_attribute("aria-expanded", "true")
+    expect(page.locator("#compare-note")).to_have_text("Nothing to compare yet.", use_inner_text=True)
+    pair.write(1, members=shown)
     sides = page.locator(".side")
     expect(sides.locator(".text")).to_have_text(list(texts))
     expect(sides.locator(".before")).to_have_text(["The sky ", "The sky "], use_inner_text=False)
@@ -177,7 +178,7 @@ def test_an_earlier_session_is_opened_and_deleted(redis: RedisServer, council: R
     expect(page.get_by_role("checkbox")).to_have_count(2)
     texts = {}
     for question in ("What is a list?", "And a tuple?"):
-        page.get_by_label("Your question").fill(question)
+        page.get_by_label("Your prompt").fill(question)
         page.get_by_role("button", name="Ask", exact=True).click()
         expect(page.locator("#question")).to_have_text(question)
         is_at_window(page, 40)

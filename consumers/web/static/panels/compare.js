@@ -30,11 +30,11 @@ export class Compare {
     this.#record = record;
     this.#drawn = "";
     if (record.columns.names.length < 2) this.open(false);
-    this.#choices.forEach((choice, place) => {
+    this.#choices.forEach((choice, index) => {
       choice.replaceChildren(
         ...record.columns.names.map((model, index) => new Option(`${index + 1} ${model}`, String(index))),
       );
-      choice.value = String(Math.min(place, record.columns.names.length - 1));
+      choice.value = String(Math.min(index, record.columns.names.length - 1));
     });
   }
 
@@ -74,15 +74,15 @@ export class Compare {
     const before = one.slice(Math.max(0, shared - BEFORE_LETTERS), shared);
     const start = element("span", "before", shared > BEFORE_LETTERS ? `…${before}` : before);
     byId("compare-sides").replaceChildren(
-      ...["one", "other"].map((side, place) => {
+      ...["one", "other"].map((side, index) => {
         const text = element("p", "text", start.cloneNode(true));
         for (const part of parts) {
           if (part.kind === "same") text.append(part.text);
           else if (part.kind === side) text.append(element("mark", "", part.text));
         }
-        const heading = element("h4", "", shapeIcon(members[place]), ` ${this.#record.columns.names[members[place]]}`);
+        const heading = element("h4", "", shapeIcon(members[index]), ` ${this.#record.columns.names[members[index]]}`);
         const column = element("div", "side", heading, text);
-        column.style.setProperty("--colour", `var(${colourNameOf(members[place])})`);
+        column.style.setProperty("--colour", `var(${colourNameOf(members[index])})`);
         return column;
       }),
     );
@@ -90,6 +90,7 @@ export class Compare {
 }
 
 function sentence(bytes, parted) {
+  if (!parted && bytes === 0) return "Nothing to compare yet.";
   if (!parted) return `The first ${bytes} bytes are the same: the answers have not parted.`;
   if (bytes === 0) return "The answers part at the first byte. Text of only one answer is marked.";
   return `The first ${bytes} bytes are the same, then the answers part. Text of only one answer is marked.`;

@@ -32,7 +32,7 @@ export class Recordings {
     [this.#panel, this.#onOpen] = [panel, onOpen];
     this.#two = new TwoRecordings((recording) => this.#play(recording));
     this.#search.type = "search";
-    this.#search.placeholder = "Words of the question, member, file";
+    this.#search.placeholder = "Words of the prompt, member, file";
     this.#search.setAttribute("aria-label", "Search the recordings");
     this.#search.maxLength = 200;
     this.#search.addEventListener("input", () => {

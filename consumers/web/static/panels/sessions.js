@@ -28,7 +28,7 @@ export class Sessions {
   }
 
   #showCount() {
-    this.#note.textContent = this.#list.children.length > 0 ? "" : "No sessions yet: ask the council a question.";
+    this.#note.textContent = this.#list.children.length > 0 ? "" : "No sessions yet: enter a prompt and select Ask.";
   }
 
   #item({ session, status, reason, names, opened_ms: openedMs, prompt_start: prompt, replay_of: of, recording, recorded_ms: recordedMs }) {

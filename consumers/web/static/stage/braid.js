@@ -59,9 +59,9 @@ export class Braid {
   strands(drive, isCalm, into) {
     const count = drive.light.length;
     for (let index = 0; index < count; index += 1) {
-      const place = count > 1 ? (2 * index) / (count - 1) - 1 : 0;
+      const side = count > 1 ? (2 * index) / (count - 1) - 1 : 0;
       const twist = isCalm ? 0 : Math.sin(2 * Math.PI * (drive.turn + index / count)) * TWIST * (1 - 0.8 * drive.spread);
-      into[index] = this.#height * (0.5 + place * FAN * drive.spread + twist);
+      into[index] = this.#height * (0.5 + side * FAN * drive.spread + twist);
     }
     return into;
   }
@@ -76,9 +76,9 @@ export class Braid {
     for (let y = 0; y < this.#height; y += 1) {
       ink.clear();
       this.#field(ink, y, drive, colours.members, heights, isCalm ? 0 : drive.measured);
-      for (let place = 0; place <= order.length; place += 1) {
-        if (place === inFront) this.#cord(ink, y, drive, colours);
-        if (place < order.length) this.#strand(ink, y - heights[order[place]], drive, order[place], colours);
+      for (let drawn = 0; drawn <= order.length; drawn += 1) {
+        if (drawn === inFront) this.#cord(ink, y, drive, colours);
+        if (drawn < order.length) this.#strand(ink, y - heights[order[drawn]], drive, order[drawn], colours);
       }
       if (drive.ring > 0.01 && !isCalm) ink.lay(colours.gold, this.#ring(y, drive));
       ink.put(pixels, (y * width + x) * 4, this.#edge[y]);
@@ -169,11 +169,11 @@ class Ink {
     this.cover = this.cover * rest + cover;
   }
 
-  put(pixels, place, edge) {
+  put(pixels, at, edge) {
     const share = this.cover > 0 ? 1 / this.cover : 0;
-    pixels[place] = this.red * share;
-    pixels[place + 1] = this.green * share;
-    pixels[place + 2] = this.blue * share;
-    pixels[place + 3] = this.cover * edge * 255;
+    pixels[at] = this.red * share;
+    pixels[at + 1] = this.green * share;
+    pixels[at + 2] = this.blue * share;
+    pixels[at + 3] = this.cover * edge * 255;
   }
 }

@@ -37,9 +37,9 @@ export class Drives {
     this.#last = frame.window_index;
   }
 
-  #keep(place) {
-    for (const name of SHARED) this.#shared[name][place] = this.#drive[name];
-    for (const name of EACH) this.#each[name].set(this.#drive[name], place * this.#memberCount);
+  #keep(slot) {
+    for (const name of SHARED) this.#shared[name][slot] = this.#drive[name];
+    for (const name of EACH) this.#each[name].set(this.#drive[name], slot * this.#memberCount);
   }
 
   // Writes the drive between two windows into `into`, a Drive; `share` is the fraction of the way from the previous window.

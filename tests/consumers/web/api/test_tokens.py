@@ -110,7 +110,7 @@ def seqs(found: dict[str, Any]) -> list[int]:
     return [token["seq"] for token in found["tokens"]]
 
 
-def places(found: dict[str, Any]) -> list[tuple[int, int, str]]:
+def positions(found: dict[str, Any]) -> list[tuple[int, int, str]]:
     return [(token["start"], token["end"], token["text"]) for token in found["tokens"]]
 
 
@@ -189,7 +189,7 @@ async def test_only_accepted_and_released_tokens_are_returned(
     writer.say(second, 3, "é", quality="real", logprob=math.nan, piece=b"\xa9")
     writer.say(second, 4, "hm", lane="thinking")
     # Before a window is committed no token is returned.
-    assert places(await tokens_of(client, web, opening.session, member=0)) == []
+    assert positions(await tokens_of(client, web, opening.session, member=0)) == []
     roles.ready("aggregator")
     await until_accepted(pipe, opening.session, 5, 0)
     writer.say(second, 5, " end", quality="placeholder", top=msgspec.Raw(b"\xc0"))
@@ -201,7 +201,7 @@ async def test_only_accepted_and_released_tokens_are_returned(
     await until_ended(pipe, opening.session)
 
     found = await tokens_of(client, web, opening.session, member=0)
-    assert places(found) == [(0, 0, "\n"), (0, 3, " The"), (3, 3, ""), (3, 5, "é"), (5, 9, " end")]
+    assert positions(found) == [(0, 0, "\n"), (0, 3, " The"), (3, 3, ""), (3, 5, "é"), (5, 9, " end")]
     assert seqs(found) == [0, 1, 2, 3, 5]
     assert (found["from"], found["to"], found["next"]) == (0, 9, None)
     assert [token["piece"] for token in found["tokens"]] == [None, None, [0xC3], [0xA9], None]
@@ -229,7 +229,7 @@ async def test_only_accepted_and_released_tokens_are_returned(
         ({"from": 5_000}, []),
     ):
         assert seqs(await tokens_of(client, web, opening.session, member=0, **query)) == expected, query
-    assert places(await tokens_of(client, web, opening.session, member=1)) == [(0, 1, "B")]
+    assert positions(await tokens_of(client, web, opening.session, member=1)) == [(0, 1, "B")]
     assert "é" not in web.said()
 
 
@@ -249,7 +249,7 @@ async def test_a_growing_answer_is_read_from_where_the_last_read_ended(
         assert seqs(await tokens_of(client, web, opening.session, member=1)) == []
     writer.say(claims[1], 0, "late", member=1)
     await until_accepted(pipe, opening.session, 3, 1)
-    assert places(await tokens_of(client, web, opening.session, member="b")) == [(0, 4, "late")]
+    assert positions(await tokens_of(client, web, opening.session, member="b")) == [(0, 4, "late")]
 
 
 async def test_in_step_mode_a_token_is_returned_when_the_others_have_written_as_far(
@@ -267,11 +267,11 @@ async def test_in_step_mode_a_token_is_returned_when_the_others_have_written_as_
     for seq, text in enumerate((" one", " two", " three")):
         writer.say(claims[0], seq, text)
     await until_accepted(pipe, opening.session, 3, 0)
-    assert places(await tokens_of(client, web, opening.session, member=0)) == []
+    assert positions(await tokens_of(client, web, opening.session, member=0)) == []
     writer.say(claims[1], 0, "eight", member=1)
     await until_accepted(pipe, opening.session, 3, 1)
-    assert places(await tokens_of(client, web, opening.session, member=0)) == [(0, 3, " one")]
-    assert places(await tokens_of(client, web, opening.session, member=1)) == [(0, 5, "eight")]
+    assert positions(await tokens_of(client, web, opening.session, member=0)) == [(0, 3, " one")]
+    assert positions(await tokens_of(client, web, opening.session, member=1)) == [(0, 5, "eight")]
     writer.finish(1, claims[1], 1)
 
     async def all_shown() -> bool:
@@ -295,11 +295,11 @@ async def test_text_that_is_not_released_is_not_returned(
     cut = [writer.say(claim, seq, text) for seq, text in enumerate(("one", "two", "four", "no"))][-1]
     committed = encode_progress((Progress(claim, 4, False), Progress("", 0, False)))
     redis.run("HSET", keys.state(opening.session), "cut", cut, "progress", committed)
-    assert places(await tokens_of(client, web, opening.session, member=0)) == []
+    assert positions(await tokens_of(client, web, opening.session, member=0)) == []
     for window, (position, shown) in enumerate(((0, 0), (2, 0), (8, 2), (10, 3), (12, 4))):
         write_frame(redis, opening, window, position)
         found = await tokens_of(client, web, opening.session, member=0)
-        assert places(found) == [(0, 3, "one"), (3, 6, "two"), (6, 10, "four"), (10, 12, "no")][:shown]
+        assert positions(found) == [(0, 3, "one"), (3, 6, "two"), (6, 10, "four"), (10, 12, "no")][:shown]
         end = (0, 3, 6, 10, 12)[shown]
         assert (found["to"], found["next"]) == (end, None)
         assert (await tokens_of(client, web, opening.session, member=0, **{"from": 0, "to": 99}))["to"] == end
@@ -334,7 +334,7 @@ async def test_a_long_answer_is_returned_in_pages(
     assert (len(one["tokens"]), one["next"], one["to"]) == (199, 199, 901)
     two = await tokens_of(client, web, opening.session, **{"from": one["next"]})
     assert (seqs(two), two["next"]) == (list(range(199, 399)), 398)
-    assert places(two)[:4] == [(199, 199, ""), (199, 199, ""), (199, 201, "yy"), (201, 202, "z")]
+    assert positions(two)[:4] == [(199, 199, ""), (199, 199, ""), (199, 201, "yy"), (201, 202, "z")]
 
 
 async def test_tokens_of_a_session_that_redis_lost_are_refused_and_read_again_later(
