@@ -1,1 +1,1 @@
-"""Benchmarks: what the council costs, each number beside a limit measured in the same run. Nothing is asserted."""
+"""Benchmarks: what the council costs. Each number has a limit beside it that was measured in the same run."""

@@ -1,6 +1,6 @@
-"""`python -m bench.bare_writer URL BYTES ENTRIES_PER_S`.
+"""`python -m bench.bare_writer URL BYTES ENTRIES_PER_S`: XADDs in one pipeline a window, until its standard input ends.
 
-Bare pipelined XADDs, sixty batches a second, until its standard input ends. It says so when it has begun.
+It prints "ready" before it begins.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import select
 import sys
 import time
 
-from bench.pacing import sleep_until
+from bench.module_process import READY
+from bench.waiting import sleep_until
 from schemas.grid import FRAME_RATE_HZ, NS_PER_S
 from transport.redis.connection import Command, Pipe
 
@@ -20,7 +21,7 @@ def main() -> None:
     url, entry_bytes, entries_per_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     pipe, began_ns, written = Pipe(url), time.time_ns(), 0
     command: Command = ("XADD", "bench:bare", "MAXLEN", "~", _MAXLEN, "*", "e", b"x" * entry_bytes)
-    print("ready", flush=True)
+    print(READY, flush=True)
     batch = 0
     while not select.select([0], [], [], 0)[0]:
         batch += 1

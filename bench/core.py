@@ -1,12 +1,12 @@
-"""The pure core alone, without Redis or a clock: what closing a window costs, beside what msgpack takes for its frame.
+"""The pure core alone, without Redis or a clock: the cost of closing a window, beside that of msgpack for its frame.
 
-Six members that have written for a second, and then for another one, which is measured:
+Six members write for a second, then for another second, which is measured:
 
-    holding       nobody writes: metrics hold, energies fade
-    no move       all members but one write; that one holds the frontier where it is
+    holding       no member writes: metrics stay, energies fall
+    no move       all members but one write; the frontier waits for that one
     move          one member, far behind, writes one token a window: each moves the frontier over all others' tokens
     move, agreed  the same, where all write the same text and propose the same pieces
-    all write     100 tokens/s each, what a council of small models does at most
+    all write     100 tokens/s each, the most that a council of small models writes
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import msgspec
 
 from aggregator.core.intake import StreamEntry
 from aggregator.core.session import Session
+from bench.members import PROMPT, TOP_K, drawn_pieces, models_of, token_of
 from bench.report import Aim, BenchReport, quantile, table_of
-from bench.speech import TOP_K, drawn_pieces
-from schemas.entries import Claim, Token, encode_entry, pack_top
+from schemas.entries import Claim, encode_entry
 from schemas.frames import decode_frame, encode_frame
 from schemas.grid import FRAME_RATE_HZ, NS_PER_MS, NS_PER_S, next_grid_point_ns, window_of_entry
 from schemas.keys import entry_ms
@@ -38,7 +38,7 @@ _AIMED_HOLDING_US = 10.0
 
 
 class _Rhythm(msgspec.Struct, frozen=True):
-    """Tokens a second of each member, in the first second and in the measured one."""
+    """The tokens of each member in the first second and in the measured one."""
 
     before: tuple[int, ...]
     measured: tuple[int, ...]
@@ -57,18 +57,17 @@ _RHYTHMS = {
     "all write": _Rhythm(_ALL, _ALL),
 }
 _CAPTION = (
-    f"aggregator.core.session.Session.close for {_MEMBERS} members whose tokens carry {TOP_K} top entries: CPU "
-    "microseconds of a window (time.thread_time_ns over 60 windows, the median of many such seconds). msgpack: "
-    "encode_frame and decode_frame of the same frames, second by second in turn. A token is what `no move` costs above "
-    "`holding`, by "
-    "its tokens; a move what `move` costs above `holding` and its tokens, by its moves."
+    f"Close: aggregator.core.session.Session.close for {_MEMBERS} members with top-{TOP_K} lists, CPU time of one "
+    "window (time.thread_time_ns over 60 windows, the median of many such seconds). msgpack: encode_frame and "
+    "decode_frame of the same frames, in turn with them. One token: what `no move` costs above `holding`, divided by "
+    "its tokens. One move: what `move` costs above `holding` and its tokens, divided by its moves."
 )
 
 _OPENING = Opening(
     ENTRY_VERSION,
     "bench",
-    "How long does it take?",
-    tuple(Member(f"bench:member-{number}") for number in range(1, _MEMBERS + 1)),
+    PROMPT,
+    tuple(map(Member, models_of(_MEMBERS))),
     profile=PROFILES["studio"],
 )
 
@@ -76,7 +75,7 @@ _Windows = list[list[StreamEntry]]
 
 
 class _Cost(msgspec.Struct):
-    """CPU microseconds of a window, one for each measured second. `moves` and `tokens` are those of one such second."""
+    """CPU microseconds of a window, one value for each measured second. `moves` and `tokens` are of one second."""
 
     close_us: list[float] = []
     msgpack_us: list[float] = []
@@ -143,9 +142,8 @@ def _claim(member: int) -> str:
 
 
 def _tokens(counts: tuple[int, ...], seqs: tuple[int, ...], second: int, is_agreed: bool) -> Iterator[StreamEntry]:
-    """What the members write in that second, so many tokens each, after those that they have written; in the stream's
-    order."""
-    # Not on the grid's points: in whole milliseconds these may lie before them.
+    """The tokens of that second in stream order: `counts` for each member, from its seq in `seqs` on."""
+    # One millisecond past the grid's point, whose own millisecond may begin in the window before.
     began_ns = _ORIGIN_NS + second * NS_PER_S + NS_PER_MS
     placed = sorted(
         (began_ns + (index * _MEMBERS + member) * NS_PER_S // (count * _MEMBERS), member, index)
@@ -156,11 +154,8 @@ def _tokens(counts: tuple[int, ...], seqs: tuple[int, ...], second: int, is_agre
     for number, (at_ns, member, index) in enumerate(placed):
         seq = seqs[member] + index
         piece = pieces[member][seq % len(pieces[member])]
-        token = Token(
-            member, _claim(member), seq, "answer", piece.text, at_ns, at_ns, piece.logprob, piece.quality, b"",
-            pack_top(list(piece.top)),
-        )  # fmt: skip
-        # The second part of the id keeps entries of one millisecond in order, and clear of the claims.
+        token = token_of(piece, member, _claim(member), seq, at_ns)
+        # The second part of the id orders the entries of one millisecond, and differs from those of the claims.
         yield f"{at_ns // NS_PER_MS}-{_MEMBERS + 1 + number}", encode_entry(token)
 
 
@@ -173,7 +168,7 @@ def _windows(entries: Iterable[StreamEntry]) -> _Windows:
 
 
 def _report(costs: dict[str, _Cost]) -> BenchReport:
-    columns = ("windows", "tokens each", "frontier moves", "close us", "msgpack us", "close / msgpack")
+    columns = ("windows", "tokens/window", "frontier moves", "close µs", "msgpack µs", "close / msgpack")
     table = table_of("The core: closing a window", _CAPTION, columns)
     for name, cost in costs.items():
         msgpack_us = quantile(cost.msgpack_us, 0.5)
@@ -188,18 +183,18 @@ def _report(costs: dict[str, _Cost]) -> BenchReport:
     table.add_section()
     holding_us = costs["holding"].median_us
     token_us = (costs["no move"].median_us - holding_us) / costs["no move"].tokens * FRAME_RATE_HZ
-    table.add_row("a token accepted", "", "", f"{token_us:.1f}", "", "")
+    table.add_row("one token", "", "", f"{token_us:.1f}", "", "")
     moves_us = [_move_us(costs[name], holding_us, token_us) for name in ("move", "move, agreed")]
-    for name, move_us in zip(("a move of the frontier", "a move, agreed"), moves_us, strict=True):
+    for name, move_us in zip(("one move of the frontier", "one move, agreed"), moves_us, strict=True):
         table.add_row(name, "", "", f"{move_us:.1f}", "", "")
     move_us = max(moves_us)
     return BenchReport(
         (table,),
         (
-            Aim(f"a move of the frontier within {_AIMED_MOVE_US:g} us", f"{move_us:.1f} us", move_us <= _AIMED_MOVE_US),
+            Aim(f"a move of the frontier within {_AIMED_MOVE_US:g} µs", f"{move_us:.1f} µs", move_us <= _AIMED_MOVE_US),
             Aim(
-                f"a holding frame within {_AIMED_HOLDING_US:g} us",
-                f"{holding_us:.1f} us",
+                f"a holding frame within {_AIMED_HOLDING_US:g} µs",
+                f"{holding_us:.1f} µs",
                 holding_us < _AIMED_HOLDING_US,
             ),
         ),
@@ -207,5 +202,5 @@ def _report(costs: dict[str, _Cost]) -> BenchReport:
 
 
 def _move_us(cost: _Cost, holding_us: float, token_us: float) -> float:
-    """What the moves of a rhythm cost above its holding frames and its tokens, each."""
+    """The cost of one move: what a rhythm costs above holding frames and its tokens, divided by its moves."""
     return (cost.median_us - holding_us - token_us * cost.tokens / FRAME_RATE_HZ) / cost.moves * FRAME_RATE_HZ

@@ -1,6 +1,6 @@
-"""From a committed frame to many clients: what each delivered message costs, and how late it is, beside bare writes.
+"""From a committed frame to many clients: the cost and the delay of each delivered message, beside bare writes.
 
-this process --XADD a frame, 60/s--> Redis --> web --/frames--> N clients        CPU of the web process a message
+this process --XADD a frame, 60/s--> Redis --> web --/frames--> N clients        CPU of the web process per message
                                        +-----> DECIPHER --> Redis --> web --/ws--> N clients
 a bare process --send(), 60/s--> N clients of the same kind                      the limit, in the same run
 """
@@ -8,18 +8,18 @@ a bare process --send(), 60/s--> N clients of the same kind                     
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 import threading
 import time
 
 import msgspec
 
-from bench.audience import BARE, Audience, Heard, middle_and_tail
-from bench.pacing import sleep_until
+from bench.clients import BARE, Arrivals, arrivals_of, connected_clients, median_and_p99
+from bench.members import models_of
+from bench.module_process import module_process
+from bench.private_roles import PrivateRoles
 from bench.report import Aim, BenchReport, table_of
-from bench.stage import Stage
 from bench.usage import UsageMeter
+from bench.waiting import sleep_until
 from schemas import keys
 from schemas.frames import (
     FRAME_VERSION,
@@ -42,24 +42,23 @@ _COUNTS = (50, 200, 500)
 _MOST_S = 6.0
 _SETTLE_S = 2.0
 _MEMBERS = 4
-# A member says something in every third window: 20 tokens a second.
+# A member writes in every third window: 20 tokens a second.
 _WINDOWS_A_TOKEN = 3
 _AIMED_RATIO = 1.6
 _AIMED_MS = 5.0
-_END_S = 10.0
-_COLUMNS = ("clients", "messages/s", "CPU %", "us a message", "/ bare", "p50 ms", "p99 ms")
+_PATHS = ("/frames", "/ws")
+_COLUMNS = ("clients", "messages/s", "CPU %", "µs/message", "/ bare", "p50 ms", "p99 ms")
 _CAPTION = (
-    "Frames of four members (about {size} bytes of JSON) committed 60 times a second. CPU of the web process, "
-    "all that it does included, from /proc/<pid>/stat, for each message that a client received; a frame's protocol "
-    "events are several "
-    "messages in one write. Bare: one send() a client and frame, of as many bytes as our frame has. Times: "
-    "from before the frame's XADD (bare: before the first send()) until each client has it; all clients read in one "
-    "process beside them."
+    "Frames of four members (about {size} bytes of JSON), committed 60 times a second. CPU: the whole web process, in "
+    "% of one core, from /proc/<pid>/stat, and per message that a client received. The protocol events of one frame "
+    "are several messages in one write. Bare: one send() per client and frame, of as many bytes as a frame has. "
+    "Delays: from before the frame's XADD (bare: before the first send()) until each client has the message. All "
+    "clients run in one process on the same machine."
 )
 
 
-class _Measured(msgspec.Struct, frozen=True):
-    """One row: messages a second, CPU as a share of a core, and the delays of all messages in ms."""
+class _Row(msgspec.Struct, frozen=True):
+    """Messages a second, CPU as a share of one core, and the delays of all messages in ms."""
 
     messages_per_s: float
     cpu: float
@@ -70,23 +69,28 @@ class _Measured(msgspec.Struct, frozen=True):
         return self.cpu / self.messages_per_s * 1e6
 
 
-class _Writer:
-    """Commits frames of a session 60 times a second, on a thread of its own; `sent_ns` says when, by window."""
+class FrameWriter:
+    """Commits frames of a session 60 times a second, on a thread of its own."""
 
     def __init__(self, url: str, opening: Opening, opened: str) -> None:
         self._url, self._opening = url, opening
         self.origin_ns = origin_ns(opened)
-        self.sent_ns: dict[int, int] = {}
+        # By window. A list: the thread appends to it while another one reads it.
+        self._sent_ns: list[int] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    def sent_ns(self, first_window: int) -> dict[int, int]:
+        """When each frame was sent so far, by its window, where the session's first one counts as `first_window`."""
+        return dict(enumerate(self._sent_ns, first_window))
 
     def _run(self) -> None:
         pipe, session, window = Pipe(self._url), self._opening.session, 0
         while not self._stopping.is_set():
             raw = encode_frame(frame_of(self._opening, window))
             sleep_until(self.origin_ns + window_start_ns(window + 1))
-            self.sent_ns[window] = time.time_ns()
+            self._sent_ns.append(time.time_ns())
             pipe.run(
                 [
                     ("XADD", keys.frames(session), "MAXLEN", "~", keys.FRAMES_MAXLEN, keys.frame_id(window), "e", raw),
@@ -102,7 +106,7 @@ class _Writer:
 
 
 def frame_of(opening: Opening, window: int) -> Frame:
-    """A frame as a session of four has it: their energies move in each, somebody writes in most."""
+    """A frame as in a session of four: all energies change in each frame, one or two members write in each."""
     members, tokens = [], []
     for index, member in enumerate(opening.members):
         text = f" word{window}" if window % _WINDOWS_A_TOKEN == index % _WINDOWS_A_TOKEN else ""
@@ -121,92 +125,80 @@ def frame_of(opening: Opening, window: int) -> Frame:
 
 
 def measure(seconds: float) -> BenchReport:
-    """Three rows for each number of clients, each of min(seconds, 6) s. Raises RuntimeError where something dies."""
+    """Three rows for each number of clients, each of min(seconds, 6) s. Raises RuntimeError where a process dies."""
     seconds = min(seconds, _MOST_S)
-    table, aims, size = None, list[Aim](), 0
-    with Stage() as stage:
-        stage.start("decipher", "consumers.decipher")
-        stage.start("web", "consumers.web", "--port", "0")
-        stage.wait_until_ready()
-        opening, opened = stage.open_session(tuple(f"bench:member-{number}" for number in range(1, _MEMBERS + 1)))
+    aims: list[Aim] = []
+    with PrivateRoles() as roles:
+        roles.start("decipher", "consumers.decipher")
+        roles.start("web", "consumers.web", "--port", "0")
+        roles.wait_until_ready()
+        opening, opened = roles.open_session(models_of(_MEMBERS))
         size = len(frame_json(frame_of(opening, 10_000)))
         table = table_of("Fan-out: from a committed frame to every client", _CAPTION.format(size=size), ("", *_COLUMNS))
-        with contextlib.closing(_Writer(stage.url, opening, opened)) as writer:
+        with contextlib.closing(FrameWriter(roles.url, opening, opened)) as writer:
             for count in _COUNTS:
-                bare = _bare(count, size, seconds)
-                rows = {"bare writes": bare}
-                for path in ("/frames", "/ws"):
-                    rows[path] = _served(stage, writer, f"{path}?session={opening.session}", count, seconds)
-                for name, row in rows.items():
+                bare = _bare_row(count, size, seconds)
+                rows = {path: _served_row(roles, writer, path, opening.session, count, seconds) for path in _PATHS}
+                for name, row in {"bare writes": bare, **rows}.items():
                     table.add_row(name, *_cells(count, row, bare))
                 table.add_section()
-                aims += _aims(count, rows, bare)
-                stage.check_roles()
+                for path, row in rows.items():
+                    aims += _aims(f"{path}, {count} clients", row, bare)
+                roles.check()
     return BenchReport((table,), tuple(aims))
 
 
-def _bare(count: int, size: int, seconds: float) -> _Measured:
-    """The limit: a process that does nothing but send()."""
-    caster = subprocess.Popen(
-        [sys.executable, "-m", "bench.bare_caster", str(count), str(size)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert caster.stdout is not None
-    audience = Audience("127.0.0.1", int(caster.stdout.readline()), count, BARE)
-    audience.wait_until_ready()
-    began_ns, ended_ns, cpu = _measured(caster.pid, seconds)
-    output, _ = caster.communicate(timeout=_END_S)
-    heard = audience.end()
-    sent_ns = msgspec.msgpack.decode(output, type=dict[int, int])
-    return _row(heard, sent_ns, began_ns, ended_ns, cpu)
+def _bare_row(count: int, size: int, seconds: float) -> _Row:
+    """The limit: a process that only calls send()."""
+    with (
+        module_process("bench.bare_sender", str(count), str(size)) as sender,
+        connected_clients("127.0.0.1", int(sender.line()), count, BARE) as clients,
+    ):
+        began_ns, ended_ns, cpu_s = _cpu_of(sender.pid, seconds)
+        sent_ns = msgspec.msgpack.decode(sender.end(), type=dict[int, int])
+        return _row(arrivals_of(clients), sent_ns, began_ns, ended_ns, cpu_s)
 
 
-def _served(stage: Stage, writer: _Writer, path: str, count: int, seconds: float) -> _Measured:
-    """The web process, with so many clients at one of its addresses."""
-    web = next(record for record in read_processes(stage.pipe) if record.role == "web")
-    audience = Audience("127.0.0.1", int(web.detail["port"]), count, path)
-    audience.wait_until_ready()
-    time.sleep(_SETTLE_S)
-    began_ns, ended_ns, cpu = _measured(web.pid, seconds)
-    heard = audience.end()
-    origin = window_index_at(writer.origin_ns)
-    # Our frames count from the session's beginning, the protocol's from the grid's.
-    sent_ns = {window + (0 if path.startswith("/frames") else origin): at for window, at in writer.sent_ns.items()}
-    return _row(heard, sent_ns, began_ns, ended_ns, cpu)
+def _served_row(roles: PrivateRoles, writer: FrameWriter, path: str, session: str, count: int, seconds: float) -> _Row:
+    """The web process, with this many clients at one of its paths."""
+    web = next(record for record in read_processes(roles.pipe) if record.role == "web")
+    with connected_clients("127.0.0.1", int(web.detail["port"]), count, f"{path}?session={session}") as clients:
+        time.sleep(_SETTLE_S)
+        began_ns, ended_ns, cpu_s = _cpu_of(web.pid, seconds)
+        arrivals = arrivals_of(clients)
+    # Frames count windows from the session's origin, the protocol counts them on the global grid.
+    first_window = 0 if path == "/frames" else window_index_at(writer.origin_ns)
+    return _row(arrivals, writer.sent_ns(first_window), began_ns, ended_ns, cpu_s)
 
 
-def _measured(pid: int, seconds: float) -> tuple[int, int, float]:
-    """From when to when was measured, and the process's CPU seconds in it."""
-    meter, began_ns = UsageMeter({"it": pid}), time.time_ns()
+def _cpu_of(pid: int, seconds: float) -> tuple[int, int, float]:
+    """(start, end, CPU seconds of the process between them)."""
+    meter, began_ns = UsageMeter({"process": pid}), time.time_ns()
     time.sleep(seconds)
-    return began_ns, time.time_ns(), meter.cpu_s()["it"]
+    return began_ns, time.time_ns(), meter.cpu_s()["process"]
 
 
-def _row(heard: Heard, sent_ns: dict[int, int], began_ns: int, ended_ns: int, cpu_s: float) -> _Measured:
+def _row(arrivals: Arrivals, sent_ns: dict[int, int], began_ns: int, ended_ns: int, cpu_s: float) -> _Row:
     seconds = (ended_ns - began_ns) / NS_PER_S
-    return _Measured(heard.between(began_ns, ended_ns) / seconds, cpu_s / seconds, heard.delays_ms(sent_ns, began_ns))
+    delays_ms = arrivals.delays_ms(sent_ns, began_ns)
+    return _Row(arrivals.between(began_ns, ended_ns) / seconds, cpu_s / seconds, delays_ms)
 
 
-def _cells(count: int, row: _Measured, bare: _Measured) -> list[str]:
-    middle, tail = middle_and_tail(row.delays_ms)
+def _cells(count: int, row: _Row, bare: _Row) -> list[str]:
+    median, p99 = median_and_p99(row.delays_ms)
     return [
         str(count), f"{row.messages_per_s:.0f}", f"{100 * row.cpu:.1f}", f"{row.us_a_message:.1f}",
-        f"{row.us_a_message / bare.us_a_message:.2f}", f"{middle:.2f}", f"{tail:.2f}",
+        f"{row.us_a_message / bare.us_a_message:.2f}", f"{median:.2f}", f"{p99:.2f}",
     ]  # fmt: skip
 
 
-def _aims(count: int, rows: dict[str, _Measured], bare: _Measured) -> list[Aim]:
-    aims = []
-    for path in ("/frames", "/ws"):
-        ratio, (middle, _) = rows[path].us_a_message / bare.us_a_message, middle_and_tail(rows[path].delays_ms)
-        measured = f"{ratio:.2f} times"
-        aims.append(
-            Aim(
-                f"{path}, {count} clients: at most {_AIMED_RATIO:g} bare writes a message",
-                measured,
-                ratio <= _AIMED_RATIO,
-            )
-        )
-        aims.append(Aim(f"{path}, {count} clients: p50 under {_AIMED_MS:g} ms", f"{middle:.2f} ms", middle < _AIMED_MS))
-    return aims
+def _aims(what: str, row: _Row, bare: _Row) -> tuple[Aim, Aim]:
+    ratio, (median, _) = row.us_a_message / bare.us_a_message, median_and_p99(row.delays_ms)
+    return (
+        Aim(
+            f"{what}: a message costs at most {_AIMED_RATIO:g} times a bare write",
+            f"{ratio:.2f} times",
+            ratio <= _AIMED_RATIO,
+        ),
+        Aim(f"{what}: p50 under {_AIMED_MS:g} ms", f"{median:.2f} ms", median < _AIMED_MS),
+    )

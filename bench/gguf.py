@@ -1,9 +1,9 @@
-"""What a GGUF member writes a second, beside the same file behind llama.cpp's own server: the backend alone, no Redis.
+"""The speed of a GGUF member, beside that of llama.cpp's own server with the same file: the backend alone, no Redis.
 
     file --+--> llama.cpp's server over HTTP, one stream ----> tokens/s      in turn, so that both have the same machine
            `--> the member's own llama.cpp, in stretches ----> tokens/s
 
-Measured with the same threads, lists of 20 and the same chat, from the first token of an answer to its last.
+Measured with the same threads, top-20 lists and the same chat, from the first token of an answer to its last.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import httpx
 import msgspec
 
 from bench.llama_server import llama_server
+from bench.members import TOP_K
 from bench.report import Aim, BenchReport, table_of
 from council.models.store import MODELS, models_folder
 from producers.backend import Chunk, Request
@@ -28,31 +29,32 @@ from producers.llama.backend import LlamaBackend
 from producers.llama.threads import threads_for, usable_cpus
 from producers.source import gguf_source
 
-# Further files, such as a model with a sliding window: paths, parted as in PATH.
-VARIABLE = "COUNCIL_BENCH_GGUF"
-LONGEST_S = 30.0
+# Paths of further files, separated as in PATH. A model with a sliding window is worth a measurement.
+_VARIABLE = "COUNCIL_BENCH_GGUF"
+_LONGEST_S = 30.0
 _ANSWER_TOKENS = 128
 _LEAST_ROUNDS = 3
-_TOP_K = 20
 _AIMED_SHARE = 0.9
 _PROMPT = "Tell a long story of a lighthouse keeper who finds a map in a bottle."
 _CAPTION = (
-    "{threads} thread(s) each; the median of {rounds} rounds, in each of which both write {tokens} tokens at most, one "
-    "after the other; the share is the median of the rounds' own, the gap the longest of all rounds."
+    "{threads} thread(s) each. In each of {rounds} rounds both write {tokens} tokens at most, one after the other. "
+    "Tokens/s and share: the median of the rounds; share: the member's tokens/s in a round divided by the server's. "
+    "Gap: the longest time between two tokens in all rounds."
 )
 
 
 class _Pace(msgspec.Struct, frozen=True):
-    """Of one answer: tokens a second, and the longest time between two of them."""
+    """Of one answer: tokens a second, and the longest time between two tokens."""
 
     tokens_per_s: float
     gap_ms: float
 
 
 def measure(seconds: float) -> BenchReport:
-    """Measures each file that is there for min(seconds, LONGEST_S); the report says which are missing."""
+    """Measures each file that exists for min(seconds, 30); the report names those that do not."""
     reports = [
-        asyncio.run(_measured(path, min(seconds, LONGEST_S))) if path.is_file() else _missing(path) for path in _files()
+        asyncio.run(_measured(path, min(seconds, _LONGEST_S))) if path.is_file() else _missing(path)
+        for path in _files()
     ]
     return BenchReport(
         tuple(table for report in reports for table in report.tables),
@@ -61,7 +63,7 @@ def measure(seconds: float) -> BenchReport:
 
 
 def _files() -> list[Path]:
-    named = os.environ.get(VARIABLE, "").split(os.pathsep)
+    named = os.environ.get(_VARIABLE, "").split(os.pathsep)
     return [(models_folder() or Path.home()) / MODELS["smollm2"].file, *(Path(path) for path in named if path)]
 
 
@@ -73,7 +75,7 @@ async def _measured(path: Path, seconds: float) -> BenchReport:
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=seconds + 60.0) as client:
             try:
                 await backend.load()
-                # Not counted: weights come into memory as they are used.
+                # Not counted: weights are loaded into memory when they are first used.
                 await _pace(_served(client, 0)), await _pace(_member(backend, 0))
                 until = time.monotonic() + seconds
                 for seed in itertools.count(1):
@@ -94,7 +96,7 @@ async def _pace(tokens: AsyncIterator[None]) -> _Pace:
 
 
 async def _member(backend: LlamaBackend, seed: int) -> AsyncIterator[None]:
-    request = Request(_PROMPT, "", _ANSWER_TOKENS, 0.7, seed, _TOP_K, silence_ms=30_000)
+    request = Request(_PROMPT, "", _ANSWER_TOKENS, 0.7, seed, TOP_K, silence_ms=30_000)
     async with aclosing(backend.generate(request)) as items:
         async for item in items:
             if isinstance(item, Chunk):
@@ -104,23 +106,23 @@ async def _member(backend: LlamaBackend, seed: int) -> AsyncIterator[None]:
 async def _served(client: httpx.AsyncClient, seed: int) -> AsyncIterator[None]:
     messages = [{"role": "user", "content": _PROMPT}]
     prompt = (await client.post("/apply-template", json={"messages": messages})).raise_for_status().json()["prompt"]
-    asked = {
+    body = {
         "prompt": prompt,
         "n_predict": _ANSWER_TOKENS,
-        "n_probs": _TOP_K,
+        "n_probs": TOP_K,
         "temperature": 0.7,
         "seed": seed,
         "stream": True,
     }
-    async with client.stream("POST", "/completion", json=asked) as answer:
+    async with client.stream("POST", "/completion", json=body) as answer:
         async for line in answer.aiter_lines():
             if line.startswith("data: ") and '"completion_probabilities":[{' in line:
                 yield None
 
 
 def _missing(path: Path) -> BenchReport:
-    caption = f"Not measured: there is no file {path}. {VARIABLE}=PATH measures another one."
-    return BenchReport((table_of(f"A GGUF member: {path.stem}", caption, ("who writes",)),))
+    caption = f"Not measured: there is no file {path}. {_VARIABLE}=PATH adds another file."
+    return BenchReport((table_of(f"A GGUF member: {path.stem}", caption, ("",)),))
 
 
 def _report(path: Path, threads: int, rounds: list[tuple[_Pace, _Pace]]) -> BenchReport:
@@ -128,7 +130,7 @@ def _report(path: Path, threads: int, rounds: list[tuple[_Pace, _Pace]]) -> Benc
     table = table_of(
         f"A GGUF member: {path.stem}",
         _CAPTION.format(threads=threads, rounds=len(rounds), tokens=_ANSWER_TOKENS),
-        ("who writes", "tokens/s", "share", "longest gap ms"),
+        ("", "tokens/s", "share", "longest gap ms"),
     )
     for name, paces, shown in (
         ("llama.cpp's own server over HTTP", [served for served, _ in rounds], ""),
@@ -140,5 +142,5 @@ def _report(path: Path, threads: int, rounds: list[tuple[_Pace, _Pace]]) -> Benc
             shown,
             f"{max(pace.gap_ms for pace in paces):.0f}",
         )
-    wanted = f"a GGUF member writes at least {_AIMED_SHARE:g} of what llama.cpp's server does: {path.stem}"
+    wanted = f"{path.stem}: a GGUF member writes at least {_AIMED_SHARE:g} times as fast as llama.cpp's server"
     return BenchReport((table,), (Aim(wanted, f"{share:.2f}", share >= _AIMED_SHARE),))

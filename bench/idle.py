@@ -1,21 +1,21 @@
-"""A council that is not asked: how long it takes to start, and what it costs while it waits.
+"""A council without sessions: how long it takes to start, and the CPU and memory that it uses while it waits.
 
 council up --Ready--> POST /api/sessions --first token in a frame--> cancelled --some seconds--> idle: CPU, memory
 
-The council is started as a person starts it, with processes for all its models, a private Redis and the page.
+The council is started with its command, with processes for all its models, a private Redis and the page.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -26,12 +26,13 @@ from bench.report import Aim, BenchReport, table_of
 from bench.usage import Idle, IdleMeter, family
 from council.models.store import stored_path
 from council.running.keeper import find_server, start_server, wait_until_it_answers
+from runtime.socket_folder import new_socket_folder
 
-_BOX = "smollm2"
+_STORED = "smollm2"
 # Four members, as in the mid tier; they need no file.
 MODELS = "ngram:word-3,ngram:char-6,ngram:bpe-3,ngram:word-4"
 _AIMED_CPU, _AIMED_BYTES, _AIMED_START_S = 0.01, 250 * 2**20, 5.0
-# What a session leaves to be done (its end, its events, closed connections) is done by then.
+# By then the work after a session is done: its end, its events, closed connections.
 _SETTLE_S = 6.0
 _START_S = 120.0
 _PINGER = """
@@ -44,18 +45,18 @@ with socket.socket(socket.AF_UNIX) as redis:
         time.sleep(1.0)
 """
 _IDLE_CAPTION = (
-    "CPU and wakes (voluntary context switches of all threads) from /proc/<pid> over the same interval, after a "
-    "session has ended; memory as PSS, where a page that n processes share counts 1/n of it for each. Bare, in the "
-    "same run: a Redis of the same kind with one Python process that does nothing but send it a PING each second."
+    "CPU in % of one core and wakes (voluntary context switches of all threads) from /proc/<pid> over the same "
+    "interval, after a session has ended. PSS: resident memory, where a page that n processes share counts 1/n for "
+    "each. Bare, in the same run: the same Redis server with one Python process that only sends a PING each second."
 )
 _START_CAPTION = (
-    "From the start of `council up`, the files in the page cache. A session is opened over HTTP as soon as the council "
-    "says Ready; the first token is read from /frames. Bare: the command without its work (`council --help`)."
+    "From the start of `council up`, with all files in the page cache. A session is opened over HTTP as soon as the "
+    "council prints its address; the first token is read from /frames. Bare: `council --help`, which starts nothing."
 )
 
 
 class _Start(msgspec.Struct, frozen=True):
-    """Seconds since the start of the command, of a council of these models."""
+    """Seconds from the start of the command, for a council of these models."""
 
     models: str
     ready: float
@@ -63,12 +64,12 @@ class _Start(msgspec.Struct, frozen=True):
 
 
 def measure(seconds: float, models: str = MODELS) -> BenchReport:
-    """Measures a council of these models, idle for `seconds`. Raises RuntimeError where it does not start."""
+    """Measures a council of these models that is idle for `seconds`. Raises RuntimeError where it does not start."""
     starts: list[_Start] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bare_s = _help_s(folder)
-        if stored_path(_BOX):
-            with _started(folder, _BOX, starts):
+        if stored_path(_STORED):
+            with _started(folder, _STORED, starts):
                 pass
         with _started(folder, models, starts) as pid:
             time.sleep(_SETTLE_S)
@@ -83,7 +84,7 @@ def measure(seconds: float, models: str = MODELS) -> BenchReport:
 
 @contextmanager
 def _started(folder: str, models: str, starts: list[_Start]) -> Iterator[int]:
-    """A council that has written a first token; its process. Adds what its start took."""
+    """The pid of a council that has written a first token. Adds the times of its start to `starts`."""
     began_s = time.monotonic()
     with _council(folder, models) as (pid, address):
         ready_s = time.monotonic() - began_s
@@ -99,7 +100,7 @@ def _help_s(folder: str) -> float:
 
 @contextmanager
 def _council(folder: str, models: str) -> Iterator[tuple[int, str]]:
-    """(its process, the page's address), once it has said that it is ready. Raises RuntimeError."""
+    """(pid, the page's address) of a council that is ready. Raises RuntimeError where it ends instead."""
     command = [sys.executable, "-m", "council", "up", "--no-open", "--port", "0", "--tier", "mid", "--models", models]
     environment = os.environ | {"TMPDIR": folder, "XDG_DATA_HOME": folder}
     process = subprocess.Popen(
@@ -107,25 +108,25 @@ def _council(folder: str, models: str) -> Iterator[tuple[int, str]]:
     )
     try:
         assert process.stderr is not None
-        said = []
+        lines = []
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             if line.startswith("council: Open "):
                 yield process.pid, line.split()[2].rstrip(",")
                 return
-        raise RuntimeError(f"the council did not start: {''.join(said)}")
+        raise RuntimeError(f"the council did not start: {''.join(lines)}")
     finally:
         process.terminate()
         process.wait()
 
 
 async def _first_token_s(address: str) -> float:
-    """When a session's first token was read from its frames; the session is cancelled then. Raises RuntimeError."""
+    """The monotonic time at which the first token of a session was read. Cancels the session. Raises RuntimeError."""
     async with asyncio.timeout(_START_S), aiohttp.ClientSession(address) as client:
         async with client.post("/api/sessions", json={"prompt": "What is a list?"}) as reply:
             opened = await reply.json()
             if reply.status != 201:
-                raise RuntimeError(f"the council takes no session: {opened['error']['message']}")
+                raise RuntimeError(f"the council does not open a session: {opened['error']['message']}")
         session = opened["session"]
         async with client.ws_connect(f"/frames?session={session}") as frames:
             async for message in frames:
@@ -138,29 +139,30 @@ async def _first_token_s(address: str) -> float:
 
 @contextmanager
 def _bare_redis() -> Iterator[dict[str, int]]:
-    """The processes of a Redis and of its only client, by name."""
+    """The pids of a Redis and of its only client, by name."""
     binary = find_server()
     assert binary is not None
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        redis = start_server(binary, Path(folder))
-        try:
-            wait_until_it_answers(redis, Path(folder))
-            with subprocess.Popen([sys.executable, "-c", _PINGER, f"{folder}/redis.sock"]) as pinger:
-                try:
-                    yield {"bare redis-server": redis.pid, "bare Python": pinger.pid}
-                finally:
-                    pinger.kill()
-        finally:
-            redis.kill()
-            redis.wait()
+    folder = new_socket_folder("bench")
+    redis = start_server(binary, folder)
+    try:
+        wait_until_it_answers(redis, folder)
+        with subprocess.Popen([sys.executable, "-c", _PINGER, f"{folder}/redis.sock"]) as pinger:
+            try:
+                yield {"bare Redis": redis.pid, "bare Python": pinger.pid}
+            finally:
+                pinger.kill()
+    finally:
+        redis.kill()
+        redis.wait()
+        shutil.rmtree(folder)
 
 
 def _start_table(bare_s: float, starts: Sequence[_Start]) -> tuple[Table, Aim]:
-    """The aim is the real model's, where its file is here."""
-    table = table_of("Starting", _START_CAPTION, ("", "seconds", "/ bare"))
+    """The aim is for the real model, where its file exists."""
+    table = table_of("Starting a council", _START_CAPTION, ("", "seconds", "/ bare"))
     table.add_row("bare", f"{bare_s:.2f}", "1.0")
     for start in starts:
-        for name, seconds in (("says Ready", start.ready), ("first token in a frame", start.first_token)):
+        for name, seconds in (("ready", start.ready), ("first token in a frame", start.first_token)):
             table.add_row(f"{start.models}: {name}", f"{seconds:.2f}", f"{seconds / bare_s:.1f}")
     first = starts[0]
     wanted = f"{first.models}: from council up to the first token in at most {_AIMED_START_S:g} s"
@@ -168,14 +170,12 @@ def _start_table(bare_s: float, starts: Sequence[_Start]) -> tuple[Table, Aim]:
 
 
 def _idle_table(idle: dict[str, Idle], bare: dict[str, Idle], seconds: float) -> tuple[Table, Aim, Aim]:
-    table = table_of(
-        f"Idle ({seconds:.0f} s of it)", _IDLE_CAPTION, ("process", "CPU % of a core", "wakes/s", "PSS MiB")
-    )
+    table = table_of(f"An idle council ({seconds:.0f} s)", _IDLE_CAPTION, ("process", "CPU %", "wakes/s", "PSS MiB"))
     for name, one in idle.items():
         table.add_row(name, *_cells(one))
     table.add_section()
     whole = _sum(idle)
-    table.add_row("the whole council", *_cells(whole))
+    table.add_row("the council in all", *_cells(whole))
     for name, one in bare.items():
         table.add_row(name, *_cells(one))
     cpu = Aim(f"an idle council under {_AIMED_CPU:.0%} of a core", f"{whole.cpu:.2%}", whole.cpu < _AIMED_CPU)

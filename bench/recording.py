@@ -1,15 +1,13 @@
-"""Recordings: what recording costs, how large the file is, how fast it is replayed and verified.
+"""Recordings: the CPU of the recorder, the size of the file, the speed of replaying and of verifying.
 
-six real producers, 100 tokens/s each --> session --recorder (its CPU)--> file (its size)
-a minute of the same, made here --> file --verify--> windows/s beside the bare core
-                                         --replay as fast as possible--> tokens/s beside redis-benchmark's XADD
+six real producers, 100 tokens/s each --> session --recorder--> CPU
+a minute of the same, made here --> file (its size) --verify--> windows/s beside the bare core
+                                                    --replay at full speed--> entries/s beside bare XADDs
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,9 +16,10 @@ from pathlib import Path
 import msgspec
 
 from aggregator.core.replay import replayed
+from bench.members import PROMPT, TOP_K, drawn_pieces, models_of, token_of
+from bench.private_roles import PrivateRoles
+from bench.redis_cost import XADD_WRITER, xadds_per_s
 from bench.report import Aim, BenchReport, table_of
-from bench.speech import drawn_pieces
-from bench.stage import Stage
 from bench.usage import UsageMeter
 from council.recording.verify import verified
 from producers.replay.player import Player
@@ -30,7 +29,7 @@ from recordings.writing import RecordingWriter, about_session
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas import keys
-from schemas.entries import Claim, Finished, Token, encode_entry, pack_top
+from schemas.entries import Claim, Finished, encode_entry
 from schemas.grid import NS_PER_MS, NS_PER_S, next_grid_point_ns, window_of_entry
 from schemas.keys import entry_ms
 from schemas.rules.tiers import PROFILES
@@ -43,58 +42,72 @@ _FEW, _SLOW_TOKENS_PER_S = 3, 15
 _MOST_LIVE_S = 30.0
 _OPENED_MS = 1_700_000_000_000
 _AT_ONCE = 256
-_BENCHMARKED = 200_192
+_WARM_UP_S = 2.0
 _AIMED_REPLAY, _AIMED_VERIFY, _AIMED_CPU, _AIMED_BYTES = 0.2, 0.8, 0.03, 200
 _CAPTION = (
-    "The recorder beside {members} real producers of {rate} tokens/s with top-20 lists each, for {live:.0f} s. The "
-    "rest with one recording of {length} s of the same, made here. Bytes on disk: of a file with these messages alone, "
-    "indexes included; slow: three members of 15 tokens/s. Redis: MEMORY USAGE of the token stream of the same "
-    "entries. Verify: windows/s by CPU time, the bare core the same over entries in memory, by turns. Replay: "
-    "entries/s of time, through Redis and an aggregator to the final frame, and beside it the frames as they are; the "
-    "limit is redis-benchmark's XADD of as many bytes, one client, pipelines of {at_once}, before it."
+    f"Recorder: its CPU in % of one core while it records {{members}} real producers of {{rate}} tokens/s with "
+    f"top-{TOP_K} lists, for {{live:.0f}} s. All else: one recording of {{length}} s of the same, made here. Bytes: of "
+    "a file with these messages only, indexes included; slow members write 15 tokens/s. Limit of a token: MEMORY USAGE "
+    "of its entry in Redis. Verify: windows per second of CPU time; its limit is the core with the same entries in "
+    "memory, in turn with it. Replay: entries/s from the opening to the final frame, computed by an aggregator or as "
+    "recorded frames; the limit is XADDs of as many bytes, written by {xadd_writer} in pipelines of {at_once}."
 )
 
 
 def measure(seconds: float) -> BenchReport:
     """Records for min(seconds, 30), then takes about half a minute."""
-    with tempfile.TemporaryDirectory(prefix="council-bench-") as folder:
-        stream = list(_stream())
-        path = _write(Path(folder) / "bench.mcap", stream)
-        slow = list(_stream(_FEW, _SLOW_TOKENS_PER_S))
-        slow_bytes, frame_bytes = _frame_bytes(Path(folder), slow), _frame_bytes(Path(folder), stream)
-        token_bytes = _token_bytes(Path(folder), stream)
+    with tempfile.TemporaryDirectory(prefix="council-bench-") as name:
+        folder = Path(name)
+        stream, slow = list(_stream()), list(_stream(_FEW, _SLOW_TOKENS_PER_S))
+        path = _write(folder / "bench.mcap", stream)
+        slow_bytes, frame_bytes = _frame_bytes(folder, slow), _frame_bytes(folder, stream)
+        token_bytes = _token_bytes(folder, stream)
         live_s = min(seconds, _MOST_LIVE_S)
-        with Stage() as stage:
-            recorder = _recorder_cpu(stage, Path(folder), live_s)
-        with Stage() as stage:
-            in_redis = _bytes_in_redis(stage, stream)
-            xadd_per_s = _xadd_per_s(stage, len(stream[-1_000][1]))
-            stage.start("aggregator", "aggregator")
-            stage.wait_until_ready()
-            replay_per_s = asyncio.run(_replay(stage.url, path))
-            shown_per_s = asyncio.run(_replay(stage.url, path, frames=True))
+        with PrivateRoles() as roles:
+            recorder = _recorder_cpu(roles, folder, live_s)
+        with PrivateRoles() as roles:
+            bytes_in_redis = _bytes_in_redis(roles, stream)
+            xadd_per_s = xadds_per_s(roles, len(stream[-1_000][1]), _AT_ONCE)
+            roles.start("aggregator", "aggregator")
+            roles.wait_until_ready()
+            replay_per_s = asyncio.run(_replay(roles.url, path))
+            shown_per_s = asyncio.run(_replay(roles.url, path, frames=True))
         verify_per_s, core_per_s = _verify(path, stream)
-    caption = _CAPTION.format(members=_MEMBERS, rate=_TOKENS_PER_S, live=live_s, length=_LENGTH_S, at_once=_AT_ONCE)
-    table = table_of("Recordings", caption, ("what", "measured", "limit", "of the limit"))
-    table.add_row("recorder, CPU of a core", f"{recorder:.2%}", "", "")
-    table.add_row("a frame of six members on disk, bytes", f"{frame_bytes:.0f}", "", "")
-    table.add_row("a frame of three slow members on disk, bytes", f"{slow_bytes:.0f}", "", "")
+    caption = _CAPTION.format(
+        members=_MEMBERS, rate=_TOKENS_PER_S, live=live_s, length=_LENGTH_S, at_once=_AT_ONCE, xadd_writer=XADD_WRITER
+    )
+    table = table_of("Recordings", caption, ("", "measured", "limit", "/ limit"))
+    table.add_row("recorder, CPU %", f"{100 * recorder:.2f}", "", "")
+    table.add_row(f"a frame of {_MEMBERS} members on disk, bytes", f"{frame_bytes:.0f}", "", "")
+    table.add_row(f"a frame of {_FEW} slow members on disk, bytes", f"{slow_bytes:.0f}", "", "")
     verify, replay = verify_per_s / core_per_s, replay_per_s / xadd_per_s
-    for name, measured, limit in (
-        ("a token on disk, bytes", token_bytes, in_redis),
-        ("verify, windows/s", verify_per_s, core_per_s),
+    for what, measured, limit in (
+        ("a token on disk, bytes", token_bytes, bytes_in_redis),
+        ("verify, windows/s of CPU time", verify_per_s, core_per_s),
         ("replay, entries/s", replay_per_s, xadd_per_s),
         ("replay of frames, entries/s", shown_per_s, xadd_per_s),
     ):
-        table.add_row(name, f"{measured:.0f}", f"{limit:.0f}", f"{measured / limit:.2f}")
+        table.add_row(what, f"{measured:,.0f}", f"{limit:,.0f}", f"{measured / limit:.2f}")
     return BenchReport(
         (table,),
         (
             Aim(f"recorder under {_AIMED_CPU:.0%} of a core", f"{recorder:.2%}", recorder < _AIMED_CPU),
-            Aim(f"a frame of three under {_AIMED_BYTES} bytes", f"{slow_bytes:.0f}", slow_bytes < _AIMED_BYTES),
-            Aim("a token no larger than in Redis", f"{token_bytes / in_redis:.2f}", token_bytes <= in_redis),
-            Aim(f"verify at {_AIMED_VERIFY:g} of the bare core", f"{verify:.2f}", verify >= _AIMED_VERIFY),
-            Aim(f"replay at {_AIMED_REPLAY:g} of bare XADD", f"{replay:.2f}", replay >= _AIMED_REPLAY),
+            Aim(
+                f"a frame of {_FEW} slow members under {_AIMED_BYTES} bytes",
+                f"{slow_bytes:.0f} bytes",
+                slow_bytes < _AIMED_BYTES,
+            ),
+            Aim(
+                "a token on disk no larger than in Redis",
+                f"{token_bytes / bytes_in_redis:.2f} times",
+                token_bytes <= bytes_in_redis,
+            ),
+            Aim(f"verify at {_AIMED_VERIFY:g} of the core's speed or more", f"{verify:.2f}", verify >= _AIMED_VERIFY),
+            Aim(
+                f"replay at least {_AIMED_REPLAY:g} times as fast as bare XADDs",
+                f"{replay:.2f}",
+                replay >= _AIMED_REPLAY,
+            ),
         ),
     )
 
@@ -102,9 +115,9 @@ def measure(seconds: float) -> BenchReport:
 def _stream(member_count: int = _MEMBERS, tokens_per_s: int = _TOKENS_PER_S) -> Iterator[tuple[str, bytes]]:
     """A token stream of members that write steadily, and finish."""
     count = tokens_per_s * _LENGTH_S
-    members = tuple(Member(f"bench:member-{number}") for number in range(1, member_count + 1))
+    members = tuple(map(Member, models_of(member_count)))
     opening = Opening(
-        ENTRY_VERSION, new_session_id(), "How long does it take?", members, sampling=Sampling(max_tokens=count),
+        ENTRY_VERSION, new_session_id(), PROMPT, members, sampling=Sampling(max_tokens=count),
         profile=PROFILES["studio"],
     )  # fmt: skip
     yield f"{_OPENED_MS}-0", encode_entry(opening)
@@ -117,10 +130,7 @@ def _stream(member_count: int = _MEMBERS, tokens_per_s: int = _TOKENS_PER_S) -> 
         seq, member = divmod(number, member_count)
         at_ns = began_ns + number * NS_PER_S // (tokens_per_s * member_count)
         piece = pieces[member][seq % len(pieces[member])]
-        token = Token(
-            member, claims[member], seq, "answer", piece.text, at_ns, at_ns, piece.logprob, piece.quality, b"",
-            pack_top(list(piece.top)),
-        )  # fmt: skip
+        token = token_of(piece, member, claims[member], seq, at_ns)
         yield f"{at_ns // NS_PER_MS}-{number + 10}", encode_entry(token)
     at_ns = began_ns + _LENGTH_S * NS_PER_S
     for member, claim in enumerate(claims):
@@ -128,17 +138,17 @@ def _stream(member_count: int = _MEMBERS, tokens_per_s: int = _TOKENS_PER_S) -> 
 
 
 def _write(path: Path, stream: list[tuple[str, bytes]], *, frames: bool = True, tokens: bool = True) -> Path:
-    """A recording of the stream, as the recorder writes it, or a part of one."""
+    """Writes the stream as the recorder does; without `frames` or without `tokens` only the other of the two."""
     opening = msgspec.msgpack.decode(stream[0][1], type=Opening)
-    about, at = about_session(opening, stream[0][0], "0.0.0"), 0
+    about, written = about_session(opening, stream[0][0], "0.0.0"), 0
     origin_ns = int(about.origin_ns)
     with path.open("wb") as file:
         writer = RecordingWriter(file, about)
         for closed in replayed(stream):
             window = closed.frame.window_index
-            while tokens and at < len(stream) and window_of_entry(origin_ns, entry_ms(stream[at][0])) <= window:
-                writer.add_entry(*stream[at])
-                at += 1
+            while tokens and written < len(stream) and _window(origin_ns, stream[written][0]) <= window:
+                writer.add_entry(*stream[written])
+                written += 1
             if frames:
                 writer.add_frame(closed.frame)
             if window % 45 == 44:
@@ -147,42 +157,28 @@ def _write(path: Path, stream: list[tuple[str, bytes]], *, frames: bool = True, 
     return path
 
 
+def _window(origin_ns: int, entry_id: str) -> int:
+    return window_of_entry(origin_ns, entry_ms(entry_id))
+
+
 def _frame_bytes(folder: Path, stream: list[tuple[str, bytes]]) -> float:
-    """Bytes on disk of a frame."""
+    """The bytes of a frame on disk."""
     path = _write(folder / "frames.mcap", stream, tokens=False)
     return path.stat().st_size / read_metadata(path)[1].frames
 
 
 def _token_bytes(folder: Path, stream: list[tuple[str, bytes]]) -> float:
-    """Bytes on disk of an entry."""
+    """The bytes of an entry on disk."""
     return _write(folder / "tokens.mcap", stream, frames=False).stat().st_size / len(stream)
 
 
-def _bytes_in_redis(stage: Stage, stream: list[tuple[str, bytes]]) -> float:
-    """Of an entry."""
+def _bytes_in_redis(roles: PrivateRoles, stream: list[tuple[str, bytes]]) -> float:
+    """The memory of an entry in Redis."""
     key = keys.tokens("bench")
     for start in range(0, len(stream), _AT_ONCE):
-        stage.pipe.run([("XADD", key, entry_id, "e", raw) for entry_id, raw in stream[start : start + _AT_ONCE]])
-    used, _ = stage.pipe.run([("MEMORY", "USAGE", key, "SAMPLES", 0), ("UNLINK", key)])
+        roles.pipe.run([("XADD", key, entry_id, "e", raw) for entry_id, raw in stream[start : start + _AT_ONCE]])
+    used, _ = roles.pipe.run([("MEMORY", "USAGE", key, "SAMPLES", 0), ("UNLINK", key)])
     return int(used) / len(stream)
-
-
-def _xadd_per_s(stage: Stage, entry_bytes: int) -> float:
-    """As many entries a second as Redis takes of one client."""
-    program = shutil.which("redis-benchmark")
-    if program is None:
-        command = ("XADD", "bench:xadd", "*", "e", b"x" * entry_bytes)
-        began = time.monotonic()
-        for _ in range(_BENCHMARKED // _AT_ONCE):
-            stage.pipe.run([command] * _AT_ONCE)
-        per_s = _BENCHMARKED / (time.monotonic() - began)
-    else:
-        where = ["-s", stage.url.removeprefix("unix://"), "-c", "1", "-P", str(_AT_ONCE), "-n", str(_BENCHMARKED)]
-        words = [program, *where, "--csv", "XADD", "bench:xadd", "*", "e", "x" * entry_bytes]
-        out = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-        per_s = float(out.strip().splitlines()[-1].split('","')[1].strip('"'))
-    stage.pipe.run([("UNLINK", "bench:xadd")])
-    return per_s
 
 
 async def _replay(url: str, path: Path, *, frames: bool = False) -> float:
@@ -196,14 +192,14 @@ async def _replay(url: str, path: Path, *, frames: bool = False) -> float:
         took_s = time.monotonic() - began
         state = await find_session(pipe, opening.session)
         if state.status != "ended":
-            raise RuntimeError("the replay did not come to its end")
+            raise RuntimeError("the replay did not end")
         return report.entries / took_s
     finally:
         await pipe.close()
 
 
 def _verify(path: Path, stream: list[tuple[str, bytes]]) -> tuple[float, float]:
-    """(windows a second of CPU time of verify, of the bare core), the best of three each, by turns."""
+    """(windows per CPU second of verify, of the core alone), the best of three each, in turn."""
     verify_s, core_s, windows = list[float](), list[float](), 0
     for _ in range(3):
         began = time.process_time()
@@ -215,20 +211,20 @@ def _verify(path: Path, stream: list[tuple[str, bytes]]) -> tuple[float, float]:
     return windows / min(verify_s), windows / min(core_s)
 
 
-def _recorder_cpu(stage: Stage, folder: Path, seconds: float) -> float:
-    """The recorder's share of a core while it records a session of the fastest council."""
-    models = tuple(f"bench:steady-{number}" for number in range(_MEMBERS))
+def _recorder_cpu(roles: PrivateRoles, folder: Path, seconds: float) -> float:
+    """The recorder's CPU as a share of one core while it records a session of six fast members."""
+    models = models_of(_MEMBERS)
     for model in models:
-        stage.start(model, "bench.speaker", model, "--tokens-per-s", str(_TOKENS_PER_S))
-    for name, words in (("aggregator", ["aggregator"]), ("decipher", ["consumers.decipher"])):
-        stage.start(name, *words)
-    stage.start("recorder", "consumers.recorder", "--record", "all", "--recordings", str(folder / "library"))
-    stage.wait_until_ready()
-    opening, _ = stage.open_session(models)
-    time.sleep(2.0)
-    meter = UsageMeter({"recorder": stage.pids["recorder"]})
+        roles.start(model, "bench.steady_producer", model, "--tokens-per-s", str(_TOKENS_PER_S))
+    roles.start("aggregator", "aggregator")
+    roles.start("decipher", "consumers.decipher")
+    roles.start("recorder", "consumers.recorder", "--record", "all", "--recordings", str(folder / "library"))
+    roles.wait_until_ready()
+    opening, _ = roles.open_session(models)
+    time.sleep(_WARM_UP_S)
+    meter = UsageMeter({"recorder": roles.pids["recorder"]})
     time.sleep(seconds)
     used = meter.read()["recorder"].cpu
-    stage.check_roles()
-    stage.cancel_session(opening.session)
+    roles.check()
+    roles.cancel_session(opening.session)
     return used

@@ -1,4 +1,4 @@
-"""What a benchmark hands back: tables, and its aims with what was measured."""
+"""The result of a benchmark: tables, and aims with the measured values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 class Aim(msgspec.Struct, frozen=True):
-    """Something the project wants to be true of the numbers; it is reported, never asserted."""
+    """A bound that a number should meet. It is reported, never asserted."""
 
     wanted: str
     measured: str
@@ -24,7 +24,7 @@ class BenchReport(msgspec.Struct, frozen=True):
 
 
 def table_of(title: str, caption: str, columns: Sequence[str]) -> Table:
-    """An empty table: names to the left, numbers to the right."""
+    """An empty table: names are aligned left, numbers right."""
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", min_width=100)
     for index, name in enumerate(columns):
         table.add_column(name, justify="right" if index else "left")
@@ -42,6 +42,6 @@ def aims_table(aims: Sequence[Aim]) -> Table:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value that `share` (0..1) of the values do not exceed; NaN where there is none."""
+    """The value that `share` (0..1) of the values do not exceed; NaN without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")

@@ -1,10 +1,10 @@
 """`python -m bench.soak [--seconds 1800]`: one long session, and whether memory stays flat while it runs.
 
 Six real producer processes that pause for each other, as n-gram models do, the aggregator and DECIPHER, on a private
-Redis. The members write as many tokens as a session may hold, spread over its time. What grows by design is told apart
-from what leaks: a session's streams grow until their bounds, and are gone with the session; producers keep what they
-have written, to write it again if Redis loses it, until the session ends. The aggregator and DECIPHER must stay as they
-are, and Redis must be as it was.
+Redis. The members write the most tokens that a session may have, spread over its time. Some memory grows by design: a
+session's streams grow to their bounds and are deleted with the session; producers keep what they have written until the
+session ends, to write it again if Redis loses it. The memory of the aggregator and of DECIPHER must stay flat, and that
+of Redis must return to its value before the session.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from collections.abc import Sequence
 import msgspec
 from rich.console import Console
 
+from bench.members import TOP_K, models_of
+from bench.private_roles import PrivateRoles
 from bench.report import Aim, BenchReport, aims_table, table_of
-from bench.stage import Stage
 from bench.usage import rss_bytes
+from bench.waiting import wait_until
 from schemas import keys
 from schemas.frames import decode_frame
 from schemas.sessions import MAX_TOKENS_LIMIT, Limits
@@ -28,18 +30,18 @@ from transport.redis.connection import accepted, info_fields
 from transport.tokens import entries_read
 
 _MEMBERS = 6
-_MODELS = tuple(f"bench:member-{number}" for number in range(1, _MEMBERS + 1))
-# The last ones are left over, so that nobody finishes early.
+_MODELS = models_of(_MEMBERS)
+# Fewer than the limit, so that no member finishes early.
 _TOKENS = MAX_TOKENS_LIMIT - 192
 _MOST_TOKENS_PER_S = 100.0
-# A session lives for an hour at most.
+# A session lasts for an hour at most.
 _LONGEST_S = Limits().life_ms / 1000 - 60
 _EVERY_S = 10.0
-# Buffers, caches and Python's own memory find their sizes in the first minutes.
+# Buffers, caches and Python's own memory reach their sizes in the first minutes.
 _SETTLING_S = 300.0
-# Python takes memory in pieces of up to 1 MiB: one of them in a quarter of an hour is no leak.
+# Python allocates memory in pieces of up to 1 MiB: one of them in a quarter of an hour is not a leak.
 _FLAT_KIB_A_MINUTE = 64.0
-# What Redis itself has at hand for connections, scripts and its own books.
+# Redis keeps some memory for connections and scripts.
 _LEFT_OVER_KIB = 512.0
 _END_S = 5.0
 _STREAMS = ("tokens", "frames", "events")
@@ -47,19 +49,19 @@ _ROWS = 15
 _KIB = 1024
 _PLAIN_WIDTH = 112
 _CAPTION = (
-    "{members} members that pause for each other, {pace:.1f} tokens/s with top-20 lists at the most, sync step. "
-    "Entries of the three streams, whose bounds are {tokens:,} tokens and ten minutes ({frames:,}) of frames and their "
-    "events; tokens that wait in the aggregator; used_memory of Redis, and resident memory of the processes (all "
-    "producers together), in KiB. A sample each {every:g} s."
+    f"{{members}} members that pause for each other, at most {{pace:.1f}} tokens/s each with top-{TOP_K} lists, sync "
+    "step. tokens, frames, events: the entries of these streams; their bounds are {tokens:,} tokens, and ten minutes "
+    "({frames:,}) of frames and their events. buffered: tokens that arrived and are not released. In KiB: used_memory "
+    "of Redis, resident memory of the processes (all producers together). A sample each {every:g} s."
 )
 
 
 class _Sample(msgspec.Struct, frozen=True):
-    """One moment, `at_s` seconds after the beginning; sizes in KiB."""
+    """Values `at_s` seconds after the start; sizes in KiB."""
 
     at_s: float
     entries: tuple[int, ...]
-    waiting: int
+    buffered: int
     redis: float
     aggregator: float
     decipher: float
@@ -67,62 +69,61 @@ class _Sample(msgspec.Struct, frozen=True):
 
 
 def measure(seconds: float) -> BenchReport:
-    """Runs a session for so long, an hour at most. Raises RuntimeError where a process dies meanwhile."""
+    """Runs a session for min(seconds, 3540). Raises RuntimeError where a process dies meanwhile."""
     seconds = min(seconds, _LONGEST_S)
     pace = min(_MOST_TOKENS_PER_S, _TOKENS / seconds)
-    with Stage() as stage:
+    with PrivateRoles() as roles:
         for model in _MODELS:
-            stage.start(f"producer {model}", "bench.speaker", model, "--tokens-per-s", str(pace), "--pauses")
-        stage.start("aggregator", "aggregator")
-        stage.start("decipher", "consumers.decipher")
-        stage.wait_until_ready()
-        before = _redis_kib(stage)
-        opening, _ = stage.open_session(_MODELS)
-        samples = _samples(stage, opening.session, seconds)
-        stage.cancel_session(opening.session)
-        left_over = _redis_kib_without(stage, opening.session) - before
-        stage.end_roles()
+            roles.start(f"producer {model}", "bench.steady_producer", model, "--tokens-per-s", str(pace), "--pauses")
+        roles.start("aggregator", "aggregator")
+        roles.start("decipher", "consumers.decipher")
+        roles.wait_until_ready()
+        before = _redis_kib(roles)
+        opening, _ = roles.open_session(_MODELS)
+        samples = _samples(roles, opening.session, seconds)
+        roles.cancel_session(opening.session)
+        left_over = _redis_kib_without(roles, opening.session) - before
+        roles.end()
     return _report(samples, pace, left_over)
 
 
-def _samples(stage: Stage, session: str, seconds: float) -> list[_Sample]:
+def _samples(roles: PrivateRoles, session: str, seconds: float) -> list[_Sample]:
     began, samples = time.monotonic(), list[_Sample]()
     for number in range(1, int(seconds / _EVERY_S) + 1):
         time.sleep(max(0.0, began + number * _EVERY_S - time.monotonic()))
-        stage.check_roles()
-        samples.append(_sample(stage, session, time.monotonic() - began))
+        roles.check()
+        samples.append(_sample(roles, session, time.monotonic() - began))
     return samples
 
 
-def _sample(stage: Stage, session: str, at_s: float) -> _Sample:
+def _sample(roles: PrivateRoles, session: str, at_s: float) -> _Sample:
     _, *streams, _, _ = keys.of_session(session)
     newest = ("XREVRANGE", keys.frames(session), "+", "-", "COUNT", 1)
-    *lengths, frames = stage.pipe.run([*(("XLEN", key) for key in streams), newest])
+    *lengths, frames = roles.pipe.run([*(("XLEN", key) for key in streams), newest])
     ((_, raw),) = entries_read(accepted(frames))
-    waiting = sum(member.buffered_tokens for member in decode_frame(raw).members)
-    resident = {name: rss_bytes(pid) / _KIB for name, pid in stage.pids.items()}
+    buffered = sum(member.buffered_tokens for member in decode_frame(raw).members)
+    resident = {name: rss_bytes(pid) / _KIB for name, pid in roles.pids.items()}
     producers = sum(kib for name, kib in resident.items() if name.startswith("producer"))
-    redis = _redis_kib(stage)
-    return _Sample(at_s, tuple(lengths), waiting, redis, resident["aggregator"], resident["decipher"], producers)
+    redis = _redis_kib(roles)
+    return _Sample(at_s, tuple(lengths), buffered, redis, resident["aggregator"], resident["decipher"], producers)
 
 
-def _redis_kib(stage: Stage) -> float:
-    (info,) = stage.pipe.run([("INFO", "memory")])
+def _redis_kib(roles: PrivateRoles) -> float:
+    (info,) = roles.pipe.run([("INFO", "memory")])
     return int(info_fields(accepted(info))["used_memory"]) / _KIB
 
 
-def _redis_kib_without(stage: Stage, session: str) -> float:
-    """What Redis uses once the session has ended and its keys are gone."""
-    deadline = time.monotonic() + _END_S
-    while time.monotonic() < deadline and stage.pipe.run([("HGET", keys.state(session), "status")]) != [b"ended"]:
-        time.sleep(0.1)
-    # In the foreground: what DEL has answered is freed.
-    stage.pipe.run([("DEL", *keys.of_session(session))])
-    return _redis_kib(stage)
+def _redis_kib_without(roles: PrivateRoles, session: str) -> float:
+    """The memory of Redis once the session has ended and its keys are deleted."""
+    state = ("HGET", keys.state(session), "status")
+    wait_until(lambda: roles.pipe.run([state]) == [b"ended"], "the session ends", _END_S)
+    # DEL frees the memory before it replies, UNLINK does not.
+    roles.pipe.run([("DEL", *keys.of_session(session))])
+    return _redis_kib(roles)
 
 
 def _report(samples: Sequence[_Sample], pace: float, left_over: float) -> BenchReport:
-    columns = ("s", *_STREAMS, "waiting", "Redis", "aggregator", "DECIPHER", "producers")
+    columns = ("s", *_STREAMS, "buffered", "Redis", "aggregator", "DECIPHER", "producers")
     caption = _CAPTION.format(
         members=_MEMBERS, pace=pace, tokens=_MEMBERS * MAX_TOKENS_LIMIT, frames=keys.FRAMES_MAXLEN, every=_EVERY_S
     )
@@ -130,14 +131,14 @@ def _report(samples: Sequence[_Sample], pace: float, left_over: float) -> BenchR
     every = -(-len(samples) // _ROWS)
     for one in samples[every - 1 :: every]:
         sizes = (one.redis, one.aggregator, one.decipher, one.producers)
-        table.add_row(f"{one.at_s:.0f}", *(f"{count:,}" for count in (*one.entries, one.waiting)), *map(_kib, sizes))
+        table.add_row(f"{one.at_s:.0f}", *(f"{count:,}" for count in (*one.entries, one.buffered)), *map(_kib, sizes))
     settled = [one for one in samples if one.at_s >= min(_SETTLING_S, samples[-1].at_s / 3)]
     minutes = [one.at_s / 60 for one in settled]
     aims = [
         _flat("the aggregator", minutes, [one.aggregator for one in settled]),
         _flat("DECIPHER", minutes, [one.decipher for one in settled]),
         Aim(
-            f"Redis as it was, within {_LEFT_OVER_KIB:g} KiB, once the session's keys are gone",
+            f"Redis as before within {_LEFT_OVER_KIB:g} KiB, once the session's keys are deleted",
             f"{left_over:+.0f} KiB",
             left_over <= _LEFT_OVER_KIB,
         ),
@@ -152,14 +153,14 @@ def _kib(size: float) -> str:
 def _flat(what: str, minutes: list[float], sizes: list[float]) -> Aim:
     slope = slope_of(minutes, sizes)
     return Aim(
-        f"{what}: flat, within {_FLAT_KIB_A_MINUTE:g} KiB a minute",
-        f"{slope:+.1f} KiB a minute over the last {minutes[-1] - minutes[0]:.1f} min",
+        f"{what}: growth of at most {_FLAT_KIB_A_MINUTE:g} KiB/min",
+        f"{slope:+.1f} KiB/min over the last {minutes[-1] - minutes[0]:.1f} min",
         slope <= _FLAT_KIB_A_MINUTE,
     )
 
 
 def slope_of(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """The slope of the line that is closest to the points (least squares); 0 where they have one x."""
+    """The slope of the least-squares line through the points; 0 where all have the same x."""
     mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
     spread = sum((x - mean_x) ** 2 for x in xs)
     return sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread if spread else 0.0

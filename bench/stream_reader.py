@@ -1,10 +1,10 @@
 """`python -m bench.stream_reader KIND URL MODEL`: reads one answer of a model server, in a process of its own.
 
-    bytes    bare httpx: what the network brings is thrown away
-    json     httpx as one would use it: each line through json.loads
-    backend  the council's backend for such servers, its chunks thrown away
+    bytes    httpx alone: the received bytes are thrown away
+    json     httpx as a program would use it: each line through json.loads
+    backend  the council's backend for such servers, whose chunks are thrown away
 
-It says "ready" when the answer has begun, and ends when its standard input does.
+It prints "ready" when the answer has begun, and ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from collections.abc import AsyncGenerator
 import httpx
 import uvloop
 
+from bench.members import PROMPT
+from bench.module_process import READY
 from producers.backend import Request
 from producers.openai.backend import OpenAIBackend
 from producers.source import ModelSource
 from schemas.sessions import MAX_TOKENS_LIMIT, Sampling
 
 KINDS = ("bytes", "json", "backend")
-_PROMPT = "How long does it take?"
 
 
 async def _through_backend(url: str, model: str) -> AsyncGenerator[object, None]:
     backend = OpenAIBackend(model, ModelSource("openai", model, url))
     await backend.start()
-    asked = Request(_PROMPT, "", MAX_TOKENS_LIMIT, 0.0, None, Sampling().top_k, silence_ms=30_000)
+    request = Request(PROMPT, "", MAX_TOKENS_LIMIT, 0.0, None, Sampling().top_k, silence_ms=30_000)
     try:
-        async for item in backend.generate(asked):
+        async for item in backend.generate(request):
             yield item
     finally:
         await backend.close()
@@ -41,7 +42,7 @@ async def _through_backend(url: str, model: str) -> AsyncGenerator[object, None]
 async def _through_httpx(url: str, model: str, *, as_json: bool) -> AsyncGenerator[object, None]:
     body = {
         "model": model,
-        "messages": [{"role": "user", "content": _PROMPT}],
+        "messages": [{"role": "user", "content": PROMPT}],
         "max_tokens": MAX_TOKENS_LIMIT,
         "logprobs": True,
         "top_logprobs": Sampling().top_k,
@@ -67,21 +68,20 @@ async def _read(kind: str, url: str, model: str) -> None:
         async for _ in items:
             if not has_begun:
                 has_begun = True
-                print("ready", flush=True)
+                print(READY, flush=True)
 
 
-async def _read_until_told(kind: str, url: str, model: str) -> None:
+async def _read_until_input_ends(kind: str, url: str, model: str) -> None:
     reading = asyncio.create_task(_read(kind, url, model))
-    ending = asyncio.create_task(asyncio.to_thread(sys.stdin.buffer.read))
-    await asyncio.wait([reading, ending], return_when=asyncio.FIRST_COMPLETED)
-    reading.cancel()
+    # A thread that reads it would keep this process alive after an error, without a line for the process that waits.
+    asyncio.get_running_loop().add_reader(0, reading.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await reading
 
 
 def main() -> None:
     kind, url, model = sys.argv[1:]
-    uvloop.run(_read_until_told(kind, url, model))
+    uvloop.run(_read_until_input_ends(kind, url, model))
 
 
 if __name__ == "__main__":

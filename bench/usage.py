@@ -1,4 +1,4 @@
-"""What processes use, by the kernel's own books (/proc, so Linux only)."""
+"""CPU time and memory of processes, from /proc (Linux only)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class UsageMeter:
-    """Measures from its creation on, for these processes by name."""
+    """Measures these processes, which have names, from its creation on."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = dict(pids)
@@ -31,29 +31,29 @@ class UsageMeter:
         self._before_s = {name: _cpu_s(pid) for name, pid in self._pids.items()}
 
     def cpu_s(self) -> dict[str, float]:
-        """The CPU seconds that each has used since."""
+        """The CPU seconds of each since then."""
         return {name: _cpu_s(pid) - self._before_s[name] for name, pid in self._pids.items()}
 
     def read(self) -> dict[str, Usage]:
-        """What each has used since."""
+        """The usage of each since then."""
         elapsed_s = time.monotonic() - self._began_s
         used_s = self.cpu_s()
         return {name: Usage(used_s[name] / elapsed_s, rss_bytes(pid)) for name, pid in self._pids.items()}
 
 
 def _cpu_s(pid: int) -> float:
-    """User and system time of all its threads (proc(5): fields 14 and 15 of stat; field 2 may hold blanks)."""
+    """User and system time of all its threads (proc(5): fields 14 and 15 of stat; field 2 may contain blanks)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
 
 
 def rss_bytes(pid: int) -> int:
-    """What a process holds of memory."""
+    """Resident memory of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
 
 
 class Idle(msgspec.Struct, frozen=True):
-    """What waiting costs: CPU as a share of one core, how often a thread woke, memory with its part of shared pages."""
+    """An idle process: CPU as a share of one core, how often a thread woke, memory with its part of shared pages."""
 
     cpu: float
     wakes_per_s: float
@@ -61,7 +61,7 @@ class Idle(msgspec.Struct, frozen=True):
 
 
 class IdleMeter:
-    """Measures from its creation on, for these processes by name."""
+    """Measures these processes, which have names, from its creation on."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = dict(pids)
@@ -70,7 +70,7 @@ class IdleMeter:
         self._before = {name: _wakes(pid) for name, pid in self._pids.items()}
 
     def read(self) -> dict[str, Idle]:
-        """What each has used since. Raises OSError where one has ended."""
+        """The usage of each since then. Raises OSError where one has ended."""
         elapsed_s, usage = time.monotonic() - self._began_s, self._usage.read()
         return {
             name: Idle(usage[name].cpu, (_wakes(pid) - self._before[name]) / elapsed_s, _pss_bytes(pid))
@@ -91,7 +91,7 @@ def _pss_bytes(pid: int) -> int:
 
 
 def family(root: int) -> dict[str, int]:
-    """A process and all its descendants, by what each runs."""
+    """The pid of a process and of each of its descendants, by the name of the program."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
@@ -104,7 +104,7 @@ def family(root: int) -> dict[str, int]:
 
 
 def _name(pid: int) -> str:
-    """The module that a Python process runs, with a producer's model, which comes last; else the program."""
+    """The module of a Python process, and a producer's model, its last argument; else the program."""
     program, *words = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
     if "-m" not in words:
         return Path(program.split()[0]).name

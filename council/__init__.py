@@ -1,4 +1,4 @@
-"""The Local Council: two to six local models answer one prompt at once, and sixty times a second says what happens.
+"""The Local Council: several local models answer one prompt at once, and 60 frames a second show how they compare.
 
 from council import TurboEnsemble
 """
@@ -6,22 +6,49 @@ from council import TurboEnsemble
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from council.ensemble import EnsembleSession, TurboEnsemble
-    from schemas.sessions import MemberSpec
-
-__all__ = ["EnsembleSession", "MemberSpec", "TurboEnsemble", "__version__"]
+    from council.ensemble import TurboEnsemble
+    from council.ensemble_session import EnsembleSession
+    from schemas.errors import CouncilError, Refused
+    from schemas.frames import Frame, MemberFrame
+    from schemas.sessions import MemberSpec, Message, SessionRequest
 
 __version__ = "0.1.0"
 
+# Each public name, and the module from which it is imported when it is first used: a Ctrl-C while a command loads must
+# end it without a traceback.
+_MODULES = {
+    "CouncilError": "schemas.errors",
+    "EnsembleSession": "council.ensemble_session",
+    "Frame": "schemas.frames",
+    "MemberFrame": "schemas.frames",
+    "MemberSpec": "schemas.sessions",
+    "Message": "schemas.sessions",
+    "Refused": "schemas.errors",
+    "SessionRequest": "schemas.sessions",
+    "TurboEnsemble": "council.ensemble",
+}
+
+__all__ = [
+    "CouncilError",
+    "EnsembleSession",
+    "Frame",
+    "MemberFrame",
+    "MemberSpec",
+    "Message",
+    "Refused",
+    "SessionRequest",
+    "TurboEnsemble",
+    "__version__",
+]
+
 
 def __getattr__(name: str) -> object:
-    """The API, imported when it is first used: a Ctrl-C while it loads must end the command without a traceback."""
-    if name in ("EnsembleSession", "TurboEnsemble"):
-        from council import ensemble
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(ensemble, name)
-    if name == "MemberSpec":
-        from schemas import sessions
+    return getattr(import_module(_MODULES[name]), name)
 
-        return sessions.MemberSpec
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Runs the command. A Ctrl-C while it still loads ends it like any other: 130, without a word."""
+    """Runs the command. A Ctrl-C ends it with exit code 130 and without a message, also while it loads."""
     try:
         from council.command.cli import run
 

@@ -7,6 +7,7 @@ pictures.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -136,7 +137,9 @@ def main(folder: Path, names: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with council() as address, sync_playwright() as playwright:
         wait_until_loaded(address)
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES)
+        # Chromium makes a Unix socket in its temporary folder, whose path may be too long for that.
+        environment = os.environ | {"TMPDIR": "/tmp"}
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES, env=environment)
         for name in names:
             photograph(browser, address, PICTURES[name], folder / f"{name}.png")
             print(folder / f"{name}.png")

@@ -1,4 +1,4 @@
-"""Settings of a role, from the environment: a supervisor writes them, or the person who starts the role alone."""
+"""A role's settings, from the environment variables that its supervisor, or the user who starts it alone, sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transport.redis.server_check import check_server
 
 
 def tiers_from_environment() -> Mapping[str, TierPolicy]:
-    """All tiers: the usual ones, or those of COUNCIL_TIER_POLICIES, a JSON object of them. Raises Refused."""
+    """All tiers: the defaults, with those of COUNCIL_TIER_POLICIES (a JSON object) changed. Raises Refused."""
     raw = os.environ.get("COUNCIL_TIER_POLICIES")
     if not raw:
         return TIERS
@@ -23,27 +23,25 @@ def tiers_from_environment() -> Mapping[str, TierPolicy]:
         return TIERS | msgspec.json.decode(raw, type=dict[str, TierPolicy])
     except (msgspec.MsgspecError, UnicodeEncodeError):
         raise Refused(
-            "bad_tiers", "COUNCIL_TIER_POLICIES is no JSON object of tiers: leave it to `council up`."
+            "bad_tiers", "COUNCIL_TIER_POLICIES is not a JSON object of tiers: unset it; `council up` sets it."
         ) from None
 
 
 def tier_from_environment() -> TierPolicy:
-    """COUNCIL_TIER, or what this machine's memory carries. Raises Refused."""
+    """The tier of COUNCIL_TIER, or the one for this machine's memory. Raises Refused."""
     if name := os.environ.get("COUNCIL_TIER"):
         return tier_named(name, tiers_from_environment())
     return tier_for_memory(read_memory().usable_bytes, tiers_from_environment())
 
 
 def redis_from_environment() -> str:
-    """The Redis that a role works on, by REDIS_URL. Raises Refused where none is named, or no usable one answers.
+    """REDIS_URL. Raises Refused where it is not set, or where no usable Redis answers there.
 
-    A role that a supervisor started again does not ask: that Redis was there, and the role waits until it is back.
+    A supervised role does not check it: its supervisor did, and a role that is started again waits until Redis is back.
     """
     url = os.environ.get("REDIS_URL", "")
     if not url:
-        raise Refused(
-            "no_redis_url", "REDIS_URL is not set: say which Redis to work on, such as redis://127.0.0.1:6379/0."
-        )
+        raise Refused("no_redis_url", "REDIS_URL is not set: set it to your Redis, such as redis://127.0.0.1:6379/0.")
     if not is_supervised():
         check_server(url)
     return url

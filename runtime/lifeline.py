@@ -1,8 +1,7 @@
-"""A process that ends with the one that started it.
+"""A process that ends with the process that started it.
 
-A process that a supervisor started (COUNCIL_SUPERVISED=1) holds the read end of a pipe as its standard input. When the
-supervisor is gone, however it ended, that pipe ends, and so does the process: by SIGTERM first, and by force if it
-still runs three seconds later.
+The parent holds the write end of the child's standard input. When the parent ends, for whatever reason, the child reads
+the end of its standard input and ends itself: by SIGTERM first, and by force a few seconds later.
 """
 
 from __future__ import annotations
@@ -14,34 +13,43 @@ import sys
 import threading
 import time
 
-# What a process may take to end well before it is ended: under the five seconds that a council promises.
-_GRACE_S = 3.0
+# A process that handles SIGTERM has this long: less than the five seconds in which a council ends.
+GRACE_S = 3.0
 _PR_SET_PDEATHSIG = 1
 
 
 def is_supervised() -> bool:
-    """True for a process that a supervisor started."""
+    """True for a process that a supervisor started (COUNCIL_SUPERVISED=1)."""
     return os.environ.get("COUNCIL_SUPERVISED") == "1"
 
 
 def end_with_supervisor() -> None:
-    """Ties this process's life to its supervisor's, where it has one. Ctrl-C in the terminal is then left to the
-    supervisor."""
-    if not is_supervised():
-        return
+    """Ends this process with its supervisor, if it has one. To be called when SIGTERM has its handler."""
+    if is_supervised():
+        end_with_parent()
+
+
+def end_with_parent(grace_s: float = GRACE_S) -> None:
+    """Sends SIGTERM to this process when its standard input ends, and ends it by force `grace_s` seconds later.
+
+    Ctrl-C in the terminal is ignored from now on: it is for the parent.
+    """
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace_s)
+        os._exit(1)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+    threading.Thread(target=wait, daemon=True).start()
 
 
-def _wait_for_the_end() -> None:
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GRACE_S)
-    os._exit(1)
+def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
+    """On Linux, this process receives the signal when the thread that started it ends; 0 for no signal.
 
-
-def die_with_parent() -> None:
-    """Linux kills this process when its parent's thread ends; elsewhere nothing happens. To be called in the child."""
+    For a child without an end_with_parent() of its own, or until that is called.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal_number)

@@ -1,66 +1,98 @@
-"""The memory that this machine has, and what of it this process may take."""
+"""The memory of this machine, and how much of it this process may use.
+
+psutil reports the machine's memory. On Linux, control groups of version 1 or 2 may allow this process less: its own
+group, and every group above it.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-import msgspec
 
-
-class MachineMemory(msgspec.Struct, frozen=True):
-    """Bytes. `limit_bytes` is what this process and its neighbours in a container may take; 0 where nothing is
-    told."""
+class MachineMemory(NamedTuple):
+    """Bytes. `available_bytes` can be allocated now without swapping; file caches count as free. `limit_bytes` is the
+    least limit of the control groups; 0 where none of them allows less than the machine has."""
 
     total_bytes: int
-    available_bytes: int = 0
+    available_bytes: int
     limit_bytes: int = 0
 
     @property
     def usable_bytes(self) -> int:
-        """What this process and its neighbours may take together: the container's limit, or all there is."""
+        """What the processes of this control group may use together: its limit, or all memory."""
         return self.limit_bytes or self.total_bytes
 
 
-def read_memory() -> MachineMemory:
-    """What the system says now."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    meminfo = cgroup = ""
-    with contextlib.suppress(OSError):
-        meminfo = Path("/proc/meminfo").read_text()
-    with contextlib.suppress(OSError):
-        cgroup = Path("/proc/self/cgroup").read_text()
-    limits = [_limit_in(path) for path in limit_files(cgroup)]
-    return MachineMemory(
-        total, available_bytes(meminfo), min((limit for limit in limits if 0 < limit < total), default=0)
-    )
+class _GroupFiles(NamedTuple):
+    """Where a version of control groups is mounted, and its names of files and of file caches in memory.stat."""
+
+    mount: str
+    limit: str
+    used: str
+    caches: tuple[str, str]
 
 
-def available_bytes(meminfo: str) -> int:
-    """What /proc/meminfo says that new programs can have without swapping; 0 where it does not say."""
-    for line in meminfo.splitlines():
-        name, _, rest = line.partition(":")
-        amount = rest.split()
-        if name == "MemAvailable" and amount and amount[0].isdigit():
-            return int(amount[0]) * 1024
-    return 0
+_V1 = _GroupFiles(
+    "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+    ("total_active_file", "total_inactive_file"),
+)  # fmt: skip
+_V2 = _GroupFiles("sys/fs/cgroup", "memory.max", "memory.current", ("active_file", "inactive_file"))
 
 
-def limit_files(cgroup: str) -> list[Path]:
-    """Where the limits of a process stand, by its /proc/self/cgroup: its own group's and those of the groups above."""
-    roots = [Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
-    for line in cgroup.splitlines():
-        number, _, path = line.partition("::")
-        if number == "0" and path.startswith("/"):
-            own = PurePosixPath(path.lstrip("/"))
-            roots += [Path("/sys/fs/cgroup", group, "memory.max") for group in (own, *own.parents)]
-    return roots
+def read_memory(root: Path = Path("/")) -> MachineMemory:
+    """The memory at this moment. `root` is the folder that contains proc and sys, with the control groups."""
+    import psutil  # most processes never ask, and it takes 1.2 MB
+
+    machine = psutil.virtual_memory()
+    available, limits = machine.available, []
+    for folder, files in _groups(root):
+        limit, used = _number(folder / files.limit), _number(folder / files.used)
+        if limit is None or limit >= machine.total:
+            continue
+        limits.append(limit)
+        if used is not None:
+            caches = [value for name, value in _pairs(folder / "memory.stat") if name in files.caches]
+            available = min(available, max(limit - used + sum(caches), 0))
+    return MachineMemory(machine.total, min(available, *limits, machine.total), min(limits, default=0))
 
 
-def _limit_in(path: Path) -> int:
+def _groups(root: Path) -> Iterator[tuple[Path, _GroupFiles]]:
+    """The folders of this process's groups that count memory, and of all groups above them.
+
+    In a container the path may be the host's, which does not exist here; the container's limit is then at the mount.
+    """
+    for line in _lines(root / "proc/self/cgroup"):
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if "memory" in controllers.split(","):
+            files = _V1
+        elif number == "0" and not controllers:
+            files = _V2
+        else:
+            continue
+        # "..": the group is outside the container, and its folder cannot be reached from here.
+        own = PurePosixPath("/" if ".." in path else path)
+        for group in (own, *own.parents):
+            yield root / files.mount / str(group).lstrip("/"), files
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, int]]:
+    for line in _lines(path):
+        name, _, number = line.partition(" ")
+        if number.isdecimal():
+            yield name, int(number)
+
+
+def _number(path: Path) -> int | None:
+    """The number in the file; None where there is no file, or no number in it ("max")."""
+    lines = _lines(path)
+    return int(lines[0]) if lines and lines[0].isdecimal() else None
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text().strip()
-    except OSError:
-        return 0
-    return int(text) if text.isdigit() else 0
+        return path.read_text().splitlines()
+    except (OSError, ValueError):
+        return []

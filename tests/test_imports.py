@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.commands import environment
+from tests.support.council_command import environment
 
 
 def _run(code: str) -> str:

@@ -1,4 +1,4 @@
-"""The session's state machine, kept from its frames. Pure.
+"""The session's state machine, computed from its frames. Pure.
 
     IDLE ──prompt──▶ CHARGING ──first token──▶ FLOWING ◀──E < 0.7───── SATURATED
       ▲                 │                       ▲   │──E >= 0.85 for 800 ms──▶
@@ -7,9 +7,9 @@
                                                 │  or silence > 2 stall_ms
                                               STALLING           each of the three ──end──▶ DRAINED
 
-E is the ensemble's energy. dt is the shortest of the running members that have begun, in window time: the ensemble
-stalls when each of them does. A member's tokens have arrived in a window when it released them, or holds more back than
-before. The time in which a member is held for the others is no silence of its own. Source: the design card, session
+E is the ensemble's energy. dt is the shortest time between tokens of the running members that have begun, in window
+time: the ensemble stalls when each of them does. Tokens of a member arrived in a window when the window released them,
+or when more are buffered than before. Time in which a member is held does not count. Source: the design card, session
 state machine.
 """
 
@@ -31,17 +31,17 @@ _SLOW_IN_A_ROW = 2
 
 
 class Pulse(msgspec.Struct, array_like=True):
-    """One member's rhythm: the time since its last token that was its own, how many of its last dts in a row were too
-    long, and how many tokens waited at the end of the window."""
+    """One member's rhythm: the time since its last token, without the time in which it was held; how many of its last
+    dts in a row were too long; and how many of its tokens were buffered at the end of the window."""
 
     has_begun: bool = False
     silence_ns: int = 0
     slow_in_a_row: int = 0
-    waiting: int = 0
+    buffered: int = 0
 
 
 class MachineState(msgspec.Struct, array_like=True):
-    """What a checkpoint holds of the machine."""
+    """What a checkpoint contains of the machine."""
 
     pulses: list[Pulse]
     phase: Phase = "IDLE"
@@ -49,16 +49,16 @@ class MachineState(msgspec.Struct, array_like=True):
 
 
 class SessionMachine:
-    """The machine of one session, which begins or goes on with `state`."""
+    """The machine of one session, which continues from `state`."""
 
     def __init__(self, stall_ms: float, state: MachineState) -> None:
         self._stall_ns = stall_ms * NS_PER_MS
         self.state = state
 
     def step(self, frame: Frame) -> Phase:
-        """The phase at the end of this frame, the one after the last."""
+        """Takes the next frame in; returns the phase at its end."""
         state = self.state
-        has_resumed = self._hear(frame)
+        has_resumed = self._add_tokens(frame)
         state.saturated_windows = state.saturated_windows + 1 if frame.energy >= SATURATED_FROM else 0
         state.phase = self._next_phase(frame, has_resumed)
         return state.phase
@@ -72,20 +72,20 @@ class SessionMachine:
     def _has_begun(self) -> bool:
         return any(pulse.has_begun for pulse in self.state.pulses)
 
-    def _hear(self, frame: Frame) -> bool:
-        """Takes the members' tokens in; True where one came soon enough after the one before."""
+    def _add_tokens(self, frame: Frame) -> bool:
+        """Takes the members' tokens in; True where one came soon enough after the one before it."""
         released = [0] * len(frame.members)
         for token in frame.tokens:
             released[token.member] += 1
         length_ns = frame.end_ns - frame.start_ns
         has_resumed = False
         for pulse, member, count in zip(self.state.pulses, frame.members, released, strict=True):
-            arrived = count + member.buffered_tokens - pulse.waiting
-            pulse.waiting = member.buffered_tokens
+            arrived = count + member.buffered_tokens - pulse.buffered
+            pulse.buffered = member.buffered_tokens
             if member.state != "held":
                 pulse.silence_ns += length_ns
             if arrived > 0:
-                # Of several in one window the last came right after the others.
+                # Of several tokens in one window the last came right after the others.
                 is_soon = arrived > 1 or (pulse.has_begun and pulse.silence_ns <= self._stall_ns)
                 has_resumed |= is_soon
                 pulse.slow_in_a_row = 0 if is_soon or not pulse.has_begun else pulse.slow_in_a_row + 1
@@ -112,7 +112,8 @@ class SessionMachine:
         return phase
 
     def _is_stalled(self, members: Sequence[MemberFrame]) -> bool:
-        """True where every running member that has begun is; when all those have ended, all that have begun count."""
+        """True where every running member that has begun is slow; once all of these have ended, all that have begun
+        count."""
         begun = [(pulse, member) for pulse, member in zip(self.state.pulses, members, strict=True) if pulse.has_begun]
         running = [pulse for pulse, member in begun if not member.ended]
         return all(self._is_slow(pulse) for pulse in running or [pulse for pulse, _ in begun])

@@ -1,11 +1,11 @@
 """How much of its work DECIPHER leaves out when it does not keep up. Pure.
 
     level 0    everything
-    level 1    no optional analysis: field, interference and resonance wait for a frame that is on time
-    level 2    and all frames that wait are told as one; of their text nothing is lost
+    level 1    no optional analysis: field, interference and resonance come with the next frame that is on time
+    level 2    and all frames that wait are composed as one; their text is kept
 
-Behind is who lags; overloaded is whose lag does not shrink. A DECIPHER that comes back after a kill, or an aggregator
-that catches up, leaves many frames at once: those are composed one by one, all of them.
+A lag alone is no overload: after a kill of DECIPHER, or when an aggregator catches up, many frames come at once, and
+each of them is composed. An overload is a lag that does not shrink.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Literal
 
 Level = Literal[0, 1, 2]
 
-# A tenth of a second, and half a second: what an eye sees, and what a person calls late.
+# A tenth of a second, which is just visible, and half a second.
 _LAG_OF_LEVEL_1 = 6
 _LAG_OF_LEVEL_2 = 30
 _ON_TIME = 1
-# So often in a row that no chance does it.
+# So often in a row that it is not by chance.
 _MOST_WITHOUT_PROGRESS = 3
 
 
@@ -31,7 +31,7 @@ class Overload:
         self._without_progress = 0
 
     def note(self, lag: int) -> None:
-        """After a batch was written, so many committed frames wait."""
+        """`lag` is how many committed frames are not composed, after a batch was written."""
         if lag <= _ON_TIME:
             self.level, self._least_lag, self._without_progress = 0, lag, 0
             return

@@ -1,7 +1,7 @@
-"""What happens between the members, as the protocol tells it: the field, the interference, the resonance. Pure.
+"""The payloads of events about several members: the field, the interference, the resonance. Pure.
 
-frame --> field_payload           what kind of field, how intense, where each member stands
-      --> interference_payload    None where nothing is compared
+frame --> field_payload           the kind of field, its intensity, each member's coordinates
+      --> interference_payload    None where no members are compared
       --> Advances                how often the frontier moves: the frequency of a resonance
 """
 
@@ -20,15 +20,15 @@ from schemas.events import (
 from schemas.frames import Frame
 from schemas.grid import FRAME_RATE_HZ
 
-# A hundredth: an eye sees no less, and energies that fade would be told 60 times a second for twenty seconds.
+# Smaller changes are not visible, and an energy that fades would be sent 60 times a second for twenty seconds.
 _VISIBLE = 0.01
-# The windows of constructive and amplified interference that make a resonance (docs/maths.md): it is shown in the last.
+# A resonance begins in the last of so many windows of constructive and amplified interference (docs/maths.md).
 _QUALIFYING_WINDOWS = 48
 
 
 def field_payload(frame: Frame) -> FieldPayload:
-    """The members' energies, x by their order; resonance and interference where there is one, else a stream of several
-    that run, or the lightning of one."""
+    """The members' energies, with x by their order. The type is resonance or interference where there is one, else
+    stream while several members run, else lightning."""
     kind, intensity = _field_type(frame)
     last = max(1, len(frame.members) - 1)
     coordinates = tuple(
@@ -47,7 +47,7 @@ def _field_type(frame: Frame) -> tuple[FieldType, float]:
 
 
 def has_changed(before: FieldPayload | None, now: FieldPayload) -> bool:
-    """True where an eye would see it."""
+    """True where the change is visible."""
     if before is None or before.fieldType != now.fieldType or len(before.coordinates) != len(now.coordinates):
         return True
     pairs = [(one.y, other.y) for one, other in zip(before.coordinates, now.coordinates, strict=True)]
@@ -55,7 +55,7 @@ def has_changed(before: FieldPayload | None, now: FieldPayload) -> bool:
 
 
 def participants(frame: Frame, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The protocol's ids of the members that are compared: those that write, with text past the frontier."""
+    """The protocol's ids of the members that are compared: those that write and have text past the frontier."""
     x = frame.alignment.frontier_bytes
     if x is None:
         return ()
@@ -83,7 +83,7 @@ def _clamped(share: float) -> float:
 
 
 class Advances(msgspec.Struct, array_like=True):
-    """When the frontier moved: the windows of late, and how often since the resonance began to build up."""
+    """When the frontier moved: in which recent windows, and how often since the resonance began to build up."""
 
     frontier: int | None = None
     recent: list[int] = []
@@ -107,7 +107,7 @@ class Advances(msgspec.Struct, array_like=True):
             self.count += has_moved
 
     def resonance_payload(self, frame: Frame, models: tuple[str, ...]) -> ResonancePayload | None:
-        """The resonance that the frame, the last one added, is part of; None where there is none."""
+        """The resonance at the frame, which was added last; None without a resonance."""
         if self.since_window is None or len(models) < 2:
             return None
         seconds = (frame.window_index - self.since_window + 1) / FRAME_RATE_HZ

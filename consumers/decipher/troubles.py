@@ -1,4 +1,4 @@
-"""What went wrong, as error events tell it: a stable code, a sentence, whether the session goes on. Pure."""
+"""The payloads of error events: a stable code, a sentence, and whether the session goes on. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from schemas.events import FRAME_BUDGET_MS, MOST_MESSAGE_CHARS, ErrorPayload, Severity
 from schemas.frames import Frame
 
-# The reason of who was stopped because a person wanted it.
+# The reason of a member that a user stopped.
 _AS_WISHED = "cancelled"
 
 
 def troubles(frame: Frame, names: Sequence[str], was_complete: Sequence[bool], tier_before: str) -> list[ErrorPayload]:
-    """What this frame tells that the one before did not: members that dropped, a tier that it fell from, entries that
-    did not decode."""
+    """What went wrong in this frame: members that dropped, a fall to a lower tier, entries that did not decode."""
     found = [
         _member_dropped(frame, index, names[index])
         for index, member in enumerate(frame.members)
@@ -45,23 +44,23 @@ def troubles(frame: Frame, names: Sequence[str], was_complete: Sequence[bool], t
 
 
 def _member_dropped(frame: Frame, index: int, name: str) -> ErrorPayload:
-    """The others go on, unless there are none."""
+    """The session goes on where another member answers."""
     member = frame.members[index]
     reason = member.reason or "it dropped"
-    nobody_answers = all(other.state == "dropped" for other in frame.members)
-    severity: Severity = "info" if reason == _AS_WISHED else "error" if nobody_answers else "warning"
+    none_answers = all(other.state == "dropped" for other in frame.members)
+    severity: Severity = "info" if reason == _AS_WISHED else "error" if none_answers else "warning"
     return ErrorPayload(
         severity,
         "MEMBER_DROPPED",
         _shortened(f"{member.display_name}: {reason}"),
         "model",
         {"modelId": name, "model": member.model},
-        recoverable=not nobody_answers,
+        recoverable=not none_answers,
     )
 
 
 def overrun(elapsed_ms: float, frame_number: int) -> ErrorPayload:
-    """A frame that took longer to compose than it lasts."""
+    """A frame took longer to compose than it lasts."""
     return ErrorPayload(
         "warning",
         "FRAME_OVERRUN",
@@ -73,13 +72,13 @@ def overrun(elapsed_ms: float, frame_number: int) -> ErrorPayload:
 
 
 def session_failed(reason: str) -> ErrorPayload:
-    """A session that nobody could compute to its final frame."""
+    """A session ended without its final frame."""
     message = _shortened(reason or "The session ended without a final frame.")
     return ErrorPayload("critical", "SESSION_FAILED", message, "orchestrator", recoverable=False)
 
 
 def decipher_failed(reason: str) -> ErrorPayload:
-    """A session whose frames DECIPHER cannot compose any further."""
+    """DECIPHER cannot compose the session's further frames."""
     message = _shortened(f"The events of this session end here, its frames go on: {reason}")
     return ErrorPayload("critical", "DECIPHER_FAILED", message, "decipher", recoverable=False)
 

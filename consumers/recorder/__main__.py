@@ -1,7 +1,7 @@
 """`python -m consumers.recorder`: records the sessions on REDIS_URL that are asked for, or all of them.
 
 COUNCIL_RECORD is asked (the default) or all; COUNCIL_RECORDINGS names the folder (default: the user's data folder);
-COUNCIL_RECORDINGS_GB is how large it may become; COUNCIL_RECORD_TEXT=false keeps numbers alone.
+COUNCIL_RECORDINGS_GB is how large it may become; COUNCIL_RECORD_TEXT=false records numbers alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transport.register import ProcessRegistration
 
 
 def recorder_settings(arguments: argparse.Namespace) -> RecorderSettings:
-    """What the flags and variables say. Raises Refused."""
+    """The settings in the flags and environment variables. Raises Refused."""
     record = arguments.record or os.environ.get("COUNCIL_RECORD") or "asked"
     if record not in ("asked", "all"):
         raise Refused("bad_record", f"COUNCIL_RECORD is {record!r}: write asked or all.")
@@ -51,7 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m consumers.recorder", description=__doc__)
     parser.add_argument("--record", choices=["asked", "all"], help="which sessions (default: asked)")
     parser.add_argument("--recordings", type=Path, metavar="DIR", help="the library's folder")
-    parser.add_argument("--no-text", action="store_true", help="keep numbers alone: no prompt, no answers")
+    parser.add_argument("--no-text", action="store_true", help="record numbers alone: no prompt, no answers")
     return run_role(record(parser.parse_args()))
 
 

@@ -3,41 +3,40 @@
     council:keep (orders) ------------------+
     council:sessions, where all are kept ---+--> a task for each session --> the library, kept below its limit
 
-An order stays in its stream until its session is recorded: a recorder that was killed finds it again, and what it had
-written.
+An order stays in its stream until its session is recorded. So the next recorder continues after a recorder was killed:
+with the orders, and with the files that it had begun.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from recordings.folder import Library, recording_name
+from runtime.listening import follow_ids
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from runtime.registration import keep_record
 from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
 from schemas.keys import entry_ms
-from transport.frames import read_session_names
-from transport.keeping import forget_order, read_orders
+from transport.frames import wait_for_sessions
+from transport.keeping import forget_order, wait_for_orders
 from transport.redis.connection import AsyncPipe
 from transport.register import ProcessRegistration
 from transport.sessions import find_session, read_opening
 
-_BLOCK_MS = 1_000
 _RETRY_S = 0.25
-# A full disk, or a folder without rights: somebody has to do something about it, meanwhile the session stays in Redis.
+# A full disk, or a folder without write permission: the user must act, and meanwhile the session stays in Redis.
 _DISK_RETRY_S = 15.0
-# A session costs a file and a second of its messages in memory; more wait for their turn.
+# A session costs a file and a second of its messages in memory; further sessions wait.
 _MOST_AT_ONCE = 64
 
 
 class RecorderSettings(msgspec.Struct, frozen=True):
-    """What a person decides. `keeps_all`: every session is recorded, else those that are asked for. The library keeps
-    below `most_bytes`. Without `text` recordings contain numbers alone."""
+    """`keeps_all`: every session is recorded, else those that are asked for. The library is kept below `most_bytes`.
+    Without `text` recordings contain numbers alone."""
 
     keeps_all: bool
     most_bytes: int
@@ -54,21 +53,24 @@ class Recorder:
         self._registration, self._log, self._presence = registration, log, RedisPresence(log)
         self._pipe = AsyncPipe(url)
         self._recording: dict[str, asyncio.Task[None]] = {}
-        self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._slots = asyncio.Semaphore(_MOST_AT_ONCE)
         self._kept = self._failed = 0
         self._has_disk_trouble = False
 
     async def run(self) -> None:
         """Records the sessions that are ordered, or all. Raises Refused where the library's folder cannot be used."""
         self._library.make()
-        await self._take_up()
+        await self._continue_unfinished()
         self._registration.ready = True
-        tasks = [
-            asyncio.create_task(keep_record(self._url, self._registration, self._presence, self._facts)),
-            asyncio.create_task(self._listen(read_orders, self._take_order)),
+        work = [
+            keep_record(self._url, self._registration, self._presence, self._facts),
+            follow_ids(self._url, self._presence, wait_for_orders, lambda order, session: self._start(session, order)),
         ]
         if self._settings.keeps_all:
-            tasks.append(asyncio.create_task(self._listen(read_session_names, self._take_session)))
+            work.append(
+                follow_ids(self._url, self._presence, wait_for_sessions, lambda _, session: self._start(session, None))
+            )
+        tasks = [asyncio.create_task(part) for part in work]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -81,11 +83,11 @@ class Recorder:
     def _facts(self) -> dict[str, int]:
         return {"sessions": len(self._recording), "recordings_kept": self._kept, "recordings_failed": self._failed}
 
-    async def _take_up(self) -> None:
-        """Goes on with what a recorder before this one has begun. Of a session that is not there any more, what was
-        written is all that there will be."""
+    async def _continue_unfinished(self) -> None:
+        """Continues the files that an earlier recorder has begun. The file of a session that is gone is finished as it
+        is."""
         for path in self._library.unfinished():
-            from consumers.recorder.session_recorder import finish_unfinished  # as above
+            from consumers.recorder.session_recorder import finish_unfinished  # as in _record
 
             session = path.stem.rpartition("_")[2]
             while True:
@@ -101,41 +103,13 @@ class Recorder:
                     continue
                 break
 
-    async def _listen(
-        self,
-        read: Callable[[AsyncPipe, str, int], Awaitable[list[tuple[str, str]]]],
-        take: Callable[[str, str], None],
-    ) -> None:
-        """Takes what a stream contains, from its beginning, and what comes."""
-        pipe, after = AsyncPipe(self._url), "0"
-        try:
-            while True:
-                try:
-                    for entry_id, session in await read(pipe, after, _BLOCK_MS):
-                        take(entry_id, session)
-                        after = entry_id
-                    self._presence.come_back()
-                except (RedisAway, RedisRefuses) as error:
-                    self._presence.lose(error)
-                    # A Redis that lost its data begins its ids anew.
-                    after = "0"
-                    await asyncio.sleep(_RETRY_S)
-        finally:
-            await pipe.close()
-
-    def _take_order(self, entry_id: str, session: str) -> None:
-        self._start(session, entry_id)
-
-    def _take_session(self, _entry_id: str, session: str) -> None:
-        self._start(session, None)
-
     def _start(self, session: str, order: str | None) -> None:
         if session not in self._recording:
-            task = asyncio.create_task(self._see_through(session, order))
+            task = asyncio.create_task(self._record_once(session, order))
             self._recording[session] = task
             task.add_done_callback(lambda _: self._recording.pop(session, None))
         elif order is not None:
-            # It is recorded already: by an order, or because all are.
+            # The session is recorded already: by another order, or because all are.
             waiting = asyncio.create_task(self._forget_after(self._recording[session], order))
             self._recording[f"{session} {order}"] = waiting
             waiting.add_done_callback(lambda _: self._recording.pop(f"{session} {order}", None))
@@ -144,9 +118,9 @@ class Recorder:
         await asyncio.wait({task})
         await self._forget(order)
 
-    async def _see_through(self, session: str, order: str | None) -> None:
-        """Records one session; then its order is carried out."""
-        async with self._turns:
+    async def _record_once(self, session: str, order: str | None) -> None:
+        """Records one session; then its order is forgotten."""
+        async with self._slots:
             try:
                 await self._record(session)
             except Exception:  # noqa: BLE001  # a bug that one session brings out must not end the others
@@ -173,7 +147,8 @@ class Recorder:
                     await record_session(self._pipe, session, path, self._presence, text=self._settings.text)
                     self._kept += 1
                     self._has_disk_trouble = False
-                    self._trim(name)
+                    for oldest in self._library.trim(self._settings.most_bytes, keep=(name,)):
+                        self._log.info("the oldest recording is deleted: the library is full", recording=oldest)
                 return
             except (RedisAway, RedisRefuses) as error:
                 self._presence.lose(error)
@@ -184,11 +159,11 @@ class Recorder:
                 self._log.warning("a session is not recorded", session=session, error=str(error))
                 return
             except OSError as error:
-                self._tell_of_disk(session, error)
+                self._report_disk(session, error)
                 await asyncio.sleep(_DISK_RETRY_S)
 
     async def _name(self, session: str) -> str | None:
-        """The file's name; None for a replay, whose recording is there already."""
+        """The file's name; None for a replay, whose recording exists already."""
         state = await find_session(self._pipe, session)
         if state.clock_ms is not None:
             return None
@@ -196,7 +171,7 @@ class Recorder:
         prompt = opening.prompt if self._settings.text else ""
         return recording_name(session, prompt, entry_ms(state.opened))
 
-    def _tell_of_disk(self, session: str, error: OSError) -> None:
+    def _report_disk(self, session: str, error: OSError) -> None:
         if not self._has_disk_trouble:
             self._has_disk_trouble = True
             self._failed += 1
@@ -204,7 +179,3 @@ class Recorder:
                 "a session cannot be written to the recordings' folder; trying again while Redis keeps it",
                 session=session, folder=str(self._library.folder), error=error.strerror or str(error),
             )  # fmt: skip
-
-    def _trim(self, newest: str) -> None:
-        for name in self._library.trim(self._settings.most_bytes, keep=(newest,)):
-            self._log.info("the oldest recording is deleted: the library is full", recording=name)

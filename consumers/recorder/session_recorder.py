@@ -1,6 +1,6 @@
 """Recording one session: what is committed is written, until the session has ended or is gone.
 
-Redis --read_part, four times a second--> Tape --flush, each second--> file --finish--> its final name
+Redis --read_part, four times a second--> RecordingFile --flush, each second--> disk --finish--> its final name
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from consumers.recorder.tape import Tape
+from consumers.recorder.recording_file import RecordingFile
 from recordings.contents import About, Health, RecordingSummary
 from recordings.folder import UNFINISHED
 from recordings.reading import RecordingReader
@@ -26,13 +26,13 @@ from transport.sessions import find_session, read_opening
 
 VERSION = importlib.metadata.version("turbo-ensemble")
 _POLL_S = 0.25
-# A chunk ends so long after the one before it, and at the next look: within a second.
+# A chunk ends so long after the one before it, at the next poll: within a second.
 _FLUSH_S = 0.7
 _HEALTH_S = 1.0
 _RETRY_S = 0.25
 # After a session's end DECIPHER composes for a moment; where none runs, no events come.
 _EVENTS_WAIT_S = 1.0
-# A Redis that lost the session while it was away is asked once it is back.
+# How a recording ends whose session Redis lost.
 _GONE = "Redis lost the session before it had ended."
 
 
@@ -48,8 +48,8 @@ async def record_session(
     """Records the session from its beginning to its end, or until `stopping` is set, into the file `path`, which exists
     when this returns.
 
-    Continues what another process has written of it. Raises SessionGone where there is nothing of the session, Refused
-    where the file exists or is being written, OSError where it cannot be written; what is not whole is then deleted.
+    Continues what another process has written of it. Raises SessionGone where the session does not exist, Refused where
+    the file exists or is being written, OSError where it cannot be written; an incomplete file is then deleted.
     """
     recorder = SessionRecorder(pipe, session, path, presence, text=text, stopping=stopping)
     try:
@@ -77,7 +77,7 @@ class SessionRecorder:
         """Raises Refused where the file exists, or is being written; OSError."""
         self._stopping = stopping or asyncio.Event()
         self._pipe, self._session, self._presence, self._text = pipe, session, presence, text
-        self._tape = Tape(path)
+        self._file = RecordingFile(path)
         self._about: About | None = None
         self._flush_at = self._health_at = 0.0
         self._ended_at: float | None = None
@@ -90,7 +90,7 @@ class SessionRecorder:
                 if self._about is None:
                     self._about = await self._begin()
                 part = await read_part(
-                    self._pipe, self._session, self._tape.last_frame, self._tape.after_entry, self._tape.after_event
+                    self._pipe, self._session, self._file.last_frame, self._file.after_entry, self._file.after_event
                 )
                 self._presence.come_back()
                 summary = await self._take(part)
@@ -102,61 +102,61 @@ class SessionRecorder:
             except (SessionGone, Malformed) as error:
                 if self._about is None:
                     raise
-                return self._tape.finish(_GONE if isinstance(error, SessionGone) else str(error))
+                return self._file.finish(_GONE if isinstance(error, SessionGone) else str(error))
 
     def discard(self) -> None:
         """Deletes what was written."""
-        self._tape.discard()
+        self._file.discard()
 
     def close(self) -> None:
-        """Leaves what was written for another process, where it is not finished."""
-        self._tape.close()
+        """Leaves an unfinished file to another process."""
+        self._file.close()
 
     async def _begin(self) -> About:
         """Raises SessionGone."""
         state = await find_session(self._pipe, self._session)
         opening = await read_opening(self._pipe, state)
         about = about_session(opening, state.opened, VERSION, text=self._text)
-        self._tape.begin(about)
+        self._file.begin(about)
         return about
 
     async def _take(self, part: SessionPart) -> RecordingSummary | None:
         """Writes the part; the summary where that was the last one."""
-        tape, now = self._tape, self._loop.time()
+        file, now = self._file, self._loop.time()
         if part.state is None:
-            return tape.finish(_GONE)
+            return file.finish(_GONE)
         if part.is_torn:
             assert self._about is not None
-            tape.restart(self._about)
+            file.restart(self._about)
             return None
-        tape.add_entries(part.entries)
-        tape.add_frames(part.frames)
-        tape.add_events(part.events)
+        file.add_entries(part.entries)
+        file.add_frames(part.frames)
+        file.add_events(part.events)
         is_open = part.state.status == "open"
         if is_open and now >= self._health_at:
             self._health_at = now + _HEALTH_S
             at_ns, health = await read_health(self._pipe, part.state)
-            tape.add_health(at_ns, msgspec.convert(health, Health))
+            file.add_health(at_ns, msgspec.convert(health, Health))
         is_whole_second = len(part.frames) >= 60
         if now >= self._flush_at or is_whole_second:
             self._flush_at = now + _FLUSH_S
-            tape.flush()
+            file.flush()
         if is_whole_second:
-            # Others of this process have their turn.
+            # Other sessions of this process are served meanwhile.
             await asyncio.sleep(0)
         elif is_open and self._stopping.is_set():
-            return tape.finish("The recording was stopped before the session had ended.")
-        elif is_open or not await self._is_over(part, now):
+            return file.finish("The recording was stopped before the session had ended.")
+        elif is_open or not await self._is_complete(part, now):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_S):
                     await (self._stopping if is_open else asyncio.Event()).wait()
         else:
-            tape.add_entries(await read_rest(self._pipe, self._session, tape.after_entry))
-            return tape.finish(part.state.reason)
+            file.add_entries(await read_rest(self._pipe, self._session, file.after_entry))
+            return file.finish(part.state.reason)
         return None
 
-    async def _is_over(self, part: SessionPart, now: float) -> bool:
-        """True where nothing follows of a session that has ended."""
+    async def _is_complete(self, part: SessionPart, now: float) -> bool:
+        """True where nothing more comes of a session that has ended."""
         if not part.is_empty:
             self._ended_at = None
             return False
@@ -166,15 +166,15 @@ class SessionRecorder:
 
 
 def finish_unfinished(path: Path) -> RecordingSummary | None:
-    """Makes a whole file of what was written of a session that is gone; None where there is nothing sound, which is
-    deleted. Raises Refused where another process writes it, OSError."""
+    """Completes the file of a session that is gone; None where it contains nothing valid, and then deletes it. Raises
+    Refused where another process writes it, OSError."""
     unfinished = path.with_name(f".{path.name}{UNFINISHED}")
-    with contextlib.closing(Tape(path)) as tape:
+    with contextlib.closing(RecordingFile(path)) as file:
         try:
             with RecordingReader(unfinished) as reader:
                 about = reader.about
         except (Malformed, Refused):
-            tape.discard()
+            file.discard()
             return None
-        tape.begin(about)
-        return tape.finish(_GONE)
+        file.begin(about)
+        return file.finish(_GONE)

@@ -1,4 +1,4 @@
-"""What a session's frames have said so far about how its members' answers go together."""
+"""How the answers of a session compare so far, gathered from its frames."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from schemas.frames import Frame
 
 
 class AnswerComparison:
-    """Kept across frames: those without two members to compare say nothing of it any more.
+    """It is kept across frames: a frame without two members to compare no longer contains it.
 
-    at_bytes: where the members parted, as the last frame that knew it says; None where they have not, or where nobody
-    knows. has_agreed: there was a frame in which they were found to agree to some degree. never_parted: they were
-    compared, and were the same up to where that ended.
+    at_bytes: the byte at which the members parted, from the last frame that has one; None where they have not parted,
+    or where that is unknown. has_agreed: a frame had an agreement. never_parted: they were compared, and were equal up
+    to the end of the comparison.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class AnswerComparison:
         self._compares = ""
 
     def add(self, frame: Frame) -> None:
-        """Takes in the next frame."""
+        """Adds the next frame."""
         alignment = frame.alignment
         if alignment.diverged_at_bytes is not None:
             self.at_bytes = alignment.diverged_at_bytes

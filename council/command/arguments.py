@@ -1,4 +1,4 @@
-"""What the command line says, taken apart: lists of models, weights, a member's own options, and the chat to answer."""
+"""Parsing arguments of the command line: lists of models, weights, options of a member, and the chat to answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.rules.chat import Chat, chat_of
 from schemas.rules.members import split_members
 from schemas.sessions import MAX_PROMPT_BYTES, MEMBER_OPTIONS
 
-# A chat's text is bounded by admission; its JSON may escape each character.
+# Admission limits the chat's text; its JSON may escape each character.
 _MOST_FILE_BYTES = 8 * MAX_PROMPT_BYTES
 
 
@@ -23,7 +23,7 @@ def members(joined: str | None) -> list[str] | None:
         return None
     members = split_members(joined)
     if not all(members):
-        raise Refused("bad_models", "--models names an empty model: write names separated by single commas.")
+        raise Refused("bad_models", "--models contains an empty name: write names separated by single commas.")
     return members
 
 
@@ -38,7 +38,7 @@ def named_weights(joined: str | None) -> dict[str, float]:
         except ValueError:
             raise Refused(
                 "bad_weight",
-                f"--weights has {part.strip()!r}: write each model once, as name=number, separated by commas.",
+                f"--weights contains {part.strip()!r}: write each model once, as NAME=NUMBER, separated by commas.",
             ) from None
         if not math.isfinite(weights[name]):
             raise Refused("bad_weight", f"The weight of {name!r} is {number}: give a finite number, 0 or more.")
@@ -46,12 +46,13 @@ def named_weights(joined: str | None) -> dict[str, float]:
 
 
 def member_options(given: list[str]) -> dict[str, dict[str, float]]:
-    """Each --model-option, NAME:option=number,... by the model's name, which may have colons of its own."""
+    """The options by the model's name, which may contain colons; each --model-option is NAME:OPTION=NUMBER,... Raises
+    Refused."""
     options: dict[str, dict[str, float]] = {}
-    for words in given:
-        model, separator, assignments = words.rpartition(":")
+    for written in given:
+        model, separator, assignments = written.rpartition(":")
         if not (separator and model):
-            raise Refused("bad_option", f"--model-option has {words!r}: write NAME:temperature=0.2.")
+            raise Refused("bad_option", f"--model-option is {written!r}: write NAME:temperature=0.2.")
         for assignment in assignments.split(","):
             name, _, number = (part.strip() for part in assignment.partition("="))
             try:
@@ -61,27 +62,27 @@ def member_options(given: list[str]) -> dict[str, dict[str, float]]:
             if name not in MEMBER_OPTIONS or not math.isfinite(value):
                 raise Refused(
                     "bad_option",
-                    f"--model-option has {assignment.strip()!r} for {model!r}: write one of "
-                    f"{', '.join(MEMBER_OPTIONS)}, = and a number, separated by commas.",
+                    f"--model-option contains {assignment.strip()!r} for {model!r}: write OPTION=NUMBER, separated by "
+                    f"commas; options: {', '.join(MEMBER_OPTIONS)}.",
                 )
             if name in options.setdefault(model, {}):
-                raise Refused("bad_option", f"--model-option gives {model!r} two numbers as {name}: give one.")
+                raise Refused("bad_option", f"--model-option sets {name} of {model!r} twice: set it once.")
             options[model][name] = value
     return options
 
 
 def chat_to_answer(prompt: str | None, session_file: Path | None, system: str) -> Chat:
-    """The chat in the file, if there is one, with the prompt as its next turn. Raises Refused."""
+    """The chat in the file, if one is given, with the prompt as its next turn. Raises Refused."""
     turns = _read_chat(session_file) if session_file else []
     if session_file and not turns:
-        raise Refused("bad_session_file", f"{session_file} holds no messages: give at least one of the user's.")
+        raise Refused("bad_session_file", f"{session_file} contains no messages: write at least one of the user.")
     if prompt is not None:
         turns.append({"role": "user", "content": _read_prompt(prompt)})
     if not turns:
-        raise Refused("no_prompt", "There is no prompt: write one, or name a chat with --session-file.")
+        raise Refused("no_prompt", "There is no prompt: write one, or give a chat with --session-file.")
     chat = chat_of(turns)
     if system and chat.system:
-        raise Refused("two_systems", "--system and the chat's own system message contradict: leave one out.")
+        raise Refused("two_systems", "Both --system and the chat contain a system text: leave one out.")
     return msgspec.structs.replace(chat, system=system or chat.system)
 
 
@@ -93,15 +94,16 @@ def _read_chat(path: Path) -> list[object]:
     except OSError as error:
         raise Refused("bad_session_file", f"{path} cannot be read: {error.strerror or error}.") from None
     if len(raw) > _MOST_FILE_BYTES:
-        raise Refused("bad_session_file", f"{path} has more than {_MOST_FILE_BYTES // 1024} KiB: shorten the chat.")
+        raise Refused("bad_session_file", f"{path} is larger than {_MOST_FILE_BYTES // 1024} KiB: shorten the chat.")
     try:
         read = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused("bad_session_file", f"{path} is no JSON: {error}.") from None
+        raise Refused("bad_session_file", f"{path} is not valid JSON: {error}.") from None
     turns = read.get("messages") if isinstance(read, dict) else read
     if not isinstance(turns, list):
         raise Refused(
-            "bad_session_file", f'{path} holds no list of messages, such as [{{"role": "user", "content": "..."}}].'
+            "bad_session_file",
+            f'{path} does not contain a list of messages: write [{{"role": "user", "content": "..."}}].',
         )
     return turns
 
@@ -112,4 +114,4 @@ def _read_prompt(prompt: str) -> str:
     try:
         return sys.stdin.read()
     except UnicodeDecodeError:
-        raise Refused("bad_prompt", "The standard input is not UTF-8 text.") from None
+        raise Refused("bad_prompt", "Standard input is not UTF-8 text: convert it.") from None

@@ -1,4 +1,4 @@
-"""`council ask`: one session, drawn in a terminal or written as JSON lines, and what came of it."""
+"""`council ask`: one session, drawn in a terminal or written as JSON lines, with a summary at the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from council.command.answers import AnswerComparison
 from council.command.awaited import Awaited
 from council.command.lanes import Lanes
 from council.command.terminal_keys import pressed_keys
-from council.ensemble import EnsembleSession, TurboEnsemble
+from council.ensemble import TurboEnsemble
+from council.ensemble_session import EnsembleSession
 from council.recording.keep import RecordingOrder, size_for_a_person
 from schemas.errors import CouncilError
 from schemas.frames import Frame, every_drop, frame_json
@@ -28,13 +29,13 @@ from schemas.sessions import SessionRequest, Sync
 EXIT_OK, EXIT_FAILED, EXIT_CANCELLED = 0, 1, 130
 _DRAWN_HZ = 15
 # A final frame follows a cancel within some windows.
-_FAREWELL_S = 2.0
-# Whoever waits longer than this wants to know why.
-_QUIET_S = 0.5
+_FINAL_FRAME_S = 2.0
+# After this time a message explains the wait.
+_EXPLAINED_AFTER_S = 0.5
 
 
 class AskSummary:
-    """A session in one object, gathered from its frames."""
+    """A session as one object, computed from its frames."""
 
     def __init__(self, session: str, tier: str, sync: Sync = "step") -> None:
         self.session, self._opened_tier, self._sync = session, tier, sync
@@ -76,23 +77,23 @@ class AskSummary:
 
     @property
     def why_all_dropped(self) -> str:
-        """One sentence for a session that nobody answered."""
+        """A sentence for a session whose members were all dropped."""
         return every_drop(
             [(member.display_name, member.reason or "") for member in self._last.members] if self._last else []
         )
 
     @property
-    def how_they_parted(self) -> str:
-        """One sentence; nothing where the members were not compared."""
+    def parting_sentence(self) -> str:
+        """A sentence; empty where the members were not compared."""
         if self._parting.at_bytes is not None:
             return f"The members parted at byte {self._parting.at_bytes}."
         return "The members never parted." if self._parting.never_parted else ""
 
     def as_object(self) -> dict[str, Any]:
-        """session, frames, duration_s (window time), late (entries), sync (as asked for), mode (as it began),
-        largest_sync_lag_ms and largest_arrival_skew_ms (that a frame told, or None), tier (as it ended), fell_from
-        (the tier that it was opened in, where memory ran out), diverged_at_bytes (where the members parted, as the
-        frames last said it), resonance_ms (window time in which resonance was shown), members."""
+        """session, frames, duration_s (window time), late (entries), sync (of the request), mode (of the first frame),
+        largest_sync_lag_ms and largest_arrival_skew_ms (of all frames, or None), tier (of the last frame), fell_from
+        (the tier at the opening, if the session fell to a lower one), diverged_at_bytes (where the members parted, from
+        the last frame that has it), resonance_ms (window time with resonance), members."""
         members = self._last.members if self._last else ()
         tier = self._last.tier if self._last else self._opened_tier
         return {
@@ -130,17 +131,17 @@ def _larger(one: float | None, other: float | None) -> float | None:
 async def ask(
     ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool, record: RecordingOrder | None = None
 ) -> int:
-    """Runs one session to its end, and records it where that is ordered; the exit code. Raises CouncilError. Ctrl-C and
-    SIGTERM cancel the session, not the council."""
+    """Runs one session to its end, and records it if `record` is given; returns the exit code. Raises CouncilError.
+    Ctrl-C and SIGTERM cancel the session, not the council."""
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, interrupted.set)
     opening = asyncio.create_task(ensemble.open(request))
     waiting = asyncio.create_task(interrupted.wait())
-    await asyncio.wait({opening, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=_QUIET_S)
+    await asyncio.wait({opening, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=_EXPLAINED_AFTER_S)
     if not opening.done() and ensemble.is_private and not as_json:
-        print("council: No council runs here; starting a private one for this call.", file=sys.stderr)
+        print("council: No council runs on this machine; starting a private one for this call.", file=sys.stderr)
     await asyncio.wait({opening, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if not opening.done():
         opening.cancel()
@@ -165,7 +166,7 @@ async def ask(
         if recording is not None:
             await recording
     except BrokenPipeError:
-        # Whoever read our lines has had enough of them.
+        # The reader of the lines has closed its end.
         await session.cancel()
         close_quietly(sys.stdout)
         if recording is not None:
@@ -183,7 +184,7 @@ async def ask(
         waiting.cancel()
         if recording is not None:
             recording.cancel()
-            # Its file is closed before we leave; where it has failed as well, the first error is what is told.
+            # Its file is closed before the command ends. If it has failed too, only the first error is shown.
             await asyncio.gather(recording, return_exceptions=True)
     if interrupted.is_set():
         return EXIT_CANCELLED
@@ -197,28 +198,27 @@ async def _record(session: EnsembleSession, record: RecordingOrder) -> None:
     """Records the session to its end. Raises CouncilError."""
     summary = await session.record(record.path, text=record.text)
     size = size_for_a_person(record.path.stat().st_size)
-    told = f"Recorded {summary.frames} frames into {record.path} ({size})."
-    print(f"council: {told}", file=sys.stderr)
+    print(f"council: Recorded {summary.frames} frames into {record.path} ({size}).", file=sys.stderr)
 
 
 async def _cancel(session: EnsembleSession, showing: asyncio.Task[None]) -> None:
-    """Stops the session, and its showing with the final frame, or without one where none comes soon."""
+    """Stops the session, and its display after the final frame, or after two seconds."""
     with contextlib.suppress(CouncilError, TimeoutError):
-        async with asyncio.timeout(_FAREWELL_S):
+        async with asyncio.timeout(_FINAL_FRAME_S):
             await session.cancel()
-    await asyncio.wait({showing}, timeout=_FAREWELL_S)
+    await asyncio.wait({showing}, timeout=_FINAL_FRAME_S)
     showing.cancel()
 
 
 async def _write_lines(session: EnsembleSession, summary: AskSummary, awaited: Awaited) -> None:
-    said = ""
+    shown = ""
     async for frame in session.frames():
         summary.add(frame)
         awaited.add(frame)
-        if awaited.sentence != said:
-            said = awaited.sentence
-            if said:
-                print(f"council: {said[0].upper()}{said[1:]}.", file=sys.stderr)
+        if awaited.sentence != shown:
+            shown = awaited.sentence
+            if shown:
+                print(f"council: {shown[0].upper()}{shown[1:]}.", file=sys.stderr)
         sys.stdout.write(frame_json(frame).decode() + "\n")
         sys.stdout.flush()
 
@@ -226,7 +226,7 @@ async def _write_lines(session: EnsembleSession, summary: AskSummary, awaited: A
 async def _draw(session: EnsembleSession, summary: AskSummary, awaited: Awaited) -> None:
     console = Console()
     with _enter_key() as enter, Live(console=console, auto_refresh=False, transient=True) as live:
-        lanes = Lanes(awaited, "Enter goes on without" if enter else "")
+        lanes = Lanes(awaited, "Enter continues without" if enter else "")
         drawn_at = 0.0
         async for frame in session.frames():
             summary.add(frame)
@@ -243,14 +243,14 @@ async def _draw(session: EnsembleSession, summary: AskSummary, awaited: Awaited)
 
 @contextlib.contextmanager
 def _enter_key() -> Iterator[asyncio.Event | None]:
-    """An event that is set when a person presses Enter; None where no terminal is there to press it at."""
+    """An event that is set when the user presses Enter; None without a terminal."""
     pressed = asyncio.Event()
-    with pressed_keys(lambda typed: pressed.set() if b"\n" in typed else None) as is_there:
-        yield pressed if is_there else None
+    with pressed_keys(lambda typed: pressed.set() if b"\n" in typed else None) as has_terminal:
+        yield pressed if has_terminal else None
 
 
 def _finish(summary: AskSummary, *, as_json: bool) -> None:
-    """The last lines: what came of the session."""
+    """Writes the summary of the session."""
     if as_json:
         sys.stdout.write(msgspec.json.encode(summary.as_object()).decode() + "\n")
         sys.stdout.flush()
@@ -258,13 +258,13 @@ def _finish(summary: AskSummary, *, as_json: bool) -> None:
         print_end(Console(), summary)
 
 
-def print_end(console: Console, gathered: AskSummary) -> None:
-    """Every answer, whole: what the lanes could show only in part; and what is to be said of all of them."""
-    summary = gathered.as_object()
+def print_end(console: Console, session: AskSummary) -> None:
+    """Prints every answer in full, and a summary."""
+    summary = session.as_object()
     for member in summary["members"]:
         reason = f" ({member['reason']})" if member["reason"] else ""
         remote = " (remote)" if member["remote"] else ""
-        # A Text is printed as it is: no part of a name is taken for a number, or for markup.
+        # A Text is printed as it is: no part of a name is formatted as a number or as markup.
         title = Text(f"{member['name']}{remote}: {member['state']}{reason}, {member['tokens']} tokens")
         console.rule(title, align="left")
         console.print(member["text"].strip(), markup=False, highlight=False)
@@ -275,8 +275,8 @@ def print_end(console: Console, gathered: AskSummary) -> None:
         )
     line = f"session {summary['session']}: {summary['duration_s']:.1f} s, {summary['frames']} frames, {summary['mode']}"
     console.rule(Text(line), align="left")
-    if gathered.how_they_parted:
-        console.print(gathered.how_they_parted, highlight=False)
+    if session.parting_sentence:
+        console.print(session.parting_sentence, highlight=False)
 
 
 def close_quietly(out: TextIO) -> None:

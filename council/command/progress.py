@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on standard error, where that is a terminal."""
+"""The progress of a long command: a bar on standard error, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# What is done sooner needs no bar.
+# A shorter command shows no bar.
 _SHOWN_AFTER_S = 0.7
 
 
 @contextlib.contextmanager
 def progress_of(path: Path, words: str) -> Iterator[Callable[[int], None] | None]:
-    """A function that takes the bytes that were read of the file; None where standard error is no terminal."""
+    """A function for the number of bytes that were read; None where standard error is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -27,7 +27,7 @@ def progress_of(path: Path, words: str) -> Iterator[Callable[[int], None] | None
 
 
 class _Bar:
-    """A bar that appears once the work takes long."""
+    """A bar that appears if the work takes long."""
 
     def __init__(self, path: Path, words: str) -> None:
         self._path, self._words = path, words
@@ -41,7 +41,7 @@ class _Bar:
             return
         self._at = at_bytes
         if self._shown is None and time.monotonic() >= self._due:
-            from rich.console import Console  # only here: most commands end before
+            from rich.console import Console  # imported here: most commands end before
             from rich.progress import Progress
 
             self._shown = Progress(console=Console(stderr=True), transient=True)

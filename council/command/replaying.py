@@ -27,17 +27,17 @@ from runtime.log import log_to_stderr
 from runtime.presence import RedisPresence
 from schemas.errors import CouncilError, Refused
 from schemas.grid import FRAME_RATE_HZ, NS_PER_S
-from transport.redis.connection import AsyncPipe
+from transport.redis.connection import AsyncPipe, BlockingPipe
 from transport.sessions import cancel_session, new_session_id, open_session
 
 # The final frame follows a cancel within some windows.
-_FAREWELL_S = 2.0
+_FINAL_FRAME_S = 2.0
 # No session is longer than a day.
 _MOST_SECONDS = 86_400.0
 
 
 class ReplayOrder(NamedTuple):
-    """What is to be replayed, and how: `rate` 0 is as fast as possible, times are seconds since the opening."""
+    """What to replay and how. `rate` 0 is as fast as possible; times are seconds since the opening."""
 
     path: Path
     rate: float
@@ -75,12 +75,14 @@ def parse_seconds(flag: str, written: str | None) -> float:
 async def replay_file(ensemble: TurboEnsemble, order: ReplayOrder, *, as_json: bool) -> int:
     """Replays the file, with `loops` again and again; the exit code. Raises CouncilError. Ctrl-C ends the replay."""
     if order.to_s is not None and order.to_s <= order.from_s:
-        raise Refused("bad_time", "--to is not after --from: give an end that comes after the beginning.")
-    # What is wrong with the file is found before a council is started for it.
+        raise Refused("bad_time", "--to is not after --from: give a later end.")
+    # An invalid file is refused before a council is started.
     replay_opening(order.path, "", frames=order.frames)
     length_s = (last_window_of(order.path) + 1) / FRAME_RATE_HZ
     if order.from_s >= length_s:
-        raise Refused("bad_time", f"--from is {order.from_s:g}, and the recording has {length_s:.1f} s: begin before.")
+        raise Refused(
+            "bad_time", f"--from is {order.from_s:g} and the recording is {length_s:.1f} s long: begin earlier."
+        )
     interrupted = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
@@ -102,7 +104,7 @@ async def _replay_once(pipe: AsyncPipe, order: ReplayOrder, interrupted: asyncio
     playing = asyncio.create_task(player.run())
     waiting = asyncio.create_task(interrupted.wait())
     summary = AskSummary(opening.session, opening.tier, opening.sync)
-    reading = AsyncPipe(pipe.url)
+    reading = BlockingPipe(pipe.url)
     view = (write_replay if as_json else draw_replay)(reading, opening, player, summary, interrupted)
     showing = asyncio.create_task(view)
     try:
@@ -115,8 +117,8 @@ async def _replay_once(pipe: AsyncPipe, order: ReplayOrder, interrupted: asyncio
             showing.result()
         elif interrupted.is_set():
             await _cancel(pipe, opening.session, showing)
-        # The player hears of the last frame as we do.
-        await asyncio.wait({playing}, timeout=_FAREWELL_S)
+        # The player also reads the last frame.
+        await asyncio.wait({playing}, timeout=_FINAL_FRAME_S)
     except BrokenPipeError:
         close_quietly(sys.stdout)
         await _cancel(pipe, opening.session, showing)
@@ -129,24 +131,24 @@ async def _replay_once(pipe: AsyncPipe, order: ReplayOrder, interrupted: asyncio
             task.cancel()
         await asyncio.gather(playing, waiting, showing, return_exceptions=True)
         await reading.close()
-    _tell(player.report, summary, order, as_json=as_json)
+    _show_report(player.report, summary, order, as_json=as_json)
     return EXIT_CANCELLED if interrupted.is_set() else EXIT_OK
 
 
 async def _cancel(pipe: AsyncPipe, session: str, showing: asyncio.Task[None]) -> None:
-    """Ends the session, and its showing soon after."""
+    """Ends the session, and its display soon after."""
     with contextlib.suppress(CouncilError, TimeoutError):
-        async with asyncio.timeout(_FAREWELL_S):
+        async with asyncio.timeout(_FINAL_FRAME_S):
             await cancel_session(pipe, session, "the replay was stopped")
-    await asyncio.wait({showing}, timeout=_FAREWELL_S)
+    await asyncio.wait({showing}, timeout=_FINAL_FRAME_S)
 
 
-def _tell(report: PlayReport, summary: AskSummary, order: ReplayOrder, *, as_json: bool) -> None:
-    """What came of the replay: as the last JSON line, or as a sentence."""
+def _show_report(report: PlayReport, summary: AskSummary, order: ReplayOrder, *, as_json: bool) -> None:
+    """Writes what was replayed: as the last JSON line, or as a sentence."""
     if as_json:
         with contextlib.suppress(BrokenPipeError):
-            told = summary.as_object() | {"replay": msgspec.structs.asdict(report)}
-            sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+            line = summary.as_object() | {"replay": msgspec.structs.asdict(report)}
+            sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
             sys.stdout.flush()
         return
     if summary.has_frames:

@@ -1,4 +1,4 @@
-"""What `council sessions` and `council status` say: measured by the processes themselves, and by Redis."""
+"""The output of `council sessions` and `council status`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transport.status import read_status
 
 
 async def sessions_report(pipe: AsyncPipe) -> list[dict[str, Any]]:
-    """The sessions that are still kept, newest first. Prompts stay out of it. Raises RedisAway."""
+    """The sessions that Redis has, newest first, without their prompts. Raises RedisAway."""
     states = await list_sessions(pipe)
     openings = await read_openings(pipe, states)
     return [
@@ -34,14 +34,14 @@ async def sessions_report(pipe: AsyncPipe) -> list[dict[str, Any]]:
 
 
 async def status_report(pipe: AsyncPipe) -> dict[str, Any]:
-    """Processes, open sessions with their cursors and lag, and memory. Raises RedisAway."""
+    """The processes, the open sessions with their cursors and lag, and the memory. Raises RedisAway."""
     status = await read_status(pipe)
     return status | {"redis": {"url": without_password(pipe.url), **status["redis"]}}
 
 
 def print_sessions(console: Console, sessions: list[dict[str, Any]]) -> None:
     if not sessions:
-        console.print("No session is kept here.")
+        console.print("There are no sessions.")
         return
     table = Table("session", "status", "members", "windows", "reason")
     for session in sessions:
@@ -72,7 +72,9 @@ def print_status(console: Console, status: dict[str, Any]) -> None:
             str(process.get("sessions", "")),
         )
     console.print(table)
-    console.print(f"Losses since they started: {_losses(status['processes'])}.")
+    console.print(f"Losses since the start of the processes: {_losses(status['processes'])}.")
+    if unreadable := status["unreadable_records"]:
+        console.print(f"Process records that this version cannot read: {unreadable}.")
     if not status["sessions"]:
         console.print("No session is open.")
         return
@@ -89,35 +91,36 @@ def print_status(console: Console, status: dict[str, Any]) -> None:
     console.print(cursors)
 
 
-# What the processes count of what went wrong, and how a person says it.
+# The counters of losses in the process records, and their names for the user.
 _COUNTED = {
     "windows_late": "windows committed late",
     "frames_without_analysis": "frames without analysis",
-    "frames_batched": "frames told together",
+    "frames_batched": "frames whose events were combined",
     "frames_overrun": "frames over 16.67 ms",
     "frames_merged": "frames merged for slow clients",
-    "clients_too_slow": "clients that took nothing",
+    "clients_too_slow": "clients that were too slow",
     "clients_refused": "clients refused",
-    "connections_refused": "connections closed for others",
-    "events_left_out": "entries that were no events",
+    "connections_refused": "connections over the limit",
+    "events_left_out": "invalid events",
 }
 
 
 def _losses(processes: list[dict[str, Any]]) -> str:
-    """Those that are any, over all processes."""
-    totals = {name: sum(int(process.get(name, 0)) for process in processes) for name in _COUNTED}
+    """The counters above 0, added over all processes."""
+    found = {name: [process.get(name, 0) for process in processes] for name in _COUNTED}
+    totals = {name: sum(count for count in counts if isinstance(count, int)) for name, counts in found.items()}
     return ", ".join(f"{count} {_COUNTED[name]}" for name, count in totals.items() if count) or "none"
 
 
 def _subject(process: dict[str, Any]) -> str:
-    """What a process is there for: its model, its address, or its tier."""
+    """The subject of a process: its model, its address, or its tier."""
     if "port" in process:
         return f"{process['host']}:{process['port']}"
     return str(process.get("model") or process.get("tier", ""))
 
 
 def _state(process: dict[str, Any]) -> str:
-    """Whether it serves, and whether its model is in memory, where that is ours to manage."""
+    """Whether the process is ready, and whether its model is in memory, if the council manages that."""
     residency = process.get("residency", "unmanaged")
     loaded = {"absent": ", not loaded", "unmanaged": ""}.get(residency, f", {residency}")
     return ("ready" if process["ready"] else "starting") + loaded

@@ -1,4 +1,4 @@
-"""Keys that a person presses while a command draws in the terminal."""
+"""Keys that the user presses while a command draws in the terminal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def pressed_keys(take: Callable[[bytes], None]) -> Iterator[bool]:
-    """Calls `take` with what is typed, as it is typed; False where no terminal is there to type at.
+    """Calls `take` with the bytes of each key at once; False where there is no terminal to type in.
 
-    What is typed is not shown: it would fall into the picture.
+    The terminal does not echo the keys, which would disturb the drawing.
     """
     try:
         fd = sys.stdin.fileno()
         before = termios.tcgetattr(fd)
-        # A job in the background that changes its terminal is stopped.
+        # The system stops a job in the background that changes its terminal.
         is_in_front = os.tcgetpgrp(fd) == os.getpgrp()
     except (OSError, ValueError, termios.error):
         is_in_front = False
@@ -37,7 +37,7 @@ def pressed_keys(take: Callable[[bytes], None]) -> Iterator[bool]:
         if typed:
             take(typed)
         else:
-            loop.remove_reader(fd)  # the terminal is gone
+            loop.remove_reader(fd)  # the terminal is closed
 
     tty.setcbreak(fd)
     loop.add_reader(fd, read)

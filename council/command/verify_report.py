@@ -1,4 +1,4 @@
-"""What `council verify` tells a person."""
+"""The output of `council verify`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recordings.writing import this_platform, this_python
 
 
 def verify_lines(verdict: Verification, path: Path) -> list[str]:
-    """The verdict in sentences, the outcome first."""
+    """The verdict as sentences; the outcome is first."""
     lines = [_outcome(verdict, path)]
     if wrong := verdict.difference:
         lines.append(
@@ -18,7 +18,7 @@ def verify_lines(verdict: Verification, path: Path) -> list[str]:
             f"{shown_value(wrong.other)}"
         )
     if verdict.largest is not None and verdict.numbers_alone:
-        lines.append(f"Nothing but measured numbers differs, by {verdict.largest:g} at most.")
+        lines.append(f"Only measured numbers differ, by {verdict.largest:g} at most.")
     if verdict.largest is not None and not verdict.is_same_machine:
         lines.append(
             f"It was recorded by {verdict.python} on {verdict.platform}; this is {this_python()} on {this_platform()}."
@@ -27,13 +27,13 @@ def verify_lines(verdict: Verification, path: Path) -> list[str]:
             lines.append(f"With --tolerance {verdict.largest:g} it counts as right.")
     if verdict.unproved:
         lines.append(
-            f"{verdict.unproved_because} Of {verdict.unproved} frames only this was checked: they are in order, each "
-            "once."
+            f"{verdict.unproved_because} Of {verdict.unproved} frames only this was checked: each is there once, and "
+            "in order."
         )
     if verdict.not_recorded:
         lines.append(
-            f"The file begins with window {verdict.not_recorded}: {verdict.not_recorded} frames before it were "
-            "computed, and there is nothing to compare them with."
+            f"The file begins with window {verdict.not_recorded}: the {verdict.not_recorded} frames before it are not "
+            "in the file, and were not compared."
         )
     return lines
 

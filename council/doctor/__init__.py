@@ -1,1 +1,1 @@
-"""`council doctor`: what a council needs of this machine and its servers."""
+"""`council doctor`: whether this machine and its servers have what a council needs."""

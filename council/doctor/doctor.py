@@ -1,10 +1,10 @@
-"""`council doctor`: what a council needs, what of it is here, and what to do about the rest.
+"""`council doctor`: what a council needs, whether it is here, and what to do if it is not.
 
     examine ──▶ one thread for each check ──▶ findings, in the order of the checks
-                   └── left behind when its time is up: the check is then the finding
+                   └── abandoned when its time is up; that is then its finding
 
-A check may hang wherever the system lets it: in a name that does not resolve, in a driver, in a browser's script. So
-each has a daemon thread with an event loop of its own, which ends with the process at the latest.
+A check may hang: in a name that does not resolve, in a driver, in a browser's script. So each has a daemon thread with
+an event loop of its own, which ends with the process at the latest.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from transport.redis.connection import without_password
 
 __all__ = ["Finding", "examine", "is_fit", "print_findings"]
 
-# All checks run at once, and five seconds with the command's own start are what a person waits for such a list.
+# All checks run at once. With the start of the command they take less than five seconds.
 CHECK_S = 3.5
-# What waits in its event loop is ended in order; what blocks its thread is left behind this much later.
+# A check that waits in its event loop is cancelled; one that blocks its thread is abandoned this much later.
 _GRACE_S = 0.25
-# As long as a sentence of ours may be with what a server told in it.
+# The longest sentence, with a server's own message in it.
 _MOST_CHARS = 600
 
 _MARKS: dict[Status, tuple[str, str]] = {
@@ -44,7 +44,7 @@ _MARKS: dict[Status, tuple[str, str]] = {
 
 
 class _Check(NamedTuple):
-    """One look. `late` is what it means that it does not come back in time; `where` is whom it asks."""
+    """`late` is the status where the check takes too long; `where` is what it waits for."""
 
     name: str
     look: Callable[[], Coroutine[Any, Any, list[Finding]]]
@@ -87,14 +87,14 @@ def _server_check(name: str, server: Server, settings: Settings) -> Callable[[],
 
 
 async def examine(settings: Settings, within_s: float = CHECK_S) -> list[Finding]:
-    """Everything that a council needs, each found or not, within `within_s` and a moment. Raises nothing."""
+    """A finding or more for each check, within `within_s` and a moment. Raises nothing."""
     checks = _checks(settings)
     found = await asyncio.gather(*(_bounded(check, within_s) for check in checks))
     return [_shown(finding) for findings in found for finding in findings]
 
 
 def is_fit(findings: Sequence[Finding]) -> bool:
-    """True where nothing that is needed is missing."""
+    """True where nothing is missing that a council needs."""
     return all(finding.status != "missing" for finding in findings)
 
 
@@ -102,7 +102,7 @@ async def _bounded(check: _Check, within_s: float) -> list[Finding]:
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[Finding]] = loop.create_future()
     said = f"There was no answer from {check.where or 'it'} within {within_s:g} s."
-    late = Finding(check.name, check.late, said, "Look whether it hangs, and start it again.")
+    late = Finding(check.name, check.late, said, "Check whether it hangs, and start it again.")
 
     def deliver(findings: list[Finding]) -> None:
         if not answer.done():
@@ -113,11 +113,11 @@ async def _bounded(check: _Check, within_s: float) -> list[Finding]:
             findings = asyncio.run(asyncio.wait_for(check.look(), within_s))
         except TimeoutError:
             findings = [late]
-        except Exception as bug:  # noqa: BLE001  # whoever asks what is wrong here must hear of everything else
-            # Its words may quote a secret.
-            said = f"This could not be looked at ({type(bug).__name__})."
-            findings = [Finding(check.name, "warning", said, "Please report it: it should not happen.")]
-        with contextlib.suppress(RuntimeError):  # nobody waits any more
+        except Exception as bug:  # noqa: BLE001  # the other checks must be shown
+            # Not its message, which may contain a secret.
+            said = f"This could not be checked ({type(bug).__name__})."
+            findings = [Finding(check.name, "warning", said, "Please report this error: it is a fault of the council.")]
+        with contextlib.suppress(RuntimeError):  # the loop has ended: the check was abandoned
             loop.call_soon_threadsafe(deliver, findings)
 
     threading.Thread(target=work, daemon=True, name=f"doctor {check.name}").start()
@@ -129,7 +129,7 @@ async def _bounded(check: _Check, within_s: float) -> list[Finding]:
 
 
 def _shown(finding: Finding) -> Finding:
-    """Without control characters: servers and file names may hold some, and a terminal obeys them."""
+    """The finding without control characters, which names of servers and files may contain, and a terminal obeys."""
     return msgspec.structs.replace(
         finding, name=_line(finding.name), said=_line(finding.said), advice=_line(finding.advice)
     )
@@ -141,7 +141,7 @@ def _line(text: str) -> str:
 
 
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:
-    """One line for each finding, what to do below it, and a last line for the whole."""
+    """Prints a line for each finding, its advice below it, and a summary."""
     table = Table.grid(padding=(0, 2))
     for finding in findings:
         mark, colour = _MARKS[finding.status]
@@ -153,4 +153,4 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
     if missing:
         console.print(Text(f"Missing: {', '.join(missing)}.", "red"))
     else:
-        console.print(Text("Everything that a council needs is here.", "green"))
+        console.print(Text("Nothing is missing.", "green"))

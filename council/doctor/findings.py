@@ -1,4 +1,4 @@
-"""What a look at one part of the council's surroundings came to."""
+"""The result of one check of `council doctor`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Literal
 
 import msgspec
 
-# ok: as it should be. warning: the council runs, with less than there could be. missing: it needs this and has it not.
+# ok: nothing to do. warning: the council runs, with restrictions. missing: the council cannot run.
 Status = Literal["ok", "warning", "missing"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """`name` is what was looked at, `said` what was found there, `advice` what to do about it; sentences for a person
-    who has never seen the project."""
+    """`name` is the checked part, `said` the result, `advice` what to do. `said` and `advice` are sentences for a user
+    who does not know the project."""
 
     name: str
     status: Status
@@ -21,7 +21,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def refused(name: str, error: Exception, status: Status = "missing") -> Finding:
-    """An error's sentence, whose last part says what to do: `No Redis answers (…): start one there.`"""
+    """The finding of an error whose sentence ends with advice: `No Redis answers (…): start one there.`"""
     said, separator, advice = str(error).rpartition(": ")
     if not separator:
         return Finding(name, status, str(error))

@@ -1,4 +1,4 @@
-"""The memory of this machine, and of its graphics cards where they tell it cheaply."""
+"""The memory of this machine's graphics cards, where it can be read quickly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 _MIB = 2**20
-# The tool takes 20 ms to 1 s; a driver that hangs takes it along.
+# nvidia-smi takes 20 ms to 1 s; it hangs where the driver hangs.
 _NVIDIA_S = 2.0
 
 
@@ -23,11 +23,11 @@ class Card(msgspec.Struct, frozen=True):
 
 
 def read_cards() -> tuple[Card, ...]:
-    """The graphics cards that have memory of their own; none where the system does not tell."""
-    return nvidia_cards(_asked_nvidia()) + amd_cards(Path("/sys/class/drm"))
+    """The graphics cards with memory of their own; empty where the system does not report it."""
+    return nvidia_cards(_nvidia_table()) + amd_cards(Path("/sys/class/drm"))
 
 
-def _asked_nvidia() -> str:
+def _nvidia_table() -> str:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ""
@@ -41,7 +41,7 @@ def _asked_nvidia() -> str:
 
 
 def nvidia_cards(table: str) -> tuple[Card, ...]:
-    """The cards in nvidia-smi's table of name, total and free MiB; lines that are none are left out."""
+    """The cards in nvidia-smi's table of name, total and free MiB; invalid lines are ignored."""
     rows = csv.reader(table.splitlines(), skipinitialspace=True)
     return tuple(
         Card(row[0], int(row[1]) * _MIB, int(row[2]) * _MIB)
@@ -51,7 +51,7 @@ def nvidia_cards(table: str) -> tuple[Card, ...]:
 
 
 def _bytes_in(path: Path) -> int:
-    """The number in a file of /sys, 0 where there is none."""
+    """The number in a file of /sys; 0 if there is no number."""
     try:
         text = path.read_text().strip()
     except OSError:
@@ -60,7 +60,7 @@ def _bytes_in(path: Path) -> int:
 
 
 def amd_cards(drm: Path) -> tuple[Card, ...]:
-    """The cards whose driver (amdgpu) shows their memory in /sys/class/drm."""
+    """The cards whose driver (amdgpu) reports their memory in /sys/class/drm."""
     found = []
     for total_file in sorted(drm.glob("card*/device/mem_info_vram_total")):
         total, used = _bytes_in(total_file), _bytes_in(total_file.with_name("mem_info_vram_used"))

@@ -1,7 +1,6 @@
-"""What a council needs of this machine: Python, a Redis, memory, a port, a folder, a browser.
+"""The checks of this machine: Python, Redis, memory, the port, the temporary folder, the browser.
 
-Each check says what it found; where something is missing, what to do. They may take their time: whoever runs them
-gives each a thread of its own and a limit.
+They may block: the caller runs each in a thread of its own, with a time limit.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ from transport.redis.server_check import OLDEST_REDIS, check_server
 
 OLDEST_PYTHON = (3, 11)
 # A council on this machine answers in milliseconds.
-_NEIGHBOUR_S = 1.0
-# Sixteen models with all that is known of them; what is longer is no council.
+_COUNCIL_S = 1.0
+# The facts of sixteen models; a longer answer is not a council's.
 _MOST_ANSWER_BYTES = 64 * 1024
 _VERSION_S = 2.0
 # The n-gram council with all its processes takes 0.4 GB; the smallest language models half a GB each.
@@ -49,7 +48,7 @@ def python_finding(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
 
 
 def redis_finding(url: str | None) -> Finding:
-    """The Redis that is named, or the one that would be started privately."""
+    """The named Redis, or the private one that would be started."""
     return _named_redis(url) if url else _private_redis(find_server())
 
 
@@ -64,20 +63,20 @@ def _named_redis(url: str) -> Finding:
     except CouncilError as error:
         return refused("Redis", error)
     fields = {} if isinstance(memory, ReplyError) else info_fields(memory)
-    told = {} if isinstance(server, ReplyError) else info_fields(server)
-    what = f"Valkey {told['valkey_version']}" if "valkey_version" in told else f"Redis {told.get('redis_version')}"
+    facts = {} if isinstance(server, ReplyError) else info_fields(server)
+    what = f"Valkey {facts['valkey_version']}" if "valkey_version" in facts else f"Redis {facts.get('redis_version')}"
     said = f"{what} answers at {without_password(url)}."
     return _with_eviction(said, fields.get("maxmemory", "0"), fields.get("maxmemory_policy", "noeviction"))
 
 
 def _with_eviction(said: str, maxmemory: str, policy: str) -> Finding:
-    """Every key of the council expires, so that any other policy may take a running session's."""
+    """Every key of the council expires, so every other policy may evict keys of a running session."""
     if maxmemory == "0" or policy == "noeviction":
         return Finding("Redis", "ok", said)
     return Finding(
         "Redis",
         "warning",
-        f"{said} When its memory is full it throws keys away ({policy}), also those of a running session.",
+        f"{said} When its memory is full it deletes keys ({policy}), also those of a running session.",
         "Set its maxmemory-policy to noeviction: `redis-cli CONFIG SET maxmemory-policy noeviction`, and the same line "
         "in redis.conf.",
     )
@@ -93,7 +92,7 @@ def _private_redis(binary: str | None) -> Finding:
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return Finding(
-            "Redis", "missing", f"{binary} does not run.", "Install it again, or name a Redis that runs with REDIS_URL."
+            "Redis", "missing", f"{binary} does not run.", "Install it again, or set REDIS_URL to a running Redis."
         )
     version = re.search(r"\bv=((\d+)\.(\d+)[.\d]*)", done.stdout)
     if version and (int(version[2]), int(version[3])) < OLDEST_REDIS:
@@ -101,47 +100,44 @@ def _private_redis(binary: str | None) -> Finding:
             "Redis",
             "missing",
             f"{binary} is {version[1]}; the council needs 6.2 or newer.",
-            "Install a newer redis-server or valkey-server, or name one that runs with REDIS_URL.",
+            "Install a newer redis-server or valkey-server, or set REDIS_URL to a running one.",
         )
     kind = "Valkey" if done.stdout.startswith("Valkey") else "Redis"
     shown = f"{kind} {version[1] if version else 'of an unknown version'}"
     package = next((f", of the package {name}" for name, path in bundled_servers().items() if path == binary), "")
-    return Finding("Redis", "ok", f"A private server is started when it is needed: {shown}{package} ({binary}).")
+    return Finding("Redis", "ok", f"A private server will be started: {shown}{package} ({binary}).")
 
 
 def memory_findings(settings: Settings, memory: MachineMemory, cards: Sequence[Card]) -> list[Finding]:
-    """The memory that there is, and whether the tier fits it."""
-    limited = memory.limit_bytes or memory.total_bytes
-    tells = f"{_gb(memory.total_bytes)} in all"
-    if memory.available_bytes:
-        tells += f", {_gb(memory.available_bytes)} available"
+    """The memory, and whether the tier fits it."""
+    said = f"{_gb(memory.total_bytes)} in all, {_gb(memory.available_bytes)} available"
     if memory.limit_bytes:
-        tells += f"; this container may take {_gb(memory.limit_bytes)}"
+        said += f"; this container may use {_gb(memory.limit_bytes)}"
     for card in cards:
-        tells += f"; {card.name}: {_gb(card.total_bytes)}, {_gb(card.free_bytes)} free"
+        said += f"; {card.name}: {_gb(card.total_bytes)}, {_gb(card.free_bytes)} free"
     if not cards:
-        tells += "; no graphics card that tells its memory"
-    tight = 0 < memory.available_bytes < _LEAST_AVAILABLE_GB * GB
-    advice = "Close programs, or choose small models: little is left for them." if tight else ""
-    found = Finding("MachineMemory", "warning" if tight else "ok", f"{tells}.", advice)
-    return [found, _tier_finding(settings, tier_for_memory(limited, settings.tiers))]
+        said += "; no graphics card with memory of its own was found"
+    tight = memory.available_bytes < _LEAST_AVAILABLE_GB * GB
+    advice = "Close programs, or choose small models." if tight else ""
+    found = Finding("Memory", "warning" if tight else "ok", f"{said}.", advice)
+    return [found, _tier_finding(settings, tier_for_memory(memory.usable_bytes, settings.tier_policies))]
 
 
-def _tier_finding(settings: Settings, called_for: TierPolicy) -> Finding:
+def _tier_finding(settings: Settings, fitting: TierPolicy) -> Finding:
     used = settings.tier_policy
     order = list(TIERS)
     what = f"{_models(used.max_parallel_models)} answer at once, {used.max_loaded_models} may be loaded"
     set_by = "set" if settings.tier else "by this machine's memory"
     said = f"The {used.name} tier ({set_by}): {what}."
     rank = {"hybrid": order.index("high")}.get(used.name, order.index(used.name))
-    if rank <= order.index(called_for.name):
-        hint = "" if rank == order.index(called_for.name) else f" The memory would carry {called_for.name}."
+    if rank <= order.index(fitting.name):
+        hint = "" if rank == order.index(fitting.name) else f" There is memory for the {fitting.name} tier."
         return Finding("Tier", "ok", said + hint)
     return Finding(
         "Tier",
         "warning",
-        f"{said} The memory here calls for {called_for.name} ({_models(called_for.max_parallel_models)} at once).",
-        f'Set tier = "{called_for.name}" in council.toml, or --tier {called_for.name}; or keep it for small models.',
+        f"{said} For this memory, the {fitting.name} tier ({_models(fitting.max_parallel_models)} at once) is better.",
+        f'Set tier = "{fitting.name}" in council.toml, or use --tier {fitting.name}; or choose small models.',
     )
 
 
@@ -153,8 +149,8 @@ def _gb(size_bytes: int) -> str:
     return f"{size_bytes / GB:.1f} GB"
 
 
-class _Neighbour(msgspec.Struct):
-    """What /api/models of a council answers."""
+class _OtherCouncil(msgspec.Struct):
+    """The part of a council's answer at /api/models that is shown."""
 
     models: list[object]
     tier: str
@@ -162,21 +158,21 @@ class _Neighbour(msgspec.Struct):
 
 
 def port_finding(settings: Settings) -> Finding:
-    """Whether the page can listen there, or a council listens there already."""
+    """Whether the page can listen there, or another council does."""
     host, port = settings.host, settings.port
     try:
         listening = bind(host, port)
     except Refused as error:
         if error.code != "port_in_use":
             return refused("Port", error)
-        if neighbour := _council_at(host, port):
-            what = f"{neighbour.tier} tier, {_models(len(neighbour.models))}"
+        if other := _council_at(host, port):
+            what = f"{other.tier} tier, {_models(len(other.models))}"
             return Finding(
-                "Port", "ok", f"A council listens on {host} port {port} already ({what}); `council ask` uses it."
+                "Port", "ok", f"A council already listens on {host} port {port} ({what}); `council ask` uses it."
             )
         return refused("Port", error) if settings.is_port_chosen else _next_port(host, port)
     with listening:
-        found = f"Port {port} is free on {host}." if port else f"Any free port on {host} is taken."
+        found = f"Port {port} is free on {host}." if port else f"Any free port on {host} will be used."
     return Finding("Port", "ok", found)
 
 
@@ -186,30 +182,30 @@ def _next_port(host: str, port: int) -> Finding:
             moved = listening.getsockname()[1]
     except Refused as error:
         return refused("Port", error)
-    return Finding("Port", "ok", f"Port {port} is in use on {host}; `council up` takes port {moved}.")
+    return Finding("Port", "ok", f"Port {port} is in use on {host}; `council up` uses port {moved}.")
 
 
-def _council_at(host: str, port: int) -> _Neighbour | None:
-    """The council that listens there; None where something else does."""
-    there = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    url = httpx.URL(scheme="http", host=there, port=port, path="/api/models")
+def _council_at(host: str, port: int) -> _OtherCouncil | None:
+    """The council that listens there; None where another program does."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    url = httpx.URL(scheme="http", host=address, port=port, path="/api/models")
     body = bytearray()
     try:
-        with httpx.stream("GET", url, timeout=_NEIGHBOUR_S, trust_env=False) as answer:
+        with httpx.stream("GET", url, timeout=_COUNCIL_S, trust_env=False) as answer:
             for part in answer.iter_raw():
                 body += part
                 if len(body) > _MOST_ANSWER_BYTES:
                     return None
-        return msgspec.json.decode(body, type=_Neighbour)
+        return msgspec.json.decode(body, type=_OtherCouncil)
     except (httpx.HTTPError, msgspec.MsgspecError, ValueError):
         return None
 
 
 def folder_finding(redis_url: str | None) -> Finding:
-    """Whether a private Redis can open its socket in the temporary folder, or in /tmp where that has a long name."""
+    """Whether a private Redis can open its socket in the temporary folder, or in /tmp if that path is too long."""
     name = "Temporary folder"
     if redis_url:
-        return Finding(name, "ok", "Not needed: a Redis is named.")
+        return Finding(name, "ok", "Not needed: a Redis is set.")
     try:
         temporary = tempfile.gettempdir()
     except FileNotFoundError:
@@ -231,12 +227,12 @@ def folder_finding(redis_url: str | None) -> Finding:
     finally:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
-    long = "" if folder.parent == Path(temporary) else f"{temporary} has too long a name for sockets; "
-    return Finding(name, "ok", f"{long}{folder.parent} takes the private Redis's socket.")
+    long = "" if folder.parent == Path(temporary) else f"The path {temporary} is too long for sockets. "
+    return Finding(name, "ok", f"{long}The private Redis opens its socket in {folder.parent}.")
 
 
 def browser_finding() -> Finding:
-    """Whether the page can be opened by itself."""
+    """Whether `council up` can open the page."""
     try:
         browser = webbrowser.get()
     except webbrowser.Error:
@@ -244,6 +240,6 @@ def browser_finding() -> Finding:
             "Browser",
             "warning",
             "No browser was found on this machine.",
-            "Open the address that `council up` prints in any browser that reaches this machine, or use `council ask`.",
+            "Open the address that `council up` prints in a browser that can reach this machine, or use `council ask`.",
         )
     return Finding("Browser", "ok", f"`council up` opens its page with {getattr(browser, 'name', 'a browser')}.")

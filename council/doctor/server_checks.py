@@ -1,7 +1,7 @@
-"""The model servers that a council may use: Ollama and its limits, the configured ones and their keys, GGUF files.
+"""The checks of model servers: Ollama and its limits, the configured servers and their keys, GGUF files.
 
-A server is asked which models it offers, and nothing else; one that is remote is not even asked that before a person
-has allowed remote servers.
+A server is asked for its list of models and nothing else. A remote server is asked only where the user has allowed
+remote servers.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from producers.source import Offer
 from schemas.errors import CouncilError
 from schemas.rules.tiers import TierPolicy
 
-# Names of models that a sentence may hold.
+# The most names of models in a sentence.
 _MOST_NAMES = 6
 _GGUF = "gguf:"
-# Shorter ones are words that stand in many sentences.
+# A shorter key could be an ordinary word of the sentence.
 _SHORTEST_QUOTED_KEY = 8
-# Where systemd keeps the unit that Ollama's own installer writes.
+# The systemd unit that Ollama's installer writes.
 _UNIT_FILES = (Path("/etc/systemd/system/ollama.service"), Path("/usr/lib/systemd/system/ollama.service"))
 _GET_OLLAMA = "Install Ollama from https://ollama.com and start it, then get a model: `ollama pull llama3.2:3b`"
 
 
 async def ollama_findings(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Finding]:
-    """The Ollama that is looked for by itself."""
+    """The default Ollama."""
     if not settings.ollama:
-        return [Finding("Ollama", "ok", "Not looked for: the setting ollama is false.")]
+        return [Finding("Ollama", "ok", "Not checked: the setting ollama is false.")]
     from producers.ollama.offers import ollama_offers, ollama_url
 
     url = ollama_url(environ)
     if any(server.address == url for server in settings.servers.values()):
-        return []  # it is looked at as the server that it is configured as
+        return []  # it is checked as a configured server
     shown = _shown(url)
     try:
         _require_a_name(url)
@@ -50,13 +50,13 @@ async def ollama_findings(settings: Settings, environ: Mapping[str, str] = os.en
         return await _ollama_at("Ollama", url, offers, settings.tier_policy, environ)
     except (BackendFailed, CouncilError, OSError) as error:
         if settings.servers:
-            return [Finding("Ollama", "ok", f"None answers at {shown}; the configured servers are there instead.")]
+            return [Finding("Ollama", "ok", f"No Ollama answers at {shown}; the configured servers are used instead.")]
         return [
             Finding(
                 "Ollama",
                 "warning",
-                f"{_sentence(error)} Without a model server the n-gram council answers: a demonstration, no LLM.",
-                f"{_GET_OLLAMA}. Or name another server in council.toml; ollama = false ends the search.",
+                f"{_sentence(error)} Without a model server, the model in the box or the n-gram council answers.",
+                f"{_GET_OLLAMA}. Or add another server to council.toml; ollama = false switches this check off.",
             )
         ]
 
@@ -69,17 +69,17 @@ async def _ollama_at(
     environ: Mapping[str, str],
     own: Server | None = None,
 ) -> list[Finding]:
-    """An Ollama that answers: its version, its models, its limits. `own` is how it is configured, where it is."""
+    """An Ollama that answers: its version, models and limits. `own` is its section of the settings, if it has one."""
     from producers.ollama.offers import has_logprobs, ollama_limits, ollama_version
 
-    # Where a key is needed, the offers say all the same whether there are logprobs.
+    # The version is not read where a key is needed; the offers report missing logprobs as well.
     version = "" if own and own.key_env else await ollama_version(url)
     here = [offer for offer in offers if not offer.facts.trouble and not offer.facts.remote]
     names = [offer.facts.model for offer in here]
     said = f"{f'Ollama {version}'.rstrip()} at {_shown(url)} offers {_many(len(here))}{_named(names)}."
     found = Finding(name, "ok", said)
     if not has_logprobs(version) or any("no logprobs" in offer.details for offer in here):
-        said = f"{said} It tells no probabilities: certainty and diversity cannot be measured."
+        said = f"{said} It reports no probabilities: certainty and diversity cannot be measured."
         found = Finding(name, "warning", said, "Install Ollama 0.12.11 or newer.")
     elif not here:
         found = Finding(name, "warning", said, "Get a model: `ollama pull llama3.2:3b`.")
@@ -95,12 +95,12 @@ def _memory_finding(name: str, max_loaded: int, told_by: str, wanted: int, tier:
     said = f"It keeps {_many(max_loaded)} loaded at once (from {told_by})"
     if wanted <= max_loaded:
         return Finding(f"{name} memory", "ok", f"{said}.")
-    said += f", and a session of the {tier} tier has {wanted}: they would push each other out of memory."
+    said += f", but a session of the {tier} tier uses {wanted}: they would replace each other in memory."
     return Finding(f"{name} memory", "warning", said, how_to_set("OLLAMA_MAX_LOADED_MODELS", wanted))
 
 
 def _requests_finding(name: str, parallel: int, told_by: str) -> Finding:
-    """A session asks each of its models once: 1 suffices for it, and a second session waits."""
+    """One session needs one request to each of its models at a time; with a limit of 1, a second session waits."""
     requests = f"{parallel} request{'s' if parallel > 1 else ''}"
     sessions = "one session at a time; a second one waits" if parallel < 2 else f"{parallel} sessions at a time"
     said = f"Each model answers {requests} at once (from {told_by}): {sessions}."
@@ -109,7 +109,7 @@ def _requests_finding(name: str, parallel: int, told_by: str) -> Finding:
 
 
 def how_to_set(variable: str, value: int, platform: str = sys.platform, has_unit: bool | None = None) -> str:
-    """How a person sets a variable of Ollama: its service takes it, no shell."""
+    """How to set a variable of Ollama's service; a variable of the shell has no effect on it."""
     if platform == "darwin":
         return f"`launchctl setenv {variable} {value}`, then quit Ollama and start it again."
     by_hand = f"`{variable}={value} ollama serve`"
@@ -121,30 +121,30 @@ def how_to_set(variable: str, value: int, platform: str = sys.platform, has_unit
     )
     if has_unit is None:
         has_unit = any(path.exists() for path in _UNIT_FILES)
-    return f"{service}." if has_unit else f"Stop Ollama and start it as {by_hand}; where it is a service: {service}."
+    return f"{service}." if has_unit else f"Stop Ollama and start it as {by_hand}; if it is a service: {service}."
 
 
 async def server_findings(
     name: str, server: Server, settings: Settings, environ: Mapping[str, str] = os.environ
 ) -> list[Finding]:
-    """A configured server: its key, whether it answers, and whether it has the models that are named."""
+    """A configured server: its key, whether it answers, and whether it has the models of its section."""
     title = f"Server {name}"
     key = environ.get(server.key_env, "") if server.key_env else ""
     try:
         if server.is_remote and not settings.allow_remote:
             return [_not_asked(title, server)]
         if server.key_env and not (key.isascii() and key.isprintable() and key.strip()):
-            return [_without_key(title, server.key_env, "holds no key that can be sent" if key else "is not set")]
+            return [_without_key(title, server.key_env, "contains no valid key" if key else "is not set")]
         _require_a_name(server.address)
         found = await _answering(name, server, settings.tier_policy, environ)
     except (BackendFailed, CouncilError, OSError) as error:
         advice = f"Start the server, or correct or remove [servers.{name}]."
         found = [Finding(title, "missing", _sentence(error), advice)]
-    return [msgspec.structs.replace(told, said=_cut(told.said, key)) for told in found]
+    return [msgspec.structs.replace(one, said=_cut(one.said, key)) for one in found]
 
 
 def _cut(said: str, key: str) -> str:
-    """A server may quote the key that it refuses; that is nobody else's business."""
+    """The sentence without the key, which a server may quote when it refuses it."""
     return said.replace(key, "…") if len(key) >= _SHORTEST_QUOTED_KEY else said
 
 
@@ -152,8 +152,8 @@ def _without_key(title: str, variable: str, trouble: str) -> Finding:
     return Finding(
         title,
         "missing",
-        f"The variable {variable}, which shall hold its API key, {trouble}; the server was not asked.",
-        f"Set it where the council is started: `export {variable}=…`.",
+        f"The variable {variable} for its API key {trouble}; the server was not asked.",
+        f"Set it in the shell that starts the council: `export {variable}=…`.",
     )
 
 
@@ -161,13 +161,14 @@ def _not_asked(title: str, server: Server) -> Finding:
     return Finding(
         title,
         "warning",
-        f"{server.address} is remote and was not asked: remote servers are off.",
-        "To let prompts go there, set allow_remote = true and the hybrid tier; `remote = false` says that it is yours.",
+        f"{server.address} is remote and was not asked: remote servers are not allowed.",
+        "To allow prompts to go there, set allow_remote = true and the hybrid tier. If the server is in your own "
+        "network, set remote = false.",
     )
 
 
 async def _answering(name: str, server: Server, tier: TierPolicy, environ: Mapping[str, str]) -> list[Finding]:
-    """A configured server that is asked. Raises BackendFailed where it is away, or lets nobody in."""
+    """The findings of a configured server that is asked. Raises BackendFailed where it is away or denies access."""
     title, source = f"Server {name}", server.source("")
     if server.api == "ollama":
         from producers.ollama.offers import ollama_offers
@@ -188,15 +189,15 @@ async def _answering(name: str, server: Server, tier: TierPolicy, environ: Mappi
         found = Finding(title, "ok", f"{server.address} offers {_many(len(there))}{_named(there)}.")
         further = []
         if not there:
-            found = Finding(title, "warning", found.said, "Load a model there.")
+            found = Finding(title, "warning", found.said, "Load a model on that server.")
     if lacks:
-        advice = f"Load it there, or correct `models` of [servers.{name}]."
+        advice = f"Load it there, or correct `models` in [servers.{name}]."
         found = Finding(title, "missing", f"{'; '.join(lacks[:_MOST_NAMES])}.", advice)
     return [found, *further]
 
 
 def gguf_findings(settings: Settings) -> list[Finding]:
-    """Whether GGUF files can be loaded in a process of the council, and whether those that are named are there."""
+    """Whether the council can load GGUF files, and whether the files of the settings exist."""
     paths = [model.removeprefix(_GGUF) for model in settings.models or () if model.startswith(_GGUF)]
     return [_gguf_support(is_needed=bool(paths)), *(_gguf_file(path) for path in paths)]
 
@@ -205,19 +206,19 @@ def _gguf_support(*, is_needed: bool) -> Finding:
     from producers.llama.backend import llama_trouble
 
     if trouble := llama_trouble():
-        said, _, advice = trouble.partition(": ")
+        problem, _, advice = trouble.partition(": ")
         status: Status = "missing" if is_needed else "warning"
         return Finding(
             "GGUF files",
             status,
-            f"They cannot be loaded. {said}.",
-            f"{advice[:1].upper()}{advice[1:].rstrip('.')}, or let a llama-server or Ollama serve the file.",
+            f"They cannot be loaded. {problem}.",
+            f"{advice[:1].upper()}{advice[1:].rstrip('.')}, or serve the file with llama-server or Ollama.",
         )
     try:
         version = f" {importlib.metadata.version('xllamacpp')}"
     except importlib.metadata.PackageNotFoundError:
         version = ""
-    return Finding("GGUF files", "ok", f"xllamacpp{version} is installed: --models gguf:PATH loads a file.")
+    return Finding("GGUF files", "ok", f"xllamacpp{version} is installed: `--models gguf:PATH` loads a file.")
 
 
 def _gguf_file(path: str) -> Finding:
@@ -229,21 +230,21 @@ def _gguf_file(path: str) -> Finding:
         problem = getattr(error, "strerror", None) or "no such path"
         return Finding(name, "missing", f"{path} cannot be read ({problem}).", "Correct its path in `models`.")
     if begins != b"GGUF":
-        return Finding(name, "missing", f"{path} is no GGUF file.", "Name a model's .gguf file.")
+        return Finding(name, "missing", f"{path} is not a GGUF file.", "Name a model's .gguf file.")
     return Finding(name, "ok", f"{path} is a GGUF file.")
 
 
 def _require_a_name(url: str) -> None:
-    """Raises OSError where the host has no address. Asked in this thread: one that hangs is left behind with it."""
+    """Raises OSError where the host has no address. Resolved in this thread, which is abandoned if it hangs."""
     parts = urlsplit(url)
     try:
         socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError, ValueError):
-        raise OSError(f"There is no host {parts.hostname!r} in this network") from None
+        raise OSError(f"The host name {parts.hostname!r} is unknown in this network") from None
 
 
 def _shown(url: str) -> str:
-    """The URL without what somebody may have written before its host."""
+    """The URL without a user name and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 

@@ -1,1 +1,1 @@
-"""The models that this machine can use, which of them a council serves, and fetching one."""
+"""The models that this machine can use, and those that a council starts."""

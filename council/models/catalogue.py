@@ -1,4 +1,4 @@
-"""Which models this machine can use: what the configured servers and Ollama offer, GGUF files, the model in the box,
+"""The models that this machine can use: from the configured servers and Ollama, GGUF files, the model in the box, and
 the n-gram council.
 
 council.toml [servers.*] --ask--+
@@ -27,24 +27,24 @@ from schemas.rules.members import member_spec
 from schemas.sessions import MemberSpec
 
 OLLAMA = "ollama"
-# The model in the box: a small real one, whose file is in the user's cache folder.
+# The model in the box: a small real model, whose file is in the user's cache folder.
 BOX = "smollm2"
-# Whoever types a command waits no longer for a server that accepts and then says nothing.
-_PATIENCE_S = 3.0
+# The longest that a command waits for a server that accepts a connection and does not answer.
+_ANSWER_S = 3.0
 
 
 class Catalogue(msgspec.Struct, frozen=True):
-    """Every model by its name in the council, in order of preference, and a sentence for each server that is away."""
+    """The models by their names in the council, in order of preference, and a sentence for each server that is away."""
 
     offers: dict[str, Offer]
     troubles: tuple[str, ...] = ()
-    # Of an Ollama that no setting names, and that is not there: that is no trouble, unless one of its models is asked.
+    # Why the default Ollama does not answer: shown only where a request names an unknown model.
     absence: str = ""
     # Why the model in the box cannot be used; empty where it can.
     box: str = ""
 
     def explained(self, refusal: Refused) -> Refused:
-        """The refusal of an unknown model, with what may be the cause."""
+        """The refusal of an unknown model, with the possible causes."""
         box = self.box if repr(BOX) in str(refusal) else ""
         causes = [*self.troubles, self.absence, box] if refusal.code == "unknown_model" else []
         return Refused(refusal.code, " ".join([str(refusal), *filter(None, causes)]), status=refusal.status)
@@ -55,16 +55,15 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 def configured_models(settings: Settings) -> Catalogue:
-    """What can be said without asking any server: the models that the settings name, and the n-gram council."""
+    """The models that are known without a request to a server: those of the settings, and the built-in ones."""
     offers = [(name, offer) for name, server in settings.servers.items() for offer in _unasked(server)]
     return Catalogue(_named([*offers, *_box_offers()[0], *_ngram_offers()]))
 
 
 async def find_models(settings: Settings, models: Sequence[str | MemberSpec] = ()) -> Catalogue:
-    """What there is, asked of every server at once. `models` may name GGUF files. Raises Refused for one that is none.
+    """All models. Every server is asked at once. `models` may name GGUF files. Raises Refused for an invalid file.
 
-    A server that is away offers the models that its settings name, with the trouble; Ollama, which nobody has named,
-    is then simply not there.
+    For a server that is away the models of its settings are listed, with its trouble; the default Ollama is left out.
     """
     names = list(settings.servers)
     asked = [_offers_of(name, settings.servers[name]) for name in names]
@@ -74,7 +73,7 @@ async def find_models(settings: Settings, models: Sequence[str | MemberSpec] = (
     named = [*models, *(settings.models or ()), *settings.member_specs]
     troubles = [trouble for _, trouble in found if trouble]
     if absence and not absence.endswith("?"):
-        troubles.append(absence)  # it is there, and something is wrong with it
+        troubles.append(absence)  # it answers, with an error
         absence = ""
     in_box, box = _box_offers()
     offered = _named([*_gguf_offers(named), *offers, *in_box, *_ngram_offers()])
@@ -82,8 +81,8 @@ async def find_models(settings: Settings, models: Sequence[str | MemberSpec] = (
 
 
 def canonical_member(written: str | MemberSpec) -> str | MemberSpec:
-    """The same member, whose model has the name that it has in the council: a GGUF file is named by its file, whatever
-    its path. Raises Refused for a description that is not valid."""
+    """The member, with its model's name in the council: a GGUF file's name without its folder. Raises Refused for an
+    invalid description."""
     if isinstance(written, str) and "gguf:" in written:
         written = member_spec(written)
     if isinstance(written, str) or not written.model.startswith("gguf:"):
@@ -97,7 +96,7 @@ def canonical_name(model: str) -> str:
 
 
 def require_key(source: ModelSource) -> None:
-    """Raises Refused, with the variable's name, where the source needs an API key and there is none."""
+    """Raises Refused, with the variable's name, where the source needs an API key that is not set."""
     if source.key_env:
         from producers.servers.api_key import ApiKey
 
@@ -109,17 +108,17 @@ def writes_text(offer: Offer) -> bool:
 
 
 def _named(offers: Sequence[tuple[str, Offer]]) -> dict[str, Offer]:
-    """Each model under its own name; where two servers have one of that name, both carry their server's in front."""
+    """The offers by their models' names. Where two servers have a model of one name, each server's name precedes it."""
     names = [offer.facts.model for _, offer in offers]
     named: dict[str, Offer] = {}
     for server, offer in offers:
         own = offer.facts.model
         if not own.isprintable():
-            continue  # no line, no key and no protocol can carry it
+            continue  # a name with a line break, for example, cannot be in a table
         name = f"{server}/{own}" if server and names.count(own) > 1 else own
         if name in named:
-            why = "two files have that name: rename one" if name.startswith("gguf:") else "name it once"
-            raise Refused("duplicate_model", f"The model {name!r} exists twice: {why}.")
+            advice = "two files have that name: rename one" if name.startswith("gguf:") else "name it once"
+            raise Refused("duplicate_model", f"The model {name!r} exists twice: {advice}.")
         named[name] = msgspec.structs.replace(
             offer, facts=msgspec.structs.replace(offer.facts, model=name, model_there=own)
         )
@@ -127,25 +126,25 @@ def _named(offers: Sequence[tuple[str, Offer]]) -> dict[str, Offer]:
 
 
 async def _offers_of(name: str, server: Server) -> tuple[list[Offer], str]:
-    """(what a configured server offers, the trouble with it)."""
+    """(the models of a configured server, its trouble or an empty text)."""
     try:
         if server.api == "ollama":
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(_ANSWER_S):
                 return await _ollama_offers_of(server), ""
         from producers.openai.offers import openai_offers
 
         return list(await openai_offers(name, server.source(""), tuple(server.models))), ""
     except (BackendFailed, TimeoutError) as failure:
-        trouble = str(failure) or f"{server.address} does not answer within {_PATIENCE_S:g} s"
-        told = [
+        trouble = str(failure) or f"{server.address} does not answer within {_ANSWER_S:g} s"
+        offers = [
             msgspec.structs.replace(one, facts=msgspec.structs.replace(one.facts, trouble=trouble))
             for one in _unasked(server)
         ]
-        return told, _sentence(f"The server {name!r}: {trouble}")
+        return offers, _sentence(f"The server {name!r}: {trouble}")
 
 
 def _unasked(server: Server) -> list[Offer]:
-    """The models of a server that the settings name, under the names that it knows, with what is known unasked."""
+    """The server's models of the settings, under its own names, with the facts that are known without a request."""
     models: Iterable[str] = server.models
     if server.api == "ollama" and server.models:
         from producers.ollama.server import canonical_name
@@ -159,8 +158,7 @@ def _sentence(words: str) -> str:
 
 
 async def _ollama_offers_of(server: Server) -> list[Offer]:
-    """Its models, or those of them that are named; one that is named and not there has its trouble. Raises
-    BackendFailed."""
+    """The server's models, or those of them in the settings; a missing one has a trouble. Raises BackendFailed."""
     from producers.ollama.offers import ollama_offers
     from producers.ollama.server import canonical_name
 
@@ -176,7 +174,7 @@ async def _ollama_offers_of(server: Server) -> list[Offer]:
 
 
 async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str]:
-    """The Ollama that nobody has configured, where one answers."""
+    """(the models of the default Ollama, why it does not answer or an empty text)."""
     if not settings.ollama:
         return [], ""
     from producers.ollama.offers import DEFAULTS, ollama_offers, ollama_url
@@ -187,17 +185,16 @@ async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str]:
     if any(server.address == url for server in settings.servers.values()):
         return [], ""
     try:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_ANSWER_S):
             return list(await ollama_offers(url, source)), ""
     except BackendFailed as failure:
         return [], _sentence(str(failure))
     except TimeoutError:
-        return [], f"Ollama at {url} does not answer within {_PATIENCE_S:g} s."
+        return [], f"Ollama at {url} does not answer within {_ANSWER_S:g} s."
 
 
 def _gguf_offers(written: Iterable[str | MemberSpec]) -> list[tuple[str, Offer]]:
-    """The models of the GGUF files among these. Raises Refused for one that is not a model, or that nothing here can
-    load."""
+    """The models of the GGUF files among these. Raises Refused for an invalid file, or where llama.cpp is missing."""
     specs = [member_spec(one) if isinstance(one, str) and "gguf:" in one else one for one in written]
     models = [spec.model for spec in specs if isinstance(spec, MemberSpec) and spec.model.startswith("gguf:")]
     return [("", _file_offer(*gguf_source(model.removeprefix("gguf:")))) for model in dict.fromkeys(models)]
@@ -217,10 +214,10 @@ def _file_offer(name: str, source: ModelSource) -> Offer:
 
 
 def _box_offers() -> tuple[list[tuple[str, Offer]], str]:
-    """(the model in the box, where its file is kept and llama.cpp is installed; else why it cannot be used)."""
+    """(the model in the box, if its file exists and llama.cpp is installed; else why it cannot be used)."""
     path = stored_path(BOX)
     if path is None:
-        return [], f"{BOX} is fetched with `council models get {BOX}`."
+        return [], f"`council models get {BOX}` fetches {BOX}."
     try:
         return [("", _file_offer(BOX, ModelSource("gguf", BOX, path=str(path))))], ""
     except Refused as refusal:

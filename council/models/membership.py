@@ -1,4 +1,4 @@
-"""Which models a council starts, and who its members are: those that are named, or the defaults of this machine.
+"""The models that a council starts, and its members: those that are named, or the defaults of this machine.
 
 Catalogue --> --models and [members.*] --> council_of --> CouncilModels: sources, members, what is left out
               or the defaults
@@ -14,24 +14,16 @@ from council.models.catalogue import BOX, Catalogue, canonical_member, require_k
 from council.settings.schema import Settings
 from producers.llama.threads import threads_for, usable_cpus
 from producers.source import ModelSource, Offer
+from runtime.memory import read_memory
 from schemas.errors import Refused
-from schemas.models import ModelFacts
-from schemas.rules.choice import (
-    ChosenMember,
-    check_remote_tier,
-    check_size,
-    check_twins,
-    gigabytes,
-    members_of,
-    unique_models,
-)
+from schemas.rules.choice import ChosenMember, chosen_members, fitting_members, gigabytes
 from schemas.rules.tiers import TierPolicy
 from schemas.sessions import MemberSpec
 
-# A process for each, of some 50 MB; nobody asks more models than that in an hour.
+# Each is a process of some 50 MB.
 MOST_SERVED = 16
-# The council of a machine without model servers: one model at three temperatures. They share their first words, part,
-# and differ in text that makes sense.
+# The council of a machine without model servers: one model at three temperatures. The answers begin with the same words
+# and then differ.
 BOX_MEMBERS = (
     MemberSpec(BOX, f"{BOX}-cold", temperature=0.0),
     MemberSpec(BOX, f"{BOX}-warm", temperature=0.4),
@@ -40,8 +32,8 @@ BOX_MEMBERS = (
 
 
 class CouncilModels(msgspec.Struct, frozen=True):
-    """What a council serves: each model with its source; the members that answer where a request names none, empty
-    where those are the models themselves; a sentence for whatever is left out."""
+    """The models of a council with their sources; the members that answer where a request names none (empty: one member
+    for each model); a sentence for each model that is left out."""
 
     models: dict[str, ModelSource]
     members: tuple[MemberSpec, ...] = ()
@@ -49,7 +41,7 @@ class CouncilModels(msgspec.Struct, frozen=True):
 
 
 def council_of(settings: Settings, found: Catalogue, tier: TierPolicy) -> CouncilModels:
-    """The models that a council starts, and its own members. Raises Refused."""
+    """The models and the members of a council. Raises Refused."""
     warnings = list(found.troubles)
     if settings.models is None and not settings.members:
         members, left_out = _default_members(found, tier)
@@ -69,8 +61,8 @@ def council_of(settings: Settings, found: Catalogue, tier: TierPolicy) -> Counci
 
 
 def sources_for(sources: Mapping[str, ModelSource], members: Sequence[MemberSpec]) -> dict[str, ModelSource]:
-    """The sources, fitted to these members: a GGUF file is loaded with a slot for each member that it is, and the files
-    share the cores."""
+    """The sources with the slots and threads for these members: a GGUF file has a slot for each of its members, and the
+    files share the cores."""
     files = sum(source.api == "gguf" for source in sources.values())
     fitted = dict(sources)
     for model, source in sources.items():
@@ -91,69 +83,57 @@ def _named_members(settings: Settings, found: Catalogue, tier: TierPolicy) -> li
         raise Refused("no_models", "No model is named: leave --models out to use the default ones.")
     available = {facts.model: facts for facts in found.facts}
     try:
-        members = members_of(written, available, named)
+        members = chosen_members(written, available, named, tier, allow_remote=settings.allow_remote)
     except Refused as refusal:
         raise found.explained(refusal) from None
-    models = unique_models(members)
-    for facts in models:
-        _check_writes_text(found.offers[facts.model])
-        check_size(facts, tier)
-        if facts.remote:
-            check_remote_tier(facts, tier, allowed=settings.allow_remote)
-    check_twins(models)
-    if sum(facts.remote for facts in models) > 1:
-        raise Refused("many_remote", "More than one of these models is remote: a council may have one remote member.")
+    for member in members:
+        _check_writes_text(found.offers[member.facts.model])
     return members
 
 
 def _default_members(found: Catalogue, tier: TierPolicy) -> tuple[list[ChosenMember], list[str]]:
-    """One member of each model that comes first and fits, as many as the tier keeps loaded. Where no model server has
-    any: members of the model in the box; where that cannot run, the n-gram council. And a sentence for what is left
-    out."""
-    fitting: list[ModelFacts] = []
-    too_large: list[str] = []
-    for offer in sorted(found.offers.values(), key=lambda offer: offer.facts.residency != "loaded"):
-        own = offer.source.api == "ngram" or offer.facts.model == BOX
-        if own or offer.facts.remote or not writes_text(offer):
-            continue
-        try:
-            check_size(offer.facts, tier)
-        except Refused:
-            too_large.append(f"{offer.facts.model} ({gigabytes(offer.facts.size_bytes)})")
-            continue
-        try:
-            check_twins([*fitting, offer.facts])
-        except Refused:
-            continue  # another name of one that is there already
-        fitting.append(offer.facts)
+    """(one member of each of the first models that fit, as many as the tier keeps loaded; a sentence for each model
+    that is left out). Without models of servers: members of the model in the box; where it cannot run, the n-gram
+    council."""
+    available = {facts.model: facts for facts in found.facts}
+    candidates = [
+        MemberSpec(model)
+        for model, offer in found.offers.items()
+        if writes_text(offer) and offer.source.api != "ngram" and model != BOX
+    ]
+    candidates.sort(key=lambda spec: available[spec.model].residency != "loaded")
+    fitting, refused = fitting_members(candidates, available, tier)
     left_out = []
+    too_large = [
+        f"{model} ({gigabytes(available[model].size_bytes)})"
+        for model, refusal in refused.items()
+        if refusal.code == "model_too_large"
+    ]
     if too_large:
         left_out.append(
             f"Left out, since the {tier.name} tier takes models of up to {tier.largest_model_gb:g} GB: "
             f"{', '.join(too_large)}."
         )
     if fitting:
-        return [ChosenMember(MemberSpec(facts.model), facts) for facts in fitting[: tier.max_loaded_models]], left_out
+        return fitting[: tier.max_loaded_models], left_out
     if BOX in found.offers:
         offer = found.offers[BOX]
         lack = _lack_of_memory(offer, len(BOX_MEMBERS))
         if not lack:
             return [ChosenMember(spec, offer.facts) for spec in BOX_MEMBERS[: tier.max_parallel_models]], left_out
-        left_out.append(f"{lack}: the n-gram council answers, which is a demonstration.")
+        left_out.append(f"{lack}: the n-gram council, a demonstration, answers.")
     else:
-        left_out.append(
-            f"No language model was found, so the n-gram council answers, which is a demonstration. {found.box}"
-        )
+        left_out.append(f"No language model was found: the n-gram council, a demonstration, answers. {found.box}")
     ngrams = [offer.facts for offer in found.offers.values() if offer.source.api == "ngram"]
     return [ChosenMember(MemberSpec(f.model), f) for f in ngrams[: tier.max_parallel_models]], left_out
 
 
 def _lack_of_memory(offer: Offer, slots: int) -> str:
-    """Why the file's model cannot be loaded here with so many slots; empty where it can."""
-    from producers.llama.footprint import available_bytes, plan_for
+    """Why the model cannot be loaded with this number of slots; empty where it can."""
+    from producers.llama.footprint import plan_for
     from producers.llama.header import gguf_facts
 
-    plan = plan_for(gguf_facts(offer.source.path), slots, available_bytes(), 0)
+    plan = plan_for(gguf_facts(offer.source.path), slots, read_memory().available_bytes, 0)
     if plan.fits:
         return ""
     needs, free = gigabytes(plan.footprint.needed_bytes), gigabytes(plan.free_bytes or 0)
@@ -163,4 +143,4 @@ def _lack_of_memory(offer: Offer, slots: int) -> str:
 def _check_writes_text(offer: Offer) -> None:
     if not writes_text(offer):
         what = ", ".join(offer.capabilities)
-        raise Refused("no_text", f"The model {offer.facts.model!r} writes no text (it does {what}): name another one.")
+        raise Refused("no_text", f"The model {offer.facts.model!r} writes no text (it does: {what}): name another one.")

@@ -1,4 +1,4 @@
-"""The models that `council models get` can fetch, and where each is stored: the user's cache folder."""
+"""The models that `council models get` can fetch, and where they are stored: in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ MODELS = {
 def model_named(name: str) -> StoredModel:
     """The model of this name. Raises Refused for an unknown one."""
     if name not in MODELS:
-        raise Refused("unknown_model", f"{name!r} cannot be fetched; models that can be: {', '.join(MODELS)}.")
+        raise Refused("unknown_model", f"The model {name!r} cannot be fetched: choose one of {', '.join(MODELS)}.")
     return MODELS[name]
 
 
 def models_folder() -> Path | None:
-    """Where models are stored, whether it exists or not; None where the user has no home folder.
+    """The folder of the models, which may not exist; None where the user has no home folder.
 
-    As the XDG specification says, a relative XDG_CACHE_HOME does not count.
+    A relative XDG_CACHE_HOME is ignored, as the XDG specification requires.
     """
     for cache in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):
         if os.path.isabs(cache):
@@ -66,9 +66,9 @@ def models_folder() -> Path | None:
 
 
 def stored_path(name: str) -> Path | None:
-    """The file of this model, where it exists and has its whole size; cheap, and never raises.
+    """The path of this model, where it exists and has its whole size. It is cheap and raises nothing.
 
-    The digest is not computed: a file gets this name only when its digest was right.
+    The digest is not checked again: a file has this name only after its digest was checked.
     """
     model, folder = MODELS.get(name), models_folder()
     if model is None or folder is None:

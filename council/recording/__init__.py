@@ -1,1 +1,1 @@
-"""Recordings at the command line: keeping and replaying sessions, and what can be done with a recording."""
+"""Work on recordings: making, verifying, inspecting, recovering, exporting and drawing them."""

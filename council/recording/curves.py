@@ -1,7 +1,7 @@
-"""Numbers over time with a bounded count of points, whatever the length of a recording. Pure.
+"""Numbers over time with a bounded number of points, for a recording of any length. Pure.
 
-windows   0 1 2 3 4 5 6 7 8 9 ...        while there are fewer than the most buckets: one a window
-buckets   [0 1] [2 3] [4 5] ...          then each two become one, which keeps its least and its largest value
+windows   0 1 2 3 4 5 6 7 8 9 ...        one for each window, up to the largest number of buckets
+buckets   [0 1] [2 3] [4 5] ...          then each two become one, with the least and the largest value of both
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ Extremes = tuple[float, float] | None
 
 
 class Curves:
-    """Several curves of one time. Each bucket has the least and the largest value of each curve, and how often each
-    label of each band was there."""
+    """Several curves over the same time. A bucket has the least and the largest value of each curve, and the count of
+    each label of each band."""
 
     def __init__(self, curves: int, bands: int, most_buckets: int = _MOST_BUCKETS) -> None:
         self._curves, self._bands, self._most = curves, bands, most_buckets
         self._first = -1
-        self.windows_a_bucket = 1
+        self.windows_per_bucket = 1
         self._extremes: list[list[Extremes]] = []
         self._labels: list[list[dict[str, int]]] = []
 
@@ -28,13 +28,13 @@ class Curves:
         """The values and labels of a window, which is later than those before it."""
         if self._first < 0:
             self._first = window
-        while (window - self._first) // self.windows_a_bucket >= self._most:
+        while (window - self._first) // self.windows_per_bucket >= self._most:
             self._halve()
-        place = max(0, window - self._first) // self.windows_a_bucket
-        while len(self._extremes) <= place:
+        index = max(0, window - self._first) // self.windows_per_bucket
+        while len(self._extremes) <= index:
             self._extremes.append([None] * self._curves)
             self._labels.append([{} for _ in range(self._bands)])
-        extremes, counts = self._extremes[place], self._labels[place]
+        extremes, counts = self._extremes[index], self._labels[index]
         for curve, value in enumerate(values):
             if value is not None:
                 extremes[curve] = _wider(extremes[curve], (value, value))
@@ -42,7 +42,7 @@ class Curves:
             counts[band][label] = counts[band].get(label, 0) + 1
 
     def _halve(self) -> None:
-        self.windows_a_bucket *= 2
+        self.windows_per_bucket *= 2
         if len(self._extremes) % 2:
             self._extremes.append([None] * self._curves)
             self._labels.append([{} for _ in range(self._bands)])
@@ -53,7 +53,7 @@ class Curves:
 
     def window_of(self, bucket: float) -> float:
         """The window in which the bucket begins."""
-        return max(0, self._first) + bucket * self.windows_a_bucket
+        return max(0, self._first) + bucket * self.windows_per_bucket
 
     @property
     def end_window(self) -> float:
@@ -84,8 +84,7 @@ class Curves:
         )
 
     def runs(self, band: int) -> list[tuple[float, float, str]]:
-        """(first window, window after the last, label) of each run of the label that is the most frequent in its
-        buckets."""
+        """(first window, window after the last, label) of each run of buckets with the same most frequent label."""
         found = list[tuple[float, float, str]]()
         for bucket, counts in enumerate(self._labels):
             label = max(sorted(counts[band]), key=lambda name: counts[band][name], default="")

@@ -1,4 +1,4 @@
-"""`council export`: tokens or frames of a recording, message by message, in a format that other tools read."""
+"""`council export`: the tokens or frames of a recording, one after another, in a format for other tools."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from schemas.frames import frame_of_json
 
 FORMATS = ("jsonl", "csv", "parquet", "otlp")
 KINDS = ("tokens", "frames")
-# Rows that are written together: in a request of OTLP, in a row group of Parquet.
+# Rows that are written together: in one request of OTLP, in one row group of Parquet.
 _BATCH, _ROW_GROUP = 60, 6_000
-# What a spreadsheet takes for the beginning of a formula.
+# A spreadsheet reads a cell that begins with one of these as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NS_PER_S = 10**9
 
@@ -34,24 +34,23 @@ Progress = Callable[[int], None]
 
 
 def checked(format_name: str, what: str, out: Path | None) -> None:
-    """Raises Refused where there is no such format or kind of rows, or the format cannot be written to the standard
-    output."""
+    """Raises Refused for an unknown format or kind of rows, or a format that cannot be written to standard output."""
     if format_name not in FORMATS:
-        raise Refused("bad_format", f"--format {plain(format_name)}: the formats are {', '.join(FORMATS)}.")
+        raise Refused("bad_format", f"--format is {plain(format_name)!r}: choose one of {', '.join(FORMATS)}.")
     if what not in KINDS:
-        raise Refused("bad_rows", f"--what {plain(what)}: tokens or frames can be exported.")
+        raise Refused("bad_rows", f"--what is {plain(what)!r}: choose one of {', '.join(KINDS)}.")
     if format_name == "parquet":
         if out is None:
-            raise Refused("no_file", "A Parquet file is not written to the standard output: name a file with -o.")
+            raise Refused("no_file", "A Parquet file cannot be written to standard output: name a file with -o.")
         _parquet()
 
 
 def export(
     path: Path, format_name: str, what: str, out: Path | None, *, force: bool = False, progress: Progress | None = None
 ) -> int:
-    """Writes the rows to `out`, or to the standard output where that is None; returns how many there are.
+    """Writes the rows to `out`, or to standard output if that is None; returns their number.
 
-    Raises Refused, Damage, Malformed; Unavailable where the disk fails. Then there is no `out`, or it is as it was.
+    Raises Refused, Damage, Malformed; Unavailable where the disk fails. After an error, `out` is unchanged.
     """
     checked(format_name, what, out)
     with RecordingReader(path) as reader:
@@ -90,7 +89,7 @@ def _write_text(
     lines = {"jsonl": _json_lines, "csv": _csv_lines, "otlp": _otlp_lines}[format_name]
     is_terminal, total = file.isatty(), 0
     for line, rows in lines(reader, what, progress):
-        # JSON and CSV escape or quote what a file needs; a terminal must not get the rest.
+        # JSON and CSV leave control characters in that a terminal would obey.
         shown = plain(line.decode(errors="replace").rstrip("\r\n")).encode() + b"\n" if is_terminal else line
         file.write(shown)
         total += rows
@@ -128,7 +127,7 @@ def _csv_lines(reader: RecordingReader, what: str, progress: Progress | None) ->
 
 
 def _cell(value: Any, kind: str) -> Any:
-    """A cell of a spreadsheet. Text that would be read as a formula begins with an apostrophe."""
+    """A cell of a spreadsheet. An apostrophe is added before text that would be read as a formula."""
     if value is None:
         return ""
     if kind == "time":
@@ -139,7 +138,7 @@ def _cell(value: Any, kind: str) -> Any:
 
 
 def _time(at_ns: int) -> str:
-    """In UTC, as ISO 8601 has it; in nanoseconds where no calendar has the year."""
+    """In UTC, in ISO 8601; in nanoseconds for a year that datetime does not support."""
     seconds, rest_ns = divmod(at_ns, _NS_PER_S)
     try:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns // 1000:06d}Z"
@@ -166,7 +165,7 @@ def _otlp_lines(reader: RecordingReader, what: str, progress: Progress | None) -
 def _parquet() -> tuple[Any, Any]:
     """pyarrow and pyarrow.parquet. Raises Refused where they are not installed."""
     try:
-        import pyarrow  # only here: it is large, and an extra
+        import pyarrow  # imported here: it is large, and optional
         from pyarrow import parquet
     except ImportError:
         raise Refused(

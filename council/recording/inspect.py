@@ -1,4 +1,4 @@
-"""`council inspect`: what a recording contains, counted from all of its messages."""
+"""`council inspect`: the content of a recording, counted from all of its messages."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from schemas.errors import Malformed
 from schemas.frames import Frame, frame_of_json
 from schemas.grid import FRAME_RATE_HZ
 
-# Falls are few: a session has as many as there are tiers below its own.
+# A session falls at most once for each tier below its own.
 _MOST_FALLS = 16
 _entry_decoder = msgspec.json.Decoder(RecordedEntry)
 
 
 class _Counts:
-    """What is counted while a file is read."""
+    """The counts of a file that is read."""
 
     def __init__(self, about: About) -> None:
         self.summing = Summing(len(about.members))
@@ -46,7 +46,7 @@ class _Counts:
         self.last = frame
 
     def rate(self, member: int, tokens: int) -> float | None:
-        """Tokens a second between the windows of the first and the last token."""
+        """Tokens per second between the windows of the first and the last token; None where that is not known."""
         first, last = self.first_token[member], self.last_token[member]
         if first is None or last is None or last <= first:
             return None
@@ -54,7 +54,7 @@ class _Counts:
 
 
 def inspected(path: Path, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """What is in the file, as JSON has it. Raises Refused, Damage; Malformed where a message does not decode."""
+    """The content of the file, for JSON. Raises Refused, Damage; Malformed where a message does not decode."""
     with RecordingReader(path) as reader:
         about, counts = reader.about, _Counts(reader.about)
         for item in reader.items():
@@ -141,7 +141,7 @@ def _described(about: About, counts: _Counts, size_bytes: int, reason: str) -> d
             {"topic": topic, "messages": count, "bytes": bytes_of[topic]} for topic, count in counts.messages.items()
         ],
         "size_bytes": size_bytes,
-        # All channels are compressed together: a channel's part of the file is that of its bytes.
+        # All channels are compressed together: the share of a channel is estimated from its bytes.
         "disk_bytes_per_frame": round(size_bytes * frame_bytes / total / found.frames, 1) if found.frames else None,
         "text": about.text,
         "gaps": [list(gap) for gap in about.gaps],
@@ -162,8 +162,8 @@ def _ending(is_final: bool, reason: str) -> str:
     return "every member ended" if is_final else "the recording ends before its session"
 
 
-def told(found: dict[str, Any], path: Path) -> list[str]:
-    """What a person is shown, line by line, without control characters."""
+def inspect_lines(found: dict[str, Any], path: Path) -> list[str]:
+    """The content as lines for the user, without control characters."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(min(found["opened_ms"] / 1000, 2**33)))
     options = ", ".join(f"{name} {value}" for name, value in found["options"].items() if value is not None)
     rows = [

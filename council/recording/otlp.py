@@ -1,4 +1,4 @@
-"""OTLP/JSON of a recording: tokens as log records, frames as gauges. One request a line, as the OpenTelemetry
+"""A recording as OTLP/JSON: tokens as log records, frames as gauges. Each line is one request, as the OpenTelemetry
 Collector's receiver otlpjsonfile reads them.
 
     {"resourceLogs": [{"resource", "scopeLogs": [{"scope", "logRecords": [...]}]}]}
@@ -91,7 +91,7 @@ def metrics_line(frames: Sequence[tuple[int, Frame]], about: About) -> bytes:
 
 
 def _gauge(name: str, field: str, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The metric; no metric where nothing was measured."""
+    """The metric; empty where nothing was measured."""
     if not points:
         return []
     return [{"name": name, "unit": _UNITS.get(field, "1"), "gauge": {"dataPoints": points}}]
@@ -99,5 +99,5 @@ def _gauge(name: str, field: str, points: list[dict[str, Any]]) -> list[dict[str
 
 def _point(at_ns: int, value: float, attributes: Mapping[str, object] | None = None) -> dict[str, Any]:
     number = {"asInt": str(value)} if isinstance(value, int) else {"asDouble": value}
-    told = {"attributes": _attributes(attributes)} if attributes else {}
-    return {"timeUnixNano": str(at_ns), **number, **told}
+    more = {"attributes": _attributes(attributes)} if attributes else {}
+    return {"timeUnixNano": str(at_ns), **number, **more}

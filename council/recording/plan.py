@@ -1,4 +1,4 @@
-"""What a council records, by its settings."""
+"""Which sessions a council records, from its settings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from schemas.errors import Refused
 
 
 def recording_plan(settings: Settings, say: Callable[[str], None]) -> RecordingPlan | None:
-    """The plan; None, and a sentence to `say`, where there is no folder for recordings.
+    """The plan; None, and a sentence to `say`, where the default folder cannot be used.
 
-    Raises Refused where the folder that is set, or that is needed because sessions are to be recorded, cannot be used.
+    Raises Refused where a folder that is set, or that is needed to record all sessions, cannot be used.
     """
     library = settings.library
     is_wanted = settings.recordings is not None or settings.record == "all"
@@ -23,6 +23,6 @@ def recording_plan(settings: Settings, say: Callable[[str], None]) -> RecordingP
     except Refused as error:
         if is_wanted:
             raise
-        say(f"{error} Until then nothing is recorded, and there are no recordings to replay.")
+        say(f"{error} Without it, nothing is recorded and there is no library.")
         return None
     return RecordingPlan(settings.record, str(library.folder), settings.recordings_gb, settings.record_text)

@@ -1,5 +1,5 @@
-"""`council plot`: a recording as a picture: energies, diversity with its bounds, divergence, interference, and where
-the answers parted."""
+"""`council plot`: a picture of a recording, with energies, diversity and its bounds, divergence, interference, and the
+window in which the answers parted."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from schemas.frames import Frame, frame_of_json
 from schemas.grid import FRAME_RATE_HZ
 
 SUFFIXES = (".png", ".svg")
-# More lines than that cannot be told apart; a council has at most six members.
+# More lines cannot be distinguished; a council has at most six members.
 _MOST_MEMBERS = 8
-# Of more than there are pixels the lines lie side by side.
+# Lines with more points than pixels are drawn thin.
 _MOST_POINTS_DRAWN_BOLD = 1_000
 _ENERGY, _HIGH, _LOW, _JSD = range(4)
 _OWN_CURVES = 4
-# Of Okabe and Ito's colours, which colour-blind people tell apart. None is used without a second cue.
+# Okabe and Ito's colours, which colour-blind people can distinguish. Each has a second cue.
 _BLUE, _RED, _GREEN, _PURPLE, _ORANGE, _SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 _INK, _SOFT, _LINE, _PAPER = "#1b1f24", "#57606a", "#d0d7de", "#ffffff"
 _MEMBER_LOOKS = (
@@ -39,7 +39,7 @@ _BANDS = {
 }  # fmt: skip
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "council", "font.family": ["DejaVu Sans"], "font.size": 10,
-    # A name may contain dollar signs, which are no formula.
+    # A name may contain dollar signs, which must not begin a formula.
     "text.parse_math": False, "text.color": _INK, "axes.edgecolor": _SOFT, "axes.labelcolor": _INK,
     "xtick.color": _SOFT, "ytick.color": _SOFT, "legend.fontsize": 9, "legend.frameon": False,
     "figure.facecolor": _PAPER, "axes.facecolor": "none", "savefig.facecolor": _PAPER, "axes.grid": True,
@@ -49,7 +49,7 @@ _STYLE: dict[str, Any] = {
 
 
 class PlotData(msgspec.Struct):
-    """What is drawn of a recording: each curve, the bands, the window in which the answers parted."""
+    """The drawn content of a recording: the curves, the bands, the window in which the answers parted."""
 
     title: str
     names: list[str]
@@ -60,25 +60,25 @@ class PlotData(msgspec.Struct):
 
 
 def plotted(path: Path, out: Path, *, force: bool = False, progress: Callable[[int], None] | None = None) -> None:
-    """Draws the recording into `out`, a PNG or SVG by its ending.
+    """Draws the recording into `out`, a PNG or an SVG by its suffix.
 
-    Raises Refused where the ending is another, matplotlib is not installed, or the file is there and not to be
-    replaced; Damage, Malformed; Unavailable where the disk fails.
+    Raises Refused for another suffix, where matplotlib is not installed, or where the file exists and `force` is not
+    set; Damage, Malformed; Unavailable where the disk fails.
     """
     if out.suffix.lower() not in SUFFIXES:
-        raise Refused("bad_picture", f"{out} is not the name of a picture: end it with .png or .svg.")
+        raise Refused("bad_picture", f"{out} is not the name of a picture: use the suffix .png or .svg.")
     matplotlib = _matplotlib()
     with part_of(out, replaces=force) as part:
         drawn = gathered(path, progress)
         with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-            # A sign that the font lacks is drawn as a box.
+            # A character that the font lacks is drawn as a box.
             warnings.simplefilter("ignore")
             _save(_figure(drawn), part, out.suffix.lower()[1:])
 
 
 def _matplotlib() -> Any:
     try:
-        import matplotlib  # only here: it is large, and an extra
+        import matplotlib  # imported here: it is large, and optional
     except ImportError:
         raise Refused(
             "no_matplotlib",
@@ -88,7 +88,7 @@ def _matplotlib() -> Any:
 
 
 def gathered(path: Path, progress: Callable[[int], None] | None = None) -> PlotData:
-    """What is drawn of the recording. Raises Refused, Damage; Malformed where it contains no frame."""
+    """The content of the picture. Raises Refused, Damage; Malformed where the recording contains no frame."""
     with RecordingReader(path) as reader:
         about = reader.about
         names = list(about.names[:_MOST_MEMBERS])
@@ -109,7 +109,7 @@ def gathered(path: Path, progress: Callable[[int], None] | None = None) -> PlotD
 
 
 def _label(name: str) -> str:
-    # matplotlib leaves names out of the legend that begin with an underscore.
+    # matplotlib leaves out of the legend names that begin with an underscore.
     return f" {short(name, 24)}" if name.startswith("_") else short(name, 24)
 
 
@@ -120,7 +120,7 @@ def _add(drawn: PlotData, frame: Frame) -> None:
     values = [frame.energy, measures.diversity_index, measures.di_low, measures.jsd, *members, *missing]
     if measures.di_source != "logprobs":
         values[_HIGH] = values[_LOW] = None
-    # Of several the first: resonance is amplified too.
+    # The first of several: resonance is also amplified.
     raised = [name for name in ("resonance", "amplified", "dampened") if getattr(frame.interference, name)]
     drawn.curves.add(frame.window_index, values, (frame.interference.kind, next(iter(raised), "")))
     drawn.frames += 1
@@ -131,7 +131,7 @@ def _add(drawn: PlotData, frame: Frame) -> None:
 def _figure(drawn: PlotData) -> Any:
     from matplotlib.figure import Figure
 
-    # A layout that is solved for differs in the last digit from one time to the next.
+    # An automatic layout would differ in the last digit between two runs.
     figure = Figure(figsize=(9, 7.4))
     figure.subplots_adjust(left=0.105, right=0.77, top=0.92, bottom=0.075, hspace=0.3)
     top, diversity, divergence, bands = figure.subplots(
@@ -176,7 +176,7 @@ def _line(ax: Any, curves: Curves, curve: int, colour: str, dashes: str, width: 
 
 
 def _draw_bands(ax: Any, curves: Curves) -> None:
-    """Interference and what became of the wave, each as a row of bars whose colour and height name them."""
+    """Draws interference and the wave, each as a row of bars; colour and height show the value."""
     from matplotlib.patches import Patch
 
     seen = dict[str, None]()

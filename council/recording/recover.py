@@ -1,4 +1,4 @@
-"""`council recover`: a sound recording from one that was cut or damaged, proved before it gets its name."""
+"""`council recover`: a new recording with the undamaged part of one, verified before it gets its name."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Progress = Callable[[int], None]
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """A recovered file: what was saved, and the proof of it."""
+    """A recovered file: what was saved, and its verification."""
 
     found: Salvage
     verdict: Verification
 
 
 def recovered(path: Path, out: Path, progress: Progress | None = None) -> Recovered:
-    """Writes what is sound of `path` to `out`, and verifies that.
+    """Writes the undamaged part of `path` to `out`, and verifies it.
 
-    Raises Refused where `out` is there or cannot be written, or `path` contains nothing of a recording; Malformed where
-    the result cannot be verified; Unavailable where the disk fails. In none of these cases is there an `out`.
+    Raises Refused where `out` exists or cannot be written, or `path` contains no recorded frame; Malformed where the
+    result cannot be verified; Unavailable where the disk fails. In all these cases `out` is not made.
     """
     with part_of(out, is_private=True) as part:
         found = salvage(path, progress)
         if not found.frames:
-            raise Refused("nothing_sound", f"{path} contains no whole frame: nothing can be saved.")
+            raise Refused("nothing_sound", f"{path} contains no undamaged frame: nothing can be saved.")
         about = msgspec.structs.replace(found.about, gaps=found.gaps)
         with part.open("wb") as file:
             writer = RecordingWriter(file, about, found.frame_schema)
@@ -47,20 +47,21 @@ def _proved(part: Path, path: Path, out: Path, progress: Progress | None) -> Ver
         verdict = verified(part, progress=progress)
     except CouncilError as error:
         raise Malformed(
-            f"What is sound of {path} cannot be verified, and was not kept: {str(error).replace(str(part), str(out))}"
+            f"The undamaged part of {path} cannot be verified, and was not saved: "
+            f"{str(error).replace(str(part), str(out))}"
         ) from None
     if verdict.is_right or (verdict.numbers_alone and not verdict.is_same_machine):
         return verdict
     wrong = verdict.difference
     where = f"window {wrong.window}, {wrong.field}" if wrong else "an unknown place"
     raise Malformed(
-        f"What is sound of {path} cannot be verified, and was not kept: its frames differ from those that its entries "
-        f"give, first at {where}."
+        f"The undamaged part of {path} cannot be verified, and was not saved: its frames differ from those that are "
+        f"computed from its entries, first at {where}."
     )
 
 
-def told(result: Recovered, path: Path, out: Path) -> list[str]:
-    """What a person is told, in sentences."""
+def recover_lines(result: Recovered, path: Path, out: Path) -> list[str]:
+    """The result as sentences for the user."""
     found, verdict = result.found, result.verdict
     if found.is_whole:
         lines = [f"{path} is whole: nothing was lost. {out} is a copy of it."]
@@ -71,10 +72,10 @@ def told(result: Recovered, path: Path, out: Path) -> list[str]:
             f"({(found.last_window + 1) / FRAME_RATE_HZ:.1f} s), and {found.entries} entries.",
             f"Lost {found.lost_bytes} damaged bytes"
             + (f" and up to {lost} windows: {_gaps(found.gaps)}." if found.gaps else ".")
-            + " What was recorded after the last window, if anything was, is lost too.",
+            + " Anything that was recorded after the last window is lost as well.",
         ]
     if verdict.unproved:
-        lines.append(f"{verdict.unproved_because} {verdict.unproved} frames are kept as they were recorded.")
+        lines.append(f"{verdict.unproved_because} {verdict.unproved} frames were saved as they were recorded.")
     if not verdict.is_right:
         lines.append(
             f"It was recorded on another machine ({verdict.python}, {verdict.platform}), whose numbers differ by up to "

@@ -41,7 +41,7 @@ _MEMBER_FIELDS = MemberFrame.__struct_fields__
 
 
 def frame_columns(about: About) -> tuple[Column, ...]:
-    """The columns of a frame: its own fields, how many tokens it released, and each member's fields."""
+    """The columns of a frame: its own fields, the number of its tokens, and each member's fields."""
     return (
         ("time", "time"),
         *(_column(name, name) for name in _FRAME_FIELDS),

@@ -1,9 +1,9 @@
-"""The proof of a recording: its frames are computed again from its entries, and compared byte for byte.
+"""Verifying a recording: its frames are computed again from its entries, and compared byte for byte.
 
     file --entries--> StreamReplay (the core) --computed frames--> waiting --+
       \\--frames---------------------------------recorded bytes--------------+--> equal, or the fields that differ
 
-One pass, in which only the frames wait that were computed before the file's own came.
+The file is read once. Computed frames are kept until the recorded frame of their window is read.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from schemas.grid import FRAME_RATE_HZ, last_ms_of_window
 from schemas.keys import FRAMES_MAXLEN, entry_order
 from schemas.sessions import LONGEST_MS, MAX_MEMBERS, Opening
 
-# A recorder that was away reads entries and frames in turn; more than Redis keeps of frames it is never behind.
+# A recorder that was away reads entries and frames in turn. It is never behind by more frames than Redis keeps.
 _MOST_WAITING = FRAMES_MAXLEN
-# Measured: 20 frames at once take 5 % less time than one by one; 60 take no less.
+# Measured: 20 frames at once take 5 % less time than one by one; with 60 it is the same.
 _GATHERED_FRAMES, _MOST_GATHERED_ENTRIES = 20, 256
 _LAST_WINDOW = LONGEST_MS * FRAME_RATE_HZ // 1_000
-# What the metadata repeats of the opening.
+# The fields of the opening that the metadata repeats.
 _OF_THE_OPENING = (
     "session", "opened", "origin_ns", "prompt", "system", "members", "temperature", "max_tokens", "seed", "sync",
     "weighting", "tier",
@@ -41,13 +41,13 @@ _OF_THE_OPENING = (
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """What a proof has shown.
+    """The result of verifying a recording.
 
-    `is_right`: whatever can be checked is right. `compared` frames were computed again and compared; `not_recorded`
-    were computed, and the file begins after them; `unproved` were only checked to be in order. `unproved_because` is
-    the reason, a sentence. `difference` is the first one that is larger than the tolerance (`one` is recorded, `other`
-    computed), `largest` the largest distance of two numbers that differ, None where none do. `numbers_alone`: measured
-    numbers differ, and nothing else.
+    `is_right`: all that can be checked is right. `compared` frames were computed again and compared; `not_recorded`
+    were computed, but the file begins after them; of `unproved` frames only the order was checked. `unproved_because`
+    is the reason, a sentence. `difference` is the first one that is larger than the tolerance (`one` is recorded,
+    `other` computed), `largest` the largest difference of two numbers, None where all are equal. `numbers_alone`: only
+    measured numbers differ.
     """
 
     is_right: bool
@@ -67,11 +67,11 @@ class Verification(msgspec.Struct, frozen=True):
 
 
 def verified(path: Path, tolerance: float | None = None, progress: Callable[[int], None] | None = None) -> Verification:
-    """Proves the recording. `tolerance` is what two measured numbers may differ by; `progress` is called with the bytes
+    """Verifies the recording. Measured numbers may differ by `tolerance`. `progress` is called with the number of bytes
     that were read.
 
-    Raises Refused where the file is not a recording, Damage where it is cut or damaged, Malformed where its content
-    cannot be a session's.
+    Raises Refused where the file is not a recording, Damage where it is cut or damaged, Malformed where its content is
+    not that of a session.
     """
     _, summary = read_metadata(path)
     with RecordingReader(path) as reader:
@@ -89,8 +89,8 @@ def verified(path: Path, tolerance: float | None = None, progress: Callable[[int
 
 
 class _Checking:
-    """One proof, item by item. Entries and frames are gathered, since the core, the decoder and the encoder are each
-    faster when they do many of one kind."""
+    """The state of one verification. Entries and frames are gathered: the core, the decoder and the encoder are each
+    faster with many items of one kind."""
 
     def __init__(self, reader: RecordingReader, summary: RecordingSummary, tolerance: float | None) -> None:
         about = reader.about
@@ -98,13 +98,13 @@ class _Checking:
         self._is_same_machine = (about.python, about.platform) == (this_python(), this_platform())
         self._origin_ns = int(about.origin_ns)
         self._new_entries, self._recorded = list[StreamEntry](), list[bytes]()
-        # The last millisecond of the window of the newest frame: no entry of it may follow.
+        # The last millisecond of the newest frame's window: no entry of that window may follow.
         self._sealed_ms = -1
         self._replay: StreamReplay | None = None
         self._waiting = deque[Frame]()
-        # The window of the next frame that the file should have.
+        # The window of the next frame in the file.
         self._next = max(0, summary.first_window)
-        # Frames from this window on are only checked to be in order.
+        # From this window on, only the order of the frames is checked.
         self._unproved_from, self._because = self._limits()
         self._is_past_proof = not self._unproved_from
         self._last_entry = (-1, -1)
@@ -141,7 +141,7 @@ class _Checking:
             return
         if order[0] <= self._sealed_ms:
             self._settle()
-            # A frame that is there twice, or an earlier window's, moves the others: then that is what is wrong.
+            # A frame that is twice in the file, or out of order, shifts the others: then that is the difference.
             if self.is_decided:
                 return
             raise self._wrong(f"the entry {entry[0]} comes after the frame of its window")
@@ -161,13 +161,13 @@ class _Checking:
             raise self._wrong("it does not begin with the opening of a session")
         if len(opening.members) > MAX_MEMBERS:
             raise self._wrong(f"it has {len(opening.members)} members")
-        told = about_session(opening, first[0], self._about.council_version)
+        expected = about_session(opening, first[0], self._about.council_version)
         for name in _OF_THE_OPENING:
-            if getattr(told, name) != getattr(self._about, name):
-                raise self._wrong(f"its metadata has another {name} than its opening")
+            if getattr(expected, name) != getattr(self._about, name):
+                raise self._wrong(f"the {name} of its metadata differs from that of its opening")
         if opening.replay is not None and opening.replay.frames:
             self._unproved_from, self._is_past_proof = 0, True
-            self._because = "It is the recording of a replay of frames alone: they cannot be computed again."
+            self._because = "It is the recording of a replay of frames only: they cannot be computed again."
             return
         try:
             self._replay = StreamReplay(first)
@@ -175,7 +175,7 @@ class _Checking:
             raise self._wrong(f"the core cannot open it ({type(error).__name__})") from None
 
     def _keep(self, closed: Iterable[Closed]) -> None:
-        """Lets the computed frames wait for the recorded ones; not those before the file's first."""
+        """Keeps the computed frames for the comparison, except those before the file's first frame."""
         waiting = self._waiting
         try:
             for one in closed:
@@ -190,7 +190,7 @@ class _Checking:
         except Malformed as error:
             raise self._wrong(str(error)) from None
         except Exception as error:  # noqa: BLE001
-            # A bug of the core that only this file brings out is no reason to show a person a traceback.
+            # A fault of the core that this file shows is reported in a sentence, not with a traceback.
             window = self._replay.session.record.window if self._replay else 0
             raise self._wrong(f"the core fails on window {window} ({type(error).__name__})") from None
 
@@ -216,7 +216,7 @@ class _Checking:
         self._next = found + 1
 
     def _settle(self) -> None:
-        """Computes the windows of the frames that were gathered, and compares them."""
+        """Computes the windows of the gathered frames, and compares them."""
         replay, waiting = self._replay, self._waiting
         if replay is None or not self._recorded:
             return
@@ -233,7 +233,7 @@ class _Checking:
                 return
 
     def _compare(self, window: int, raw: bytes, computed: bytes) -> None:
-        """The fields in which a recorded frame differs from the computed one, which is empty behind the session's
+        """Notes the fields in which a recorded frame differs from the computed one, which is empty after the session's
         end."""
         if not computed:
             self._differs(Difference(window, "frame", self._window_of(raw), None))
@@ -255,7 +255,7 @@ class _Checking:
             self.is_decided = True
         else:
             self._largest = max(distance, self._largest or 0.0)
-            # Numbers that another machine has computed are compared to the end, to find the largest distance.
+            # Numbers of another machine are compared to the end, to find the largest difference.
             self.is_decided = self.is_decided or (self._is_same_machine and self._tolerance is None)
 
     def _window_of(self, raw: bytes) -> int:
@@ -265,15 +265,15 @@ class _Checking:
             raise self._wrong(f"after window {self._next - 1}: {error}") from None
 
     def verdict(self) -> Verification:
-        """What was found, once all items were taken or the proof is decided. Raises Malformed where the file contains
-        no frame, or not what its summary says."""
+        """The result, after all items or once it is decided. Raises Malformed where the file contains no frame, or its
+        summary has other counts."""
         if not self._frames:
             raise self._wrong("it contains no frame")
         self._settle()
         summary = self._summary
         counted = (self._frames, self._entries, self._next - 1)
         if not self.is_decided and counted != (summary.frames, summary.entries, summary.last_window):
-            raise self._wrong("its summary counts other frames and entries than it contains")
+            raise self._wrong("the counts of its summary are not those of its content")
         return Verification(
             is_right=self._difference is None,
             frames=self._frames,

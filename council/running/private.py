@@ -1,6 +1,6 @@
 """`python -m council.running.private`, with COUNCIL_PLAN: a council for one caller.
 
-It prints its Redis URL on standard output when it is ready.
+It prints one line of JSON with its Redis URL on standard output when it is ready, and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -9,27 +9,23 @@ import json
 import os
 import signal
 import sys
-import threading
 
 import msgspec
 
 from council.running.supervisor import CouncilPlan, Supervisor
+from runtime.lifeline import end_with_parent
 from schemas.errors import CouncilError
+
+# The supervisor ends its processes within five seconds; this process ends a little later.
+END_S = 6.0
 
 
 def main() -> int:
     """Runs the plan of COUNCIL_PLAN until the standard input ends; the exit code."""
     plan = msgspec.json.decode(os.environ.pop("COUNCIL_PLAN"), type=CouncilPlan)
     supervisor = Supervisor(plan, lambda sentence: print(f"council: {sentence}", file=sys.stderr))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, supervisor.stop)
-
-    def wait_for_caller() -> None:
-        while os.read(0, 4096):
-            pass
-        supervisor.stop()
-
-    threading.Thread(target=wait_for_caller, daemon=True).start()
+    end_with_parent(END_S)
     try:
         supervisor.start()
         if not supervisor.is_stopping:

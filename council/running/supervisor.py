@@ -1,10 +1,9 @@
-"""The supervisor: one process for each model, an aggregator, DECIPHER, the web; kept running, and all gone when it is
-gone.
+"""The supervisor: it keeps one process for each model, an aggregator, DECIPHER and the web running.
 
     Supervisor --stdin pipes--> keeper of a private Redis (unless a Redis was named)
                            \\--> producers, aggregator, consumers.decipher, consumers.web
 
-Killing the supervisor ends every pipe, and with it every child; the keeper removes the private folder.
+When the supervisor ends, every pipe ends, and with it every child; the keeper removes the private folder.
 """
 
 from __future__ import annotations
@@ -36,17 +35,18 @@ from transport.register import RENEW_S, ProcessRegistration, read_processes, rea
 
 _REDIS_START_S = 15.0
 _READY_S = 90.0
-# How long a closed terminal may go unnoticed, and a dead child on a system that does not report it at once.
+# How often it looks for a closed terminal, and for dead children on systems that do not report them at once.
 _LOOK_S = 1.0
-# Of the five seconds that a council may take to end, the roles get most and Redis the rest.
+# A council ends within five seconds: this is the share of the roles, and of Redis.
 _ROLES_END_S = 3.0
 _REDIS_END_S = 1.0
-# Between two looks at what may change within a moment: a start, a child that is ending.
+# The interval of looks while something starts or ends.
 _WATCH_S = 0.05
 
 
 class RecordingPlan(msgspec.Struct, frozen=True):
-    """What is recorded (off: nothing), into which folder, up to how many gigabytes, and whether with text."""
+    """Which sessions are recorded (off, asked or all), into which folder, up to how many gigabytes; with text or
+    numbers only."""
 
     record: str
     folder: str
@@ -55,10 +55,10 @@ class RecordingPlan(msgspec.Struct, frozen=True):
 
 
 class CouncilPlan(msgspec.Struct, frozen=True):
-    """What a council consists of. `models` maps each to where it comes from; `members` answer where a request names
-    none (empty: the models themselves). `tiers` are all of them, `tier` the one that it runs in. A private council is
-    found by its caller alone; a warmed one loads its models at the start. The page listens on `host`; its users must
-    know the `token`, and pages of `origins` may use it. Without `recording` there is no library."""
+    """The content of a council. `models` maps each model to its source; `members` answer where a request names none
+    (empty: one member for each model). `tiers` are all tiers, `tier` is the one it runs in. A private council is found
+    by its caller only; a warmed one loads its models at the start. The page listens on `host`; clients must send the
+    `token`, and pages of `origins` may use it. Without `recording` there is no library."""
 
     models: dict[str, ModelSource]
     tier: TierPolicy
@@ -76,7 +76,7 @@ class CouncilPlan(msgspec.Struct, frozen=True):
 
 
 class Supervisor:
-    """Starts a plan, watches it and ends it. `say` takes one sentence for a person at a time."""
+    """Starts, watches and ends the processes of a plan. `say` receives one sentence for the user at a time."""
 
     def __init__(self, plan: CouncilPlan, say: Callable[[str], None], web_socket: socket.socket | None = None) -> None:
         self._plan, self._say = plan, say
@@ -85,7 +85,7 @@ class Supervisor:
         self._folder: Path | None = None
         self._children: list[Child] = []
         self._is_asked_to_stop = False
-        # What is written into the one ends the wait on the other.
+        # A byte in the sender ends the wait on the receiver.
         self._stop_sender, self._stop_receiver = socket.socketpair()
         self._stop_sender.setblocking(False)
         self._news = ModelNews(plan.models) if plan.is_warmed else None
@@ -94,7 +94,7 @@ class Supervisor:
         self.redis_url = plan.redis_url or ""
 
     def start(self) -> None:
-        """Starts everything and waits until all of it is ready. Raises Unavailable where something does not come up."""
+        """Starts all processes and waits until they are ready. Raises Unavailable where one does not start."""
         if not self.redis_url:
             self.redis_url = self._start_keeper()
         self._children = self._planned_children()
@@ -105,7 +105,7 @@ class Supervisor:
 
     def stop(self, *_: object) -> None:
         """Asks run() to return; may be called from a signal handler."""
-        # No lock may be taken here: the signal may have come while this very thread held it, and would wait for ever.
+        # It takes no lock: the signal may arrive while this thread holds the lock, and it would wait forever.
         self._is_asked_to_stop = True
         with contextlib.suppress(OSError):
             self._stop_sender.send(b".")
@@ -113,12 +113,12 @@ class Supervisor:
     @property
     def models(self) -> tuple[str, ...]:
         """The models whose producers run."""
-        gone = {child.name for child in self._children if child.gave_up}
-        return tuple(model for model in self._plan.models if f"producer {model}" not in gone)
+        ended = {child.name for child in self._children if child.gave_up}
+        return tuple(model for model in self._plan.models if f"producer {model}" not in ended)
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The members that answer where a request names none, and whose producers run."""
+        """The members that answer where a request names none, if their producers run."""
         models = self.models
         own = tuple(spec.display_name for spec in self._plan.members if spec.model in models)
         return own or models
@@ -128,9 +128,9 @@ class Supervisor:
         return self._is_asked_to_stop
 
     def run(self, is_abandoned: Callable[[], bool] = lambda: False) -> None:
-        """Keeps the children running until stop() is called, or until nobody is there any more.
+        """Keeps the children running until stop() is called or `is_abandoned` returns True.
 
-        Raises Unavailable where the private Redis is lost for good.
+        Raises Unavailable where the private Redis cannot be started again.
         """
         self._is_running = True
         while not self._is_asked_to_stop and not is_abandoned():
@@ -138,7 +138,7 @@ class Supervisor:
             self._watch()
 
     def end(self) -> None:
-        """Everything is gone when this returns, within five seconds."""
+        """Ends all processes, within five seconds."""
         self._is_asked_to_stop = True
         self._ended.set()
         for child in self._children:
@@ -151,7 +151,7 @@ class Supervisor:
         self._stop_receiver.close()
 
     def _wait(self) -> None:
-        """Returns when stop() was called or a child has died, and when a second has passed."""
+        """Waits for stop(), for a dead child, or for a second."""
         if any(child.is_waiting for child in self._children):
             time.sleep(_WATCH_S)
             return
@@ -168,11 +168,11 @@ class Supervisor:
         for child in self._children:
             child.watch()
         if self._keeper and self._keeper.poll() is not None:
-            self._say("The keeper of the private Redis died; starting it again. Sessions that ran are lost.")
+            self._say("The keeper of the private Redis died; starting it again. Running sessions are lost.")
             self.redis_url = self._start_keeper()
 
     def _start_keeper(self) -> str:
-        """Starts the private Redis; returns its URL. The folder stays the same when it is started again."""
+        """Starts the private Redis; returns its URL. When it is started again, it keeps its folder."""
         if find_server() is None:
             raise Refused("no_redis", NO_SERVER)
         folder = ["--folder", str(self._folder)] if self._folder else []
@@ -206,7 +206,7 @@ class Supervisor:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _without_keys(self) -> dict[str, str]:
-        """A secret is the business of the one process that needs it: for all others its variable is empty."""
+        """Empty variables in place of the secrets: each secret is given only to the process that needs it."""
         keys = {source.key_env: "" for source in self._plan.models.values() if source.key_env}
         return keys | {"COUNCIL_TOKEN": ""}
 
@@ -219,8 +219,8 @@ class Supervisor:
             "COUNCIL_LIMITS": json.dumps(plan.limits),
         }
         environment |= self._without_keys()
-        # The first to be ended as well: the sessions of a council that ends are not closed, least of all with the last
-        # words of its producers.
+        # It is also the first to end: a council that ends does not close its sessions, least of all with the failures
+        # that its ending producers report.
         children = [Child("aggregator", ["aggregator"], environment, self._say)]
         for model, source in plan.models.items():
             options = ["--warm"] if plan.is_warmed else []
@@ -242,7 +242,7 @@ class Supervisor:
         return children
 
     def _library_children(self, recording: RecordingPlan, environment: dict[str, str]) -> list[Child]:
-        """The process that plays recordings, and the one that makes them."""
+        """The process that replays recordings, and the one that makes them."""
         folder = {"COUNCIL_RECORDINGS": recording.folder}
         own = {
             "COUNCIL_RECORD": recording.record,
@@ -262,20 +262,20 @@ class Supervisor:
                 self._watch()
                 waiting = [child for child in self._children if not child.gave_up]
                 if not waiting:
-                    raise Unavailable("No process of the council could be started.")
+                    raise Unavailable("No process of the council could be started: see the messages above.")
                 with contextlib.suppress(RedisAway):
                     ready = ready_pids(pipe)
                     if all(child.pid in ready for child in waiting):
                         return
                 if time.monotonic() > deadline:
                     names = ", ".join(child.name for child in waiting)
-                    raise Unavailable(f"The council did not get ready within {_READY_S:g} s (waiting for {names}).")
+                    raise Unavailable(f"The council was not ready within {_READY_S:g} s (it waits for {names}).")
         finally:
             pipe.close()
 
     def _keep_record(self) -> None:
-        """The council's own record: its tier, and its models in the order of preference. Also says what is new of the
-        models: whoever waits for Redis must not be the thread that watches the children."""
+        """Renews the council's own record, with its tier and its models in order of preference, and reports news of the
+        models. In a thread of its own: the thread that watches the children must not wait for Redis."""
         plan = self._plan
         policies = msgspec.json.encode(plan.tiers).decode()
         registration = ProcessRegistration(

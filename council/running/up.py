@@ -1,7 +1,7 @@
-"""`python -m council.running.up`, with COUNCIL_PLAN: what the process of `council up` becomes once it knows its plan.
+"""`python -m council.running.up`, with COUNCIL_PLAN: the program that `council up` executes when its plan is made.
 
-Choosing models takes the libraries of the command line, the settings, HTTP and the page: 26 MB. Watching the processes
-of a council takes none of them. So the command hands its process, with the listening socket, to this program.
+Choosing models needs the libraries of the command line, the settings, HTTP and the page: 26 MB. Watching the processes
+of a council needs none of them. So the command replaces its program by this one, which inherits the listening socket.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from schemas.errors import CouncilError
 
 
 def become_supervisor(plan: CouncilPlan, listening: socket.socket, command: str, *, opens_page: bool) -> NoReturn:
-    """Replaces this program, in the same process, by one that runs the plan. `command` is how a person calls it."""
+    """Replaces this program, in the same process, by one that runs the plan. `command` is how a user calls council."""
     listening.set_inheritable(True)
     options = ["--fd", str(listening.fileno()), "--command", command, *(["--open"] if opens_page else [])]
     environment = os.environ | {"COUNCIL_PLAN": msgspec.json.encode(plan).decode()}
@@ -35,7 +35,7 @@ def main() -> int:
     """Runs the plan of COUNCIL_PLAN until a signal or the end of the terminal; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m council.running.up", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, metavar="N", help="the listening socket, inherited")
-    parser.add_argument("--command", required=True, help="how a person calls the council command")
+    parser.add_argument("--command", required=True, help="how a user calls the council command")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     arguments = parser.parse_args()
     plan = msgspec.json.decode(os.environ.pop("COUNCIL_PLAN"), type=CouncilPlan)
@@ -52,9 +52,9 @@ def _run(plan: CouncilPlan, listening: socket.socket, command: str, *, opens_pag
     supervisor = Supervisor(plan, say, listening)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, supervisor.stop)
-    is_left_alone = _closed_terminal()  # asked now: the terminal may be gone as soon as the last line is said
+    is_terminal_closed = _closed_terminal()  # first: the terminal may be closed as soon as the last message is written
     if plan.host not in ("127.0.0.1", "localhost", "::1"):
-        say(f"The page listens on {plan.host}, unencrypted: whoever has the token can use this council.")
+        say(f"The page listens on {plan.host}, unencrypted: every client with the token can use this council.")
     where = "the Redis that you named" if plan.redis_url else "a private Redis"
     say(f"Starting on {where}, {plan.tier.name} tier.")
     try:
@@ -67,14 +67,15 @@ def _run(plan: CouncilPlan, listening: socket.socket, command: str, *, opens_pag
             say("Ctrl-C ends it.")
             if opens_page:
                 _open_page(address)
-        supervisor.run(is_left_alone)
+        supervisor.run(is_terminal_closed)
     finally:
         supervisor.end()
     say("The council has ended.")
 
 
 def _closed_terminal() -> Callable[[], bool]:
-    """Tells whether the terminal that this was started in is gone: its hangup reaches make, not whom make started."""
+    """A function that is True once the terminal of this process is closed. Where make started this process, the hangup
+    signal reaches make alone."""
     had_terminal = os.isatty(sys.stderr.fileno())
     return lambda: had_terminal and not os.isatty(sys.stderr.fileno())
 
@@ -84,17 +85,17 @@ def _shown_host(host: str) -> str:
 
 
 def _open_page(address: str) -> None:
-    """Opens the page where there is a browser; without one there is nothing to do."""
+    """Opens the page, if there is a browser."""
     with contextlib.suppress(webbrowser.Error):
         webbrowser.get()
         webbrowser.open(address)
 
 
 def say(sentence: str) -> None:
-    """Writes a sentence for a person on standard error."""
-    # The terminal may be gone by now; what is said to nobody is no failure.
+    """Writes a sentence for the user on standard error."""
+    # The terminal may be closed: that is not an error.
     with contextlib.suppress(OSError):
-        # A file's content, or its name, must not steer the terminal.
+        # Content and names of files may contain control characters, which the terminal would obey.
         print(f"council: {plain(sentence)}", file=sys.stderr, flush=True)
 
 

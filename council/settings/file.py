@@ -1,9 +1,9 @@
-"""A settings file: its values, and the line on which each of them stands.
+"""A settings file: its values, and the line of each key.
 
-    council.toml --tomllib--------> values     lines by looking the keys up in the text, when one is asked for
-    council.yaml --yaml_settings--> values     lines as the parser met them
+    council.toml --tomllib------> values     lines: found in the text when they are needed
+    council.yaml --ruamel.yaml--> values     lines: from the parser
 
-Whatever cannot be read is refused in a sentence with the file's name, and the line where there is one.
+A file that cannot be read is refused in a sentence with its name, and the line where that is known.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any
 from schemas.errors import Refused
 
 DEFAULT_FILES = ("council.toml", "council.yaml", "council.yml")
-# Settings fill a page or two; 64 KiB are a thousand lines and more.
+# More than a thousand lines; settings have one hundred.
 MAX_BYTES = 64 * 1024
 
 
 class SettingsFile:
-    """What a file sets. `path` is how it is called in sentences."""
+    """What a file sets. Sentences name it by its `path`."""
 
     def __init__(self, path: Path, text: str, values: dict[str, Any], lines: Mapping[tuple[str, ...], int]) -> None:
         self.path, self.values = path, values
         self._text, self._lines = text, lines
 
     def line_of(self, keys: Sequence[str]) -> int:
-        """The line of the innermost of `keys` that the file spells out."""
+        """The line of the innermost of `keys` that is in the file."""
         if not _is_yaml(self.path):
             return _toml_line(self._text, list(keys))
-        spelt = (tuple(keys[:length]) for length in range(len(keys), 0, -1))
-        return next((self._lines[path] for path in spelt if path in self._lines), 1)
+        written = (tuple(keys[:length]) for length in range(len(keys), 0, -1))
+        return next((self._lines[path] for path in written if path in self._lines), 1)
 
 
 def _is_yaml(path: Path) -> bool:
@@ -41,7 +41,7 @@ def _is_yaml(path: Path) -> bool:
 
 
 def read_settings_file(config: Path | None) -> SettingsFile:
-    """The file at `config`, or the first of DEFAULT_FILES that is here, or an empty one. Raises Refused."""
+    """The file at `config`; else the first of DEFAULT_FILES that exists, or no settings. Raises Refused."""
     for path in [config] if config else map(Path, DEFAULT_FILES):
         try:
             with path.open("rb") as file:
@@ -58,13 +58,13 @@ def read_settings_file(config: Path | None) -> SettingsFile:
 
 def _parsed(path: Path, data: bytes) -> SettingsFile:
     if len(data) > MAX_BYTES:
-        raise Refused("bad_settings", f"{path} is larger than {MAX_BYTES // 1024} KiB: that is no settings file.")
+        raise Refused("bad_settings", f"{path} is larger than {MAX_BYTES // 1024} KiB: that is not a settings file.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise Refused("bad_settings", f"{path} is no UTF-8 text: save it as UTF-8.") from None
+        raise Refused("bad_settings", f"{path} is not UTF-8 text: save it as UTF-8.") from None
     if _is_yaml(path):
-        # Here, because it takes 20 ms to import, and most people write TOML.
+        # Imported here: it takes 60 ms, and most people write TOML.
         from council.settings.yaml import parse_yaml
 
         values, lines = parse_yaml(text, str(path))
@@ -72,9 +72,9 @@ def _parsed(path: Path, data: bytes) -> SettingsFile:
     try:
         return SettingsFile(path, text, tomllib.loads(text), {})
     except (ValueError, RecursionError) as error:
-        # Numbers of thousands of digits and brackets without end raise errors that are not tomllib's own.
+        # A number of thousands of digits and very deep brackets raise errors of Python, not of tomllib.
         problem = error if isinstance(error, tomllib.TOMLDecodeError) else "a value is too long or nested too deeply"
-        raise Refused("bad_settings", f"{path} is no valid TOML: {problem}.") from None
+        raise Refused("bad_settings", f"{path} is not valid TOML: {problem}.") from None
 
 
 def _toml_line(text: str, keys: list[str]) -> int:

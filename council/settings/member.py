@@ -1,4 +1,4 @@
-"""A member as the settings describe it: `[members.NAME]`."""
+"""A member in the settings: `[members.NAME]`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MemberName = Annotated[str, AfterValidator(_member_name)]
 
 
 class MemberSetting(BaseModel):
-    """One member of the council: its model, and what it alone is asked for."""
+    """One member of the council: its model, and its own options."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -35,5 +35,5 @@ class MemberSetting(BaseModel):
     system: str | None = None
 
     def spec(self, name: str) -> MemberSpec:
-        """The same, under its name."""
+        """The member under this name."""
         return MemberSpec(self.model, name, self.temperature, self.seed, self.max_tokens, self.system)

@@ -1,8 +1,8 @@
-"""Settings: `council.toml` or `council.yaml` in the working directory or at --config, COUNCIL_* variables, flags; in
-rising order.
+"""Settings: from `council.toml` or `council.yaml` in the working directory or at --config, COUNCIL_* variables, and
+flags. The later source outweighs the earlier one.
 
     file ──with_tier_limits──┐
-    COUNCIL_* ───────────────┼──▶ Settings ◀── flags         a wrong value is refused where it was written
+    COUNCIL_* ───────────────┼──▶ Settings ◀── flags         a wrong value is refused with the place where it is written
     REDIS_URL ───────────────┘
 """
 
@@ -24,58 +24,64 @@ from consumers.web.door.guard import checked_origins
 from council.settings.file import SettingsFile, read_settings_file
 from council.settings.member import MemberName, MemberSetting
 from council.settings.server import Server, ServerName
-from council.settings.tier import WrongSetting, checked_tier_limits, tiers_with, with_tier_limits
+from council.settings.tier import (
+    MembersAtOnce,
+    ProfileSetting,
+    TierName,
+    TierSetting,
+    WrongSetting,
+    tiers_with,
+    with_tier_limits,
+)
 from recordings.folder import DEFAULT_GB, Library, default_folder
+from runtime.memory import read_memory
 from schemas.errors import Refused
-from schemas.rules.tiers import TIERS, TierPolicy, tier_for_memory, tier_named
+from schemas.rules.tiers import TierPolicy, tier_for_memory, tier_named
 from schemas.sessions import MemberSpec, limits_with
 
 __all__ = ["Server", "Settings", "load_settings"]
 
 T = TypeVar("T")
+_TABLES: Mapping[str, type[pydantic.BaseModel]] = {"servers": Server, "members": MemberSetting, "tiers": TierSetting}
 
 
 class Settings(BaseSettings):
-    """All that a person may set; unknown keys are refused. `tiers` holds every tier, changed or not."""
+    """Everything that can be set; unknown keys are refused."""
 
     model_config = SettingsConfigDict(
         env_prefix="COUNCIL_", extra="forbid", validate_assignment=True, arbitrary_types_allowed=True
     )
 
-    tier: Literal["low", "mid", "high", "hybrid"] | None = None
+    tier: TierName | None = None
     models: list[str] | None = None
     host: str = "127.0.0.1"
     port: int = Field(8145, ge=0, le=65_535)
-    # A secret: it is in no repr.
+    # A secret, left out of the repr.
     token: str | None = Field(None, repr=False)
     origins: list[str] = []
-    # It may hold a password: it is in no repr.
+    # It may contain a password, and is left out of the repr.
     redis_url: str | None = Field(None, repr=False)
     ollama: bool = True
     allow_remote: bool = False
     servers: dict[ServerName, Server] = Field({}, max_length=64)
-    # In order: the first of them answer where a request names no member.
+    # In order: where a request names no member, the first of them answer.
     members: dict[MemberName, MemberSetting] = Field({}, max_length=64)
-    # The specification's short form; what it says is in `tiers` as well.
-    tier_limits: dict[str, int] = {}
-    tiers: Mapping[str, TierPolicy] = Field(TIERS, validate_default=False)
+    # The specification's short form; it is written into `tiers` as well.
+    tier_limits: dict[TierName, MembersAtOnce] = {}
+    tiers: dict[TierName, TierSetting] = {}
     limits: dict[str, int] = {}
     ngram_tokens_per_s: float | None = Field(None, gt=0, le=1_000)
     record: Literal["off", "asked", "all"] = "asked"
-    # The folder; without one, the user's data folder.
+    # A folder; None for the user's data folder.
     recordings: str | None = Field(None, min_length=1)
     recordings_gb: float = Field(DEFAULT_GB, gt=0, le=1_000_000)
     record_text: bool = True
 
-    @field_validator("tier_limits", mode="plain")
+    @field_validator("tiers")
     @classmethod
-    def _known_tier_limits(cls, value: object) -> dict[str, int]:
-        return _placed(checked_tier_limits, value)
-
-    @field_validator("tiers", mode="plain")
-    @classmethod
-    def _known_tiers(cls, value: object) -> Mapping[str, TierPolicy]:
-        return _placed(tiers_with, value)
+    def _consistent_tiers(cls, value: dict[TierName, TierSetting]) -> dict[TierName, TierSetting]:
+        _placed(tiers_with, value)
+        return value
 
     @field_validator("token")
     @classmethod
@@ -101,12 +107,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment outweighs the file, whose values come as arguments; flags are laid over both afterwards."""
+        """The environment outweighs the file, whose values come as arguments. Flags are set afterwards."""
         return _Environment(settings_cls), init_settings
 
     @property
     def member_specs(self) -> tuple[MemberSpec, ...]:
-        """The members that have a name of their own, in order."""
+        """The members of the settings, in order."""
         return tuple(member.spec(name) for name, member in self.members.items())
 
     @property
@@ -117,25 +123,29 @@ class Settings(BaseSettings):
 
     @property
     def is_port_chosen(self) -> bool:
-        """True where a flag, a variable or a file contains the port; the default may move to a free one."""
+        """True where a flag, a variable or a file sets the port; else the default may move to a free one."""
         return "port" in self.model_fields_set
 
     @property
+    def tier_policies(self) -> dict[str, TierPolicy]:
+        """Every tier, with what is set of it."""
+        return tiers_with(self.tiers)
+
+    @property
     def tier_policy(self) -> TierPolicy:
-        """The tier that is set, or the one that this machine's memory calls for."""
+        """The tier that is set, or the one for this machine's memory."""
         if self.tier is not None:
-            return tier_named(self.tier, self.tiers)
-        return tier_for_memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), self.tiers)
+            return tier_named(self.tier, self.tier_policies)
+        return tier_for_memory(read_memory().usable_bytes, self.tier_policies)
 
 
 class _Environment(EnvSettingsSource):
-    """The COUNCIL_ variables; the short form of a tier's limit is written out, so that it outweighs the file's long
-    one."""
+    """The COUNCIL_ variables. The short form of a tier's limit is written out: it outweighs the file's long form."""
 
     def __call__(self) -> dict[str, Any]:
         values = super().__call__()
         if values.get("token") == "":
-            # As the council's own processes have it that are not to know it.
+            # Processes of the council that do not need the token have an empty variable.
             del values["token"]
         try:
             return with_tier_limits(values)
@@ -144,16 +154,16 @@ class _Environment(EnvSettingsSource):
 
 
 def _placed(parse: Callable[[Any], T], value: object) -> T:
-    """What `parse` makes of the value; where that is wrong, pydantic is told the keys that lead there."""
+    """The parsed value. Raises pydantic's error, with the keys that lead to what is wrong."""
     try:
         return parse(value)
     except WrongSetting as error:
-        # Pydantic replaces {names} in a template by the context; the message comes as one, and is left alone so.
+        # Pydantic replaces {names} in the template: a message as a template could contain some.
         raise PydanticCustomError("wrong_setting", "{message}", {"message": str(error), "keys": error.keys}) from None
 
 
 def _allowed(check: Callable[[Any], T]) -> Callable[[Any], T]:
-    """The check, whose refusals are said of the setting."""
+    """The check, with its refusals as WrongSetting."""
 
     def checked(value: Any) -> T:
         try:
@@ -174,8 +184,7 @@ def _checked_limits(limits: dict[str, int]) -> dict[str, int]:
 
 
 def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
-    """The settings with the flags that are not None on top. Raises Refused with the key, and the line where it stands
-    in a file."""
+    """The settings; flags that are not None outweigh all else. Raises Refused, with the key and its line."""
     file = read_settings_file(config)
     _require_known(file)
     try:
@@ -183,7 +192,7 @@ def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
     except WrongSetting as error:
         raise Refused("bad_settings", f"{_place(file, error.keys)}: {_at(error.keys, error)}.") from None
     if os.environ.get("REDIS_URL"):
-        # The name that every role knows ranks as a variable of ours, below our own one.
+        # It counts as a COUNCIL_ variable, and COUNCIL_REDIS_URL outweighs it.
         values["redis_url"] = os.environ["REDIS_URL"]
     try:
         settings = Settings(**values)
@@ -201,21 +210,21 @@ def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
 
 
 def _require_known(file: SettingsFile) -> None:
-    """Raises Refused for a name that is no setting. Before all else: some names steer the library that reads them."""
+    """Raises Refused for an unknown setting. To be called first: some names are options of the settings library."""
     known = list(Settings.model_fields)
     for name in file.values:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            meant = f"; did you mean {near[0]}?" if near else f": the settings are {', '.join(known)}."
+            meant = f"; did you mean {near[0]}?" if near else f"; known settings: {', '.join(known)}."
             raise Refused("bad_settings", f"{_place(file, [name])}: {name}: there is no such setting{meant}")
 
 
 def _sentence(error: pydantic.ValidationError, file: SettingsFile) -> str:
-    """The first thing that is wrong, where it stands, and what it should be."""
+    """The first error: its place, and what the value must be."""
     keys = _keys(error)
     environment = EnvSettingsSource(Settings)()
     for values in (environment, file.values):
-        # The short form was written out; it is the one that the person wrote.
+        # The person wrote the short form, which was written into `tiers`.
         short = ["tier_limits", *keys[1:2]]
         if keys[0] == "tiers" and _depth(values, keys) < len(keys) and _depth(values, short) == len(short) == 2:
             keys = short
@@ -226,7 +235,7 @@ def _sentence(error: pydantic.ValidationError, file: SettingsFile) -> str:
 
 
 def _keys(error: pydantic.ValidationError) -> list[str]:
-    """The keys that lead to the first thing that is wrong."""
+    """The keys that lead to the first error."""
     first = error.errors(include_input=False)[0]
     keys = [str(part) for part in first["loc"] if part != "[key]"]
     return [*keys, *first.get("ctx", {}).get("keys", ())]
@@ -235,10 +244,11 @@ def _keys(error: pydantic.ValidationError) -> list[str]:
 def _problem(error: pydantic.ValidationError) -> str:
     first = error.errors(include_input=False)[0]
     if first["type"] == "extra_forbidden":
-        is_secret = any(word in str(first["loc"][-1]).lower() for word in ("key", "token", "secret", "password"))
-        return "there is no such setting" + (
-            ": put a server's key into an environment variable and name that variable with key_env" if is_secret else ""
-        )
+        *_, above, name = map(str, first["loc"])
+        if any(word in name.lower() for word in ("key", "token", "secret", "password")):
+            return "there is no such setting: put a server's key into a variable and name that variable with key_env"
+        table = ProfileSetting if above == "profile" else _TABLES[str(first["loc"][0])]
+        return f"there is no such setting; known settings: {', '.join(table.model_fields)}"
     if first["type"] in ("dict_type", "model_type"):
         return "write a table of names and values"
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
@@ -246,7 +256,7 @@ def _problem(error: pydantic.ValidationError) -> str:
 
 
 def _depth(values: Mapping[str, Any], keys: Sequence[str]) -> int:
-    """How many of the keys, one below the other, `values` has."""
+    """How many of the nested keys are in `values`."""
     inner: Any = values
     for depth, key in enumerate(keys):
         if isinstance(inner, list) and key.isdigit() and int(key) < len(inner):

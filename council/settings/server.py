@@ -1,4 +1,4 @@
-"""A model server as a person names it: `[servers.NAME]`."""
+"""A model server in the settings: `[servers.NAME]`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, fiel
 
 from producers.source import ModelSource
 
-# A name is a part of a line in tables and of paths; longer ones break both.
+# Names are in the lines of tables, and in paths.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Longer than any model's name that was seen, and still one line.
+# No known model has a longer name, and it still fits a line.
 _MOST_MODEL_CHARS = 200
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-# What the keys of known services begin with, where it could begin a variable's name as well.
+# Prefixes of known services' keys that could begin a variable's name as well.
 _KEY_BEGINNINGS = ("sk_", "pk_", "rk_", "hf_", "gsk_", "ghp_", "xai_", "nvapi_", "AIza", "eyJ")
-# Words in a variable's name are shorter than this; a key is one run of letters and digits.
+# The words of a variable's name are shorter; a key is one run of letters and digits.
 _KEY_RUN = re.compile(r"[A-Za-z0-9]{20,}")
 _SHORTEST_KEY = 16
-# Ollama keeps a model that nobody uses for five minutes by itself; a day is for ever to a council.
+# Ollama's own default is five minutes; no council needs more than a day.
 _MOST_KEEP_ALIVE_S = 86_400
 _DURATION = re.compile(r"(?:([0-9]{1,5})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,5})s)?")
 
@@ -41,10 +41,10 @@ ModelName = Annotated[str, AfterValidator(_model_name)]
 
 
 class Server(BaseModel):
-    """A model server: where it is, what it speaks, and which of its models the council may use (none named: all).
+    """A model server: its address, its interface, and the models of it that the council may use (empty: all).
 
-    `key_env` names the environment variable that holds its API key; the key itself is never a setting. `remote`
-    overrides the rule by address. `parallel` and `max_loaded` replace what the server says of itself.
+    `key_env` is the name of the environment variable that contains its API key; the key itself is never a setting.
+    `remote` overrides the rule by address. `parallel` and `max_loaded` replace what the server reports.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -63,8 +63,8 @@ class Server(BaseModel):
     def _nothing_but_an_address(cls, url: HttpUrl) -> HttpUrl:
         if url.username or url.password:
             raise ValueError(
-                "a password does not belong into a URL that other users of this machine can see: put the server's key "
-                "into an environment variable and name that variable with key_env"
+                "other users of this machine can see a password in a URL: put the server's key into an environment "
+                "variable and name that variable with key_env"
             )
         if url.query or url.fragment or url.port == 0:
             raise ValueError("give only the server's address, such as http://127.0.0.1:8080")
@@ -81,11 +81,11 @@ class Server(BaseModel):
     @field_validator("key_env")
     @classmethod
     def _a_variable_and_no_key(cls, name: str | None) -> str | None:
-        """The sentence never holds the value: it may be the key."""
+        """The message does not contain the value, which may be a key."""
         if name is not None and (not _VARIABLE.fullmatch(name) or looks_like_a_key(name)):
             raise ValueError(
-                "this is no name of an environment variable: put the key into a variable, such as MY_SERVER_KEY, and "
-                "write that name here; a key itself belongs into no file"
+                "this is not the name of an environment variable: put the key into a variable, such as MY_SERVER_KEY, "
+                "and write that name here; never write a key into a file"
             )
         return name
 
@@ -96,7 +96,7 @@ class Server(BaseModel):
 
     @property
     def address(self) -> str:
-        """The URL without a slash at its end."""
+        """The URL without a trailing slash."""
         return str(self.url).rstrip("/")
 
     @property
@@ -104,13 +104,13 @@ class Server(BaseModel):
         """True where a prompt for this server leaves this machine and its network."""
         if self.remote is not None:
             return self.remote
-        # Here, because it brings an HTTP client along, and most commands need none.
+        # Imported here: it imports an HTTP client, and most commands need none.
         from producers.servers.address import is_remote
 
         return is_remote(self.address)
 
     def source(self, model: str) -> ModelSource:
-        """How to reach one of its models."""
+        """The source of one of its models."""
         return ModelSource(
             self.api, model, url=self.address, key_env=self.key_env or "", remote=self.is_remote,
             parallel=self.parallel or 0, max_loaded=self.max_loaded or 0, keep_alive_s=self.keep_alive,
@@ -118,7 +118,7 @@ class Server(BaseModel):
 
 
 def looks_like_a_key(name: str) -> bool:
-    """True for what is rather an API key than the name of a variable that holds one."""
+    """True for a text that is probably an API key, not the name of a variable."""
     if name.startswith(_KEY_BEGINNINGS) and len(name) >= _SHORTEST_KEY:
         return True
     runs = _KEY_RUN.findall(name)
@@ -126,7 +126,7 @@ def looks_like_a_key(name: str) -> bool:
 
 
 def keep_alive_s(value: object) -> int:
-    """Seconds, from a number of them or from "10m", "30s", "1h30m". Raises ValueError."""
+    """The seconds in a number, or in a text such as "10m", "30s" or "1h30m". Raises ValueError."""
     seconds = value if isinstance(value, int) and not isinstance(value, bool) else None
     if isinstance(value, str) and len(value) <= 24:
         text = value.strip()

@@ -1,139 +1,83 @@
-"""Settings in YAML: plain values, and the line on which each of them stands.
+"""Settings in YAML 1.2: plain values as in JSON, and the line of each key.
 
-    text --events--> mappings, sequences, scalars, as JSON has them (the core schema of YAML 1.2)
-
-`yes` and `1:30` are texts. Anchors, aliases, tags, a second document and a key that stands twice are refused where they
-begin, so that no file can unfold into more than it is.
+Anchors, aliases and tags are refused: settings do not need them, and aliases can unfold into more than memory holds.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import MaxDepthExceededError
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.tokens import AliasToken, AnchorToken, TagToken, Token
 
 from schemas.errors import Refused
 
-# The deepest setting, tiers.NAME.profile.FIELD, lies at four.
+# The deepest setting, tiers.NAME.profile.FIELD, has four keys.
 MAX_DEPTH = 8
+_NOT_USED: dict[type[Token], str] = {AnchorToken: "anchors (&)", AliasToken: "aliases (*)", TagToken: "tags (!)"}
 
-_CONSTANTS = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf"), float("inf")),
-    "-.inf": float("-inf"),
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
-}
-# As in TOML, digits may be grouped by underscores. No setting has more digits than these.
-_INTEGER = re.compile(r"[-+]?\d{1,3}(?:_?\d{1,3}){0,9}", re.ASCII)
-_FLOAT = re.compile(r"[-+]?(?:\.\d{1,30}|\d{1,30}(?:\.\d{0,30})?)(?:[eE][-+]?\d{1,4})?", re.ASCII)
+
+class _WrongYaml(Exception):
+    def __init__(self, place: Node | Token, problem: str) -> None:
+        super().__init__(problem)
+        self.line = place.start_mark.line + 1
 
 
 def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """The values of a YAML text, and the line of each key. `name` is the file's, for sentences. Raises Refused."""
+    """(the values of a YAML text, the line of each key). `name` is the file's, for sentences. Raises Refused."""
     try:
-        return _YamlText(text, name).read()
-    except yaml.MarkedYAMLError as error:
+        return _parsed(text)
+    except _WrongYaml as error:
+        raise Refused("bad_settings", f"{name}, line {error.line}: {error}.") from None
+    except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise Refused("bad_settings", f"{name}, line {line}: this is no valid YAML: {error.problem}.") from None
-    except yaml.reader.ReaderError as error:
+        problem = "it is nested too deeply" if isinstance(error, MaxDepthExceededError) else error.problem
+        raise Refused("bad_settings", f"{name}, line {line}: this is not valid YAML: {problem}.") from None
+    except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise Refused(
-            "bad_settings", f"{name}, line {line}: the character U+{_code(error.character):04X} may not be in YAML."
-        ) from None
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
-        # The parser lets an escape past U+10FFFF, or a version of five thousand digits, fall through.
-        raise Refused("bad_settings", f"{name} is no valid YAML.") from None
+        raise Refused("bad_settings", f"{name}, line {line}: YAML allows no U+{error.character:04X}.") from None
+    except (ValueError, OverflowError):
+        # The parser passes on errors of an escape above U+10FFFF, and of a version of five thousand digits.
+        raise Refused("bad_settings", f"{name} is not valid YAML.") from None
 
 
-def _code(character: object) -> int:
-    return character if isinstance(character, int) else ord(str(character)[:1])
+def _parsed(text: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    for token in YAML(typ="safe", pure=True).scan(text):
+        if kind := _NOT_USED.get(type(token)):
+            raise _WrongYaml(token, f"{kind} are not used in settings: write the value out")
+    yaml = YAML(typ="safe", pure=True)
+    yaml.max_depth = MAX_DEPTH
+    lines: dict[tuple[str, ...], int] = {}
+    root = yaml.compose(text)
+    values = None if root is None else _value(root, (), yaml, lines)
+    if values is not None and not isinstance(values, dict):
+        raise _WrongYaml(root, "settings are written as `name: value`")
+    return values or {}, lines
 
 
-class _YamlText:
-    """The events of one text, read once from the first to the last."""
-
-    def __init__(self, text: str, name: str) -> None:
-        self._name = name
-        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
-        self._lines: dict[tuple[str, ...], int] = {}
-
-    def read(self) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-        next(self._events)  # the stream's start
-        if isinstance(next(self._events), yaml.StreamEndEvent):
-            return {}, {}
-        first = next(self._events)
-        values = self._value(first, ())
-        next(self._events)  # the document's end
-        if not isinstance(after := next(self._events), yaml.StreamEndEvent):
-            raise self._refused(after, "a second document begins here; settings are one")
-        if values is None:
-            return {}, {}
-        if not isinstance(values, dict):
-            raise self._refused(first, "settings are written as `name: value`")
-        return values, self._lines
-
-    def _value(self, event: yaml.Event, keys: tuple[str, ...]) -> Any:
-        """The value that begins with `event`, found under `keys`."""
-        self._require_plain(event, keys)
-        if isinstance(event, yaml.MappingStartEvent):
-            return self._mapping(keys)
-        if isinstance(event, yaml.SequenceStartEvent):
-            return self._sequence(keys)
-        assert isinstance(event, yaml.ScalarEvent)
-        return self._scalar(event)
-
-    def _require_plain(self, event: yaml.Event, keys: tuple[str, ...]) -> None:
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise self._refused(event, "anchors (&) and aliases (*) are not used in settings: write the value out")
-        if getattr(event, "tag", None) is not None:
-            raise self._refused(event, "tags (!) are not used in settings: write the bare value")
-        if len(keys) > MAX_DEPTH:
-            raise self._refused(event, "this is nested too deeply; no setting is")
-
-    def _mapping(self, keys: tuple[str, ...]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
-            self._require_plain(event, keys)
-            if not isinstance(event, yaml.ScalarEvent):
-                raise self._refused(event, "a name is a word, not a list or a table")
-            name = self._whole(event)
-            if name in found:
-                raise self._refused(event, f"{'.'.join((*keys, name))} is set twice: keep one of the two")
-            self._lines[*keys, name] = _line(event)
-            found[name] = self._value(next(self._events), (*keys, name))
-        return found
-
-    def _sequence(self, keys: tuple[str, ...]) -> list[Any]:
-        found: list[Any] = []
-        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            self._lines[*keys, str(len(found))] = _line(event)
-            found.append(self._value(event, (*keys, str(len(found)))))
-        return found
-
-    def _scalar(self, event: yaml.ScalarEvent) -> Any:
-        text = self._whole(event)
-        if event.style:  # quoted, or a block: a text whatever it looks like
-            return text
-        if text in _CONSTANTS:
-            return _CONSTANTS[text]
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        return float(text) if _FLOAT.fullmatch(text) else text
-
-    def _whole(self, event: yaml.ScalarEvent) -> str:
-        """The scalar's text. Half characters, as JSON escapes them, are put together."""
-        try:
-            return event.value.encode("utf-16", "surrogatepass").decode("utf-16")
-        except UnicodeDecodeError:
-            raise self._refused(event, "half a character stands here") from None
-
-    def _refused(self, event: yaml.Event, problem: str) -> Refused:
-        return Refused("bad_settings", f"{self._name}, line {_line(event)}: {problem}.")
-
-
-def _line(event: yaml.Event) -> int:
-    return event.start_mark.line + 1 if event.start_mark else 1
+def _value(node: Node, keys: tuple[str, ...], yaml: YAML, lines: dict[tuple[str, ...], int]) -> Any:
+    """The node's value; `keys` lead to it. Notes the lines of the keys below it."""
+    if isinstance(node, MappingNode):
+        table: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key.value, str):
+                raise _WrongYaml(key, "a name is a text, not a list or a table")
+            own = (*keys, key.value)
+            if key.value in table:
+                raise _WrongYaml(key, f"{'.'.join(own)} is set twice: keep one of the two")
+            lines[own] = key.start_mark.line + 1
+            table[key.value] = _value(value, own, yaml, lines)
+        return table
+    if isinstance(node, SequenceNode):
+        lines |= {(*keys, str(index)): inner.start_mark.line + 1 for index, inner in enumerate(node.value)}
+        return [_value(inner, (*keys, str(index)), yaml, lines) for index, inner in enumerate(node.value)]
+    try:
+        value = yaml.constructor.construct_object(node)
+        # JSON writes a character beyond U+FFFF as two escapes.
+        return value.encode("utf-16", "surrogatepass").decode("utf-16") if isinstance(value, str) else value
+    except (ValueError, OverflowError):
+        raise _WrongYaml(node, "this value is not valid") from None

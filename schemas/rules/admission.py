@@ -11,7 +11,7 @@ import msgspec
 
 from schemas.errors import Refused
 from schemas.models import ModelFacts
-from schemas.rules.choice import ChosenMember, chosen_members, crowding, full_name, shortened
+from schemas.rules.choice import ChosenMember, chosen_members, crowding, fitting_members, full_name, shortened
 from schemas.rules.tiers import TIERS, TierPolicy, ladder_below
 from schemas.sessions import (
     ENTRY_VERSION,
@@ -67,7 +67,7 @@ def admit(
     _check_text(request)
     sampling = Sampling(request.max_tokens, request.temperature, request.seed)
     _check_sampling(sampling)
-    chosen = chosen_members(request, served, known, tier, named)
+    chosen = _requested_members(request, served, known, tier, named)
     running, left_out = chosen[: tier.max_parallel_models], chosen[tier.max_parallel_models :]
     weights = _checked_weights(request, chosen, running)
     samplings = _own_samplings(request, chosen, sampling)
@@ -97,6 +97,27 @@ def admit(
         if member.spec.system is not None:
             _check_size_of(f"system text of {member.name!r}", member.spec.system)
     return Admission(opening, (*_left_out_warning(tier, [member.name for member in left_out]), *crowd.warnings))
+
+
+def _requested_members(
+    request: SessionRequest,
+    served: Sequence[ModelFacts],
+    known: Sequence[ModelFacts],
+    tier: TierPolicy,
+    named: Sequence[MemberSpec],
+) -> list[ChosenMember]:
+    """The members that the request names. Where it names none: the first of the council's own, `named`, or else of the
+    served models, as many as the tier runs. Raises Refused."""
+    if request.models:
+        available = {facts.model: facts for facts in [*known, *served]}
+        return chosen_members(request.models, available, named, tier, allow_remote=request.allow_remote)
+    available = {facts.model: facts for facts in served}
+    own = [spec for spec in named if spec.model in available]
+    fitting, refused = fitting_members(own or map(MemberSpec, available), available, tier)
+    if not fitting:
+        no_models = Refused("no_models", "No model is served: start the council with `council up`.", status=409)
+        raise next(iter(refused.values()), no_models)
+    return fitting[: tier.max_parallel_models]
 
 
 def _left_out_warning(tier: TierPolicy, left_out: list[str]) -> tuple[str, ...]:

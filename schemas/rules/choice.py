@@ -11,7 +11,7 @@ from schemas.errors import Refused
 from schemas.models import IN_PROCESS, ModelFacts
 from schemas.rules.members import resolved_spec
 from schemas.rules.tiers import GB, TierPolicy
-from schemas.sessions import MemberSpec, SessionRequest
+from schemas.sessions import MemberSpec
 
 # Longer names are no names.
 MOST_REPEATED_CHARS = 100
@@ -29,28 +29,46 @@ class ChosenMember(msgspec.Struct, frozen=True):
 
 
 def chosen_members(
-    request: SessionRequest,
-    served: Sequence[ModelFacts],
-    known: Sequence[ModelFacts],
+    written: Iterable[str | MemberSpec],
+    available: Mapping[str, ModelFacts],
+    named: Sequence[MemberSpec],
     tier: TierPolicy,
-    named: Sequence[MemberSpec] = (),
+    *,
+    allow_remote: bool,
 ) -> list[ChosenMember]:
-    """The members that are asked for, all of them. Where the request names none: the council's own, `named`, or else
-    the models that come first, as many as the tier runs.
+    """The members that are written: of a session, or of a council.
 
-    A model that is only `known` may be asked for as well. Raises Refused for a name that is unknown or used twice, a
-    model that is over the tier's size, two names of one model, and a remote model that is not allowed.
+    Raises Refused for a name that is unknown or used twice, a model that is over the tier's size, two names of one
+    model, and a remote model that is not allowed.
     """
-    if not request.models:
-        return _first_members(served, tier, named)
-    available = {facts.model: facts for facts in [*known, *served]}
-    chosen = members_of(request.models, available, named)
+    chosen = members_of(written, available, named)
     models = unique_models(chosen)
     for facts in models:
         check_size(facts, tier)
     check_twins(models)
-    _check_remote(models, tier, allowed=request.allow_remote)
+    _check_remote(models, tier, allowed=allow_remote)
     return chosen
+
+
+def fitting_members(
+    candidates: Iterable[MemberSpec], available: Mapping[str, ModelFacts], tier: TierPolicy
+) -> tuple[list[ChosenMember], dict[str, Refused]]:
+    """(the candidates that may be members together where no member is written, the refusal of each model that may
+    not). A remote model is in neither: it must be written."""
+    chosen: list[ChosenMember] = []
+    refused: dict[str, Refused] = {}
+    for spec in candidates:
+        facts = available[spec.model]
+        if facts.remote:
+            continue
+        try:
+            check_size(facts, tier)
+            check_twins(unique_models([*chosen, ChosenMember(spec, facts)]))
+        except Refused as refusal:
+            refused[facts.model] = refusal
+        else:
+            chosen.append(ChosenMember(spec, facts))
+    return chosen, refused
 
 
 def members_of(
@@ -246,32 +264,10 @@ def _waits(members: Sequence[object]) -> str:
     return "waits" if len(members) == 1 else "wait"
 
 
-def _first_members(served: Sequence[ModelFacts], tier: TierPolicy, named: Sequence[MemberSpec]) -> list[ChosenMember]:
-    """The council's own members, else one of each model; the first that fit the tier. A remote model is never chosen
-    for a person."""
-    available = {facts.model: facts for facts in served}
-    candidates = [spec for spec in named if spec.model in available] or [MemberSpec(model) for model in available]
-    chosen: list[ChosenMember] = []
-    refusal: Refused | None = None
-    for spec in candidates:
-        facts = available[spec.model]
-        if facts.remote or len(chosen) == tier.max_parallel_models:
-            continue
-        try:
-            check_size(facts, tier)
-            check_twins([*unique_models(chosen), *([] if facts in unique_models(chosen) else [facts])])
-            chosen.append(ChosenMember(spec, facts))
-        except Refused as error:
-            refusal = refusal or error
-    if chosen:
-        return chosen
-    raise refusal or Refused("no_models", "No model is served: start the council with `council up`.", status=409)
-
-
 def _check_remote(chosen: Sequence[ModelFacts], tier: TierPolicy, *, allowed: bool) -> None:
     remote = [facts for facts in chosen if facts.remote]
     for facts in remote:
         check_remote_tier(facts, tier, allowed=allowed)
     if len(remote) > 1:
         names = " and ".join(repr(facts.model) for facts in remote)
-        raise Refused("many_remote", f"{names} are remote: a session may have one remote member.")
+        raise Refused("many_remote", f"{names} are remote: name one remote member at most.")

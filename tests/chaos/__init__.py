@@ -1,1 +1,1 @@
-"""Faults on purpose and at random, on real processes and a real Redis: whatever is struck, the law holds."""
+"""Faults on purpose and at random, on real processes and a real Redis. After each fault the law must hold."""

@@ -1,4 +1,4 @@
-"""Fixtures of the faults: a Redis that survives a kill, with a life for every key it ever held."""
+"""Fixtures of the faults: a Redis that restarts with all its data after it was killed."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.chaos.faketime import MISSING
-from tests.support.roles import DurableRedis, redis_binaries
+from tests.support.redis_servers import DurableRedis, preferred_binary
 from transport.redis.connection import AsyncPipe
 
-# Said in the head of every run, as the browser is; continuous integration installs it.
+# The start of every run prints the reason, as that of the browser; continuous integration installs the library.
 collect_ignore = ["test_stepping_clock.py"] if MISSING else []
 
 
 @pytest.fixture
 def durable() -> Iterator[DurableRedis]:
-    server = DurableRedis(next(iter(redis_binaries().values())))
+    server = DurableRedis(preferred_binary())
     yield server
     server.close()
 
 
 @pytest.fixture
 async def direct(durable: DurableRedis) -> AsyncIterator[AsyncPipe]:
-    """A way to Redis past every proxy."""
+    """A connection to Redis without a proxy."""
     pipe = AsyncPipe(durable.url)
     yield pipe
     await pipe.close()

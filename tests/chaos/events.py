@@ -1,4 +1,4 @@
-"""What DECIPHER made of a session's frames: each once, in order, none left out."""
+"""The checks of a session that DECIPHER follows: its law, its tokens and its events."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import msgspec
 from schemas import keys
 from schemas.events import protocol_model_ids
 from schemas.frames import Frame
+from tests.support.sessions import check_all_finished, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session
 
 
 async def check_events(pipe: AsyncPipe, session: str, frames: list[Frame]) -> None:
-    """Waits until every frame is composed: one energy_update a frame, the ids rise, the texts are the frames'."""
+    """Waits until DECIPHER has composed every frame. Each frame has one energy_update, the ids rise, the texts are
+    those of the frames, and each member is complete once."""
 
     async def is_composed() -> bool:
         return keys.entry_order((await find_session(pipe, session)).decipher)[0] >= len(frames)
@@ -26,14 +28,22 @@ async def check_events(pipe: AsyncPipe, session: str, frames: list[Frame]) -> No
     events = [msgspec.json.decode(entry[1][1]) for entry in entries]
     updates = [entry_id for entry_id, event in zip(ids, events, strict=True) if event["type"] == "energy_update"]
     assert updates == [keys.frame_id(k) for k in range(len(frames))]
-    shown = [event["payload"]["totalEnergy"] for event in events if event["type"] == "energy_update"]
-    assert shown == [frame.energy for frame in frames]
-    said = dict.fromkeys(protocol_model_ids(tuple(member.model for member in frames[0].members)), "")
+    energies = [event["payload"]["totalEnergy"] for event in events if event["type"] == "energy_update"]
+    assert energies == [frame.energy for frame in frames]
+    texts = dict.fromkeys(protocol_model_ids(tuple(member.model for member in frames[0].members)), "")
     for event in events:
         if event["type"] == "token_stream":
-            said[event["payload"]["modelId"]] += "".join(event["payload"]["tokens"])
-    assert list(said.values()) == [
+            texts[event["payload"]["modelId"]] += "".join(event["payload"]["tokens"])
+    assert list(texts.values()) == [
         "".join(frame.members[index].text for frame in frames) for index in range(len(frames[0].members))
     ]
     complete = [event["payload"]["modelId"] for event in events if event.get("payload", {}).get("isComplete")]
     assert len(complete) == len(set(complete)) == len(frames[0].members)
+
+
+async def check_finished_with_events(pipe: AsyncPipe, session: str) -> list[Frame]:
+    """Waits for the session's end. Checks that every member finished, its frames and its events. Returns the frames."""
+    await until_ended(pipe, session)
+    frames = await check_all_finished(pipe, session)
+    await check_events(pipe, session, frames)
+    return frames

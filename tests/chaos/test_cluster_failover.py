@@ -1,7 +1,7 @@
-"""Servers that take over from each other while sessions run: COUNCIL_CHAOS=long, for each takes seconds to be noticed.
+"""Failovers in clusters and behind Sentinels while sessions run: COUNCIL_CHAOS=long only, because each takes seconds.
 
-What a failover loses is the end of what the old server had taken. What the new one has is a council that was stopped a
-moment earlier: frames are computed again, tokens are written again from where they are missing, and the law holds.
+A failover loses the last writes to the old server. The new one has the state of a moment earlier: frames are computed
+again, the missing tokens are written again, and the law holds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from schemas import keys
 from schemas.errors import RedisAway, RedisRefuses
 from schemas.sessions import Opening
 from tests.support.clusters import Cluster, Server, Watched
-from tests.support.roles import Role, Roles, redis_binaries, roles_on
+from tests.support.redis_servers import redis_binaries
+from tests.support.role_processes import Role, Roles, roles_on
 from tests.support.sessions import check_the_law, opening_of, until_ended
 from tests.support.waiting import until
 from transport.redis.cluster import slot_of
@@ -28,7 +29,7 @@ from transport.sessions import find_session, open_session
 __test__ = os.environ.get("COUNCIL_CHAOS") == "long"
 
 MODELS = ("ngram:word-3", "ngram:char-6")
-# Five to eight seconds of text: a failover is over before its end.
+# Five to eight seconds of text: a failover ends before the session does.
 MOST_TOKENS = 400
 BINARIES = redis_binaries()
 
@@ -41,7 +42,7 @@ def council_on(roles: Roles) -> list[Role]:
 
 
 async def opened_when_there(pipe: AsyncPipe) -> Opening:
-    """A short session, opened when Redis is there to take it. One whose announcement was lost is never heard of."""
+    """A short session, opened as soon as Redis takes it. Where the reply is lost, another one is opened."""
 
     async def opened() -> Opening | None:
         opening = opening_of(*MODELS, max_tokens=50)
@@ -65,16 +66,16 @@ async def until_window(pipe: AsyncPipe, session: str, window: int) -> None:
 
 
 async def check(pipe: AsyncPipe, openings: list[Opening], council: list[Role], *losses: str) -> None:
-    """Every session ends, by the law, with its events; every role lives and broke nowhere. Its members have finished,
-    unless they say one of these `losses`."""
+    """Every session ends, the law holds for it, and its events are composed; every role runs and has logged no
+    traceback. Members that did not finish have one of these `losses` as their reason."""
     for opening in openings:
         await until_ended_over_breaks(pipe, opening.session)
         frames = await check_the_law(pipe, opening.session)
         assert {member.reason for member in frames[-1].members if member.state != "finished"} <= set(losses)
         await until_composed(pipe, opening.session)
     for role in council:
-        assert role.process.poll() is None, role.said()
-        assert "Traceback" not in role.said(), role.said()
+        assert role.process.poll() is None, role.log()
+        assert "Traceback" not in role.log(), role.log()
 
 
 async def until_ended_over_breaks(pipe: AsyncPipe, session: str) -> None:
@@ -103,18 +104,18 @@ def closing(*servers: Cluster | Watched) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def watching(cluster: Cluster) -> AsyncIterator[set[bytes]]:
-    """The keys that were seen without a time to live, at many moments."""
-    bare: set[bytes] = set()
+    """The keys that have no time to live at one of many moments."""
+    found: set[bytes] = set()
 
     async def look() -> None:
         while True:
             with contextlib.suppress(OSError):
-                bare.update(name for name, life in (await asyncio.to_thread(cluster.keys)).items() if life == -1)
+                found.update(name for name, life in (await asyncio.to_thread(cluster.keys)).items() if life == -1)
             await asyncio.sleep(0.05)
 
     looking = asyncio.create_task(look())
     try:
-        yield bare
+        yield found
     finally:
         looking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -123,36 +124,50 @@ async def watching(cluster: Cluster) -> AsyncIterator[set[bytes]]:
 
 @pytest.mark.parametrize("binary", BINARIES.values(), ids=BINARIES)
 async def test_slots_move_while_their_sessions_run(binary: str) -> None:
-    """Each session's slot goes to another master, with its keys on the way for a while, and so does the one of the
-    leases: nothing is lost, nothing is twice."""
+    """The slot of each session and that of the leases move to another master, in steps: no entry is lost, and none is
+    there twice."""
     cluster = Cluster(binary)
     with closing(cluster), roles_on(cluster.url) as roles:
         council = council_on(roles)
         pipe = AsyncPipe(cluster.url)
         openings = [opening_of(*MODELS, max_tokens=MOST_TOKENS) for _ in range(4)]
-        async with watching(cluster) as bare:
+        async with watching(cluster) as without_ttl:
             for opening in openings:
                 await open_session(pipe, opening)
             for moved in (*(keys.state(opening.session) for opening in openings), keys.SESSIONS):
                 await move(pipe, cluster, moved, openings[-1].session)
             await check(pipe, openings, council)
         await pipe.close()
-        assert bare == set()
+        assert without_ttl == set()
 
 
 async def move(pipe: AsyncPipe, cluster: Cluster, key: str, session: str) -> None:
-    """The slot of a key goes to the next node, first half of its keys, then the rest; sessions run meanwhile."""
+    """Moves the slot of a key to the next node while sessions run: first some of its keys, then all, then the slot.
+
+    After each of the first two steps it waits until the source has redirected a client (ASK, or TRYAGAIN for a script
+    whose keys are on both nodes).
+    """
     source = cluster.owner(key)
     target = cluster.nodes[(cluster.nodes.index(source) + 1) % len(cluster.nodes)]
     slot = slot_of(key)
     await after_some_windows(pipe, session)
-    cluster.set_out(slot, source, target)
+    redirects = source.redirects()
+    cluster.begin_move(slot, source, target)
     for name in source.run("CLUSTER", "GETKEYSINSLOT", slot, 3):
         source.run("MIGRATE", "127.0.0.1", target.port, name, 0, 5_000)
-    await asyncio.sleep(0.1)
+    redirects = await redirected(source, redirects)
     cluster.move(slot, source, target, ends=False)
-    await asyncio.sleep(0.1)
+    await redirected(source, redirects)
     cluster.move(slot, source, target)
+
+
+async def redirected(node: Server, before: int) -> int:
+    """Waits until the node has redirected clients more often than `before`; how often it has."""
+
+    async def has_redirected() -> int:
+        return count if (count := node.redirects()) > before else 0
+
+    return await until(has_redirected, "a client is redirected")
 
 
 async def after_some_windows(pipe: AsyncPipe, session: str) -> None:
@@ -161,8 +176,8 @@ async def after_some_windows(pipe: AsyncPipe, session: str) -> None:
 
 @pytest.mark.parametrize("fault", ["killed", "paused"])
 async def test_a_replica_of_a_cluster_takes_over_from_its_master(fault: str) -> None:
-    """The master that every role was told of is killed, or stops until its replica has its slots and wakes up: what it
-    then says MOVED to was computed from what it alone had."""
+    """The master in every role's URL is killed, or is stopped until its replica has its slots. After that it replies
+    MOVED, to commands that were computed from entries that only it had."""
     cluster = Cluster(next(iter(BINARIES.values())), is_doubled=True)
     with closing(cluster), roles_on(cluster.url) as roles:
         council = council_on(roles)
@@ -197,9 +212,9 @@ async def until_is_master(server: Server) -> None:
 @pytest.mark.parametrize("binary", BINARIES.values(), ids=BINARIES)
 @pytest.mark.parametrize("fault", ["killed", "paused"])
 async def test_sentinels_make_the_replica_master(binary: str, fault: str) -> None:
-    """The master is killed, or stops for a while and wakes up as a second master: for the eight seconds until its
-    Sentinels demote it the roles may go on with it. What they did there never was: a session that ended there has lost
-    its producers where it goes on, and says so; text that was begun is never repeated."""
+    """The master is killed, or stopped for a while and resumed as a second master: for the eight seconds until its
+    Sentinels demote it the roles may use it. Their writes there are lost: a session that ended there has no producers
+    on the new master, and ends with that reason; text that had begun is never repeated."""
     watched = Watched(binary)
     with closing(watched), roles_on(watched.url) as roles:
         council = council_on(roles)

@@ -1,4 +1,4 @@
-"""A Redis that becomes a replica answers readers and writers with errors: every role takes it for away, and waits."""
+"""A Redis that becomes a replica replies to readers and writers with errors. Every role waits as if it was away."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 import redis
 
 from schemas.errors import RedisAway
-from tests.chaos.events import check_events
-from tests.chaos.seats import AGGREGATOR, DECIPHER, long_opening, ngram, seats_on
-from tests.support.roles import DurableRedis, redis_binaries
-from tests.support.sessions import check_all_finished, until_ended
+from tests.chaos.events import check_finished_with_events
+from tests.chaos.proxied_roles import AGGREGATOR, DECIPHER, long_opening, ngram, proxied_roles_on
+from tests.support.redis_servers import DurableRedis, redis_binaries
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, open_session
@@ -19,7 +18,7 @@ from transport.sessions import find_session, open_session
 
 @pytest.fixture(params=redis_binaries())
 def durable(request: pytest.FixtureRequest) -> Iterator[DurableRedis]:
-    """Every kind of server: each reports a demotion in its own way."""
+    """Each server of this machine: their errors differ."""
     server = DurableRedis(redis_binaries()[request.param])
     yield server
     server.close()
@@ -28,14 +27,14 @@ def durable(request: pytest.FixtureRequest) -> Iterator[DurableRedis]:
 async def test_a_redis_that_is_demoted_is_waited_for_as_one_that_is_away(
     durable: DurableRedis, direct: AsyncPipe
 ) -> None:
-    """REPLICAOF (of nobody there): UNBLOCKED to all readers, READONLY to all writers ... REPLICAOF NO ONE.
+    """REPLICAOF (no server there): UNBLOCKED to all readers, READONLY to all writers ... REPLICAOF NO ONE.
 
     Each role logs it once, however often it tries. Then the session goes on, every token is in one frame and every
-    frame composed once; a session opened later is served.
+    frame is composed once; a session opened later is served.
     """
-    # Past our own connections, which refuse a replica.
+    # Not through our own connections, which refuse a replica.
     plain = redis.Redis(unix_socket_path=durable.socket)
-    with seats_on(durable, AGGREGATOR, ngram("char-6", 40), DECIPHER) as seats:
+    with proxied_roles_on(durable, AGGREGATOR, ngram("char-6", 40), DECIPHER) as roles:
         opening = long_opening("char-6", max_tokens=100)
         await open_session(direct, opening)
 
@@ -51,19 +50,18 @@ async def test_a_redis_that_is_demoted_is_waited_for_as_one_that_is_away(
         connections = plain.info("stats")["total_connections_received"]
 
         async def all_have_noticed() -> bool:
-            return all("Redis is away" in seat.said() for seat in seats.all)
+            return all("Redis is away" in role.log() for role in roles.all)
 
         async def all_have_tried_again() -> bool:
             return bool(plain.info("stats")["total_connections_received"] > connections + 20)
 
         await until(all_have_noticed, "every role has noticed")
-        await until(all_have_tried_again, "the roles have tried to connect again, several times each")
-        assert [seat.said().count("Redis is") for seat in seats.all] == [1, 1, 1]
+        await until(all_have_tried_again, "the roles have tried to connect several times each")
+        assert [role.log().count("Redis is") for role in roles.all] == [1, 1, 1]
         plain.execute_command("REPLICAOF", "NO", "ONE")
         for session in (opening, long_opening("char-6", max_tokens=20)):
             if session is not opening:
                 await open_session(direct, session)
-            await until_ended(direct, session.session)
-            await check_events(direct, session.session, await check_all_finished(direct, session.session))
-        seats.check()
+            await check_finished_with_events(direct, session.session)
+        roles.check()
     plain.close()

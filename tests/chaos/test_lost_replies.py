@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from schemas import keys
-from tests.chaos.events import check_events
-from tests.chaos.seats import AGGREGATOR, DECIPHER, Seat, Seats, long_opening, ngram, seats_on
-from tests.support.roles import DurableRedis
+from tests.chaos.events import check_finished_with_events
+from tests.chaos.proxied_roles import (
+    AGGREGATOR,
+    DECIPHER,
+    ProxiedRole,
+    ProxiedRoles,
+    long_opening,
+    ngram,
+    proxied_roles_on,
+)
+from tests.support.redis_servers import DurableRedis
 from tests.support.sessions import check_all_finished, until_ended
 from tests.support.tcp_proxy import (
     Kind,
@@ -22,8 +30,8 @@ from tests.support.waiting import until, wait_until
 from transport.redis.connection import AsyncPipe
 from transport.sessions import SessionState, find_session, open_session
 
-# Which role says it, and what it says.
-_SAID: tuple[tuple[str, Callable[[Words], bool]], ...] = (
+# Each role, and a command that it sends.
+_COMMANDS: tuple[tuple[str, Callable[[Words], bool]], ...] = (
     ("aggregator", is_commit),
     ("aggregator", is_token_read),
     ("producers", is_token_write),
@@ -32,7 +40,7 @@ _SAID: tuple[tuple[str, Callable[[Words], bool]], ...] = (
 
 
 async def _goes_on(pipe: AsyncPipe, session: str) -> None:
-    """Some windows and some tokens later: past those that were under way when a connection broke."""
+    """Waits until the session is some windows and tokens past those that were on their way when a connection broke."""
 
     async def reach(window: int, seqs: list[int]) -> SessionState:
         async def is_there() -> SessionState | None:
@@ -49,39 +57,37 @@ async def _goes_on(pipe: AsyncPipe, session: str) -> None:
 
 
 async def test_a_lost_reply_or_a_lost_command_costs_nothing(durable: DurableRedis, direct: AsyncPipe) -> None:
-    """Of commits, reads, token writes and events, in turn: one that Redis never saw, and one whose reply is lost.
+    """Of commits, reads, token writes and events, in turn: one that Redis never received, and one whose reply is lost.
 
-    Nobody knows which of the two it was. Every token is in one frame, every frame is composed once.
+    The role cannot tell which of the two it was. Every token is in one frame, every frame is composed once.
     """
     council = (AGGREGATOR, ngram("char-6", 40), ngram("char-8", 40), DECIPHER)
-    with seats_on(durable, *council) as seats:
+    with proxied_roles_on(durable, *council) as roles:
         opening = long_opening("char-6", "char-8", max_tokens=200)
         await open_session(direct, opening)
         for kind in (Kind.CUT_BEFORE, Kind.CUT_AFTER):
-            for role, matches in _SAID:
+            for name, matches in _COMMANDS:
                 await _goes_on(direct, opening.session)
-                _strike(seats, role, kind, matches)
-        await until_ended(direct, opening.session)
-        frames = await check_all_finished(direct, opening.session)
-        # Each break of the aggregator's connection is a new owner: it had thrown its memory away.
+                _strike(roles, name, kind, matches)
+        await check_finished_with_events(direct, opening.session)
+        # After each break of its connection the aggregator drops its state and takes the session again.
         assert (await find_session(direct, opening.session)).epoch == 5
-        await check_events(direct, opening.session, frames)
-        seats.check()
+        roles.check()
 
 
-def _strike(seats: Seats, role: str, kind: Kind, matches: Callable[[Words], bool]) -> None:
-    faults = [seat.proxy.strike(kind, matches) for seat in seats.of(role)]
-    wait_until(lambda: all(fault.commands for fault in faults), f"{kind} strikes every {role}")
+def _strike(roles: ProxiedRoles, name: str, kind: Kind, matches: Callable[[Words], bool]) -> None:
+    faults = [role.proxy.strike(kind, matches) for role in roles.of(name)]
+    wait_until(lambda: all(fault.commands for fault in faults), f"{kind} strikes every {name}")
 
 
 async def test_a_lease_whose_reply_was_lost_is_taken_over(durable: DurableRedis, direct: AsyncPipe) -> None:
-    """XREADGROUP ... a session is opened ... the reply is lost: Redis thinks that it is served, and nobody serves it.
+    """XREADGROUP ... a session is opened ... the reply is lost: Redis has a lease that no process knows of.
 
-    Aggregator and producer each lose the only word of it; both find it after three silent seconds.
+    The aggregator and the producer both lose the reply; both find the session when its lease is three seconds old.
     """
-    with seats_on(durable, AGGREGATOR, ngram("char-6", 100)) as seats:
-        struck = [(seat, seat.proxy.strike(Kind.HOLD, is_session_read)) for seat in seats.all]
-        wait_until(lambda: all(fault.commands for _, fault in struck), "both are about to ask for sessions")
+    with proxied_roles_on(durable, AGGREGATOR, ngram("char-6", 100)) as roles:
+        struck = [(role, role.proxy.strike(Kind.HOLD, is_session_read)) for role in roles.all]
+        wait_until(lambda: all(fault.commands for _, fault in struck), "both have sent XREADGROUP")
         opening = long_opening("char-6", max_tokens=50)
         await open_session(direct, opening)
         for _, fault in struck:
@@ -90,24 +96,24 @@ async def test_a_lease_whose_reply_was_lost_is_taken_over(durable: DurableRedis,
         assert all(opening.session.encode() in fault.replies[0] for _, fault in struck)
         await until_ended(direct, opening.session)
         await check_all_finished(direct, opening.session)
-        seats.check()
+        roles.check()
 
 
 async def test_two_owners_never_both_commit(durable: DurableRedis, direct: AsyncPipe) -> None:
-    """Two aggregators; whoever owns the session loses its connection at every third commit, after it ran: six times."""
-    with seats_on(durable, AGGREGATOR, AGGREGATOR, ngram("char-6", 60)) as seats:
+    """Two aggregators; the connection of each breaks after every third commit of its own, six times."""
+    with proxied_roles_on(durable, AGGREGATOR, AGGREGATOR, ngram("char-6", 60)) as roles:
         opening = long_opening("char-6", max_tokens=120)
-        for seat in seats.of("aggregator"):
-            _cut_every_third_commit(seat)
+        for role in roles.of("aggregator"):
+            _cut_every_third_commit(role)
         await open_session(direct, opening)
         await until_ended(direct, opening.session)
         await check_all_finished(direct, opening.session)
         assert (await find_session(direct, opening.session)).epoch > 3
         assert (await direct.one("XPENDING", keys.SESSIONS, keys.AGGREGATOR_GROUP))[0] == 0
-        seats.check()
+        roles.check()
 
 
-def _cut_every_third_commit(seat: Seat) -> None:
+def _cut_every_third_commit(role: ProxiedRole) -> None:
     count = 0
 
     def is_third(words: Words) -> bool:
@@ -115,4 +121,4 @@ def _cut_every_third_commit(seat: Seat) -> None:
         count += is_commit(words)
         return is_commit(words) and count % 3 == 0
 
-    seat.proxy.strike(Kind.CUT_AFTER, is_third, times=6)
+    role.proxy.strike(Kind.CUT_AFTER, is_third, times=6)

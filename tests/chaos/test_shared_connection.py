@@ -1,4 +1,4 @@
-"""One connection, several callers: a break that one of them met concerns them all."""
+"""One connection of several callers: after a break that one of them meets, each writes again what Redis lost."""
 
 from __future__ import annotations
 
@@ -10,33 +10,31 @@ from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas.entries import Claim, Token, decode_entry
 from schemas.errors import RedisAway
-from tests.support.roles import DurableRedis
+from tests.support.redis_servers import DurableRedis
 from tests.support.sessions import opening_of, token_stream
 from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session
 from transport.tokens import write_entry
 
 
-async def test_a_producer_writes_again_what_redis_lost_though_another_caller_met_the_break(
-    durable: DurableRedis,
+async def test_a_producer_writes_again_what_redis_lost_where_another_caller_met_the_break(
+    durable: DurableRedis, direct: AsyncPipe
 ) -> None:
-    pipe = AsyncPipe(durable.url)
     opening = opening_of("ngram:word-3")
-    await open_session(pipe, opening)
-    claim = (await pipe.one(*write_entry(opening.session, Claim(0, 1)))).decode()
-    outbox = Outbox(pipe, opening.session, 0, claim, RedisPresence(Log(50)))
-    size = durable.log.stat().st_size
+    await open_session(direct, opening)
+    claim = (await direct.one(*write_entry(opening.session, Claim(0, 1)))).decode()
+    outbox = Outbox(direct, opening.session, 0, claim, RedisPresence(Log(50)))
+    size = durable.append_only_file.stat().st_size
     outbox.add(tuple(Piece(f" word-{number}") for number in range(5)))
     await outbox.flush()
     durable.roll_back(size)
     with contextlib.suppress(RedisAway):
-        await pipe.one("PING")
+        await direct.one("PING")
     outbox.add((Piece(" last"),))
     for _ in range(3):
         await outbox.flush()
-    entries = [decode_entry(raw) for _, raw in await token_stream(pipe, opening.session)]
+    entries = [decode_entry(raw) for _, raw in await token_stream(direct, opening.session)]
     seqs = [entry.seq for entry in entries if isinstance(entry, Token)]
-    # The one that was written before the break was noticed is there twice, which the core counts and ignores.
+    # The token that was written before the outbox noticed the break is there twice; the core ignores the second one.
     assert sorted(set(seqs)) == list(range(6))
     assert seqs[-6:] == list(range(6))
-    await pipe.close()

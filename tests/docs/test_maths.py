@@ -21,7 +21,7 @@ import pytest
 from aggregator.numbers.interference import KIND_WINDOWS, Interference
 from council.command.asking import AskSummary
 from schemas.frames import FRAME_FIELDS, FRAME_VERSION, Frame, MemberFrame, TokenFrame, frame_json
-from tests.support.commands import environment
+from tests.support.council_command import environment
 from tests.support.project import ROOT
 
 DOCS = ROOT / "docs"

@@ -25,7 +25,8 @@ from schemas.sessions import ENTRY_VERSION, Member, Opening, Sampling
 from tests.golden import FOLDER
 from tests.golden.plans import PLANS, Part, Plan, Served
 from tests.golden.record import PROMPT, kill_when_begun, serve
-from tests.support.roles import RedisServer, Role, Roles, redis_binaries, roles_on
+from tests.support.redis_servers import RedisServer, redis_binaries
+from tests.support.role_processes import Role, Roles, roles_on
 from tests.support.sessions import check_the_law, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe

@@ -1,14 +1,15 @@
-"""The frames of a token stream, computed slowly and straight from their definitions: what the fast core must agree
-with.
+"""The frames of a token stream, computed slowly and straight from their definitions: the fast core must agree with
+them.
 
-    stream --lives()--> for each window: what was counted, who writes and why not, every token accepted so far
-                            |
-                         steps_of()--> what of it went out, who is in step, who runs and what each is shown as
-                            |
-                            +--> energy and weights ----+--> interference, from numbers as shown
-                            +--> frontier, measures ----+
+    stream --window_ends()--> for each window: counts, each member's state, every token accepted so far
+                                  |
+                               steps_of()--> released ends, the stepping set, shown states
+                                  |
+                                  +--> energy and weights ----+--> interference, from numbers as shown
+                                  +--> frontier, measures ----+
 
-All of it anew for each window, from those tokens. Shares nothing with the core but the wire structs and the grid.
+All of it is computed again for each window from those tokens. Shares nothing with the core but the wire structs and the
+grid.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from schemas.grid import NS_PER_MS, NS_PER_S, window_start_ns
 from schemas.sessions import EnergyProfile, Member, Opening
 from tests.oracle.frontier import Frontier, frontier_after, unit
 from tests.oracle.interference import resonates, shown_agreement, shown_interference, wave_of
-from tests.oracle.members import Accepted, Stream, WindowEnd, lives, opening_of
+from tests.oracle.members import Accepted, Stream, WindowEnd, opening_of, window_ends
 from tests.oracle.step import Span, Step, held_between, steps_of
 
 
 def oracle_frames(stream: Stream, windows: int) -> list[Frame]:
     """Frames 0.. up to the final one; without one, at least `windows` of them and all up to the last entry's window.
 
-    `stream` holds (entry id, packed entry) pairs and begins with the opening, which asks for no window by itself.
+    `stream` contains (entry id, packed entry) pairs and begins with the opening, which makes no window by itself.
     """
     opening = opening_of(stream)
     frontiers = [Frontier()]
@@ -58,16 +59,16 @@ def oracle_frames(stream: Stream, windows: int) -> list[Frame]:
 
 
 def accepted_tokens(stream: Stream, windows: int) -> list[list[Accepted]]:
-    """Each member's accepted tokens in order; nothing where the stream has no window."""
-    last = list(lives(stream, windows))[-1:]
-    return [life.accepted for window in last for life in window.lives]
+    """Each member's accepted tokens in order; empty where the stream has no window."""
+    last = list(window_ends(stream, windows))[-1:]
+    return [member.accepted for window in last for member in window.members]
 
 
 # --- energy -----------------------------------------------------------------------------------------------------------
 
 
 def settled_groups(accepted: list[Accepted]) -> list[list[Accepted]]:
-    """Tokens that came together in one window. What follows of an arrival that is settled already makes no new
+    """Tokens that arrived together in one window. Further tokens of an arrival that is settled already make no new
     group."""
     groups: list[list[Accepted]] = []
     for _, together in groupby(accepted, key=lambda one: (one.window, one.token.arrival_ns)):
@@ -77,7 +78,7 @@ def settled_groups(accepted: list[Accepted]) -> list[list[Accepted]]:
     return groups
 
 
-def heard_in_second_to(t_ns: int, accepted: list[Accepted]) -> int:
+def tokens_in_second_to(t_ns: int, accepted: list[Accepted]) -> int:
     return sum(t_ns - NS_PER_S < one.entry_ns <= t_ns for one in accepted)
 
 
@@ -97,7 +98,7 @@ def certainty_of_list(top: bytes) -> float | None:
     shares = [mass / total for mass in masses.values() if mass > 0.0]
     entropy = -math.fsum(share * math.log(share) for share in shares)
     certainty = 1.0 - entropy / math.log(len(masses))
-    # Of equal masses it is 0 but for rounding, which would be all there is to a confidence weight.
+    # Of equal masses it is 0 except for rounding, which would be the whole confidence weight.
     return min(1.0, certainty) if certainty >= 1e-9 else 0.0
 
 
@@ -117,14 +118,14 @@ def decayed(energy: float, since_ns: int, t_ns: int, held: Sequence[Span], profi
 
 
 def energy_at(t_ns: int, accepted: list[Accepted], held: Sequence[Span], profile: EnergyProfile) -> float:
-    """A member's energy at a window's end: the design card's formula, one update for each settled group. The time in
-    which it was held is no silence."""
+    """A member's energy at a window's end: the design card's formula, one update for each settled group. Time in which
+    it was held does not count."""
     energy, certainty, groups = 0.0, None, settled_groups(accepted)
     for number, group in enumerate(groups):
         updated_ns = group[-1].entry_ns
-        # What the same millisecond brought after this group is no part of its update: it had not been accepted yet.
-        heard = [one for one in accepted if one.place <= group[-1].place]
-        tps = heard_in_second_to(updated_ns, heard)
+        # Later tokens of the same millisecond are not part of this update: they were not accepted yet.
+        accepted_by_then = [one for one in accepted if one.order <= group[-1].order]
+        tps = tokens_in_second_to(updated_ns, accepted_by_then)
         velocity = unit((tps - profile.tps_min) / (profile.tps_max - profile.tps_min))
         friction = 1.0
         if number:
@@ -158,18 +159,18 @@ def confidence_weights(opening: Opening, window: WindowEnd) -> list[float]:
     weights = [member.weight for member in opening.members]
     if opening.weighting == "fixed":
         return weights
-    certainties = [smoothed_certainty(settled_groups(life.accepted), opening.profile) for life in window.lives]
+    certainties = [smoothed_certainty(settled_groups(member.accepted), opening.profile) for member in window.members]
     return [weight * certainty for weight, certainty in zip(weights, certainties, strict=True)]
 
 
 def counted_by_ensemble(step: Step) -> list[int]:
-    """Whoever runs; once nobody does, whoever finished."""
+    """The running members; once none runs, those that finished."""
     return step.running or [number for number, state in enumerate(step.states) if state == "finished"]
 
 
 def ensemble_energy(weights: Sequence[float], energies: Sequence[float]) -> float:
-    """Of the members that are counted, from their energies as shown: else a mean of what is shown and this one, of
-    equal weights, could round apart."""
+    """The mean over the counted members, from their energies as shown: else it could differ from the mean of the shown
+    energies by rounding."""
     total = math.fsum(weights)
     if total == 0.0:
         return 0.0
@@ -182,8 +183,8 @@ def ensemble_energy(weights: Sequence[float], energies: Sequence[float]) -> floa
 def _frame(opening: Opening, steps: Sequence[Step], frontier: Frontier) -> Frame:
     step, window = steps[-1], steps[-1].window
     energies = [
-        energy_at(window.end_ns, life.accepted, held, opening.profile)
-        for life, held in zip(window.lives, step.held, strict=True)
+        energy_at(window.end_ns, member.accepted, held, opening.profile)
+        for member, held in zip(window.members, step.held, strict=True)
     ]
     weights, counted = confidence_weights(opening, window), counted_by_ensemble(step)
     shown = [_rounded(energies[number]) for number in counted]
@@ -231,7 +232,7 @@ def _frame(opening: Opening, steps: Sequence[Step], frontier: Frontier) -> Frame
 
 
 def _with_interference(frame: Frame, earlier: list[Frame], frontiers: list[Frontier], counted: list[int]) -> Frame:
-    """The frame with what follows from numbers as shown; `frontiers` are those that all windows up to it hold."""
+    """The frame with what follows from numbers as shown; `frontiers` are those of all windows up to it."""
     agreement = shown_agreement([(frontier.measures.agreement, frontier.compares) for frontier in frontiers])
     agreements = [*(one.measures.agreement for one in earlier), agreement]
     interference = shown_interference(earlier[-1].interference.kind if earlier else "neutral", agreements)
@@ -245,20 +246,20 @@ def _with_interference(frame: Frame, earlier: list[Frame], frontiers: list[Front
 
 
 def _member_frame(member: Member, number: int, steps: Sequence[Step], energy: float) -> MemberFrame:
-    step, window, life = steps[-1], steps[-1].window, steps[-1].window.lives[number]
-    out_before = len(steps[-2].released_text(number)) if len(steps) > 1 else 0
-    thought = [one.token for one in life.accepted if one.window == window.index and one.token.lane == "thinking"]
+    step, window, history = steps[-1], steps[-1].window, steps[-1].window.members[number]
+    released_before = len(steps[-2].released_text(number)) if len(steps) > 1 else 0
+    thoughts = [one.token for one in history.accepted if one.window == window.index and one.token.lane == "thinking"]
     return MemberFrame(
         model=member.model,
         state=step.states[number],
         energy=_rounded(energy),
-        tokens_per_s=float(heard_in_second_to(window.end_ns, life.accepted)),
-        certainty=_rounded_or_none(latest_certainty(settled_groups(life.accepted))),
+        tokens_per_s=float(tokens_in_second_to(window.end_ns, history.accepted)),
+        certainty=_rounded_or_none(latest_certainty(settled_groups(history.accepted))),
         position_bytes=step.released[number],
-        buffered_tokens=len(life.accepted) - len(step.released_tokens(number)),
-        text=step.released_text(number)[out_before:],
-        thinking="".join(token.text for token in thought),
-        reason=life.reason if number not in step.running else None,
+        buffered_tokens=len(history.accepted) - len(step.released_tokens(number)),
+        text=step.released_text(number)[released_before:],
+        thinking="".join(token.text for token in thoughts),
+        reason=history.reason if number not in step.running else None,
         remote=member.remote,
         name=member.name or member.model,
         awaited=step.awaits(number),
@@ -266,12 +267,12 @@ def _member_frame(member: Member, number: int, steps: Sequence[Step], energy: fl
 
 
 def _token_frames(steps: Sequence[Step]) -> tuple[TokenFrame, ...]:
-    """Of what went out by the last of these windows, and not by the one before."""
+    """The tokens that the last of these windows released, and the one before did not."""
     out = [
-        {one.place: one for number in range(len(step.states)) for one in step.released_tokens(number)}
+        {one.order: one for number in range(len(step.states)) for one in step.released_tokens(number)}
         for step in steps[-2:]
     ]
-    released = [one for place, one in out[-1].items() if len(out) == 1 or place not in out[0]]
+    released = [one for order, one in out[-1].items() if len(out) == 1 or order not in out[0]]
     return tuple(
         TokenFrame(
             member=one.token.member,
@@ -282,7 +283,7 @@ def _token_frames(steps: Sequence[Step]) -> tuple[TokenFrame, ...]:
             logprob=_token_logprob(one.token.logprob),
             quality=one.token.quality,
         )
-        for one in sorted(released, key=lambda one: one.place)
+        for one in sorted(released, key=lambda one: one.order)
     )
 
 

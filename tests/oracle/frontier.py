@@ -1,8 +1,8 @@
-"""What is measured at the frontier: the slow way, straight from the definitions.
+"""The measures at the frontier: the slow way, straight from the definitions.
 
-    aligned token --proposal_of()--> p, r, t ----> diversity index, and how low it may truly be
+    aligned token --proposal_of()--> p, r, t ----> diversity index, and its lower bound
                                      |
-                                     +--span_of()--> q: the same next n bytes for everyone --> disagreement, agreement
+                                     +--span_of()--> q: the same next n bytes for all --> disagreement, agreement
 
 Every sum is written out once, over plain dicts. `weights` are never negative; they are made to sum to 1 wherever they
 are used, and count as equal where they sum to 0. Logarithms are natural.
@@ -22,9 +22,9 @@ from schemas.sessions import Limits
 from tests.oracle.members import WHITE_SPACE, Accepted
 from tests.oracle.step import Step
 
-# What stands for bytes that are no character, in text.
+# What replaces bytes that are not a character, in text.
 STAND_IN = "\ufffd".encode()
-# The key of what nobody can name: the mass that lists left out. One bucket, shared by all members.
+# The key of the probability that lists left out: one bucket, shared by all members.
 LEFT_OUT = None
 Buckets = dict[bytes | None, float]
 
@@ -36,8 +36,8 @@ Buckets = dict[bytes | None, float]
 class Proposal:
     """One member's next piece.
 
-    own: the bytes of the answer that its token holds. p: the probability of each piece that is known. r: what is left
-    of 1. t: the least probability of the list as received, which no unlisted token exceeds; None without a list.
+    own: the bytes of its token in the answer. p: the probability of each known piece. r: what is left of 1. t: the
+    least probability of the list as received, which no unlisted token exceeds; None without a list.
     """
 
     own: bytes
@@ -49,12 +49,12 @@ class Proposal:
 
 
 def proposal_of(token: wire.Token, start: int) -> Proposal:
-    """What a token that starts at byte `start` of its answer says of its place."""
+    """What a token that starts at byte `start` of its answer proposes there."""
     text = token.text.encode()
     sampled = token.piece or text
     is_placed = text.endswith(sampled) or sampled.startswith(text)
     before = text[: len(text) - len(sampled)] if text.endswith(sampled) else b""
-    if is_about_a_later_place(text, sampled):
+    if is_about_a_later_position(text, sampled):
         return Proposal(in_answer(text, start), {}, 1.0, None, True, False)
     own_share = None if token.logprob is None or math.isnan(token.logprob) else probability(token.logprob)
     listed = [(before + piece, probability(logprob)) for piece, logprob in wire.unpack_top(token.top)]
@@ -77,21 +77,21 @@ def proposal_of(token: wire.Token, start: int) -> Proposal:
 
     scale = max(1.0, math.fsum(p.values()))
     p = {piece: share / scale for piece, share in p.items()}
-    places = {in_answer(piece, start) for piece, _ in listed}
+    pieces = {in_answer(piece, start) for piece, _ in listed}
     possible = [share for _, share in listed if share > 0.0]
     return Proposal(
         own=in_answer(text, start),
         p=p,
         r=max(0.0, 1.0 - math.fsum(p.values())),
         t=min(possible) / scale if possible else None,
-        is_loose=start == 0 or not possible or len(places) < len(listed),
+        is_loose=start == 0 or not possible or len(pieces) < len(listed),
         has_logprobs=token.quality == "real" and (bool(listed) or own_share is not None),
     )
 
 
-def is_about_a_later_place(text: bytes, sampled: bytes) -> bool:
-    """A token shows more text than its piece where it completes a character: then the piece begins within one. Other
-    tokens' text before it is no more than three bytes of the character, and a space."""
+def is_about_a_later_position(text: bytes, sampled: bytes) -> bool:
+    """A token has more text than its piece where it completes a character: then the piece begins within one, and the
+    text before it is at most three bytes of the character and a space."""
     if text == sampled or sampled.startswith(text):
         return False
     if len(text) - len(sampled) > 4:
@@ -104,7 +104,7 @@ def probability(logprob: float) -> float:
 
 
 def in_answer(piece: bytes, start: int) -> bytes:
-    """An answer begins with its first byte that is no ASCII white space."""
+    """An answer begins with its first byte that is not ASCII white space."""
     return piece.lstrip(WHITE_SPACE.encode()) if start == 0 else piece
 
 
@@ -117,7 +117,7 @@ def upper_bound(proposal: Proposal, piece: bytes) -> float:
     return min(proposal.r, proposal.t)
 
 
-def upper_bound_of_a_piece_nobody_lists(proposal: Proposal) -> float:
+def upper_bound_of_an_unlisted_piece(proposal: Proposal) -> float:
     if proposal.is_loose or proposal.t is None:
         return proposal.r
     return min(proposal.r, proposal.t)
@@ -140,10 +140,10 @@ def diversity_index(proposals: Sequence[Proposal], weights: Sequence[float]) -> 
 
 
 def diversity_low(proposals: Sequence[Proposal], weights: Sequence[float]) -> float:
-    """The least that the index can be when all that the lists left out is known."""
+    """The least that the true index can be, whatever the lists left out."""
     pieces = {piece for proposal in proposals for piece in proposal.p}
     bounds = [_mean([upper_bound(one, piece) for one in proposals], weights) for piece in pieces]
-    bounds.append(_mean([upper_bound_of_a_piece_nobody_lists(one) for one in proposals], weights))
+    bounds.append(_mean([upper_bound_of_an_unlisted_piece(one) for one in proposals], weights))
     return min(diversity_index(proposals, weights), unit(1.0 - max(bounds)))
 
 
@@ -159,7 +159,8 @@ def unit(number: float) -> float:
 
 
 def span_of(proposal: Proposal, start: int, x: int, length: int) -> Buckets:
-    """q_m: what the member, whose token starts at `start` <= x, says of the `length` bytes after x. Sums to 1."""
+    """q_m: the probabilities of the `length` bytes after x by the member, whose token starts at `start` <= x. They sum
+    to 1."""
     written = proposal.own[: x - start]
     kept: dict[bytes, float] = {}
     left_out = proposal.r
@@ -180,7 +181,7 @@ def span_of(proposal: Proposal, start: int, x: int, length: int) -> Buckets:
 
 
 def span_diversity(spans: Sequence[Buckets], weights: Sequence[float]) -> float:
-    """1 - max_u sum_m w_m q_m(u); what was left out is no u."""
+    """1 - max_u sum_m w_m q_m(u), without the bucket of what was left out."""
     return unit(1.0 - max(share for cut, share in mixture(spans, weights).items() if cut is not LEFT_OUT))
 
 
@@ -209,7 +210,7 @@ def divergence(spans: Sequence[Buckets], weights: Sequence[float]) -> float:
 
 
 def relative_entropy(span: Buckets, mixed: Buckets) -> float:
-    """KL(q || Q); where Q is 0 although q is not, its weight in Q is."""
+    """KL(q || Q). Where Q is 0 although q is not, the member's weight is 0."""
     return math.fsum(
         share * (math.log(share) - math.log(mixed[cut]))
         for cut, share in span.items()
@@ -218,7 +219,7 @@ def relative_entropy(span: Buckets, mixed: Buckets) -> float:
 
 
 def normalised_divergence(spans: Sequence[Buckets], weights: Sequence[float]) -> float:
-    """JSD / H(w), in [0, 1]; 0 where fewer than two have a say, which is a millionth of all weight."""
+    """JSD / H(w), in [0, 1]; 0 where fewer than two members count, with at least a millionth of all weight each."""
     shares = shares_of(weights)
     if sum(share >= 1e-6 for share in shares) < 2:
         return 0.0
@@ -235,7 +236,7 @@ def agreement_of(spans: Sequence[Buckets], weights: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Measures:
-    """What the aligned tokens say; as it is where none could be measured. Not rounded."""
+    """The measures of the aligned tokens, not rounded; the defaults are those where nothing was measured."""
 
     diversity_index: float = 0.5
     di_source: Literal["logprobs", "fallback"] = "fallback"
@@ -256,8 +257,8 @@ class Measures:
 
 @dataclass(frozen=True)
 class Frontier:
-    """x, who was concerned when it was last measured, where their texts parted before it, what was measured. Nothing is
-    compared with fewer than two."""
+    """x, the members concerned when it was last measured, where their texts parted before it, and the measures. With
+    fewer than two members nothing is compared."""
 
     x: int | None = None
     concerned: tuple[int, ...] = ()
@@ -272,23 +273,23 @@ class Frontier:
 
 
 def frontier_after(before: Frontier, steps: Sequence[Step], weights: Sequence[float], limits: Limits) -> Frontier:
-    """The frontier at the end of the last of these windows, where each member's confidence weight is in `weights`."""
-    step, members = steps[-1], steps[-1].window.lives
+    """The frontier at the end of the last of these windows. `weights` are the members' confidence weights."""
+    step, members = steps[-1], steps[-1].window.members
     in_step = step.mode == "step"
     if before.x is None and not in_step and step.window.expected(limits, in_step=False):
         return before
     compared = sorted(step.stepping) if in_step else step.running
-    # The first x is for all that are in step: it waits for text of each.
+    # The first x is for all stepping members: it waits for text of each.
     least_end = -1 if in_step and before.x is None else before.x or 0
     concerned = tuple(number for number in compared if step.released[number] > least_end)
     if not concerned:
-        # Whoever stood at x has ended, and those that run have not come so far; unless nobody runs.
+        # The members at x have ended, and the running ones have not come so far; unless no member runs.
         return Frontier(before.x) if step.running else before
     least = min(step.released[number] for number in concerned)
     kept = [members[number].kept_tokens(limits.unaligned_tokens) for number in concerned]
     starts = [one.start for tokens in kept for one in tokens if one.start < least]
     x = max(starts if before.x is None else [before.x, *starts], default=None)
-    # In step, what went out before the last of them joined went out at times of its own.
+    # In step, text before the byte at which the last of them joined was not released together.
     is_apart = in_step and x is not None and x < step.since
     if x is None or (x, concerned) == (before.x, before.concerned):
         return replace(before, measures=replace(before.measures, sync_lag_ms=None)) if is_apart else before
@@ -301,18 +302,18 @@ def frontier_after(before: Frontier, steps: Sequence[Step], weights: Sequence[fl
 
 
 def window_of_release(steps: Sequence[Step], number: int, x: int) -> int:
-    """The first window in which the member's text could go out past x."""
+    """The first window in which the member's text could be released past x."""
     return next(step.window.index for step in steps if step.limits[number] > x)
 
 
 def parted_at(answers: Sequence[bytes], x: int) -> int | None:
     """The first byte before x at which two of the answers differ."""
-    return next((place for place in range(x) if len({answer[place] for answer in answers}) > 1), None)
+    return next((byte for byte in range(x) if len({answer[byte] for answer in answers}) > 1), None)
 
 
 def measures_of(aligned: Sequence[Accepted], weights: Sequence[float], x: int, releases: Sequence[int]) -> Measures:
-    """Every number of these tokens, all of which cover x and were let go past it in the windows `releases`; none
-    of these where they went out apart."""
+    """The measures of these tokens, all of which cover x. `releases` are the windows in which they were released past
+    x, empty where they were not released together."""
     proposals = [proposal_of(one.token, one.start) for one in aligned]
     shares = shares_of(weights)
     measured = [number for number, proposal in enumerate(proposals) if proposal.has_logprobs]
@@ -320,21 +321,21 @@ def measures_of(aligned: Sequence[Accepted], weights: Sequence[float], x: int, r
     length = min(one.end - x for one in aligned)
     spans = [span_of(proposal, one.start, x, length) for proposal, one in zip(proposals, aligned, strict=True)]
     coverage_mass = math.fsum(shares[number] * (1.0 - (spans[number][LEFT_OUT])) for number in measured)
-    said: list[Buckets] = [
+    written: list[Buckets] = [
         {proposal.own[x - one.start :][:length]: 1.0} for proposal, one in zip(proposals, aligned, strict=True)
     ]
-    agreement, source = _agreement_and_source(spans, said, measured, shares, coverage_mass)
+    agreement, source = _agreement_and_source(spans, written, measured, shares, coverage_mass)
     releases_ns = [window_start_ns(window) for window in releases]
     arrivals = [one.token.arrival_ns for one in aligned]
-    heard = [proposals[number] for number in measured]
-    heard_weights = [weights[number] for number in measured]
+    counted = [proposals[number] for number in measured]
+    counted_weights = [weights[number] for number in measured]
     return Measures(
         diversity_index=diversity_index(proposals, weights) if is_measured else 0.5,
         di_source="logprobs" if is_measured else "fallback",
         sync_lag_ms=(max(releases_ns) - min(releases_ns)) / NS_PER_MS if len(releases) > 1 else None,
         arrival_skew_ms=(max(arrivals) - min(arrivals)) / NS_PER_MS if len(aligned) > 1 else None,
         di_low=diversity_low(proposals, weights) if is_measured else None,
-        di_covered=diversity_index(heard, heard_weights) if measured else None,
+        di_covered=diversity_index(counted, counted_weights) if measured else None,
         coverage=unit(math.fsum(shares[number] for number in measured)),
         di_span=span_diversity(spans, weights) if is_measured else None,
         span_bytes=length,
@@ -349,16 +350,16 @@ def measures_of(aligned: Sequence[Accepted], weights: Sequence[float], x: int, r
 
 def _agreement_and_source(
     spans: Sequence[Buckets],
-    said: Sequence[Buckets],
+    written: Sequence[Buckets],
     measured: Sequence[int],
     shares: Sequence[float],
     coverage_mass: float,
 ) -> tuple[float | None, AgreementSource | None]:
-    """`said` is each member's own text as a certainty: it speaks for whoever was not measured, and for everyone where
-    too little was."""
+    """`written` is each member's own text as a certainty: it counts for members that were not measured, and for all
+    where too little was."""
     if sum(share >= 1e-6 for share in shares) < 2:
         return None, None
     if round(coverage_mass, 9) < 0.5:
-        return agreement_of(said, shares), "text"
-    heard = [span if number in measured else said[number] for number, span in enumerate(spans)]
-    return agreement_of(heard, shares), "logprobs" if len(measured) == len(spans) else "mixed"
+        return agreement_of(written, shares), "text"
+    counted = [span if number in measured else written[number] for number, span in enumerate(spans)]
+    return agreement_of(counted, shares), "logprobs" if len(measured) == len(spans) else "mixed"

@@ -1,6 +1,6 @@
-"""InterferenceKind of the members, from numbers as frames show them: the slow way, from all earlier windows.
+"""Interference, from numbers as frames show them: the slow way, from all earlier windows.
 
-    a, held by each window --shown_agreement()--> a --kind_of()--> shown for 18 windows --> interference
+    a, of each window --shown_agreement()--> a --kind_of()--> shown for 18 windows --> interference
     energies --wave_of()--> amplified, dampened --and constructive for 48 windows--> resonance
 
 Histories are lists with one item for each window; the last item is the window that is closed now.
@@ -27,13 +27,13 @@ class Wave:
     dampened: bool
 
 
-def shown_agreement(held: Sequence[tuple[float | None, Compares | None]]) -> float | None:
-    """From the agreement that each window up to now holds, and what it compares: rounded, as a frame shows it."""
-    agreement, compares = held[-1]
+def shown_agreement(measured: Sequence[tuple[float | None, Compares | None]]) -> float | None:
+    """From each window's measured agreement and what it compares, up to now: rounded, as a frame shows it."""
+    agreement, compares = measured[-1]
     if agreement is None or compares != "place":
         return None if agreement is None else round(agreement, 9)
     run: list[float] = []
-    for earlier, compared in reversed(held[-MEAN_WINDOWS:]):
+    for earlier, compared in reversed(measured[-MEAN_WINDOWS:]):
         if earlier is None or compared != "place":
             break
         run.append(earlier)
@@ -41,7 +41,7 @@ def shown_agreement(held: Sequence[tuple[float | None, Compares | None]]) -> flo
 
 
 def wave_of(energy: float, energies: Sequence[float], agreement: float | None) -> Wave:
-    """E (1 + k (2a - 1)), k = 0.5. `energies` are those that the ensemble's counts; every number is as shown."""
+    """E (1 + k (2a - 1)), k = 0.5. `energies` are those of which E is the mean; every number is as shown."""
     if not energies:
         return Wave(0.0, False, False)
     raw = energy if agreement is None else round(energy * (1.0 + 0.5 * (2.0 * agreement - 1.0)), 9)
@@ -57,7 +57,7 @@ def kind_of(agreement: float) -> InterferenceKind:
 
 
 def shown_interference(before: InterferenceKind, agreements: Sequence[float | None]) -> InterferenceKind:
-    """From what the window before shows ("neutral" where there is none), and the agreement that each window up to now
+    """From what the window before shows ("neutral" for the first), and the agreement that each window up to now
     shows."""
     if agreements[-1] is None:
         return "neutral"
@@ -67,5 +67,5 @@ def shown_interference(before: InterferenceKind, agreements: Sequence[float | No
 
 def resonates(shown: Sequence[tuple[InterferenceKind, bool]]) -> bool:
     """From the interference that each window up to now shows, and whether it is amplified."""
-    lately = shown[-RESONANCE_WINDOWS:]
-    return len(lately) == RESONANCE_WINDOWS and all(one == ("constructive", True) for one in lately)
+    recent = shown[-RESONANCE_WINDOWS:]
+    return len(recent) == RESONANCE_WINDOWS and all(one == ("constructive", True) for one in recent)

@@ -1,8 +1,8 @@
-"""Who writes in a session and what was accepted of it, window by window: the slow way.
+"""Which members write in a session and which tokens are accepted, window by window: the slow way.
 
-    stream --lives()--> for each window: what was counted, who writes and why not, every token accepted so far
+    stream --window_ends()--> for each window: counts, each member's state, every token accepted so far
 
-What of it goes out, and what a member is shown as, is no matter here: no entry depends on it.
+What is released of it, and how a member is shown, is in step.py: no entry depends on that.
 
 Shares nothing with the core but the wire structs and the grid. An entry's time is its id's; times are absolute
 nanoseconds.
@@ -28,10 +28,10 @@ MemberMark = wire.Claim | wire.Waiting | wire.Loading | wire.Alive | wire.Starve
 
 @dataclass(frozen=True)
 class Accepted:
-    """An accepted token: its place in the stream, the time and window it was heard in, its bytes in its lane."""
+    """An accepted token: its order in the stream, the time and window of its entry, its bytes in its lane."""
 
     token: wire.Token
-    place: int
+    order: int
     entry_ns: int
     window: int
     start: int
@@ -39,31 +39,31 @@ class Accepted:
 
 
 @dataclass
-class Life:
-    """One member, after some entries. `pauses` is the winning claim's word; `heard_ns` is when patience with its first
-    token began; `signed_ns` is its last sign of loading; one that pauses asks its model once it `was_let_begin`.
-    `state` is what its producer does, or did last where `ended`: that it accepted its finish mark."""
+class MemberHistory:
+    """One member after some entries. `pauses` is from the winning claim; `first_token_from_ns` is when the first-token
+    time-out began; `loading_sign_ns` is the last sign of loading; a member that pauses asks its model once it
+    `was_started`. `state` is what its producer does, or did last where `ended`: its finish mark was accepted."""
 
     claim: str = ""
     pauses: bool = False
-    heard_ns: int = 0
+    first_token_from_ns: int = 0
     loading_ns: int | None = None
     waiting_ns: int | None = None
-    silence: int = 0
+    silent_beats: int = 0
     state: MemberState = "waiting"
     reason: str | None = None
     accepted: list[Accepted] = field(default_factory=list)
     starved: bool = False
     ended: bool = False
-    signed_ns: int | None = None
+    loading_sign_ns: int | None = None
     queues: bool = False
-    was_let_begin: bool = False
+    was_started: bool = False
 
     @property
     def held_back(self) -> bool:
-        """In step mode: it could begin, and pauses until it is let."""
+        """In step mode: it could begin, and pauses until it is started."""
         could_begin = self.ready and not self.answer and self.state in ("waiting", "answering")
-        return self.pauses and self.writing and could_begin and not self.was_let_begin
+        return self.pauses and self.writing and could_begin and not self.was_started
 
     @property
     def ready(self) -> bool:
@@ -72,17 +72,17 @@ class Life:
 
     @property
     def writing(self) -> bool:
-        """Its producer is at work: nothing else can happen to whoever does not write."""
+        """Its producer writes: a member that does not write does not change any more."""
         return not self.ended and self.state != "dropped"
 
     @property
     def answer(self) -> bytes:
-        """All that it has answered so far, from its first byte that is no white space."""
-        said = "".join(one.token.text for one in self.accepted if one.token.lane == "answer")
-        return said.lstrip(WHITE_SPACE).encode()
+        """Its answer so far, from the first byte that is not white space."""
+        text = "".join(one.token.text for one in self.accepted if one.token.lane == "answer")
+        return text.lstrip(WHITE_SPACE).encode()
 
     def kept_tokens(self, limit: int) -> list[Accepted]:
-        """The newest tokens that hold bytes of the answer: the only ones that can be aligned."""
+        """The newest tokens with bytes of the answer: only these can be aligned."""
         return [one for one in self.accepted if one.token.lane == "answer" and one.end > one.start][-limit:]
 
     def position(self, lane: wire.Lane) -> int:
@@ -94,13 +94,13 @@ class Life:
 
 @dataclass(frozen=True)
 class WindowEnd:
-    """What was counted in one window, and every member at its end."""
+    """The counts of one window, and every member at its end."""
 
     index: int
     end_ns: int
     cut: str
     counts: Counter[str]
-    lives: tuple[Life, ...]
+    members: tuple[MemberHistory, ...]
     tier: str
 
     @property
@@ -109,34 +109,34 @@ class WindowEnd:
 
     @property
     def writing(self) -> list[int]:
-        return [number for number, life in enumerate(self.lives) if life.writing]
+        return [number for number, member in enumerate(self.members) if member.writing]
 
     def expected(self, limits: Limits, *, in_step: bool) -> list[int]:
-        """The members whose first text the others wait for: those who could begin at once, and in step those whose
-        model is on its way; less those who are overdue."""
+        """The members whose first text the others wait for: those that could begin at once, and in step those whose
+        model loads or waits; without those that are overdue."""
         return [
             number
-            for number, life in enumerate(self.lives)
-            if is_expected(life, self.end_ns, self.origin_ns, limits, in_step=in_step)
+            for number, member in enumerate(self.members)
+            if is_expected(member, self.end_ns, self.origin_ns, limits, in_step=in_step)
         ]
 
 
-def is_expected(life: Life, end_ns: int, origin_ns: int, limits: Limits, *, in_step: bool) -> bool:
+def is_expected(member: MemberHistory, end_ns: int, origin_ns: int, limits: Limits, *, in_step: bool) -> bool:
     """Whether the others wait for its first text at the end of a window."""
-    if life.answer or not life.writing or life.queues or life.state == "thinking":
+    if member.answer or not member.writing or member.queues or member.state == "thinking":
         return False
-    if not life.claim:
+    if not member.claim:
         return end_ns < origin_ns + limits.claim_waits_ms * NS_PER_MS
-    could_begin = life.ready and end_ns < life.heard_ns + limits.frontier_waits_ms * NS_PER_MS
+    could_begin = member.ready and end_ns < member.first_token_from_ns + limits.frontier_waits_ms * NS_PER_MS
     if not in_step:
         return could_begin
-    if life.held_back:
+    if member.held_back:
         return True
-    loads_ns = [] if life.signed_ns is None else [life.signed_ns]
-    if life.state == "loading":
+    loads_ns = [] if member.loading_sign_ns is None else [member.loading_sign_ns]
+    if member.state == "loading":
         since_ns = loads_ns
-    elif life.waiting_ns is not None:
-        since_ns = [life.waiting_ns]
+    elif member.waiting_ns is not None:
+        since_ns = [member.waiting_ns]
     else:
         since_ns = loads_ns
     return could_begin or any(end_ns < at_ns + limits.loading_waits_ms * NS_PER_MS for at_ns in since_ns)
@@ -148,81 +148,82 @@ def opening_of(stream: Stream) -> Opening:
     return opening
 
 
-def lives(stream: Stream, windows: int) -> Iterator[WindowEnd]:
-    """Every window's end, up to the one in which nobody writes any more."""
+def window_ends(stream: Stream, windows: int) -> Iterator[WindowEnd]:
+    """Every window's end, up to the window in which no member writes any more."""
     opening, cut = opening_of(stream), stream[0][0]
     origin_ns = next_grid_point_ns(entry_ms(cut) * NS_PER_MS)
     window_of = [window_of_entry(origin_ns, entry_ms(entry_id)) for entry_id, _ in stream]
-    members, tiers = [Life(queues=member.queues) for member in opening.members], [opening.tier]
+    members, tiers = [MemberHistory(queues=member.queues) for member in opening.members], [opening.tier]
     for index in range(max(windows, window_of[-1] + 1 if len(stream) > 1 else 0)):
         counts: Counter[str] = Counter()
-        for place in range(1, len(stream)):
-            if window_of[place] == index:
-                cut, raw = stream[place]
-                counts.update(_hear(raw, cut, place, index, opening, members, tiers))
+        for order in range(1, len(stream)):
+            if window_of[order] == index:
+                cut, raw = stream[order]
+                counts.update(_add_entry(raw, cut, order, index, opening, members, tiers))
         end_ns = origin_ns + window_start_ns(index + 1)
-        for life in members:
-            if life.writing:
-                _check_patience(life, end_ns, origin_ns, opening)
+        for member in members:
+            if member.writing:
+                _check_timeouts(member, end_ns, origin_ns, opening)
         if opening.sync == "step":
-            _let_begin(members, end_ns, origin_ns, window_start_ns(index) + origin_ns, opening.limits)
-        copies = tuple(replace(life, accepted=list(life.accepted)) for life in members)
+            _start_members(members, end_ns, origin_ns, window_start_ns(index) + origin_ns, opening.limits)
+        copies = tuple(replace(member, accepted=list(member.accepted)) for member in members)
         yield WindowEnd(index, end_ns, cut, counts, copies, tiers[-1])
-        if not any(life.writing for life in members):
+        if not any(member.writing for member in members):
             return
 
 
-def _let_begin(members: list[Life], end_ns: int, origin_ns: int, start_ns: int, limits: Limits) -> None:
-    """Members that pause begin once no member is on its way whose model is not ready; patience with their first token
-    begins with the window in which they are let."""
-    coming = [life for life in members if is_expected(life, end_ns, origin_ns, limits, in_step=True) and not life.ready]
-    for life in members:
-        if life.pauses and life.claim and not life.was_let_begin and not coming:
-            life.was_let_begin = True
-            life.heard_ns = max(life.heard_ns, start_ns)
+def _start_members(members: list[MemberHistory], end_ns: int, origin_ns: int, start_ns: int, limits: Limits) -> None:
+    """Members that pause are started once no member is expected whose model is not ready; their first-token time-out
+    begins with that window."""
+    not_ready = [member for member in members if not member.ready]
+    preparing = [one for one in not_ready if is_expected(one, end_ns, origin_ns, limits, in_step=True)]
+    for member in members:
+        if member.pauses and member.claim and not member.was_started and not preparing:
+            member.was_started = True
+            member.first_token_from_ns = max(member.first_token_from_ns, start_ns)
 
 
-def _hear(
-    raw: bytes, entry_id: str, place: int, window: int, opening: Opening, members: list[Life], tiers: list[str]
+def _add_entry(
+    raw: bytes, entry_id: str, order: int, window: int, opening: Opening, members: list[MemberHistory], tiers: list[str]
 ) -> list[str]:
-    """Lets one entry take effect; `tiers` grows with each fall. Returns the names of what counts it."""
+    """Applies one entry; `tiers` grows with each fall. Returns the names of the counts that the entry raises."""
     counted: list[str] = []
     try:
         entry = wire.decode_entry(raw)
     except Malformed:
         return ["dead_letters"]
-    if isinstance(entry, Opening) or not _is_sound(entry, len(members)):
+    if isinstance(entry, Opening) or not _is_valid(entry, len(members)):
         return ["dead_letters"]
     if isinstance(entry, wire.Beat):
-        for life in members:
-            if life.writing:
-                _hear_beat(life, opening.limits)
+        for member in members:
+            if member.writing:
+                _add_beat(member, opening.limits)
     elif isinstance(entry, wire.Cancel):
-        for number, life in enumerate(members):
-            if life.writing and (not entry.members or number in entry.members):
-                life.drop(entry.reason)
+        for number, member in enumerate(members):
+            if member.writing and (not entry.members or number in entry.members):
+                member.drop(entry.reason)
     else:
         entry_ns = entry_ms(entry_id) * NS_PER_MS
         if entry_ns - entry.written_ns > opening.limits.allowed_lateness_ms * NS_PER_MS:
             counted.append("late")
-        life = members[entry.member]
-        if not life.writing:
+        member = members[entry.member]
+        if not member.writing:
             return counted
         if isinstance(entry, wire.Token):
-            counted += _hear_token(life, entry, place, entry_ns, window)
+            counted += _add_token(member, entry, order, entry_ns, window)
         else:
-            _hear_mark(life, entry, entry_id, entry_ns)
-            if isinstance(entry, wire.Starved) and entry.claim == life.claim and not life.accepted:
+            _add_mark(member, entry, entry_id, entry_ns)
+            if isinstance(entry, wire.Starved) and entry.claim == member.claim and not member.accepted:
                 _starve(entry, opening, members, tiers)
     return counted
 
 
-def _starve(mark: wire.Starved, opening: Opening, members: list[Life], tiers: list[str]) -> None:
-    """One member found no memory. The second time, or alone, it leaves; else the session falls one tier and the
-    lightest leave, one at least: among equals the starved member first, then whoever was named last. Where nobody
-    could make room for it, it leaves before them all."""
+def _starve(mark: wire.Starved, opening: Opening, members: list[MemberHistory], tiers: list[str]) -> None:
+    """There is no memory for one member. The second time, or alone, it is dropped; else the session falls one tier and
+    the lightest members are dropped, at least one: among equals the starved member first, then the last. Where room
+    does not help it, it is dropped before all others."""
     number, reason = mark.member, mark.reason
-    writing = [other for other, life in enumerate(members) if life.writing]
+    writing = [other for other, member in enumerate(members) if member.writing]
     if members[number].starved or writing == [number]:
         members[number].drop(reason)
         return
@@ -236,91 +237,96 @@ def _starve(mark: wire.Starved, opening: Opening, members: list[Life], tiers: li
         least = min(opening.members[other].weight for other in writing)
         equals = [other for other in writing if opening.members[other].weight == least]
         goes_first = number in equals or (not mark.room_helps and number in writing)
-        leaving = number if goes_first else max(equals)
-        writing.remove(leaving)
-        why = reason if leaving == number else f"it made room: no memory for {opening.members[number].display_name}"
-        members[leaving].drop(why + ending)
+        dropped = number if goes_first else max(equals)
+        writing.remove(dropped)
+        why = reason if dropped == number else f"it made room: no memory for {opening.members[number].display_name}"
+        members[dropped].drop(why + ending)
 
 
-def _is_sound(entry: wire.Token | wire.Mark, member_count: int) -> bool:
-    """True where everyone it names is a member and its claim, where it has one, is an entry id."""
+def _is_valid(entry: wire.Token | wire.Mark, member_count: int) -> bool:
+    """True where it names members of the session only and its claim, where it has one, is an entry id."""
     if isinstance(entry, wire.Beat):
         return True
     if isinstance(entry, wire.Cancel):
         return all(0 <= member < member_count for member in entry.members)
-    claim_is_sound = isinstance(entry, wire.Claim) or is_entry_id(entry.claim)
-    return 0 <= entry.member < member_count and claim_is_sound
+    is_claim_valid = isinstance(entry, wire.Claim) or is_entry_id(entry.claim)
+    return 0 <= entry.member < member_count and is_claim_valid
 
 
-def _hear_beat(life: Life, limits: Limits) -> None:
-    life.silence += 1
-    if life.claim and life.silence >= limits.beats_without_entry:
-        life.drop("producer gone")
-    if not life.claim and life.silence >= limits.beats_without_claim:
-        life.drop("nobody serves it")
+def _add_beat(member: MemberHistory, limits: Limits) -> None:
+    member.silent_beats += 1
+    if member.claim and member.silent_beats >= limits.beats_without_entry:
+        member.drop("producer gone")
+    if not member.claim and member.silent_beats >= limits.beats_without_claim:
+        member.drop("nobody serves it")
 
 
-def _hear_token(life: Life, token: wire.Token, place: int, entry_ns: int, window: int) -> list[str]:
-    if not life.claim or token.claim != life.claim:
+def _add_token(member: MemberHistory, token: wire.Token, order: int, entry_ns: int, window: int) -> list[str]:
+    if not member.claim or token.claim != member.claim:
         return ["duplicates"]
-    life.silence = 0
-    if token.seq != len(life.accepted):
-        return ["duplicates"] if token.seq < len(life.accepted) else []
-    start = life.position(token.lane)
+    member.silent_beats = 0
+    if token.seq != len(member.accepted):
+        return ["duplicates"] if token.seq < len(member.accepted) else []
+    start = member.position(token.lane)
     text = token.text.lstrip(WHITE_SPACE) if token.lane == "answer" and start == 0 else token.text
-    life.accepted.append(Accepted(token, place, entry_ns, window, start, start + len(text.encode())))
-    life.state = "answering" if token.lane == "answer" else "thinking"
+    member.accepted.append(Accepted(token, order, entry_ns, window, start, start + len(text.encode())))
+    member.state = "answering" if token.lane == "answer" else "thinking"
     return []
 
 
-def _hear_mark(life: Life, mark: MemberMark, entry_id: str, entry_ns: int) -> None:
+def _add_mark(member: MemberHistory, mark: MemberMark, entry_id: str, entry_ns: int) -> None:
     if isinstance(mark, wire.Claim):
-        if not life.accepted:
-            life.claim, life.pauses, life.state, life.silence = entry_id, mark.pauses, "waiting", 0
-            life.heard_ns, life.loading_ns, life.waiting_ns = entry_ns, None, entry_ns if mark.waits else None
-            life.signed_ns, life.was_let_begin = None, False
+        if not member.accepted:
+            member.claim, member.pauses, member.state, member.silent_beats = entry_id, mark.pauses, "waiting", 0
+            member.first_token_from_ns, member.loading_ns, member.waiting_ns = (
+                entry_ns,
+                None,
+                entry_ns if mark.waits else None,
+            )
+            member.loading_sign_ns, member.was_started = None, False
     elif isinstance(mark, wire.Failed):
-        is_later = bool(life.accepted) and entry_order(mark.claim) > entry_order(life.claim)
-        if mark.claim == life.claim or is_later:
-            life.drop(mark.reason)
-    elif mark.claim != life.claim:
+        is_later = bool(member.accepted) and entry_order(mark.claim) > entry_order(member.claim)
+        if mark.claim == member.claim or is_later:
+            member.drop(mark.reason)
+    elif mark.claim != member.claim:
         return
     elif isinstance(mark, wire.Finished):
-        if mark.tokens == len(life.accepted):
-            life.ended, life.reason = True, mark.reason
+        if mark.tokens == len(member.accepted):
+            member.ended, member.reason = True, mark.reason
     else:
-        life.silence = 0
-        if not life.accepted:
-            _hear_sign(life, mark, entry_ns)
+        member.silent_beats = 0
+        if not member.accepted:
+            _add_sign(member, mark, entry_ns)
 
 
-def _hear_sign(life: Life, mark: MemberMark, entry_ns: int) -> None:
-    """Waiting counts from its first sign until the producer says that it is neither waiting nor loading; loading from
-    its first sign in a row."""
+def _add_sign(member: MemberHistory, mark: MemberMark, entry_ns: int) -> None:
+    """Waiting counts from its first sign until a sign of neither waiting nor loading; loading from its first sign in a
+    row."""
     if isinstance(mark, wire.Waiting):
-        life.state, life.heard_ns, life.loading_ns = "waiting", entry_ns, None
-        if life.waiting_ns is None:
-            life.waiting_ns = entry_ns
+        member.state, member.first_token_from_ns, member.loading_ns = "waiting", entry_ns, None
+        if member.waiting_ns is None:
+            member.waiting_ns = entry_ns
     elif isinstance(mark, wire.Alive):
-        if life.loading_ns is not None or life.waiting_ns is not None:
-            life.state, life.heard_ns, life.loading_ns, life.waiting_ns = "waiting", entry_ns, None, None
+        if member.loading_ns is not None or member.waiting_ns is not None:
+            member.state, member.first_token_from_ns = "waiting", entry_ns
+            member.loading_ns = member.waiting_ns = None
     else:
-        life.state, life.heard_ns, life.signed_ns = "loading", entry_ns, entry_ns
-        if life.loading_ns is None:
-            life.loading_ns = entry_ns
+        member.state, member.first_token_from_ns, member.loading_sign_ns = "loading", entry_ns, entry_ns
+        if member.loading_ns is None:
+            member.loading_ns = entry_ns
 
 
-def _check_patience(life: Life, end_ns: int, origin_ns: int, opening: Opening) -> None:
+def _check_timeouts(member: MemberHistory, end_ns: int, origin_ns: int, opening: Opening) -> None:
     limits = opening.limits
     if end_ns - origin_ns >= limits.life_ms * NS_PER_MS:
-        life.drop(f"the session reached its longest life of {limits.life_ms / 60_000:g} min")
-    elif not life.claim or life.accepted or (opening.sync == "step" and life.held_back):
+        member.drop(f"the session reached its longest life of {limits.life_ms / 60_000:g} min")
+    elif not member.claim or member.accepted or (opening.sync == "step" and member.held_back):
         return
-    elif life.state == "loading":
-        assert life.loading_ns is not None
-        if end_ns - life.loading_ns >= limits.loading_ms * NS_PER_MS:
-            life.drop(f"still loading after {limits.loading_ms / 1_000:g} s")
-    elif life.waiting_ns is not None and end_ns - life.waiting_ns >= limits.waiting_ms * NS_PER_MS:
-        life.drop(f"still waiting after {limits.waiting_ms / 1_000:g} s")
-    elif end_ns - life.heard_ns >= limits.first_token_ms * NS_PER_MS:
-        life.drop(f"no first token within {limits.first_token_ms / 1_000:g} s")
+    elif member.state == "loading":
+        assert member.loading_ns is not None
+        if end_ns - member.loading_ns >= limits.loading_ms * NS_PER_MS:
+            member.drop(f"still loading after {limits.loading_ms / 1_000:g} s")
+    elif member.waiting_ns is not None and end_ns - member.waiting_ns >= limits.waiting_ms * NS_PER_MS:
+        member.drop(f"still waiting after {limits.waiting_ms / 1_000:g} s")
+    elif end_ns - member.first_token_from_ns >= limits.first_token_ms * NS_PER_MS:
+        member.drop(f"no first token within {limits.first_token_ms / 1_000:g} s")

@@ -1,15 +1,15 @@
-"""How far each member's text goes out, and what the member is shown as, window by window: the slow way.
+"""How far each member's text is released, and how the member is shown, window by window: the slow way.
 
-    lives() --steps_of()--> for each window: who is in step, the front, released ends, grants, shown states, mode
+    window_ends() --steps_of()--> for each window: the stepping set, the front, released ends, grants, states, mode
 
-With `sync: step` the members of S, the stepping set, go out together, as far as the least of those that still write:
+With `sync: step` the members of S, the stepping set, are released together, up to the least of those that still write:
 
     member 0   |The| sky| is|          the least: its end is the front
-    member 1   |The sky| is| gr|ey|    held back from the front on: gr goes out up to there, ey waits
-    member 2   |A|  (not in S)         goes out as it writes
+    member 1   |The sky| is| gr|ey|    gr is released up to the front, ey is held back
+    member 2   |A|  (not in S)         released as it writes
                            ^ front
 
-With `sync: free` everything goes out as it is written. Times are absolute nanoseconds, ends are bytes of an answer.
+With `sync: free` all text is released as it is written. Times are absolute nanoseconds, ends are bytes of an answer.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from dataclasses import dataclass
 from schemas.frames import MemberState, Mode
 from schemas.grid import NS_PER_MS
 from schemas.sessions import Limits, Opening
-from tests.oracle.members import WHITE_SPACE, Accepted, Life, Stream, WindowEnd, lives, opening_of
+from tests.oracle.members import WHITE_SPACE, Accepted, MemberHistory, Stream, WindowEnd, opening_of, window_ends
 
-# A second: over so many windows, this one the last, the slowest member's bytes are counted for the lead.
+# A second: the lead is counted over so many windows, of which this one is the last.
 LEAD_WINDOWS = 60
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Step:
-    """The end of a window, after release; from `limits` on there is one item for each member.
+    """The end of a window, after release. From `limits` to `held` there is one item for each member.
 
-    limits: how far it may go out; they never fall. released: the last boundary of its characters at or before that.
-    grants: how far it may write, -1 before it may begin. moved_ns: when its end last moved, or was not free to.
-    held: the windows up to this one at whose start it was shown as held, as spans. since: from this byte on those in
-    step went out together.
+    limits: how far it may be released; they never fall. released: the last boundary of its characters at or before
+    that. grants: how far it may write, -1 before it is started. moved_ns: when its end last moved, or it was last held.
+    held: the windows up to this one at whose start it was shown as held, as spans. since: the byte from which on the
+    stepping members were released together.
     """
 
     window: WindowEnd
@@ -55,63 +55,64 @@ class Step:
         return [number for number, state in enumerate(self.states) if state not in ("finished", "dropped")]
 
     def awaits(self, number: int) -> bool:
-        """Whether the others in step do not begin before this member's model is ready."""
-        return number in self.stepping and len(self.running) > 1 and not self.window.lives[number].ready
+        """True where the other stepping members do not begin before this member's model is ready."""
+        return number in self.stepping and len(self.running) > 1 and not self.window.members[number].ready
 
     def released_tokens(self, number: int) -> list[Accepted]:
-        """Thinking as it comes; of the answer what ends at or before the released end."""
-        accepted, end = self.window.lives[number].accepted, self.released[number]
+        """All thinking, and the tokens of the answer that end at or before the released end."""
+        accepted, end = self.window.members[number].accepted, self.released[number]
         return [one for one in accepted if one.token.lane == "thinking" or one.end <= end]
 
     def released_text(self, number: int) -> str:
-        """The white space before an answer goes out with its first byte, but a token of nothing else by itself."""
-        tokens = [one for one in self.window.lives[number].accepted if one.token.lane == "answer"]
+        """The white space before an answer is released with its first byte, but a token of white space alone by
+        itself."""
+        tokens = [one for one in self.window.members[number].accepted if one.token.lane == "answer"]
         if not self.released[number]:
             return "".join(one.token.text for one in tokens if one.end == 0)
-        said = "".join(one.token.text for one in tokens)
-        answer = said.lstrip(WHITE_SPACE)
-        return said[: len(said) - len(answer)] + answer.encode()[: self.released[number]].decode()
+        text = "".join(one.token.text for one in tokens)
+        answer = text.lstrip(WHITE_SPACE)
+        return text[: len(text) - len(answer)] + answer.encode()[: self.released[number]].decode()
 
 
 def steps_of(stream: Stream, windows: int) -> Iterator[Step]:
-    """Of every window, up to the one in which nobody runs any more."""
+    """The step of every window, up to the window in which no member runs any more."""
     opening = opening_of(stream)
-    step = _before_all(opening)
-    for window in lives(stream, windows):
+    step = _before_the_first(opening)
+    for window in window_ends(stream, windows):
         step = step_after(step, window, opening)
-        # Who has ended waits for who still writes: else something is held that nobody can let go.
+        # A member that is written waits for members that still write: else its text would be held back for ever.
         assert step.running or not window.writing
         assert window.writing or not step.running
         yield step
 
 
 def step_after(before: Step, window: WindowEnd, opening: Opening) -> Step:
-    in_step, everyone = opening.sync == "step", range(len(window.lives))
-    written = [len(life.answer) for life in window.lives]
-    moved_ns = tuple(_moved_ns(before, window, number) for number in everyone)
+    in_step, numbers = opening.sync == "step", range(len(window.members))
+    written = [len(member.answer) for member in window.members]
+    moved_ns = tuple(_moved_ns(before, window, number) for number in numbers)
     stepping = stepping_set(before, window, opening.limits, moved_ns) if in_step else set()
     joined = stepping - before.stepping
     since = max(before.limits[number] for number in stepping) if joined else before.since
-    pace = [written[number] for number in stepping if window.lives[number].writing]
+    pace = [written[number] for number in stepping if window.members[number].writing]
     front = max(before.front, min(pace, default=0))
     limits = tuple(
-        max(before.limits[number], front if pace and number in stepping else written[number]) for number in everyone
+        max(before.limits[number], front if pace and number in stepping else written[number]) for number in numbers
     )
-    released = tuple(_released(window.lives[number].answer, limits[number]) for number in everyone)
-    finished = {number for number in everyone if window.lives[number].ended and released[number] == written[number]}
+    released = tuple(_released(window.members[number].answer, limits[number]) for number in numbers)
+    finished = {number for number in numbers if window.members[number].ended and released[number] == written[number]}
     stepping -= finished
-    running = [number for number in everyone if number not in finished and window.lives[number].state != "dropped"]
+    running = [number for number in numbers if number not in finished and window.members[number].state != "dropped"]
     grant = front + lead_of(window, stepping)
-    grants = tuple(_grant(before, window, number, grant) if in_step else -1 for number in everyone)
+    grants = tuple(_grant(before, window, number, grant) if in_step else -1 for number in numbers)
     states = [
         shown_state(
-            life,
+            member,
             is_finished=number in finished,
-            is_past_its_grant=in_step and life.pauses and written[number] > grants[number],
-            is_held_back=in_step and life.held_back,
-            is_left_behind=in_step and written[number] > 0 and number not in stepping and len(running) > 1,
+            is_past_its_grant=in_step and member.pauses and written[number] > grants[number],
+            is_held_back=in_step and member.held_back,
+            is_behind=in_step and written[number] > 0 and number not in stepping and len(running) > 1,
         )
-        for number, life in enumerate(window.lives)
+        for number, member in enumerate(window.members)
     ]
     return Step(
         window=window,
@@ -123,40 +124,40 @@ def step_after(before: Step, window: WindowEnd, opening: Opening) -> Step:
         grants=grants,
         states=tuple(states),
         moved_ns=moved_ns,
-        held=tuple(_held(before, window, number) for number in everyone),
+        held=tuple(_held(before, window, number) for number in numbers),
         since=since,
     )
 
 
-def _before_all(opening: Opening) -> Step:
-    nobody = (0,) * len(opening.members)
+def _before_the_first(opening: Opening) -> Step:
+    zeros = (0,) * len(opening.members)
     together: Mode = "step" if opening.sync == "step" else "free"
     return Step(
-        window=WindowEnd(-1, 0, "", Counter(), tuple(Life() for _ in opening.members), opening.tier),
+        window=WindowEnd(-1, 0, "", Counter(), tuple(MemberHistory() for _ in opening.members), opening.tier),
         mode=together if len(opening.members) > 1 else "single",
         stepping=frozenset(range(len(opening.members)) if opening.sync == "step" else ()),
         front=0,
-        limits=nobody,
-        released=nobody,
+        limits=zeros,
+        released=zeros,
         grants=(-1,) * len(opening.members),
         states=("waiting",) * len(opening.members),
-        moved_ns=nobody,
+        moved_ns=zeros,
         held=((),) * len(opening.members),
     )
 
 
-# --- who is in step ---------------------------------------------------------------------------------------------------
+# --- the stepping set -------------------------------------------------------------------------------------------------
 
 
 def stepping_set(before: Step, window: WindowEnd, limits: Limits, moved_ns: Sequence[int]) -> set[int]:
-    """S, and in it whoever has ended but still has text to go out."""
-    written = [len(life.answer) for life in window.lives]
+    """S, with the members that are written and have text to be released."""
+    written = [len(member.answer) for member in window.members]
     expected, stalled = window.expected(limits, in_step=True), []
     eligible = set(expected)
-    for number, life in enumerate(window.lives):
-        if life.writing and life.state == "answering" and written[number] > 0:
+    for number, member in enumerate(window.members):
+        if member.writing and member.state == "answering" and written[number] > 0:
             eligible.add(number)
-        if life.ended and number in before.stepping and before.released[number] < written[number]:
+        if member.ended and number in before.stepping and before.released[number] < written[number]:
             eligible.add(number)
         if window.end_ns - moved_ns[number] >= limits.detach_ms * NS_PER_MS:
             stalled.append(number)
@@ -166,8 +167,8 @@ def stepping_set(before: Step, window: WindowEnd, limits: Limits, moved_ns: Sequ
         if written[number] >= before.front and not has_paused:
             stepping.add(number)
     while True:
-        least = min((written[number] for number in stepping if window.lives[number].writing), default=0)
-        last = [number for number in stepping if window.lives[number].writing and written[number] == least]
+        least = min((written[number] for number in stepping if window.members[number].writing), default=0)
+        last = [number for number in stepping if window.members[number].writing and written[number] == least]
         leaving = {number for number in last if written[number] > 0 and number in stalled}
         if not leaving or not any(written[number] > least for number in stepping):
             return stepping
@@ -175,22 +176,22 @@ def stepping_set(before: Step, window: WindowEnd, limits: Limits, moved_ns: Sequ
 
 
 def _moved_ns(before: Step, window: WindowEnd, number: int) -> int:
-    """When the member's end last moved, or it was last shown as held: then it was not its turn."""
-    tokens = [one for one in window.lives[number].accepted if one.token.lane == "answer" and one.end > one.start]
+    """When the member's end last moved, or it was last shown as held."""
+    tokens = [one for one in window.members[number].accepted if one.token.lane == "answer" and one.end > one.start]
     held_ns = before.window.end_ns if before.states[number] == "held" else 0
     return max(before.moved_ns[number], held_ns, tokens[-1].entry_ns if tokens else 0)
 
 
 def shown_state(
-    life: Life, *, is_finished: bool, is_past_its_grant: bool, is_held_back: bool, is_left_behind: bool
+    member: MemberHistory, *, is_finished: bool, is_past_its_grant: bool, is_held_back: bool, is_behind: bool
 ) -> MemberState:
-    if life.ended:
+    if member.ended:
         return "finished" if is_finished else "answering"
     if is_held_back:
         return "held"
-    if life.state == "answering" and is_past_its_grant:
+    if member.state == "answering" and is_past_its_grant:
         return "held"
-    return "detached" if life.state == "answering" and is_left_behind else life.state
+    return "detached" if member.state == "answering" and is_behind else member.state
 
 
 def mode_of(before: Mode, running: Sequence[int], stepping: set[int]) -> Mode:
@@ -201,7 +202,7 @@ def mode_of(before: Mode, running: Sequence[int], stepping: set[int]) -> Mode:
     return "single" if len(running) == 1 else "free"
 
 
-# --- how far it goes out, and how far it may write --------------------------------------------------------------------
+# --- how far text is released, and how far a member may write ---------------------------------------------------------
 
 
 def _released(answer: bytes, limit: int) -> int:
@@ -210,23 +211,24 @@ def _released(answer: bytes, limit: int) -> int:
 
 
 def lead_of(window: WindowEnd, stepping: set[int]) -> int:
-    """How far past the front others may write: a twentieth of what the slowest in step wrote in the last second."""
-    heard = [
+    """How far past the front members may write: a twentieth of what the slowest stepping member wrote in the last
+    second."""
+    counts = [
         sum(
             one.end - one.start
-            for one in window.lives[number].accepted
+            for one in window.members[number].accepted
             if one.token.lane == "answer" and one.window > window.index - LEAD_WINDOWS
         )
         for number in stepping
-        if window.lives[number].writing
+        if window.members[number].writing
     ]
-    return max(1, min(heard, default=0) // 20)
+    return max(1, min(counts, default=0) // 20)
 
 
 def _grant(before: Step, window: WindowEnd, number: int, end: int) -> int:
-    life = window.lives[number]
-    earlier = before.grants[number] if before.window.lives[number].claim == life.claim else -1
-    may_write = life.writing and life.pauses and life.was_let_begin
+    member = window.members[number]
+    earlier = before.grants[number] if before.window.members[number].claim == member.claim else -1
+    may_write = member.writing and member.pauses and member.was_started
     return max(earlier, end) if may_write else earlier
 
 
@@ -234,7 +236,7 @@ def _grant(before: Step, window: WindowEnd, number: int, end: int) -> int:
 
 
 def _held(before: Step, window: WindowEnd, number: int) -> tuple[Span, ...]:
-    """The spans before this window's end in which it was held: the windows at whose start it was shown so."""
+    """The spans before this window's end in which it was held: the windows at whose start it was shown as held."""
     spans, start_ns = before.held[number], before.window.end_ns
     if before.states[number] != "held":
         return spans

@@ -1,6 +1,6 @@
-"""The slow reference is held to the laws of its own numbers, and to scipy: it is what the fast core is compared with.
+"""The slow reference satisfies the laws of its numbers, and agrees with scipy: the fast core is compared with it.
 
-Laws hold to 1e-12. A `place` is a list of proposals, one for each member, at one frontier.
+Laws hold to 1e-12. A council is a list of proposals, one for each member, at one frontier, with the members' weights.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.oracle.frontier import (
 from tests.support.streams import LOGPROBS, weights
 
 EPSILON = 1e-12
-MIDDLE = 7  # where a place begins that is not the answer's first byte
+MIDDLE = 7  # a position that is not the beginning of an answer
 TEXTS = ("a", "th", "the", " a", "é", "\ufffd")
 PIECES = (b"a", b"b", b"th", b"the", b" a", b"\xa9", b"\xc3\xa9", b"", STAND_IN)
 Listed = list[tuple[bytes, float | None]]
@@ -73,23 +73,23 @@ tokens = st.builds(
 proposals = st.builds(proposal_of, tokens, starts)
 
 
-def _councils(says: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[list[Any], list[float]]]:
-    """What one to four members say, and their weights."""
-    drawn = st.lists(st.tuples(says, weights), min_size=1, max_size=4)
-    return drawn.map(lambda pairs: ([said for said, _ in pairs], [weight for _, weight in pairs]))
+def _councils_of(values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[list[Any], list[float]]]:
+    """A value of each of one to four members, and their weights."""
+    drawn = st.lists(st.tuples(values, weights), min_size=1, max_size=4)
+    return drawn.map(lambda pairs: ([value for value, _ in pairs], [weight for _, weight in pairs]))
 
 
-places = _councils(proposals)
+councils = _councils_of(proposals)
 
 
 @st.composite
 def spans(draw: st.DrawFn) -> Buckets:
-    """What one member says of the common span; the cuts are shared by all."""
+    """One member's probabilities of the common span; the cuts are the same for all."""
     drawn = draw(st.lists(shares, min_size=4, max_size=4).filter(lambda numbers: sum(numbers) > 0.0))
     return dict(zip((LEFT_OUT, b"a", b"b", b"c"), (share / sum(drawn) for share in drawn), strict=True))
 
 
-councils = _councils(spans())
+span_councils = _councils_of(spans())
 
 
 # --- what a member proposes -------------------------------------------------------------------------------------------
@@ -109,40 +109,40 @@ PROPOSALS = {
     "the sampled token joins a list that lacks it": (token("c", [(b"a", HALF)], TENTH), {b"a": 0.5, b"c": 0.1}),
     "but not one that has it": (token("a", [(b"a", HALF)], TENTH), {b"a": 0.5}),
     "nor one without a number": (token("c", [(b"a", HALF)], math.nan), {b"a": 0.5}),
-    "what is no number is no entry, minus infinity is 0, what is above 0 is 1": (
+    "NaN and null are left out, minus infinity is 0, above 0 is 1": (
         token("a", [(b"a", math.inf), (b"b", -math.inf), (b"c", None), (b"d", math.nan)], None), {b"a": 1.0, b"b": 0.0}
     ),
     "a sum above 1 is divided": (token("a", [(b"a", 0.0), (b"b", 0.0)]), {b"a": 0.5, b"b": 0.5}),
     "two entries of one piece add up": (token("a", [(b"a", FIFTH), (b"a", TENTH)]), {b"a": 0.3}),
-    "the end of a character stands behind its beginning": (
+    "the end of a character comes after its beginning": (
         token("é", [(b"\xa9", HALF), (b"\xa8", FIFTH)], HALF, b"\xa9"), {"é".encode(): 0.5, "è".encode(): 0.2}
     ),
-    "a piece that goes on behind its text stands as it is": (
+    "a piece that is longer than its text stays as it is": (
         token(" ", [(b" \xe6", HALF), (b"a", FIFTH)], HALF, b" \xe6"), {b" \xe6": 0.5, b"a": 0.2}
     ),
     "a stand-in gives its share to the text": (
         token("é", [(STAND_IN, HALF), (b"a", FIFTH)], TENTH, STAND_IN), {STAND_IN: 0.4, "é".encode(): 0.1, b"a": 0.2}
     ),
-    "and vanishes where it has no more": (
+    "and is gone where it had no more": (
         token("é", [(STAND_IN, TENTH), (b"a", FIFTH)], HALF, STAND_IN), {"é".encode(): 0.5, b"a": 0.2}
     ),
-    "and keeps it where the text's own is unknown": (token("é", [(STAND_IN, HALF)], None, STAND_IN), {STAND_IN: 0.5}),
+    "and keeps it where the text's share is unknown": (token("é", [(STAND_IN, HALF)], None, STAND_IN), {STAND_IN: 0.5}),
     "a special token is a piece without bytes": (token("a", [(b"", HALF)], TENTH), {b"": 0.5, b"a": 0.1}),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("token", "p"), PROPOSALS.values(), ids=PROPOSALS.keys())
-def test_a_proposal_names_what_may_stand_in_the_answer(token: Token, p: dict[bytes, float]) -> None:
+def test_a_proposal_has_the_pieces_as_they_are_in_the_answer(token: Token, p: dict[bytes, float]) -> None:
     assert proposal_of(token, MIDDLE).p == pytest.approx(p, abs=EPSILON)
 
 
-def test_an_answer_begins_with_what_is_no_white_space() -> None:
+def test_an_answer_begins_with_its_first_byte_that_is_not_white_space() -> None:
     proposal = proposal_of(token(" \tthe", [(b" the", HALF), (b"the", FIFTH), (b"\n", TENTH)]), 0)
     assert proposal.own == b"the"
     assert proposal.p == pytest.approx({b"the": 0.7, b"": 0.1}, abs=EPSILON)
 
 
-def test_t_is_the_least_of_the_list_divided_with_it_and_a_place_is_loose_where_tokens_may_share_a_piece() -> None:
+def test_t_is_the_least_of_the_normalised_list_and_a_proposal_is_loose_where_tokens_may_share_a_piece() -> None:
     assert proposal_of(token("c", [(b"a", HALF), (b"b", FIFTH)], TENTH), MIDDLE).t == near(0.2)
     assert proposal_of(token("a", [(b"a", 0.0), (b"b", 0.0), (b"c", 0.0)]), MIDDLE).t == near(1 / 3)
     assert proposal_of(token("a", [], HALF), MIDDLE).t is None
@@ -171,19 +171,19 @@ def test_a_member_has_logprobs_where_any_number_was_measured(one: Token, has_log
 
 
 def _room(one: Proposal, piece: bytes) -> float:
-    """How much of the rest may be this piece's, by what is known of the list."""
+    """How much of the rest may belong to this piece."""
     if one.is_loose or piece == b"" or STAND_IN in piece:
         return one.r
     return 0.0 if piece in one.p else one.t or 0.0
 
 
 def _true_index(
-    place: Sequence[Proposal], weights: Sequence[float], order: Sequence[bytes], parts: list[float]
+    council: Sequence[Proposal], weights: Sequence[float], order: Sequence[bytes], parts: list[float]
 ) -> float:
-    """What each list left out goes to the pieces in this order: as much as is allowed, or a part of it. What is left
-    then is spread thinly."""
+    """The index where what each list left out goes to the pieces in this order: as much as is allowed, or a part of
+    it, and the rest to pieces of its own."""
     truths = []
-    for one in place:
+    for one in council:
         true, r = dict(one.p), one.r
         for piece, part in zip(order, parts, strict=True):
             more = part * min(r, _room(one, piece))
@@ -194,81 +194,81 @@ def _true_index(
     return 1.0 - max(means, default=0.0)
 
 
-def _named(place: Sequence[Proposal]) -> list[bytes]:
-    """Every listed piece, and two that nobody lists."""
-    return [*sorted({piece for one in place for piece in one.p}), b"nobody", b"lists"]
+def _pieces_of(council: Sequence[Proposal]) -> list[bytes]:
+    """Every listed piece, and two that no member lists."""
+    return [*sorted({piece for one in council for piece in one.p}), b"not", b"listed"]
 
 
-@given(places, st.data())
+@given(councils, st.data())
 def test_the_true_diversity_lies_within_its_bounds(
     drawn: tuple[list[Proposal], list[float]], data: st.DataObject
 ) -> None:
-    """However the rests are spread: over unlisted pieces up to t, at loose places and over loose pieces at will. What
-    nobody lists is bounded where it is one token: not what has no bytes, or stands in for some."""
-    place, weights = drawn
-    order = data.draw(st.permutations(_named(place)))
+    """However the rests are spread: up to t over unlisted pieces, and without a bound over loose pieces and in loose
+    proposals. A piece that no member lists counts as one token: not one without bytes, nor a stand-in."""
+    council, weights = drawn
+    order = data.draw(st.permutations(_pieces_of(council)))
     parts = data.draw(st.lists(st.sampled_from((0.0, 0.5, 1.0)), min_size=len(order), max_size=len(order)))
-    true = _true_index(place, shares_of(weights), order, parts)
-    assert diversity_low(place, weights) - EPSILON <= true <= diversity_index(place, weights) + EPSILON
+    true = _true_index(council, shares_of(weights), order, parts)
+    assert diversity_low(council, weights) - EPSILON <= true <= diversity_index(council, weights) + EPSILON
 
 
-@given(places)
+@given(councils)
 def test_the_lower_bound_of_diversity_is_reached(drawn: tuple[list[Proposal], list[float]]) -> None:
-    """By the rests all on one piece, listed or not."""
-    place, weights = drawn
-    least = min(_true_index(place, shares_of(weights), [piece], [1.0]) for piece in _named(place))
-    assert diversity_low(place, weights) == near(max(0.0, least))
+    """Where all rests go to one piece, listed or not."""
+    council, weights = drawn
+    least = min(_true_index(council, shares_of(weights), [piece], [1.0]) for piece in _pieces_of(council))
+    assert diversity_low(council, weights) == near(max(0.0, least))
 
 
-@given(places, st.randoms(use_true_random=False))
-def test_diversity_does_not_know_the_order_of_the_members(
+@given(councils, st.randoms(use_true_random=False))
+def test_diversity_does_not_depend_on_the_order_of_the_members(
     drawn: tuple[list[Proposal], list[float]], random: Random
 ) -> None:
     pairs = list(zip(*drawn, strict=True))
     random.shuffle(pairs)
-    place, weights = zip(*pairs, strict=True)
+    council, weights = zip(*pairs, strict=True)
     for number in (diversity_index, diversity_low):
-        assert number(place, weights) == near(number(*drawn))
+        assert number(council, weights) == near(number(*drawn))
 
 
-@given(places, st.floats(0.0, 1.0))
+@given(councils, st.floats(0.0, 1.0))
 def test_diversity_does_not_change_when_a_member_is_doubled(
     drawn: tuple[list[Proposal], list[float]], part: float
 ) -> None:
-    place, weights = drawn
-    assume(any(weights))  # Equal weights count heads.
+    council, weights = drawn
+    assume(any(weights))  # Weights that sum to 0 are replaced by equal ones.
     for number in (diversity_index, diversity_low):
-        doubled = number((*place, place[0]), (weights[0] * part, *weights[1:], weights[0] * (1.0 - part)))
-        assert doubled == near(number(place, weights))
+        doubled = number((*council, council[0]), (weights[0] * part, *weights[1:], weights[0] * (1.0 - part)))
+        assert doubled == near(number(council, weights))
 
 
 @given(st.lists(weights, min_size=1, max_size=4), starts)
-def test_diversity_is_0_when_all_are_sure_of_one_piece(weights: list[float], start: int) -> None:
-    place = [proposal_of(token("a", [(b"a", 0.0)], 0.0), start)] * len(weights)
-    assert diversity_index(place, weights) == diversity_low(place, weights) == near(0.0)
+def test_diversity_is_0_when_all_are_certain_of_one_piece(weights: list[float], start: int) -> None:
+    council = [proposal_of(token("a", [(b"a", 0.0)], 0.0), start)] * len(weights)
+    assert diversity_index(council, weights) == diversity_low(council, weights) == near(0.0)
 
 
-def _gap(place: Sequence[Proposal], weights: Sequence[float]) -> float:
-    return diversity_index(place, weights) - diversity_low(place, weights)
+def _gap(council: Sequence[Proposal], weights: Sequence[float]) -> float:
+    return diversity_index(council, weights) - diversity_low(council, weights)
 
 
-@given(places, short_lists, starts, st.floats(0.0, 1.0))
+@given(councils, short_lists, starts, st.floats(0.0, 1.0))
 def test_the_next_most_probable_token_never_widens_the_bounds(
     drawn: tuple[list[Proposal], list[float]], top: Listed, start: int, part: float
 ) -> None:
-    """Of a token with a piece of its own that nobody had: see below for one without bytes."""
-    place, weights = drawn
+    """A token with a new piece; for one without bytes see the next test."""
+    council, weights = drawn
     before = proposal_of(token("a", top), start)
     most = before.r if before.t is None else min(before.r, before.t)
     assume(most * part > 0.0)
     after = proposal_of(token("a", [*top, (b"new", math.log(most * part))]), start)
-    assert _gap([*place, after], [*weights, 1.0]) <= _gap([*place, before], [*weights, 1.0]) + EPSILON
+    assert _gap([*council, after], [*weights, 1.0]) <= _gap([*council, before], [*weights, 1.0]) + EPSILON
 
 
 @pytest.mark.parametrize("piece", [b"", STAND_IN])
-def test_bounds_do_not_reckon_with_a_loose_piece_until_someone_lists_it(piece: bytes) -> None:
-    """Any unlisted token may hide in it, so a bound that did would be 1 - r wherever lists leave something out. The
-    bounds widen when it is listed, and only then hold for all that may be in it."""
+def test_bounds_include_a_loose_piece_only_once_it_is_listed(piece: bytes) -> None:
+    """Any unlisted token may belong to it: a bound that always included it would be 1 - r wherever a list leaves
+    something out. So the bounds widen when it is listed, and only then hold for all of its tokens."""
     top: Listed = [(b"a", HALF), (b"b", TENTH)]
     unlisted, listed = proposal_of(token("a", top), MIDDLE), proposal_of(token("a", [*top, (piece, TENTH)]), MIDDLE)
     top_2: Listed = [(b"a", TENTH)]
@@ -281,7 +281,7 @@ def test_bounds_do_not_reckon_with_a_loose_piece_until_someone_lists_it(piece: b
 
 
 @given(tokens, starts, st.integers(0, 5), st.integers(1, 3))
-def test_what_is_said_of_the_span_sums_to_1(token: Token, start: int, into: int, length: int) -> None:
+def test_the_probabilities_of_the_span_sum_to_1(token: Token, start: int, into: int, length: int) -> None:
     proposal = proposal_of(token, start)
     assume(into < len(proposal.own))
     q = span_of(proposal, start, start + into, length)
@@ -291,29 +291,33 @@ def test_what_is_said_of_the_span_sums_to_1(token: Token, start: int, into: int,
 
 SPANS = {
     "all is kept where the token starts": (0, [(b"tea", HALF), (b"", FIFTH)], {b"te": 0.5, b"": 0.2, LEFT_OUT: 0.3}),
-    "what is written is kept, the rest scaled to what is named": (
+    "what agrees with the text is kept and scaled to 1 - rest": (
         1, [(b"tea", HALF), (b"two", TENTH), (b"a", FIFTH)], {b"ea": 0.8 * 5 / 6, b"wo": 0.8 / 6, LEFT_OUT: 0.2}
     ),
-    "what ends before is left out": (1, [(b"tea", HALF), (b"t", FIFTH), (b"", TENTH)], {b"ea": 0.5, LEFT_OUT: 0.5}),
+    "what ends before is added to what is left out": (
+        1, [(b"tea", HALF), (b"t", FIFTH), (b"", TENTH)], {b"ea": 0.5, LEFT_OUT: 0.5}
+    ),
     "cut bytes add up, shorter ones stay": (1, [(b"tea", HALF), (b"tear", FIFTH), (b"te", TENTH)],
         {b"ea": 0.7, b"e": 0.1, LEFT_OUT: 0.2}),
-    "where nothing is kept the token's own bytes are": (1, [(b"t", HALF), (b"a", FIFTH)], {b"ea": 0.2, LEFT_OUT: 0.8}),
+    "where nothing is kept, the token's own bytes count": (
+        1, [(b"t", HALF), (b"a", FIFTH)], {b"ea": 0.2, LEFT_OUT: 0.8}
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("into", "top", "q"), SPANS.values(), ids=SPANS.keys())
-def test_the_span_is_what_goes_beyond_the_frontier(into: int, top: Listed, q: Buckets) -> None:
+def test_the_span_has_the_bytes_past_the_frontier(into: int, top: Listed, q: Buckets) -> None:
     found = span_of(proposal_of(token("tea", top), MIDDLE), MIDDLE, MIDDLE + into, 2)
     assert found == pytest.approx(q, abs=EPSILON)
 
 
-@given(places, st.integers(1, 3))
+@given(councils, st.integers(1, 3))
 def test_tokenizers_only_add_diversity_where_all_tokens_start_at_the_frontier(
     drawn: tuple[list[Proposal], list[float]], length: int
 ) -> None:
-    place, weights = drawn
-    found = [span_of(one, MIDDLE, MIDDLE, length) for one in place]
-    assert span_diversity(found, weights) <= diversity_index(place, weights) + EPSILON
+    council, weights = drawn
+    found = [span_of(one, MIDDLE, MIDDLE, length) for one in council]
+    assert span_diversity(found, weights) <= diversity_index(council, weights) + EPSILON
 
 
 ENDINGS = [bytes(letters) for letters in itertools.product(b"ab", repeat=5)]
@@ -321,7 +325,8 @@ ENDINGS = [bytes(letters) for letters in itertools.product(b"ab", repeat=5)]
 
 @given(st.lists(shares, min_size=len(ENDINGS), max_size=len(ENDINGS)), st.data())
 def test_the_span_does_not_depend_on_how_text_is_cut(masses: list[float], data: st.DataObject) -> None:
-    """The text goes on in one of 32 ways. A tokenizer cuts each of them somewhere past the span; its list is whole."""
+    """The text continues in one of 32 ways. A tokenizer cuts each of them somewhere past the span, and its list is
+    complete."""
     likely = {text: mass for text, mass in zip(ENDINGS, masses, strict=True) if mass > 1e-9}
     assume(likely)
     chances = {text: mass / sum(likely.values()) for text, mass in likely.items()}
@@ -345,10 +350,10 @@ def test_the_span_does_not_depend_on_how_text_is_cut(masses: list[float], data: 
 # --- disagreement -----------------------------------------------------------------------------------------------------
 
 
-@given(councils)
-def test_entropies_and_divergence_are_scipys(drawn: tuple[list[Buckets], list[float]]) -> None:
+@given(span_councils)
+def test_entropies_and_divergence_agree_with_scipy(drawn: tuple[list[Buckets], list[float]]) -> None:
     spans, weights = drawn
-    # Where a share halves to 0, scipy says infinity.
+    # Where half of a share is 0, scipy returns infinity.
     assume(all(share == 0.0 or share > 1e-300 for span in spans for share in span.values()))
     mixed, rows = mixture(spans, weights), [list(span.values()) for span in spans]
     assert entropy(mixed) == near(scipy_entropy([mixed[cut] for cut in spans[0]]))
@@ -363,28 +368,28 @@ def test_entropies_and_divergence_are_scipys(drawn: tuple[list[Buckets], list[fl
         assert normalised_divergence(spans[:2], [3.0, 3.0]) == near(jensenshannon(*rows[:2], base=2) ** 2)
 
 
-@given(councils)
+@given(span_councils)
 def test_divergence_and_agreement_lie_between_0_and_1(drawn: tuple[list[Buckets], list[float]]) -> None:
     assert 0.0 <= normalised_divergence(*drawn) <= 1.0
     assert 0.0 <= agreement_of(*drawn) <= 1.0
 
 
 @given(spans(), st.lists(weights, min_size=1, max_size=4))
-def test_members_that_say_the_same_agree(span: Buckets, weights: list[float]) -> None:
+def test_members_with_the_same_probabilities_agree(span: Buckets, weights: list[float]) -> None:
     spans = [dict(reversed(span.items())) if number % 2 else span for number in range(len(weights))]
     assert (normalised_divergence(spans, weights), agreement_of(spans, weights)) == (near(0.0), near(1.0))
 
 
 @given(st.lists(weights, min_size=1, max_size=4))
-def test_members_that_are_sure_of_different_pieces_disagree_wholly(weights: list[float]) -> None:
+def test_members_that_are_certain_of_different_pieces_have_the_largest_divergence(weights: list[float]) -> None:
     spans: list[Buckets] = [{b"%d" % number: 1.0} for number in range(len(weights))]
     assert normalised_divergence(spans, weights) == near(1.0 if sum(w > 0.0 for w in shares_of(weights)) > 1 else 0.0)
 
 
-def test_two_camps_of_three_do_not_agree_and_a_say_of_nothing_changes_nothing() -> None:
+def test_two_groups_among_three_disagree_and_a_weight_of_0_changes_nothing() -> None:
     here: Buckets = {b"a": 1.0}
     there: Buckets = {b"b": 1.0}
     assert agreement_of([here, there], [1.0, 1.0]) == near(0.0)
     assert agreement_of([here, there, here], [1.0, 0.0, 1.0]) == near(1.0)
-    two_camps = 1 - (math.log(3) - 2 / 3 * math.log(2)) / math.log(2)
-    assert agreement_of([here, there, here], [1.0, 1.0, 1.0]) == near(two_camps)
+    two_groups = 1 - (math.log(3) - 2 / 3 * math.log(2)) / math.log(2)
+    assert agreement_of([here, there, here], [1.0, 1.0, 1.0]) == near(two_groups)

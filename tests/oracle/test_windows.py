@@ -1,4 +1,4 @@
-"""The slow reference over windows: means, what must persist to be shown, and the ranges of all numbers of a frame."""
+"""The slow reference over windows: means, kinds that must persist to be shown, and the ranges of all numbers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from schemas.sessions import ENTRY_VERSION, EnergyProfile, Member, Opening, Weig
 from tests.oracle.frames import confidence_weights, oracle_frames, smoothed_certainty
 from tests.oracle.frontier import LEFT_OUT, measures_of, parted_at, span_diversity
 from tests.oracle.interference import Wave, resonates, shown_agreement, shown_interference, wave_of
-from tests.oracle.members import Accepted, Life, WindowEnd
+from tests.oracle.members import Accepted, MemberHistory, WindowEnd
 from tests.support.streams import Recorded, profiles, recorded
 
-Held = tuple[float | None, Compares | None]
+Measured = tuple[float | None, Compares | None]
 
 
-def test_agreement_is_a_mean_over_30_windows_at_one_place_without_a_break() -> None:
+def test_agreement_is_a_mean_over_30_windows_of_place_without_a_break() -> None:
     assert shown_agreement([(0.2, "next"), (0.9, "next")]) == 0.9
     assert shown_agreement([(0.2, "next"), (0.9, "place")]) == 0.9
-    half: Held = (0.5, "place")
+    half: Measured = (0.5, "place")
     assert shown_agreement([(0.0, "place"), *[half] * 29]) == round(14.5 / 30, 9)
     assert shown_agreement([(0.0, "place"), *[half] * 30]) == 0.5
     assert shown_agreement([(0.0, "place"), (None, "place"), (0.5, "place")]) == 0.5
@@ -91,9 +91,9 @@ def test_a_confidence_weight_is_the_given_one_or_that_times_the_certainty(
     tops: tuple[list[tuple[bytes, float]], ...] = (
         [], [(b"a", 0.0), (b"b", -math.inf)], [(b"a", -1.0), (b"b", -1.0)],
     )  # fmt: skip
-    lives = tuple(Life(accepted=[_accepted(_token(top))]) for top in tops)
+    histories = tuple(MemberHistory(accepted=[_accepted(_token(top))]) for top in tops)
     opening = Opening(ENTRY_VERSION, "s1", "Why?", members, weighting=weighting)
-    assert confidence_weights(opening, WindowEnd(0, 0, "", Counter(), lives, "mid")) == expected
+    assert confidence_weights(opening, WindowEnd(0, 0, "", Counter(), histories, "mid")) == expected
 
 
 SURE, HALF, LITTLE = [(b"a", 0.0)], [(b"a", math.log(0.5)), (b"b", math.log(0.5))], [(b"b", math.log(0.3))]
@@ -111,25 +111,25 @@ NOTHING: list[tuple[bytes, float]] = []
         ([SURE], None, 1.0, None),
     ],
 )
-def test_text_speaks_for_whoever_was_not_measured_and_for_all_where_less_than_half_was(
+def test_text_counts_for_members_that_were_not_measured_and_for_all_where_less_than_half_was(
     tops: list[list[tuple[bytes, float]]], source: str | None, coverage_mass: float, agreement: float | None
 ) -> None:
-    """Everyone writes a."""
+    """All members write a."""
     found = measures_of([_accepted(_token(top)) for top in tops], [1.0] * len(tops), 0, [0] * len(tops))
     assert found.agreement_source == source
     assert found.coverage_mass == pytest.approx(coverage_mass, abs=1e-12)
     assert found.agreement == (None if agreement is None else pytest.approx(agreement, abs=1e-12))
 
 
-def test_one_text_in_different_cuts_is_one_text() -> None:
-    """Byte 1 is the frontier, which a token covers and the other starts at: both wrote h after it."""
+def test_one_text_of_different_tokenizers_agrees() -> None:
+    """Byte 1 is the frontier: one token covers it and the other starts at it. Both wrote h after it."""
     the = Token(0, "1-0", 0, "answer", "the", 0, 0)
     cuts = [Accepted(the, 0, 0, 0, 0, 3), Accepted(msgspec.structs.replace(the, text="h"), 0, 0, 0, 1, 2)]
     found = measures_of(cuts, [1.0, 1.0], 1, [0, 0])
     assert (found.span_bytes, found.agreement, found.agreement_source) == (1, 1.0, "text")
 
 
-def test_nobody_is_diverse_for_what_was_left_out() -> None:
+def test_what_was_left_out_is_not_a_text_of_the_span() -> None:
     assert span_diversity([{LEFT_OUT: 0.9, b"a": 0.1}], [1.0]) == 0.9
 
 

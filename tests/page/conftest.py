@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.support.project import ROOT
-from tests.support.roles import RedisServer, Role, Roles
-from tests.support.web_server import CHAR, WORD, Recorder, Speaker, WebServer
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Role, Roles
+from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.web_server import CHAR, WORD, WebServer
 
 ARTIFACTS = ROOT / "artifacts"
 _SWITCHES = [
@@ -34,7 +37,9 @@ Open = Callable[..., Page]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES)
+        # Chromium makes a Unix socket in its temporary folder, whose path may be too long for that.
+        environment = os.environ | {"TMPDIR": "/tmp"}
+        found = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES, env=environment)
         yield found
         found.close()
 

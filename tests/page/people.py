@@ -11,8 +11,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from schemas import keys
 from schemas.frames import MemberFrame, TokenFrame, decode_frame
-from tests.support.roles import RedisServer
-from tests.support.web_server import Recorder
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Recorder
 
 
 def ask(page: Page, prompt: str) -> None:

@@ -14,8 +14,9 @@ from playwright.sync_api import Page, expect
 
 from tests.page.conftest import Open
 from tests.page.people import answer, ask, cancel, follows, has_ended, is_at_window, members, released
-from tests.support.roles import Roles
-from tests.support.web_server import WORD, Recorder, Speaker
+from tests.support.role_processes import Roles
+from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.web_server import WORD
 
 _AXE = {
     "resultTypes": ["violations"],

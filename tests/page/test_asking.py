@@ -14,9 +14,11 @@ from playwright.sync_api import Browser, Page, expect
 from schemas import keys
 from tests.page.conftest import ARTIFACTS, Open
 from tests.page.people import answer, ask, members, released_texts
-from tests.support.roles import RedisServer, Roles
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.scripted_sessions import Recorder, Speaker
 from tests.support.waiting import wait_until
-from tests.support.web_server import CHAR, PACE, WORD, Recorder, Speaker, WebServer, record_of
+from tests.support.web_server import CHAR, PACE, WORD, WebServer, record_of
 
 # The elements that are wider than the window.
 _TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll("body *")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import environment
+from tests.support.council_command import environment
 from tests.support.project import ROOT
 
 DOCS = ROOT / "docs"

@@ -6,8 +6,8 @@ from playwright.sync_api import CDPSession, Page, expect
 
 from tests.page.conftest import Open
 from tests.page.people import answer, follows, hold_at, is_at_window, released
+from tests.support.scripted_sessions import Recorder
 from tests.support.waiting import wait_until
-from tests.support.web_server import Recorder
 
 SIX = tuple(f"test:{name}" for name in ("one", "two", "three", "four", "five", "six"))
 # Ten thousand windows of six members; each writes the most tokens that are allowed, 8,192.

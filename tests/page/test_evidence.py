@@ -11,8 +11,10 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.page.conftest import Open
 from tests.page.people import answer, ask, cancel, follows, in_state, is_at_window, members
-from tests.support.roles import RedisServer, Roles
-from tests.support.web_server import WORD, Recorder, Speaker
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.web_server import WORD
 
 _ANY_CURRENT = re.compile(r"^token (s\d )?current$")
 _DIGITS = re.compile(r"^\d+$")

@@ -14,9 +14,9 @@ from schemas.entries import Cancel, decode_entry
 from schemas.sessions import MemberSpec, Opening
 from tests.page.conftest import Open
 from tests.page.people import ask, in_state, members
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Recorder, Speaker
 from tests.support.waiting import wait_until
-from tests.support.web_server import Recorder, Speaker
 from transport.redis.connection import Pipe
 from transport.register import ProcessRegistration
 

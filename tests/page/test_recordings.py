@@ -16,9 +16,9 @@ from schemas.sessions import Member
 from tests.consumers.web.api.test_recordings import HOSTILE, offer
 from tests.page.conftest import Open
 from tests.page.people import follows
-from tests.support.roles import RedisServer
-from tests.support.session_files import write_recording
-from tests.support.web_server import Recorder
+from tests.support.recording_files import write_golden
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Recorder
 
 _OPENED_MS = "session => fetch(`/api/sessions/${session}`).then((r) => r.json()).then((found) => found.opened_ms)"
 _DROP = """([selector, name, data]) => {
@@ -36,9 +36,9 @@ _DROP = """([selector, name, data]) => {
 def three(folder: Path) -> list[Path]:
     """Three recordings, the newest first."""
     made = [
-        write_recording(folder, "seeds", session="a" * 12, prompt="Why is the sky blue?"),
-        write_recording(folder, "early-end", session="b" * 12, prompt="What is a list?"),
-        write_recording(folder, "thinking", session="c" * 12, prompt="Is water wet?"),
+        write_golden(folder, "seeds", session="a" * 12, prompt="Why is the sky blue?"),
+        write_golden(folder, "early-end", session="b" * 12, prompt="What is a list?"),
+        write_golden(folder, "thinking", session="c" * 12, prompt="Is water wet?"),
     ]
     for age, path in enumerate(made):
         os.utime(path, (1_700_000_000 - 60 * age,) * 2)
@@ -101,7 +101,7 @@ def test_the_list_is_searched_while_words_are_typed(three: list[Path], open_page
 
 def test_show_more_loads_the_next_page(folder: Path, open_page: Open) -> None:
     for number in range(53):
-        write_recording(folder, session=f"{number:012x}")
+        write_golden(folder, session=f"{number:012x}")
     panel = opened(open_page())
     expect(panel.locator("li")).to_have_count(50)
     panel.get_by_role("button", name="Show more").click()
@@ -150,7 +150,7 @@ def test_a_recording_is_deleted_after_a_confirmation(folder: Path, three: list[P
 def test_files_are_imported_by_drop_or_by_choice(
     tmp_path: Path, folder: Path, three: list[Path], open_page: Open
 ) -> None:
-    path = write_recording(tmp_path, "killed", prompt="Dropped?")
+    path = write_golden(tmp_path, "killed", prompt="Dropped?")
     page = open_page()
     panel = opened(page)
     drop(page, "dropped.mcap", path.read_bytes())
@@ -194,9 +194,9 @@ def test_two_recordings_are_compared(three: list[Path], open_page: Open) -> None
 def test_hostile_names_are_shown_as_plain_text(folder: Path, open_page: Open) -> None:
     """open_page fails if a script runs that the page's policy forbids."""
     members = tuple(Member(f"<img src=x onerror=alert({n})>", name=HOSTILE + str(n)) for n in range(3))
-    path = write_recording(folder, prompt=HOSTILE, members=members)
+    path = write_golden(folder, prompt=HOSTILE, members=members)
     path.rename(folder / "<img src=x onerror='window.harm=1'> \u202egnp.mcap")
-    write_recording(folder, prompt=HOSTILE)
+    write_golden(folder, prompt=HOSTILE)
     (folder / "<script>window.harm=1<").with_suffix(".mcap").write_bytes(b"x")
     page = open_page()
     panel = opened(page)
@@ -254,7 +254,7 @@ def test_keeping_a_session_records_it(redis: RedisServer, folder: Path, recorder
     expect(keep).to_have_text("Keeping…")
     # The name that the recorder gives the file.
     opened_ms: Any = page.evaluate(_OPENED_MS, recorder.session)
-    path = write_recording(folder, session=recorder.session)
+    path = write_golden(folder, session=recorder.session)
     path.rename(folder / recording_name(recorder.session, "What is a list?", opened_ms))
     expect(keep).to_have_text("Kept")
     page.reload()

@@ -13,12 +13,12 @@ from playwright.sync_api import Page, expect
 
 from tests.page.conftest import Open
 from tests.page.people import answer, is_at_window
-from tests.support.roles import Role, Roles
-from tests.support.session_files import golden_stream, write_recording
+from tests.support.recording_files import frames_of, write_golden
+from tests.support.role_processes import Role, Roles
 from tests.support.waiting import wait_until
 
 NAME = "seeds"
-_, FRAMES = golden_stream(NAME)
+FRAMES = frames_of(NAME)
 LAST = len(FRAMES) - 1
 _SHOWN = "() => Number(document.getElementById('window').textContent.replace(/\\D/g, ''))"
 _HAS_NO_PLAYER = """() => fetch(`/api/sessions/${location.hash.slice(1)}/playback`)
@@ -27,7 +27,7 @@ _HAS_NO_PLAYER = """() => fetch(`/api/sessions/${location.hash.slice(1)}/playbac
 
 @pytest.fixture
 def recording(folder: Path) -> Path:
-    return write_recording(folder, NAME, prompt="Why is the sky blue?")
+    return write_golden(folder, NAME, prompt="Why is the sky blue?")
 
 
 def plays(open_page: Open, **options: Any) -> Page:

@@ -22,8 +22,10 @@ from tests.page.people import (
     released,
     released_texts,
 )
-from tests.support.roles import RedisServer, Roles
-from tests.support.web_server import CHAR, WORD, Recorder, Speaker
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.web_server import CHAR, WORD
 
 _NUMBERS = """() => Object.fromEntries(["energy", "wave", "diversity", "disagreement", "agreement", "compares",
     "pattern", "lag", "skew", "mode", "window"].map((id) => [id, document.getElementById(id).textContent]))"""

@@ -15,7 +15,8 @@ from schemas.rules.lanes import lane_end
 from schemas.sessions import Limits
 from tests.producers.member.test_grants import calls
 from tests.support.faulty_server import faulty_server
-from tests.support.roles import RedisServer, Roles, roles_on
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles, roles_on
 from tests.support.sessions import check_the_law, opening_of, token_stream, until_ended, written_texts
 from tests.support.waiting import until, wait_until
 from transport.redis.connection import AsyncPipe
@@ -188,7 +189,7 @@ async def test_a_producer_that_is_stopped_says_so_and_hands_over_what_it_has_not
     await until_ended(pipe, opening.session, 10)
     frames = await check_the_law(pipe, opening.session)
     assert frames[-1].members[0].reason == "its producer was stopped"
-    assert "Traceback" not in first.said()
+    assert "Traceback" not in first.log()
 
 
 async def test_a_producer_looks_for_left_sessions_ten_times_a_second_beside_another_and_never_alone(

@@ -17,9 +17,9 @@ from council import TurboEnsemble
 from council.settings.schema import load_settings
 from schemas.frames import Frame
 from schemas.sessions import MemberSpec, SessionRequest
-from tests.support.commands import council
-from tests.support.roles import Roles
-from tests.support.sessions import check_all_is_told_once, check_the_law, opening_of, until_ended
+from tests.support.council_command import council
+from tests.support.role_processes import Roles
+from tests.support.sessions import check_each_token_in_one_frame, check_the_law, opening_of, until_ended
 from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session
 
@@ -75,7 +75,7 @@ def test_without_model_servers_three_members_of_the_model_in_the_box_answer(
 def test_a_machine_without_the_model_says_how_to_get_it(tmp_path: Path) -> None:
     outcome = council("ask", QUESTION, "--max-tokens", "3", "--json", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
     assert outcome.code == 0
-    assert "the n-gram council answers, which is a demonstration" in outcome.said
+    assert "the n-gram council, a demonstration, answers" in outcome.said
     assert "council models get smollm2" in outcome.said
     refused = council("ask", QUESTION, "--models", "smollm2", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
     refused.assert_refused("There is no model 'smollm2' here", "council models get smollm2")
@@ -112,7 +112,7 @@ async def test_a_file_and_the_same_model_over_http_keep_in_step_and_say_the_same
         opening = msgspec.structs.replace(opening, sampling=sampling, system=SYSTEM)
         await open_session(pipe, opening)
         await until_ended(pipe, opening.session)
-    frames = await check_all_is_told_once(pipe, opening.session)
+    frames = await check_each_token_in_one_frame(pipe, opening.session)
     one, other = ("".join(frame.members[index].text for frame in frames) for index in (0, 1))
     assert one == other
     assert "Paris" in one

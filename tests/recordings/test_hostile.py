@@ -39,9 +39,9 @@ from schemas.entries import Claim, Token, decode_entry, encode_entry
 from schemas.errors import CouncilError, Malformed, Refused, Unavailable
 from schemas.sessions import Opening
 from tests.golden import golden
-from tests.support.command_here import council
-from tests.support.commands import COUNCIL, environment
-from tests.support.made_recordings import NAME, about_of, frames_of, recording, repeated, write_recording
+from tests.support.council_command import COUNCIL, environment
+from tests.support.council_in_process import council
+from tests.support.recording_files import NAME, about_of, frames_of, recording, repeated, write_recording
 
 MAGIC = b"\x89MCAP0\r\n"
 # So much address space has a process that may not fill memory: the interpreter and its libraries take half of it.

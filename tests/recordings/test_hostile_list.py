@@ -13,8 +13,8 @@ from recordings.contents import RecordedMember
 from recordings.folder import Library
 from schemas.errors import Refused
 from tests.golden import golden
-from tests.support.command_here import council
-from tests.support.made_recordings import NAME, about_of, recording, write_recording
+from tests.support.council_in_process import council
+from tests.support.recording_files import NAME, about_of, recording, write_recording
 
 
 @pytest.mark.parametrize(

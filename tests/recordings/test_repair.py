@@ -24,8 +24,8 @@ from recordings.reading import Damage, RecordingReader, read_metadata
 from recordings.records import Item
 from schemas.errors import CouncilError, Malformed, Refused, Unavailable
 from tests.golden import golden
-from tests.support.command_here import council
-from tests.support.made_recordings import NAME, about_of, frames_of, recording, write_recording
+from tests.support.council_in_process import council
+from tests.support.recording_files import NAME, about_of, frames_of, recording, write_recording
 
 CHUNK_WINDOWS = 10
 some_bytes = settings(

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.socket_folder import MOST_SOCKET_PATH_BYTES, is_socket_folder, new_socket_folder, socket_folders
-from tests.support.commands import council
-from tests.support.running import Up
+from tests.support.council_command import council
+from tests.support.running_council import Up
 
 # With /tmp/ before it: where the socket of the folder "7" just fits, and where it does not.
 _FITS = MOST_SOCKET_PATH_BYTES - len("/tmp/" + "/council-7-xxxxxxxx/redis.sock")

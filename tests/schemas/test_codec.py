@@ -30,7 +30,7 @@ from schemas.frames import (
     recorded_frame_json,
 )
 from schemas.sessions import EnergyProfile, Limits, Member, Message, Opening, Rung, Sampling
-from tests.support.json_reference import named
+from tests.support.expected_json import named
 
 TEXTS = st.text(max_size=20)
 NUMBERS = st.integers(0, 2**53)

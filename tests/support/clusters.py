@@ -1,4 +1,4 @@
-"""Servers that belong together, on free ports of this machine: a cluster of masters, a master that Sentinels watch."""
+"""Several Redis servers on free ports of this machine: a cluster, and a master with a replica and Sentinels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.support.waiting import wait_until
 from transport.redis.connection import info_fields
 
 SLOTS = 16_384
-# A node of a cluster that is silent for this long is taken for dead.
+# After this silence the other nodes of a cluster take a node for dead.
 _NODE_TIMEOUT_MS = 2_000
 SERVICE = "council"
 
 
 def free_port() -> int:
-    """A free port whose cluster bus port, 10,000 above it, is free as well."""
+    """A free port whose cluster bus port (10,000 above it) is free as well."""
     while True:
         with socket.socket() as one, socket.socket() as bus:
             one.bind(("127.0.0.1", 0))
@@ -45,7 +45,7 @@ class Server:
         self.folder.mkdir()
         given = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), *options]
         if sentinel:
-            # It writes what it learns into its configuration.
+            # A Sentinel writes its state into its configuration file.
             configuration = self.folder / "sentinel.conf"
             configuration.write_text("\n".join((f"port {self.port}", "bind 127.0.0.1", *options)) + "\n")
             given = [str(configuration), "--sentinel"]
@@ -68,17 +68,23 @@ class Server:
         return False
 
     def run(self, *command: str | bytes | int) -> Any:
-        """The reply of this very server to one command, whatever it belongs to."""
+        """This server's own reply to one command; redirections are not followed."""
         with contextlib.closing(socket.create_connection(("127.0.0.1", self.port), 5.0)) as client:
             return _exchange(client, command)
 
     @property
     def id(self) -> bytes:
-        """This node's name in its cluster."""
+        """This node's id in its cluster."""
         return bytes(self.run("CLUSTER", "MYID"))
 
-    def is_in_step(self) -> bool:
-        """Whether it is a replica that has all that its master had."""
+    def redirects(self) -> int:
+        """How many commands it has answered with ASK or TRYAGAIN."""
+        errors = info_fields(self.run("INFO", "errorstats"))
+        counts = [errors.get(f"errorstat_{name}", "count=0") for name in ("ASK", "TRYAGAIN")]
+        return sum(int(count.removeprefix("count=")) for count in counts)
+
+    def is_synchronized(self) -> bool:
+        """True for a replica that has received all data of its master."""
         info = info_fields(self.run("INFO", "replication"))
         return info.get("master_link_status") == "up"
 
@@ -106,7 +112,7 @@ def _exchange(client: socket.socket, command: Sequence[str | bytes | int]) -> An
 
 
 class Cluster:
-    """Masters with their share of the slots each; with `is_doubled`, a replica for each."""
+    """Masters, each with its share of the slots; with `is_doubled`, a replica for each."""
 
     def __init__(self, binary: str, masters: int = 3, *, is_doubled: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="council-cluster-"))
@@ -123,14 +129,14 @@ class Cluster:
         for replica, node in zip(self.replicas, self.nodes, strict=False):
             assert replica.run("CLUSTER", "REPLICATE", node.id) == b"OK"
         for replica in self.replicas:
-            wait_until(replica.is_in_step, "the replica follows its master")
+            wait_until(replica.is_synchronized, "the replica follows its master")
 
     def _is_whole(self) -> bool:
         nodes = (*self.nodes, *self.replicas)
         whole = ("ok", str(len(nodes)), str(SLOTS))
         infos = [info_fields(node.run("CLUSTER", "INFO")) for node in nodes]
-        told = [(i["cluster_state"], i["cluster_known_nodes"], i["cluster_slots_assigned"]) for i in infos]
-        return told == [whole] * len(nodes)
+        states = [(i["cluster_state"], i["cluster_known_nodes"], i["cluster_slots_assigned"]) for i in infos]
+        return states == [whole] * len(nodes)
 
     @property
     def url(self) -> str:
@@ -142,16 +148,16 @@ class Cluster:
         for first, last, master, *_ in self.nodes[0].run("CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 return next(node for node in self.nodes if node.port == master[1])
-        raise AssertionError(f"nobody serves slot {slot}")
+        raise AssertionError(f"no node serves slot {slot}")
 
-    def set_out(self, slot: int, source: Server, target: Server) -> None:
-        """The slot is on its way from one node to the other, its keys are not."""
+    def begin_move(self, slot: int, source: Server, target: Server) -> None:
+        """Marks the slot as moving from one node to the other; no key moves."""
         assert target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id) == b"OK"
         assert source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id) == b"OK"
 
     def move(self, slot: int, source: Server, target: Server, *, ends: bool = True) -> None:
-        """Moves a slot with its keys, while it is served. Without `ends` it stays on the way."""
-        self.set_out(slot, source, target)
+        """Moves a slot with its keys, while it is served. Without `ends` the slot stays marked as moving."""
+        self.begin_move(slot, source, target)
         while names := source.run("CLUSTER", "GETKEYSINSLOT", slot, 10):
             for name in names:
                 assert source.run("MIGRATE", "127.0.0.1", target.port, name, 0, 5_000) in (b"OK", b"NOKEY")
@@ -160,17 +166,17 @@ class Cluster:
                 assert node.run("CLUSTER", "SETSLOT", slot, "NODE", target.id) == b"OK"
 
     def keys(self) -> dict[bytes, int]:
-        """The time to live of each of the council's keys, in seconds; -1: for ever."""
+        """The time to live of each of the council's keys in seconds; -1 where it has none."""
         found = {}
         for node in self.masters():
             for name in node.run("KEYS", "council:*"):
-                life = node.run("TTL", name)
-                if isinstance(life, int) and life != -2:
-                    found[name] = life
+                ttl = node.run("TTL", name)
+                if isinstance(ttl, int) and ttl != -2:
+                    found[name] = ttl
         return found
 
     def masters(self) -> list[Server]:
-        """Those that run and are masters now."""
+        """The nodes that run and are masters now."""
         nodes = (*self.nodes, *self.replicas)
         return [node for node in nodes if node.process.poll() is None and node.is_master()]
 
@@ -191,7 +197,7 @@ class Watched:
         self.folder = Path(tempfile.mkdtemp(prefix="council-sentinel-"))
         self.master = Server(binary, self.folder)
         self.replica = Server(binary, self.folder, "--replicaof", "127.0.0.1", str(self.master.port))
-        wait_until(self.replica.is_in_step, "the replica follows its master")
+        wait_until(self.replica.is_synchronized, "the replica follows its master")
         watch = (
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.master.port} 2",
             f"sentinel down-after-milliseconds {SERVICE} 1000",
@@ -207,14 +213,14 @@ class Watched:
 
     def _is_watched(self) -> bool:
         for sentinel in self.sentinels:
-            told = sentinel.run("SENTINEL", "MASTER", SERVICE)
-            facts = dict(zip(told[::2], told[1::2], strict=True))
+            reply = sentinel.run("SENTINEL", "MASTER", SERVICE)
+            facts = dict(zip(reply[::2], reply[1::2], strict=True))
             if (facts[b"num-slaves"], facts[b"num-other-sentinels"], facts[b"flags"]) != (b"1", b"2", b"master"):
                 return False
         return True
 
     def wait_for_the_replica(self) -> None:
-        """Returns when every Sentinel calls the replica the master."""
+        """Returns when every Sentinel reports the replica as the master."""
         wait_until(self._has_failed_over, "the replica is master")
 
     def _has_failed_over(self) -> bool:

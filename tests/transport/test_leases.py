@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas import keys
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
 from tests.support.sessions import opening_of
 from tests.support.waiting import until
 from transport.leases import MOST_DELIVERIES, Lease, Leases, has_left, is_missing_group, sweep_consumers

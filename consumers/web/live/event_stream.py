@@ -77,7 +77,7 @@ class EventStream:
     async def _has_all(self, session: str, after: str) -> bool:
         """True if the session has ended and no event follows the id `after`."""
         composed = await find_composed(self._pipe, session)
-        return composed.is_over and not await read_events(self._pipe, session, after, 1)
+        return composed.is_over and not await read_events(self._pipe, session, after)
 
     async def _send_all(self, request: web.Request, response: web.StreamResponse, session: str, after: str) -> bool:
         """Sends every event after the id `after`; True if the session's last event was sent. Raises CouncilError, and
@@ -96,7 +96,7 @@ class EventStream:
 
     async def _replay(self, response: web.StreamResponse, session: str, after: str) -> str:
         """Sends the events that were composed before; returns the id of the last one."""
-        while found := await read_events(self._pipe, session, after, 1):
+        while found := await read_events(self._pipe, session, after):
             packets, _ = event_packets(found)
             if after == _BEGINNING and found[0][0] != _FIRST_EVENT:
                 await response.write(_TRUNCATED)

@@ -19,7 +19,7 @@ from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
 from schemas.grid import FRAME_RATE_HZ
-from transport.redis.connection import AsyncPipe
+from transport.redis.connection import AsyncPipe, BlockingPipe
 
 # Ten seconds: what a new client receives of the past, and how long a client can be slow before packets leave the feed.
 RECENT_WINDOWS = 10 * FRAME_RATE_HZ
@@ -39,8 +39,9 @@ class Source(ABC, Generic[P]):
     packet may raise Malformed."""
 
     @abstractmethod
-    async def read(self, pipe: AsyncPipe, session: str, after: str, block_ms: int) -> tuple[list[P], str]:
-        """The packets after the entry id `after`, and the id to read on from; waits up to block_ms for the first."""
+    async def read(self, pipe: BlockingPipe, session: str, after: str, block_ms: int | None) -> tuple[list[P], str]:
+        """The packets after the entry id `after`, and the id to read on from; waits up to block_ms for the first packet,
+        or not at all (None)."""
 
     @abstractmethod
     async def find_end(self, pipe: AsyncPipe, session: str, after: str, packets: list[P]) -> CloseReason | None:
@@ -84,9 +85,9 @@ class Feed(Generic[P]):
         return self._source.merge(packets)
 
     async def _read(self) -> None:
-        pipe, after = AsyncPipe(self._url), f"{self.dropped_window + 1}-{_LAST}"
+        pipe, after = BlockingPipe(self._url), f"{self.dropped_window + 1}-{_LAST}"
         # A session that has ended may have nothing to wait for.
-        block_ms = 1
+        block_ms: int | None = None
         try:
             while self.close_reason is None:
                 try:
@@ -105,7 +106,7 @@ class Feed(Generic[P]):
             self.deliver()
             await pipe.close()
 
-    async def _read_once(self, pipe: AsyncPipe, after: str, block_ms: int) -> str:
+    async def _read_once(self, pipe: BlockingPipe, after: str, block_ms: int | None) -> str:
         """Adds the packets of one read; returns the id to read on from."""
         packets, after = await self._source.read(pipe, self._session, after, block_ms)
         for start in range(0, len(packets), _SLICE):

@@ -71,7 +71,7 @@ class FramesSocket:
         and closes the socket with it."""
         after = frame_id(first - 1)
         try:
-            while found := await read_frames(self._pipe, session, after, 1):
+            while found := await read_frames(self._pipe, session, after):
                 for sent, (entry_id, raw) in enumerate(found):
                     if entry_order(entry_id)[0] - 1 > last or viewer.done.done():
                         return

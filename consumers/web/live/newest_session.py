@@ -6,8 +6,8 @@ import asyncio
 
 from runtime.presence import RedisPresence
 from schemas.errors import RedisAway, RedisRefuses
-from transport.frames import read_session_names
-from transport.redis.connection import AsyncPipe
+from transport.frames import wait_for_sessions
+from transport.redis.connection import AsyncPipe, BlockingPipe
 from transport.sessions import list_sessions
 
 _BLOCK_MS = 1_000
@@ -26,11 +26,11 @@ class NewestSession:
 
     async def run(self) -> None:
         """Reads until it is cancelled."""
-        pipe, after = AsyncPipe(self._url), "0"
+        pipe, after = BlockingPipe(self._url), "0"
         try:
             while True:
                 try:
-                    if names := await read_session_names(pipe, after, _BLOCK_MS):
+                    if names := await wait_for_sessions(pipe, after, _BLOCK_MS):
                         after = names[-1][0]
                         opened, self.opened = self.opened, asyncio.Event()
                         opened.set()

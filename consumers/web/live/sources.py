@@ -12,9 +12,9 @@ from consumers.web.live.packets import (
 )
 from consumers.web.live.viewers import CloseReason
 from schemas.keys import entry_order
-from transport.events import find_composed, read_events
-from transport.frames import read_frames
-from transport.redis.connection import AsyncPipe
+from transport.events import find_composed, read_events, wait_for_events
+from transport.frames import read_frames, wait_for_frames
+from transport.redis.connection import AsyncPipe, BlockingPipe
 from transport.sessions import find_session
 
 _IS_COMPLETE = b'"isComplete":true'
@@ -24,8 +24,11 @@ SESSION_ENDED = CloseReason(1000, "The session has ended.")
 class FrameSource(Source[FramePacket]):
     """The frames stream: it ends with the final frame."""
 
-    async def read(self, pipe: AsyncPipe, session: str, after: str, block_ms: int) -> tuple[list[FramePacket], str]:
-        found = await read_frames(pipe, session, after, block_ms)
+    async def read(
+        self, pipe: BlockingPipe, session: str, after: str, block_ms: int | None
+    ) -> tuple[list[FramePacket], str]:
+        reading = wait_for_frames(pipe, session, after, block_ms) if block_ms else read_frames(pipe, session, after)
+        found = await reading
         packets = [FramePacket(entry_order(entry_id)[0] - 1, raw) for entry_id, raw in found]
         return packets, found[-1][0] if found else after
 
@@ -36,7 +39,7 @@ class FrameSource(Source[FramePacket]):
             return SESSION_ENDED if packets[-1].is_final else None
         # A session whose frames could not be computed ends without a final frame: only its state contains the end.
         state = await find_session(pipe, session)
-        if state.status == "open" or await read_frames(pipe, session, after, 1):
+        if state.status == "open" or await read_frames(pipe, session, after):
             # Frames that were written between the two reads are read next.
             return None
         return CloseReason(1011, state.reason) if state.reason else SESSION_ENDED
@@ -50,8 +53,11 @@ class EventSource(Source[EventPacket]):
 
     invalid = 0
 
-    async def read(self, pipe: AsyncPipe, session: str, after: str, block_ms: int) -> tuple[list[EventPacket], str]:
-        found = await read_events(pipe, session, after, block_ms)
+    async def read(
+        self, pipe: BlockingPipe, session: str, after: str, block_ms: int | None
+    ) -> tuple[list[EventPacket], str]:
+        reading = wait_for_events(pipe, session, after, block_ms) if block_ms else read_events(pipe, session, after)
+        found = await reading
         packets, invalid = event_packets(found)
         self.invalid += invalid
         return packets, found[-1][0] if found else after
@@ -63,7 +69,7 @@ class EventSource(Source[EventPacket]):
         if packets and not any(_completes_member(packet) for packet in packets):
             return None
         composed = await find_composed(pipe, session)
-        if not composed.is_over or await read_events(pipe, session, after, 1):
+        if not composed.is_over or await read_events(pipe, session, after):
             return None
         return SESSION_ENDED
 

@@ -15,9 +15,9 @@ from schemas import keys
 from schemas.events import EnergyUpdate, ErrorEvent
 from schemas.frames import Frame
 from tests.support.protocol import events_of
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Recorder
 from tests.support.waiting import until
-from tests.support.web_server import Recorder
 from transport.events import find_composed
 from transport.redis.connection import AsyncPipe
 from transport.register import ProcessRegistration

@@ -10,9 +10,10 @@ import pytest
 from schemas import keys
 from schemas.events import EnergyUpdate
 from tests.support.protocol import events_of
-from tests.support.roles import RedisServer, Roles
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.scripted_sessions import Recorder
 from tests.support.waiting import until
-from tests.support.web_server import Recorder
 from transport.events import find_composed
 from transport.leases import sweep_consumers
 from transport.redis.connection import AsyncPipe

@@ -11,9 +11,10 @@ import aiohttp
 import pytest
 
 from schemas import keys
-from tests.support.commands import environment
-from tests.support.roles import RedisServer
-from tests.support.web_server import Recorder, Speaker, WebServer
+from tests.support.council_command import environment
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.web_server import WebServer
 
 BAD_BODIES = [
     (b"{", "bad_json", "The body is not valid JSON"),

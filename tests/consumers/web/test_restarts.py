@@ -7,9 +7,11 @@ import contextlib
 
 import aiohttp
 
-from tests.support.roles import RedisServer, Roles
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.scripted_sessions import Recorder, Speaker
 from tests.support.waiting import wait_until
-from tests.support.web_server import Recorder, Speaker, WebServer, record_of, windows
+from tests.support.web_server import WebServer, record_of, windows
 
 
 async def test_a_client_that_reconnects_after_a_kill_continues_where_it_was(
@@ -66,7 +68,7 @@ async def test_sigterm_ends_the_process_within_two_seconds_with_open_sockets(
             assert found_windows == sorted(set(found_windows))
         assert [found.close_code for found in others] == [1001] * 3
     assert record_of(redis, web) is None
-    assert web.said() == ""
+    assert web.log() == ""
 
 
 async def test_redis_away_is_logged_once_and_frames_continue_when_it_is_back(
@@ -80,7 +82,7 @@ async def test_redis_away_is_logged_once_and_frames_continue_when_it_is_back(
             seen = windows([(await found.receive(10)).data for _ in range(10)])
             own_redis.run("SAVE")
             own_redis.kill()
-            wait_until(lambda: "Redis is away" in web.said(), "the web logs that Redis is away")
+            wait_until(lambda: "Redis is away" in web.log(), "the web logs that Redis is away")
             async with client.get(f"{web.http}/api/sessions") as answer:
                 assert (answer.status, (await answer.json())["error"]["code"]) == (503, "redis_away")
             async with client.get(f"{web.http}/healthz") as answer:
@@ -90,8 +92,8 @@ async def test_redis_away_is_logged_once_and_frames_continue_when_it_is_back(
             seen += windows(await rest_of(found))
             assert found.close_code == 1000
         assert seen == list(range(20))
-        wait_until(lambda: "Redis is back" in web.said(), "the web logs that Redis is back")
-        assert web.said().count("Redis is away") == web.said().count("Redis is back") == 1
+        wait_until(lambda: "Redis is back" in web.log(), "the web logs that Redis is back")
+        assert web.log().count("Redis is away") == web.log().count("Redis is back") == 1
 
 
 async def test_a_session_that_redis_lost_is_closed_with_that_reason(

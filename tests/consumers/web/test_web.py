@@ -10,9 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.roles import RedisServer, Roles
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.scripted_sessions import Recorder, Speaker
 from tests.support.waiting import wait_until
-from tests.support.web_server import CHAR, PACE, WORD, Recorder, Speaker, WebServer, watch, windows
+from tests.support.web_server import CHAR, PACE, WORD, WebServer, watch, windows
 from transport.commit import end_session
 from transport.redis.connection import AsyncPipe, Pipe
 from transport.sessions import find_session, read_opening

@@ -1,4 +1,4 @@
-"""`council doctor`: every check ends in a sentence, whatever hangs, breaks or lies."""
+"""`council doctor`: every check ends with a sentence, also if a server hangs, fails or sends nonsense."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from council.doctor.hardware import Card, amd_cards, nvidia_cards
 from council.doctor.machine_checks import folder_finding, memory_findings, port_finding, python_finding, redis_finding
 from council.doctor.server_checks import gguf_findings, how_to_set, ollama_findings, server_findings
 from council.settings.schema import Settings
-from runtime.memory import MachineMemory, available_bytes, limit_files, read_memory
+from runtime.memory import MachineMemory
 from schemas.rules.tiers import TIERS, tier_for_memory
 from tests.support.llama import needs_llama
 from tests.support.ollama.books import StoredModel
 from tests.support.ollama.server import ollama_server
-from tests.support.roles import RedisServer, redis_binaries
+from tests.support.redis_servers import RedisServer, redis_binaries
 from tests.support.waiting import TIMEOUT_S, wait_until
 from tests.support.web_server import WebServer, record_of
 
@@ -43,7 +43,7 @@ GIB = 2**30
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of ours, and an Ollama where none is."""
+    """No variable of the council, and an address for Ollama at which none answers."""
     for name in [
         name for name in os.environ if name.upper().startswith(("COUNCIL_", "OLLAMA_")) or name == "REDIS_URL"
     ]:
@@ -59,7 +59,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 
 @contextlib.contextmanager
 def black_hole() -> Iterator[str]:
-    """host:port of something that takes every connection and never says a word."""
+    """host:port of a server that accepts every connection and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
@@ -69,24 +69,24 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-# The whole
+# All checks
 
 
-async def test_each_need_has_its_finding_in_one_order() -> None:
+async def test_each_check_has_a_finding_in_a_fixed_order() -> None:
     findings = await examine(Settings(port=0, servers={"a": {"url": "http://127.0.0.1:2"}}))
     names = [finding.name for finding in findings]
     assert names == [
-        *("Python", "Redis", "Temporary folder", "Port", "Browser", "MachineMemory", "Tier"),
+        *("Python", "Redis", "Temporary folder", "Port", "Browser", "Memory", "Tier"),
         *("Ollama", "Server a", "GGUF files"),
     ]
     assert all(finding.said.endswith((".", "?")) for finding in findings)
     assert all(finding.advice for finding in findings if finding.status != "ok")
-    assert not is_fit(findings)  # server a was named, and is away
+    assert not is_fit(findings)  # server a is configured, and is away
     assert is_fit([finding for finding in findings if finding.name != "Server a"])
 
 
 async def test_nothing_hangs_where_every_server_is_silent() -> None:
-    """All of them take the connection and say nothing: each is a finding, all at once."""
+    """Each check of a silent server is a finding; they wait at the same time."""
     with black_hole() as hole, black_hole() as ollama, pytest.MonkeyPatch.context() as environment:
         environment.setenv("OLLAMA_HOST", ollama)
         servers = {
@@ -107,34 +107,33 @@ async def test_nothing_hangs_where_every_server_is_silent() -> None:
 
 
 async def test_a_check_that_blocks_or_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that never returns is left behind; an error that nobody thought of is told; the others stand."""
-    for_ever = threading.Event()
+    """A thread that never returns is abandoned; an unexpected error is reported; the other findings are complete."""
+    forever = threading.Event()
 
     async def blocks() -> list[Finding]:
-        for_ever.wait()
+        forever.wait()
         return []
 
     async def breaks() -> list[Finding]:
         raise KeyError("sk-4711")
 
-    async def stands() -> list[Finding]:
-        return [Finding("stands", "ok", "It stands.")]
+    async def works() -> list[Finding]:
+        return [Finding("works", "ok", "It works.")]
 
-    checks = [doctor._Check("blocks", blocks, "missing"), doctor._Check("breaks", breaks), doctor._Check("x", stands)]
+    checks = [doctor._Check("blocks", blocks, "missing"), doctor._Check("breaks", breaks), doctor._Check("x", works)]
     monkeypatch.setattr(doctor, "_checks", lambda _: checks)
     async with asyncio.timeout(TIMEOUT_S):
-        blocked, broken, stood = await examine(Settings(), within_s=0.05)
-    for_ever.set()
+        blocked, broken, worked = await examine(Settings(), within_s=0.05)
+    forever.set()
     assert (blocked.name, blocked.status) == ("blocks", "missing")
     assert "no answer" in blocked.said
     assert (broken.name, broken.status) == ("breaks", "warning")
     assert "KeyError" in broken.said
     assert "4711" not in broken.said
-    assert stood.said == "It stands."
+    assert worked.said == "It works."
 
 
-async def test_a_check_that_waits_is_ended_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What can be cancelled is cancelled: nothing of it runs on."""
+async def test_a_check_that_waits_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
 
     async def waits() -> list[Finding]:
@@ -145,8 +144,8 @@ async def test_a_check_that_waits_is_ended_in_order(monkeypatch: pytest.MonkeyPa
         return []
 
     monkeypatch.setattr(doctor, "_checks", lambda _: [doctor._Check("waits", waits)])
-    (told,) = await examine(Settings(), within_s=0.02)
-    assert "no answer" in told.said
+    (finding,) = await examine(Settings(), within_s=0.02)
+    assert "no answer" in finding.said
     wait_until(ended.is_set, "the check was cancelled")
 
 
@@ -160,21 +159,20 @@ FINDINGS = st.builds(
 
 
 @given(st.lists(FINDINGS, max_size=6), st.integers(40, 200))
-def test_a_terminal_is_told_the_words_and_obeys_none(findings: list[Finding], width: int) -> None:
-    """Whatever a server calls its models: no control character and no markup reaches the terminal; the last line says
-    what is missing."""
+def test_no_control_character_of_a_server_reaches_the_terminal(findings: list[Finding], width: int) -> None:
+    """Nor does markup. The last line lists what is missing."""
     findings = [doctor._shown(finding) for finding in findings]
     out = io.StringIO()
     print_findings(Console(file=out, width=width), findings)
     assert all(character.isprintable() or character == "\n" for character in out.getvalue())
     last = "".join(out.getvalue().split())
     if is_fit(findings):
-        assert last.endswith("Everythingthatacouncilneedsishere.")
+        assert last.endswith("Nothingismissing.")
     else:
         assert "Missing:" in last
 
 
-def test_markup_in_a_name_is_shown_as_it_is() -> None:
+def test_markup_in_a_name_is_shown_as_text() -> None:
     out = io.StringIO()
     print_findings(Console(file=out, width=120), [Finding("[red]x[/red]", "ok", "[bold]m[/bold] :smile:.")])
     assert "[red]x[/red]" in out.getvalue()
@@ -192,49 +190,49 @@ def test_findings_are_json() -> None:
 
 
 @pytest.mark.parametrize(("version", "status"), [((3, 10, 9), "missing"), ((3, 11, 0), "ok"), ((4, 0, 0), "ok")])
-def test_python_is_old_or_not(version: tuple[int, ...], status: str) -> None:
+def test_an_old_python_is_missing(version: tuple[int, ...], status: str) -> None:
     assert python_finding(version).status == status
 
 
-def test_a_redis_that_answers_is_told_with_its_version(own_redis: RedisServer) -> None:
-    told = redis_finding(own_redis.url)
-    assert (told.status, told.advice) == ("ok", "")
-    assert own_redis.url in told.said
+def test_a_redis_that_answers_is_shown_with_its_version(own_redis: RedisServer) -> None:
+    finding = redis_finding(own_redis.url)
+    assert (finding.status, finding.advice) == ("ok", "")
+    assert own_redis.url in finding.said
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
-def test_a_redis_that_throws_keys_away_is_a_warning(policy: str, own_redis: RedisServer) -> None:
-    """Only where it has a limit: without one it throws nothing away."""
+def test_a_redis_that_evicts_keys_is_a_warning(policy: str, own_redis: RedisServer) -> None:
+    """Only where it has a limit: without one it evicts nothing."""
     own_redis.run("CONFIG", "SET", "maxmemory-policy", policy)
-    told = redis_finding(own_redis.url)
-    assert (told.status, policy in told.said) == ("warning", True)
-    assert "CONFIG SET maxmemory-policy noeviction" in told.advice
+    finding = redis_finding(own_redis.url)
+    assert (finding.status, policy in finding.said) == ("warning", True)
+    assert "CONFIG SET maxmemory-policy noeviction" in finding.advice
     own_redis.run("CONFIG", "SET", "maxmemory", "0")
     assert redis_finding(own_redis.url).status == "ok"
 
 
-def test_a_redis_that_is_away_is_missing_and_its_password_unsaid() -> None:
-    told = redis_finding("redis://me:swordfish@127.0.0.1:1/0")
-    assert told.status == "missing"
-    assert told.said.startswith("No Redis answers at redis://me:***@127.0.0.1:1/0")
-    assert told.advice == "Start one there, or correct the URL."
-    assert "swordfish" not in str(told)
+def test_a_redis_that_is_away_is_missing_and_its_password_is_not_shown() -> None:
+    finding = redis_finding("redis://me:swordfish@127.0.0.1:1/0")
+    assert finding.status == "missing"
+    assert finding.said.startswith("No Redis answers at redis://me:***@127.0.0.1:1/0")
+    assert finding.advice == "Start one there, or correct the URL."
+    assert "swordfish" not in str(finding)
 
 
-def test_the_password_of_a_redis_that_answers_is_unsaid(own_redis: RedisServer) -> None:
+def test_the_password_of_a_redis_that_answers_is_not_shown(own_redis: RedisServer) -> None:
     own_redis.run("CONFIG", "SET", "requirepass", "swordfish")
-    told = redis_finding(own_redis.url.replace("unix://", "unix://:swordfish@"))
-    assert (told.status, "swordfish" in str(told)) == ("ok", False), told
+    finding = redis_finding(own_redis.url.replace("unix://", "unix://:swordfish@"))
+    assert (finding.status, "swordfish" in str(finding)) == ("ok", False), finding
     assert redis_finding(own_redis.url).status == "missing"
 
 
-def program(path: Path, says: str) -> None:
-    path.write_text(f"#!/bin/sh\n{says}\n")
+def program(path: Path, body: str) -> None:
+    path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
 
 
 @pytest.mark.parametrize(
-    ("says", "status", "words"),
+    ("body", "status", "words"),
     [
         ("echo Redis server v=6.0.16 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64", "missing", "6.0.16"),
         ("echo Redis server v=6.2.14 sha=00000000:0 malloc=jemalloc-5.1.0 bits=64", "ok", "Redis 6.2.14 ("),
@@ -243,29 +241,29 @@ def program(path: Path, says: str) -> None:
     ],
 )
 def test_a_redis_server_on_the_path_is_asked_for_its_version(
-    says: str, status: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    body: str, status: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program(tmp_path / "redis-server", says)
+    program(tmp_path / "redis-server", body)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    told = redis_finding(None)
-    assert (told.status, words in told.said) == (status, True), told
+    finding = redis_finding(None)
+    assert (finding.status, words in finding.said) == (status, True), finding
 
 
 @pytest.mark.parametrize("name", redis_binaries())
-def test_the_servers_that_this_machine_has_will_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which one is used is said, with the package that contains it."""
+def test_the_servers_of_this_machine_can_be_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The finding names the binary, and the package that contains it."""
     binary = redis_binaries()[name]
     monkeypatch.setattr("council.doctor.machine_checks.find_server", lambda: binary)
-    told = redis_finding(None)
-    assert (told.status, binary in told.said) == ("ok", True), told
-    assert (f"of the package {name}" in told.said) is (name != "system")
+    finding = redis_finding(None)
+    assert (finding.status, binary in finding.said) == ("ok", True), finding
+    assert (f"of the package {name}" in finding.said) is (name != "system")
 
 
-def test_without_any_redis_the_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_redis_the_three_ways_to_get_one_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("council.doctor.machine_checks.find_server", lambda: None)
-    told = redis_finding(None)
-    assert (told.status, told.said) == ("missing", "No Redis server was found.")
-    assert all(way in told.advice for way in ("REDIS_URL", "redis-server", "pip"))
+    finding = redis_finding(None)
+    assert (finding.status, finding.said) == ("missing", "No Redis server was found.")
+    assert all(way in finding.advice for way in ("REDIS_URL", "redis-server", "pip"))
 
 
 def test_a_free_port_stays_free() -> None:
@@ -278,109 +276,86 @@ def test_a_free_port_stays_free() -> None:
 @pytest.mark.parametrize(
     ("host", "words"), [("256.256.256.256", "not an address"), ("192.0.2.1", "not an address of this machine")]
 )
-def test_an_address_that_is_not_ours_is_missing(host: str, words: str) -> None:
-    told = port_finding(Settings(host=host))
-    assert (told.status, words in told.said) == ("missing", True), told
-    assert told.advice
+def test_an_address_of_another_machine_is_missing(host: str, words: str) -> None:
+    finding = port_finding(Settings(host=host))
+    assert (finding.status, words in finding.said) == ("missing", True), finding
+    assert finding.advice
 
 
-def test_a_port_that_something_else_uses_is_missing_where_it_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default moves on: it is fine, and the next free port is named."""
+def test_a_chosen_port_that_is_in_use_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the default port is in use, the finding is ok and names the next free port."""
     with black_hole() as hole:
         port = int(hole.rpartition(":")[2])
-        told = port_finding(Settings(port=port))
-        assert (told.status, told.advice) == ("missing", "Choose another with --port, or with `make run PORT=…`.")
+        finding = port_finding(Settings(port=port))
+        assert (finding.status, finding.advice) == ("missing", "Choose another with --port, or with `make run PORT=…`.")
         settings = Settings()
         monkeypatch.setitem(settings.__dict__, "port", port)
-        told = port_finding(settings)
-    assert told.status == "ok", told
-    assert re.search(rf"Port {port} is in use on 127.0.0.1; `council up` takes port \d+", told.said)
+        finding = port_finding(settings)
+    assert finding.status == "ok", finding
+    assert re.search(rf"Port {port} is in use on 127.0.0.1; `council up` uses port \d+", finding.said)
 
 
 def test_a_council_that_listens_there_is_found(redis: RedisServer) -> None:
     server = WebServer(redis.url)
     try:
         wait_until(lambda: record_of(redis, server), "the page is served")
-        told = port_finding(Settings(port=int(server.address.rpartition(":")[2])))
+        finding = port_finding(Settings(port=int(server.address.rpartition(":")[2])))
     finally:
         server.close()
-    assert told.status == "ok", told
-    assert "A council listens" in told.said
-    assert "mid tier, 0 models" in told.said
+    assert finding.status == "ok", finding
+    assert "A council already listens" in finding.said
+    assert "mid tier, 0 models" in finding.said
 
 
-def test_the_folder_that_takes_the_socket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The temporary folder, or /tmp where its name is too long; a folder that takes no file is missing."""
+def test_the_folder_of_the_socket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary folder, or /tmp where its path is too long; a folder that does not exist is missing."""
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
         for folder, where in ((Path(short), short), (tmp_path / ("d" * 100), "/tmp")):
             folder.mkdir(exist_ok=True)
             monkeypatch.setattr("tempfile.tempdir", str(folder))
-            told = folder_finding(None)
-            assert (told.status, f"{where} takes" in told.said) == ("ok", True), told
+            finding = folder_finding(None)
+            assert (finding.status, f"opens its socket in {where}." in finding.said) == ("ok", True), finding
             assert list(folder.iterdir()) == []
     monkeypatch.setattr("tempfile.tempdir", "/no/such/folder")
-    told = folder_finding(None)
-    assert (told.status, "/no/such/folder" in told.said) == ("missing", True), told
+    finding = folder_finding(None)
+    assert (finding.status, "/no/such/folder" in finding.said) == ("missing", True), finding
 
 
-def test_with_a_named_redis_no_folder_is_needed() -> None:
+def test_with_a_named_redis_the_folder_is_not_checked() -> None:
     assert folder_finding("redis://h/0").status == "ok"
 
 
-# MachineMemory
+# Memory
 
 
 @given(st.sampled_from(list(TIERS)) | st.none(), st.integers(GIB, 256 * GIB), st.integers(0, 64 * GIB))
-def test_a_tier_is_a_warning_exactly_where_memory_calls_for_a_lower_one(
+def test_a_tier_is_a_warning_if_and_only_if_a_lower_one_fits_the_memory(
     tier: str | None, total_bytes: int, limit_bytes: int
 ) -> None:
     settings = Settings(tier=tier)
-    memory, told = memory_findings(settings, MachineMemory(total_bytes, total_bytes, limit_bytes), ())
+    memory, finding = memory_findings(settings, MachineMemory(total_bytes, total_bytes, limit_bytes), ())
     order = ["low", "mid", "high"]
-    called_for = order.index(tier_for_memory(limit_bytes or total_bytes).name)
+    fitting = order.index(tier_for_memory(limit_bytes or total_bytes).name)
     used = settings.tier_policy.name
-    assert told.status == ("warning" if order.index(used.replace("hybrid", "high")) > called_for else "ok")
-    assert told.said.startswith(f"The {used} tier")
-    assert (order[called_for] in told.advice) is (told.status == "warning")
-    assert memory.name == "MachineMemory"
+    assert finding.status == ("warning" if order.index(used.replace("hybrid", "high")) > fitting else "ok")
+    assert finding.said.startswith(f"The {used} tier")
+    assert (order[fitting] in finding.advice) is (finding.status == "warning")
+    assert memory.name == "Memory"
 
 
-def test_memory_is_told_with_cards_and_limits() -> None:
+def test_memory_is_shown_with_cards_and_limits() -> None:
     memory = MachineMemory(32 * 10**9, 500 * 10**6, 8 * 10**9)
-    told, _ = memory_findings(Settings(), memory, [Card("NVIDIA X", 24 * 10**9, 23 * 10**9)])
-    assert told.said == (
-        "32.0 GB in all, 0.5 GB available; this container may take 8.0 GB; NVIDIA X: 24.0 GB, 23.0 GB free."
+    finding, _ = memory_findings(Settings(), memory, [Card("NVIDIA X", 24 * 10**9, 23 * 10**9)])
+    assert finding.said == (
+        "32.0 GB in all, 0.5 GB available; this container may use 8.0 GB; NVIDIA X: 24.0 GB, 23.0 GB free."
     )
-    assert told.status == "warning"
-    assert told.advice
-
-
-def test_the_memory_of_this_machine_is_read() -> None:
-    memory = read_memory()
-    assert memory.total_bytes > 0
-    assert 0 <= memory.available_bytes <= memory.total_bytes
-    assert 0 <= memory.limit_bytes < memory.total_bytes
+    assert finding.status == "warning"
+    assert finding.advice
 
 
 @given(st.text())
-def test_any_text_is_a_meminfo_a_table_of_cards_and_a_cgroup(text: str) -> None:
-    """What a system writes into these files is not ours: nothing is raised."""
-    assert available_bytes(text) >= 0
+def test_any_text_is_read_as_nvidias_table_without_an_error(text: str) -> None:
     assert all(card.total_bytes >= 0 for card in nvidia_cards(text))
-    assert all(path.is_relative_to("/sys/fs/cgroup") for path in limit_files(text.replace("..", "")))
-
-
-def test_a_meminfo_is_read() -> None:
-    assert available_bytes("MemTotal:       24684084 kB\nMemAvailable:   24191376 kB\n") == 24_191_376 * 1_024
-
-
-def test_the_limits_of_all_groups_above_count() -> None:
-    assert [str(path) for path in limit_files("0::/user.slice/app.scope\n")] == [
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/user.slice/app.scope/memory.max",
-        "/sys/fs/cgroup/user.slice/memory.max",
-        "/sys/fs/cgroup/memory.max",
-    ]
 
 
 def test_nvidias_table_is_read() -> None:
@@ -400,7 +375,7 @@ def test_amds_cards_are_read(tmp_path: Path) -> None:
 # Model servers
 
 
-async def test_an_ollama_says_its_version_its_models_and_its_limits() -> None:
+async def test_an_ollama_is_shown_with_its_version_models_and_limits() -> None:
     models = [StoredModel(f"model{number}:latest") for number in range(5)]
     embedding = StoredModel("embed:latest", capabilities=("embedding",))
     async with ollama_server(*models, embedding) as server:
@@ -419,16 +394,16 @@ async def test_an_ollama_says_its_version_its_models_and_its_limits() -> None:
 @pytest.mark.parametrize("pulled", [0, 1, 3, 4, 8])
 @pytest.mark.parametrize("max_loaded", [1, 3, 4, 6])
 @pytest.mark.parametrize("tier", ["low", "high"])
-async def test_the_limit_is_a_warning_exactly_where_members_push_each_other_out(
+async def test_the_limit_is_a_warning_if_and_only_if_members_replace_each_other(
     pulled: int, max_loaded: int, tier: str
 ) -> None:
     async with ollama_server(*(StoredModel(f"m{number}:latest") for number in range(pulled))) as server:
         variables = {"OLLAMA_HOST": server.url, "OLLAMA_MAX_LOADED_MODELS": str(max_loaded)}
         found = by_name(await ollama_findings(Settings(tier=tier), variables))
     members = min(pulled, TIERS[tier].max_parallel_models)
-    told = found["Ollama memory"]
-    assert told.status == ("warning" if members > max_loaded else "ok")
-    assert (f"OLLAMA_MAX_LOADED_MODELS={members}" in told.advice) is (members > max_loaded)
+    finding = found["Ollama memory"]
+    assert finding.status == ("warning" if members > max_loaded else "ok")
+    assert (f"OLLAMA_MAX_LOADED_MODELS={members}" in finding.advice) is (members > max_loaded)
     assert found["Ollama"].status == ("ok" if pulled else "warning")
 
 
@@ -440,15 +415,14 @@ async def test_an_old_ollama_is_a_warning() -> None:
     assert "0.12.11" in found["Ollama"].advice
 
 
-async def test_an_ollama_that_is_away_is_no_failure() -> None:
-    """It is needed by nobody who has not said so; what to do is said where nothing else is configured."""
-    (told,) = await ollama_findings(Settings(), {"OLLAMA_HOST": "127.0.0.1:1"})
-    assert (told.status, "ollama pull" in told.advice) == ("warning", True)
+async def test_an_ollama_that_is_away_is_a_warning_only_without_other_servers() -> None:
+    (finding,) = await ollama_findings(Settings(), {"OLLAMA_HOST": "127.0.0.1:1"})
+    assert (finding.status, "ollama pull" in finding.advice) == ("warning", True)
     servers = {"a": {"url": "http://127.0.0.1:2"}}
-    (told,) = await ollama_findings(Settings(servers=servers), {"OLLAMA_HOST": "127.0.0.1:1"})
-    assert (told.status, told.advice) == ("ok", "")
-    (told,) = await ollama_findings(Settings(ollama=False), {"OLLAMA_HOST": "127.0.0.1:1"})
-    assert told.status == "ok"
+    (finding,) = await ollama_findings(Settings(servers=servers), {"OLLAMA_HOST": "127.0.0.1:1"})
+    assert (finding.status, finding.advice) == ("ok", "")
+    (finding,) = await ollama_findings(Settings(ollama=False), {"OLLAMA_HOST": "127.0.0.1:1"})
+    assert finding.status == "ok"
     servers = {"a": {"url": "http://127.0.0.1:1", "api": "ollama"}}
     assert await ollama_findings(Settings(servers=servers), {"OLLAMA_HOST": "127.0.0.1:1"}) == []
 
@@ -462,13 +436,13 @@ async def test_an_ollama_that_is_away_is_no_failure() -> None:
         ("freebsd14", None, ["`OLLAMA_MAX_LOADED_MODELS=4 ollama serve`"]),
     ],
 )
-def test_the_setting_is_said_as_the_system_takes_it(platform: str, has_unit: bool | None, words: list[str]) -> None:
+def test_the_advice_for_a_setting_depends_on_the_system(platform: str, has_unit: bool | None, words: list[str]) -> None:
     said = how_to_set("OLLAMA_MAX_LOADED_MODELS", 4, platform, has_unit)
     assert [word for word in words if word not in said] == []
 
 
-class Listing:
-    """An OpenAI-compatible server that lists models, and keeps the keys that it was shown."""
+class ListingServer:
+    """An OpenAI-compatible server that lists models, and records the keys that it receives."""
 
     def __init__(self, *models: str, key: str = "") -> None:
         self.models, self.key = models, key
@@ -486,8 +460,8 @@ class Listing:
 
 
 @contextlib.asynccontextmanager
-async def listing(*models: str, key: str = "") -> AsyncIterator[Listing]:
-    state = Listing(*models, key=key)
+async def listing(*models: str, key: str = "") -> AsyncIterator[ListingServer]:
+    state = ListingServer(*models, key=key)
     application = web.Application()
     application.router.add_route("*", "/{rest:.*}", state.answer)
     runner = web.AppRunner(application)
@@ -501,70 +475,70 @@ async def listing(*models: str, key: str = "") -> AsyncIterator[Listing]:
         await runner.cleanup()
 
 
-async def looked_at(environ: dict[str, str] | None = None, *, allow_remote: bool = False, **server: object) -> Finding:
+async def checked(environ: dict[str, str] | None = None, *, allow_remote: bool = False, **server: object) -> Finding:
     settings = Settings(servers={"a": server}, allow_remote=allow_remote)
-    told, *_ = await server_findings("a", settings.servers["a"], settings, environ or {})
-    assert told.name == "Server a"
-    assert told.advice or told.status == "ok"
-    return told
+    finding, *_ = await server_findings("a", settings.servers["a"], settings, environ or {})
+    assert finding.name == "Server a"
+    assert finding.advice or finding.status == "ok"
+    return finding
 
 
-async def test_a_server_that_answers_is_told_with_its_models() -> None:
+async def test_a_server_that_answers_is_shown_with_its_models() -> None:
     async with listing("qwen", "llama") as server:
-        told = await looked_at(url=server.url)
-        assert (told.status, told.said) == ("ok", f"{server.url} offers 2 models (qwen, llama).")
-        assert (await looked_at(url=server.url, models=["llama"])).said == f"{server.url} offers 1 model (llama)."
-        told = await looked_at(url=server.url, models=["qwen", "mistral"])
-        assert (told.status, "mistral" in told.said) == ("missing", True)
+        finding = await checked(url=server.url)
+        assert (finding.status, finding.said) == ("ok", f"{server.url} offers 2 models (qwen, llama).")
+        assert (await checked(url=server.url, models=["llama"])).said == f"{server.url} offers 1 model (llama)."
+        finding = await checked(url=server.url, models=["qwen", "mistral"])
+        assert (finding.status, "mistral" in finding.said) == ("missing", True)
 
 
 async def test_a_server_without_models_is_a_warning() -> None:
     async with listing() as server:
-        assert (await looked_at(url=server.url)).status == "warning"
+        assert (await checked(url=server.url)).status == "warning"
 
 
 async def test_a_server_that_is_away_is_missing() -> None:
-    assert (await looked_at(url="http://127.0.0.1:1")).status == "missing"
-    assert (await looked_at(url="http://127.0.0.1:1", api="ollama")).status == "missing"
+    assert (await checked(url="http://127.0.0.1:1")).status == "missing"
+    assert (await checked(url="http://127.0.0.1:1", api="ollama")).status == "missing"
 
 
 async def test_a_server_without_its_key_is_not_asked() -> None:
     async with listing("m", key="open sesame") as server:
-        told = await looked_at(url=server.url, key_env="SERVER_KEY")
-        assert (told.status, server.asked) == ("missing", [])
-        assert "export SERVER_KEY=" in told.advice
+        finding = await checked(url=server.url, key_env="SERVER_KEY")
+        assert (finding.status, server.asked) == ("missing", [])
+        assert "export SERVER_KEY=" in finding.advice
 
 
 @pytest.mark.parametrize("api", ["openai", "ollama"])
 @pytest.mark.parametrize("key", ["open-sesame-4711\n", " ", "öffne-dich-4711"])
-async def test_a_key_that_cannot_be_sent_is_not_tried_and_never_said(api: str, key: str) -> None:
+async def test_an_invalid_key_is_neither_sent_nor_shown(api: str, key: str) -> None:
     async with listing("m") as server:
-        told = await looked_at({"SERVER_KEY": key}, url=server.url, api=api, key_env="SERVER_KEY")
-        assert (told.status, server.asked) == ("missing", [])
-        assert "4711" not in str(told)
+        finding = await checked({"SERVER_KEY": key}, url=server.url, api=api, key_env="SERVER_KEY")
+        assert (finding.status, server.asked) == ("missing", [])
+        assert "4711" not in str(finding)
 
 
-async def test_a_key_is_used_and_never_said(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the server quotes it."""
     async with listing("m", key="open-sesame-4711") as server:
         for key, status in (("open-sesame-4711", "ok"), ("close-sesame-0815", "missing")):
             monkeypatch.setenv("SERVER_KEY", key)
-            told = await looked_at({"SERVER_KEY": key}, url=server.url, key_env="SERVER_KEY")
-            assert told.status == status, told
-            assert key not in str(told)
+            finding = await checked({"SERVER_KEY": key}, url=server.url, key_env="SERVER_KEY")
+            assert finding.status == status, finding
+            assert key not in str(finding)
             assert server.asked[-1] == f"Bearer {key}"
 
 
-async def test_a_remote_server_is_not_asked_before_it_is_allowed() -> None:
+async def test_a_remote_server_is_asked_only_where_that_is_allowed() -> None:
     async with listing("m") as server:
-        told = await looked_at(url=server.url, remote=True)
-        assert (told.status, server.asked) == ("warning", [])
-        assert "allow_remote = true" in told.advice
-        assert (await looked_at(url=server.url, remote=True, allow_remote=True)).status == "ok"
+        finding = await checked(url=server.url, remote=True)
+        assert (finding.status, server.asked) == ("warning", [])
+        assert "allow_remote = true" in finding.advice
+        assert (await checked(url=server.url, remote=True, allow_remote=True)).status == "ok"
         assert server.asked
 
 
-async def test_a_configured_ollama_is_told_with_its_own_limits() -> None:
+async def test_a_configured_ollama_is_checked_with_its_own_limits() -> None:
     models = [StoredModel(f"m{number}:latest") for number in range(4)]
     async with ollama_server(*models) as ollama:
         server = {"url": ollama.url, "api": "ollama", "max_loaded": 2}
@@ -574,7 +548,7 @@ async def test_a_configured_ollama_is_told_with_its_own_limits() -> None:
         assert found["Server a memory"].status == "warning"
         settings = Settings(servers={"a": server | {"models": ["m1", "m2:latest"]}}, tier="high")
         found = by_name(await server_findings("a", settings.servers["a"], settings, {}))
-        assert [told.status for told in found.values()] == ["ok", "ok", "ok"]
+        assert [finding.status for finding in found.values()] == ["ok", "ok", "ok"]
         settings = Settings(servers={"a": server | {"models": ["m1", "gone"]}})
         found = by_name(await server_findings("a", settings.servers["a"], settings, {}))
         assert found["Server a"].status == "missing"
@@ -582,8 +556,8 @@ async def test_a_configured_ollama_is_told_with_its_own_limits() -> None:
 
 
 async def test_a_host_that_does_not_exist_is_missing() -> None:
-    told = await looked_at(url="http://nowhere.invalid:1", remote=False)
-    assert (told.status, "There is no host 'nowhere.invalid'" in told.said) == ("missing", True), told
+    finding = await checked(url="http://nowhere.invalid:1", remote=False)
+    assert (finding.status, "The host name 'nowhere.invalid' is unknown" in finding.said) == ("missing", True), finding
 
 
 # GGUF files
@@ -592,27 +566,27 @@ async def test_a_host_that_does_not_exist_is_missing() -> None:
 @needs_llama
 def test_gguf_support_is_found_without_being_imported() -> None:
     loaded = "xllamacpp" in sys.modules
-    (told,) = gguf_findings(Settings())
-    assert told.status == "ok"
+    (finding,) = gguf_findings(Settings())
+    assert finding.status == "ok"
     assert ("xllamacpp" in sys.modules) is loaded
 
 
-def test_without_support_it_is_missing_only_where_a_file_is_named(
+def test_without_llama_cpp_it_is_missing_only_where_a_file_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    (told,) = gguf_findings(Settings())
-    assert (told.status, "xllamacpp is not installed" in told.said) == ("warning", True)
-    assert "-m pip install xllamacpp, or let a llama-server" in told.advice
+    (finding,) = gguf_findings(Settings())
+    assert (finding.status, "xllamacpp is not installed" in finding.said) == ("warning", True)
+    assert "-m pip install xllamacpp, or serve the file with llama-server" in finding.advice
     (tmp_path / "m.gguf").write_bytes(b"GGUF\x03\0\0\0")
-    told, file = gguf_findings(Settings(models=[f"gguf:{tmp_path}/m.gguf"]))
-    assert (told.status, file.status) == ("missing", "ok")
+    finding, file = gguf_findings(Settings(models=[f"gguf:{tmp_path}/m.gguf"]))
+    assert (finding.status, file.status) == ("missing", "ok")
 
 
 @pytest.mark.parametrize(
-    ("data", "words"), [(None, "cannot be read"), (b"", "is no GGUF file"), (b"PK\3\4", "is no GGUF")]
+    ("data", "words"), [(None, "cannot be read"), (b"", "is not a GGUF file"), (b"PK\3\4", "is not a GGUF")]
 )
-def test_a_named_file_that_is_none_is_missing(data: bytes | None, words: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_missing(data: bytes | None, words: str, tmp_path: Path) -> None:
     if data is not None:
         (tmp_path / "m.gguf").write_bytes(data)
     *_, file = gguf_findings(Settings(models=[f"gguf:{tmp_path}/m.gguf", "ngram:word-3"]))

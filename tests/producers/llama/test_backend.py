@@ -20,7 +20,7 @@ import httpx
 import msgspec
 import pytest
 
-from bench.gguf_model import gguf_model, session_folder
+from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Piece, Request
 from producers.llama.backend import LlamaBackend
@@ -31,6 +31,7 @@ from producers.source import gguf_source
 from schemas.errors import Refused
 from schemas.sessions import Message
 from tests.support.llama import needs_llama
+from tests.support.session_folder import session_folder
 from tests.support.waiting import until, wait_until
 
 # Far more than any of it takes; a bound for what would never end.

@@ -16,13 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.gguf_model import gguf_model, session_folder
+from bench.gguf_model import gguf_model
 from producers.__main__ import argument_parser, source_of
 from producers.llama.footprint import CONTEXTS_TOKENS, WORKING_BYTES, available_bytes, plan_for
 from producers.llama.header import FILE_TYPES, MAX_HEADER_BYTES, GgufFacts, gguf_facts
 from producers.llama.threads import threads_for
 from producers.source import gguf_source, producer_arguments
 from schemas.errors import Refused
+from tests.support.session_folder import session_folder
 
 GB = 10**9
 HEAD = struct.Struct("<4sIQQ")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
-import tempfile
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from producers.llama.stretch import STRETCH_TOKENS, StretchReader, next_length
 from producers.servers.faults import ServerFault
 from producers.servers.pieces import ListedToken, LogprobEntry
 from producers.servers.thinking import TAGS, ThinkingSplitter
+from runtime.socket_folder import new_socket_folder
 from schemas.entries import Lane
 
 BEGUN = ("", "<think>", "user: hi <think>\n", "[THINK]")
@@ -311,16 +313,22 @@ async def events_in(answer: bytes, cut: int, folder: Path) -> list[bytes]:
         return [event async for event in events_of(socket, "/completion", {})]
 
 
-async def test_a_stream_is_read_wherever_it_is_cut_and_counts_only_whole() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for cut in range(len(STREAM)):
-            assert await events_in(STREAM, cut, Path(folder)) == [b'{"a":1}', b"2"]
-        for end in range(len(STREAM) - 4):
-            with pytest.raises(ConnectionError):
-                await events_in(STREAM[:end], 0, Path(folder))
-        refusal = b'HTTP/1.1 400 Bad Request\r\nContent-Length: 27\r\n\r\n{"error":{"message":"full"}}'
-        with pytest.raises(ServerFault, match="refuses: full"):
-            await events_in(refusal.replace(b"27", b"28"), 5, Path(folder))
+@pytest.fixture
+def socket_folder() -> Iterator[Path]:
+    folder = new_socket_folder("test")
+    yield folder
+    shutil.rmtree(folder)
+
+
+async def test_a_stream_is_read_wherever_it_is_cut_and_counts_only_whole(socket_folder: Path) -> None:
+    for cut in range(len(STREAM)):
+        assert await events_in(STREAM, cut, socket_folder) == [b'{"a":1}', b"2"]
+    for end in range(len(STREAM) - 4):
+        with pytest.raises(ConnectionError):
+            await events_in(STREAM[:end], 0, socket_folder)
+    refusal = b'HTTP/1.1 400 Bad Request\r\nContent-Length: 27\r\n\r\n{"error":{"message":"full"}}'
+    with pytest.raises(ServerFault, match="refuses: full"):
+        await events_in(refusal.replace(b"27", b"28"), 5, socket_folder)
 
 
 # llama.cpp's own words

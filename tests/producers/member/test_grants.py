@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.gguf_model import gguf_model, session_folder
+from bench.gguf_model import gguf_model
 from producers.backend import Backend, Chunk, Ending, ModelLoading, ModelWaiting, Piece, Request
 from producers.llama.backend import LlamaBackend
 from producers.llama.stretch import STRETCH_TOKENS
@@ -35,6 +35,7 @@ from schemas.rules.lanes import lane_end
 from schemas.rules.tiers import TIERS
 from schemas.sessions import Opening
 from tests.support.llama import needs_llama
+from tests.support.session_folder import session_folder
 from tests.support.sessions import opening_of, token_stream
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe

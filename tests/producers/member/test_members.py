@@ -25,9 +25,10 @@ from schemas.rules.members import NAME_PATTERN, SPEC_OPTIONS, member_spec, membe
 from schemas.rules.served import named_members
 from schemas.rules.tiers import TIERS
 from schemas.sessions import Limits, Member, MemberSpec, Sampling, SessionRequest
-from tests.support.commands import council
-from tests.support.roles import RedisServer, Roles
-from tests.support.sessions import check_all_is_told_once, check_the_law, opening_of, token_stream, until_ended
+from tests.support.council_command import council
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.sessions import check_each_token_in_one_frame, check_the_law, opening_of, token_stream, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, open_session
@@ -348,7 +349,7 @@ async def test_one_producer_process_serves_all_members_of_its_model(roles: Roles
     opening = opening_of_twins()
     await open_session(pipe, opening)
     await until_ended(pipe, opening.session)
-    frames = await check_all_is_told_once(pipe, opening.session)
+    frames = await check_each_token_in_one_frame(pipe, opening.session)
     cold, hot, cold_too = ("".join(frame.members[index].text for frame in frames) for index in range(3))
     assert cold == cold_too != hot
     assert {(member.model, member.name) for member in frames[0].members} == {

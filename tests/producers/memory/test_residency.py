@@ -17,7 +17,7 @@ from schemas.rules.tiers import TIERS, TierPolicy
 from schemas.sessions import Member, Opening, Rung
 from tests.support.ollama.books import GB, Books, Limits, StoredModel
 from tests.support.ollama.server import OllamaServer, ollama_server
-from tests.support.roles import Roles
+from tests.support.role_processes import Roles
 from tests.support.sessions import check_the_law, opening_of, token_stream, until_ended
 from tests.support.waiting import until
 from transport import residency as ledger

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import pytest
 
-from bench.gguf_model import gguf_model, session_folder
+from bench.gguf_model import gguf_model
 from bench.llama_server import llama_process, llama_server
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Piece, Request
 from producers.openai import asking as openai_asking
@@ -25,6 +25,7 @@ from schemas.sessions import Message
 from tests.support import faulty_server as faults
 from tests.support.faulty_server import BEGUN, DONE, STOP, FaultyServer, as_json, faulty_server
 from tests.support.llama import skip_without_llama
+from tests.support.session_folder import session_folder
 from tests.support.waiting import until
 
 Item = Chunk | ModelLoading | ModelWaiting | Ending

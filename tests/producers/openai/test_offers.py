@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.gguf_model import gguf_model, session_folder
+from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
 from producers.backend import BackendFailed
 from producers.openai import offers as offers_module
@@ -23,6 +23,7 @@ from producers.source import ModelSource, Offer
 from schemas.errors import Refused
 from tests.support.faulty_server import FaultyServer, Whole, as_json, faulty_server
 from tests.support.llama import skip_without_llama
+from tests.support.session_folder import session_folder
 
 QUICKLY_S = 5.0
 

@@ -26,8 +26,8 @@ from schemas.grid import window_start_ns
 from schemas.sessions import Opening
 from tests.golden import golden
 from tests.producers.replay.test_player import replaying, shown_frames
-from tests.support.made_recordings import NAME, about_of, changed, frames_of, write_recording
-from tests.support.roles import RedisServer
+from tests.support.recording_files import NAME, about_of, changed, frames_of, write_recording
+from tests.support.redis_servers import RedisServer
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe
 from transport.register import ProcessRegistration

@@ -23,9 +23,9 @@ from schemas.errors import Malformed, Refused, SessionGone
 from schemas.frames import Frame, decode_frame
 from schemas.sessions import Opening
 from tests.golden import golden
-from tests.support.golden_recordings import record_stream, recorded_entries, recorded_frames
-from tests.support.made_recordings import repeated
-from tests.support.roles import RedisServer, Roles, roles_on
+from tests.support.recording_files import record_stream, recorded_entries, recorded_frames, repeated
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles, roles_on
 from tests.support.sessions import check_the_law, committed_frames, opening_of, token_stream, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe

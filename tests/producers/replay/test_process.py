@@ -16,8 +16,9 @@ from schemas.sessions import Opening
 from tests.chaos.conftest import durable as durable
 from tests.golden import golden
 from tests.producers.replay.test_player import check_it_shows_what_was_recorded, replaying, until_at, until_past
-from tests.support.golden_recordings import record_stream
-from tests.support.roles import DurableRedis, Roles, roles_on
+from tests.support.recording_files import record_stream
+from tests.support.redis_servers import DurableRedis
+from tests.support.role_processes import Roles, roles_on
 from tests.support.sessions import check_the_law, until_ended
 from transport.redis.connection import AsyncPipe
 from transport.replays import order_playback
@@ -96,7 +97,7 @@ async def test_a_process_that_is_ended_hands_its_replays_over(pipe: AsyncPipe, r
     await check_it_shows_what_was_recorded(pipe, opening, library / "early.mcap")
 
 
-async def test_a_redis_that_is_restarted_with_its_file_costs_nothing(durable: DurableRedis, library: Path) -> None:
+async def test_a_restart_of_redis_with_its_file_loses_nothing(durable: DurableRedis, library: Path) -> None:
     pipe = AsyncPipe(durable.url)
     with roles_on(durable.url) as roles:
         roles.ready("aggregator")
@@ -118,7 +119,7 @@ async def test_a_redis_that_lost_the_end_is_written_again(durable: DurableRedis,
         roles.ready("producers.replay", "--recordings", str(library))
         opening = await open_replay(pipe, library / "early.mcap")
         await until_past(pipe, opening.session, 10)
-        size = durable.log.stat().st_size
+        size = durable.append_only_file.stat().st_size
         await until_past(pipe, opening.session, 40)
         durable.roll_back(size)
         await reconnect(pipe)
@@ -143,7 +144,7 @@ async def test_a_break_that_another_caller_of_the_connection_met_is_noticed(
         async with replaying(own, path, frames=frames, paused=True) as (opening, player, playing):
             player.order(Play(window=10))
             await until_at(own, opening.session, 10)
-            size = durable.log.stat().st_size
+            size = durable.append_only_file.stat().st_size
             player.order(Play(window=60))
             await until_at(own, opening.session, 60)
             # Nothing of the player's is under way: it waits for its turn.

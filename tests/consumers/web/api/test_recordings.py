@@ -19,11 +19,12 @@ from schemas import keys
 from schemas.control import Play, Playback, decode_control
 from schemas.processes import Role
 from schemas.sessions import Limits, Member
-from tests.support.described_api import DescribedApi
-from tests.support.roles import RedisServer
-from tests.support.session_files import golden_stream, write_recording
+from tests.support.openapi_client import DescribedApi
+from tests.support.recording_files import NAME, frames_of, write_golden
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Recorder, Speaker
 from tests.support.waiting import until
-from tests.support.web_server import Recorder, Speaker, WebServer
+from tests.support.web_server import WebServer
 from transport.redis.connection import AsyncPipe, Pipe
 from transport.register import ProcessRegistration
 from transport.replays import play
@@ -64,7 +65,7 @@ def library_of(folder: Path, count: int) -> list[str]:
     names = []
     for number in range(count):
         word = ["zero", "one", "two", "three", "four", "five", "six"][number]
-        path = write_recording(folder, session=f"{number:012x}", prompt=f"Question {word}?")
+        path = write_golden(folder, session=f"{number:012x}", prompt=f"Question {word}?")
         os.utime(path, (1_700_000_000 + 60 * number,) * 2)
         names.append(path.name)
     return names[::-1]
@@ -95,9 +96,9 @@ async def test_without_a_folder_the_library_is_empty(api: DescribedApi) -> None:
 
 
 async def test_a_recording_is_listed_with_the_facts_of_its_file(folder: Path, api: DescribedApi) -> None:
-    path = write_recording(folder)
+    path = write_golden(folder)
     (listed,) = (await api.ask("GET", "/api/recordings", 200))["recordings"]
-    _, frames = golden_stream()
+    frames = frames_of(NAME)
     modified_ms = path.stat().st_mtime_ns // 10**6
     assert listed == {
         "name": path.name, "session": "87d2af0705d0", "prompt_start": "What is a list?",
@@ -129,7 +130,7 @@ async def test_every_recording_is_on_one_page_whatever_the_limit(folder: Path, a
 
 async def test_words_are_searched_in_prompts_members_and_file_names(folder: Path, api: DescribedApi) -> None:
     names = library_of(folder, 3)
-    other = write_recording(folder, "seeds", session="f" * 12, prompt="Straße?").name
+    other = write_golden(folder, "seeds", session="f" * 12, prompt="Straße?").name
     for words, found in {
         "question one": [names[1]], "QUESTION": names, "strasse": [other], "seed-6": [other], "question seed": [],
         "left question two": [names[0]], "": [other, *names], "000000000001": [names[1]],
@@ -140,7 +141,7 @@ async def test_words_are_searched_in_prompts_members_and_file_names(folder: Path
 
 async def test_an_unreadable_file_is_listed_with_the_reason(folder: Path, api: DescribedApi) -> None:
     """The list also contains the readable files. A name that is not UTF-8 can be neither shown nor requested."""
-    good = write_recording(folder)
+    good = write_golden(folder)
     (folder / "cut.mcap").write_bytes(good.read_bytes()[:20_000])
     (folder / "empty.mcap").touch()
     (folder / "of something else.mcap").write_bytes(b"\x89MCAP0\r\n" + bytes(100))
@@ -155,7 +156,7 @@ async def test_an_unreadable_file_is_listed_with_the_reason(folder: Path, api: D
 
 
 async def test_invalid_requests_to_the_library_get_one_sentence(folder: Path, api: DescribedApi) -> None:
-    write_recording(folder)
+    write_golden(folder)
     for query, status, code in [
         ("limit=0", 400, "bad_limit"), ("limit=201", 400, "bad_limit"), ("limit=x", 400, "bad_limit"),
         ("after=none.mcap", 404, "no_recording"), ("word=x", 400, "bad_request"),
@@ -173,7 +174,7 @@ async def test_invalid_requests_to_the_library_get_one_sentence(folder: Path, ap
 async def test_a_file_is_downloaded_whole_with_a_safe_name(
     folder: Path, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    path = write_recording(folder).rename(folder / 'a "b" ü;\r\n.mcap')
+    path = write_golden(folder).rename(folder / 'a "b" ü;\r\n.mcap')
     async with client.get(web.http + at(path.name, "/file")) as answer:
         assert await answer.read() == path.read_bytes()
         headers = answer.headers
@@ -187,7 +188,7 @@ async def test_a_file_is_downloaded_whole_with_a_safe_name(
 
 
 async def test_a_star_stays_until_it_is_removed(folder: Path, api: DescribedApi) -> None:
-    path = write_recording(folder)
+    path = write_golden(folder)
     for _ in range(2):
         assert (await api.ask("PUT", at(path.name, "/star"), 200))["starred"] is True
         assert Library(folder).find(path.name).starred
@@ -197,7 +198,7 @@ async def test_a_star_stays_until_it_is_removed(folder: Path, api: DescribedApi)
 
 
 async def test_deleting_a_recording_deletes_its_star(folder: Path, api: DescribedApi) -> None:
-    path = write_recording(folder)
+    path = write_golden(folder)
     await api.ask("PUT", at(path.name, "/star"), 200)
     await api.ask("DELETE", at(path.name), 204)
     assert files_in(folder) == []
@@ -205,17 +206,17 @@ async def test_deleting_a_recording_deletes_its_star(folder: Path, api: Describe
 
 
 async def test_the_difference_names_the_first_window_and_field(folder: Path, api: DescribedApi) -> None:
-    path = write_recording(folder)
-    same, other = write_recording(folder, session="a" * 12), write_recording(folder, "seeds")
+    path = write_golden(folder)
+    same, other = write_golden(folder, session="a" * 12), write_golden(folder, "seeds")
     assert await api.ask("GET", at(path.name, f"/difference?other={same.name}"), 200) == {
         "name": path.name, "other": same.name, "difference": None,
     }  # fmt: skip
     found = (await api.ask("GET", at(path.name, f"/difference?other={other.name}"), 200))["difference"]
     assert (found["window"], found["field"].partition("[")[0]) == (None, "members")
     assert found["one"] != found["other"]
-    cut = write_recording(folder, session="b" * 12, entries=100)
+    cut = write_golden(folder, session="b" * 12, entries=100)
     found = (await api.ask("GET", at(path.name, f"/difference?other={cut.name}"), 200))["difference"]
-    assert 0 < found["window"] < len(golden_stream()[1])
+    assert 0 < found["window"] < len(frames_of(NAME))
     assert (await refused(api, "GET", at(path.name, "/difference"), 400))[0] == "no_other"
     assert (await refused(api, "GET", at(path.name, "/difference?other=none.mcap"), 404))[0] == "no_recording"
     (folder / "cut.mcap").write_bytes(path.read_bytes()[:-5_000])
@@ -230,7 +231,7 @@ async def test_the_difference_names_the_first_window_and_field(folder: Path, api
 async def test_a_file_is_imported_under_its_name_or_with_a_number(
     tmp_path: Path, folder: Path, api: DescribedApi
 ) -> None:
-    data = write_recording(tmp_path).read_bytes()
+    data = write_golden(tmp_path).read_bytes()
     for wanted, name in [
         ("x.mcap", "x.mcap"), ("x.mcap", "x-2.mcap"), ("../../y", "y.mcap"), (HOSTILE, "etc.mcap"),
         (".", "recording.mcap"), ("<b>.mcap", "-b-.mcap"),
@@ -243,7 +244,7 @@ async def test_a_file_is_imported_under_its_name_or_with_a_number(
 
 
 async def test_a_damaged_or_invalid_file_is_not_imported(tmp_path: Path, folder: Path, api: DescribedApi) -> None:
-    good = write_recording(tmp_path).read_bytes()
+    good = write_golden(tmp_path).read_bytes()
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 1
     for data, status, code in [
@@ -265,7 +266,7 @@ async def test_a_damaged_or_invalid_file_is_not_imported(tmp_path: Path, folder:
 
 async def test_an_incomplete_upload_leaves_no_file(folder: Path, tmp_path: Path, web: WebServer) -> None:
     """With a Content-Length and in chunks."""
-    data = write_recording(tmp_path).read_bytes()
+    data = write_golden(tmp_path).read_bytes()
     host, port = web.address.split(":")
     head = f"POST /api/recordings?name=x HTTP/1.1\r\nHost: {web.address}\r\nContent-Type: application/octet-stream\r\n"
     for framing in (f"Content-Length: {len(data)}\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n8000\r\n"):
@@ -273,7 +274,7 @@ async def test_an_incomplete_upload_leaves_no_file(folder: Path, tmp_path: Path,
             sending.sendall(head.encode() + framing.encode() + data[:10_000])
             await until(lambda: has_files(folder, 1), "the upload begins")
         await until(lambda: has_files(folder, 0), "the .part file is deleted")
-    assert "a request failed" not in web.said()
+    assert "a request failed" not in web.log()
 
 
 async def has_files(folder: Path, count: int) -> bool:
@@ -294,7 +295,7 @@ async def test_a_file_that_is_too_large_is_refused_before_it_is_sent(web: WebSer
 async def test_a_full_disk_is_reported_and_leaves_no_part_of_a_file(
     redis: RedisServer, tmp_path: Path, client: aiohttp.ClientSession
 ) -> None:
-    data = write_recording(tmp_path).read_bytes()
+    data = write_golden(tmp_path).read_bytes()
     folder = tmp_path / "small"
     # No file may be larger than 16 KiB: the error is the same as on a full disk.
     full = WebServer(redis.url, "--recordings", str(folder), most_file_bytes=16_384)
@@ -319,7 +320,7 @@ async def test_a_full_disk_is_reported_and_leaves_no_part_of_a_file(
 async def test_a_replay_is_a_session_of_its_own(
     redis: RedisServer, folder: Path, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
-    name = write_recording(folder).name
+    name = write_golden(folder).name
     code, sentence = await refused(api, "POST", at(name, "/replay"), 503, json={})
     assert code == "no_replay"
     assert "python -m producers.replay" in sentence
@@ -345,7 +346,7 @@ async def test_a_replay_is_a_session_of_its_own(
 async def test_orders_change_a_replay_and_its_position_is_reported(
     redis: RedisServer, folder: Path, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
-    name = write_recording(folder).name
+    name = write_golden(folder).name
     offer(redis, "replay")
     session = (await api.ask("POST", at(name, "/replay"), 201, json={"rate": 4, "paused": True}))["session"]
     path = f"/api/sessions/{session}/playback"
@@ -368,7 +369,7 @@ async def test_orders_change_a_replay_and_its_position_is_reported(
 
 
 async def test_invalid_orders_to_a_replay_get_one_sentence(redis: RedisServer, folder: Path, api: DescribedApi) -> None:
-    name = write_recording(folder).name
+    name = write_golden(folder).name
     offer(redis, "replay")
     session = (await api.ask("POST", at(name, "/replay"), 201, json={}))["session"]
     path = f"/api/sessions/{session}/playback"
@@ -396,7 +397,7 @@ async def test_a_recording_that_cannot_be_played_is_refused(
     redis: RedisServer, folder: Path, api: DescribedApi
 ) -> None:
     offer(redis, "replay")
-    name = write_recording(folder, text=False).name
+    name = write_golden(folder, text=False).name
     code, sentence = await refused(api, "POST", at(name, "/replay"), 400, json={})
     assert code == "without_text"
     assert sentence.endswith('replay them as they are, with "frames": true.')
@@ -410,7 +411,7 @@ async def test_a_recording_that_cannot_be_played_is_refused(
 
 
 async def test_replays_count_as_open_sessions(redis: RedisServer, folder: Path, api: DescribedApi) -> None:
-    name = write_recording(folder).name
+    name = write_golden(folder).name
     offer(redis, "replay")
     statuses = []
     for _ in range(25):
@@ -424,7 +425,7 @@ async def test_replays_count_as_open_sessions(redis: RedisServer, folder: Path, 
 async def test_members_of_a_replay_cannot_be_cancelled(
     redis: RedisServer, folder: Path, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
-    name = write_recording(folder).name
+    name = write_golden(folder).name
     offer(redis, "replay")
     session = (await api.ask("POST", at(name, "/replay"), 201, json={}))["session"]
     assert (await refused(api, "POST", f"/api/sessions/{session}/members/0/cancel", 409))[0] == "is_replay"
@@ -453,7 +454,7 @@ async def test_keeping_a_session_requires_a_recorder(
     assert kept["recording"].endswith(f"_what-is-a-list_{session}.mcap")
     assert await orders(pipe) == [session]
     # If the file exists no order is written.
-    write_recording(folder, session=session).rename(folder / kept["recording"])
+    write_golden(folder, session=session).rename(folder / kept["recording"])
     redis.run("DEL", keys.KEEP)
     assert await api.ask("POST", f"/api/sessions/{session}/keep", 202) == {**kept, "recorded": True}
     assert await orders(pipe) == []
@@ -462,7 +463,7 @@ async def test_keeping_a_session_requires_a_recorder(
 
 
 async def test_a_replay_is_not_recorded_again(redis: RedisServer, folder: Path, api: DescribedApi) -> None:
-    name = write_recording(folder).name
+    name = write_golden(folder).name
     offer(redis, "replay")
     offer(redis, "recorder")
     session = (await api.ask("POST", at(name, "/replay"), 201, json={}))["session"]
@@ -487,7 +488,7 @@ async def test_hostile_names_and_prompts_are_returned_as_plain_text(
     redis: RedisServer, folder: Path, api: DescribedApi
 ) -> None:
     members = tuple(Member(f"model-{n}", name=HOSTILE + str(n)) for n in range(3))
-    path = write_recording(folder, prompt=HOSTILE * 50, members=members)
+    path = write_golden(folder, prompt=HOSTILE * 50, members=members)
     (listed,) = (await api.ask("GET", "/api/recordings", 200))["recordings"]
     assert listed["members"] == [HOSTILE + str(n) for n in range(3)]
     assert listed["prompt_start"] == (HOSTILE * 50)[:120]
@@ -496,7 +497,7 @@ async def test_hostile_names_and_prompts_are_returned_as_plain_text(
 
 
 async def test_a_file_that_cannot_be_replayed_is_not_imported(tmp_path: Path, folder: Path, api: DescribedApi) -> None:
-    path = write_recording(tmp_path, limits=Limits(life_ms=-1))
+    path = write_golden(tmp_path, limits=Limits(life_ms=-1))
     code, message = await refused(api, "POST", "/api/recordings?name=a", 422, data=path.read_bytes(), headers=OCTETS)
     assert code
     assert "replay" in message

@@ -15,11 +15,13 @@ from schemas.events import protocol_model_ids
 from schemas.frames import decode_frame
 from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.keys import entry_ms
-from tests.support.described_api import DescribedApi
-from tests.support.roles import RedisServer, Roles
+from tests.support.openapi_client import DescribedApi
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.scripted_sessions import Recorder, Speaker
 from tests.support.sessions import committed_frames, until_ended
 from tests.support.waiting import until
-from tests.support.web_server import CHAR, WORD, Recorder, Speaker, WebServer, record_of, watch
+from tests.support.web_server import CHAR, WORD, WebServer, record_of, watch
 from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session
 
@@ -170,7 +172,7 @@ async def test_a_session_is_deleted_when_it_has_ended(
     refused = (await api.ask("DELETE", path, 409))["error"]
     assert refused == {
         "code": "session_open",
-        "message": f"The session '{session}' is open: cancel it, then delete it when it has ended.",
+        "message": f"The session '{session}' is open: cancel it, and delete it after its end.",
     }
     speaker.take(session)
     speaker.say("Secret.")

@@ -36,7 +36,8 @@ from schemas.errors import SessionGone
 from schemas.frames import MemberFrame, decode_frame, encode_frame
 from schemas.sessions import Limits, Opening
 from tests.support.frames import made_frame
-from tests.support.roles import RedisServer, Roles
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
 from tests.support.sessions import committed_frames, opening_of, token_stream, until_ended
 from tests.support.waiting import until
 from tests.support.web_server import CHAR, PACE, WORD, WebServer
@@ -161,7 +162,7 @@ async def test_every_token_of_a_council_is_returned_with_its_alternatives(
             hovered = await tokens_of(client, web, opening.session, member=member, **{"from": byte, "to": byte})
             assert (hovered["tokens"], hovered["next"]) == ([middle], None)
         text = "".join(frame.members[member].text for frame in frames)
-        assert text not in web.said()
+        assert text not in web.log()
 
 
 async def test_only_accepted_and_released_tokens_are_returned(
@@ -230,7 +231,7 @@ async def test_only_accepted_and_released_tokens_are_returned(
     ):
         assert seqs(await tokens_of(client, web, opening.session, member=0, **query)) == expected, query
     assert positions(await tokens_of(client, web, opening.session, member=1)) == [(0, 1, "B")]
-    assert "é" not in web.said()
+    assert "é" not in web.log()
 
 
 async def test_a_growing_answer_is_read_from_where_the_last_read_ended(
@@ -367,7 +368,7 @@ async def test_tokens_of_a_session_that_redis_lost_are_refused_and_read_again_la
     redis.run("DEL", key)
     assert await error_of(client, url) == expired
     redis.run("DEL", keys.state(opening.session))
-    sentence = f"There is no session {opening.session!r} here: `council sessions` lists those that are."
+    sentence = f"There is no session {opening.session!r} here: `council sessions` lists those that exist."
     assert await error_of(client, url) == (404, "session_gone", sentence)
 
 
@@ -402,8 +403,8 @@ async def test_a_session_that_is_deleted_while_it_is_read_is_refused(redis: Redi
     state = await find_session(pipe, opening.session)
 
     class Deleting(AsyncPipe):
-        async def run(self, commands: Sequence[Command], *, block_s: float = 0.0) -> list[Any]:
-            replies = await super().run(commands, block_s=block_s)
+        async def run(self, commands: Sequence[Command]) -> list[Any]:
+            replies = await super().run(commands)
             redis.run("DEL", *keys.of_session(opening.session))
             return replies
 

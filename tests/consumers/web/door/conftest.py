@@ -9,7 +9,7 @@ import pytest
 from tests.consumers.web.door.clients import (
     TOKEN,
 )
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
 from tests.support.web_server import WebServer
 
 

@@ -24,12 +24,13 @@ from tests.consumers.web.door.clients import (
     request_code,
 )
 from tests.consumers.web.test_refusals import assert_start_refused
-from tests.support.commands import council, environment
+from tests.support.council_command import council, environment
 from tests.support.project import ROOT
-from tests.support.roles import RedisServer
-from tests.support.running import Up
+from tests.support.redis_servers import RedisServer
+from tests.support.running_council import Up
+from tests.support.scripted_sessions import Recorder
 from tests.support.waiting import until
-from tests.support.web_server import Recorder, WebServer
+from tests.support.web_server import WebServer
 
 
 async def test_every_route_file_and_socket_requires_the_token(
@@ -227,4 +228,4 @@ async def test_the_cookie_is_accepted_from_this_servers_page_only(redis: RedisSe
 async def test_an_invalid_form_counts_as_a_wrong_token(protected: WebServer, client: aiohttp.ClientSession) -> None:
     for form in (b"a&b&c&d&e", b"\xff", b"token", b""):
         assert await request_code(client, "POST", f"{protected.http}/sign-in", data=form) == (401, "wrong_token")
-    assert protected.said() == ""
+    assert protected.log() == ""

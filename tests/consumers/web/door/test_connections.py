@@ -19,9 +19,10 @@ from tests.consumers.web.door.clients import (
     exchange,
     request_code,
 )
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Recorder
 from tests.support.waiting import until, wait_until
-from tests.support.web_server import Recorder, WebServer, record_of
+from tests.support.web_server import WebServer, record_of
 
 NO_HTTP = [
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
@@ -48,7 +49,7 @@ async def test_bytes_that_are_not_http_get_one_sentence_and_the_connection_close
         assert b"aiohttp" not in head
         assert body == b'{"error":{"code":"bad_http","message":"This is not a valid HTTP request."}}'
     assert await request_code(client, "GET", f"{web.http}/healthz") == (200, "")
-    assert web.said() == ""
+    assert web.log() == ""
 
 
 async def test_a_request_with_expect_is_refused_before_its_body(
@@ -96,7 +97,7 @@ async def test_idle_sockets_and_slow_senders_are_closed_and_delay_no_other_clien
     for _, writer in idle:
         writer.close()
     assert await request_code(client, "GET", f"{web.http}/healthz") == (200, "")
-    assert web.said() == ""
+    assert web.log() == ""
 
 
 async def _dribble(web: WebServer, start: bytes) -> bytes:
@@ -139,7 +140,7 @@ async def test_with_too_many_connections_the_longest_idle_ones_are_closed(
             "its process record contains the number of refused connections",
         )
         assert int(record.detail["connections_refused"]) > 100
-        assert web.said() == ""
+        assert web.log() == ""
 
 
 async def test_a_client_that_still_receives_a_response_is_not_idle() -> None:

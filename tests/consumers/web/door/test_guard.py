@@ -15,8 +15,9 @@ from tests.consumers.web.door.clients import (
     TOKEN,
     request_code,
 )
-from tests.support.roles import RedisServer
-from tests.support.web_server import Recorder, WebServer
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Recorder
+from tests.support.web_server import WebServer
 
 
 async def test_pages_of_named_origins_are_accepted_and_no_others(

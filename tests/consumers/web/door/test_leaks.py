@@ -15,10 +15,12 @@ from tests.consumers.web.door.clients import (
     request_code,
 )
 from tests.support.project import ROOT
-from tests.support.roles import RedisServer, Roles
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.scripted_sessions import Recorder, Speaker
 from tests.support.sessions import until_ended
 from tests.support.waiting import until, wait_until
-from tests.support.web_server import Recorder, Speaker, WebServer
+from tests.support.web_server import WebServer
 from transport.redis.connection import AsyncPipe
 
 
@@ -32,8 +34,8 @@ async def test_an_internal_error_is_one_sentence_without_a_stack_trace(
     for path in (f"/api/sessions/{session}", f"/frames?session={session}", f"/ws?session={session}"):
         async with client.get(web.http + path, headers=UPGRADE) as answer:
             assert (answer.status, await answer.json()) == (500, {"error": broken})
-    assert "ValueError" in web.said()
-    assert "a request failed" in web.said()
+    assert "ValueError" in web.log()
+    assert "a request failed" in web.log()
 
 
 async def test_no_log_above_debug_contains_prompts_answers_or_the_token(
@@ -65,10 +67,10 @@ async def test_no_log_above_debug_contains_prompts_answers_or_the_token(
         # An event for the logs.
         redis.kill()
         redis.start()
-        wait_until(lambda: "Redis" in web.said(), "the web process missed Redis")
-        wait_until(lambda: all(role.said() for role in started), "the other roles missed Redis")
+        wait_until(lambda: "Redis" in web.log(), "the web process missed Redis")
+        wait_until(lambda: all(role.log() for role in started), "the other roles missed Redis")
         web.end()
-        logs = [web.said(), *(role.said() for role in started)]
+        logs = [web.log(), *(role.log() for role in started)]
     assert all(logs)
     for log in logs:
         assert "xyzzy" not in log, log

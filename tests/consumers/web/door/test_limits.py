@@ -10,9 +10,10 @@ from consumers.web.door.limits import MOST_OPEN_SESSIONS, REQUESTS, Buckets, Rat
 from tests.consumers.web.door.clients import (
     request_code,
 )
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Speaker
 from tests.support.waiting import until
-from tests.support.web_server import Speaker, WebServer
+from tests.support.web_server import WebServer
 
 
 async def test_an_address_with_too_many_requests_is_refused_with_429(

@@ -13,8 +13,9 @@ from tests.consumers.web.door.clients import (
     exchange,
     request_code,
 )
-from tests.support.roles import RedisServer
-from tests.support.web_server import Speaker, WebServer
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Speaker
+from tests.support.web_server import WebServer
 
 
 def test_an_ipv4_mapped_address_becomes_an_ipv4_address() -> None:
@@ -66,4 +67,4 @@ async def test_invalid_utf_8_is_refused(redis: RedisServer, web: WebServer, clie
             while (message := await found.receive()).type is aiohttp.WSMsgType.TEXT:
                 pass
         assert message.data == 1007
-    assert web.said() == ""
+    assert web.log() == ""

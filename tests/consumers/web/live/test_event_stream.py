@@ -12,12 +12,14 @@ import pytest
 
 from schemas import keys
 from schemas.events import EnergyUpdate, Event, TokenStream
-from tests.support.listeners import StreamListener, all_have_heard, server_sent_events
+from tests.support.live_clients import StreamListener, all_have_heard, server_sent_events
 from tests.support.protocol import events_of, texts_by_model
-from tests.support.roles import RedisServer, Roles
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
+from tests.support.scripted_sessions import Speaker
 from tests.support.sessions import opening_of, until_ended
 from tests.support.waiting import until
-from tests.support.web_server import Speaker, WebServer
+from tests.support.web_server import WebServer
 from transport.events import find_composed
 from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session

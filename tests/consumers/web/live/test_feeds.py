@@ -12,9 +12,9 @@ from runtime.log import log_to_stderr
 from runtime.presence import RedisPresence
 from schemas.frames import Frame, decode_frame
 from tests.consumers.web.live.test_slow_clients import SlowTransport
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Recorder
 from tests.support.waiting import until
-from tests.support.web_server import Recorder
 
 
 async def test_each_live_frame_is_decoded_once_for_all_clients(

@@ -12,9 +12,10 @@ import pytest
 from consumers.web.live.feeds import RECENT_WINDOWS
 from consumers.web.live.viewers import STALL_S
 from tests.consumers.web.live.test_slow_clients import unread_socket
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Recorder
 from tests.support.waiting import until, wait_until
-from tests.support.web_server import Recorder, WebServer, record_of
+from tests.support.web_server import WebServer, record_of
 
 WINDOWS = 2_000
 

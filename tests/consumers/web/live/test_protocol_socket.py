@@ -15,7 +15,7 @@ from consumers.web.live.protocol_client import ROUND
 from schemas import keys
 from schemas.events import EnergyUpdate, Heartbeat, ProtocolMessage, StartupComplete, TokenStream
 from schemas.grid import window_index_at
-from tests.support.listeners import (
+from tests.support.live_clients import (
     FramesListener,
     ProtocolListener,
     StreamListener,
@@ -26,9 +26,11 @@ from tests.support.listeners import (
     text_of,
 )
 from tests.support.protocol import checked, numbers_of, texts_by_model
-from tests.support.roles import RedisServer, Role, Roles
+from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Role, Roles
+from tests.support.scripted_sessions import Recorder, Speaker
 from tests.support.sessions import opening_of, until_ended
-from tests.support.web_server import Recorder, Speaker, WebServer
+from tests.support.web_server import WebServer
 from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, open_session
 

@@ -16,10 +16,11 @@ from consumers.web.live.packets import FramePacket, merged_frame_packet
 from consumers.web.live.viewers import CLIENT_STALLED, MOST_BEHIND, MOST_BUFFERED_BYTES, STALL_S, CloseReason, Viewer
 from schemas.frames import encode_frame
 from tests.consumers.web.live.test_merging import frame_of
-from tests.support.listeners import FramesListener
-from tests.support.roles import RedisServer
+from tests.support.live_clients import FramesListener
+from tests.support.redis_servers import RedisServer
+from tests.support.scripted_sessions import Recorder
 from tests.support.waiting import until, wait_until
-from tests.support.web_server import Recorder, WebServer, record_of
+from tests.support.web_server import WebServer, record_of
 
 # --- a viewer by itself -----------------------------------------------------------------------------------------------
 

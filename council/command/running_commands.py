@@ -1,0 +1,139 @@
+"""Commands for a whole council: starting one, looking at the one that runs, and checking the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+import uvloop
+from rich.console import Console
+
+from consumers.web.door.access import require_token
+from consumers.web.door.listening import bind, bind_from
+from council.command import reports
+from council.command.arguments import members
+from council.command.options import (
+    AllowRemoteOption,
+    ConfigOption,
+    FolderOption,
+    JsonOption,
+    ModelsOption,
+    NoTextOption,
+    RedisOption,
+    TierOption,
+    at_council,
+    new_app,
+)
+from council.doctor.doctor import examine, is_fit, print_findings
+from council.models.catalogue import find_models
+from council.models.membership import council_of
+from council.recording.plan import recording_plan
+from council.running.meeting import running_council
+from council.running.supervisor import CouncilPlan
+from council.running.up import become_supervisor, say
+from council.settings.schema import load_settings
+from transport.redis.server_check import check_server
+
+app = new_app()
+
+
+@app.command()
+def up(
+    tier: TierOption = None,
+    models: ModelsOption = None,
+    host: Annotated[str | None, typer.Option(help="The page's address; default: 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The page's port; default: 8145 or the next free one; 0 for any free one.")
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="The secret that clients must send; required on any host but loopback. Better set COUNCIL_TOKEN: "
+            "other users can see flags in the list of processes."
+        ),
+    ] = None,
+    redis_url: Annotated[
+        str | None, typer.Option("--redis-url", help="A Redis that runs; default: a private one is started.")
+    ] = None,
+    allow_remote: AllowRemoteOption = False,
+    record: Annotated[str | None, typer.Option(help="The sessions to record: off, asked (default) or all.")] = None,
+    recordings: FolderOption = None,
+    no_text: NoTextOption = False,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in a browser.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Run a council until Ctrl-C.
+
+    It has a process for each model, and one each for the aggregator, DECIPHER, the recordings and the page.
+    """
+    flags = {
+        "tier": tier,
+        "models": members(models),
+        "host": host,
+        "port": port,
+        "token": token,
+        "redis_url": redis_url,
+        "record": record,
+        "recordings": recordings,
+        "record_text": False if no_text else None,
+        "allow_remote": allow_remote or None,
+    }
+    settings = load_settings(config, flags)
+    policy = settings.tier_policy
+    council = council_of(settings, uvloop.run(find_models(settings)), policy)
+    if settings.redis_url:
+        check_server(settings.redis_url)
+    listening = (bind if settings.is_port_chosen else bind_from)(settings.host, settings.port)
+    require_token(listening, settings.token)
+    plan = CouncilPlan(
+        council.models, policy, settings.tier_policies, settings.limits, settings.redis_url,
+        settings.ngram_tokens_per_s, is_warmed=True, host=settings.host, token=settings.token,
+        origins=settings.origins, members=council.members, recording=recording_plan(settings, say),
+    )  # fmt: skip
+    for warning in council.warnings:
+        say(warning)
+    if settings.port not in (0, port := listening.getsockname()[1]):
+        say(f"Port {settings.port} is in use; the page listens on port {port}.")
+    if settings.redis_url is None and uvloop.run(running_council()):
+        say("Another council of yours runs on this machine; commands without --redis-url now use this one.")
+    become_supervisor(plan, listening, _own_command(), opens_page=not no_open)
+
+
+def _own_command() -> str:
+    """How a person can call this command here: it may not be on PATH, or be `python -m council`."""
+    if shutil.which("council"):
+        return "council"
+    if Path(sys.argv[0]).name != "__main__.py":
+        return os.path.relpath(sys.argv[0])
+    python = Path(sys.executable).name
+    return f"{python if shutil.which(python) == sys.executable else os.path.relpath(sys.executable)} -m council"
+
+
+@app.command()
+def status(as_json: JsonOption = False, redis_url: RedisOption = None, config: ConfigOption = None) -> None:
+    """Show the processes, the open sessions and the memory."""
+    found = at_council(redis_url, config, reports.status_report)
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        reports.print_status(Console(), found)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False, tier: TierOption = None, config: ConfigOption = None) -> None:
+    """Check what a council needs on this machine.
+
+    The exit code is 1 if something that is needed is missing.
+    """
+    settings = load_settings(config, {"tier": tier})
+    findings = uvloop.run(examine(settings))
+    if as_json:
+        print(msgspec.json.encode(findings).decode())
+    else:
+        print_findings(Console(), findings)
+    raise typer.Exit(0 if is_fit(findings) else 1)

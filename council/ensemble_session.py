@@ -1,0 +1,101 @@
+"""One open session of a council, for its caller: frames, a recording, a cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from council.recording.keep import record_into
+from council.running.keeper import is_ended
+from recordings.contents import RecordingSummary
+from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, SessionGone, Unavailable
+from schemas.frames import Frame, decode_frame
+from schemas.sessions import Opening
+from transport.frames import wait_for_frames
+from transport.redis.connection import AsyncPipe, BlockingPipe
+from transport.sessions import cancel_session, find_session
+
+# Three hundred frames are missing.
+NO_AGGREGATOR_S = 5.0
+_BLOCK_MS = 250
+_RETRY_S = 0.25
+_REDIS_AWAY_S = 30.0
+# A private Redis that died is started again within this time. When its council ends, its folder is removed.
+_ENDED_S = 1.5
+
+
+class EnsembleSession:
+    """An open session. `warnings` has a sentence for each part of the request that was left out."""
+
+    def __init__(self, pipe: AsyncPipe, opening: Opening, warnings: tuple[str, ...]) -> None:
+        self.opening, self.warnings = opening, warnings
+        self._pipe = pipe
+
+    @property
+    def session(self) -> str:
+        """The session's id."""
+        return self.opening.session
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        """Every frame from window 0 to the final one, as they are committed.
+
+        Raises NoAggregator where none arrives for five seconds, SessionGone where Redis lost the session, RedisAway
+        where Redis is away for half a minute, CouncilError where the session ended without a final frame.
+        """
+        # A connection of its own: other callers use the session's connection while this one waits.
+        pipe = BlockingPipe(self._pipe.url)
+        try:
+            after, received_at = "0", time.monotonic()
+            # While Redis is away the aggregator cannot close a window: that time does not count as its silence.
+            silent_from = received_at
+            while True:
+                try:
+                    found = await wait_for_frames(pipe, self.session, after, _BLOCK_MS)
+                    if not found:
+                        await self._raise_reason(time.monotonic() - silent_from)
+                except (RedisAway, RedisRefuses):
+                    # RedisRefuses: it loads its data, or has become a replica.
+                    silent_from = time.monotonic()
+                    if silent_from - received_at > _ENDED_S and is_ended(self._pipe.url):
+                        raise Unavailable("The council has ended.") from None
+                    if silent_from - received_at > _REDIS_AWAY_S:
+                        raise
+                    await asyncio.sleep(_RETRY_S)
+                    continue
+                for entry_id, raw in found:
+                    after, received_at = entry_id, time.monotonic()
+                    silent_from = received_at
+                    frame = decode_frame(raw)
+                    yield frame
+                    if frame.final:
+                        return
+        finally:
+            await pipe.close()
+
+    async def _raise_reason(self, silent_s: float) -> None:
+        """Raises the reason why no frame arrives, if there is one."""
+        try:
+            state = await find_session(self._pipe, self.session)
+        except SessionGone:
+            raise SessionGone("Redis has lost this session: it was restarted without its data.") from None
+        if state.status != "open" and state.reason and silent_s > 1.0:
+            raise CouncilError(state.reason)
+        if silent_s > NO_AGGREGATOR_S:
+            raise NoAggregator(
+                "No aggregator closes this session's windows: start one with `council up` or `python -m aggregator`."
+            )
+
+    async def record(self, path: Path, *, text: bool = True, stopping: asyncio.Event | None = None) -> RecordingSummary:
+        """Records the session from its beginning to its end, or until `stopping` is set, into the new file `path`;
+        returns a summary. Without `text` the file contains numbers only. Raises Refused where the file exists or cannot
+        be made, SessionGone, Unavailable where it cannot be written."""
+        return await record_into(self._pipe, self.session, path, text=text, stopping=stopping)
+
+    async def cancel(self, reason: str = "cancelled", members: tuple[int, ...] = ()) -> None:
+        """Stops the members with these indexes; the others continue. Without indexes it stops all members, and the
+        final frame follows. Does nothing if the session has ended or is gone."""
+        with contextlib.suppress(SessionGone):
+            await cancel_session(self._pipe, self.session, reason, members)

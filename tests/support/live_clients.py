@@ -1,0 +1,176 @@
+"""Clients of `/ws`, `/frames` and the Server-Sent Events that connect again, as a user's program does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+from aiohttp import WSMsgType
+
+from schemas.events import EnergyUpdate, Event, Heartbeat, ProtocolMessage, StartupComplete, frame_number_of
+from tests.support.protocol import checked, texts_by_model
+from tests.support.waiting import until
+from tests.support.web_server import WebServer
+
+_AGAIN_S = 0.05
+_BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)
+_READ_S = 20.0
+
+
+class Listener:
+    """Reads to the end of a session, and connects again when its connection breaks. `breaks` counts that."""
+
+    def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str) -> None:
+        self.client, self.web, self.session = client, web, session
+        self.breaks = 0
+        self.heard = asyncio.Event()
+
+    async def listen(self) -> None:
+        """Reads to the end of the session."""
+        while True:
+            with contextlib.suppress(*_BROKEN):
+                if await self.hear():
+                    return
+            self.breaks += 1
+            await asyncio.sleep(_AGAIN_S)
+
+    async def hear(self) -> bool:
+        """Reads one connection; True at the end of the session. Raises aiohttp's errors where the connection breaks."""
+        raise NotImplementedError
+
+
+class ProtocolListener(Listener):
+    """Of `/ws`. `events` are all but startup_complete and heartbeats; it connects again from the last frame number."""
+
+    def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str, members: int) -> None:
+        super().__init__(client, web, session)
+        self._members = members
+        self.events: list[Event] = []
+        self.heartbeats: list[Heartbeat] = []
+
+    @property
+    def is_over(self) -> bool:
+        """True when every member is complete."""
+        complete = {e.payload.modelId for e in self.events if getattr(e.payload, "isComplete", False)}
+        return len(complete) == self._members
+
+    @property
+    def seen(self) -> int | None:
+        """The last frame number, None before the first one."""
+        numbers = [number for event in self.events if (number := frame_number_of(event)) is not None]
+        return numbers[-1] if numbers else None
+
+    async def hear(self) -> bool:
+        after = "" if self.seen is None else f"&after={self.seen}"
+        async with self.client.ws_connect(f"{self.web.http}/ws?session={self.session}{after}") as socket:
+            first = checked(await text_of(socket))
+            assert isinstance(first, StartupComplete)
+            while not self.is_over:
+                message = checked(await text_of(socket))
+                assert not isinstance(message, StartupComplete)
+                if isinstance(message, Heartbeat):
+                    self.heartbeats.append(message)
+                else:
+                    self.events.append(message)
+                    self.heard.set()
+        return True
+
+
+class FramesListener(Listener):
+    """Of `/frames`. `frames` has each window once."""
+
+    def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str) -> None:
+        super().__init__(client, web, session)
+        self.frames: list[dict[str, Any]] = []
+
+    async def hear(self) -> bool:
+        async with self.client.ws_connect(f"{self.web.http}/frames?session={self.session}") as socket:
+            while not (self.frames and self.frames[-1]["final"]):
+                frame = json.loads(await text_of(socket))
+                if not self.frames or frame["window_index"] > self.frames[-1]["window_index"]:
+                    self.frames.append(frame)
+                    self.heard.set()
+        return True
+
+
+class StreamListener(Listener):
+    """Of the Server-Sent Events; it connects again from the last id. `entries` are (id, event)."""
+
+    def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str) -> None:
+        super().__init__(client, web, session)
+        self.entries: list[tuple[str, Event]] = []
+        self.last_id = ""
+
+    async def hear(self) -> bool:
+        async for entry_id, event in server_sent_events(self.client, self.web, self.session, self.last_id):
+            self.entries.append((entry_id, event))
+            self.last_id = entry_id or self.last_id
+            self.heard.set()
+        return True
+
+
+async def server_sent_events(
+    client: aiohttp.ClientSession, web: WebServer, session: str, last_id: str = ""
+) -> AsyncIterator[tuple[str, Event]]:
+    """Each event with its id ('' where it has none), to the end of the response. Raises where the response is cut."""
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=_READ_S)
+    async with client.get(f"{web.http}/api/sessions/{session}/events", headers=headers, timeout=timeout) as answer:
+        if answer.status == 204:
+            return
+        assert answer.status == 200, await answer.text()
+        assert answer.content_type == "text/event-stream"
+        fields: dict[str, str] = {}
+        async for line in answer.content:
+            text = line.decode().removesuffix("\n")
+            if text:
+                name, _, value = text.partition(": ")
+                fields[name] = value
+            elif "data" in fields:
+                message = checked(fields["data"])
+                assert message.__struct_config__.tag == fields["event"]
+                yield fields.get("id", ""), message  # type: ignore[misc]
+                fields = {}
+
+
+async def text_of(socket: aiohttp.ClientWebSocketResponse, timeout_s: float = _READ_S) -> str:
+    """The next text message. Raises ConnectionError where the socket is closed."""
+    message = await socket.receive(timeout_s)
+    if message.type is not WSMsgType.TEXT:
+        raise ConnectionError(f"{message.type} {socket.close_code} {message.extra}")
+    return str(message.data)
+
+
+async def messages_until(
+    socket: aiohttp.ClientWebSocketResponse, is_enough: Callable[[list[ProtocolMessage]], Any]
+) -> list[ProtocolMessage]:
+    """The messages of the protocol, each of them checked, until `is_enough` is true for them."""
+    found: list[ProtocolMessage] = []
+    while not is_enough(found):
+        found.append(checked(await text_of(socket)))
+    return found
+
+
+def says(text: str) -> Callable[[list[ProtocolMessage]], bool]:
+    """A condition for messages_until: the text of a model ends with `text`."""
+    return lambda messages: any(whole.endswith(text) for whole in texts_by_model(messages).values())
+
+
+def energies(events: list[Event]) -> dict[int, float]:
+    """The ensemble's energy by frame number."""
+    return {event.frameNumber: event.payload.totalEnergy for event in events if isinstance(event, EnergyUpdate)}
+
+
+async def all_have_heard(*listeners: Listener) -> None:
+    """Waits until each client has received a new message."""
+    for listener in listeners:
+        listener.heard.clear()
+
+    async def is_heard() -> bool:
+        return all(listener.heard.is_set() for listener in listeners)
+
+    await until(is_heard, "every client receives a message")

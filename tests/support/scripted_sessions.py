@@ -1,0 +1,96 @@
+"""Sessions whose content a test chooses: a producer that writes the entries, or frames without an aggregator."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from schemas import keys
+from schemas.entries import AnyEntry, Claim, Failed, Finished, Lane, Token, encode_entry
+from schemas.frames import MemberFrame, encode_frame
+from tests.support.frames import made_frame
+from tests.support.redis_servers import RedisServer
+from tests.support.sessions import opening_of
+from tests.support.waiting import wait_until
+from transport.redis.connection import Pipe
+from transport.redis.scripts import SCRIPTS
+from transport.register import ProcessRegistration
+
+
+class Speaker:
+    """The producer of one model, member 0 of its session. It writes an entry when a test calls a method."""
+
+    def __init__(self, redis: RedisServer, model: str) -> None:
+        self.model, self._redis = model, redis
+        self._session, self._claim, self._seq = "", "", 0
+        self._registration = ProcessRegistration("producer", model=model)
+        self._registration.ready = True
+
+    def offer(self) -> None:
+        """Writes its process record, which lasts five seconds."""
+        with contextlib.closing(Pipe(self._redis.url)) as pipe:
+            pipe.run(self._registration.renew())
+
+    def take(self, session: str) -> None:
+        self._session = session
+        self._claim = self._write(Claim(0, time.time_ns())).decode()
+
+    def take_newest(self) -> None:
+        """Waits for a session, and takes the one that was opened last."""
+
+        def newest() -> Any:
+            entries = self._redis.run("XREVRANGE", keys.SESSIONS, "+", "-", "COUNT", 1)
+            return entries[0][1][1].decode() if entries else None  # type: ignore[index]
+
+        self.take(wait_until(newest, "a session is opened"))
+
+    def say(self, text: str, lane: Lane = "answer") -> None:
+        """Writes one token."""
+        now_ns = time.time_ns()
+        self._write(Token(0, self._claim, self._seq, lane, text, now_ns, now_ns))
+        self._seq += 1
+
+    def finish(self) -> None:
+        self._write(Finished(0, self._claim, time.time_ns(), self._seq))
+
+    def fail(self, reason: str) -> None:
+        self._write(Failed(0, self._claim, time.time_ns(), reason))
+
+    def _write(self, entry: AnyEntry) -> bytes:
+        raw = self._redis.run("XADD", keys.tokens(self._session), "*", keys.ENTRY_FIELD, encode_entry(entry))
+        assert isinstance(raw, bytes)
+        return raw
+
+
+class Recorder:
+    """Writes the frames of a session that no aggregator serves: their number, speed and content are the test's."""
+
+    def __init__(
+        self, redis: RedisServer, text: str = "", models: tuple[str, ...] = ("test:recorded",), opened: str = "*"
+    ) -> None:
+        """`opened` is the id of a replay's opening."""
+        self._redis, self._text, self.models = redis, text, models
+        opening = opening_of(*models)
+        self.session = opening.session
+        self.count = 0
+        redis.run(*SCRIPTS["open"].call(keys.of_session(self.session), [encode_entry(opening), 600, opened]))  # type: ignore[arg-type]
+
+    def announce(self) -> None:
+        """Adds the session to the list of sessions."""
+        self._redis.run("XADD", keys.SESSIONS, "*", keys.SESSION_FIELD, self.session)
+        self._redis.run("EXPIRE", keys.SESSIONS, str(keys.SESSIONS_TTL_S))
+
+    def write(self, count: int, *, final: bool = False, **fields: Any) -> None:
+        """The next `count` frames, with these fields changed; `final` marks the last one."""
+        with contextlib.closing(Pipe(self._redis.url)) as pipe:
+            pipe.run([self._command(self.count + n, final and n == count - 1, fields) for n in range(count)])
+        self.count += count
+
+    def _command(self, window: int, final: bool, fields: dict[str, Any]) -> tuple[str | bytes | int | float, ...]:
+        members = tuple(
+            MemberFrame(name, "answering", 0.5, 1.0, None, 0, 0, self._text, "", None) for name in self.models
+        )
+        values = {"session": self.session, "mode": "single", "final": final, "members": members} | fields
+        raw = encode_frame(made_frame(window, **values))
+        return ("XADD", keys.frames(self.session), keys.frame_id(window), keys.ENTRY_FIELD, raw)
