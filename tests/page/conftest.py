@@ -1,4 +1,4 @@
-"""A real browser, the page in it, and sessions to show."""
+"""Fixtures: a browser, the page in it, and sessions to show."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SWITCHES = [
     "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-quic", "--disable-gpu",
 ]  # fmt: skip
-# Every drawing of the page begins with an empty braid.
+# Each drawing of the page begins with clearing the braid.
 _COUNT_DRAWINGS = """
     window.drawings = 0;
     const clear = CanvasRenderingContext2D.prototype.clearRect;
@@ -67,7 +67,7 @@ def player(roles: Roles, folder: Path) -> Role:
 
 @pytest.fixture
 def open_page(browser: Browser, web: WebServer) -> Iterator[Open]:
-    """Opens the page; afterwards no page may have met an error, or anything that its own policy forbids."""
+    """Opens the page. At the end no page may have had an error or a violation of its content security policy."""
     contexts, complaints = [], []
 
     def open_page(width: int = 1280, height: int = 800, at: str = "/", **options: object) -> Page:
@@ -90,7 +90,7 @@ def open_page(browser: Browser, web: WebServer) -> Iterator[Open]:
 
 @pytest.fixture
 def speaker(redis: RedisServer, roles: Roles) -> Speaker:
-    """A model that says what the test tells it to."""
+    """A model whose text the test writes, and an aggregator."""
     roles.ready("aggregator")
     found = Speaker(redis, "test:speaker")
     found.offer()
@@ -108,7 +108,7 @@ def council(roles: Roles) -> Roles:
 
 @pytest.fixture
 def slow_council(roles: Roles) -> Roles:
-    """The same, but in step with one that writes four letters a second: it answers for as long as a test needs."""
+    """The same, but one model writes four letters a second, so that the session lasts as long as a test needs."""
     roles.ready("aggregator")
     roles.ready("producers", WORD)
     roles.ready("producers", CHAR, "--tokens-per-s", "4")
@@ -117,7 +117,7 @@ def slow_council(roles: Roles) -> Roles:
 
 @pytest.fixture
 def recorder(redis: RedisServer) -> Recorder:
-    """A running session, which a page that is opened follows."""
+    """An open session, which a new page follows."""
     found = Recorder(redis)
     found.announce()
     return found
@@ -125,7 +125,7 @@ def recorder(redis: RedisServer) -> Recorder:
 
 @pytest.fixture
 def pair(redis: RedisServer) -> Recorder:
-    """The same of two members."""
+    """An open session of two members."""
     found = Recorder(redis, models=("test:one", "test:other"))
     found.announce()
     return found
