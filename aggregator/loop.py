@@ -41,10 +41,10 @@ class AggregatorLoop:
 
     def __init__(self, url: str, registration: ProcessRegistration, log: Log, is_stopping: Callable[[], bool]) -> None:
         self._pipe = Pipe(url)
-        self._tenure = Tenure(self._pipe, Leases(keys.AGGREGATOR_GROUP, registration.name), log)
+        self._presence, self._pace = RedisPresence(log), Pace()
+        self._tenure = Tenure(self._pipe, Leases(keys.AGGREGATOR_GROUP, registration.name), self._presence, log)
         self._reader, self._closer = SessionReader(self._pipe, self._tenure), WindowCloser(self._tenure)
         self._registration, self._log, self._is_stopping = registration, log, is_stopping
-        self._presence, self._pace = RedisPresence(log), Pace()
         self._upkeep_due = self._look_due = self._sweep_due = 0.0
 
     def run(self) -> None:
@@ -117,8 +117,9 @@ class AggregatorLoop:
         self._pace = Pace()
         tenure = self._tenure
         block_ms = int(LOOK_S * 1_000) if tenure.leases.has_others else _IDLE_BLOCK_MS
-        ask = tenure.leases.read_new(MOST_NEW_A_TICK, None if tenure.leases.held or tenure.has_left else block_ms)
-        new, *left = self._pipe.run([ask, *self._looks()])
+        ask, looks = tenure.leases.read_new(MOST_NEW_A_TICK), self._looks()
+        is_wanted = tenure.leases.held or tenure.has_left
+        new, *left = self._pipe.run([ask, *looks]) if is_wanted else self._pipe.wait(ask, block_ms, *looks)
         tenure.has_left = any(map(has_left, left))
         tenure.add_new(new)
         self._keep_up()
@@ -138,7 +139,7 @@ class AggregatorLoop:
             self._registration.detail |= {"sessions": len(self._tenure.owned), **self._closer.counts}
             sweep = [sweep_consumers()] if now_s >= self._sweep_due else []
             self._sweep_due = now_s + SWEEP_S if sweep else self._sweep_due
-            self._pipe.run([*self._registration.renew(), *sweep])
+            self._presence.note(self._pipe.run([*self._registration.renew(), *sweep]))
             self._tenure.refresh(MOST_NEW_A_TICK if self._pace.keeps_up else _MOST_LEFT_WHEN_BUSY)
         elif self._tenure.has_left and self._pace.keeps_up:
             self._tenure.refresh(MOST_NEW_A_TICK)

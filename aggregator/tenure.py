@@ -1,4 +1,4 @@
-"""Which sessions this process serves: taking them, renewing their leases, resting, and letting go of them.
+"""Which sessions this process serves: taking them, renewing their leases, resting, and releasing them.
 
 new, or left by another --refresh, add_new--> leased --own_more--> owned --release, end, rest--> (gone, or later)
 """
@@ -11,12 +11,13 @@ from typing import Any
 from aggregator.core.session import Session
 from aggregator.owned import BEAT_S, OwnedSession, load_session
 from runtime.log import Log
+from runtime.presence import RedisPresence
 from schemas import keys
 from schemas.errors import Malformed, RedisAway, RedisRefuses
 from transport.commit import Taken, end_session, epoch_taken, take_over, taken, verdict
 from transport.leases import MOST_DELIVERIES, Lease, Leases, is_missing_group
 from transport.redis.cluster import SessionNode
-from transport.redis.connection import Pipe, ReplyError
+from transport.redis.connection import Pipe, ReplyError, is_out_of_memory
 
 # Taking a session costs some round trips: more in one tick would delay the other sessions.
 MOST_NEW_A_TICK = 2
@@ -27,14 +28,14 @@ class Tenure:
     """The sessions of one consumer: `leases` has its leases, `owned` those sessions that are in memory. `has_left`:
     another consumer may have left a session. Every method that talks to Redis raises RedisAway."""
 
-    def __init__(self, pipe: Pipe, leases: Leases, log: Log) -> None:
-        self._pipe, self.leases, self._log = pipe, leases, log
+    def __init__(self, pipe: Pipe, leases: Leases, presence: RedisPresence, log: Log) -> None:
+        self._pipe, self.leases, self._presence, self._log = pipe, leases, presence, log
         self.owned: dict[str, OwnedSession] = {}
         self.has_left = False
         self._rested_until: dict[str, float] = {}
 
     def owns(self, session: OwnedSession) -> bool:
-        """False once the session was let go of, even where it has been loaded again since."""
+        """False once the session was dropped, even where it has been loaded again since."""
         return self.owned.get(session.name) is session
 
     def refresh(self, take_over_most: int) -> None:
@@ -125,9 +126,11 @@ class Tenure:
         self._rested_until.pop(lease.session, None)
         self._pipe.run([self.leases.acknowledge(lease)])
 
-    def rest(self, session: str, error: object) -> None:
+    def rest(self, session: str, error: Exception) -> None:
         """Redis is out of memory, loading or read-only for now: the session is loaded again a little later."""
-        if session not in self._rested_until:
+        if is_out_of_memory(error):
+            self._presence.lose(error)
+        elif session not in self._rested_until:
             self._log.error("Redis refuses a session for now; trying again", session=session, error=str(error))
         self._rested_until[session] = time.monotonic() + _REST_S
         self.owned.pop(session, None)

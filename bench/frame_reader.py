@@ -1,6 +1,6 @@
 """`python -m bench.frame_reader URL SESSION [BARE_KEY]`: a process that notes when each frame of a session arrives.
 
-It reads frames as every consumer does (transport.frames.read_frames under uvloop), and on a second connection the
+It reads frames as every consumer does (transport.frames.wait_for_frames under uvloop), and on a second connection the
 entries of a bare stream. It reads the clock before it decodes anything. After the final frame it writes its notes to
 its standard output.
 """
@@ -18,8 +18,8 @@ import uvloop
 
 from bench.module_process import READY, ModuleProcess, module_process
 from schemas.frames import decode_frame
-from transport.frames import entries_of, read_frames
-from transport.redis.connection import AsyncPipe
+from transport.frames import entries_of, wait_for_frames
+from transport.redis.connection import BlockingPipe, accepted
 
 _BLOCK_MS = 1_000
 # The last bare entry was written before the final frame, but arrives on another connection.
@@ -55,20 +55,19 @@ def receipts_of(reader: ModuleProcess) -> Receipts:
     return msgspec.msgpack.decode(reader.end(), type=Receipts)
 
 
-async def _read_bare(pipe: AsyncPipe, key: str, receipts: Receipts) -> None:
+async def _read_bare(pipe: BlockingPipe, key: str, receipts: Receipts) -> None:
     after = "0"
     while True:
-        command = ("XREAD", "BLOCK", _BLOCK_MS, "STREAMS", key, after)
-        (reply,) = await pipe.run([command], block_s=_BLOCK_MS / 1000)
+        reply = accepted(await pipe.wait(("XREAD", "STREAMS", key, after), _BLOCK_MS))
         read_ns = time.time_ns()
         for after, _ in entries_of(reply):
             receipts.bare[after] = read_ns
 
 
-async def _read_frames(pipe: AsyncPipe, session: str, receipts: Receipts) -> None:
+async def _read_frames(pipe: BlockingPipe, session: str, receipts: Receipts) -> None:
     after, is_final = "0", False
     while not is_final:
-        found = await read_frames(pipe, session, after, _BLOCK_MS)
+        found = await wait_for_frames(pipe, session, after, _BLOCK_MS)
         read_ns = time.time_ns()
         for after, raw in found:  # noqa: B007
             frame = decode_frame(raw)
@@ -78,7 +77,7 @@ async def _read_frames(pipe: AsyncPipe, session: str, receipts: Receipts) -> Non
 
 
 async def _read(url: str, session: str, bare_key: str) -> Receipts:
-    receipts, pipe, bare_pipe = Receipts(), AsyncPipe(url), AsyncPipe(url)
+    receipts, pipe, bare_pipe = Receipts(), BlockingPipe(url), BlockingPipe(url)
     await asyncio.gather(pipe.one("PING"), bare_pipe.one("PING"))
     print(READY, flush=True)
     reading = asyncio.create_task(_read_bare(bare_pipe, bare_key, receipts)) if bare_key else None

@@ -14,8 +14,8 @@ from recordings.contents import RecordingSummary
 from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, SessionGone, Unavailable
 from schemas.frames import Frame, decode_frame
 from schemas.sessions import Opening
-from transport.frames import read_frames
-from transport.redis.connection import AsyncPipe
+from transport.frames import wait_for_frames
+from transport.redis.connection import AsyncPipe, BlockingPipe
 from transport.sessions import cancel_session, find_session
 
 # Three hundred frames are missing.
@@ -45,30 +45,35 @@ class EnsembleSession:
         Raises NoAggregator where none arrives for five seconds, SessionGone where Redis lost the session, RedisAway
         where Redis is away for half a minute, CouncilError where the session ended without a final frame.
         """
-        after, received_at = "0", time.monotonic()
-        # While Redis is away the aggregator cannot close a window: that time does not count as its silence.
-        silent_from = received_at
-        while True:
-            try:
-                found = await read_frames(self._pipe, self.session, after, _BLOCK_MS)
-                if not found:
-                    await self._raise_reason(time.monotonic() - silent_from)
-            except (RedisAway, RedisRefuses):
-                # RedisRefuses: it loads its data, or has become a replica.
-                silent_from = time.monotonic()
-                if silent_from - received_at > _ENDED_S and is_ended(self._pipe.url):
-                    raise Unavailable("The council has ended.") from None
-                if silent_from - received_at > _REDIS_AWAY_S:
-                    raise
-                await asyncio.sleep(_RETRY_S)
-                continue
-            for entry_id, raw in found:
-                after, received_at = entry_id, time.monotonic()
-                silent_from = received_at
-                frame = decode_frame(raw)
-                yield frame
-                if frame.final:
-                    return
+        # A connection of its own: other callers use the session's connection while this one waits.
+        pipe = BlockingPipe(self._pipe.url)
+        try:
+            after, received_at = "0", time.monotonic()
+            # While Redis is away the aggregator cannot close a window: that time does not count as its silence.
+            silent_from = received_at
+            while True:
+                try:
+                    found = await wait_for_frames(pipe, self.session, after, _BLOCK_MS)
+                    if not found:
+                        await self._raise_reason(time.monotonic() - silent_from)
+                except (RedisAway, RedisRefuses):
+                    # RedisRefuses: it loads its data, or has become a replica.
+                    silent_from = time.monotonic()
+                    if silent_from - received_at > _ENDED_S and is_ended(self._pipe.url):
+                        raise Unavailable("The council has ended.") from None
+                    if silent_from - received_at > _REDIS_AWAY_S:
+                        raise
+                    await asyncio.sleep(_RETRY_S)
+                    continue
+                for entry_id, raw in found:
+                    after, received_at = entry_id, time.monotonic()
+                    silent_from = received_at
+                    frame = decode_frame(raw)
+                    yield frame
+                    if frame.final:
+                        return
+        finally:
+            await pipe.close()
 
     async def _raise_reason(self, silent_s: float) -> None:
         """Raises the reason why no frame arrives, if there is one."""

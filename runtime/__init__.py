@@ -1,1 +1,1 @@
-"""What the process of each role is made of: its environment, its log, its record, and an end with its supervisor."""
+"""The parts that the process of every role has: settings, log, process record, leases, and its end."""

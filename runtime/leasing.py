@@ -1,5 +1,4 @@
-"""How a process shares sessions with the others of its group: it renews the leases it has, and takes new ones while it
-has room.
+"""The leases of a process, which shares the sessions with the other processes of its group.
 
 new sessions --take_new--> serve(lease)          once a second: renewed; lost to another --> give_up(lease)
 left by another --keep_up--> serve(lease)
@@ -16,19 +15,19 @@ from typing import Any
 from runtime.presence import RedisPresence
 from schemas.errors import RedisAway, RedisRefuses
 from transport.leases import BLOCK_MS, LOOK_S, REFRESH_S, Lease, Leases, has_left, is_missing_group
-from transport.redis.connection import AsyncPipe, ReplyError
+from transport.redis.connection import AsyncPipe, BlockingPipe, ReplyError
 from transport.register import ProcessRegistration
 
 _RETRY_S = 0.25
-# A Redis that is there answers at once.
+# A Redis that runs replies at once.
 _HAND_OVER_S = 2.0
-# In one round trip: the others of the group have room as well.
+# In one round trip: other processes of the group have room too.
 _MOST_TAKEN_OVER, _MOST_NEW = 4, 8
 
 
 class LeasedSessions:
-    """The sessions of one consumer of one group, at most `most` at once. `facts` is called each second, for the
-    process's record."""
+    """Renews and takes the leases of one consumer of one group, at most `most` at once. `facts` is called each second,
+    for the process record."""
 
     def __init__(
         self,
@@ -43,19 +42,21 @@ class LeasedSessions:
         count: Callable[[], int],
         facts: Callable[[], Mapping[str, str | int | float | bool]] = dict,
     ) -> None:
-        self.pipe, self._blocking_pipe = AsyncPipe(url), AsyncPipe(url)
+        self.pipe, self._waiting_pipe = AsyncPipe(url), BlockingPipe(url)
         self.leases = Leases(group, registration.name)
         self._registration, self._presence, self._most = registration, presence, most
         self._serve, self._give_up, self._count, self._facts = serve, give_up, count, facts
 
     async def keep_up(self) -> None:
-        """Until it is cancelled, once a second: the record, the leases, and what another has left."""
+        """Once a second renews the process record and the leases, and takes over what others have left. Runs until it
+        is cancelled."""
         while True:
+            self._registration.detail |= {"sessions": self._count(), **self._facts()}
             try:
                 room = self._most - self._count()
                 refresh = self.leases.refresh(min(room, _MOST_TAKEN_OVER))
-                reply, *_ = await self.pipe.run([refresh, *self._registration.renew()])
-                self._presence.come_back()
+                reply, *renewed = await self.pipe.run([refresh, *self._registration.renew()])
+                self._presence.note(renewed)
                 if is_missing_group(reply):
                     await self.pipe.run(self.leases.create_group())
                 lost, taken = self.leases.add_refresh(reply)
@@ -65,12 +66,11 @@ class LeasedSessions:
                     self._serve(lease)
             except RedisAway as error:
                 self._presence.lose(error)
-            self._registration.detail |= {"sessions": self._count(), **self._facts()}
             await self._rest()
 
     async def _rest(self) -> None:
-        """A second, or less where another process of the group has left a session: who took it is dropped when it has
-        been silent for five."""
+        """A second, or less where another process of the group has left a session: a member without an entry of its
+        producer for five seconds is dropped."""
         if not self.leases.has_others:
             await asyncio.sleep(REFRESH_S)
             return
@@ -83,17 +83,16 @@ class LeasedSessions:
                     return
 
     async def take_new(self) -> None:
-        """Until it is cancelled: sessions that nobody of the group has served yet, while there is room."""
+        """Until it is cancelled: takes sessions that no process of the group has served yet, while there is room."""
         while True:
             room = self._most - self._count()
             if room <= 0:
                 await asyncio.sleep(_RETRY_S)
                 continue
             try:
-                ask = self.leases.read_new(min(room, _MOST_NEW), BLOCK_MS)
-                (reply,) = await self._blocking_pipe.run([ask], block_s=BLOCK_MS / 1000)
+                reply = await self._waiting_pipe.wait(self.leases.read_new(min(room, _MOST_NEW)), BLOCK_MS)
                 if is_missing_group(reply):
-                    await self._blocking_pipe.run(self.leases.create_group())
+                    await self._waiting_pipe.run(self.leases.create_group())
                 elif isinstance(reply, ReplyError):
                     await asyncio.sleep(_RETRY_S)
                 for lease in self.leases.add_new(reply):
@@ -103,23 +102,23 @@ class LeasedSessions:
                 await asyncio.sleep(_RETRY_S)
 
     async def acknowledge(self, lease: Lease) -> None:
-        """The session needs no process of this group any more. Raises RedisAway."""
+        """Ends the lease: the session needs no process of this group any more. Raises RedisAway."""
         await self.pipe.run([self.leases.acknowledge(lease)])
 
     async def hand_over(self) -> None:
-        """What is held goes to the next process that looks, and the record away. Raises RedisAway."""
+        """Gives all leases free for the next process that looks, and deletes the process record. Raises RedisAway."""
         await self.pipe.run([self.leases.hand_over(), *self._registration.leave()])
 
     async def close(self) -> None:
         await self.pipe.close()
-        await self._blocking_pipe.close()
+        await self._waiting_pipe.close()
 
 
 class LeasedTasks:
-    """A task for each leased session: it runs to its end, which acknowledges the lease, or until another process has
-    the lease.
+    """Runs a task for each leased session, until it ends, which ends the lease too, or until another process has the
+    lease.
 
-    `serve` raises RedisAway and RedisRefuses: then it is called again.
+    `serve` is called again after it has raised RedisAway or RedisRefuses.
     """
 
     def __init__(
@@ -140,8 +139,8 @@ class LeasedTasks:
         )  # fmt: skip
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Serves sessions until `stopping` is set, then hands them over to the next process that looks for some. Raises
-        what a part of it raises by mistake."""
+        """Serves sessions until `stopping` is set, then hands them over. Raises the exception of a bug in its own
+        tasks."""
         self._registration.ready = True
         work = [asyncio.create_task(part()) for part in (self.leased.keep_up, self.leased.take_new)]
         stopped = asyncio.create_task(stopping.wait())
@@ -150,7 +149,7 @@ class LeasedTasks:
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        # Where Redis is away the leases expire by themselves.
+        # While Redis is away the leases expire by themselves.
         with contextlib.suppress(RedisAway, TimeoutError):
             async with asyncio.timeout(_HAND_OVER_S):
                 await self.leased.hand_over()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from runtime.presence import RedisPresence
 from schemas.errors import RedisAway, RedisRefuses
-from transport.redis.connection import AsyncPipe
+from transport.redis.connection import BlockingPipe
 
 _BLOCK_MS = 1_000
 _RETRY_S = 0.25
@@ -16,12 +16,12 @@ _RETRY_S = 0.25
 async def follow_ids(
     url: str,
     presence: RedisPresence,
-    read: Callable[[AsyncPipe, str, int], Awaitable[list[tuple[str, str]]]],
+    read: Callable[[BlockingPipe, str, int], Awaitable[list[tuple[str, str]]]],
     take: Callable[[str, str], None],
 ) -> None:
     """Calls take(entry id, session id) for each entry of the stream that `read` reads, until it is cancelled. After a
     break of Redis it reads from the beginning again: a Redis that lost its data starts its ids again."""
-    pipe, after = AsyncPipe(url), "0"
+    pipe, after = BlockingPipe(url), "0"
     try:
         while True:
             try:

@@ -1,7 +1,6 @@
-"""What a process writes about its own work: structlog's lines on standard error, once there is one to write.
+"""The log of a process: structlog's lines on standard error. structlog is imported with the first line.
 
-structlog imports rich, which costs 6 MB and 0.1 s in each process. A process that is well writes nothing, and then
-imports neither.
+It imports rich, which costs 6 MB and 0.1 s in each process; a process without trouble writes no line.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class Log:
         self._level, self._fields = level, fields
 
     def bind(self, **fields: object) -> Log:
-        """A log that writes these fields as well."""
+        """A log that adds these fields to each line."""
         return Log(self._level, **self._fields | fields)
 
     def info(self, event: str, **fields: object) -> None:
@@ -33,23 +32,23 @@ class Log:
         self._write(logging.ERROR, "error", event, fields)
 
     def exception(self, event: str, **fields: object) -> None:
-        """An error, with the traceback of the current exception; without variables, which hold prompts."""
+        """Writes an error with the traceback of the current exception, without variables, which contain prompts."""
         self._write(logging.ERROR, "exception", event, fields)
 
     def _write(self, level: int, method: str, event: str, fields: dict[str, object]) -> None:
         if level < self._level:
             return
-        # The terminal may be gone: a role works on without one.
+        # The terminal may be closed: a role works on without one.
         with contextlib.suppress(OSError):
             getattr(_structlog(), method)(event, **{**self._fields, **fields})
 
 
 def _structlog() -> Any:
-    """structlog's logger, for the standard error of this moment."""
+    """structlog's logger, for the present standard error."""
     import structlog
 
     render = structlog.dev.ConsoleRenderer(
-        # Plain: the rich kind of traceback prints the variables of each frame, and prompts with them.
+        # Plain: rich's traceback contains the variables of each frame, and so prompts.
         colors=sys.stderr.isatty(),
         exception_formatter=structlog.dev.plain_traceback,
         sort_keys=False,
@@ -60,6 +59,6 @@ def _structlog() -> Any:
 
 
 def log_to_stderr(role: str) -> Log:
-    """The process's log. COUNCIL_LOG sets the level; prompts and tokens are never logged above debug."""
+    """The log of this process. COUNCIL_LOG sets the level. Prompts and tokens are logged at the level debug at most."""
     name = os.environ.get("COUNCIL_LOG", "warning").upper()
     return Log(logging.getLevelNamesMapping().get(name, logging.WARNING), role=role)

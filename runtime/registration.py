@@ -1,4 +1,4 @@
-"""Keeping a process in the register while it runs."""
+"""Renewing the process record while the process runs."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from schemas.errors import RedisAway
 from transport.redis.connection import AsyncPipe
 from transport.register import RENEW_S, ProcessRegistration
 
-# A Redis that is there answers the farewell at once; where there is none, the record expires by itself.
-_FAREWELL_S = 1.0
+# A Redis that runs replies at once; without a reply the record expires by itself.
+_LEAVE_S = 1.0
 
 
 async def keep_record(
     url: str, registration: ProcessRegistration, presence: RedisPresence, facts: Callable[[], Mapping[str, int]]
 ) -> None:
-    """Renews the record, with the role's own facts, each second until it is cancelled; then takes it away."""
+    """Renews the record, with the role's own facts, each second until it is cancelled; then deletes it."""
     pipe = AsyncPipe(url)
     try:
         while True:
             registration.detail |= facts()
             try:
-                await pipe.run(registration.renew())
-                presence.come_back()
+                presence.note(await pipe.run(registration.renew()))
             except RedisAway as error:
                 presence.lose(error)
             await asyncio.sleep(RENEW_S)
     finally:
         with contextlib.suppress(RedisAway, TimeoutError):
-            async with asyncio.timeout(_FAREWELL_S):
+            async with asyncio.timeout(_LEAVE_S):
                 await pipe.run(registration.leave())
         await pipe.close()

@@ -1,4 +1,4 @@
-"""Running a role: one asyncio program from its start to SIGTERM, SIGINT or the end of its supervisor."""
+"""Running a role: an asyncio program that ends with SIGTERM, SIGINT or its supervisor."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from schemas.errors import CouncilError, Refused
 
 
 def run_role(work: Coroutine[Any, Any, None]) -> int:
-    """Runs an asyncio role to its end; its exit code. What goes wrong is one sentence on standard error.
+    """Runs an asyncio role to its end, and returns its exit code. An error is one sentence on standard error.
 
-    2 for what is refused; 1 for what is missing: that may be there at the next start.
+    The exit code is 2 for input that is refused, and 1 for something that is missing for now.
     """
-    import uvloop  # the aggregator and the supervisor do without
+    import uvloop  # the aggregator and the supervisor do not use it
 
     try:
         uvloop.run(work)
@@ -31,20 +31,19 @@ def run_role(work: Coroutine[Any, Any, None]) -> int:
 def stop_event() -> asyncio.Event:
     """An event that is set when this process is asked to end: SIGTERM, SIGINT, or the end of its supervisor."""
     stopping = asyncio.Event()
-    _at_the_end(stopping.set)
+    _call_at_the_end(stopping.set)
     return stopping
 
 
 async def run_until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Runs `work` until it ends by itself or this process is asked to end; then it is cancelled. Raises what it
-    raises."""
+    """Runs `work`, and cancels it when this process is asked to end. Raises what it raises."""
     running = asyncio.create_task(work)
-    _at_the_end(running.cancel)
+    _call_at_the_end(running.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await running
 
 
-def _at_the_end(stop: Callable[[], object]) -> None:
+def _call_at_the_end(stop: Callable[[], object]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop)

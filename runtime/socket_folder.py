@@ -1,7 +1,7 @@
-"""Folders in which Unix sockets are made, open to this user alone.
+"""Folders for Unix sockets, which only this user may open.
 
-They lie in the temporary folder (TMPDIR). Where a socket's path would be too long there, they lie in /tmp, and their
-names include a digest of the temporary folder's path: two temporary folders do not meet in /tmp either.
+They are in the temporary folder (TMPDIR). Where the path of a socket would be too long there, they are in /tmp, and
+their names include a digest of the temporary folder's path, so that those of two temporary folders differ.
 
     TMPDIR=/run/user/1000             /run/user/1000/council-1000-x2h4k8qz/redis.sock
     TMPDIR=/srv/…90 bytes…/tmp        /tmp/council.5f0c21aa-1000-x2h4k8qz/redis.sock
@@ -18,14 +18,14 @@ from pathlib import Path
 
 # The path of a Unix socket has at most 103 bytes on macOS and 107 on Linux.
 MOST_SOCKET_PATH_BYTES = 103
-# What mkdtemp adds to a prefix, and a socket's file name: "/redis.sock" or "/llama.sock".
+# The bytes that mkdtemp adds to a prefix, and those of a socket's file name: "/redis.sock" or "/llama.sock".
 _ADDED_BYTES = 8 + len("/redis.sock")
-# Every Linux and macOS has it, and no name is shorter.
+# Every Linux and macOS has it.
 _SHORT_FOLDER = "/tmp"
 
 
 def new_socket_folder(name: str) -> Path:
-    """A new folder. `name` is what the folders of one purpose have in common. Raises OSError."""
+    """Creates a folder. `name` is the same for all folders of one purpose. Raises OSError."""
     prefix = _prefix(name)
     return Path(tempfile.mkdtemp(prefix=prefix.name, dir=prefix.parent))
 
@@ -47,12 +47,12 @@ def is_private(path: Path) -> bool:
 
 
 def is_socket_folder(path: Path, name: str) -> bool:
-    """True for the path of a folder of this purpose, whether or not it exists."""
+    """True for the path of a folder of this purpose, which need not exist."""
     return path.name.startswith(_prefix(name).name)
 
 
 def _prefix(name: str) -> Path:
-    """What the paths of all folders of this purpose begin with."""
+    """The common prefix of the paths of all folders of this purpose."""
     temporary = tempfile.gettempdir()
     prefix = Path(temporary, f"council-{name}-")
     if len(os.fsencode(prefix)) + _ADDED_BYTES <= MOST_SOCKET_PATH_BYTES:

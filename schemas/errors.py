@@ -1,26 +1,26 @@
 """Every error the council raises on purpose.
 
     CouncilError
-    ├── Refused        the caller asked for something that cannot be: exit 2, or HTTP 4xx with `code`
-    ├── Malformed      bytes that are not what they claim to be; the entry is counted and kept aside
-    └── Unavailable    something that is needed is away: exit 1, or HTTP 503
-        ├── RedisAway      no answer from Redis: wait and connect again
-        ├── RedisRefuses   Redis answered with an error: out of memory, still loading, no permission
-        ├── NoAggregator   a session is open and nobody closes its windows
+    ├── Refused        a request, a setting or a file is not valid: exit 2, or HTTP 4xx with `code`
+    ├── Malformed      bytes that do not decode; such an entry is counted and copied to the dead letters
+    └── Unavailable    something that is needed is missing for now: exit 1, or HTTP 503
+        ├── RedisAway      Redis did not reply: wait and connect again
+        ├── RedisRefuses   Redis replied with an error: out of memory, no permission
+        ├── NoAggregator   a session is open, and no aggregator closes its windows
         └── SessionGone    the session's keys have expired, or Redis lost them
 
-Each message is one sentence that tells a person what to do. Anything else that is raised is our bug.
+Each message is one sentence that says what is wrong and what to do. Any other exception is a bug.
 """
 
 from __future__ import annotations
 
 
 class CouncilError(Exception):
-    """The root: `str(error)` is fit for a person to read."""
+    """The base class: `str(error)` is a message for the user."""
 
 
 class Refused(CouncilError):
-    """Bad input. `code` is stable and machine-readable, `status` the HTTP status that goes with it."""
+    """Input that is not valid. `code` is stable and machine-readable, `status` is the HTTP status for it."""
 
     def __init__(self, code: str, message: str, *, status: int = 400) -> None:
         super().__init__(message)
@@ -29,34 +29,44 @@ class Refused(CouncilError):
 
 
 class Malformed(CouncilError):
-    """Bytes that do not decode into the struct they should hold."""
+    """Bytes that do not decode into the struct that they should contain."""
 
 
 class Unavailable(CouncilError):
-    """Something that is needed is not there now; `code` names it."""
+    """Something that is needed is missing for now; `code` is stable and machine-readable."""
 
     code = "unavailable"
 
 
 class RedisAway(Unavailable):
-    """Redis did not answer; nothing is known about whether the last commands ran."""
+    """Redis did not reply; whether the last commands were executed is unknown."""
 
     code = "redis_away"
 
 
 class RedisRefuses(Unavailable):
-    """Redis answered a command with an error; the command did nothing."""
+    """Redis replied to a command with an error; the command changed nothing."""
 
     code = "redis_refuses"
 
 
 class NoAggregator(Unavailable):
-    """No window of an open session is closed."""
+    """No aggregator closes the windows of an open session."""
 
     code = "no_aggregator"
 
 
 class SessionGone(Unavailable):
-    """The session's keys are no longer there."""
+    """The session's keys do not exist."""
 
     code = "session_gone"
+
+
+def not_here(session: str) -> SessionGone:
+    """The error for a session that a user names."""
+    return SessionGone(f"There is no session {session!r} here: `council sessions` lists those that exist.")
+
+
+def expired(session: str) -> SessionGone:
+    """The error for a session that existed."""
+    return SessionGone(f"The session {session!r} has expired.")

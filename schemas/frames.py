@@ -1,7 +1,7 @@
-"""Frames: what one closed window says about a session.
+"""Frames: the content of one closed window of a session.
 
 Packed, for Redis, a frame is an array of arrays. In JSON its fields have the names below, and the fields of its four
-parts (measures, alignment, interference, counts) stand beside the frame's own.
+parts (measures, alignment, interference, counts) are beside the frame's own.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class MemberFrame(msgspec.Struct, array_like=True, frozen=True):
     """One member at the end of the window; `text` and `thinking` are what this frame releases of it.
 
     energy in [0, 1]; certainty in [0, 1], the latest that was measured; tokens_per_s over the last second;
-    position_bytes is the released end of its answer; reason says why it finished or dropped; remote says that its
-    server is not on this machine or its network. name is what the member is called: its model, unless it has a name of
-    its own. awaited: its model loads or waits, and the others do not begin before it.
+    position_bytes is the released end of its answer; reason is why it finished or dropped; remote: its server is not on
+    this machine or its network. name is its display name: its own name, else its model's. awaited: its model loads or
+    waits, and the others do not begin before it.
     """
 
     model: str
@@ -79,7 +79,7 @@ class TokenFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Measures(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What was measured at the frontier, rounded to 1e-9; all but the first two are None where it was not measured.
 
-    Numbers in [0, 1], but entropy_total and entropy_within in nats and span_bytes in bytes. di_source says whether
+    Numbers in [0, 1], but entropy_total and entropy_within in nats and span_bytes in bytes. di_source is logprobs where
     diversity_index was measured; di_low <= the true index <= diversity_index.
     """
 
@@ -220,17 +220,17 @@ def _version_of(raw: bytes) -> int | None:
 
 
 def shown_logprob(logprob: float | None) -> float | None:
-    """As it is shown: at most 0, to 1e-9; None where it is no finite number, which JSON does not have."""
-    # Plus 0.0: what is rounded to it has no sign.
+    """The logprob as frames show it: at most 0, to 1e-9; None where it is not a finite number, which JSON lacks."""
+    # Plus 0.0: a number that is rounded to 0 loses its sign.
     return round(min(logprob, 0.0), 9) + 0.0 if logprob is not None and math.isfinite(logprob) else None
 
 
 def every_drop(reasons: list[tuple[str, str]]) -> str:
-    """A session that no member answered, in one sentence: (name, reason) of each member."""
-    told = "; ".join(f"{name}: {reason}" for name, reason in reasons)
+    """The reason of a session in which every member dropped, in one sentence; (name, reason) of each member."""
+    text = "; ".join(f"{name}: {reason}" for name, reason in reasons)
     if len({reason for _, reason in reasons}) == 1:
-        told = reasons[0][1]
-    return f"Every member dropped: {told}" if told.endswith(("?", ".")) else f"Every member dropped: {told}."
+        text = reasons[0][1]
+    return f"Every member dropped: {text}" if text.endswith(("?", ".")) else f"Every member dropped: {text}."
 
 
 def shown_values(frame: Frame) -> dict[str, Any]:

@@ -56,6 +56,15 @@ def of_session(session: str) -> tuple[str, str, str, str, str, str]:
     return state(session), tokens(session), frames(session), events(session), control(session), dead(session)
 
 
+def session_named(raw: bytes) -> str:
+    """The session id in an entry of the streams of sessions and orders.
+
+    Another client may write there. Bytes that are not text become replacement characters: an id that no session has, so
+    that its reader treats it as that of a session that has expired.
+    """
+    return raw.decode("utf-8", "replace")
+
+
 def process(name: str) -> str:
     return f"council:process:{name}"
 

@@ -2,7 +2,7 @@
 
 A named struct has the fields of its wire struct, less its version. It is made once, when the module that needs it is
 imported; values are copied by msgspec, without Python code for each field. A struct that is a field of the wire struct
-is flattened: in JSON its fields stand beside the others.
+is flattened: in JSON its fields are beside the others.
 """
 
 from __future__ import annotations

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
+
+from schemas.entries import UNDECODABLE
+from schemas.errors import Malformed
 
 Role = Literal["council", "producer", "aggregator", "decipher", "web", "recorder", "replay"]
+# Larger numbers are no measurements, and some are no JSON either.
+_Count = Annotated[int, Meta(ge=0, lt=2**53)]
+_Seconds = Annotated[float, Meta(ge=0.0, lt=2.0**53)]
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
@@ -15,9 +22,24 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     name: str
     role: Role
     host: str
-    pid: int
-    started_ms: int
+    pid: _Count
+    started_ms: _Count
     ready: bool
-    rss_bytes: int
-    cpu_s: float
+    rss_bytes: _Count
+    cpu_s: _Seconds
     detail: dict[str, str | int | float | bool] = {}
+
+
+_decoder = msgspec.json.Decoder(ProcessRecord)
+
+
+def encode_record(record: ProcessRecord) -> bytes:
+    return msgspec.json.encode(record)
+
+
+def decode_record(raw: bytes) -> ProcessRecord:
+    """Raises Malformed: for a record of another version, or what another client wrote."""
+    try:
+        return _decoder.decode(raw)
+    except UNDECODABLE as error:
+        raise Malformed(f"a process record does not decode: {error}") from error

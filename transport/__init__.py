@@ -1,4 +1,4 @@
-"""The one door to Redis: sessions and their leases, tokens, the frame commit, fan-out; redis/ has the connections."""
+"""All access to Redis: sessions and their leases, tokens, the frame commit, reading. redis/ has the connections."""
 
 # Before any module of this package imports redis-py.
 from transport.redis import redis_py as redis_py

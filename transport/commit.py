@@ -1,4 +1,4 @@
-"""The aggregator's side of the door: taking a session over, and committing its windows exactly once."""
+"""The aggregator's commands: taking a session over, and committing its windows exactly once."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _BEAT = encode_entry(Beat())
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A session as its new owner finds it. `window` is the last committed one (-1: none); checkpoint is empty before
-    the first."""
+    """A session at its takeover. `window` is the last committed one (-1: none); `checkpoint` is empty before the first
+    one is written."""
 
     status: str
     epoch: int
@@ -37,24 +37,28 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 def take_over(session: str) -> Command:
-    """Makes the caller the session's owner: every earlier owner's commits are refused from here on."""
+    """The command that makes the caller the session's owner: from then on commits of earlier owners are refused."""
     return _TAKE_OVER.call([keys.state(session), keys.tokens(session)], [])
 
 
 def epoch_taken(reply: Any) -> int:
-    """The epoch in what take_over returned for a session that is there."""
+    """The epoch in the reply to take_over, for a session that exists."""
     return int(reply[1])
 
 
 def taken(reply: Any) -> Taken | None:
-    """What take_over returned; None where the session is gone. Raises RedisRefuses; Malformed without an opening."""
+    """The session in the reply to take_over; None where it is gone. Raises RedisRefuses; Malformed for a session of
+    another version of the council, or of another client."""
     if accepted(reply)[0] == b"GONE":
         return None
     status, epoch, window, cut, checkpoint, opened, raw = reply
     opening = decode_entry(raw)
     if not isinstance(opening, Opening) or opening.version != ENTRY_VERSION:
         raise Malformed("it was opened by another version of the council")
-    return Taken(status.decode(), epoch, int(window), cut.decode(), checkpoint, opened.decode(), opening)
+    try:
+        return Taken(status.decode(), epoch, int(window), cut.decode(), checkpoint, opened.decode(), opening)
+    except (AttributeError, ValueError) as error:
+        raise Malformed("its state does not decode") from error
 
 
 def commit_frame(
@@ -69,8 +73,8 @@ def commit_frame(
     beat: bool,
     end_reason: str,
 ) -> Command:
-    """Commits one window; `last_ms` is its last millisecond, `checkpoint` may be empty. What it answers is
-    verdict()'s business."""
+    """The command that commits one window; `last_ms` is its last millisecond, `checkpoint` may be empty. verdict()
+    reads the reply."""
     of_session = keys.of_session(frame.session)
     state, tokens, frames, _events, control, dead_key = of_session
     return _COMMIT.call(
@@ -97,12 +101,13 @@ def commit_frame(
 
 
 def verdict(reply: Any) -> str:
-    """OK, GONE, STALE, AGAIN, WINDOW, or ERROR where Redis refused the script."""
+    """OK, GONE, STALE, AGAIN or WINDOW, or ERROR for a ReplyError."""
     return "ERROR" if isinstance(reply, ReplyError) else str(reply.decode().split(" ")[0])
 
 
 def end_session(session: str, epoch: int, reason: str) -> Command:
-    """Ends a session that its owner cannot compute: no further frame, but a reason. An earlier owner ends nothing."""
+    """The command that ends a session which its owner cannot compute: with a reason, and without a further frame. The
+    command of an earlier owner changes nothing."""
     state, tokens, frames, events, control, dead = keys.of_session(session)
     return _END.call(
         [state, control, tokens, frames, events, dead],

@@ -1,4 +1,4 @@
-"""DECIPHER's side of the door, and its readers': its events and its cursor, written together and read by many."""
+"""DECIPHER's events: written together with its cursor, and read by any number of clients."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Literal
 import msgspec
 
 from schemas import keys
-from schemas.errors import Malformed, SessionGone
-from transport.frames import read_stream
-from transport.redis.connection import AsyncPipe, accepted
+from schemas.errors import Malformed, expired, not_here
+from transport.frames import read_stream, wait_for_entries
+from transport.redis.connection import AsyncPipe, BlockingPipe, accepted
 from transport.redis.scripts import SCRIPTS
 
 _EVENTS = SCRIPTS["events"]
 
-# Ten minutes, as long as the frames are kept, of an energy_update for each frame and three others beside it: more than
-# six members say and a field changes on average. At 200 bytes each 30 MB.
+# Ten minutes, as long as frames are kept, with an energy_update and three more events for each frame: more than six
+# members and the field cause on average. At 200 bytes each 30 MB.
 _EVENTS_MAXLEN = 36_000 * 4
 _STATE_FIELDS = ("status", "window", "decipher", "phase", "standing", "composed")
 
@@ -25,10 +25,10 @@ _standing_decoder = msgspec.msgpack.Decoder(dict[str, bytes])
 
 
 class EventBatch(msgspec.Struct):
-    """Events of the frames in (before, after], as (entry id, JSON); `final` once the last of them ends the session.
+    """Events of the frames in (before, after], as (entry id, JSON); `final` where the last of them ends the session.
 
-    `checkpoint` is DECIPHER's own, `standing` the events by their types that are true after them, `phase` the state
-    of the session's machine.
+    `checkpoint` is DECIPHER's own, `standing` the standing events by their types, `phase` that of the session's state
+    machine.
     """
 
     before: str
@@ -41,8 +41,8 @@ class EventBatch(msgspec.Struct):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What came of a batch: written, or moved on by another DECIPHER; where the cursor stands now, and which window was
-    committed last."""
+    """The result of writing a batch. `is_written` is False where another DECIPHER has moved the cursor; `cursor` is
+    where it is now, `committed` the last committed window."""
 
     is_written: bool
     cursor: str
@@ -50,8 +50,8 @@ class Written(msgspec.Struct, frozen=True):
 
 
 class Composed(msgspec.Struct, frozen=True):
-    """How far a session is composed. `window` is the last committed one (-1: none); nothing follows the cursor once it
-    `is_over`."""
+    """How far a session is composed. `window` is the last committed one (-1: none). Where `is_over`, no event follows
+    the cursor."""
 
     status: Literal["open", "ended"]
     window: int
@@ -62,7 +62,7 @@ class Composed(msgspec.Struct, frozen=True):
 
 
 async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> Written:
-    """Writes the batch if the cursor stands at its beginning. Raises SessionGone, RedisAway, RedisRefuses."""
+    """Writes the batch if the cursor is at its beginning. Raises SessionGone, RedisAway, RedisRefuses."""
     retention_s = keys.RETENTION_S if batch.final else 0
     arguments: list[str | bytes | int] = [
         batch.before,
@@ -77,16 +77,16 @@ async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> Writ
     (reply,) = await pipe.run([_EVENTS.call([keys.state(session), keys.events(session)], arguments)])
     verdict, cursor, committed = accepted(reply)
     if verdict == b"GONE":
-        raise SessionGone(f"The session {session!r} has expired.")
+        raise expired(session)
     return Written(verdict == b"OK", cursor.decode(), int(committed))
 
 
 async def read_checkpoint(pipe: AsyncPipe, session: str) -> tuple[str, bytes, dict[str, bytes]]:
-    """The cursor, and the checkpoint and what stood when it came there (empty before the first batch). Raises
-    SessionGone, RedisAway, RedisRefuses; Malformed."""
+    """(cursor, checkpoint, standing events) as of the last batch; the latter two are empty before the first one. Raises
+    SessionGone, Malformed, RedisAway, RedisRefuses."""
     found = await pipe.one("HMGET", keys.state(session), "status", "decipher", "composer", "standing")
     if found[0] is None:
-        raise SessionGone(f"The session {session!r} has expired.")
+        raise expired(session)
     return (found[1] or b"0-0").decode(), found[2] or b"", _standing(found[3])
 
 
@@ -94,7 +94,7 @@ async def find_composed(pipe: AsyncPipe, session: str) -> Composed:
     """Raises SessionGone, Malformed, RedisAway, RedisRefuses."""
     found = await pipe.one("HMGET", keys.state(session), *_STATE_FIELDS)
     if found[0] is None:
-        raise SessionGone(f"There is no session {session!r} here: `council sessions` lists those that are.")
+        raise not_here(session)
     status, window, cursor, phase = (value.decode() if value else "" for value in found[:4])
     return Composed(
         "open" if status == "open" else "ended",
@@ -110,10 +110,14 @@ def _standing(raw: bytes | None) -> dict[str, bytes]:
     try:
         return _standing_decoder.decode(raw) if raw else {}
     except msgspec.MsgspecError as error:
-        raise Malformed(f"what stands of a session's events does not decode: {error}") from error
+        raise Malformed(f"the standing events of a session do not decode: {error}") from error
 
 
-async def read_events(pipe: AsyncPipe, session: str, after: str, block_ms: int) -> list[tuple[str, bytes]]:
-    """Events after the id `after`, as (entry id, JSON); waits up to block_ms for the first. Raises RedisAway,
-    RedisRefuses."""
-    return await read_stream(pipe, keys.events(session), after, block_ms)
+async def read_events(pipe: AsyncPipe, session: str, after: str) -> list[tuple[str, bytes]]:
+    """The events after the id `after`, as (entry id, JSON). Raises RedisAway, RedisRefuses."""
+    return await read_stream(pipe, keys.events(session), after)
+
+
+async def wait_for_events(pipe: BlockingPipe, session: str, after: str, block_ms: int) -> list[tuple[str, bytes]]:
+    """As read_events; waits up to block_ms for the first one."""
+    return await wait_for_entries(pipe, keys.events(session), after, block_ms)

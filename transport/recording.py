@@ -1,6 +1,6 @@
-"""What a recorder reads of a session: its frames with the entries that they depend on, its events, its health.
+"""Reading a session for its recording: frames with the entries that they depend on, events, health.
 
-frames (a second of them) --cut of the last one--> entries up to that --> nothing is recorded that is not committed
+frames (a second of them) --cut of the last one--> entries up to the cut: only committed entries are recorded
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from transport.sessions import SessionState, read_state, session_state
 from transport.status import cursors
 from transport.tokens import entries_read, read_entries
 
-# A second of frames: the unit in which a recording grows.
+# A second of frames: the unit by which a recording grows.
 _MOST_FRAMES = 60
 _MOST_ENTRIES = 500
 _MOST_EVENTS = 600
 
 
 class SessionPart(NamedTuple):
-    """The next part of a session. `state` is None where the session is gone. `is_torn`: the frame that was recorded
-    last is not there as it was: Redis was set back, and what was recorded is no longer true."""
+    """The next part of a session. `state` is None where the session is gone. `is_torn` where the last recorded frame is
+    missing or differs: Redis was set back, and the recording is no longer valid."""
 
     state: SessionState | None
     entries: list[tuple[str, bytes]]
@@ -34,14 +34,14 @@ class SessionPart(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """True where there was nothing new."""
+        """True where the part contains nothing new."""
         return not (self.entries or self.frames or self.events)
 
 
 async def read_part(
     pipe: AsyncPipe, session: str, last: Frame | None, after_entry: str, after_event: str
 ) -> SessionPart:
-    """What follows the frame `last` and these ids, a second of it at most. Raises RedisAway, RedisRefuses,
+    """What follows the frame `last` and these ids, at most a second of it. Raises RedisAway, RedisRefuses,
     Malformed."""
     first = "-" if last is None else keys.frame_id(last.window_index)
     state_reply, frame_reply, event_reply = await pipe.run(
@@ -65,13 +65,13 @@ async def read_part(
 
 
 def _is_same(found: Frame, last: Frame) -> bool:
-    """Whether the frame that is there is the one that was recorded, or a later one, where that was trimmed."""
+    """True where the frame `found` is the recorded one, or a later one because that was trimmed."""
     return found.window_index > last.window_index or encode_frame(found) == encode_frame(last)
 
 
 async def _entries(pipe: AsyncPipe, session: str, after: str, last: str) -> list[tuple[str, bytes]]:
-    """The entries in (after, last], page by page. A second has some hundred, what comes before the first kept frame
-    may be all of a session."""
+    """The entries in (after, last], read in pages. A second has some hundred; those before the first kept frame may be
+    a whole session."""
     found: list[tuple[str, bytes]] = []
     while keys.entry_order(after) < keys.entry_order(last):
         (reply,) = await pipe.run([read_entries(session, after, last, _MOST_ENTRIES)])
@@ -84,12 +84,13 @@ async def _entries(pipe: AsyncPipe, session: str, after: str, last: str) -> list
 
 
 async def read_rest(pipe: AsyncPipe, session: str, after_entry: str) -> list[tuple[str, bytes]]:
-    """What a session's token stream holds behind the last window. Raises RedisAway, RedisRefuses."""
+    """The entries of a session after its last window. Raises RedisAway, RedisRefuses."""
     return await _entries(pipe, session, after_entry, f"{2**63}-0")
 
 
 async def read_health(pipe: AsyncPipe, state: SessionState) -> tuple[int, dict[str, Any]]:
-    """(Redis's time in nanoseconds, how far the session's readers are). Raises RedisAway, RedisRefuses."""
+    """(Redis's time in nanoseconds, the session's cursors and the load of its council). Raises RedisAway,
+    RedisRefuses."""
     records = await list_processes(pipe)
     command: list[Command] = [("TIME",), KeyedCommand(keys.state(state.session), ("INFO", "memory"))]
     time_reply, memory = await pipe.run(command)

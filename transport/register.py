@@ -1,4 +1,4 @@
-"""The register of the council's processes: each keeps a record of itself in Redis, which expires when it stops."""
+"""The register of the council's processes: each renews its record in Redis, which expires when the process ends."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 from schemas import keys
-from schemas.processes import ProcessRecord, Role
-from transport.redis.connection import AsyncPipe, Command, Pipe, ReplyError, atomically
+from schemas.errors import Malformed, RedisRefuses
+from schemas.processes import ProcessRecord, Role, decode_record, encode_record
+from transport.redis.connection import AsyncPipe, Command, Pipe, ReplyError, accepted, atomically
 
 RENEW_S = 1.0
 _FORGET_MS = 60_000
+_NAMES: Command = ("ZRANGE", keys.PROCESSES, 0, -1)
 
 
 class ProcessRegistration:
-    """This process as the council's register shows it."""
+    """Keeps the record of this process."""
 
     def __init__(self, role: Role, **detail: str | int | float | bool) -> None:
         self.role: Role = role
@@ -36,11 +36,11 @@ class ProcessRegistration:
 
     @property
     def public_name(self) -> str:
-        """Its name without that of the host: what recordings contain may be shared."""
+        """Its name without the host's, for recordings, which may be published."""
         return self.name.replace(f"-{self.host}-", "-", 1)
 
     def record(self) -> ProcessRecord:
-        """What is true now."""
+        """The record of this moment."""
         times = os.times()
         return ProcessRecord(
             self.name, self.role, self.host, self.pid, self.started_ms, self.ready, _rss_bytes(),
@@ -48,12 +48,13 @@ class ProcessRegistration:
         )  # fmt: skip
 
     def renew(self) -> list[Command]:
-        """Lives on for PROCESS_TTL_S; keeps the sessions stream from expiring as well. Nothing, once it has left."""
+        """The commands that renew the record for PROCESS_TTL_S, and the life of the sessions stream. Empty after
+        leave()."""
         if self._has_left:
             return []
         now_ms = time.time_ns() // 1_000_000
         return [
-            ("SET", keys.process(self.name), msgspec.json.encode(self.record()), "EX", keys.PROCESS_TTL_S),
+            ("SET", keys.process(self.name), encode_record(self.record()), "EX", keys.PROCESS_TTL_S),
             *atomically(
                 ("ZADD", keys.PROCESSES, now_ms, self.name),
                 ("ZREMRANGEBYSCORE", keys.PROCESSES, "-inf", now_ms - _FORGET_MS),
@@ -63,39 +64,62 @@ class ProcessRegistration:
         ]
 
     def leave(self) -> list[Command]:
-        """Takes the record away at once, and for good."""
+        """The commands that delete the record at once; it is not renewed any more."""
         self._has_left = True
         return [("DEL", keys.process(self.name)), ("ZREM", keys.PROCESSES, self.name)]
 
 
+class Register(NamedTuple):
+    """The records of the processes that run, oldest first. `unreadable` is how many more there are that this version
+    cannot read: those of a later version, or what another client wrote."""
+
+    records: list[ProcessRecord]
+    unreadable: int
+
+
+async def read_register(pipe: AsyncPipe) -> Register:
+    """Raises RedisAway, RedisRefuses."""
+    names = await pipe.one(*_NAMES)
+    return _register(await pipe.run(_reads(names)))
+
+
 async def list_processes(pipe: AsyncPipe) -> list[ProcessRecord]:
-    """The processes that run, oldest first. Raises RedisAway."""
-    names = await pipe.one("ZRANGE", keys.PROCESSES, 0, -1)
-    replies = await pipe.run([("GET", keys.process(name.decode())) for name in names])
-    return sorted(_records(replies), key=lambda record: record.started_ms)
-
-
-def _records(replies: Sequence[Any]) -> list[ProcessRecord]:
-    present = [reply for reply in replies if reply and not isinstance(reply, ReplyError)]
-    return [msgspec.json.decode(reply, type=ProcessRecord) for reply in present]
+    """The processes that run, oldest first. Raises RedisAway, RedisRefuses."""
+    return (await read_register(pipe)).records
 
 
 def read_processes(pipe: Pipe) -> list[ProcessRecord]:
-    """The processes that run, none where Redis refuses to tell. Raises RedisAway."""
-    (names,) = pipe.run([("ZRANGE", keys.PROCESSES, 0, -1)])
-    if isinstance(names, ReplyError):
-        return []
-    return _records(pipe.run([("GET", keys.process(name.decode())) for name in names]))
+    """As list_processes, for a thread; empty where Redis refuses to reply. Raises RedisAway."""
+    (names,) = pipe.run([_NAMES])
+    return [] if isinstance(names, ReplyError) else _register(pipe.run(_reads(names))).records
+
+
+def _reads(names: Sequence[bytes]) -> list[Command]:
+    # In bytes: a name that another client wrote may not be text.
+    return [("GET", keys.process("").encode() + name) for name in names]
+
+
+def _register(replies: Sequence[Any]) -> Register:
+    """The one place that decodes records. A record that has expired is neither returned nor counted."""
+    records, unreadable = list[ProcessRecord](), 0
+    for reply in replies:
+        if reply is None:
+            continue
+        try:
+            records.append(decode_record(accepted(reply)))
+        except (Malformed, RedisRefuses):
+            unreadable += 1
+    return Register(sorted(records, key=lambda record: record.started_ms), unreadable)
 
 
 def ready_pids(pipe: Pipe) -> set[int]:
-    """Processes of this host that say they are ready. Raises RedisAway."""
+    """The processes of this host whose records say that they are ready. Raises RedisAway."""
     host = socket.gethostname()
     return {record.pid for record in read_processes(pipe) if record.ready and record.host == host}
 
 
 def _rss_bytes() -> int:
-    """Resident memory; where the system does not tell, the most it ever was."""
+    """Resident memory; its maximum so far on systems without /proc."""
     try:
         with open("/proc/self/statm") as statm:
             return int(statm.read().split()[1]) * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""Sessions: opening, looking at, listing, cancelling and deleting them."""
+"""Sessions: opening, reading, listing, cancelling and deleting them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ import msgspec
 from schemas import keys
 from schemas.control import Progress, Stop, decode_progress, encode_control
 from schemas.entries import Cancel, decode_entry, encode_entry
-from schemas.errors import Malformed, Refused, SessionGone
+from schemas.errors import Malformed, Refused, expired, not_here
 from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.sessions import LONGEST_MS, Opening
 from transport.redis.cluster import KeyedCommand
 from transport.redis.connection import AsyncPipe, Command, accepted, atomically, info_fields, is_out_of_memory, redis_ns
+from transport.redis.replies import is_wrong_type
 from transport.redis.scripts import SCRIPTS
 
 _CANCEL = SCRIPTS["cancel"]
 _DELETE = SCRIPTS["delete"]
 _OPEN = SCRIPTS["open"]
 
-# Above this share of Redis's memory limit no session is opened, so that those that run can end well.
+# Above this share of Redis's memory limit no session is opened, so that the open ones have room to end.
 _FULLEST = 0.8
-# Most sessions that a listing shows, newest first.
+# The most sessions in a list, newest first.
 MOST_LISTED = 200
-# Pages of so many names that it looks through for them: others were deleted, or have expired.
+# The most pages of names that are read for it: some sessions were deleted, or have expired.
 _MOST_PAGES = 20
 
 
 class SessionState(msgspec.Struct, frozen=True):
-    """A session as its state hash tells it. `window` is the last committed one (-1: none); status is open or ended;
-    `phase` is that of DECIPHER's state machine, empty before its first event.
+    """A session's state hash. `window` is the last committed one (-1: none); status is open or ended; `phase` is that
+    of DECIPHER's state machine, empty before its first event.
 
-    The last two are None but for a replay: its own time, before which all recorded entries are written, and when it was
-    opened. All its ids are recorded ones.
+    The last two are set for a replay alone, whose ids are recorded ones: its own time, before which all recorded
+    entries are written, and the time at which it was opened.
     """
 
     session: str
@@ -59,7 +60,7 @@ class SessionState(msgspec.Struct, frozen=True):
 
     @property
     def shown_origin_ns(self) -> int:
-        """The same on the time line of the real-time protocol, where a replay begins when it was opened."""
+        """The origin on the time line of the real-time protocol, where a replay begins when it was opened."""
         return self.origin_ns if self.began_ms is None else next_grid_point_ns(self.began_ms * NS_PER_MS)
 
 
@@ -74,9 +75,9 @@ def new_session_id() -> str:
 
 
 async def open_session(pipe: AsyncPipe, opening: Opening, opened: str = "*") -> str:
-    """Writes the opening and announces it; returns the opening's entry id, which of a replay is `opened`.
+    """Writes the opening and announces the session; returns the opening's entry id, which for a replay is `opened`.
 
-    Raises Refused where Redis is (nearly) full, RedisAway.
+    Raises Refused where Redis is full or nearly so, RedisAway, RedisRefuses.
     """
     await _check_memory(pipe, opening.session)
     life_s = opening.limits.life_ms // 1000
@@ -106,54 +107,63 @@ async def _check_memory(pipe: AsyncPipe, session: str) -> None:
 def _full() -> Refused:
     return Refused(
         "redis_full",
-        "Redis is short of memory, so no session is opened: wait until old sessions expire, or raise its maxmemory.",
+        "Redis is short of memory and takes no new session: wait until old sessions expire, or raise its maxmemory.",
         status=503,
     )
 
 
+# Two numbers below 2**64.
+_LONGEST_ID = 41
 _STATE_FIELDS = (
     "status", "opened", "window", "epoch", "reason", "decipher", "cut", "progress", "phase", "clock", "began",
 )  # fmt: skip
 
 
 def read_state(session: str) -> Command:
-    """The command whose reply session_state() understands."""
+    """The command whose reply session_state() reads."""
     return ("HMGET", keys.state(session), *_STATE_FIELDS)
 
 
 def session_state(session: str, reply: Any) -> SessionState | None:
-    """The state in the reply of read_state; None where the session is gone. Raises RedisRefuses."""
-    if accepted(reply)[0] is None:
+    """The state in the reply to read_state. None where the session is gone, or where its state is not one of this
+    version. Raises RedisRefuses."""
+    if is_wrong_type(reply) or accepted(reply)[0] is None:
         return None
-    status, opened, window, epoch, reason, decipher, cut = (value.decode() if value else "" for value in reply[:7])
-    progress = decode_progress(reply[7]) if reply[7] else ()
-    phase = reply[8].decode() if reply[8] else ""
-    clock_ms, began_ms = (int(value) if value else None for value in reply[9:11])
-    return SessionState(
-        session, status, opened, int(window), int(epoch), reason, decipher or "0-0", cut, progress, phase, clock_ms,
-        began_ms,
-    )  # fmt: skip
+    try:
+        status, opened, window, epoch, reason, decipher, cut, *_ = (
+            value.decode() if value else "" for value in reply[:7]
+        )
+        phase = reply[8].decode() if reply[8] else ""
+        clock_ms, began_ms = (int(value) if value else None for value in reply[9:11])
+        state = SessionState(
+            session, status, opened, int(window), int(epoch), reason, decipher or "0-0", cut,
+            decode_progress(reply[7]) if reply[7] else (), phase, clock_ms, began_ms,
+        )  # fmt: skip
+    except (ValueError, Malformed):
+        return None
+    has_ids = all(len(text) <= _LONGEST_ID and keys.is_entry_id(text) for text in (opened, state.decipher, cut))
+    return state if has_ids and state.window >= -1 else None
 
 
 async def find_session(pipe: AsyncPipe, session: str) -> SessionState:
-    """Raises SessionGone where there is no such session (any more)."""
+    """The session's state. Raises SessionGone, RedisAway, RedisRefuses."""
     (reply,) = await pipe.run([read_state(session)])
     state = session_state(session, reply)
     if state is None:
-        raise _gone(session)
+        raise not_here(session)
     return state
 
 
 async def read_opening(pipe: AsyncPipe, state: SessionState) -> Opening:
-    """Raises SessionGone where it has expired, or is none; RedisAway, RedisRefuses."""
+    """The session's opening. Raises SessionGone where it has expired or does not decode, RedisAway, RedisRefuses."""
     found = await read_openings(pipe, [state])
     if state.session not in found:
-        raise SessionGone(f"The session {state.session!r} has expired.")
+        raise expired(state.session)
     return found[state.session]
 
 
 async def read_openings(pipe: AsyncPipe, states: Sequence[SessionState]) -> dict[str, Opening]:
-    """The opening of each session by its name, in one round trip, less those that have expired.
+    """The opening of each session by its id, in one round trip, without those that have expired.
 
     Raises RedisAway, RedisRefuses.
     """
@@ -170,11 +180,11 @@ async def read_openings(pipe: AsyncPipe, states: Sequence[SessionState]) -> dict
 
 
 async def list_sessions(pipe: AsyncPipe) -> list[SessionState]:
-    """The newest sessions that are still there, newest first."""
+    """The newest sessions that exist, newest first. Raises RedisAway, RedisRefuses."""
     found, last = list[SessionState](), "+"
     for _ in range(_MOST_PAGES):
         entries = await pipe.one("XREVRANGE", keys.SESSIONS, last, "-", "COUNT", MOST_LISTED)
-        found += await _states_of(pipe, [entry[1][1].decode() for entry in entries])
+        found += await _states_of(pipe, [keys.session_named(entry[1][1]) for entry in entries])
         if len(entries) < MOST_LISTED or len(found) >= MOST_LISTED:
             break
         last = f"({entries[-1][0].decode()}"
@@ -182,12 +192,12 @@ async def list_sessions(pipe: AsyncPipe) -> list[SessionState]:
 
 
 async def open_among(pipe: AsyncPipe, names: Collection[str]) -> set[str]:
-    """Those of the sessions that are open."""
+    """The sessions of these that are open. Raises RedisAway, RedisRefuses."""
     return {state.session for state in await _states_of(pipe, list(names)) if state.status == "open"}
 
 
 async def _states_of(pipe: AsyncPipe, names: Sequence[str]) -> list[SessionState]:
-    """The states of those that are still there."""
+    """The states of those that exist."""
     replies = await pipe.run([read_state(name) for name in names]) if names else []
     states = (session_state(name, reply) for name, reply in zip(names, replies, strict=True))
     return [state for state in states if state is not None]
@@ -196,30 +206,27 @@ async def _states_of(pipe: AsyncPipe, names: Sequence[str]) -> list[SessionState
 async def cancel_session(
     pipe: AsyncPipe, session: str, reason: str = "cancelled", members: tuple[int, ...] = ()
 ) -> bool:
-    """Stops these members of a session, without any: all of them. False where it had ended before, and stays as it is.
-    Raises SessionGone."""
+    """Stops these members of a session; all of them where none is given. False where the session had ended, and is not
+    changed. Raises SessionGone, RedisAway, RedisRefuses."""
     session_keys = [keys.state(session), keys.tokens(session), keys.control(session)]
-    mark, word = encode_entry(Cancel(members, reason)), encode_control(Stop(members, reason))
-    (status,) = await pipe.run([_CANCEL.call(session_keys, [mark, word, keys.SIDE_STREAM_MAXLEN])])
+    mark, stop = encode_entry(Cancel(members, reason)), encode_control(Stop(members, reason))
+    (status,) = await pipe.run([_CANCEL.call(session_keys, [mark, stop, keys.SIDE_STREAM_MAXLEN])])
     return _status_of(session, status) == "open"
 
 
 async def delete_session(pipe: AsyncPipe, session: str) -> None:
-    """Forgets all of a session that has ended. Raises Refused where it is open, SessionGone."""
+    """Deletes all keys of a session that has ended. Raises Refused where it is open, SessionGone, RedisAway,
+    RedisRefuses."""
     (status,) = await pipe.run([_DELETE.call(keys.of_session(session), [])])
     if _status_of(session, status) == "open":
         raise Refused(
-            "session_open", f"The session {session!r} is open: cancel it, then delete it when it has ended.", status=409
+            "session_open", f"The session {session!r} is open: cancel it, and delete it after its end.", status=409
         )
 
 
 def _status_of(session: str, reply: Any) -> str:
-    """What a script found, where it found something. Raises SessionGone, RedisRefuses."""
+    """The status in the reply of a script. Raises SessionGone, RedisRefuses."""
     status = str(accepted(reply).decode())
     if status == "GONE":
-        raise _gone(session)
+        raise not_here(session)
     return status
-
-
-def _gone(session: str) -> SessionGone:
-    return SessionGone(f"There is no session {session!r} here: `council sessions` lists those that are.")

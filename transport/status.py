@@ -1,5 +1,5 @@
-"""How the council is: its processes, the cursors and the lag of its open sessions, Redis's memory. Measured by the
-processes themselves, and by Redis."""
+"""The council's status: its processes, the cursors and lag of its open sessions, Redis's memory. The processes and
+Redis measure it themselves."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from schemas.grid import NS_PER_MS, window_index_at
 from schemas.keys import entry_order
 from schemas.processes import ProcessRecord
 from transport.redis.connection import AsyncPipe, ReplyError, info_fields, redis_ns
-from transport.register import list_processes
+from transport.register import list_processes, read_register
 from transport.sessions import SessionState, list_sessions
 
-# What must be there for a session to be answered and told of.
+# The roles without which no session is answered and no event written.
 _NEEDED = {
     "producer": "no model is served (start one with python -m producers)",
     "aggregator": "no aggregator runs (start one with python -m aggregator)",
@@ -21,9 +21,9 @@ _NEEDED = {
 
 
 async def read_status(pipe: AsyncPipe) -> dict[str, Any]:
-    """Redis's version and memory, the processes, and the open sessions. Without Redis's address: it is nobody's
-    business but its owner's. Raises RedisAway, RedisRefuses."""
-    records = await list_processes(pipe)
+    """Redis's version and memory, the processes, and the open sessions. Redis's address is left out: clients need not
+    know it. Raises RedisAway, RedisRefuses."""
+    records, unreadable = await read_register(pipe)
     states = [state for state in await list_sessions(pipe) if state.status == "open"]
     time_reply, memory, server = await pipe.run([("TIME",), ("INFO", "memory"), ("INFO", "server")])
     now_ns = redis_ns(time_reply)
@@ -35,12 +35,13 @@ async def read_status(pipe: AsyncPipe) -> dict[str, Any]:
             "maxmemory_bytes": int(used.get("maxmemory", 0)),
         },
         "processes": [_process(record, now_ns) for record in records],
+        "unreadable_records": unreadable,
         "sessions": [_session(state, now_ns) for state in states],
     }
 
 
 async def what_is_missing(pipe: AsyncPipe) -> list[str]:
-    """For a session to be answered and told of, in words; nothing where all is ready. Raises RedisAway,
+    """What a session needs and does not have, in words; empty where all roles are ready. Raises RedisAway,
     RedisRefuses."""
     ready = {record.role for record in await list_processes(pipe) if record.ready}
     return [sentence for role, sentence in _NEEDED.items() if role not in ready]
@@ -48,15 +49,16 @@ async def what_is_missing(pipe: AsyncPipe) -> list[str]:
 
 def _process(record: ProcessRecord, now_ns: int) -> dict[str, Any]:
     return {
+        **record.detail,
         "name": record.name,
         "role": record.role,
         "ready": record.ready,
         "pid": record.pid,
-        "host": record.host,
+        # The web process has its address there.
+        "host": str(record.detail.get("host", record.host)),
         "rss_bytes": record.rss_bytes,
         "cpu_s": record.cpu_s,
         "up_s": round(now_ns / 1e9 - record.started_ms / 1e3, 1),
-        **record.detail,
     }
 
 
@@ -65,8 +67,8 @@ def _fields(info: Any) -> dict[str, str]:
 
 
 def cursors(state: SessionState, now_ns: int) -> dict[str, int]:
-    """How far a session's readers are. lag: windows that are due and not yet committed, or committed and not yet
-    composed. Windows of a replay are due by its own clock."""
+    """The positions of a session's readers. A lag is the number of windows that are due and not committed, or committed
+    and not composed. Windows of a replay are due by its own clock."""
     clock_ns = now_ns if state.clock_ms is None else state.clock_ms * NS_PER_MS
     due = window_index_at(max(0, clock_ns - state.origin_ns)) - 1
     composed = entry_order(state.decipher)[0] - 1

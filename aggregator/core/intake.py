@@ -3,7 +3,7 @@
 entry --valid?--> of the winning claim? --> where in its lane? --> energy, buffered tokens, unaligned tokens
          |               |
          v               v
-    dead letters     duplicates, late; members that drop, whose producers are told to stop
+    dead letters     duplicates, late; dropped members, whose producers are stopped
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
                 self.meter.hold(end_ns)
         elif self.is_held:
             self.moved_ns = max(self.moved_ns, start_ns)
-            self.meter.let_go(end_ns)
+            self.meter.resume(end_ns)
         before = self.is_held, self.is_detached, self.is_awaited
         self.is_held, self.is_detached, self.is_awaited = is_held, is_detached, is_awaited
         return before != (is_held, is_detached, is_awaited)

@@ -108,7 +108,7 @@ class EnergyMeter(msgspec.Struct, array_like=True):
         """From `t_ns` on it may not write."""
         self.held_from_ns = t_ns
 
-    def let_go(self, t_ns: int) -> None:
+    def resume(self, t_ns: int) -> None:
         """From `t_ns` on it may write."""
         self.held_ns, self.held_from_ns = self._held_to(t_ns), None
 

@@ -1,4 +1,4 @@
-"""What a member proposes at its aligned token: the pieces that could stand there, with their probabilities.
+"""What a member proposes at its aligned token: the possible pieces there, with their probabilities.
 
     token      text " sky", list [" sky" -0.7, " sea" -1.6, " air" -3.0]
     p_m        {" sky": 0.50, " sea": 0.20, " air": 0.05}     the list, and the sampled token where the list lacks it
@@ -13,7 +13,7 @@ A piece is a byte string. The bytes in the answer can differ from those in the s
  2. A stand-in (U+FFFD for bytes that are not text) is not in the answer. The sampled token counts as the text that it
     wrote.
  3. At position 0 leading white space is dropped.
- 4. Where more than the beginning of a character of the token's text stands before its piece, the list is about a later
+ 4. Where more than the beginning of a character of the token's text is before its piece, the list is about a later
     position: nothing is measured here.
 
 Where several tokens map to one piece, the piece may have more than its listed probability, out of what the list left
@@ -111,7 +111,7 @@ def _is_of_a_later_position(piece: bytes, text: bytes) -> bool:
 def _placed(
     listed: dict[bytes, float], sampled: bytes, text: bytes, p_sampled: float | None, start: int
 ) -> tuple[dict[bytes, float], bytes]:
-    """The pieces as they stand in the answer, and the sampled one among them (rules 1 to 3)."""
+    """The pieces as they are in the answer, and the sampled one among them (rules 1 to 3)."""
     if text.endswith(sampled):
         if before := text[: len(text) - len(sampled)]:
             listed, sampled = {before + piece: p for piece, p in listed.items()}, text

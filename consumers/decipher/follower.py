@@ -22,9 +22,9 @@ from runtime.presence import RedisPresence
 from schemas import keys
 from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
 from transport.events import find_composed, read_checkpoint, write_events
-from transport.frames import read_frames
+from transport.frames import read_frames, wait_for_frames
 from transport.leases import MOST_DELIVERIES, Lease
-from transport.redis.connection import AsyncPipe
+from transport.redis.connection import BlockingPipe
 from transport.register import ProcessRegistration
 from transport.sessions import SessionState, find_session, read_opening
 
@@ -52,7 +52,7 @@ class Decipher:
 
     async def _compose_session(self, lease: Lease) -> None:
         """Composes the session to its end, or until it is gone. Raises RedisAway, RedisRefuses."""
-        pipe = AsyncPipe(self._url)
+        pipe = BlockingPipe(self._url)
         try:
             if lease.deliveries >= MOST_DELIVERIES:
                 reason = f"{lease.deliveries} DECIPHER processes took this session and none could go on with it."
@@ -64,7 +64,7 @@ class Decipher:
         finally:
             await pipe.close()
 
-    async def _follow(self, pipe: AsyncPipe, lease: Lease) -> None:
+    async def _follow(self, pipe: BlockingPipe, lease: Lease) -> None:
         """After an error in composing it goes on from the cursor, frame by frame, so that the events of all frames
         before the one that fails are written. Raises RedisAway, RedisRefuses, SessionGone."""
         failed_at, failures, logged_at = "", 0, -MOST_FRAMES
@@ -89,7 +89,7 @@ class Decipher:
                     return await self._end_events(pipe, lease.session, reason)
                 await asyncio.sleep(_RETRY_S)
 
-    async def _composer(self, pipe: AsyncPipe, session: str, most_frames: int = MOST_FRAMES) -> BatchComposer | None:
+    async def _composer(self, pipe: BlockingPipe, session: str, most_frames: int = MOST_FRAMES) -> BatchComposer | None:
         """What composes the session from its cursor on; None where all is composed."""
         state = await find_session(pipe, session)
         if (await find_composed(pipe, session)).is_over:
@@ -99,14 +99,14 @@ class Decipher:
         composer = Composer(opening, state.shown_origin_ns, checkpoint)
         return BatchComposer(composer, cursor, standing, self._work, most_frames)
 
-    async def _compose_from_cursor(self, pipe: AsyncPipe, lease: Lease, composer: BatchComposer) -> bool:
+    async def _compose_from_cursor(self, pipe: BlockingPipe, lease: Lease, composer: BatchComposer) -> bool:
         """True at the session's end, False where another DECIPHER moved the cursor."""
         session = lease.session
         while True:
-            frames = await read_frames(pipe, session, composer.cursor, _BLOCK_MS)
+            frames = await wait_for_frames(pipe, session, composer.cursor, _BLOCK_MS)
             if not frames and (state := await find_session(pipe, session)).status != "open":
                 # What was committed between the two reads is read now; nothing follows it.
-                frames = await read_frames(pipe, session, composer.cursor, 1)
+                frames = await read_frames(pipe, session, composer.cursor)
                 if not frames:
                     return await self._end_without_frame(pipe, state, composer)
             for batch in composer.batches(frames):
@@ -118,13 +118,13 @@ class Decipher:
                 if batch.final:
                     return True
 
-    async def _end_without_frame(self, pipe: AsyncPipe, state: SessionState, composer: BatchComposer) -> bool:
+    async def _end_without_frame(self, pipe: BlockingPipe, state: SessionState, composer: BatchComposer) -> bool:
         """The session ended without a final frame: the last event contains the reason."""
         if not state.reason:
             return True
         return (await write_events(pipe, state.session, composer.session_failed(state.window, state.reason))).is_written
 
-    async def _end_events(self, pipe: AsyncPipe, session: str, reason: str) -> None:
+    async def _end_events(self, pipe: BlockingPipe, session: str, reason: str) -> None:
         """Gives the session's events up: the last one contains the reason. Its frames go on. Raises RedisAway,
         RedisRefuses, SessionGone."""
         self._log.error("a session's events end here", session=session, reason=reason)

@@ -1,7 +1,7 @@
 """The text that a frame released of a member, cut where its tokens end. Pure.
 
 released     "The sky i"        the answer up to byte 9
-tokens       [0, 3) [3, 7)      whose last bytes went out with it
+tokens       [0, 3) [3, 7)      whose last bytes were released with it
 pieces       "The" " sky" " i"  the last one is part of a token that is still buffered
 """
 

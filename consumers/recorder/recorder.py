@@ -21,8 +21,8 @@ from runtime.presence import RedisPresence
 from runtime.registration import keep_record
 from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
 from schemas.keys import entry_ms
-from transport.frames import read_session_names
-from transport.keeping import forget_order, read_orders
+from transport.frames import wait_for_sessions
+from transport.keeping import forget_order, wait_for_orders
 from transport.redis.connection import AsyncPipe
 from transport.register import ProcessRegistration
 from transport.sessions import find_session, read_opening
@@ -64,11 +64,11 @@ class Recorder:
         self._registration.ready = True
         work = [
             keep_record(self._url, self._registration, self._presence, self._facts),
-            follow_ids(self._url, self._presence, read_orders, lambda order, session: self._start(session, order)),
+            follow_ids(self._url, self._presence, wait_for_orders, lambda order, session: self._start(session, order)),
         ]
         if self._settings.keeps_all:
             work.append(
-                follow_ids(self._url, self._presence, read_session_names, lambda _, session: self._start(session, None))
+                follow_ids(self._url, self._presence, wait_for_sessions, lambda _, session: self._start(session, None))
             )
         tasks = [asyncio.create_task(part) for part in work]
         try:

@@ -27,7 +27,7 @@ from runtime.log import log_to_stderr
 from runtime.presence import RedisPresence
 from schemas.errors import CouncilError, Refused
 from schemas.grid import FRAME_RATE_HZ, NS_PER_S
-from transport.redis.connection import AsyncPipe
+from transport.redis.connection import AsyncPipe, BlockingPipe
 from transport.sessions import cancel_session, new_session_id, open_session
 
 # The final frame follows a cancel within some windows.
@@ -104,7 +104,7 @@ async def _replay_once(pipe: AsyncPipe, order: ReplayOrder, interrupted: asyncio
     playing = asyncio.create_task(player.run())
     waiting = asyncio.create_task(interrupted.wait())
     summary = AskSummary(opening.session, opening.tier, opening.sync)
-    reading = AsyncPipe(pipe.url)
+    reading = BlockingPipe(pipe.url)
     view = (write_replay if as_json else draw_replay)(reading, opening, player, summary, interrupted)
     showing = asyncio.create_task(view)
     try:

@@ -73,6 +73,8 @@ def print_status(console: Console, status: dict[str, Any]) -> None:
         )
     console.print(table)
     console.print(f"Losses since the start of the processes: {_losses(status['processes'])}.")
+    if unreadable := status["unreadable_records"]:
+        console.print(f"Process records that this version cannot read: {unreadable}.")
     if not status["sessions"]:
         console.print("No session is open.")
         return
@@ -105,7 +107,8 @@ _COUNTED = {
 
 def _losses(processes: list[dict[str, Any]]) -> str:
     """The counters above 0, added over all processes."""
-    totals = {name: sum(int(process.get(name, 0)) for process in processes) for name in _COUNTED}
+    found = {name: [process.get(name, 0) for process in processes] for name in _COUNTED}
+    totals = {name: sum(count for count in counts if isinstance(count, int)) for name, counts in found.items()}
     return ", ".join(f"{count} {_COUNTED[name]}" for name, count in totals.items() if count) or "none"
 
 

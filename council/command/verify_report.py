@@ -27,8 +27,8 @@ def verify_lines(verdict: Verification, path: Path) -> list[str]:
             lines.append(f"With --tolerance {verdict.largest:g} it counts as right.")
     if verdict.unproved:
         lines.append(
-            f"{verdict.unproved_because} Of {verdict.unproved} frames only this was checked: each is there once, and in "
-            "order."
+            f"{verdict.unproved_because} Of {verdict.unproved} frames only this was checked: each is there once, and "
+            "in order."
         )
     if verdict.not_recorded:
         lines.append(

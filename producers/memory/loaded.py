@@ -46,7 +46,8 @@ def loaded_models(
 
 
 def _number(record: ProcessRecord, name: str) -> int:
-    return int(record.detail.get(name, 0))
+    found = record.detail.get(name, 0)
+    return found if isinstance(found, int) else 0
 
 
 class CouncilMemory:

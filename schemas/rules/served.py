@@ -21,7 +21,7 @@ def served_models(records: Sequence[ProcessRecord]) -> list[ModelFacts]:
     for record in records:
         if record.role == "producer":
             facts = facts_in(record.detail)
-            if facts.model not in served or facts.residency == "loaded":
+            if facts.model and (facts.model not in served or facts.residency == "loaded"):
                 served[facts.model] = facts
     preferred = [
         model for record in records if record.role == "council" for model in council_models(record) if model in served

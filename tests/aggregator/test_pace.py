@@ -1,4 +1,4 @@
-"""Whether a loop keeps up: what is true for a while, not of one tick."""
+"""Whether a loop keeps up, over many ticks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TICK_S = 1 / 60
 
 
 def paced(pace: Pace, share: float, ticks: int, at_s: float = 0.0) -> float:
-    """Ticks that work for this share of a tick's time (more than 1: they come late); when the last one ended."""
+    """Ticks that use this share of a tick's time (more than 1: they are late); returns when the last one ended."""
     for _ in range(ticks):
         began_s = at_s + max(0.0, 1 - share) * TICK_S
         at_s = began_s + share * TICK_S
@@ -16,7 +16,7 @@ def paced(pace: Pace, share: float, ticks: int, at_s: float = 0.0) -> float:
     return at_s
 
 
-def test_one_late_tick_says_nothing_and_a_second_of_them_does() -> None:
+def test_one_late_tick_changes_nothing_and_a_second_of_late_ticks_does() -> None:
     """A third busy; one tick of 150 ms; a third busy; then every tick takes longer than a tick."""
     pace = Pace()
     at_s = paced(pace, 0.33, 120)
@@ -31,7 +31,7 @@ def test_one_late_tick_says_nothing_and_a_second_of_them_does() -> None:
     assert pace.keeps_up
 
 
-def test_the_busier_asks_less_often_and_at_the_latest_at_every_fourth_tick() -> None:
+def test_a_busier_loop_asks_less_often_and_at_every_fourth_tick_at_least() -> None:
     asked = []
     for share in (0.01, 0.2, 0.4, 0.6, 0.74):
         pace = Pace()

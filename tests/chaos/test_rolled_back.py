@@ -19,7 +19,7 @@ async def _reaches(pipe: AsyncPipe, session: str, window: int) -> None:
     await until(is_there, f"window {window} is committed")
 
 
-async def test_a_redis_that_is_restarted_with_its_file_costs_nothing(durable: DurableRedis, direct: AsyncPipe) -> None:
+async def test_a_restart_of_redis_with_its_file_loses_nothing(durable: DurableRedis, direct: AsyncPipe) -> None:
     """Killed and started again twice in mid-session: every token is in one frame."""
     with proxied_roles_on(durable, *_COUNCIL) as roles:
         opening = long_opening("char-6", "char-8", max_tokens=160)

@@ -10,7 +10,7 @@ import pytest
 from mypy import api
 
 import council
-from tests.support.commands import environment
+from tests.support.council_command import environment
 from tests.support.project import ROOT
 
 NAMES = {

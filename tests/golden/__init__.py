@@ -1,4 +1,4 @@
-"""Golden sessions: token streams of real llama.cpp servers, as the aggregator read them. Every later version reads
+"""Golden sessions: token streams of real llama.cpp servers, as the aggregator read them. Every later version must read
 them.
 
     NAME.msgpack.xz     one session: what it is, what made it, and its token stream, each entry with its id
@@ -35,7 +35,7 @@ _decoder = msgspec.msgpack.Decoder(Golden)
 
 
 def golden_names() -> list[str]:
-    """The name of each session that is kept."""
+    """The name of each golden session."""
     return sorted(path.name.removesuffix(SUFFIX) for path in FOLDER.glob(f"*{SUFFIX}"))
 
 
@@ -50,7 +50,7 @@ def golden_sessions() -> dict[str, list[tuple[str, bytes]]]:
 
 
 def keep(name: str, session: Golden) -> Path:
-    """Writes the session to its file, whole or not at all."""
+    """Writes the session to its file, completely or not at all."""
     path = FOLDER / f"{name}{SUFFIX}"
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_bytes(lzma.compress(msgspec.msgpack.encode(session), preset=9 | lzma.PRESET_EXTREME))

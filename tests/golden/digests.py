@@ -1,4 +1,4 @@
-"""What the core computes from token streams, as digests. Other Pythons run this file: it needs msgspec alone."""
+"""Digests of what the core computes from token streams. Other Pythons run this file: it needs msgspec alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Streams = dict[str, list[StreamEntry]]
 
 
 def digests(streams: Streams) -> dict[str, str]:
-    """Of each token stream the digest of its frames, packed and as JSON, and of a checkpoint after each token of it: a
+    """The digest of each token stream's frames, packed and as JSON, and of a checkpoint after each frame with tokens: a
     checkpoint's numbers are not rounded."""
     return {name: _digest(stream) for name, stream in streams.items()}
 

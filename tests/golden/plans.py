@@ -1,4 +1,4 @@
-"""What the golden sessions are: who answers, and how. Each shows something that only a real server does."""
+"""The golden sessions: their members and servers. Each contains something that only a real server does."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Records golden sessions: `python -m tests.golden.record [NAME ...]`, all of them or those that are named.
 
-When to do so: to add a session to `plans.py` (name it, and the others stay as they are), or where what producers write
-has changed on purpose. A file that an older version wrote is worth keeping: every later version has to read it. So
-rather add a session than record one anew, and say in the commit why one was. Times and ids differ each time.
+Run it to add a session to `plans.py` (name it, and the others stay as they are), or after an intended change of what
+producers write. A file of an older version is worth keeping: every later version must read it. So add a session rather
+than record one again, and give the reason in the commit. Times and ids differ each time.
 
 Each session is run by real processes: an aggregator, a producer a member, llama.cpp's own servers over HTTP, a private
 Redis. The stream is copied when the session has ended, and kept where the core alone, over that copy, reproduces every

@@ -1,4 +1,4 @@
-"""The golden recordings: every later version reads them, proves them and replays them.
+"""The golden recordings: every later version must read them, prove them and replay them.
 
 A wire change that old recordings cannot follow fails here: a frame's field that was renamed or means something else, an
 entry that no longer decodes, a message that its own schema in the file does not describe.
@@ -44,7 +44,7 @@ def test_every_frame_is_computed_again_byte_for_byte(path: Path) -> None:
 
 
 @each_recording
-def test_every_message_decodes_and_is_what_its_schema_in_the_file_says(path: Path) -> None:
+def test_every_message_decodes_and_matches_its_schema_in_the_file(path: Path) -> None:
     with path.open("rb") as file:
         reader = make_reader(file)
         summary = reader.get_summary()
@@ -69,7 +69,7 @@ def test_every_message_decodes_and_is_what_its_schema_in_the_file_says(path: Pat
 
 
 @each_recording
-def test_the_metadata_says_what_was_recorded(path: Path) -> None:
+def test_the_metadata_describes_what_was_recorded(path: Path) -> None:
     about, summary = read_metadata(path)
     entries = [decode_entry(raw) for _, raw in recorded_entries(path)]
     frames = recorded_frames(path)
@@ -92,7 +92,7 @@ async def test_a_replay_shows_the_recorded_frames(pipe: AsyncPipe, roles: Roles,
         await check_the_law(pipe, opening.session)
 
 
-def test_they_are_what_their_names_say() -> None:
+def test_each_recording_contains_what_its_name_promises() -> None:
     frames = {path.stem: recorded_frames(path) for path in golden_recordings()}
     entries = {path.stem: [decode_entry(raw) for _, raw in recorded_entries(path)] for path in golden_recordings()}
     assert "dropped" in {member.state for member in frames["dropout"][-1].members}

@@ -109,7 +109,7 @@ def test_every_token_of_a_recording_is_shown_once_and_no_text_is_lost(name: str)
 
 
 def aligned_tokens(frames: list[Frame]) -> Iterator[tuple[Frame, list[TokenFrame]]]:
-    """Each frame that has a frontier, with the token of each member that covers it, where it is released already."""
+    """Each frame with a frontier, and the tokens that cover it and are released already."""
     released: list[TokenFrame] = []
     for frame in frames:
         released += [token for token in frame.tokens if token.lane == "answer"]
@@ -151,8 +151,8 @@ def test_every_number_of_a_recording_lies_in_its_range(name: str) -> None:
 
 
 @each_session
-def test_the_indices_of_a_recording_stand_in_their_order(name: str) -> None:
-    """di_low <= DI; entropy_within <= entropy_total; what all measured, those who measured did too."""
+def test_the_indices_of_a_recording_are_in_their_order(name: str) -> None:
+    """di_low <= DI; entropy_within <= entropy_total; with all members measured di_covered is DI."""
     for measures in (frame.measures for frame in frames_of(name)):
         assert (measures.di_source == "logprobs") == (measures.di_low is not None)
         if measures.di_low is None:
@@ -168,7 +168,7 @@ def test_the_indices_of_a_recording_stand_in_their_order(name: str) -> None:
 
 
 @each_session
-def test_members_that_parted_are_told_where(name: str) -> None:
+def test_the_byte_at_which_members_parted_is_shown(name: str) -> None:
     """`diverged_at_bytes` is the first byte at which two answers differ, and lies before the frontier."""
     answers = [text.lstrip(" \t\n\r\v\f").encode() for text in texts_of(name)]
     for alignment in (frame.alignment for frame in frames_of(name)):
@@ -181,7 +181,7 @@ def test_members_that_parted_are_told_where(name: str) -> None:
 
 
 @each_session
-def test_where_all_tokens_start_at_the_frontier_the_spans_index_is_not_above_the_other(name: str) -> None:
+def test_where_all_tokens_start_at_the_frontier_di_span_is_not_above_the_index(name: str) -> None:
     found = 0
     for frame, aligned in aligned_tokens(frames_of(name)):
         starts = [token.start for token in aligned]
@@ -192,7 +192,7 @@ def test_where_all_tokens_start_at_the_frontier_the_spans_index_is_not_above_the
 
 
 @each_session
-def test_json_of_a_recording_says_what_the_frame_says_and_never_nan(name: str) -> None:
+def test_json_of_a_recording_has_the_frames_values_and_never_nan(name: str) -> None:
     def refuse(constant: str) -> NoReturn:
         raise AssertionError(constant)
 
@@ -203,8 +203,8 @@ def test_json_of_a_recording_says_what_the_frame_says_and_never_nan(name: str) -
 # --- what a recording shows -------------------------------------------------------------------------------------------
 
 
-def test_one_model_at_temperature_0_is_of_one_opinion_and_resonates() -> None:
-    """Three members, two of them in one server's batches: what they say is the same, their lists nearly."""
+def test_one_model_at_temperature_0_agrees_with_itself_and_resonates() -> None:
+    """Three members, two of them in one server's batches: their texts are the same, their lists nearly."""
     frames, texts = frames_of("twins"), texts_of("twins")
     assert len({*texts}) == 1
     measured = [frame for frame in frames if frame.measures.agreement is not None]
@@ -220,14 +220,14 @@ def test_one_model_at_temperature_0_is_of_one_opinion_and_resonates() -> None:
     assert resonant[0] >= measured[0].window_index + WINDOWS_TO_RESONANCE - 1
 
 
-def test_one_model_is_of_one_opinion_over_http_and_in_process() -> None:
-    """llama-server tells the last token of a character with all of the character's bytes, and lists it with its own."""
+def test_one_model_agrees_with_itself_over_http_and_in_process() -> None:
+    """llama-server sends the last token of a character with all of the character's bytes, and lists it with its own."""
     agreements = [a for frame in frames_of("split-twins") if (a := frame.measures.agreement) is not None]
     assert agreements == pytest.approx([1.0] * len(agreements), abs=NEAR_OF_A_BATCH)
 
 
-def test_members_that_know_one_sentence_agree_on_it_however_they_cut_it() -> None:
-    """Their tokens begin and end at different bytes: that alone raises the index of pieces, and not that of spans."""
+def test_members_that_write_one_sentence_agree_on_it_with_any_tokenizers() -> None:
+    """Their tokens begin and end at different bytes: this alone raises the index of pieces, and not that of spans."""
     name = "one-text-many-cuts"
     answers = [text.encode() for text in texts_of(name)]
     common = next(at for at, parts in enumerate(zip(*answers, strict=False)) if len({*parts}) > 1)
@@ -302,19 +302,19 @@ def _continues(token: Token) -> bool:
 
 
 @pytest.mark.parametrize("sight", SEEN)
-def test_the_recordings_show_what_real_servers_do(sight: str) -> None:
-    """What no test should have to make up. A session may be recorded anew only where all of this is still there."""
+def test_the_recordings_contain_what_real_servers_send(sight: str) -> None:
+    """Cases that no test should make up. A session may be recorded again only where all of them are still there."""
     assert any(SEEN[sight](token) for name in NAMES for token in tokens_of(name))
 
 
-def test_the_recordings_hold_every_way_a_member_ends() -> None:
+def test_the_recordings_contain_every_way_in_which_a_member_ends() -> None:
     entries = [decode_entry(raw) for stream in golden_sessions().values() for _, raw in stream]
     assert {entry.reason for entry in entries if isinstance(entry, Finished)} == {"stop", "length"}
     assert any(isinstance(entry, Failed) for entry in entries)
 
 
 @each_session
-def test_a_recording_says_what_made_it_and_who_answered(name: str) -> None:
+def test_a_recording_names_what_made_it_and_its_members(name: str) -> None:
     session, opening = golden(name), opening_of(name)
     assert session.about
     assert session.made_with.startswith("llama.cpp of xllamacpp ")

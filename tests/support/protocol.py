@@ -49,7 +49,7 @@ def check_all_events(redis: RedisServer) -> int:
 async def events_of(pipe: AsyncPipe, session: str) -> list[tuple[str, Event]]:
     """All events of a session that Redis has, with their ids."""
     found, after = list[tuple[str, Event]](), "0"
-    while page := await read_events(pipe, session, after, 1):
+    while page := await read_events(pipe, session, after):
         found += [(entry_id, checked(raw)) for entry_id, raw in page]  # type: ignore[misc]
         after = page[-1][0]
     return found

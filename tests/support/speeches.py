@@ -1,8 +1,8 @@
-"""What members say, and what lists a server sends with it: each says one text in cuts of its own, and many say the same
-one for a while.
+"""The texts that members write, and the lists that a server sends with them. Each member writes one text with its own
+tokenizer, and many write the same text for a while.
 
-    one text     the | cat | sat          words      all of it reaches the same places, so that members with different
-                 t h e _ c a t _ s a      characters tokenizers stand at one frontier, agree, part, and are compared
+    one text     the | cat | sat          words      members with different tokenizers reach the same positions: they
+                 t h e _ c a t _ s a      characters are aligned, agree, part, and are compared
                  th|e_|ca|t_|sa|t         pairs of bytes, of which a character may need two
 """
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 
 def often(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
-    """Five times of six the usual value."""
+    """The usual value, five times in six."""
     return st.sampled_from((usual,) * 5 * len(others) + others)
 
 
@@ -30,17 +30,17 @@ SURE, HALF, FIFTH = 0.0, math.log(0.5), math.log(0.2)
 
 @dataclass
 class Speech:
-    """What a member has to say, in its own cuts: over and over."""
+    """A member's text in the cuts of its tokenizer, repeated without an end."""
 
     cuts: list[bytes]
     next: int = 0
     decoder: codecs.IncrementalDecoder = field(default_factory=codecs.getincrementaldecoder("utf-8"))
 
     def ahead(self) -> bytes:
-        """What it says from here on, some of it."""
+        """The next bytes of it, eight cuts."""
         return b"".join((self.cuts * 2)[self.next % len(self.cuts) :][:8])
 
-    def said(self) -> tuple[bytes, str]:
+    def next_cut(self) -> tuple[bytes, str]:
         """The next cut, and the text that it completes."""
         cut = self.cuts[self.next % len(self.cuts)]
         self.next += 1
@@ -48,7 +48,7 @@ class Speech:
 
 
 def cuts_of(text: bytes, how: str) -> list[bytes]:
-    """The text as one tokenizer would cut it; characters that are not whole are cut away first where it knows none."""
+    """The text as one tokenizer cuts it. A tokenizer of characters drops incomplete ones first."""
     if how.endswith("bytes"):
         return re.findall(CUTS[how].encode(), text, re.DOTALL)
     return [cut.encode() for cut in re.findall(CUTS[how], text.decode(errors="ignore"), re.DOTALL)]
@@ -56,7 +56,7 @@ def cuts_of(text: bytes, how: str) -> list[bytes]:
 
 @st.composite
 def speeches(draw: st.DrawFn) -> Speech:
-    """Half of the members say the first text; some leave it after a while, some begin with white space."""
+    """Half of the members write the first text; some part from it after a while, some begin with white space."""
     common, own = TEXTS[0], draw(st.sampled_from(TEXTS))
     parts_at = draw(st.sampled_from((len(common), len(common), 2, 4, 9)))
     text = draw(often("", " ", "\n  ")) + common[:parts_at] + own[parts_at:]
@@ -82,7 +82,7 @@ def top_around(kind: str, drawn: bytes, rivals: list[bytes]) -> list[tuple[bytes
     }[kind]
 
 
-# The certain ones more often: so that members agree, and that what they say differs by more than what is left out.
+# Certain lists more often: so that members agree, or differ by more than what the lists leave out.
 TOP_KINDS = (
     *("sure", "nearly sure", "halves", "fifths") * 2,
     *("one", "marks", "unsorted, without it", "twice", "too much", "none", "twenty", "two hundred"),

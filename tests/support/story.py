@@ -1,5 +1,5 @@
-"""A session told as a story: who says what when. Every story is also told to the slow reference, which must say the
-same."""
+"""A session as a story: which member writes what, and when. The core and the oracle must compute the same frames of
+it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.aggregator.core.test_law import UNLIMITED, assert_law
 
 @dataclass
 class Story:
-    """A session's token stream as it is written; `now_ms` counts from its opening."""
+    """A session's token stream while it is written; `now_ms` counts from its opening."""
 
     members: int
     limits: Limits = UNLIMITED
@@ -48,11 +48,11 @@ class Story:
     def _write(self, entry: AnyEntry) -> None:
         self.stream.append((f"{1_000 + self.now_ms}-{len(self.stream)}", encode_entry(entry)))
 
-    def say(
+    def write(
         self, member: int, text: str, piece: bytes = b"", top: Sequence[tuple[bytes, float]] | None = None,
         lane: Lane = "answer",
     ) -> None:  # fmt: skip
-        """The member's next token; its list says that nothing else was possible, unless `top` says otherwise."""
+        """Writes the member's next token. Without `top` its list has this piece alone, with probability 1."""
         listed = [(piece or text.encode(), 0.0)] if top is None else list(top)
         quality = "real" if listed else "missing"
         arrival_ns, seq = (1_000 + self.now_ms) * 1_000_000, self.seqs.get(member, 0)

@@ -1,12 +1,11 @@
-"""Whole token streams of one session, drawn at random: mostly as producers write them, and now and then as nobody
-should.
+"""Whole token streams of one session, drawn at random: mostly as producers write them, and at times with faults.
 
-A step of a stream is one or a few entries; most are the next tokens of a member, so that what needs accepted and
-aligned tokens happens often. Times favour the edges of windows and of limits, where `<` and `<=` differ.
+A step of a stream is one or a few entries. Most are the next tokens of a member, so that cases with accepted and
+aligned tokens are frequent. Times favour the edges of windows and of limits, where `<` and `<=` differ.
 
-In half of the streams members speak (tests/support/speeches.py). In the others each token is a word by chance.
+In half of the streams members write speeches (tests/support/speeches.py). In the others each token is a random word.
 
-Some steps are scenes of several entries: what members in step do to each other needs one of them ahead or behind.
+Some steps are scenes of several entries: stepping is only tested where a member is ahead of the others, or behind.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ WORDS = (" the", "the", " cat", " sat", "a", " on", "é", " 日本", "\n", " ", 
 GAPS_MS = (0, 0, 0, 1, 1, 3, 5, 16, 17, 17, 20, 33, 34, 50, 50, 80, 100, 150, 400, 401, 500, 1_000)
 # With these, and an opening on a grid point, times meet limits exactly.
 ROUND_GAPS_MS = (0, 0, 0, 50, 50, 100, 450, 500, 900, 950, 1_000)
-# Bursts, and silences that let what holds in between last for 18, 30 or 48 windows.
+# Bursts, with silences between them in which measures hold for 18, 30 or 48 windows.
 BURST_GAPS_MS = (0, 0, 0, 0, 17, 33, 100, 300, 500, 800, 1_000)
 LOGPROBS = (-0.1, -0.7, -0.7, -1.6, -2.3, -4.0, -30.0, 0.0, 0.4, -1e-10, -math.inf, math.inf, math.nan, None)
 # None of these decodes into an entry.
@@ -82,26 +81,25 @@ class Recorded:
 
 @dataclass
 class _Producer:
-    """What a good producer of one member knows: its speech, its backend, its claim, the next seq, its last arrival,
-    how much it has said."""
+    """The state of a correct producer of one member: its speech, its backend, its claim, the next seq, its last
+    arrival, and how much it has written."""
 
     speech: Speech
     pauses: bool = False
     claim: str = ""
     seq: int = 0
     arrival_ns: int = 0
-    said_bytes: int = 0
+    written_bytes: int = 0
 
 
 @dataclass
 class _Writer:
-    """Writes entries at a clock of its own, in ids that only rise; for scenes it knows the council that it writes
-    of."""
+    """Writes entries by its own clock, with ids that only rise. Scenes use its producers."""
 
     ms: int
     detach_ms: int
     producers: list[_Producer]
-    speaks: bool
+    has_speeches: bool
     number: int = 0
     stream: list[tuple[str, bytes]] = field(default_factory=list)
 
@@ -164,7 +162,7 @@ _drawn_top = st.lists(st.tuples(_piece, st.sampled_from(LOGPROBS)), max_size=5)
 
 @st.composite
 def tops(draw: st.DrawFn) -> msgspec.Raw:
-    """A packed top list: short with shared pieces, 20 long with one slope, or something that is none."""
+    """A packed top list: short with shared pieces, 20 long with one slope, or not a list."""
     kind = draw(st.sampled_from(("short", "short", "short", "long", "other")))
     if kind == "short":
         return msgspec.Raw(msgspec.msgpack.encode(draw(_drawn_top)))
@@ -176,12 +174,12 @@ def tops(draw: st.DrawFn) -> msgspec.Raw:
 
 
 def _write_speech(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
-    """The next token of a good producer whose member speaks."""
+    """The next token of a correct producer whose member writes a speech."""
     ahead = producer.speech.ahead()
-    cut, text = producer.speech.said()
-    # What members with other tokenizers would say here.
+    cut, text = producer.speech.next_cut()
+    # The pieces of members with other tokenizers here.
     rivals = [piece for how in CUTS for piece in cuts_of(ahead, how)[:1] if piece != cut] or [b"b"]
-    # A server that knows no bytes sends a stand-in for part of a character.
+    # A server that does not send bytes replaces a part of a character by a stand-in.
     drawn = STAND_IN if cut != text.encode() and draw(often(False, False, True)) else cut
     top = top_around(draw(st.sampled_from(TOP_KINDS)), drawn, rivals)
     listed = next((logprob for piece, logprob in top if piece == drawn), -1.6)
@@ -194,11 +192,11 @@ def _write_speech(draw: st.DrawFn, writer: _Writer, member: int, producer: _Prod
         logprob, quality, piece, pack_top(top) if quality != "missing" else NO_TOP,
     )  # fmt: skip
     writer.write(token)
-    producer.seq, producer.said_bytes = producer.seq + 1, producer.said_bytes + len(text.encode())
+    producer.seq, producer.written_bytes = producer.seq + 1, producer.written_bytes + len(text.encode())
 
 
 def _write_talk(draw: st.DrawFn, writer: _Writer, producers: list[_Producer]) -> None:
-    """Everyone's next tokens at one moment."""
+    """The next tokens of all members at one moment."""
     count = draw(st.sampled_from((1, 1, 2, 3)))
     for member, producer in enumerate(producers):
         for _ in range(count):
@@ -206,7 +204,7 @@ def _write_talk(draw: st.DrawFn, writer: _Writer, producers: list[_Producer]) ->
 
 
 def _write_token(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
-    """The next token of a good producer."""
+    """The next token of a correct producer."""
     lane: Lane = draw(often("answer", "thinking"))
     text = draw(st.sampled_from(WORDS))
     quality: Quality = draw(often("real", "missing", "placeholder"))
@@ -227,7 +225,7 @@ def _write_token(draw: st.DrawFn, writer: _Writer, member: int, producer: _Produ
         )
     )
     producer.seq += 1
-    producer.said_bytes += len(text.encode()) if lane == "answer" else 0
+    producer.written_bytes += len(text.encode()) if lane == "answer" else 0
 
 
 def _arrivals(now_ns: int, last_ns: int) -> st.SearchStrategy[int]:
@@ -235,7 +233,7 @@ def _arrivals(now_ns: int, last_ns: int) -> st.SearchStrategy[int]:
 
 
 def _write_claim(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
-    """A producer takes the member; from the first token on it is one too many, and the good producer goes on."""
+    """A producer claims the member. After the first token the claim loses, and the correct producer goes on."""
     pauses = producer.pauses != draw(often(False, False, True))
     claim = writer.write(Claim(member, writer.ms * NS_PER_MS, pauses, "", draw(often(False, True))))
     if not producer.seq:
@@ -263,7 +261,7 @@ def _write_starved(draw: st.DrawFn, writer: _Writer, member: int, producer: _Pro
 
 
 def _write_odd_token(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
-    """A token out of order, of another claim, of nobody, or late."""
+    """A token out of order, of another claim, of no member, or late."""
     writer.write(
         Token(
             draw(often(member, -1, 4, 2**40)),
@@ -286,19 +284,19 @@ def _write_council(draw: st.DrawFn, writer: _Writer, member: int, producer: _Pro
 
 def _write_garbage(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
     second = Opening(ENTRY_VERSION, "s2", "Again?", (Member("model-0"),))
-    nobody = Alive(draw(st.sampled_from((-1, 4, 99))), "5-0", 0)
+    no_member = Alive(draw(st.sampled_from((-1, 4, 99))), "5-0", 0)
     unclaimed = Alive(member, draw(st.sampled_from(NO_CLAIMS)), 0)
-    writes: tuple[AnyEntry | bytes, ...] = (*GARBAGE, second, nobody, unclaimed)
+    writes: tuple[AnyEntry | bytes, ...] = (*GARBAGE, second, no_member, unclaimed)
     writer.write(draw(st.sampled_from(writes)))
 
 
 def _claims(writer: _Writer, producer: _Producer) -> st.SearchStrategy[str]:
-    """Mostly the good producer's; else of the first claim possible, of one that is still to come, or no entry id."""
+    """Mostly the correct producer's claim; else the first possible id, a later one, or a text that is not an id."""
     return often(producer.claim, "1-0", f"{writer.ms}-{writer.number}", f"{writer.ms + 9}-0", "007-0", "x")
 
 
 def _written_ns(draw: st.DrawFn, writer: _Writer) -> int:
-    """Just now, or as late as is allowed, to the nanosecond."""
+    """Now, or late by as much as is allowed, to the nanosecond."""
     late_ns: int = draw(often(0, 1 * NS_PER_MS, 20 * NS_PER_MS, 20 * NS_PER_MS + 1, -5 * NS_PER_MS))
     return writer.ms * NS_PER_MS - late_ns
 
@@ -306,17 +304,17 @@ def _written_ns(draw: st.DrawFn, writer: _Writer) -> int:
 # --- scenes -----------------------------------------------------------------------------------------------------------
 
 
-def _say(draw: st.DrawFn, writer: _Writer, member: int, count: int) -> None:
-    """Its next tokens, close together."""
+def _write_some(draw: st.DrawFn, writer: _Writer, member: int, count: int) -> None:
+    """The member's next tokens, close together."""
     for _ in range(count):
-        (_write_speech if writer.speaks else _write_token)(draw, writer, member, writer.producers[member])
+        (_write_speech if writer.has_speeches else _write_token)(draw, writer, member, writer.producers[member])
         writer.wait(draw(st.sampled_from((0, 0, 0, 1, 17))))
 
 
 def _run_ahead(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
-    """Whoever is ahead goes on alone, at times with a token of no bytes behind its text."""
-    ahead = max(range(len(writer.producers)), key=lambda number: writer.producers[number].said_bytes)
-    _say(draw, writer, ahead, draw(st.sampled_from((2, 3, 5, 8))))
+    """The member that is ahead goes on alone, at times with a token without bytes after its text."""
+    ahead = max(range(len(writer.producers)), key=lambda number: writer.producers[number].written_bytes)
+    _write_some(draw, writer, ahead, draw(st.sampled_from((2, 3, 5, 8))))
     if draw(often(False, True)):
         _write_words(writer, ahead, "answer", "")
     writer.wait(draw(st.sampled_from((17, 34, 0))))
@@ -325,29 +323,29 @@ def _run_ahead(draw: st.DrawFn, writer: _Writer, member: int, producer: _Produce
 def _leave_ahead(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
     """A member ends with text that the others have not reached."""
     _run_ahead(draw, writer, member, producer)
-    ahead = max(range(len(writer.producers)), key=lambda number: writer.producers[number].said_bytes)
+    ahead = max(range(len(writer.producers)), key=lambda number: writer.producers[number].written_bytes)
     claim, seq, now_ns = writer.producers[ahead].claim, writer.producers[ahead].seq, writer.ms * NS_PER_MS
     finished, failed = Finished(ahead, claim, now_ns, seq), Failed(ahead, claim, now_ns, "the model failed")
     writer.write(draw(st.sampled_from((finished, finished, finished, failed, Cancel((ahead,))))))
 
 
 def _fall_behind(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
-    """The last member stays silent, or thinks, while others run ahead; it is waited for as long as `detach_ms`. Then it
-    comes back, far enough or not."""
-    last = min(range(len(writer.producers)), key=lambda number: writer.producers[number].said_bytes)
+    """The last member is silent, or thinks, for about `detach_ms`, while others run ahead. Then it answers again, and
+    comes as far as the others or not."""
+    last = min(range(len(writer.producers)), key=lambda number: writer.producers[number].written_bytes)
     for other in range(len(writer.producers)):
-        _say(draw, writer, other, 1 if other == last else draw(st.sampled_from((2, 3, 1))))
+        _write_some(draw, writer, other, 1 if other == last else draw(st.sampled_from((2, 3, 1))))
     if draw(often(False, True)):
         _write_thought(draw, writer, last, writer.producers[last])
     writer.wait(writer.detach_ms + draw(st.sampled_from((0, 0, 1, 17, 50, -17, -1))))
-    furthest = max(producer.said_bytes for producer in writer.producers)
+    furthest = max(producer.written_bytes for producer in writer.producers)
     for _ in range(draw(st.sampled_from((12, 12, 3, 0)))):
-        if writer.producers[last].said_bytes <= furthest:
-            _say(draw, writer, last, 1)
+        if writer.producers[last].written_bytes <= furthest:
+            _write_some(draw, writer, last, 1)
 
 
 def _write_thought(draw: st.DrawFn, writer: _Writer, member: int, producer: _Producer) -> None:
-    """Thinking in the middle."""
+    """A token of thinking in the middle of an answer."""
     _write_words(writer, member, "thinking", draw(st.sampled_from(("hm", " "))))
 
 
@@ -368,35 +366,37 @@ _SPEECH_STEPS = (*(_write_speech,) * 48, _write_token, *_MARK_STEPS, *_SCENES * 
 
 @st.composite
 def recorded(draw: st.DrawFn, *, starves: bool = True) -> Recorded:
-    """A stream of one session. Nearly every member is claimed at once. Without `starves` nobody finds no memory: who
-    makes room among equals is a matter of order."""
-    speaks = draw(st.booleans())
-    steps = [step for step in (_SPEECH_STEPS if speaks else _CHANCE_STEPS) if starves or step is not _write_starved]
+    """A stream of one session. Nearly every member is claimed at once. Without `starves` no member starves: which of
+    equal members is dropped for it depends on their order."""
+    has_speeches = draw(st.booleans())
+    steps = [
+        step for step in (_SPEECH_STEPS if has_speeches else _CHANCE_STEPS) if starves or step is not _write_starved
+    ]
     opening = draw(openings())
     opened_ms = draw(st.sampled_from((1_000, 60_000, 1_700_000_000_000)) | st.integers(1, 10**13))
     some_pause = draw(st.booleans())
     producers = [
-        _Producer(draw(speeches()) if speaks else Speech([b"?"]), some_pause and draw(often(True, False)))
+        _Producer(draw(speeches()) if has_speeches else Speech([b"?"]), some_pause and draw(often(True, False)))
         for _ in opening.members
     ]
-    writer = _Writer(opened_ms, opening.limits.detach_ms, producers, speaks)
+    writer = _Writer(opened_ms, opening.limits.detach_ms, producers, has_speeches)
     writer.write(opening)
     # Where the gaps are short, most tokens share a window.
-    gaps_ms = BURST_GAPS_MS if speaks else draw(st.sampled_from((GAPS_MS, GAPS_MS[:12], ROUND_GAPS_MS)))
+    gaps_ms = BURST_GAPS_MS if has_speeches else draw(st.sampled_from((GAPS_MS, GAPS_MS[:12], ROUND_GAPS_MS)))
     for member, producer in enumerate(producers):
         writer.wait(draw(st.sampled_from(gaps_ms[:6])))
         if draw(often(True, False)):
             _write_claim(draw, writer, member, producer)
     if draw(often(True, False)):
         for member in range(len(producers)):
-            _say(draw, writer, member, draw(st.sampled_from((1, 2, 4))))
+            _write_some(draw, writer, member, draw(st.sampled_from((1, 2, 4))))
     # With a favourite one member runs ahead of the others.
     favourite = draw(st.integers(0, len(producers) - 1))
-    speakers = st.sampled_from((*range(len(producers)), *(favourite,) * draw(st.sampled_from((0, 0, 5)))))
+    members = st.sampled_from((*range(len(producers)), *(favourite,) * draw(st.sampled_from((0, 0, 5)))))
     for _ in range(draw(st.integers(0, MAX_STEPS))):
         writer.wait(draw(st.sampled_from(gaps_ms)))
-        if speaks and draw(often(False, True)):
+        if has_speeches and draw(often(False, True)):
             _write_talk(draw, writer, producers)
-        member = draw(speakers)
+        member = draw(members)
         draw(st.sampled_from(steps))(draw, writer, member, producers[member])
     return Recorded(opening, writer.stream, draw(often(0, 1, 40, 200)))

@@ -1,9 +1,10 @@
--- Commits one window: exactly once, by the session's present owner, with nothing left out.
+-- Commits one window: exactly once, by the session's present owner, after every entry of the window was read.
 -- KEYS state, tokens, frames, control, dead
 -- ARGV  1 epoch  2 window k  3 cut  4 the window's last ms  5 frame  6 frames' MAXLEN  7 progress
---       8 checkpoint or ''  9 beat or ''  10 status  11 reason  12 retention in seconds (0: the session goes on)
---       13 MAXLEN of control and dead  14 how many control entries, then they, then pairs of dead entries (id, bytes)
--- Returns OK, GONE, STALE, 'WINDOW n' (n is the last one committed) or AGAIN (read on: the window has more entries).
+--       8 checkpoint or ''  9 beat or ''  10 status  11 reason  12 retention in seconds (0: the session stays open)
+--       13 MAXLEN of control and dead  14 number of control entries, then the entries, then pairs of dead entries (id, bytes)
+-- Returns OK; GONE; STALE: another process owns the session; 'WINDOW n': n is the last committed window; or AGAIN: the
+-- window has entries after the cut.
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'window', 'cut')
 if not state[1] then return 'GONE' end
 if state[1] ~= ARGV[1] then return 'STALE' end
@@ -14,13 +15,13 @@ local last_ms = tonumber(ARGV[4])
 local later = redis.call('XRANGE', KEYS[2], '(' .. ARGV[3], '+', 'COUNT', 1)[1]
 if later and tonumber(string.match(later[1], '^(%d+)')) <= last_ms then return 'AGAIN' end
 
--- The frame first: if memory is short, Redis refuses here and nothing has been written. A frame that is there already
--- (Redis was rolled back) is the same frame, because frames are a pure function of the token stream.
+-- The frame is written first: where memory is short, Redis refuses it and nothing is written. A frame that exists already
+-- (Redis was set back) is the same frame, because frames are a pure function of the token stream.
 local added = redis.pcall('XADD', KEYS[3], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[6], (k + 1) .. '-0', 'e', ARGV[5])
 if type(added) == 'table' and added.err and not string.find(added.err, 'equal or smaller', 1, true) then
   return redis.error_reply(added.err)
 end
--- Seals the window: whatever a clock does, no later entry can get an id inside it. An entry beyond it seals it as well.
+-- Seals the window: no later entry can get an id inside it, even if a clock is set back. An entry after it seals it too.
 if not later then
   redis.call('XSETID', KEYS[2], ARGV[4] .. '-18446744073709551615')
 end

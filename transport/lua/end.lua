@@ -1,7 +1,7 @@
--- Ends a session that cannot go on, without a last frame: its readers learn why from its state, its producers stop.
--- KEYS state, control, then the session's other keys   ARGV epoch of the caller, reason, word to the producers, MAXLEN of
+-- Ends a session without a last frame: its readers find the reason in its state, its producers stop.
+-- KEYS state, control, then the session's other keys   ARGV epoch of the caller, reason, order to the producers, MAXLEN of
 -- control, retention in seconds
--- Returns OK, GONE, or STALE: another owner has taken it over, and it is for that one to say.
+-- Returns OK, GONE, or STALE: another process owns the session.
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then return 'GONE' end
 if epoch ~= ARGV[1] then return 'STALE' end

@@ -1,6 +1,6 @@
--- Opens a session: all its keys exist, each with a time to live, before anybody hears of it.
--- KEYS state, tokens, frames, events, control, dead   ARGV opening, seconds to live, id of the opening (none or '*': now; of
--- a replay the recorded one)
+-- Opens a session: all its keys exist, each with a time to live, before it is announced.
+-- KEYS state, tokens, frames, events, control, dead   ARGV opening, seconds to live, id of the opening (absent or '*': now;
+-- for a replay the recorded one)
 -- Returns the id of the opening entry, or an error where the session exists.
 local id = ARGV[3] or '*'
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -14,7 +14,7 @@ if id ~= '*' then
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   redis.call('HSET', KEYS[1], 'clock', string.match(opened, '^(%d+)'), 'began', now, 'played', now)
 end
-for i = 3, 6 do -- an empty stream, so that later writers need never create one (NOMKSTREAM)
+for i = 3, 6 do -- creates an empty stream, so that later writers never create one (NOMKSTREAM)
   redis.call('XGROUP', 'CREATE', KEYS[i], 'empty', 0, 'MKSTREAM')
   redis.call('XGROUP', 'DESTROY', KEYS[i], 'empty')
 end

@@ -1,10 +1,11 @@
--- The next part of a replay: recorded entries under their recorded ids, and the replay's clock.
--- An entry that is there already is passed over, so that a lost reply, or another process, may write the same again.
+-- Writes the next part of a replay: recorded entries under their recorded ids, and the replay's clock.
+-- An entry that exists already is skipped, so that the same part may be written again after a lost reply, or by another
+-- process.
 -- KEYS state, tokens, frames, events, control, dead
--- ARGV  1 the clock in ms ('': as it is): every recorded entry before it is written  2 playback  3 seconds to live (0: as
---       they are)  4 the last entry that was written before ('': unknown), then pairs of id and entry
+-- ARGV  1 the clock in ms ('': unchanged): every recorded entry before it is written  2 playback  3 seconds to live (0:
+--       unchanged)  4 the last entry that was written before ('': unknown), then pairs of id and entry
 -- Returns {GONE, LOST or the session's status, the last committed window, the id of the last entry}. LOST: Redis was set
--- back behind ARGV[4], and nothing is written: what is missing must come first.
+-- back before ARGV[4], and nothing is written, because the missing entries must be written first.
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return {'GONE', '-1', ''} end
 local window = redis.call('HGET', KEYS[1], 'window')

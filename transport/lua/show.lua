@@ -1,9 +1,9 @@
--- Shows a recorded frame as it is: the session is the replay's own, and no aggregator computes it.
+-- Shows a recorded frame in a replay whose frames no aggregator computes.
 -- KEYS state, frames, the session's other keys
 -- ARGV  1 window k  2 cut  3 frame  4 frames' MAXLEN  5 progress  6 status  7 retention in seconds (0: the
---       session goes on)  8 the window that was shown before it
--- Returns the last window that is shown. Nothing is shown where another one was shown before than is said: Redis was set
--- back, or this frame is there already.
+--       session stays open)  8 the window that was shown before
+-- Returns the last window that is shown. Nothing is changed where that is not ARGV[8]: Redis was set back, or this frame is
+-- shown already.
 local state = redis.call('HMGET', KEYS[1], 'status', 'window')
 if not state[1] then return -1 end
 local k = tonumber(ARGV[1])

@@ -1,7 +1,7 @@
--- Forgets consumers that are long gone, in every group of the sessions stream.
--- XGROUP DELCONSUMER loses what is pending: whoever holds anything stays, until others have taken it over.
--- KEYS sessions   ARGV how long a consumer must have been idle, in ms
--- Returns how many were forgotten
+-- Deletes consumers of processes that have ended, in every group of the sessions stream.
+-- XGROUP DELCONSUMER loses pending entries, so a consumer that has some stays until others have taken them over.
+-- KEYS sessions   ARGV for how long a consumer must have been idle, in ms
+-- Returns how many were deleted
 local swept = 0
 local function fields(flat)
   local found = {}

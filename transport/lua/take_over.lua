@@ -1,4 +1,4 @@
--- A new owner of a session: from here on the commits of every earlier one are STALE.
+-- Gives a session a new owner: from then on commits of earlier owners are STALE.
 -- KEYS state, tokens   ARGV (none)
 -- Returns {status, epoch, window, cut, checkpoint or '', opening's id, opening}; status GONE where the session expired.
 local state = redis.call('HMGET', KEYS[1], 'status', 'window', 'cut', 'checkpoint', 'opened')

@@ -1,15 +1,16 @@
-"""Which server of a Redis Cluster serves which command: a pure core; transport/redis/connection.py sends and receives.
+"""Which node of a Redis Cluster serves which command. Pure: the pipes send and receive.
 
-    commands --parcels--> {node: commands} ==send to all, then read from all==> replies --take--> in the order asked
+    commands --parcels--> {node: commands} ==send to all, then read from all==> replies --take--> in the order sent
                   ^                                                                         |
-                  +-------- again: MOVED, ASK and TRYAGAIN mean that nothing was done ------+
+                  +-------- again: MOVED, ASK and TRYAGAIN mean that nothing was executed --+
 
-A cluster has 16,384 slots; a key's slot is CRC16 of its hash tag, and each slot is served by one master. What has one
-key goes where its slot is; a transaction goes there whole; what has no key goes to the node of `council:sessions`.
+A cluster has 16,384 slots; a key's slot is CRC16 of its hash tag, and each slot is served by one master. A command goes
+to the node of its key, a transaction as a whole to the node of its first key, and a command without a key to the node
+of `council:sessions`.
 
-A command that was answered MOVED, ASK or TRYAGAIN was not executed: to send it again repeats nothing. But MOVED may
-also mean a failover that lost acknowledged entries: whoever writes what it computed from earlier replies must not
-follow it. Such a run says `follows=False`, and MOVED comes back as it is; the next run goes where the slot is now.
+A command that is answered MOVED, ASK or TRYAGAIN was not executed, so it can be sent again. But MOVED may also mean a
+failover that lost acknowledged entries: a caller that writes what it computed from earlier replies must not follow it.
+Such a run has `follows=False`: the caller gets MOVED as the reply, and the next run goes to the node that has the slot.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from transport.redis.address import Node
 
 Command = tuple[str | bytes | int | float, ...]
 
-# Once each for MOVED and ASK, and twice for a slot whose keys are on the way; what is refused then stays refused.
+# One round each for MOVED and ASK, and two for a slot whose keys are being moved; then the refusal is the reply.
 MOST_ROUNDS = 4
 # MIGRATE moves a session's keys in milliseconds.
 TRY_AGAIN_S = 0.02
 
 _SLOTS = 16_384
-# Commands without a key go to the node of this one: any would do, as long as it is always the same.
+# Commands without a key go to the node of this key: any node will do, as long as it is always the same.
 _HOME_KEY = "council:sessions"
 _ASKING: Command = ("ASKING",)
-# The session keys of a process that serves all it may, several times over.
+# Several times the session keys of a process at its limit.
 _KEYS_REMEMBERED = 4_096
 _WITHOUT_KEY = frozenset(
     ("CLIENT", "CLUSTER", "CONFIG", "DBSIZE", "DEBUG", "EXEC", "FLUSHALL", "INFO", "KEYS", "MULTI", "PING", "ROLE",
@@ -44,70 +45,81 @@ _KEY_IS_SECOND = frozenset(("XGROUP", "XINFO", "MEMORY", "OBJECT"))
 
 
 class KeyedCommand(tuple[str | bytes | int | float, ...]):
-    """A command without a key, for the node that serves `key`: its clock, its memory."""
+    """A command without a key, for the node that serves `key`: for that node's clock or memory."""
 
     key: str
 
     def __new__(cls, key: str, command: Command) -> KeyedCommand:
-        placed = super().__new__(cls, command)
-        placed.key = key
-        return placed
+        keyed = super().__new__(cls, command)
+        keyed.key = key
+        return keyed
+
+
+def with_block(command: Command, block_ms: int) -> Command:
+    """The XREAD or XREADGROUP, waiting up to block_ms for the first entry. Only the wait methods of pipes send it."""
+    at = command.index("STREAMS")
+    return (*command[:at], "BLOCK", block_ms, *command[at:])
+
+
+def atomically(*commands: Command) -> list[Command]:
+    """The commands as one transaction: no other client sees a state in between. The last reply is the list of
+    theirs."""
+    return [("MULTI",), *commands, ("EXEC",)]
 
 
 def is_moved(reply: Any) -> bool:
-    """True where a command of a run that does not follow found that its key is served by another node now."""
+    """True where a run that does not follow met a key that another node serves now."""
     return isinstance(reply, MovedError)
 
 
 class SessionNode:
-    """Where a session is served, as one who works on it saw it last.
+    """The node that serves a session, as a process that works on the session saw it last.
 
-    Another node than before may be a replica that took over, without the end of what the former node had taken. Its
-    MOVED may have been answered to somebody else on the same pipe: so whoever remembers what was read or written looks
-    here before each run.
+    A new node may be a replica that took over and lacks the last entries of the former node. Another caller of the same
+    pipe may have received its MOVED: so a process that remembers what it read or wrote checks this before each run.
     """
 
     def __init__(self, node: Node | None = None) -> None:
         self._node = node
 
     def has_changed(self, node: Node | None) -> bool:
-        """Takes in who serves it now (None: that is not known); True where that was another one."""
+        """Stores the node that serves the session now (None: not known). True where it was another one before."""
         before, self._node = self._node, node or self._node
         return before is not None and before != self._node
 
 
 class SlotMap:
-    """Which node serves which slot, as one node of the cluster told it."""
+    """Which node serves which slot, by the reply of one node of the cluster."""
 
-    def __init__(self, slots: Sequence[Any], told_by: Node) -> None:
-        """`slots` is the reply of CLUSTER SLOTS. A node that does not know its own host is where it was asked."""
+    def __init__(self, slots: Sequence[Any], asked: Node) -> None:
+        """`slots` is the reply of `asked` to CLUSTER SLOTS. A node that does not know its own host is `asked`."""
         self._nodes: list[Node | None] = [None] * _SLOTS
         self.node_of_id: dict[bytes, Node] = {}
         for first, last, master, *_replicas in slots:
             host, port, node_id = master[:3]
             known = host.decode() if host else ""
-            node = (known if known not in ("", "?") else told_by[0], int(port))
+            node = (known if known not in ("", "?") else asked[0], int(port))
             self.node_of_id[node_id] = node
             self._nodes[first : last + 1] = [node] * (last + 1 - first)
 
     @property
     def nodes(self) -> set[Node]:
-        """The masters that serve something."""
+        """The masters that serve slots."""
         return set(self.node_of_id.values())
 
     def find(self, key: str | bytes) -> Node | None:
-        """The node that serves the key; None where nobody does."""
+        """The node that serves the key; None where no node does."""
         return self._nodes[slot_of(key)]
 
     def node_of(self, key: str | bytes) -> Node:
-        """As find. Raises ClusterDownError where nobody serves the key."""
+        """As find. Raises ClusterDownError where no node serves the key."""
         node = self.find(key)
         if node is None:
             raise ClusterDownError(f"no node serves slot {slot_of(key)}")
         return node
 
     def add(self, moves: Mapping[int, Node]) -> None:
-        """Where some slots are, by refusals: those know better than a node that tells of all slots."""
+        """Stores the nodes that MOVED named. They are newer than the reply of one node about all slots."""
         for slot, node in moves.items():
             self._nodes[slot] = node
 
@@ -119,7 +131,7 @@ def slot_of(key: str | bytes) -> int:
 
 
 def key_of(command: Command) -> str | bytes | None:
-    """The first key of a command, which is in the same slot as its others; None where it has none."""
+    """The first key of a command, which is in the same slot as its other keys; None where it has no key."""
     if isinstance(command, KeyedCommand):
         return command.key
     name = command[0]
@@ -135,31 +147,31 @@ def key_of(command: Command) -> str | bytes | None:
 
 
 class Dispatch:
-    """The commands of one run on their way. `replies` is complete once `has_left` is False."""
+    """The commands of one run while they are sent. `replies` is complete once `has_left` is False."""
 
     def __init__(self, commands: Sequence[Command], follows: bool = True) -> None:
         self._commands, self._follows = commands, follows
         self.replies: list[Any] = [None] * len(commands)
         self._left = _units(commands)
-        # Units whose slot is on the way to another node, by their first command.
+        # Units whose slot is being moved to another node, by the index of their first command.
         self._asked: dict[int, Node] = {}
-        # Where slots are now, as refusals have told since the last round.
+        # The nodes of slots that MOVED named in the last round.
         self.moves: dict[int, Node] = {}
         self.waits = False
 
     @property
     def has_left(self) -> bool:
-        """Whether something has to be sent (again)."""
+        """True while commands are to be sent, or sent again."""
         return bool(self._left)
 
     def parcels(self, slots: SlotMap) -> dict[Node, list[int]]:
-        """What each node gets, as indexes for `command`. Raises ClusterDownError."""
+        """The indexes for `command()` of what each node gets. Raises ClusterDownError."""
         found: dict[Node, list[int]] = {}
         for unit in self._left:
             node = self._asked.pop(unit[0], None)
             if node is None:
-                given = (key_of(self._commands[index]) for index in unit)
-                key = next((key for key in given if key is not None), _HOME_KEY)
+                all_keys = (key_of(self._commands[index]) for index in unit)
+                key = next((key for key in all_keys if key is not None), _HOME_KEY)
                 found.setdefault(slots.node_of(key), []).extend(unit)
             else:
                 found.setdefault(node, []).extend((-1, *unit))
@@ -169,13 +181,13 @@ class Dispatch:
         return _ASKING if index < 0 else self._commands[index]
 
     def take(self, indexes: Sequence[int], replies: Sequence[Any]) -> None:
-        """Takes in one node's replies to its parcel."""
+        """Stores one node's replies to its parcel."""
         for index, reply in zip(indexes, replies, strict=True):
             if index >= 0:
                 self.replies[index] = reply
 
     def end_round(self) -> None:
-        """Once all replies of a round are there: what has to be sent again, and where to."""
+        """After all replies of a round: sets what is to be sent again, and to which node."""
         units, self._left, self.moves, self.waits = self._left, [], {}, False
         for unit in units:
             refusal = next(

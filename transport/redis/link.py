@@ -1,4 +1,4 @@
-"""A connection to one server: commands out in one piece, replies in."""
+"""A connection to one server: it writes any number of commands in one piece, and reads their replies."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from typing import Any
 import hiredis
 import redis.asyncio.connection as redis_asyncio
 import redis.connection as redis_sync
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from transport.redis.address import Node
 from transport.redis.cluster import Command
+from transport.redis.replies import ReplyError
 from transport.redis.scripts import SCRIPTS
-
-ReplyError = ResponseError
 
 LOAD_SCRIPTS: tuple[Command, ...] = tuple(("SCRIPT", "LOAD", script.source) for script in SCRIPTS.values())
 
 
 def pack(commands: Iterable[Command]) -> bytes:
-    """The commands as Redis reads them, in one piece."""
-    return b"".join(hiredis.pack_command(command) for command in commands)  # type: ignore[arg-type]  # its stub lies
+    """The commands in Redis's protocol, in one piece. Raises TypeError for an argument that is not text or a number."""
+    return b"".join(hiredis.pack_command(command) for command in commands)  # type: ignore[arg-type]  # its stub is wrong
 
 
 class Link:
-    """For one thread. Everything that talks raises redis-py's errors, or OSError."""
+    """A connection for one thread. Methods that send or receive raise redis-py's errors, or OSError."""
 
     def __init__(self, connection: redis_sync.AbstractConnection) -> None:
         # redis-py leaves some of it untyped.
@@ -41,12 +40,12 @@ class Link:
         return _node_of(self._connection)
 
     def open(self, greeting: Sequence[Command]) -> list[Any]:
-        """Connects; the replies to the first commands."""
+        """Connects, and returns the replies to the first commands."""
         self._connection.connect()
         return self.exchange(greeting)
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """One reply for each command; an error that the server answers stands in its place."""
+        """One reply for each command; an error that the server replies is a ReplyError in its place."""
         self.send(commands)
         return self.receive(len(commands))
 
@@ -54,20 +53,20 @@ class Link:
         self._connection.send_packed_command([pack(commands)], check_health=False)
 
     def receive(self, count: int) -> list[Any]:
-        return [self._one_reply() for _ in range(count)]
-
-    def _one_reply(self) -> Any:
-        try:
-            return self._connection.read_response(disable_decoding=True)
-        except ResponseError as error:
-            return error
+        replies, read = list[Any](), self._connection.read_response
+        while len(replies) < count:
+            try:
+                replies.append(read(disable_decoding=True))
+            except ReplyError as error:
+                replies.append(error)
+        return replies
 
     def close(self) -> None:
         self._connection.disconnect()
 
 
 class AsyncLink:
-    """As Link, for one event loop. The time-out of reads is the caller's, who knows of blocking ones."""
+    """As Link, for one event loop. It has no time-out for reads: the caller has, because some reads block."""
 
     def __init__(self, connection: redis_asyncio.AbstractConnection) -> None:
         self._connection: Any = connection
@@ -85,20 +84,21 @@ class AsyncLink:
         return await self.exchange(greeting)
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        await self.send(commands)
+        await self.send(pack(commands))
         return await self.receive(len(commands))
 
-    async def send(self, commands: Iterable[Command]) -> None:
-        await self._connection.send_packed_command(pack(commands), check_health=False)
+    async def send(self, packed: bytes) -> None:
+        await self._connection.send_packed_command(packed, check_health=False)
 
-    async def receive(self, count: int) -> list[Any]:
-        return [await self._one_reply() for _ in range(count)]
-
-    async def _one_reply(self) -> Any:
-        try:
-            return await self._connection.read_response(disable_decoding=True, timeout=None)
-        except ResponseError as error:
-            return error
+    async def receive(self, count: int, replies: list[Any] | None = None) -> list[Any]:
+        """`count` replies, of which `replies` are the first ones, where an earlier call was cancelled."""
+        replies, read = [] if replies is None else replies, self._connection.read_response
+        while len(replies) < count:
+            try:
+                replies.append(await read(disable_decoding=True, timeout=None, disconnect_on_error=False))
+            except ReplyError as error:
+                replies.append(error)
+        return replies
 
     async def close(self) -> None:
         with contextlib.suppress(RedisError, OSError):
@@ -106,5 +106,5 @@ class AsyncLink:
 
 
 def _node_of(connection: Any) -> Node:
-    """Where it leads; a unix socket has no such name, and no cluster behind it."""
+    """The server's host and port. A Unix socket has neither, and no cluster is behind it."""
     return getattr(connection, "host", ""), getattr(connection, "port", 0)

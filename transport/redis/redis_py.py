@@ -1,8 +1,8 @@
-"""redis-py without its clients. Importing this module comes before importing any part of redis-py.
+"""redis-py without its clients. This module is imported before any part of redis-py.
 
 The packages `redis` and `redis.asyncio` import all clients and commands as soon as one of their modules is imported.
-The council uses connections alone; the rest costs each of its processes 4 MB and 60 ms. So here the packages are only
-made known; their own code runs when a name of theirs is first used (`redis.Redis`).
+The council uses connections alone; the rest costs each of its processes 4 MB and 60 ms. So the packages are registered
+here without their code, which runs when one of their names is first used (`redis.Redis`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Postponed(ModuleType):
         module = f"{self.__name__}.{name}"
         if importlib.util.find_spec(module):
             return importlib.import_module(module)
-        self.__class__ = ModuleType  # type: ignore[assignment]  # once: the package's code asks for names of its own
+        self.__class__ = ModuleType  # type: ignore[assignment]  # once: the package's code uses its own names
         assert self.__spec__ is not None
         assert self.__spec__.loader is not None
         self.__spec__.loader.exec_module(self)
@@ -29,12 +29,12 @@ class _Postponed(ModuleType):
 
 
 def postpone(name: str) -> None:
-    """Makes the package known without running its code. One that has been imported stays as it is."""
+    """Registers the package without running its code. A package that has been imported stays as it is."""
     if name in sys.modules:
         return
     spec = importlib.util.find_spec(name)
     if spec is None:
-        return  # the import itself says what is missing
+        return  # the import itself reports what is missing
     package = importlib.util.module_from_spec(spec)
     package.__class__ = _Postponed
     sys.modules[name] = package

@@ -1,4 +1,5 @@
-"""The Lua scripts of transport/lua, one a file. Redis runs a script as a whole or not at all; each touches one slot."""
+"""The Lua scripts of transport/lua, one in each file. Redis runs a script without other commands in between; each
+script uses the keys of one slot."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ _FOLDER = Path(__file__).parents[1] / "lua"
 
 
 class Script:
-    """A script, known to Redis by the SHA-1 of its source."""
+    """A script, which Redis finds by the SHA-1 of its source."""
 
     def __init__(self, path: Path) -> None:
         self.source = path.read_bytes()
@@ -23,5 +24,5 @@ class Script:
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
 
-# By name. Each module of transport/ takes those that it calls; every new connection loads them all.
+# By name. Each module of transport/ uses those that it calls; every new connection loads them all.
 SCRIPTS = {path.stem: Script(path) for path in sorted(_FOLDER.glob("*.lua"))}

@@ -1,4 +1,4 @@
-"""Who is the master now: asked of Sentinels, each time that a connection is made."""
+"""The address of the present master: Sentinels are asked for it each time that a connection is made."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from transport.redis.address import SENTINEL_TIMEOUT_S, Address, Node
-from transport.redis.link import AsyncLink, Link, ReplyError
+from transport.redis.link import AsyncLink, Link
 
 
 def find_master(address: Address) -> Node:
-    """The master of the address's service, by the first Sentinel that knows it. Raises redis-py's ConnectionError."""
-    said = []
+    """The master of the address's service, from the first Sentinel that knows it. Raises redis-py's ConnectionError."""
+    failures = []
     for node in address.sentinels:
         link = Link(address.sentinel(node))
         try:
@@ -25,13 +25,13 @@ def find_master(address: Address) -> Node:
             link.close()
         if master := _master(reply):
             return master
-        said.append(_saying(node, reply))
-    raise _unknown(address, said)
+        failures.append(_failure(node, reply))
+    raise _unknown(address, failures)
 
 
 async def find_master_async(address: Address) -> Node:
     """As find_master."""
-    said = []
+    failures = []
     for node in address.sentinels:
         link = AsyncLink(address.async_sentinel(node))
         try:
@@ -43,8 +43,8 @@ async def find_master_async(address: Address) -> Node:
             await link.close()
         if master := _master(reply):
             return master
-        said.append(_saying(node, reply))
-    raise _unknown(address, said)
+        failures.append(_failure(node, reply))
+    raise _unknown(address, failures)
 
 
 def _question(address: Address) -> tuple[str, str, str]:
@@ -55,10 +55,10 @@ def _master(reply: Any) -> Node | None:
     return None if not reply or isinstance(reply, Exception) else (reply[0].decode(), int(reply[1]))
 
 
-def _saying(node: Node, reply: Any) -> str:
-    trouble = reply if isinstance(reply, ReplyError) else reply or "it does not know the service"
+def _failure(node: Node, reply: Any) -> str:
+    trouble = (str(reply) or "no reply in time") if isinstance(reply, Exception) else "it does not know the service"
     return f"{node[0]}:{node[1]}: {trouble}"
 
 
-def _unknown(address: Address, said: list[str]) -> RedisConnectionError:
-    return RedisConnectionError(f"no Sentinel tells who is the master of {address.service!r} ({'; '.join(said)})")
+def _unknown(address: Address, failures: list[str]) -> RedisConnectionError:
+    return RedisConnectionError(f"no Sentinel names a master of {address.service!r} ({'; '.join(failures)})")

@@ -240,6 +240,7 @@ class CouncilStatus(Reply):
 
     redis: RedisStatus
     processes: list[ProcessStatus]
+    unreadable_records: Annotated[int, Field(ge=0, description="Process records that this version cannot read.")]
     sessions: list[SessionStatus]
 
 

@@ -77,7 +77,7 @@ class EventStream:
 
     async def _is_over(self, session: str, after: str) -> bool:
         composed = await find_composed(self._pipe, session)
-        return composed.is_over and not await read_events(self._pipe, session, after, 1)
+        return composed.is_over and not await read_events(self._pipe, session, after)
 
     async def _tell(self, request: web.Request, response: web.StreamResponse, session: str, after: str) -> bool:
         """Every event after the id `after`; True where that was all of them. Raises CouncilError, and TimeoutError for
@@ -96,7 +96,7 @@ class EventStream:
 
     async def _replay(self, response: web.StreamResponse, session: str, after: str) -> str:
         """What has been composed already; the id of the last of it."""
-        while found := await read_events(self._pipe, session, after, 1):
+        while found := await read_events(self._pipe, session, after):
             packets, _ = event_packets(found)
             if after == _BEGINNING and found[0][0] != _FIRST_EVENT:
                 await response.write(_NOT_WHOLE)

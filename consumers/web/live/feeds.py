@@ -20,7 +20,7 @@ from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
 from schemas.grid import FRAME_RATE_HZ
-from transport.redis.connection import AsyncPipe
+from transport.redis.connection import AsyncPipe, BlockingPipe
 
 # Ten seconds: what a client that comes is shown of the past, and what one that is away may miss and still be owed.
 RECENT_WINDOWS = 10 * FRAME_RATE_HZ
@@ -49,8 +49,8 @@ class Source(ABC, Generic[P]):
     packet may raise Malformed when it is prepared."""
 
     @abstractmethod
-    async def read(self, pipe: AsyncPipe, session: str, after: str, block_ms: int) -> Reading[P]:
-        """What comes after the id `after`; waits up to block_ms for it."""
+    async def read(self, pipe: BlockingPipe, session: str, after: str, block_ms: int | None) -> Reading[P]:
+        """What comes after the id `after`; waits up to block_ms for the first entry, or not at all (None)."""
 
     @abstractmethod
     async def look(self, pipe: AsyncPipe, session: str, after: str) -> Goodbye | None:
@@ -93,9 +93,9 @@ class Feed(Generic[P]):
         return self._source.merge(packets)
 
     async def _read(self) -> None:
-        pipe, after = AsyncPipe(self._url), f"{self.forgotten_window + 1}-{_LAST}"
+        pipe, after = BlockingPipe(self._url), f"{self.forgotten_window + 1}-{_LAST}"
         # Of a session that has ended there may be nothing to wait for.
-        block_ms = 1
+        block_ms: int | None = None
         try:
             while self.goodbye is None:
                 try:
@@ -114,7 +114,7 @@ class Feed(Generic[P]):
             self.tell()
             await pipe.close()
 
-    async def _read_once(self, pipe: AsyncPipe, after: str, block_ms: int) -> str:
+    async def _read_once(self, pipe: BlockingPipe, after: str, block_ms: int | None) -> str:
         """Takes in what comes next; the id to go on from."""
         reading = await self._source.read(pipe, self._session, after, block_ms)
         for start in range(0, len(reading.packets), _SLICE):

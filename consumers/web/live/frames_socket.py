@@ -71,7 +71,7 @@ class FramesSocket:
         """The frames of [first, last] that are kept. Where that fails, the feed says why: it reads the same."""
         after = frame_id(first - 1)
         try:
-            while found := await read_frames(self._pipe, session, after, 1):
+            while found := await read_frames(self._pipe, session, after):
                 for admitted, (entry_id, raw) in enumerate(found):
                     if entry_order(entry_id)[0] - 1 > last or viewer.done.done():
                         return

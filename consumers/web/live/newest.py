@@ -6,8 +6,8 @@ import asyncio
 
 from runtime.presence import RedisPresence
 from schemas.errors import RedisAway, RedisRefuses
-from transport.frames import read_session_names
-from transport.redis.connection import AsyncPipe
+from transport.frames import wait_for_sessions
+from transport.redis.connection import AsyncPipe, BlockingPipe
 from transport.sessions import list_sessions
 
 _BLOCK_MS = 1_000
@@ -26,11 +26,11 @@ class Newest:
 
     async def run(self) -> None:
         """Listens until it is cancelled."""
-        pipe, after = AsyncPipe(self._url), "0"
+        pipe, after = BlockingPipe(self._url), "0"
         try:
             while True:
                 try:
-                    news = await read_session_names(pipe, after, _BLOCK_MS)
+                    news = await wait_for_sessions(pipe, after, _BLOCK_MS)
                     after = news[-1][0] if news else after
                     if news:
                         self._tell()

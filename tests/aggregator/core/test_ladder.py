@@ -19,7 +19,7 @@ STARVED = "big at its server has no memory for 9.0 GB"
 
 
 def frames_of(weights: Sequence[float], starving: Sequence[int], ladder: tuple[Rung, ...] = LADDER) -> list[Frame]:
-    """The frames of a session of the high tier; in window n the n-th of `starving` says that it found no memory."""
+    """The frames of a session of the high tier; in window n there is no memory for the n-th of `starving`."""
     members = tuple(Member(f"m{index}", weight) for index, weight in enumerate(weights))
     stream = [("1000-0", encode_entry(Opening(ENTRY_VERSION, "s1", "Why?", members, tier="high", ladder=ladder)))]
     stream += [(f"1000-{index + 1}", encode_entry(Claim(index, 0))) for index in range(len(weights))]
@@ -35,18 +35,18 @@ def running(frame: Frame) -> str:
 @pytest.mark.parametrize(
     ("weights", "starving", "stays"),
     [
-        # Six of equal weight: the starved one leaves, and the last, since the mid tier runs four.
+        # Six of equal weight: the starved one is dropped, and the last, since the mid tier runs four.
         ([1, 1, 1, 1, 1, 1], [1], ["mid: m0 m2 m3 m4"]),
         # Heavier than the others: they make room, and it tries again.
         ([1, 5, 1, 1, 1, 1], [1], ["mid: m0 m1 m2 m3"]),
         ([3, 1, 2, 1, 1, 1], [3], ["mid: m0 m1 m2 m4"]),
-        # The second time it leaves alone, and the tier stays.
+        # The second time it is dropped alone, and the tier stays.
         ([1, 5, 1, 1, 1, 1], [1, 1], ["mid: m0 m1 m2 m3", "mid: m0 m2 m3"]),
         # Each fall is one tier.
         ([1, 1, 1, 1, 1, 1], [1, 0], ["mid: m0 m2 m3 m4", "low: m2 m3"]),
-        # At the lowest tier one leaves for each that finds no memory; the last falls with its own words.
+        # At the lowest tier one is dropped each time; the last one has its own reason.
         ([1, 2], [1, 1], ["mid: m1", "mid: "]),
-        # Nobody leaves in vain: four run in the mid tier already, so one makes room.
+        # Four run in the mid tier already, so only one makes room.
         ([1, 1, 1, 4], [3], ["mid: m0 m1 m3"]),
     ],
 )
@@ -57,7 +57,7 @@ def test_the_session_falls_a_tier_and_keeps_its_heaviest(
     assert [f"{frame.tier}: {running(frame)}" for frame in frames] == stays
 
 
-def test_everybody_is_told_why_and_the_frames_name_the_tier() -> None:
+def test_every_dropped_member_has_its_reason_and_the_frames_name_the_tier() -> None:
     (frame,) = frames_of([1, 5, 1], [1])
     assert (frame.tier, frame.members[1].state) == ("mid", "loading")
     assert frame.members[2].reason == "it made room: no memory for m1; the session fell to the mid tier"
@@ -68,14 +68,14 @@ def test_everybody_is_told_why_and_the_frames_name_the_tier() -> None:
     assert frames_of([1, 1], [0], ())[0].members[0].reason == STARVED
 
 
-def test_where_room_does_not_help_the_starved_member_goes_first_however_heavy() -> None:
+def test_where_room_does_not_help_the_starved_member_is_dropped_first_however_heavy() -> None:
     assert members_to_drop({0: 1.0, 1: 5.0, 2: 1.0}, 1, Rung("mid", 4), room_helps=False) == [1]
     assert members_to_drop({0: 1.0, 1: 5.0, 2: 1.0}, 1, Rung("low", 1), room_helps=False) == [1, 2]
     assert members_to_drop({0: 1.0, 1: 5.0, 2: 1.0}, 1, Rung("mid", 4)) == [2]
 
 
 @given(st.dictionaries(st.integers(0, 5), st.sampled_from([0.0, 1.0, 2.5]), min_size=2), st.data())
-def test_one_leaves_at_least_and_nobody_heavier_than_who_stays(
+def test_at_least_one_is_dropped_and_none_is_heavier_than_one_that_stays(
     weights: Mapping[int, float], data: st.DataObject
 ) -> None:
     starved = data.draw(st.sampled_from(sorted(weights)))

@@ -46,21 +46,21 @@ from tests.oracle.members import WHITE_SPACE
 from tests.support.expected_json import named
 from tests.support.streams import Recorded, recorded
 
-# Numbers in frames are rounded to 1e-9, so two that agree may still fall on either side of a half; the wave is computed
-# from three of those.
+# Numbers in frames are rounded to 1e-9, so equal numbers can be rounded to different sides; the wave is computed from
+# three of them.
 NEAR = 4e-9
 UNLIMITED = Limits()
-# What a frame says of all members together, and what of it does not depend on how many say a thing.
+# The fields about all members together, and those that do not depend on how many members propose the same.
 BETWEEN = tuple(
     name
     for name in FRAME_FIELDS
     if name not in ("session", "cut", "members", "tokens", "late", "duplicates", "dead_letters")
 )
-WHOEVER_SAYS_IT = (
+BY_WEIGHT = (
     "energy", "diversity_index", "di_source", "di_low", "di_covered", "coverage", "di_span", "span_bytes",
     "entropy_total", "entropy_within", "coverage_mass", "frontier_bytes",
 )  # fmt: skip
-# Without the explain phase: it runs minutes, and the shrunk stream says enough.
+# Without the explain phase: it takes minutes, and the shrunk stream is enough.
 unhurried = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -73,7 +73,7 @@ def core_frames(stream: Stream, windows: int) -> list[Frame]:
 
 
 def differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:
-    """Where two values differ: floats by more than NEAR, all else at all."""
+    """Where two values differ: floats by more than NEAR, others by anything."""
     if isinstance(ours, float) and isinstance(theirs, float):
         if not abs(ours - theirs) <= NEAR:
             yield f"{path}: {ours!r} and {theirs!r}"
@@ -88,7 +88,7 @@ def differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:
 
 
 def assert_law(stream: Stream, windows: int) -> list[Frame]:
-    """The core's frames, once they are known to be the oracle's."""
+    """The core's frames, after a check that they agree with the oracle's."""
     ours, theirs = core_frames(stream, windows), oracle_frames(stream, windows)
     for index, (frame, expected) in enumerate(zip(ours, theirs, strict=False)):
         assert frame.version == expected.version
@@ -159,15 +159,15 @@ def test_dump_and_load_at_every_window_changes_no_byte(session: Recorded) -> Non
 def test_a_frame_depends_on_nothing_after_its_window(session: Recorded, data: st.DataObject) -> None:
     frames = core_frames(session.stream, session.windows)
     count = data.draw(st.integers(0, len(frames)))
-    heard = [entry for entry, window in zip(session.stream, windows_of(session), strict=True) if window < count]
-    again = core_frames(heard or session.stream[:1], count)
+    before = [entry for entry, window in zip(session.stream, windows_of(session), strict=True) if window < count]
+    again = core_frames(before or session.stream[:1], count)
     assert [encode_frame(frame) for frame in again] == [encode_frame(frame) for frame in frames[:count]]
 
 
 @settings(unhurried, max_examples=100)
 @given(recorded())
-def test_every_accepted_token_is_in_exactly_one_frame_and_every_text_goes_out_once(session: Recorded) -> None:
-    """But for what still waits when the stream breaks off. In step a thought may overtake an answer that waits."""
+def test_every_accepted_token_is_in_exactly_one_frame_and_every_text_is_released_once(session: Recorded) -> None:
+    """Except tokens that are buffered when the stream breaks off. In step a thought may overtake a buffered answer."""
     frames = core_frames(session.stream, session.windows)
     for number, accepted in enumerate(accepted_tokens(session.stream, session.windows)):
         shown = [token for frame in frames for token in frame.tokens if token.member == number]
@@ -198,7 +198,7 @@ def _text(tokens: list[Token], lane: str) -> str:
         (Limits(life_ms=100), Alive, 5, "the session reached its longest life of 0.00166667 min"),
     ],
 )
-def test_patience_ends_with_the_window_that_ends_at_its_limit(
+def test_a_time_out_ends_with_the_window_that_ends_at_its_limit(
     limits: Limits, mark: type[Waiting | Loading | Alive], window_index: int, reason: str
 ) -> None:
     """Three windows are 50 ms to the nanosecond; opening, claim and mark all lie on the origin."""
@@ -242,8 +242,8 @@ def _members(count: int, entries: Stream, limits: Limits = UNLIMITED) -> Stream:
 
 @pytest.mark.parametrize("logprob", [None, math.nan])
 @pytest.mark.parametrize("top", [[], [(b"a", -1.5), (b"b", -2.0)], [(b" the", -1.5), (b"b", math.nan)]])
-def test_a_logprob_that_is_no_number_is_a_missing_one(logprob: float | None, top: list[tuple[bytes, float]]) -> None:
-    """Only the list speaks: what it does not say of the token that was drawn, nobody knows."""
+def test_a_logprob_that_is_not_a_number_is_missing(logprob: float | None, top: list[tuple[bytes, float]]) -> None:
+    """Only the list counts: the sampled token's own probability is unknown."""
     token = Token(0, "1001-0", 0, "answer", "the", 0, 0, logprob, "real", b"", pack_top(top))
     stream = _members(1, [("1001-0", encode_entry(Claim(0, 0))), ("1002-0", encode_entry(token))])
     (frame,) = assert_law(stream, 1)
@@ -297,7 +297,7 @@ def _assert_energy_between(frame: Frame, opening: Opening) -> None:
     finished = [number for number, member in enumerate(frame.members) if member.state == "finished"]
     counted = running or finished
     if opening.weighting == "certainty" and len(counted) > 0 and frame.energy == 0.0:
-        return  # nobody was certain of anything: the weights sum to 0
+        return  # no certainty is above 0: the weights sum to 0
     if any(opening.members[number].weight for number in counted):
         energies = [frame.members[number].energy for number in counted]
         assert min(energies) - NEAR <= frame.energy <= max(energies) + NEAR
@@ -307,8 +307,8 @@ def _assert_energy_between(frame: Frame, opening: Opening) -> None:
 
 @settings(unhurried, max_examples=200)
 @given(recorded())
-def test_members_in_step_are_let_out_within_one_window_of_each_other(session: Recorded) -> None:
-    """Also where a member that was behind, or that thought or stalled, comes into step."""
+def test_members_in_step_are_released_within_one_window_of_each_other(session: Recorded) -> None:
+    """Also where a member that was behind, thought or stalled comes into step."""
     for frame in core_frames(session.stream, session.windows):
         if frame.mode == "step" and frame.alignment.sync_lag_ms is not None:
             assert frame.alignment.sync_lag_ms <= 1_000 / 60 + NEAR
@@ -347,8 +347,8 @@ def test_numbers_do_not_change_when_members_are_listed_in_another_order(session:
 @settings(unhurried, max_examples=60)
 @given(recorded(starves=False), st.data())
 def test_diversity_does_not_change_when_a_member_is_doubled(session: Recorded, data: st.DataObject) -> None:
-    """Both halves say the same at the same time, and share the weight. Not of sync_lag_ms: one alone has none; and not
-    in step, where two are a pair and one is not."""
+    """Both halves write the same at the same time, and share the weight. Without sync_lag_ms, which one member alone
+    does not have; and not in step, where two members are a pair and one is not."""
     session = replace(session, opening=msgspec.structs.replace(session.opening, sync="free"))
     doubled = data.draw(st.integers(0, len(session.opening.members) - 1))
     members = [Member(member.model, member.weight or 1.0) for member in session.opening.members]
@@ -361,17 +361,17 @@ def test_diversity_does_not_change_when_a_member_is_doubled(session: Recorded, d
     stream: Stream = [(session.stream[0][0], encode_entry(_with_members(session, members)))]
     for entry_id, raw in session.stream[1:]:
         stream.extend(_doubled(entry_id, raw, doubled, copy))
-    assert_same_numbers(frames, core_frames(stream, session.windows), WHOEVER_SAYS_IT)
+    assert_same_numbers(frames, core_frames(stream, session.windows), BY_WEIGHT)
 
 
 def _with_members(session: Recorded, members: list[Member]) -> Opening:
-    """With fixed weights: where certainties are 0 the weights count as equal, by heads."""
+    """With fixed weights: where all certainties are 0, members have equal weights."""
     return msgspec.structs.replace(session.opening, members=tuple(members), weighting="fixed")
 
 
 def _doubled(entry_id: str, raw: bytes, doubled: int, copy: int) -> Stream:
-    """An entry, and where it is the doubled member's the copy's entry behind it. Ids in a millisecond spread to make
-    room."""
+    """An entry, followed by a copy for the second half where it is the doubled member's. Ids of one millisecond are
+    spread to make room."""
     try:
         entry = decode_entry(raw)
     except Malformed:
@@ -399,7 +399,7 @@ def _spread(entry_id: str, half: int) -> str:
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_diversity_is_nothing_when_all_are_sure_of_one_piece(count: int) -> None:
+def test_diversity_is_0_when_all_members_are_certain_of_one_piece(count: int) -> None:
     entries: Stream = []
     for number in range(count):
         token = Token(number, f"1001-{number}", 0, "answer", " so", 0, 0, 0.0, "real", b"", pack_top([(b"so", 0.0)]))
@@ -415,7 +415,7 @@ def test_diversity_is_nothing_when_all_are_sure_of_one_piece(count: int) -> None
 
 @settings(unhurried, max_examples=60)
 @given(recorded())
-def test_json_says_what_the_frame_says_rounded_to_a_billionth_and_never_nan(session: Recorded) -> None:
+def test_json_has_the_frames_values_rounded_to_a_billionth_and_never_nan(session: Recorded) -> None:
     def refuse(constant: str) -> NoReturn:
         raise AssertionError(constant)
 
@@ -425,6 +425,6 @@ def test_json_says_what_the_frame_says_rounded_to_a_billionth_and_never_nan(sess
         return number
 
     for frame in core_frames(session.stream, session.windows):
-        # A NaN would have become null: it equals nothing, so the comparison finds it.
+        # A NaN becomes null in JSON, and is not equal to anything: the comparison finds it.
         shown = json.loads(frame_json(frame), parse_constant=refuse, parse_float=parse_rounded)
         assert shown == named(frame)

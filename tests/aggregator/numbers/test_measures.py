@@ -40,21 +40,21 @@ def councils(least: int = 1) -> st.SearchStrategy[Council]:
 
 
 @given(tokens, starts)
-def test_proposals_are_the_references(token: Token, start: int) -> None:
+def test_proposals_agree_with_the_oracle(token: Token, start: int) -> None:
     ours, theirs = proposal_of(token, start), slow.proposal_of(token, start)
     assert (ours.own, ours.has_logprobs) == (theirs.own, theirs.has_logprobs)
     if ours.has_logprobs:
         assert ours.probabilities == near(theirs.p)
         assert ours.rest == near(theirs.r)
-        assert ours.unlisted == near(slow.upper_bound_of_a_piece_nobody_lists(theirs))
+        assert ours.unlisted == near(slow.upper_bound_of_an_unlisted_piece(theirs))
         assert ours.likeliest == near(max(theirs.p.values()))
         assert set(ours.loose_pieces) == {piece for piece in ours.probabilities if has_many_tokens(piece)}
 
 
 @given(councils())
-def test_diversity_and_its_bound_are_the_references(council: Council) -> None:
-    said, given_weights = council
-    measured = [(token, start) for token, start in said if proposal_of(token, start).has_logprobs]
+def test_diversity_and_its_bound_agree_with_the_oracle(council: Council) -> None:
+    drawn, given_weights = council
+    measured = [(token, start) for token, start in drawn if proposal_of(token, start).has_logprobs]
     shares = slow.shares_of(given_weights[: len(measured)])
     if measured:
         index, low = diversity([proposal_of(*one) for one in measured], shares)
@@ -65,7 +65,7 @@ def test_diversity_and_its_bound_are_the_references(council: Council) -> None:
 
 
 @given(tokens, starts, st.integers(0, 4), st.integers(1, 6))
-def test_spans_are_the_references(token: Token, start: int, offset: int, length: int) -> None:
+def test_spans_agree_with_the_oracle(token: Token, start: int, offset: int, length: int) -> None:
     ours, theirs = proposal_of(token, start), slow.proposal_of(token, start)
     if ours.has_logprobs and offset < len(ours.own):
         span = span_of(ours, offset, length)
@@ -77,9 +77,9 @@ def test_spans_are_the_references(token: Token, start: int, offset: int, length:
 
 
 @given(councils(), st.integers(1, 6))
-def test_entropies_and_divergence_are_the_references(council: Council, length: int) -> None:
-    said, given_weights = council
-    proposals = [(proposal_of(*one), slow.proposal_of(*one)) for one in said]
+def test_entropies_and_divergence_agree_with_the_oracle(council: Council, length: int) -> None:
+    drawn, given_weights = council
+    proposals = [(proposal_of(*one), slow.proposal_of(*one)) for one in drawn]
     both = [pair for pair in proposals if pair[0].has_logprobs]
     shares = slow.shares_of(given_weights[: len(both)])
     if both:
@@ -94,23 +94,23 @@ def test_entropies_and_divergence_are_the_references(council: Council, length: i
         assert agreement_of(found.divergence) == near(slow.agreement_of(expected, shares))
         jsd = normalised_divergence(found.divergence, shares)
         assert 0.0 <= jsd <= 1.0
-        # Where one has all of the weight but 1e-12 of it, the quotient is of two numbers smaller than their errors.
+        # Where one member has all of the weight but 1e-12, both numbers of the quotient are smaller than their errors.
         if min((share for share in shares if share > 0.0), default=0.0) > 1e-6:
             assert jsd == pytest.approx(slow.normalised_divergence(expected, shares), abs=1e-9)
 
 
 @given(councils(), st.integers(0, 3))
-def test_whatever_a_server_sends_no_measure_is_nan_or_infinite_or_out_of_its_range(
+def test_no_measure_is_nan_or_infinite_or_out_of_its_range_whatever_a_server_sends(
     council: Council, offset: int
 ) -> None:
-    said, given_weights = council
-    standing = [
+    drawn, given_weights = council
+    aligned = [
         AlignedMember(-offset if start else 0, 9, proposal_of(token, start))
-        for token, start in said
+        for token, start in drawn
         if len(proposal_of(token, start).own) > offset
     ]
-    if standing:
-        measures = measures_at(0, standing, given_weights[: len(standing)])
+    if aligned:
+        measures = measures_at(0, aligned, given_weights[: len(aligned)])
         for name, number in msgspec.structs.asdict(measures).items():
             if isinstance(number, float):
                 assert math.isfinite(number)
@@ -122,7 +122,7 @@ def listed(top: Sequence[tuple[bytes, float]], logprob: float | None = None, qua
 
 
 @pytest.mark.parametrize("count", [2, 20, 200])
-def test_a_list_of_any_length_is_read_whole_and_in_any_order(count: int) -> None:
+def test_a_list_of_any_length_is_read_completely_and_in_any_order(count: int) -> None:
     top = [(b"w%d" % rank, -0.1 * rank - 6.0) for rank in range(count)]
     ordered, turned = proposal_of(listed(top), 5), proposal_of(listed(top[::-1]), 5)
     assert len(ordered.probabilities) == count
@@ -137,7 +137,7 @@ def test_probabilities_never_sum_to_more_than_1(top: list[tuple[bytes, float]], 
     assert sum(proposal.probabilities.values()) + proposal.rest <= 1.0 + EPSILON
 
 
-def test_what_a_list_left_out_may_be_more_of_a_listed_piece_where_several_tokens_map_to_it() -> None:
+def test_where_several_tokens_map_to_a_listed_piece_it_may_have_what_the_list_left_out() -> None:
     """At position 0 " the" and "the" are one piece: of the list [" the" 0.5] all of the rest may be "the" as well."""
     top = [(b" the", math.log(0.5))]
     inside, first = proposal_of(listed(top), 5), proposal_of(listed(top), 0)
@@ -145,8 +145,8 @@ def test_what_a_list_left_out_may_be_more_of_a_listed_piece_where_several_tokens
     assert diversity([first], [1.0]) == (near(0.5), near(0.0))
 
 
-def test_a_beginning_of_no_bytes_never_makes_the_span_more_diverse_than_the_pieces() -> None:
-    """All tokens start at x, and most would rather end here: b"" has a bucket of its own, else di_span were 0.6."""
+def test_a_piece_without_bytes_never_makes_the_span_more_diverse_than_the_pieces() -> None:
+    """All tokens start at x, and most end the answer there: b"" has its own bucket, else di_span would be 0.6."""
     proposal = proposal_of(listed([(b"", math.log(0.6)), (b"the", math.log(0.4))]), 5)
     span = span_of(proposal, 0, 3)
     index, _ = diversity([proposal], [1.0])
@@ -155,7 +155,7 @@ def test_a_beginning_of_no_bytes_never_makes_the_span_more_diverse_than_the_piec
 
 
 def test_a_chunk_of_any_length_is_cut_without_reading_it_byte_by_byte() -> None:
-    """A server that sends its whole answer at once: the frontier stands a million bytes into one token."""
+    """A server that sends its whole answer at once: the frontier is a million bytes into one token."""
     text = "so " * 400_000
     token = Token(
         0, "1-0", 0, "answer", text, 0, 0, -0.5, "real", b"", msgspec.Raw(msgspec.msgpack.encode([(b"s", -1.0)]))
@@ -165,7 +165,7 @@ def test_a_chunk_of_any_length_is_cut_without_reading_it_byte_by_byte() -> None:
     assert span.probabilities == near({text[1_000_000:1_000_003].encode(): 1.0 - span.rest})
 
 
-def test_a_certain_span_says_what_the_member_wrote() -> None:
+def test_a_certain_span_has_the_text_that_the_member_wrote() -> None:
     proposal = Proposal(b"hello")
     assert certain_span(proposal, 1, 3) == Span({b"ell": 1.0}, 0.0)
     assert certain_span(proposal, 1, 3, 0.25) == Span({b"ell": 0.75}, 0.25)

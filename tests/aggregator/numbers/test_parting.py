@@ -1,4 +1,4 @@
-"""Where members parted, told step by step, against whole texts compared at once."""
+"""Where members parted: compared step by step, and whole texts at once, with the same result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aggregator.numbers.parting import MOST_HEAD_BYTES, Parting
 
-# Two letters: texts agree for long, and part anywhere.
+# Two letters only: texts agree for long, and part anywhere.
 texts = st.text("ab", max_size=12).map(str.encode) | st.just(b"aaaaaaaaaaaa")
 
 
@@ -25,7 +25,7 @@ def stories(draw: st.DrawFn) -> tuple[list[bytes], list[tuple[str, int]]]:
 
 @given(stories())
 def test_members_part_where_their_texts_first_differ(story: tuple[list[bytes], list[tuple[str, int]]]) -> None:
-    """Whoever begins late, writes in whatever order, and however often they are compared."""
+    """With any order of their bytes, late beginnings and any times of comparing."""
     answers, steps = story
     parting, written = Parting.of(len(answers)), [0] * len(answers)
     present = list(range(len(answers)))
@@ -54,7 +54,7 @@ def first_difference(answers: list[bytes], x: int) -> int | None:
     )
 
 
-def test_text_is_kept_only_as_long_as_someone_is_to_be_compared_with_it() -> None:
+def test_text_is_kept_only_while_another_member_is_compared_with_it() -> None:
     parting = Parting.of(3)
     for member in range(3):
         parting.add_text(member, b"The sky")
@@ -72,7 +72,7 @@ def test_text_is_kept_only_as_long_as_someone_is_to_be_compared_with_it() -> Non
     assert not parting.has_open
 
 
-def test_a_member_that_never_begins_does_not_make_the_others_texts_grow_without_a_bound() -> None:
+def test_the_texts_kept_for_a_member_that_never_begins_are_bounded() -> None:
     parting = Parting.of(3)
     for _ in range(20):
         for member in (0, 1):
@@ -85,9 +85,11 @@ def test_a_member_that_never_begins_does_not_make_the_others_texts_grow_without_
     assert parting.parted_at([0, 1], 3) == (True, None)
 
 
-@pytest.mark.parametrize(("shared_bytes", "told"), [(0, 0), (MOST_HEAD_BYTES // 2, None)])
-def test_that_two_parted_stays_known_when_a_third_comes_too_late(shared_bytes: int, told: int | None) -> None:
-    """Where they did so first is known only as long as the third cannot have parted from them before."""
+@pytest.mark.parametrize(("shared_bytes", "known"), [(0, 0), (MOST_HEAD_BYTES // 2, None)])
+def test_where_two_members_parted_stays_known_when_a_third_begins_too_late(
+    shared_bytes: int, known: int | None
+) -> None:
+    """The byte is known only as long as the third cannot have parted from them before."""
     parting = Parting.of(3)
     for member in (0, 1):
         parting.add_text(member, b"x" * shared_bytes + b"%d" % member)
@@ -96,5 +98,5 @@ def test_that_two_parted_stays_known_when_a_third_comes_too_late(shared_bytes: i
         parting.add_text(member, b"x" * 2 * MOST_HEAD_BYTES)
     parting.add_text(2, b"0" * (shared_bytes + 2))
     parting.compare([0, 1, 2])
-    assert parting.parted_at([0, 1, 2], shared_bytes + 2) == (False, told)
+    assert parting.parted_at([0, 1, 2], shared_bytes + 2) == (False, known)
     assert parting.parted_at([0, 1], shared_bytes + 2) == (False, shared_bytes)

@@ -68,8 +68,8 @@ def composer_of(*models: str) -> Composer:
     return Composer(opening_of(*models), ORIGIN_NS)
 
 
-def told(composer: Composer, frame: Frame, elapsed_ms: float = 0.5) -> list[Event]:
-    """The frame's events, each of them exactly as the protocol has it."""
+def events_composed(composer: Composer, frame: Frame, elapsed_ms: float = 0.5) -> list[Event]:
+    """The frame's events. Each is valid for the protocol."""
     composer.add(frame)
     events = composer.compose(frame, lambda: elapsed_ms)
     for event in events:
@@ -86,7 +86,7 @@ def of_kind(events: list[Event], kind: type) -> list[Any]:
 
 def test_a_frame_becomes_the_events_of_the_protocol() -> None:
     composer = composer_of("llama3:8b")
-    first = told(composer, frame_of(0, (member_of("Hi"),)))
+    first = events_composed(composer, frame_of(0, (member_of("Hi"),)))
     assert [msgspec.json.decode(encode_event(event)) for event in first] == [
         {
             "type": "energy_update", "channel": "energy", "timestamp": 1_700_000_000_016, "frameNumber": FIRST_NUMBER,
@@ -107,16 +107,16 @@ def test_a_frame_becomes_the_events_of_the_protocol() -> None:
             "payload": {"tokens": ["Hi"], "isComplete": False, "sessionId": "s", "modelId": "llama3-8b"},
         },
     ]  # fmt: skip
-    quiet = told(composer, frame_of(1, (member_of(position_bytes=2),), energy=0.245))
+    quiet = events_composed(composer, frame_of(1, (member_of(position_bytes=2),), energy=0.245))
     assert [type(event) for event in quiet] == [EnergyUpdate]
     assert of_kind(quiet, EnergyUpdate)[0].deltaEnergy == -0.005
-    complete = told(composer, frame_of(2, (member_of("", "finished"),)))
+    complete = events_composed(composer, frame_of(2, (member_of("", "finished"),)))
     assert [payload.isComplete for payload in of_kind(complete, TokenStream)] == [True]
-    assert of_kind(told(composer, frame_of(3, (member_of("", "finished"),))), TokenStream) == []
+    assert of_kind(events_composed(composer, frame_of(3, (member_of("", "finished"),))), TokenStream) == []
 
 
-def test_a_frame_that_takes_longer_than_it_lasts_says_so() -> None:
-    events = told(composer_of("a"), frame_of(0, (member_of(),)), elapsed_ms=20.5)
+def test_a_frame_that_takes_longer_than_it_lasts_has_an_error_event() -> None:
+    events = events_composed(composer_of("a"), frame_of(0, (member_of(),)), elapsed_ms=20.5)
     assert of_kind(events, EnergyUpdate)[0].processingTime == 16.67
     (error,) = of_kind(events, ErrorEvent)
     assert (error.code, error.severity, error.component, error.recoverable) == (
@@ -131,7 +131,7 @@ def test_model_ids_are_of_the_protocol_and_all_different() -> None:
 
 
 @given(st.lists(st.text(st.sampled_from("aé日🙂 \n"), max_size=4), max_size=8), st.data())
-def test_the_pieces_of_a_text_end_where_its_tokens_do_and_are_all_of_it(texts: list[str], data: st.DataObject) -> None:
+def test_the_pieces_of_a_text_end_where_its_tokens_end_and_are_complete(texts: list[str], data: st.DataObject) -> None:
     """Any tokens, of any bytes a character; any part of them released before, and any part still waiting."""
     whole = "".join(texts).encode()
     stripped = whole.lstrip(b" \n")
@@ -154,17 +154,17 @@ def test_the_pieces_of_a_text_end_where_its_tokens_do_and_are_all_of_it(texts: l
     assert len(found) == (len(cuts) + 1 if released else 0)
 
 
-def test_of_members_that_are_compared_the_field_and_the_pattern_are_told_when_they_change() -> None:
+def test_field_and_pattern_of_compared_members_are_sent_when_they_change() -> None:
     """neutral | destructive | 17 windows the same | energies move | a third joins | nobody is compared any more"""
     composer = composer_of("a", "b", "c")
     both = (member_of(model="a", position_bytes=9), member_of(model="b", position_bytes=9))
     silent = member_of(model="c", state="thinking", position_bytes=0)
     compared: dict[str, Any] = {"frontier_bytes": 5, "agreement": 0.5, "agreement_source": "logprobs"}
-    first = told(composer, frame_of(0, (*both, silent), **compared))
+    first = events_composed(composer, frame_of(0, (*both, silent), **compared))
     assert of_kind(first, EnergyField)[0].fieldType == "stream"
     assert [(p.patternType, p.models) for p in of_kind(first, InterferenceEvent)] == [("neutral", ("a", "b"))]
     parted = compared | {"agreement": 0.1, "interference": "destructive"}
-    events = told(composer, frame_of(1, (*both, silent), **parted))
+    events = events_composed(composer, frame_of(1, (*both, silent), **parted))
     (pattern,) = of_kind(events, InterferenceEvent)
     assert (pattern.patternType, pattern.models, pattern.intensity, pattern.coherenceScore) == (
         "destructive", ("a", "b"), 0.8, 0.1,
@@ -173,21 +173,21 @@ def test_of_members_that_are_compared_the_field_and_the_pattern_are_told_when_th
     assert (field.fieldType, field.intensity) == ("interference", 0.8)
     assert [(c.x, c.y) for c in field.coordinates] == [(0.0, 0.25), (0.5, 0.25), (1.0, 0.25)]
     for window in range(2, 19):
-        again = told(composer, frame_of(window, (*both, silent), **parted | {"agreement": 0.104}))
+        again = events_composed(composer, frame_of(window, (*both, silent), **parted | {"agreement": 0.104}))
         assert [type(event) for event in again] == [EnergyUpdate]
     livelier = (msgspec.structs.replace(both[0], energy=0.26), both[1])
-    events = told(composer, frame_of(19, (*livelier, silent), **parted))
+    events = events_composed(composer, frame_of(19, (*livelier, silent), **parted))
     assert [type(event) for event in events] == [EnergyUpdate, EnergyField]
     third = msgspec.structs.replace(silent, state="answering", position_bytes=9)
-    events = told(composer, frame_of(20, (*livelier, third), **parted))
+    events = events_composed(composer, frame_of(20, (*livelier, third), **parted))
     assert [payload.models for payload in of_kind(events, InterferenceEvent)] == [("a", "b", "c")]
-    events = told(composer, frame_of(21, (*livelier, third)))
+    events = events_composed(composer, frame_of(21, (*livelier, third)))
     assert of_kind(events, InterferenceEvent) == []
     assert of_kind(events, EnergyField)[0].fieldType == "stream"
     assert "interference_event" in composer.over
 
 
-def test_a_resonance_is_told_once_with_how_often_the_frontier_moved_while_it_built_up() -> None:
+def test_a_resonance_is_sent_once_with_how_often_the_frontier_moved_while_it_built_up() -> None:
     """The frontier moves in every sixth window: ten times a second. Resonance is shown in the 48th."""
     composer = composer_of("a", "b")
     found: list[ResonanceEvent] = []
@@ -196,7 +196,7 @@ def test_a_resonance_is_told_once_with_how_often_the_frontier_moved_while_it_bui
         members = (member_of(model="a", position_bytes=x + 3), member_of(model="b", position_bytes=x + 3))
         said: dict[str, Any] = {"frontier_bytes": x, "agreement": 1.0, "interference": "constructive", "wave": 0.9}
         frame = frame_of(window, members, resonance=47 <= window < 100, **said)
-        events = told(composer, frame)
+        events = events_composed(composer, frame)
         found += [event for event in events if isinstance(event, ResonanceEvent)]
         kinds = [payload.fieldType for payload in of_kind(events, EnergyField)]
         assert kinds == {0: ["interference"], 47: ["resonance"], 100: ["interference"]}.get(window, [])
@@ -208,13 +208,13 @@ def test_a_resonance_is_told_once_with_how_often_the_frontier_moved_while_it_bui
     assert payload.frequency == pytest.approx(10.0, abs=1.3)
 
 
-def test_what_goes_wrong_is_told_once_with_a_code_and_a_sentence() -> None:
+def test_each_trouble_is_sent_once_with_a_code_and_a_sentence() -> None:
     composer = composer_of("a", "b")
     one, other = member_of(model="a"), member_of(model="b")
     dropped = msgspec.structs.replace(one, state="dropped", reason="the server refused: " + "x" * 2_000)
     stopped = msgspec.structs.replace(other, state="dropped", reason="cancelled")
-    assert of_kind(told(composer, frame_of(0, (one, other))), ErrorEvent) == []
-    errors = of_kind(told(composer, frame_of(1, (dropped, other), tier="low", dead_letters=3)), ErrorEvent)
+    assert of_kind(events_composed(composer, frame_of(0, (one, other))), ErrorEvent) == []
+    errors = of_kind(events_composed(composer, frame_of(1, (dropped, other), tier="low", dead_letters=3)), ErrorEvent)
     assert [(e.code, e.severity, e.component, e.recoverable) for e in errors] == [
         ("MEMBER_DROPPED", "warning", "model", True),
         ("TIER_FELL", "warning", "orchestrator", True),
@@ -224,7 +224,7 @@ def test_what_goes_wrong_is_told_once_with_a_code_and_a_sentence() -> None:
     assert len(errors[0].message) == 1_000
     assert errors[0].details == {"modelId": "a", "model": "a"}
     assert errors[2].details == {"count": 3}
-    (last,) = of_kind(told(composer, frame_of(2, (dropped, stopped), tier="low", final=True)), ErrorEvent)
+    (last,) = of_kind(events_composed(composer, frame_of(2, (dropped, stopped), tier="low", final=True)), ErrorEvent)
     assert (last.code, last.severity, last.recoverable, last.message) == (
         "MEMBER_DROPPED",
         "info",
@@ -239,7 +239,7 @@ def test_what_goes_wrong_is_told_once_with_a_code_and_a_sentence() -> None:
 def composed(
     opening: Opening, origin_ns: int, frames: list[Frame], *, reloads: bool = False
 ) -> list[tuple[str, Event]]:
-    """What an undisturbed DECIPHER says of the frames; with `reloads` another one goes on after each of them."""
+    """The events of an undisturbed DECIPHER; with `reloads` another one continues after each frame."""
     composer, found = Composer(opening, origin_ns), list[tuple[str, Event]]()
     for frame in frames:
         if reloads:
@@ -251,7 +251,7 @@ def composed(
 
 
 def without_time(events: list[tuple[str, Event]]) -> list[tuple[str, Event]]:
-    """Less what the clock alone says: how long composing took."""
+    """The events without how long composing took."""
     return [
         (entry_id, msgspec.structs.replace(event, payload=msgspec.structs.replace(event.payload, processingTime=0.0)))
         if isinstance(event, EnergyUpdate)
@@ -261,8 +261,8 @@ def without_time(events: list[tuple[str, Event]]) -> list[tuple[str, Event]]:
 
 
 @pytest.mark.parametrize("name", golden_names())
-def test_another_decipher_goes_on_from_a_checkpoint_as_if_it_had_been_there(name: str) -> None:
-    """Frames of real models, in every one a kill."""
+def test_another_decipher_continues_from_a_checkpoint_with_the_same_events(name: str) -> None:
+    """Frames of real models, with another DECIPHER after each."""
     opening, frames = golden_opening(name), frames_of(name)
     origin_ns = ORIGIN_NS
     events = composed(opening, origin_ns, frames)
@@ -276,7 +276,7 @@ def test_another_decipher_goes_on_from_a_checkpoint_as_if_it_had_been_there(name
         assert checked(encode_event(event)) == event
 
 
-def test_twins_resonate_and_it_is_told() -> None:
+def test_the_resonance_of_twins_is_sent() -> None:
     """Two of one model that write the same text."""
     assert "twins" in golden_names()
     events = [event for _, event in composed(golden_opening("twins"), ORIGIN_NS, frames_of("twins"))]
@@ -290,8 +290,8 @@ def test_twins_resonate_and_it_is_told() -> None:
 
 
 async def test_every_frame_is_composed_once_though_decipher_is_killed(roles: Roles, pipe: AsyncPipe) -> None:
-    """Two DECIPHERs at once; one is killed in mid-session, a third comes: no event twice, none missing, none other than
-    an undisturbed one would have written."""
+    """Two DECIPHERs; the owner may be killed in mid-session, and a third one starts: no event twice, none missing, and
+    all as an undisturbed DECIPHER writes them."""
     roles.ready("aggregator")
     for model in ("word-3", "char-6"):
         roles.ready("producers", f"ngram:{model}", "--tokens-per-s", "60")
@@ -328,10 +328,8 @@ async def test_every_frame_is_composed_once_though_decipher_is_killed(roles: Rol
     assert checked(found.standing["energy_update"]) == last
 
 
-async def test_a_session_that_fails_is_told_to_have_failed_once(
-    redis: RedisServer, roles: Roles, pipe: AsyncPipe
-) -> None:
-    """frames 0 1 2 | the aggregator gives up with a reason, and there is no final frame | another DECIPHER comes"""
+async def test_a_session_that_fails_has_one_error_event(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> None:
+    """frames 0 1 2 | the aggregator ends the session with a reason and no final frame | another DECIPHER starts"""
     recorder = Recorder(redis)
     recorder.announce()
     recorder.write(3)
@@ -360,14 +358,14 @@ async def test_a_session_that_fails_is_told_to_have_failed_once(
 
 
 def batch_of(before: str, after: str, *ids: str, final: bool = False) -> EventBatch:
-    event = encode_event(told(composer_of("a"), frame_of(0, (member_of(),)))[0])
+    event = encode_event(events_composed(composer_of("a"), frame_of(0, (member_of(),)))[0])
     return EventBatch(
         before, after, [(entry_id, event) for entry_id in ids], final, b"memory", {"energy_update": event}, "FLOWING"
     )
 
 
 async def test_events_are_written_once_with_their_cursor(each_redis: RedisServer) -> None:
-    """Two DECIPHERs compose the same frames: the slower one writes nothing, and learns where the cursor stands."""
+    """Two DECIPHERs compose the same frames: the slower one writes nothing, and gets the cursor."""
     pipe, opening = AsyncPipe(each_redis.url), opening_of("a")
     session = opening.session
     await open_session(pipe, opening)
@@ -391,8 +389,8 @@ async def test_events_are_written_once_with_their_cursor(each_redis: RedisServer
     await pipe.close()
 
 
-async def test_events_that_are_there_already_are_no_obstacle(each_redis: RedisServer) -> None:
-    """Redis went in the middle of the script: its file holds the beginning of what it wrote, and not the cursor."""
+async def test_events_that_exist_already_are_skipped(each_redis: RedisServer) -> None:
+    """Redis ended in the middle of the script: its file has the beginning of what it wrote, and not the cursor."""
     pipe, opening = AsyncPipe(each_redis.url), opening_of("a")
     session = opening.session
     await open_session(pipe, opening)

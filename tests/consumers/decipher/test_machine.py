@@ -1,4 +1,4 @@
-"""The session's state machine, told as stories; windows are sixtieths of a second, stall_ms is 400: 24 windows."""
+"""The session's state machine, in stories. Windows are sixtieths of a second; stall_ms is 400: 24 windows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ARROWS: set[tuple[Phase, Phase]] = {
 
 
 class Story:
-    """Frames in a row for a machine of so many members. `phases` are those that it went through, each once."""
+    """Frames in a row for a machine of so many members. `phases` are the phases that it went through."""
 
     def __init__(self, members: int = 1) -> None:
         self.machine = SessionMachine(STALL_MS, MachineState([Pulse() for _ in range(members)]))
@@ -54,7 +54,7 @@ class Story:
         return phase
 
     def rest(self, windows: int) -> Phase:
-        """Windows in which nobody says anything."""
+        """Windows without a token."""
         phase = self.phases[-1]
         for _ in range(windows):
             phase = self.go()
@@ -92,7 +92,7 @@ def test_one_silence_longer_than_twice_the_stall_is_a_stall() -> None:
     assert story.rest(1) == "STALLING"
 
 
-def test_two_gaps_in_a_row_that_are_too_long_are_a_stall_and_one_is_none() -> None:
+def test_two_gaps_in_a_row_that_are_too_long_are_a_stall_and_one_is_not() -> None:
     story = Story()
     story.go()
     story.go(1)
@@ -103,7 +103,7 @@ def test_two_gaps_in_a_row_that_are_too_long_are_a_stall_and_one_is_none() -> No
 
 
 def test_a_stall_ends_with_the_first_gap_that_is_short_enough() -> None:
-    """... 60 windows of silence, a token: that gap was long. Another, 24 windows later: this one was not."""
+    """... 60 windows of silence, a token: a long gap. Another token, 24 windows later: a short gap."""
     story = Story()
     story.go()
     story.go(1)
@@ -132,7 +132,7 @@ def test_the_council_flows_as_long_as_one_running_member_does() -> None:
     assert story.go() == "STALLING"
 
 
-def test_a_member_that_has_not_begun_stalls_nobody() -> None:
+def test_a_member_that_has_not_begun_does_not_stall_the_council() -> None:
     story = Story(2)
     story.states[1] = "loading"
     story.go()
@@ -150,7 +150,7 @@ def test_when_all_that_had_begun_have_ended_their_silence_counts() -> None:
     assert story.rest(1) == "STALLING"
 
 
-def test_the_time_in_which_a_member_is_held_is_no_silence_of_its_own() -> None:
+def test_time_in_which_a_member_is_held_does_not_count_as_silence() -> None:
     story = Story()
     story.go()
     story.go(1)
@@ -161,8 +161,9 @@ def test_the_time_in_which_a_member_is_held_is_no_silence_of_its_own() -> None:
     assert story.rest(1) == "STALLING"
 
 
-def test_what_is_held_back_for_the_others_has_arrived() -> None:
-    """A fast member in step: its tokens wait for a slow one, and it does not stall. Let out later, they are no news."""
+def test_buffered_tokens_have_arrived() -> None:
+    """A fast member in step: its tokens are buffered, and it does not stall. When they are released they do not count
+    again."""
     story = Story(2)
     story.go()
     story.go(1, 1)
@@ -176,7 +177,7 @@ def test_what_is_held_back_for_the_others_has_arrived() -> None:
     assert pulse.silence_ns > 0
 
 
-def test_an_energy_of_085_for_800_ms_saturates_and_one_below_07_does_not_stay() -> None:
+def test_an_energy_of_085_for_800_ms_saturates_until_it_is_below_07() -> None:
     story = Story()
     story.go()
     story.energy = 0.85
@@ -189,7 +190,7 @@ def test_an_energy_of_085_for_800_ms_saturates_and_one_below_07_does_not_stay() 
     assert story.go() == "FLOWING"
 
 
-def test_a_moment_below_085_begins_the_800_ms_anew() -> None:
+def test_a_moment_below_085_starts_the_800_ms_again() -> None:
     story = Story()
     story.go()
     story.energy = 0.9
@@ -215,7 +216,7 @@ frames = st.lists(
 
 
 @given(frames)
-def test_only_the_arrows_that_are_drawn_are_taken_and_a_loaded_machine_goes_on_alike(
+def test_only_the_drawn_transitions_happen_and_a_loaded_machine_continues_alike(
     told: list[tuple[list[int], list[int], list[MemberState], float, int]],
 ) -> None:
     story, before = Story(2), "IDLE"

@@ -1,4 +1,4 @@
-"""DECIPHER under overload: it leaves out in the order of the card, and never any text."""
+"""DECIPHER under overload: it leaves work out in the order of the design card, and never any text."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def levels(*lags: int) -> list[int]:
     return found
 
 
-def test_whoever_catches_up_is_behind_and_not_overloaded() -> None:
+def test_a_decipher_that_catches_up_is_not_overloaded() -> None:
     """A DECIPHER that was away for ten minutes."""
     assert set(levels(*range(36_000, 0, -60), 3, 1, 0)) == {0}
 
 
-def test_a_lag_that_does_not_shrink_is_an_overload_and_one_that_is_gone_is_over() -> None:
+def test_a_lag_that_does_not_shrink_is_an_overload_until_it_is_gone() -> None:
     assert levels(10, 10, 11, 12, 13) == [0, 0, 0, 1, 1]
     assert levels(40, 41, 42, 43) == [0, 0, 0, 2]
     assert levels(10, 11, 12, 13, 25, 31) == [0, 0, 0, 1, 1, 2]
@@ -53,7 +53,7 @@ def test_a_lag_that_does_not_shrink_is_an_overload_and_one_that_is_gone_is_over(
     assert levels(10, 11, 12, 13, 1, 10) == [0, 0, 0, 1, 0, 0]
 
 
-def test_a_lag_of_a_few_frames_is_none() -> None:
+def test_a_lag_of_a_few_frames_is_not_an_overload() -> None:
     assert levels(*[6] * 50) == [0] * 50
 
 
@@ -74,8 +74,8 @@ def complete_in(events: list[Event]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", golden_names())
-def test_frames_told_as_one_say_what_they_say_one_by_one(name: str) -> None:
-    """Seven at a time: the newest one's energy, all tokens, all texts in order, who is complete, what went wrong."""
+def test_frames_composed_as_one_have_the_same_content_as_one_by_one(name: str) -> None:
+    """Seven at a time: the energy of the newest frame, all tokens, all texts in order, complete members, all errors."""
     opening, frames = golden_opening(name), frames_of(name)
     each, together = Composer(opening, ORIGIN_NS), Composer(opening, ORIGIN_NS)
     for start in range(0, len(frames), 7):
@@ -98,7 +98,7 @@ def test_frames_told_as_one_say_what_they_say_one_by_one(name: str) -> None:
         assert each.phase == together.phase
 
 
-def test_all_that_was_read_is_composed_in_parts_that_hold_nobody_up() -> None:
+def test_all_frames_that_were_read_are_composed_in_small_batches() -> None:
     opening, frames = golden_opening("twins"), frames_of("twins")
     entries = [(frame_id(frame.window_index), encode_frame(frame)) for frame in frames]
     work, written = WorkCounts(), list[EventBatch]()
@@ -114,7 +114,7 @@ def test_all_that_was_read_is_composed_in_parts_that_hold_nobody_up() -> None:
     assert (work.frames, work.frames_batched, work.frames_without_analysis) == (len(frames), 0, 0)
 
 
-async def test_a_decipher_that_cannot_keep_up_tells_frames_together_and_loses_no_text(
+async def test_a_decipher_that_cannot_keep_up_composes_frames_together_and_loses_no_text(
     redis: RedisServer, roles: Roles, pipe: AsyncPipe
 ) -> None:
     """Its writes take as long as 40 windows, ten times; then they take no time again."""

@@ -19,7 +19,7 @@ from schemas import keys
 from schemas.control import Progress, encode_progress
 from schemas.entries import Claim, Failed, Finished, Token, decode_entry
 from schemas.errors import RedisAway
-from tests.support.roles import RedisServer
+from tests.support.redis_servers import RedisServer
 from tests.support.sessions import opening_of, token_stream
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe

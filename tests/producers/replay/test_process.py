@@ -97,7 +97,7 @@ async def test_a_process_that_is_ended_hands_its_replays_over(pipe: AsyncPipe, r
     await check_it_shows_what_was_recorded(pipe, opening, library / "early.mcap")
 
 
-async def test_a_redis_that_is_restarted_with_its_file_costs_nothing(durable: DurableRedis, library: Path) -> None:
+async def test_a_restart_of_redis_with_its_file_loses_nothing(durable: DurableRedis, library: Path) -> None:
     pipe = AsyncPipe(durable.url)
     with roles_on(durable.url) as roles:
         roles.ready("aggregator")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 
@@ -107,6 +108,26 @@ async def test_replies_come_in_the_order_of_their_commands(cluster: Cluster, pip
     assert await pipe.run(asked) == wanted
 
 
+async def test_callers_that_wait_share_a_round_trip_to_all_nodes(cluster: Cluster, pipe: AsyncPipe) -> None:
+    """Each gets its own replies, whole transactions and errors among them; a cancelled caller changes nothing."""
+    names = [keys.state(session_at(cluster, cluster.nodes[number % 3])) for number in range(30)]
+    await pipe.run([("PING",)])
+    calls = [
+        asyncio.create_task(
+            pipe.run([("LPUSH", name, "x"), *atomically(("SET", f"{name}:k", name, "EX", 60)), ("PING",)])
+        )
+        for name in names
+    ]
+    bad = asyncio.create_task(pipe.run([("GET",), ("GET", "a", "b")]))
+    await asyncio.sleep(0)
+    calls.pop(7).cancel()
+    replies = await asyncio.gather(*calls)
+    assert replies == [[1, b"OK", b"QUEUED", [b"OK"], b"PONG"]] * 29
+    assert all(isinstance(reply, ReplyError) for reply in await bad)
+    await pipe.run([("DEL", name) for name in names])
+    assert pipe.connections == 1
+
+
 async def test_the_clock_and_the_memory_of_a_sessions_own_node_are_asked(cluster: Cluster, pipe: AsyncPipe) -> None:
     names = [keys.state(session_at(cluster, node)) for node in cluster.nodes]
     replies = await pipe.run([KeyedCommand(name, ("CONFIG", "GET", "port")) for name in names])
@@ -169,12 +190,13 @@ async def test_a_key_on_its_way_is_waited_for(cluster: Cluster) -> None:
         cluster.move(slot_of(first), target, source)
 
 
-async def test_leases_are_read_while_other_nodes_are_asked(cluster: Cluster, pipe: AsyncPipe) -> None:
+def test_leases_are_read_while_other_nodes_are_asked(cluster: Cluster) -> None:
     """A blocking read waits at one node, and the other nodes' replies are in their places."""
     leases = Leases(keys.AGGREGATOR_GROUP, "one")
-    await pipe.run(leases.create_group())
     name = keys.state(session_at(cluster, cluster.nodes[2]))
-    replies = await pipe.run([leases.read_new(1, 20), ("EXISTS", name), leases.look_for_left()], block_s=0.02)
+    with contextlib.closing(Pipe(cluster.url)) as sync:
+        sync.run(leases.create_group())
+        replies = sync.wait(leases.read_new(1), 20, ("EXISTS", name), leases.look_for_left())
     assert replies == [None, 0, []]
 
 

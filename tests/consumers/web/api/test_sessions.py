@@ -172,7 +172,7 @@ async def test_a_session_is_deleted_when_it_has_ended(
     refused = (await api.ask("DELETE", path, 409))["error"]
     assert refused == {
         "code": "session_open",
-        "message": f"The session '{session}' is open: cancel it, then delete it when it has ended.",
+        "message": f"The session '{session}' is open: cancel it, and delete it after its end.",
     }
     speaker.take(session)
     speaker.say("Secret.")

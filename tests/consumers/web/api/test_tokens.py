@@ -368,7 +368,7 @@ async def test_a_session_that_has_gone_is_gone_here_too(
     redis.run("DEL", key)
     assert await error_of(client, url) == expired
     redis.run("DEL", keys.state(opening.session))
-    sentence = f"There is no session {opening.session!r} here: `council sessions` lists those that are."
+    sentence = f"There is no session {opening.session!r} here: `council sessions` lists those that exist."
     assert await error_of(client, url) == (404, "session_gone", sentence)
 
 
@@ -405,8 +405,8 @@ async def test_of_a_session_that_is_deleted_while_it_is_read_nothing_is_shown(
     state = await find_session(pipe, opening.session)
 
     class Deleting(AsyncPipe):
-        async def run(self, commands: Sequence[Command], *, block_s: float = 0.0) -> list[Any]:
-            replies = await super().run(commands, block_s=block_s)
+        async def run(self, commands: Sequence[Command]) -> list[Any]:
+            replies = await super().run(commands)
             redis.run("DEL", *keys.of_session(opening.session))
             return replies
 

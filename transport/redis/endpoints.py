@@ -1,0 +1,82 @@
+"""The servers behind one URL: where a pipe connects, and the slot map that it received. Both kinds of pipe use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from schemas.errors import RedisAway
+from transport.redis.address import Address, Node, without_password
+from transport.redis.cluster import Command, SlotMap
+from transport.redis.link import LOAD_SCRIPTS
+from transport.redis.replies import ReplyError, has_lost_script, info_fields, is_refused_connection, serves_nothing
+
+# The first commands on a new connection.
+GREETING: tuple[Command, ...] = (*LOAD_SCRIPTS, ("INFO", "cluster"), ("INFO", "replication"))
+ASK_CLUSTER: tuple[Command, ...] = (("CLUSTER", "SLOTS"), ("CLUSTER", "MYID"))
+
+
+class Endpoints:
+    """`slots` is None unless the servers form a cluster."""
+
+    # The nodes of each cluster, by its URL: a new pipe finds them although the URL's own server is gone.
+    _nodes: ClassVar[dict[str, list[Node]]] = {}
+
+    def __init__(self, url: str) -> None:
+        self.address = Address(url)
+        self._turn = 0
+        self.slots: SlotMap | None = None
+
+    def next(self) -> Node | None:
+        """The node to connect to: the one that worked last, or the next one after a failure. None is the URL's own
+        server."""
+        nodes: list[Node | None] = [None, *self.address.others, *self._nodes.get(self.address.url, ())]
+        self._turn += 1
+        return nodes[(self._turn - 1) % len(nodes)]
+
+    def is_cluster(self, replies: Sequence[Any]) -> bool:
+        """True where the replies to GREETING come from a node of a cluster.
+
+        Raises redis-py's errors: for a replica, and for a user who may not send these commands.
+        """
+        about = replies[len(LOAD_SCRIPTS) :]
+        if refusal := next((reply for reply in about if isinstance(reply, ReplyError)), None):
+            raise refusal
+        cluster, replication = map(info_fields, about)
+        is_cluster = cluster.get("cluster_enabled") == "1"
+        # A replica would answer readers, and refuse the next writer. In a cluster the masters are looked up.
+        if replication.get("role") == "slave" and not is_cluster:
+            raise RedisConnectionError("this server is a replica, and takes no writes")
+        self._turn -= 1
+        return is_cluster
+
+    def learn(self, replies: Sequence[Any], asked: Node) -> SlotMap:
+        """Stores the slot map in the replies of `asked` to ASK_CLUSTER. Raises ReplyError."""
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise reply
+        self.slots = SlotMap(replies[0], asked)
+        self._nodes[self.address.url] = sorted(self.slots.nodes)
+        return self.slots
+
+    def nodes_of(self, keys: Sequence[str]) -> list[Node | None]:
+        return [self.slots.find(key) for key in keys] if self.slots else [None] * len(keys)
+
+    def away(self, error: BaseException) -> RedisAway:
+        """The error for the caller, with its cause in words."""
+        does = "refuses the connection" if is_refused_connection(error) else "does not answer"
+        reason = str(error) or "no reply in time"
+        return RedisAway(f"Redis at {without_password(self.address.url)} {does}: {reason}")
+
+    def check(self, replies: Sequence[Any]) -> bool:
+        """False where Redis has lost the scripts, so that the connection is to be opened anew. Raises the ReplyError of
+        a server that can serve no command."""
+        has_scripts = True
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                if serves_nothing(reply):
+                    raise reply
+                has_scripts = has_scripts and not has_lost_script(reply)
+        return has_scripts
