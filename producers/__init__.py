@@ -1,1 +1,1 @@
-"""One process per model: what it writes is what its model said, and what was measured about it."""
+"""One process for each model: it writes what the model generates, and what was measured of it."""

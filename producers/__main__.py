@@ -1,7 +1,7 @@
 """`python -m producers MODEL [--backend URL] [...]`: serves one model to the sessions on REDIS_URL.
 
-An n-gram model (ngram:word-3, ...) or a GGUF file (gguf:PATH) runs in this process; any other is asked for at a model
-server. Start the same model twice to serve more sessions at once.
+An n-gram model (ngram:word-3, ...) or a GGUF file (gguf:PATH) runs in this process; all others run on a model server.
+Start the same model twice to serve more sessions at once.
 """
 
 from __future__ import annotations
@@ -75,25 +75,27 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m producers", description=__doc__)
     parser.add_argument("model", help="the model's name, as the council knows it; gguf:PATH for a file")
     parser.add_argument("--backend", metavar="URL", help="its server, such as http://127.0.0.1:8080")
-    parser.add_argument("--api", choices=["openai", "ollama"], default="openai", help="what that server speaks")
-    parser.add_argument("--name", help="what the server calls the model, where that differs")
+    parser.add_argument("--api", choices=["openai", "ollama"], default="openai", help="the API of that server")
+    parser.add_argument("--name", help="the server's name of the model, where it is another one")
     parser.add_argument("--path", type=Path, help="a GGUF file, for a model of any name")
     parser.add_argument("--key-env", default="", metavar="VARIABLE", help="the environment variable with the API key")
     parser.add_argument(
         "--remote",
         action=argparse.BooleanOptionalAction,
-        help="whether the server is beyond this machine and its network (default: by its address)",
+        help="whether the server is outside this machine and its network (default: by its address)",
     )
-    parser.add_argument("--allow-remote", action="store_true", help="prompts may go there (hybrid tier)")
-    parser.add_argument("--parallel", type=int, default=0, metavar="N", help="requests at once (default: as it says)")
+    parser.add_argument("--allow-remote", action="store_true", help="prompts may be sent there (hybrid tier)")
+    parser.add_argument("--parallel", type=int, default=0, metavar="N", help="requests at once (default: the server's)")
     parser.add_argument("--max-loaded", type=int, default=0, metavar="N", help="models that the server keeps loaded")
     parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="threads of a GGUF file (default: by machine)"
+        "--threads", type=int, default=0, metavar="N", help="threads for a GGUF file (default: by the machine)"
     )
-    parser.add_argument("--keep-alive-s", type=int, default=600, metavar="S", help="how long Ollama keeps it, idle")
+    parser.add_argument(
+        "--keep-alive-s", type=int, default=600, metavar="S", help="how long Ollama keeps it loaded, idle"
+    )
     parser.add_argument("--warm", action="store_true", help="load the model at the start")
     parser.add_argument(
-        "--tokens-per-s", type=float, metavar="N", help="the pace of an n-gram model (default: a human one)"
+        "--tokens-per-s", type=float, metavar="N", help="the pace of an n-gram model (default: a readable one)"
     )
     return parser
 

@@ -1,9 +1,9 @@
-"""What a backend is: something that turns one request into chunks of tokens.
+"""What a backend is: the code that makes chunks of tokens of one request.
 
     Request --> Backend.generate() --> Chunk, Chunk, ..., Ending     (or BackendFailed, at any point)
 
-A chunk is what arrived at one moment; it is not a token. It holds one Piece per logprob entry that came with it, or one
-Piece for its text where none came. The shown text is the concatenation of the pieces' texts.
+A chunk is what arrived at one moment; it is not a token. It contains one Piece for each logprob entry that came with
+it, or one Piece for its text where none came. The shown text is the concatenation of the pieces' texts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from schemas.sessions import Message
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One member's share of a session. `silence_ms` is how long a model that has begun may say nothing."""
+    """What one member of a session asks its model. `silence_ms` is how long a model that has begun may send nothing."""
 
     prompt: str
     system: str
@@ -32,13 +32,13 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The whole chat: the system text, where there is one, the turns so far, and the turn to be answered."""
+        """The whole chat: the system text, if there is one, the turns so far, and the turn to be answered."""
         system = (Message("system", self.system),) if self.system else ()
         return (*system, *self.history, Message("user", self.prompt))
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """One token: its shown text and what was measured. `piece` is its own bytes where they differ from the text."""
+    """One token: its shown text and its measurement. `piece` is its own bytes where they differ from the text."""
 
     text: str
     lane: Lane = "answer"
@@ -49,36 +49,36 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """What arrived together. The time of its arrival is the moment at which the iterator yields it."""
+    """The tokens that arrived together, at the moment at which the iterator yields them."""
 
     pieces: tuple[Piece, ...]
 
 
 class ModelLoading(msgspec.Struct, frozen=True):
-    """The model server answers, but still loads the model."""
+    """A backend's sign: the model server answers, and is still loading the model."""
 
 
 class ModelWaiting(msgspec.Struct, frozen=True):
-    """The model server answers, but has no room for the request yet."""
+    """A backend's sign: the model server answers, and has no free slot for the request yet."""
 
 
 class ModelReady(msgspec.Struct, frozen=True):
-    """The model is loaded and has a slot for the request."""
+    """A sign: the model is loaded and has a slot for the request."""
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """The model ended by itself: `reason` is stop or length."""
+    """The model has ended by itself: `reason` is stop or length."""
 
     reason: str
 
 
 class BackendFailed(Exception):
-    """The model or its server failed; the message is a sentence for a person, with no secret and no prompt in it."""
+    """The model or its server failed. The message is a sentence for a person, without secrets and prompts."""
 
 
 class OutOfMemory(BackendFailed):
-    """The model does not fit into the memory that there is; the message says so with numbers where there are any.
-    `room_helps` where other models of the council are in that memory."""
+    """The model does not fit into memory; the message contains numbers where they are known. `room_helps`: other models
+    of the council are in that memory."""
 
     room_helps = False
 
@@ -92,17 +92,16 @@ class Resident(msgspec.Struct, frozen=True):
 
 
 class Residence(Protocol):
-    """The memory that a model is loaded into, where loading is ours to decide."""
+    """The memory into which a model is loaded, where the council decides that."""
 
     async def residents(self) -> tuple[Resident, ...]:
-        """What is in that memory now, this model or not, under the names that the server knows. Raises
-        BackendFailed."""
+        """All models in that memory now, with the server's names. Raises BackendFailed."""
 
     async def load(self) -> None:
-        """Returns when the model is in memory, at once where it is already. Raises BackendFailed, OutOfMemory."""
+        """Returns when the model is in memory; at once if it already is. Raises BackendFailed, OutOfMemory."""
 
     async def unload(self, model: str) -> None:
-        """Takes a model of that server out of memory; one that is not there is no error. Raises BackendFailed."""
+        """Takes a model of that server out of memory, if it is there. Raises BackendFailed."""
 
 
 class Backend(Protocol):
@@ -110,28 +109,28 @@ class Backend(Protocol):
 
     @property
     def pauses(self) -> bool:
-        """True where the backend stops generating while nobody takes its chunks."""
+        """True where the backend stops generating while its chunks are not taken."""
 
     @property
     def slots(self) -> int:
-        """How many requests it serves at once, at least 1; what the server says is known after start()."""
+        """How many requests it serves at once, at least 1; the server's number is known after start()."""
 
     @property
     def facts(self) -> ModelFacts:
-        """What is known of the model; after start() with what its server tells. `model` is the name that the server
-        knows; `residency` is left to whoever keeps it."""
+        """What is known of the model; after start() with what its server reports. `model` is the server's name of it;
+        `residency` is not set."""
 
     @property
     def residence(self) -> Residence | None:
-        """None where the model needs no loading, or its server loads it as it likes."""
+        """None where the model needs no loading, or its server decides when to load it."""
 
     async def start(self) -> None:
-        """Makes it ready to serve; called once. A server that is away is no error here, but told in `facts.trouble`:
-        each request finds out."""
+        """Makes it ready to serve; called once. A server that is away is not an error here: `facts.trouble` has the
+        reason, and each request tries again."""
 
     def generate(self, request: Request) -> AsyncIterator[Chunk | ModelLoading | ModelWaiting | Ending]:
         """Yields chunks and, last, one Ending. Raises BackendFailed, OutOfMemory. Closing the iterator stops the
         generation."""
 
     async def close(self) -> None:
-        """Frees what start() took."""
+        """Releases what start() acquired."""

@@ -11,10 +11,10 @@ from schemas.errors import Refused
 
 
 def backend_for(model: str, source: ModelSource, tokens_per_s: float | None = None) -> Backend:
-    """The backend of `source`, for the model that the council calls `model`. Raises Refused."""
+    """The backend of `source`, for the model with this name in the council. Raises Refused."""
     if tokens_per_s is not None and not (math.isfinite(tokens_per_s) and tokens_per_s > 0):
         raise Refused("bad_pace", f"--tokens-per-s is {tokens_per_s:g}: give a number above 0.")
-    # A process serves one model: it needs the libraries of that one's backend only.
+    # A process serves one model, and needs the libraries of that model's backend only.
     match source.api:
         case "ngram":
             return NgramBackend(model, tokens_per_s)

@@ -1,4 +1,4 @@
-"""A producer process: it takes its model's sessions from its consumer group and serves each in a task of its own."""
+"""A producer process: it takes its model's sessions from its consumer group and serves each in its own task."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from transport.leases import REFRESH_S, Lease
 from transport.register import ProcessRegistration
 
 _RETRY_S = 0.25
-# Sessions that wait for a slot cost a task each; whoever has more than this leaves them to others.
+# Sessions that wait for a slot cost a task each; more than these are left to other processes.
 _MOST_SESSIONS = 64
-_GOODBYE_S = 2.0
+_STOP_WITHIN_S = 2.0
 
 
 class ProducerProcess:
@@ -40,7 +40,7 @@ class ProducerProcess:
         *,
         is_warmed: bool = False,
     ) -> None:
-        """`is_warmed`: the model is loaded at the start, where it fits, and not when it is first asked."""
+        """`is_warmed`: the model is loaded at the start, where it fits, and not with its first request."""
         self._model, self._source, self._backend, self._tier = model, source, backend, tier
         self._registration, self._log, self._stopping = registration, log, stopping
         self._is_warmed = is_warmed
@@ -57,18 +57,18 @@ class ProducerProcess:
         )
 
     async def run(self) -> None:
-        """Serves; then says goodbye to the sessions it has begun and hands the others over."""
+        """Serves; then ends the members whose text it has begun, and hands the other sessions over."""
         work = [asyncio.create_task(part()) for part in (self._start, self._leased.keep_up, self._leased.take_new)]
         stopping = asyncio.create_task(self._stopping.wait())
-        # Work never ends by itself: what ends here is the wish to stop, or a part that broke.
+        # The parts never end by themselves: this process is asked to stop, or a part raised an exception.
         await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in (*work, stopping):
             task.cancel()
         try:
-            async with asyncio.timeout(_GOODBYE_S):
-                await self._say_goodbye()
+            async with asyncio.timeout(_STOP_WITHIN_S):
+                await self._end_sessions()
         except (RedisAway, TimeoutError):
-            self._log.warning("Redis is away; the sessions will be taken over when their leases run out")
+            self._log.warning("Redis is away; other processes take the sessions over when their leases expire")
         results = await asyncio.gather(*work, return_exceptions=True)
         await self._backend.close()
         await self._leased.close()
@@ -89,7 +89,7 @@ class ProducerProcess:
             await model.keeper.run(is_warmed=self._is_warmed)
         await self._stopping.wait()
 
-    async def _say_goodbye(self) -> None:
+    async def _end_sessions(self) -> None:
         for lease, serving, task in list(self._servings.values()):
             begun = serving.has_begun
             await serving.stop()
@@ -99,13 +99,13 @@ class ProducerProcess:
         await self._leased.hand_over()
 
     def _facts(self) -> dict[str, str | int | float | bool]:
-        """What the record says of the model, beside what its residency does."""
+        """The part of the process record that is about requests; the model's keeper sets the rest."""
         facts = dict[str, str | int | float | bool]()
         if self._served.done():
             generations = self._served.result().generations
             facts |= {"requests": generations.asked, "shared": generations.shared}
         if self._backend.residence is None:
-            # A server that was away at the start may be back: its requests find out.
+            # A server that was away at the start may be back, which a request notices.
             facts["trouble"] = self._backend.facts.trouble
         return facts
 
@@ -123,7 +123,7 @@ class ProducerProcess:
                 await self._leased.acknowledge(lease)
                 break
             except RedisAway:
-                # Before the claim nothing was said, and an acknowledgement may be said twice: from the look on again.
+                # Before the claim nothing was written, and a session may be acknowledged twice: again from the start.
                 await asyncio.sleep(_RETRY_S)
             except RedisRefuses as error:
                 self._log.warning("Redis refuses a session", session=lease.session, error=str(error))
@@ -131,8 +131,7 @@ class ProducerProcess:
         self._servings.pop(lease.entry_id, None)
 
     def _give_up(self, lease: Lease) -> None:
-        """Another producer has the lease. Text that has begun goes on all the same: no other producer can continue
-        it."""
+        """Another producer has the lease. Text that has begun continues here: no other producer can continue it."""
         found = self._servings.get(lease.entry_id)
         if found and found[1].give_up():
             self._log.warning("another producer took the session over", session=lease.session)

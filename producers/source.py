@@ -1,4 +1,4 @@
-"""Where a model comes from: which kind of backend, at which server, under which name there."""
+"""Where a model comes from: which kind of backend, which server, which name there."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ORDER_FLAG = "--order"
 
 
 class ModelSource(msgspec.Struct, frozen=True):
-    """How to reach a model. `url` is its server's, `path` a GGUF file's; `name` is what the server calls it.
+    """How to reach a model. `url` is its server's, `path` a GGUF file's; `name` is the server's name of the model.
 
-    `key_env` names the environment variable that holds the server's API key; the key itself stays there. `parallel`
-    and `max_loaded` replace what the server says of itself (0: they do not). `keep_alive_s` is how long an idle model
-    stays in Ollama's memory. `threads` is how many a GGUF file computes with (0: as many as one that is alone here).
+    `key_env` names the environment variable that contains the server's API key; the key itself stays there. `parallel`
+    and `max_loaded` replace the numbers that the server reports (0: they do not). `keep_alive_s` is how long an idle
+    model stays in Ollama's memory. `threads` is the number for a GGUF file (0: as many as one model alone may use).
     """
 
     api: Api
@@ -36,7 +36,7 @@ class ModelSource(msgspec.Struct, frozen=True):
 
 
 def gguf_source(path: str | Path, parallel: int = 0, threads: int = 0) -> tuple[str, ModelSource]:
-    """(the name of a GGUF file's model in the council, where it comes from): `gguf:` and the file's name."""
+    """(the name of a GGUF file's model in the council, its source). The name is `gguf:` and the file's name."""
     file = Path(path).expanduser().absolute()
     name = f"gguf:{file.name.removesuffix('.gguf')}"
     return name, ModelSource("gguf", name, path=str(file), parallel=parallel, threads=threads)
@@ -68,7 +68,7 @@ def ordered(arguments: Sequence[str]) -> ProducerOrder | None:
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """A model that a server offers: what is known of it and how to reach it. `capabilities` in the server's words
+    """A model that a server offers: what is known of it and how to reach it. `capabilities` are in the server's terms
     (completion, thinking, tools, vision, embedding)."""
 
     facts: ModelFacts

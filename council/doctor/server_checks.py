@@ -87,23 +87,23 @@ async def _ollama_at(
     max_loaded, parallel = limits.max_loaded, limits.parallel
     if own:
         max_loaded, parallel = own.max_loaded or max_loaded, own.parallel or parallel
-    loads = _memory_finding(name, max_loaded, limits.told_by, min(tier.max_parallel_models, len(here)), tier.name)
-    return [found, loads, _requests_finding(name, parallel, limits.told_by)]
+    loads = _memory_finding(name, max_loaded, limits.known_from, min(tier.max_parallel_models, len(here)), tier.name)
+    return [found, loads, _requests_finding(name, parallel, limits.known_from)]
 
 
-def _memory_finding(name: str, max_loaded: int, told_by: str, wanted: int, tier: str) -> Finding:
-    said = f"It keeps {_many(max_loaded)} loaded at once (from {told_by})"
+def _memory_finding(name: str, max_loaded: int, known_from: str, wanted: int, tier: str) -> Finding:
+    said = f"It keeps {_many(max_loaded)} loaded at once (from {known_from})"
     if wanted <= max_loaded:
         return Finding(f"{name} memory", "ok", f"{said}.")
     said += f", but a session of the {tier} tier uses {wanted}: they would replace each other in memory."
     return Finding(f"{name} memory", "warning", said, how_to_set("OLLAMA_MAX_LOADED_MODELS", wanted))
 
 
-def _requests_finding(name: str, parallel: int, told_by: str) -> Finding:
+def _requests_finding(name: str, parallel: int, known_from: str) -> Finding:
     """One session needs one request to each of its models at a time; with a limit of 1, a second session waits."""
     requests = f"{parallel} request{'s' if parallel > 1 else ''}"
     sessions = "one session at a time; a second one waits" if parallel < 2 else f"{parallel} sessions at a time"
-    said = f"Each model answers {requests} at once (from {told_by}): {sessions}."
+    said = f"Each model answers {requests} at once (from {known_from}): {sessions}."
     advice = "" if parallel > 1 else f"For two at a time: {how_to_set('OLLAMA_NUM_PARALLEL', 2)}"
     return Finding(f"{name} requests", "ok", said, advice)
 

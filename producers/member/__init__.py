@@ -1,1 +1,1 @@
-"""One member of one session: its requests, its tokens on their way to Redis, and its grants."""
+"""One member of one session: its request, its tokens on their way to Redis, and its grants."""

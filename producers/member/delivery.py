@@ -132,8 +132,8 @@ class Delivery:
         self._connections = self._pipe.connections
         redis_time = replies.pop() if trip.reads_time else None
         state, next_look_s = self._state_in(replies.pop(), redis_time) if trip.reads_state else (None, None)
-        words, last_word = control_read(replies.pop()) if trip.control_after is not None else ([], None)
-        self.outbox.take(trip, Replies(replies, words, last_word, state, next_look_s), time.monotonic())
+        orders, last_order = control_read(replies.pop()) if trip.control_after is not None else ([], None)
+        self.outbox.take(trip, Replies(replies, orders, last_order, state, next_look_s), time.monotonic())
         if not self.outbox.is_held:
             self._granted.set()
         if refusal := next((reply for reply in replies if isinstance(reply, ReplyError)), None):

@@ -4,11 +4,11 @@
     session 2 --request a--+--> one generation --> slot --> every chunk to both
     session 3 --request b-----> waits -----------> slot
 
-A request that waits is sent as soon as a slot is free (`slots.py`), so what came together while the model was busy or
-loading goes out together. Requests are identical in messages, options and seed; without a seed, and above temperature
-0, each asks for chance of its own and gets it. A generation that has said something takes no request in any more: its
-first words would be late for that one. Nor does one of a backend that pauses: each session tells it for itself when to
-go on.
+A request that waits is sent as soon as a slot is free (`slots.py`), so requests that came together while the model was
+busy or loading are sent together. Requests are identical in messages, options and seed; without a seed and above
+temperature 0, each of them gets its own random answer. A generation that has produced a chunk takes no further request:
+its first tokens would be late for that one. Nor does a generation of a backend that pauses: each session decides for
+itself when its own continues.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from producers.backend import Backend, BackendFailed, Chunk, Ending, ModelLoadin
 from producers.member.slots import Age, Slots
 
 Item = Chunk | ModelLoading | ModelWaiting | ModelReady
-# Takes an item at the moment at which it arrives; an Ending in return leaves the generation.
+# Takes an item at the moment at which it arrives; a returned Ending leaves the generation.
 Take = Callable[[Item], Ending | None]
 # Returns when the next chunk may be taken from a backend that pauses.
 Wait = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Generations:
-    """Of one backend, which has started."""
+    """The generations of one backend, which has started."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._slots = Slots(backend.slots)
         self._open: dict[Request, _Generation] = {}
-        # How many requests went to the model, and how many sessions shared another's.
+        # How many requests were sent to the model, and how many sessions shared another's.
         self.asked = self.shared = 0
 
     @property
@@ -44,9 +44,9 @@ class Generations:
         return self._slots.has_free
 
     async def follow(self, request: Request, take: Take, wait: Wait | None = None, age: Age = (0, 0)) -> Ending:
-        """Hands `take` what the model says, until it ends. Raises BackendFailed. Cancelling leaves; the last to leave
-        stops the generation. A backend that pauses is asked for each chunk after `wait`, and meanwhile keeps its
-        slot, unless an older session needs it before the first chunk: `age` tells how old its session is."""
+        """Calls `take` with each item until the model ends. Raises BackendFailed. Cancelling leaves the generation; the
+        last session that leaves stops it. A backend that pauses produces each chunk after `wait`, and keeps its slot
+        meanwhile, unless an older session needs it before the first chunk: `age` is that of the session."""
         if self._backend.pauses:
             return await _Generation(self, request, wait, age).follow(take)
         generation = self._open.get(request) if _is_repeatable(request) else None
@@ -59,7 +59,7 @@ class Generations:
         return await generation.follow(take)
 
     async def generate(self, generation: _Generation) -> None:
-        """One generation from its turn to its end. Raises BackendFailed."""
+        """One generation, from the wait for a slot to its end. Raises BackendFailed."""
         async with self._slot_for(generation):
             self.asked += 1
             async with contextlib.aclosing(self._backend.generate(generation.request)) as items:  # type: ignore[type-var]
@@ -71,11 +71,11 @@ class Generations:
                         return
                     generation.hand_out(item)
                     await generation.wait()
-        raise BackendFailed("its stream ended without finishing")
+        raise BackendFailed("its stream ended before the answer was complete")
 
     @contextlib.asynccontextmanager
     async def _slot_for(self, generation: _Generation) -> AsyncIterator[None]:
-        """A slot, once the generation may start; while it is held back another may need its slot."""
+        """A slot, once the generation may start; while it is held back, an older session may take its slot."""
         while True:
             if not self._slots.has_free:
                 generation.hand_out(ModelWaiting())
@@ -91,13 +91,13 @@ class Generations:
                 self._slots.give_back(slot)
 
     def close(self, generation: _Generation) -> None:
-        """Lets nobody else join."""
+        """No other session can join from now on."""
         if self._open.get(generation.request) is generation:
             del self._open[generation.request]
 
 
 class _Generation:
-    """One request at the model, and all who follow it."""
+    """One request at the model, and all sessions that follow it."""
 
     def __init__(self, generations: Generations, request: Request, wait: Wait | None = None, age: Age = (0, 0)) -> None:
         self.request, self.age = request, age
@@ -118,14 +118,14 @@ class _Generation:
         finally:
             self._followers.pop(ended, None)
             if ended.done() and not ended.cancelled():
-                ended.exception()  # whoever was cancelled meanwhile has no ear for it
+                ended.exception()  # marks it as retrieved, in case this session was cancelled meanwhile
             if not self._followers:
                 await self._stop()
 
     async def _run(self) -> None:
         try:
             await self._generations.generate(self)
-        except Exception as error:  # noqa: BLE001  # whatever it is, those who follow must hear of it
+        except Exception as error:  # noqa: BLE001  # whatever it is, the sessions that follow must receive it
             failure = error
             self._end_all(lambda ended: ended.set_exception(failure))
         finally:
@@ -139,7 +139,7 @@ class _Generation:
                 await self._task
 
     async def may_start(self, is_wanted: asyncio.Event) -> bool:
-        """True when the first item may be taken; False where its slot is wanted before."""
+        """True when the first item may be taken; False where an older session needs the slot before."""
         if self._wait is None:
             return True
         starting, wanted = asyncio.ensure_future(self._wait()), asyncio.ensure_future(is_wanted.wait())
@@ -157,13 +157,13 @@ class _Generation:
             await self._wait()
 
     def hand_out(self, item: Item) -> None:
-        """To each follower, at once: the time of its arrival is now."""
+        """Gives the item to each session at once: now is the time of its arrival."""
         self._last_sign = None if isinstance(item, Chunk) else item
         for ended, take in list(self._followers.items()):
             if not ended.done() and (ending := take(item)):
                 ended.set_result(ending)
         if all(ended.done() for ended in self._followers):
-            # Everybody has enough; the followers stop this task as they leave.
+            # No session needs more; they stop this task as they leave.
             self._generations.close(self)
 
     def end(self, ending: Ending) -> None:

@@ -58,11 +58,12 @@ class MemberState(NamedTuple):
 
 class Replies(NamedTuple):
     """What a round trip brought. `written` has, for each entry, its id; an exception where Redis refused it; None where
-    the session is gone. `state` is None where it was not read, `next_look_s` where the time was not."""
+    the session is gone. `orders` are new entries of the control stream, `last_order` is the id of the last one. `state`
+    is None where it was not read, `next_look_s` where the time was not."""
 
     written: Sequence[bytes | Exception | None] = ()
-    words: Sequence[Stop | Play] = ()
-    last_word: str | None = None
+    orders: Sequence[Stop | Play] = ()
+    last_order: str | None = None
     state: MemberState | None = None
     next_look_s: float | None = None
 
@@ -193,9 +194,9 @@ class Outbox:
                 self._take_state(replies.state, now_s)
         if trip.control_after is not None:
             self._control_s = self._asked_s
-            self._control_seen = replies.last_word or self._control_seen
-            for word in replies.words:
-                self.is_stopped |= isinstance(word, Stop) and (not word.members or self._member in word.members)
+            self._control_seen = replies.last_order or self._control_seen
+            for order in replies.orders:
+                self.is_stopped |= isinstance(order, Stop) and (not order.members or self._member in order.members)
         self._take_written(trip.entries, replies.written, now_s)
 
     def _take_state(self, state: MemberState, now_s: float) -> None:

@@ -1,4 +1,4 @@
-"""A model that is ready to answer: its backend, the queue before it, and the memory that it lives in."""
+"""A model that is ready to answer: its backend, the queue before it, and its residency."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class ServedModel:
 
     @property
     def is_ready(self) -> bool:
-        """True where a request that is made now finds the model loaded, as far as is known, and a free slot."""
+        """True where a request now would find the model loaded, as far as is known, and a free slot."""
         return self.generations.has_room and (self.keeper is None or self.keeper.is_seen)
 
     @contextlib.asynccontextmanager
     async def in_use(self, user: str) -> AsyncIterator[None]:
-        """While it lasts, nobody takes the model out of memory."""
+        """While it lasts, the model is not evicted."""
         if self.keeper is None:
             yield
         else:
@@ -63,7 +63,7 @@ class ServedModel:
 
 
 def known_facts(model: str, source: ModelSource, backend: Backend, process: str) -> ModelFacts:
-    """What the record of `process` says of the model, under the council's name for it."""
+    """What the record of `process` contains of the model, with the council's name of it."""
     facts = backend.facts
     return msgspec.structs.replace(
         facts,

@@ -1,6 +1,6 @@
-"""One session's members of this process's model, from the look at the session to the last entry of each.
+"""One session's members of this process's model, from the first read of the session to the last entry of each.
 
-look --> for each member of the model:
+read --> for each member of the model:
          claim --> was text written before? --no--> load the model --> generate --> finished or failed
                                |
                               yes --> does its producer still write? --yes--> leave it
@@ -39,13 +39,13 @@ STOPPED = "its producer was stopped"
 _SIGNS_OF_LIFE_S = 1.2
 _LISTEN_S = 0.3
 _RETRY_S = 0.25
-# A session that makes room for a member drops others, whose models are free within moments.
+# A session that makes room for a member drops others, whose models can be evicted within moments.
 _ROOM_S = 3.0
 
 
 class Service(NamedTuple):
-    """What a producer process serves its sessions with. `pauses` says whether its backend does, `producer` is the
-    process's name."""
+    """What a producer process serves its sessions with. `pauses` is that of its backend, `producer` the process's
+    name."""
 
     pipe: AsyncPipe
     model: str
@@ -57,8 +57,7 @@ class Service(NamedTuple):
 
 
 class SessionServing:
-    """All members of one session that are of this process's model. `run` returns when nothing is left to do for
-    them."""
+    """All members of one session with this process's model. `run` returns when nothing is left to do for them."""
 
     def __init__(self, service: Service, session: str) -> None:
         self._service, self._session = service, session
@@ -70,7 +69,8 @@ class SessionServing:
         return any(serving.has_begun for serving, _ in self._members.values())
 
     async def run(self) -> None:
-        """Raises RedisAway before the look at the session, RedisRefuses. Run again it serves what is not done."""
+        """Raises RedisAway before it has read the session, RedisRefuses. Run again, it serves the members that are not
+        done."""
         try:
             state = await find_session(self._service.pipe, self._session)
             opening = await read_opening(self._service.pipe, state)
@@ -87,20 +87,20 @@ class SessionServing:
             for _, task in self._members.values():
                 task.cancel()
         for result in results:
-            # Not a cancelled one: a member that was given up is another producer's.
+            # Not a cancelled one: another producer has that member.
             if isinstance(result, Exception):
                 raise result
 
     def _not_done(self, opening: Opening, state: SessionState) -> list[int]:
-        """The members of this model that have not ended, less those that this process is done with."""
+        """The members of this model that have not ended, without those that this process is done with."""
         ended = {index for index, progress in enumerate(state.progress) if progress.ended}
         done = {index for index, (_, task) in self._members.items() if task.cancelled() or task.exception() is None}
         members = enumerate(opening.members)
         return [i for i, spec in members if spec.model == self._service.model and i not in ended and i not in done]
 
     def give_up(self) -> bool:
-        """Another producer has the session: leaves it the members whose text has not begun. True where none is
-        left."""
+        """Another producer has the session: leaves it the members whose text has not begun. True where no other member
+        is left here."""
         for serving, task in self._members.values():
             if not serving.has_begun:
                 task.cancel()
@@ -112,7 +112,7 @@ class SessionServing:
 
 
 async def _until_claimed(serving: MemberServing) -> None:
-    """Serves a member. What Redis does not hear is said again: the other members do not wait for that."""
+    """Serves a member, again after a break of Redis before its claim. The other members do not wait for that."""
     while True:
         try:
             return await serving.run()
@@ -135,7 +135,7 @@ class MemberServing:
         return self._delivery is not None and self._delivery.has_begun
 
     async def run(self) -> None:
-        """Raises RedisAway before the member was claimed; after that a break of Redis is waited for."""
+        """Raises RedisAway before the member was claimed; after that it waits for Redis."""
         is_ready = self._service.served.done() and self._service.served.result().is_ready
         claim = await self._claim(self._member, waits=not is_ready)
         if claim is None:
@@ -152,7 +152,7 @@ class MemberServing:
             await delivery.run()
 
     async def stop(self) -> None:
-        """Ends the member's text here, if it has begun."""
+        """Ends the member's text, if it has begun."""
         if self._delivery and self._delivery.has_begun:
             self._delivery.fail(STOPPED)
             await self._delivery.write_out()
@@ -163,7 +163,7 @@ class MemberServing:
         return entry_id.decode() if entry_id else None
 
     async def _claim_that_began(self, opened: str, member: int, claim: str) -> str | None:
-        """The claim whose text of this member was accepted before ours; None where there is none."""
+        """The claim whose text of this member was accepted before; None where there is none."""
         ledger = ClaimLedger()
         async for entry_id, entry in self._entries(opened, claim):
             if isinstance(entry, Claim) and entry.member == member:
@@ -175,8 +175,8 @@ class MemberServing:
         return None
 
     async def _still_writes(self, winner: str, claim: str) -> bool:
-        """True where the winning claim's producer lives: after a stall of Redis every lease looks abandoned, and none
-        is. Time in which Redis stalls does not count: that producer could not write either."""
+        """True where the winning claim's producer still runs: after a stall of Redis every lease looks abandoned, and
+        none is. Time in which Redis stalls does not count: that producer could not write either."""
         after, silent_s = claim, 0.0
         while silent_s < _SIGNS_OF_LIFE_S:
             await asyncio.sleep(_LISTEN_S)
@@ -212,7 +212,7 @@ class MemberServing:
 
     async def _generate(self, delivery: Delivery, request: Request) -> None:
         if not self._service.served.done():
-            # It starts, which may take as long as loading.
+            # The backend is starting, which may take as long as loading.
             delivery.show(entries.Loading)
         try:
             model = await asyncio.shield(self._service.served)
@@ -220,12 +220,13 @@ class MemberServing:
                 delivery.finish((await self._answer(model, delivery, request)).reason)
         except BackendFailed as failure:
             delivery.fail(str(failure))
-        except Exception as bug:  # noqa: BLE001  # a bug of ours must end the member with a reason, not with silence
-            self._service.log.bind(session=self._session).exception("the backend broke")
-            delivery.fail(f"the producer's backend broke ({type(bug).__name__})")
+        except Exception as bug:  # noqa: BLE001  # a bug must end the member with a reason, not with silence
+            self._service.log.bind(session=self._session).exception("the backend raised an unexpected exception")
+            delivery.fail(f"the producer's backend failed unexpectedly ({type(bug).__name__})")
 
     async def _answer(self, model: ServedModel, delivery: Delivery, request: Request) -> Ending:
-        """Raises BackendFailed. A model that finds no memory says so, and tries again until the session drops it."""
+        """Raises BackendFailed. Without memory for the model it writes a mark, and tries again until the session drops
+        the member."""
 
         def take(item: Item) -> Ending | None:
             if isinstance(item, ModelLoading | ModelWaiting):
@@ -252,7 +253,7 @@ class MemberServing:
 
 
 def _request(opening: Opening, member: int) -> Request:
-    """What the member's model is asked for."""
+    """What the member asks its model."""
     sampling = opening.sampling_of(member)
     return Request(
         opening.prompt,

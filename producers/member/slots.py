@@ -1,12 +1,12 @@
 """The slots of one model, the oldest session first.
 
-    session 1   holds a slot of A, held back until B is ready ......... B's slot ---> starts, writes, ends
-    session 2   waits for A     holds a slot of B, held back --yields--^              A's, then B's slot again
+    session 1   has a slot of A, held back until B is ready .......... B's slot ---> starts, writes, ends
+    session 2   waits for A     has a slot of B, held back --yields--^              A's, then B's slot again
 
-A request that has a slot may be held back: the other members of its session are not ready, perhaps since they wait for
-a slot of another model. If each of two sessions held what the other waits for, both would stand still. So a request
-that is held back gives its slot to an older session's. All producers agree which session is older, by its opening
-entry.
+A request with a slot may be held back: the other members of its session are not ready, perhaps because they wait for a
+slot of another model. If each of two sessions had the slot that the other one waits for, neither would ever start: a
+deadlock. So a request that is held back gives its slot to an older session. All producers agree which session is older,
+by its opening entry.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Age = tuple[int, int]
 
 
 class Slot:
-    """One request's hold on a slot. `is_wanted` is set when an older session waits for it."""
+    """The slot of one request. `is_wanted` is set when an older session waits for it."""
 
     def __init__(self, age: Age) -> None:
         self.age = age
@@ -34,7 +34,7 @@ class Slots:
         self._free = count
         self._waiting: list[tuple[Age, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
-        # Those of requests that are held back.
+        # The slots of requests that are held back.
         self._idle: set[Slot] = set()
 
     @property
@@ -42,7 +42,7 @@ class Slots:
         return self._free > 0
 
     async def take(self, age: Age) -> Slot:
-        """Returns with a slot: at once where one is free, else when it is this session's turn."""
+        """Returns with a slot: at once if one is free, else when it is this session's turn."""
         if self._free:
             self._free -= 1
             return Slot(age)
@@ -58,17 +58,17 @@ class Slots:
         return Slot(age)
 
     def give_back(self, slot: Slot) -> None:
-        """To the oldest session that waits."""
+        """Gives the slot to the oldest session that waits."""
         self._idle.discard(slot)
         self._give_next()
 
     def hold_back(self, slot: Slot) -> None:
-        """The request is held back from now on: an older session may want its slot."""
+        """The request is held back from now on: an older session may take its slot."""
         self._idle.add(slot)
         self._ask_for_idle()
 
     def start(self, slot: Slot) -> None:
-        """The request is held back no more, and keeps its slot to its end."""
+        """The request is no longer held back, and keeps its slot to its end."""
         self._idle.discard(slot)
 
     def _give_next(self) -> None:
@@ -80,7 +80,7 @@ class Slots:
         self._free += 1
 
     def _ask_for_idle(self) -> None:
-        """Wants a slot from the youngest that are held back, one for each older request that waits."""
+        """Asks for the slots of the youngest requests that are held back, one for each older request that waits."""
         ages = sorted(age for age, _, turn in self._waiting if not turn.done())
         for age, slot in zip(ages, sorted(self._idle, key=lambda one: one.age, reverse=True), strict=False):
             if age < slot.age:

@@ -1,1 +1,1 @@
-"""Which models are in this machine's memory: loading, evicting, and the record of it."""
+"""Which models are in this machine's memory: loading, eviction, and the record of both."""

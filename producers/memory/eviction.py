@@ -1,10 +1,10 @@
-"""Which models leave memory so that another one fits. No clock, no I/O.
+"""Which models are evicted so that another one fits. Pure: no clock, no I/O.
 
     residents   A 2 GB, used 9 s ago   B 4 GB, in use   C 3 GB, used 2 min ago   D 1 GB, used 5 min ago
     wanted      E 4 GB, budget 10 GB          -->  evict D, then C, the least recently used first; never B;
-                                                   A has only just been used: it cools down first
+                                                   A was used only just now, and stays for a while
 
-Nothing is evicted that does not make room: where all that may leave is not enough, the answer is to wait.
+No model is evicted in vain: where all that may be evicted are not enough, the answer is to wait.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import msgspec
 from schemas.models import IN_PROCESS, ModelFacts
 from schemas.rules.tiers import GB, TierPolicy
 
-# A model that was loaded or used within this stays: two that took turns would be loaded more than they answer.
+# A model that was loaded or used within this stays: otherwise two models in turn would mostly be loaded.
 COOL_DOWN_MS = 10_000
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A model in memory; `model` is the council's name of it, `used_ms` when it was loaded or last used, `most_there`
-    how many its server keeps at once, 0 for no limit."""
+    """A model in memory. `model` is the council's name of it, `used_ms` when it was loaded or last used, `most_there`
+    how many models its server keeps at once, 0 for no limit."""
 
     model: str
     memory_key: tuple[str, str]
@@ -35,7 +35,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """The model to be loaded; `size_bytes` 0 where unknown, then it is known once it is loaded."""
+    """The model to load. `size_bytes` is 0 where unknown, until it is loaded."""
 
     server: str
     size_bytes: int
@@ -49,9 +49,9 @@ def wanted_model(facts: ModelFacts) -> Wanted:
 def models_to_evict(
     loaded: Sequence[Loaded], wanted: Wanted | None, tier: TierPolicy, now_ms: int
 ) -> tuple[Loaded, ...] | None:
-    """Whom to evict for `wanted`, the least recently used first; empty where it fits as it is. None: wait.
+    """The models to evict for `wanted`, the least recently used first; empty where it fits. None: wait.
 
-    Without a wanted model: whom to evict because what is loaded is over the budget.
+    Without a wanted model: the models to evict because the loaded ones exceed the budget.
     """
     staying = list(loaded)
     leaving: list[Loaded] = []
@@ -66,7 +66,7 @@ def models_to_evict(
 
 
 def least_recently_used(loaded: Sequence[Loaded]) -> Loaded | None:
-    """Who leaves when a server itself reports that its memory is full: then nothing that is idle may stay."""
+    """The model to evict when a server itself reports that its memory is full: then even one used just now."""
     return min((one for one in loaded if not one.in_use), key=lambda one: one.used_ms, default=None)
 
 
@@ -77,7 +77,7 @@ def _may_leave(one: Loaded, now_ms: int) -> bool:
 def _needed(
     leaving: Sequence[Loaded], staying: list[Loaded], wanted: Wanted | None, tier: TierPolicy
 ) -> tuple[Loaded, ...]:
-    """Less those whose leaving was not needed after all, since a later one made room where it mattered."""
+    """Without those that can stay after all, because a later one made room where it was needed."""
     needed = []
     for one in leaving:
         if _fits([*staying, one], wanted, tier):
@@ -88,10 +88,10 @@ def _needed(
 
 
 def _fits(loaded: Sequence[Loaded], wanted: Wanted | None, tier: TierPolicy) -> bool:
-    """Whether these and the wanted one keep the tier's numbers and the servers'.
+    """True where these and the wanted one are within the limits of the tier and of the servers.
 
-    Where a model will go is not known before it is there: a process loads into RAM, a server into the kind of memory
-    that its others are in, and a server without any into VRAM and RAM as they have room.
+    Where a model will be loaded is an assumption: a process loads into RAM, a server into the kind of memory of its
+    other models, and a server without models into VRAM first and then into RAM.
     """
     ram, vram = sum(one.ram_bytes for one in loaded), sum(one.vram_bytes for one in loaded)
     most_ram, most_vram = tier.ram_budget_gb * GB, tier.vram_budget_gb * GB

@@ -1,1 +1,1 @@
-"""The n-gram council: small language models that learn, at the start, from text that every Python carries. No LLMs."""
+"""N-gram models as a backend: small statistical models that learn, at the start, from text in every Python."""

@@ -1,4 +1,4 @@
-"""The n-gram council's members as backends: they answer by the clock, at a pace that a person can read along with."""
+"""N-gram models as a backend: they answer by the clock, at a pace at which a person can read along."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, Piece, Request
+from producers.backend import Chunk, Ending, ModelLoading, Piece, Request
 from schemas.errors import Refused, Unavailable
 from schemas.models import ModelFacts
 
 if TYPE_CHECKING:
-    # The command line lists the models: that must need neither numpy nor the corpus.
+    # The command line lists the models, without loading numpy and the corpus.
     from producers.ngram.model import NgramModel
     from producers.ngram.tokenizers import Kind
 
@@ -29,7 +29,7 @@ class NgramSpec(msgspec.Struct, frozen=True):
     tokens_per_s: float
 
 
-# The first two, four and six of them differ as much as they can; each pace is some 45 to 60 characters a second.
+# The first two, four and six differ as much as possible; each pace is some 45 to 60 characters a second.
 _SPECS = {
     "ngram:word-3": NgramSpec("word", 3, 11.0),
     "ngram:char-6": NgramSpec("char", 6, 45.0),
@@ -44,18 +44,18 @@ NGRAM_MODELS = tuple(_SPECS)
 class NgramBackend:
     """One n-gram model.
 
-    It draws a token when the token is taken, so nobody's waiting costs anything (`pauses`). It has no use for a system
-    text, and ignores it: it knows how its corpus goes on, not what it is told to do.
+    It draws a token when the token is taken, so a reader that waits costs nothing (`pauses`). It ignores system texts,
+    because it continues its corpus and cannot follow instructions.
     """
 
     pauses = True
     # A token costs 0.1 ms of CPU, so eight sessions at the fastest pace keep one core 4 % busy.
     slots = 8
-    # A model is some megabytes, learnt in a quarter of a second: nothing to manage.
+    # A model has some megabytes and is learnt in a quarter of a second: there is nothing to manage.
     residence = None
 
     def __init__(self, name: str, tokens_per_s: float | None = None) -> None:
-        """`tokens_per_s` replaces the model's own pace; infinity means as fast as it can.
+        """`tokens_per_s` replaces the model's own pace; infinity means as fast as possible.
 
         Raises Refused for a name that is not one of NGRAM_MODELS, and for a pace that is not above 0.
         """
@@ -74,14 +74,14 @@ class NgramBackend:
         return ModelFacts(self.name)
 
     async def start(self) -> None:
-        """Learns, in a thread. Raises Unavailable where this Python was packaged without its help topics."""
+        """Learns, in a thread. Raises Unavailable where this Python has no help topics."""
         self._model = await asyncio.to_thread(_learn, self._spec)
         _give_memory_back()
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk | ModelLoading | Ending]:
-        """One chunk a token, in step with the clock: only a token late by a whole interval moves the next."""
+        """One chunk for each token, by the clock: only a token that is late by a whole interval delays the next one."""
         if self._model is None:
-            raise BackendFailed(f"The model {self.name} was asked before it had learnt.")
+            raise RuntimeError("start() comes before generate()")
         prompted = self._model.prompted(request.prompt)
         answer = prompted.answer(request.temperature, Random(request.seed), request.top_k)
         loop = asyncio.get_running_loop()
@@ -100,7 +100,7 @@ class NgramBackend:
 
 
 def _give_memory_back() -> None:
-    """Returns to the system what learning took and freed: glibc keeps 2 to 8 MB of it otherwise."""
+    """Returns the memory that learning took to the system: otherwise glibc keeps 2 to 8 MB of it."""
     import ctypes  # numpy has imported it
 
     with contextlib.suppress(AttributeError):  # other C libraries have no such function
@@ -115,7 +115,7 @@ def _learn(spec: NgramSpec) -> NgramModel:
         passages = load_passages()
     except ImportError:
         raise Unavailable(
-            "This Python was packaged without its help topics (pydoc_data), which the n-gram models learn from: "
-            "install the full standard library, or name other models."
+            "The n-gram models learn from Python's help topics (pydoc_data), which are missing in this Python: install "
+            "the full standard library, or name other models."
         ) from None
     return NgramModel(spec.kind, spec.order, passages)

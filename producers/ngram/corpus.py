@@ -1,11 +1,11 @@
-"""The text the models learn: what `help("topics")` shows, as prose.
+"""The text that the models learn: what `help("topics")` shows, as prose.
 
-Every Python carries these chapters of its language reference, some eighty, in slightly different words from version to
-version: so a demonstration needs no download. A chapter becomes passages:
+Every Python contains these chapters of its language reference, some eighty, with small differences between versions: so
+a demonstration needs no download. A chapter becomes passages:
 
-    chapter --blank lines--> blocks --one indentation, a sentence--> paragraphs --gathered to 90 words--> passages
+    chapter --blank lines--> blocks --one indentation, a sentence--> paragraphs --joined to 90 words--> passages
 
-Headings, grammars, code and tables are no prose and stay out. A paragraph that several chapters repeat counts once.
+Headings, grammars, code and tables are left out. A paragraph that several chapters repeat counts once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import importlib.util
 import re
 from collections.abc import Iterable, Iterator
 
-# Where a passage ends a model learns to end, so this gives answers their length: most have 30 to 180 words.
+# A model learns to end where passages end, so this decides the length of answers: most have 30 to 180 words.
 PASSAGE_WORDS = 90
 PARAGRAPH_WORDS = 8
 
@@ -26,18 +26,18 @@ _FOOTNOTE = re.compile(r" \[\d+\]")
 
 
 def load_passages() -> tuple[str, ...]:
-    """The passages of this Python's own topics, in their order. Raises ImportError where they were left out."""
+    """The passages of this Python's own topics, in their order. Raises ImportError where there are none."""
     spec = importlib.util.find_spec("pydoc_data.topics")
     if spec is None or spec.loader is None:
         raise ImportError("pydoc_data.topics is missing")
-    # Not imported: a module stays in memory, and this one is read once.
+    # Not imported: an imported module stays in memory, and this one is read once.
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return passages_of(module.topics.values())
 
 
 def passages_of(chapters: Iterable[str]) -> tuple[str, ...]:
-    """Runs of a chapter's paragraphs, parted by one blank line; all but its last have PASSAGE_WORDS words or more."""
+    """Runs of a chapter's paragraphs, separated by a blank line; all but the last have at least PASSAGE_WORDS words."""
     passages: list[str] = []
     seen: set[str] = set()
     for chapter in chapters:
@@ -58,7 +58,7 @@ def passages_of(chapters: Iterable[str]) -> tuple[str, ...]:
 
 
 def _paragraphs(chapter: str) -> Iterator[str]:
-    """The blocks that are prose: one indentation (code has several), a capital letter first, a full stop last."""
+    """The blocks that are prose: one indentation (code has several), a capital at the start, a full stop at the end."""
     for block in _BLANK_LINES.split(chapter.strip("\n")):
         lines = _BULLET.sub(r"\1  ", block).split("\n")
         if len({len(line) - len(line.lstrip()) for line in lines}) > 1:
@@ -74,5 +74,5 @@ def _paragraphs(chapter: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """The text without its mark-up: straight quotes around literals, asterisks around emphasis, footnote numbers."""
+    """The text without mark-up: straight quotes around literals, asterisks around emphasis, footnote numbers."""
     return _FOOTNOTE.sub("", _EMPHASIS.sub(r"\1", text.replace('"', "")))

@@ -1,7 +1,7 @@
-"""An n-gram language model: how often did which token follow the last n - 1?
+"""An n-gram language model: how often each token followed the last n - 1 tokens.
 
-Every place of the corpus becomes one integer, its context with the nearest token in the highest bits. Once the places
-are sorted, those that share their last j tokens stand side by side, for every j at once: one array serves all orders.
+Every position of the corpus becomes one integer, its context with the nearest token in the highest bits. When the
+positions are sorted, those with the same last j tokens are neighbours, for every j: one array serves all orders.
 
     context | next    (n = 3)
      at the | end       .
@@ -10,15 +10,15 @@ are sorted, those that share their last j tokens stand side by side, for every j
      of the | loop      '
     is then | bound
 
-A distribution is built from short contexts to long ones (Witten-Bell smoothing; Chen, Goodman 1998, section 2.4). With
-N the places of a context, T the number of different tokens that come next there, and c(w) how often w does,
+A distribution is built from short contexts to long ones (Witten-Bell smoothing; Chen, Goodman 1998, section 2.4). N is
+the number of positions of a context, T the number of different next tokens there, and c(w) how often w is next:
 
     p_j(w) = (N c(w) / C + T p_(j-1)(w)) / (N + T)        C = sum of all c(w);  p_(-1)(w) = 1 / size of the vocabulary
 
-so that it sums to 1, and no token is impossible. The prompt weighs what is counted, c, by its passage (relevance.py);
-N and T, how far a context is to be trusted, stay what they are. There is no constant to tune.
+It sums to 1, and no token is impossible. The prompt weights the counts c by their passages (relevance.py); N and T,
+which say how reliable a context is, stay as they are. There is no constant to tune.
 
-Pure: no clock, no socket; whoever asks brings the random numbers.
+Pure: no clock, no I/O; the caller passes the random numbers.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from producers.ngram.tokenizers import END, Kind, learnt_tokenizer
 Distribution = NDArray[np.float64]
 
 KEY_BITS = 62
-# Longer ranges are few (at most places / LONG_RANGE of each context length) and come again and again: they are kept.
+# Longer ranges are few (at most positions / LONG_RANGE of each context length) and are used often: they are kept.
 LONG_RANGE = 2_000
 
 
 class DrawnToken(msgspec.Struct, frozen=True, gc=False):
-    """One token of an answer. `top` holds the most probable pieces, best first; b"" is the end of the answer.
+    """One token of an answer. `top` has the likeliest pieces, the best first; b"" is the end of the answer.
 
     Logprobs are natural logarithms of the model's own probabilities, whatever the temperature at which it was drawn.
     """
@@ -52,46 +52,49 @@ class DrawnToken(msgspec.Struct, frozen=True, gc=False):
 
 
 class NgramModel:
-    """What a model has learnt from its passages. Its order n is at least 2."""
+    """A model and what it has learnt from its passages. Its order n is at least 2."""
 
     def __init__(self, kind: Kind, order: int, passages: Sequence[str]) -> None:
-        """Learns. Raises ValueError where n is too small, or n - 1 tokens do not fit into one key."""
+        """Raises ValueError where n is too small, or n - 1 tokens do not fit into one key."""
         self.order = order
         self.tokenizer = learnt_tokenizer(kind, passages)
         self.piece_bytes = tuple(piece.encode() for piece in self.tokenizer.pieces)
         self.vocabulary = len(self.piece_bytes)
         self.token_bits = (self.vocabulary - 1).bit_length()
         if order < 2 or self.token_bits * (order - 1) > KEY_BITS:
-            raise ValueError(f"no {order}-gram model of {self.vocabulary} tokens: {KEY_BITS} bits hold a context")
+            raise ValueError(
+                f"a {order}-gram model of {self.vocabulary} tokens is too large: a context has {KEY_BITS} bits"
+            )
         texts = [self.tokenizer.encode(passage) for passage in passages]
-        keys, following = self._places(texts)
+        keys, following = self._positions(texts)
         by_key = np.argsort(keys, kind="stable")
         self.keys = keys[by_key]
         self.following = following[by_key]
         self.passage = np.repeat(np.arange(len(texts)), [len(text) + 1 for text in texts])[by_key]
         self.index = PassageIndex(passages)
 
-    def _places(self, texts: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The key and the next token of every place. Before a text stand n - 1 ENDs; the END after it is a place."""
+    def _positions(self, texts: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The key and the next token of every position. Before a text there are n - 1 ENDs; the END after it is a
+        position."""
         before = [END] * (self.order - 1)
         stream = np.array([token for text in texts for token in before + text] + before, dtype=np.int64)
-        places = np.arange(self.order - 1, len(stream))
-        places = places[(stream[places] != END) | (stream[places - 1] != END)]
-        keys = np.zeros(len(places), dtype=np.int64)
+        positions = np.arange(self.order - 1, len(stream))
+        positions = positions[(stream[positions] != END) | (stream[positions - 1] != END)]
+        keys = np.zeros(len(positions), dtype=np.int64)
         for distance in range(1, self.order):
-            keys |= stream[places - distance] << self.shift(distance)
-        return keys, stream[places]
+            keys |= stream[positions - distance] << self.shift(distance)
+        return keys, stream[positions]
 
     def prompted(self, prompt: str) -> PromptedModel:
         return PromptedModel(self, prompt)
 
     def shift(self, distance: int) -> int:
-        """Where in a key the token stands that comes `distance` before the place."""
+        """The bit of a key at which the token begins that is `distance` before the position."""
         return self.token_bits * (self.order - 1 - distance)
 
 
 class PromptedModel:
-    """A model as one prompt weighs it."""
+    """A model, weighted by one prompt."""
 
     def __init__(self, model: NgramModel, prompt: str) -> None:
         self._model = model
@@ -100,8 +103,8 @@ class PromptedModel:
         self._unigrams = self._mixed(np.full(model.vocabulary, 1.0 / model.vocabulary), 0, len(model.keys))
 
     def distribution(self, context: Sequence[int]) -> Distribution:
-        """What follows the last n - 1 tokens of `context`, one probability a token. An answer is never empty: after END
-        (which stands before the first token, n - 1 times) no END follows.
+        """The probability of each token after the last n - 1 tokens of `context`. An answer is never empty: END never
+        follows END (of which there are n - 1 before the first token).
         """
         model = self._model
         shared, key, low, high = self._unigrams, 0, 0, len(model.keys)
@@ -129,14 +132,14 @@ class PromptedModel:
         return kept
 
     def _mixed(self, shorter: Distribution, low: int, high: int) -> Distribution:
-        """p_j of the context whose places are low:high, from p_(j-1)."""
+        """p_j of the context with the positions low:high, from p_(j-1)."""
         counts = np.bincount(self._model.following[low:high], self._weights[low:high], self._model.vocabulary)
-        places, different = high - low, np.count_nonzero(counts)
-        mixed: Distribution = (counts * (places / counts.sum()) + different * shorter) / (places + different)
+        positions, different = high - low, np.count_nonzero(counts)
+        mixed: Distribution = (counts * (positions / counts.sum()) + different * shorter) / (positions + different)
         return mixed
 
     def answer(self, temperature: float, random: Random, top_k: int) -> Iterator[DrawnToken]:
-        """The tokens of one answer, until it draws END. Temperature 0 takes the most probable token."""
+        """The tokens of one answer, until it draws END. Temperature 0 takes the likeliest token."""
         pieces = self._model.tokenizer.pieces
         context = [END] * (self._model.order - 1)
         while True:
@@ -150,7 +153,7 @@ class PromptedModel:
             context = [*context[1:], token]
 
     def _top(self, logprobs: Distribution, top_k: int) -> tuple[tuple[bytes, float], ...]:
-        """The most probable tokens that are possible; of equals, the lower token first."""
+        """The likeliest tokens without impossible ones; of equal ones the lower token first."""
         count = min(top_k, len(logprobs))
         if count == 0:
             return ()
@@ -162,11 +165,11 @@ class PromptedModel:
 
 
 def drawn_token(logprobs: Distribution, temperature: float, random: Random) -> int:
-    """A token drawn in proportion to p ** (1 / temperature), with one random number; the most probable one at 0."""
+    """A token drawn in proportion to p ** (1 / temperature), with one random number; the likeliest one at 0."""
     best = int(logprobs.argmax())
     if temperature == 0.0:
         return best
     with np.errstate(over="ignore"):
         mass = np.exp((logprobs - logprobs[best]) / temperature).cumsum()
-    # A random number is at most 1 - 2**-53: its product with the sum stays below the sum and points at a token.
+    # A random number is at most 1 - 2**-53: its product with the sum is below the sum, and so finds a token.
     return int(mass.searchsorted(random.random() * mass[-1], side="right"))

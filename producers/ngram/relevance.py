@@ -1,7 +1,7 @@
-"""How a model that never saw a question keeps to its subject: passages that share the prompt's rare words count more.
+"""How a model that cannot understand a question keeps to its subject: passages with the prompt's rare words count more.
 
-The weight of a passage multiplies every count that an n-gram model takes from it. So the weighted probabilities are as
-much the model's own as unweighted ones: they are what it would have learnt from a text that repeats these passages.
+The weight of a passage multiplies every count that an n-gram model takes from it. So the weighted probabilities are the
+model's own: those that it would have learnt from a text that repeats these passages.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 Weights = NDArray[np.float64]
 
-# What the best match counts, where a passage that shares nothing counts 1. Of 300 passages the best few dozen then make
-# up half of the model, so that an answer keeps to its subject and yet recites no passage.
+# The weight of the best match; a passage without a word of the prompt has 1. Of 300 passages the best few dozen then
+# make up half of the model, so that an answer keeps to its subject and still recites no passage.
 BEST_MATCH = 100.0
-# A word that hardly any passage holds says little about what the others are about, so it does not steer.
+# A word that is in fewer passages says little about the others, and is not used.
 MIN_PASSAGES = 3
-# What questions are made of, whatever they ask about. The corpus asks none, so these words would pass for rare ones.
+# The common words of questions. The corpus contains no questions, so these words would count as rare.
 _QUESTION_WORDS = """
     about any between both but can could describe did difference different do does doing done each every example explain
     find from get give had has have help here how important into just keep kind like look made main make many may me
@@ -35,7 +35,7 @@ _WORD = re.compile(r"[^\W_]{2,}")
 
 
 class PassageIndex:
-    """Which passages hold which words that steer, in lower case and less a last s (loops is loop)."""
+    """Which passages contain which of the used words, in lower case and without a last s (loops is loop)."""
 
     def __init__(self, passages: Sequence[str]) -> None:
         self._size = len(passages)
@@ -44,13 +44,13 @@ class PassageIndex:
             for word, times in Counter(_WORD.findall(passage.lower())).items():
                 of_word = holders[word.removesuffix("s")]
                 of_word[number] = of_word.get(number, 0) + times
-        # Most words are in a passage or two: they never steer.
+        # Most words are in a passage or two, and are not used.
         self._holders = {word: of_word for word, of_word in holders.items() if len(of_word) >= MIN_PASSAGES}
 
     def weights(self, prompt: str) -> Weights:
-        """One weight a passage, from 1 (shares nothing) to BEST_MATCH; all 1 where no word of the prompt steers.
+        """A weight for each passage, from 1 to BEST_MATCH; all 1 where no word of the prompt is used.
 
-        A passage scores, for each such word, ln(passages / passages with the word) * times / (times + 1): BM25 without
+        A passage scores, for each used word, ln(passages / passages with the word) * times / (times + 1): BM25 without
         its correction for length (Robertson, Zaragoza 2009). Its weight is BEST_MATCH ** (score / best score).
         """
         score = np.zeros(self._size)

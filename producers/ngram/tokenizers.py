@@ -1,11 +1,11 @@
-"""Three ways to cut the same text into tokens: whole words, characters, byte pairs.
+"""Three ways to divide the same text into tokens: whole words, characters, byte pairs.
 
-All three first cut a text into words, each with the space before it, and then spell each word in pieces:
+All three first divide a text into words, each with the space before it, and then each word into pieces:
 
     "the for-loop ends."  ->  "the"  " for-loop"  " ends"  "."
                               whole words: one piece each; characters: t,h,e; byte pairs: " for", "-", "loop"
 
-The byte pairs are merged characters, not merged bytes: so every piece is text that can be shown alone.
+The byte pairs are merged characters, not merged bytes, so that every piece can be shown alone.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ import msgspec
 Kind = Literal["word", "char", "bpe"]
 Pair = tuple[str, str]
 END = 0
-# Enough for the frequent words to be one piece each; a thousand merges cost every start some 60 ms.
+# Enough for the frequent words to be one piece each; a thousand merges take some 60 ms at every start.
 BYTE_PAIR_MERGES = 1_000
 
 _WORD = re.compile(r" ?\w+(?:[-'’]\w+)*| ?[^\w\s]+|\s+")
 
 
 class Tokenizer(msgspec.Struct, frozen=True):
-    """`pieces[i]` is the text of token i; token END (0) ends a text and has none. `spelling` is all it can encode."""
+    """`pieces[i]` is the text of token i; token END (0) ends a text and has none. `spelling` has every known word."""
 
     pieces: tuple[str, ...]
     spelling: dict[str, tuple[int, ...]]
 
     def encode(self, text: str) -> list[int]:
-        """The tokens whose pieces concatenate to `text`, less END. Raises KeyError for a word that was not learnt."""
+        """The tokens whose pieces concatenate to `text`, without END. Raises KeyError for an unknown word."""
         return list(chain.from_iterable(map(self.spelling.__getitem__, _WORD.findall(text))))
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -58,11 +58,11 @@ def learnt_tokenizer(kind: Kind, texts: Iterable[str]) -> Tokenizer:
 
 
 def byte_pair_spelling(counts: Counter[str], merges: int) -> dict[str, tuple[str, ...]]:
-    """Each word in pieces, after `merges` times merging the adjacent pair of pieces that is the most frequent.
+    """Each word in pieces, after the most frequent pair of adjacent pieces was merged `merges` times.
 
     Sennrich, Haddow, Birch 2016 (arXiv 1508.07909), algorithm 1; of equally frequent pairs, the one that sorts first.
-    A merge changes only the words that hold its pair, and there only the counts of its neighbours. The heap keeps
-    outdated counts, which are passed over.
+    A merge changes only the words that contain its pair, and there only the counts of its neighbours. The heap keeps
+    outdated counts, which are skipped.
     """
     spelt = {word: list(word) for word in counts}
     frequency: defaultdict[Pair, int] = defaultdict(int)
@@ -93,7 +93,7 @@ def byte_pair_spelling(counts: Counter[str], merges: int) -> dict[str, tuple[str
 
 
 def _merge(pieces: list[str], pair: Pair) -> Iterator[tuple[Pair, Pair]]:
-    """Makes each occurrence of the pair one piece, from the left; yields each other pair that goes, and what comes."""
+    """Merges each occurrence of the pair, from the left; yields each other pair that is replaced, and its successor."""
     first, second = pair
     at = 0
     while at < len(pieces) - 1:

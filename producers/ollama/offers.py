@@ -52,7 +52,7 @@ class OllamaLimits(msgspec.Struct, frozen=True):
 
     max_loaded: int
     parallel: int
-    told_by: str
+    known_from: str
 
 
 def ollama_url(environ: Mapping[str, str]) -> str:
@@ -241,10 +241,10 @@ def _cloud(host: str) -> str:
     return host.partition("://")[2] or host or "Ollama's cloud"
 
 
-def _limits(environ: Mapping[str, str], default_max_loaded: int, told_by: str) -> OllamaLimits:
+def _limits(environ: Mapping[str, str], default_max_loaded: int, known_from: str) -> OllamaLimits:
     """As Ollama reads them: 0 and anything that is not a number mean the default."""
     return OllamaLimits(
-        _number(environ, MAX_LOADED) or default_max_loaded, _number(environ, _PARALLEL) or DEFAULT_PARALLEL, told_by
+        _number(environ, MAX_LOADED) or default_max_loaded, _number(environ, _PARALLEL) or DEFAULT_PARALLEL, known_from
     )
 
 

@@ -131,8 +131,8 @@ def view_of(
 def _of_card(card: Any, capabilities: tuple[str, ...] = (), residency: Residency = "unmanaged") -> DescribedModel:
     """One entry of /v1/models, or of LM Studio's /api/v0/models. `state` is LM Studio's field, `status` that of a
     llama-server of many models."""
-    if word := _text(card, "state") or _text(card, "status", "value"):
-        residency = "loaded" if word in ("loaded", "sleeping") else "loading" if word == "loading" else "absent"
+    if state := _text(card, "state") or _text(card, "status", "value"):
+        residency = "loaded" if state in ("loaded", "sleeping") else "loading" if state == "loading" else "absent"
     parameters = _number(card, "meta", "n_params")
     context = (
         _number(card, "max_model_len") or _number(card, "max_context_length") or _number(card, "meta", "n_ctx_train")

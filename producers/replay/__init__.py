@@ -1,1 +1,1 @@
-"""Replay: a recording as a session again. Its entries come in their recorded order and time, under their own ids."""
+"""Replay: a recording as a session. Its entries come in their recorded order and time, with their own ids."""

@@ -1,12 +1,12 @@
-"""One replay: what is due is written, orders are followed, until the end.
+"""One replay: it writes the entries that are due and follows orders, until the end.
 
     recording --RecordedSource--> due by the Timeline? --play--> tokens and clock --> aggregator --> frames
                                         ^                                              |
                                         +----------- how far it has computed ----------+
 
-The player is at most a bounded lead ahead of the aggregator: a replay as fast as the council computes fills no memory.
-Entries keep their recorded ids, so writing again what may have been written is harmless: after a break of Redis, or in
-another process, the player goes on behind the last entry that is there.
+The player's lead over the aggregator is bounded, so a replay as fast as the council computes does not fill the memory.
+Entries keep their recorded ids, so writing one twice is harmless: after a break of Redis, or in another process, the
+player continues after the last entry that is there.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from transport.tokens import control_read, read_control
 
 # One round trip's worth of entries: 200 KB.
 _MOST_AT_ONCE = 256
-# How far what is written may be ahead of what is computed, in windows: ten seconds.
+# How far written entries may be ahead of computed frames, in windows: ten seconds.
 _LEAD_WINDOWS = 600
 # The position waits while the frames are more than this behind it: half a second.
 _MOST_BEHIND_WINDOWS = 30
-# How soon an order is followed, while the replay runs, is paused, and is over.
+# How often orders are read, while the replay runs, is paused, and is over.
 _RUNNING_S, _PAUSED_S, _OVER_S = 0.05, 0.1, 0.25
-# While the aggregator is waited for.
+# How often the player looks at the aggregator while it waits for it.
 _COMPUTING_S = 0.002
-# What is read ahead is read in pauses at least so long.
+# The file is read ahead only in pauses that are at least this long.
 _READ_AHEAD_S = 0.003
 _RENEW_S = 60.0
 _RETRY_S = 0.25
-# An entry that is written later than this after its time is counted.
+# An entry that is written later than this after its time counts as late.
 _LATE_S = 0.002
 _LOST = "Redis has lost this replay: it was restarted without its data. Replay the file again."
 
 
 class PlayReport(msgspec.Struct):
-    """How a replay went. `achieved_rate` is recorded time a second, without pauses (None: it did not run). `late` are
-    the entries that were written more than 2 ms after their time, `largest_late_ms` the worst of them."""
+    """The measurements of a replay. `achieved_rate` is recorded time per second, without pauses (None: it did not run).
+    `late` counts the entries that were written more than 2 ms after their time, `largest_late_ms` is the maximum."""
 
     entries: int = 0
     late: int = 0
@@ -61,7 +61,7 @@ class PlayReport(msgspec.Struct):
 
 
 class Player:
-    """Plays one session, `opening`, which was opened as the replay of the recording in the file `path`."""
+    """Plays the session of `opening`, which was opened as the replay of the recording in the file `path`."""
 
     def __init__(
         self,
@@ -76,8 +76,8 @@ class Player:
         to_ns: int | None = None,
         lingers_s: float = 0.0,
     ) -> None:
-        """Begins at `from_ns` since the session's origin and ends at `to_ns`. Orders are followed for `lingers_s` after
-        the end, or the last of them. Raises Refused where the file is not a recording, Malformed."""
+        """Begins at `from_ns` since the session's origin and ends at `to_ns`. Orders are followed until `lingers_s`
+        after the end, or after the last order. Raises Refused where the file is not a recording, Malformed."""
         assert opening.replay is not None
         self._pipe, self._opening, self._presence = pipe, opening, presence
         self._session = opening.session
@@ -87,12 +87,12 @@ class Player:
         if to_ns is not None:
             last = min(last, max(0, window_index_at(to_ns)))
         self._recorded_last = last
-        self._began = Play(rate=rate, paused=paused, window=window_index_at(from_ns) - 1 if from_ns > 0 else None)
+        self._start = Play(rate=rate, paused=paused, window=window_index_at(from_ns) - 1 if from_ns > 0 else None)
         self._timeline: Timeline | None = None
         self._lingers_s = lingers_s
         self._loop = asyncio.get_running_loop()
-        self._words: list[Play] = []
-        self._heard = asyncio.Event()
+        self._orders: list[Play] = []
+        self._ordered = asyncio.Event()
         self._control_seen = "0"
         self._committed, self._status = -1, "open"
         self._renew_at = self._ordered_at = 0.0
@@ -104,16 +104,16 @@ class Player:
 
     @property
     def timeline(self) -> Timeline | None:
-        """Where the replay stands; None before it has begun."""
+        """The position and pace of the replay; None before it has begun."""
         return self._timeline
 
-    def order(self, word: Play) -> None:
-        """Follows the word at once."""
-        self._words.append(word)
-        self._heard.set()
+    def order(self, play: Play) -> None:
+        """Follows this order at once."""
+        self._orders.append(play)
+        self._ordered.set()
 
     async def run(self) -> PlayReport:
-        """Plays to the end. Raises SessionGone, Malformed where the recording is not sound, RedisRefuses."""
+        """Plays to the end. Raises SessionGone, Malformed where the recording is damaged, RedisRefuses."""
         is_begun = False
         try:
             while True:
@@ -136,22 +136,20 @@ class Player:
             self._source.close()
 
     async def _begin(self) -> None:
-        """Takes up what is there of the session. Raises SessionGone."""
+        """Continues with the session as it is in Redis. Raises SessionGone."""
         state = await find_session(self._pipe, self._session)
         before = await find_playback(self._pipe, self._session)
         start_ns = min(0, entry_ms(state.opened) * NS_PER_MS - self._source.origin_ns)
         now = self._loop.time()
         if self._timeline is None:
             timeline = Timeline(start_ns, self._recorded_last, rate=1.0, paused=False, now_s=now)
-            word = self._began
-            if before is not None:
-                # Another process played it up to here.
-                word = Play(before.rate, before.paused, before.window)
-            timeline.order(word, now)
+            # Another process may have played it up to here.
+            start = Play(before.rate, before.paused, before.window) if before else self._start
+            timeline.order(start, now)
             self._timeline = timeline
         (reply,) = await self._pipe.run([play(self._session, None, self._timeline.playback(now), [])])
         there = played(reply)
-        # Redis may have been set back.
+        # Redis may have lost windows.
         self._committed = there.window
         self._take(there)
         self._last_written = there.last_id or state.opened
@@ -163,7 +161,7 @@ class Player:
         self._renew_at = 0.0
 
     async def _step(self) -> bool:
-        """Writes what is due, and waits for what is next; True at the end."""
+        """Writes what is due, and waits for the next entry or order; True at the end."""
         timeline = self._timeline
         assert timeline is not None
         now = self._loop.time()
@@ -191,16 +189,16 @@ class Player:
         there = played(replies[0])
         is_shown = self._show is None or self._show.take(replies[2:])
         if there.status == "LOST" or (there.status == "open" and not is_shown):
-            # Redis was set back; another caller of this pipe may have met the break.
+            # Redis has lost entries; the break may have happened during another caller's commands.
             await self._begin()
             return False
         self._take(there)
         self._last_written = there.last_id
-        self._hear(replies[1])
+        self._take_orders(replies[1])
         if self._show:
             self._committed = max(self._committed, self._show.last_window)
             if not self._source.has_frame(reached_ns):
-                # Windows whose frames the file has lost.
+                # The file has lost the frames of these windows.
                 self._committed = max(self._committed, window_index_at(reached_ns) - 1)
         timeline.reach(reached_ns)
         timeline.computed_ns = window_start_ns(self._committed + 1)
@@ -214,7 +212,7 @@ class Player:
         return False
 
     def _target_ns(self, timeline: Timeline, now: float) -> int:
-        """Up to where is to be written now."""
+        """The time up to which entries are to be written now."""
         lead_ns = window_start_ns(self._committed + 1 + _LEAD_WINDOWS)
         wanted_ns = timeline.position_ns(now)
         if not timeline.paused and not timeline.rate:
@@ -241,21 +239,21 @@ class Player:
             raise SessionGone(_LOST)
         self._committed, self._status = max(self._committed, there.window), there.status
 
-    def _hear(self, reply: object) -> None:
-        words, last = control_read(reply)
+    def _take_orders(self, reply: object) -> None:
+        entries, last = control_read(reply)
         self._control_seen = last or self._control_seen
-        self._words += [word for word in words if isinstance(word, Play)]
+        self._orders += [entry for entry in entries if isinstance(entry, Play)]
         if self._show and self._status == "open":
             # Where an aggregator computes the frames, it stops the members itself.
-            self._stopped = next((word.reason for word in words if isinstance(word, Stop)), self._stopped)
+            self._stopped = next((entry.reason for entry in entries if isinstance(entry, Stop)), self._stopped)
 
     def _follow_orders(self, now: float) -> None:
-        timeline, words = self._timeline, self._words
+        timeline, orders = self._timeline, self._orders
         assert timeline is not None
-        if words:
-            self._words, self._ordered_at = [], now
-            for word in words:
-                timeline.order(word, now)
+        if orders:
+            self._orders, self._ordered_at = [], now
+            for order in orders:
+                timeline.order(order, now)
 
     def _is_at_end(self, timeline: Timeline) -> bool:
         is_written = timeline.reached_ns >= timeline.end_ns
@@ -263,7 +261,7 @@ class Player:
         return self._status != "open" or self._stopped is not None or is_shown
 
     async def _end(self, timeline: Timeline, now: float) -> bool:
-        """Ends a session whose recording does not; True where nothing is left to do."""
+        """Ends a session whose recording has no end; True where nothing is left to do."""
         if self._status == "open":
             if not self._is_cancelled:
                 await end_replay(self._pipe, self._opening, self._stopped or "the replay ends here")
@@ -277,7 +275,7 @@ class Player:
         return now - max(self._over_at, self._ordered_at) >= self._lingers_s
 
     async def _wait(self, timeline: Timeline) -> None:
-        """Until something is due, or an order may have come."""
+        """Waits until something is due, or an order may have come."""
         now = self._loop.time()
         is_over = self._status != "open"
         wake_s = now + (_OVER_S if is_over else _RUNNING_S if timeline.is_running else _PAUSED_S)
@@ -295,5 +293,5 @@ class Player:
         if (pause_s := wake_s - self._loop.time()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
-                    await self._heard.wait()
-        self._heard.clear()
+                    await self._ordered.wait()
+        self._ordered.clear()

@@ -1,5 +1,5 @@
-"""The replay process: it takes the replays of the library's recordings from its consumer group, and plays each in a
-task of its own."""
+"""The replay process: it takes the replays of the library's recordings from its consumer group, and plays each in its
+own task."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from transport.sessions import cancel_session, find_session, read_opening
 
 # Each has an open file and 2,000 entries in memory: 2 MB.
 _MOST_REPLAYS = 32
-# After its end a replay still follows orders: pages that look back stay in step for so long after the last of them.
+# How long a replay follows orders after its end, or after the last order: pages that look back stay in step.
 _LINGERS_S = 600.0
 
 
@@ -36,17 +36,17 @@ class ReplayProcess:
         self._pipe = self._replays.leased.pipe
 
     async def run(self) -> None:
-        """Plays; then hands the replays over, which another process takes up where they are."""
+        """Plays; then hands the replays over, and another process continues them."""
         await self._replays.run(self._stopping)
 
     async def _play(self, lease: Lease) -> None:
-        """Plays the session to its end, where it is a replay of this library. Raises RedisAway, RedisRefuses."""
+        """Plays the session to its end, if it is a replay of this library. Raises RedisAway, RedisRefuses."""
         try:
             await self._play_session(lease.session)
         except (RedisAway, RedisRefuses):
             raise
-        except Exception as bug:  # noqa: BLE001  # a bug that one replay brings out must not end the others
-            self._log.exception("a replay broke", session=lease.session)
+        except Exception as bug:  # noqa: BLE001  # a bug in one replay must not end the others
+            self._log.exception("a replay raised an unexpected exception", session=lease.session)
             with contextlib.suppress(CouncilError):
                 await cancel_session(self._pipe, lease.session, f"the replay failed ({type(bug).__name__})")
 
@@ -54,7 +54,7 @@ class ReplayProcess:
         """Raises RedisAway, RedisRefuses."""
         try:
             state = await find_session(self._pipe, session)
-            # Most sessions are live ones.
+            # Most sessions are not replays.
             if state.clock_ms is None:
                 return
             opening = await read_opening(self._pipe, state)
@@ -64,8 +64,8 @@ class ReplayProcess:
             return
 
     async def _play_recording(self, opening: Opening, recording: str) -> None:
-        """A recording that is gone or damaged ends the replay, with a reason. Raises SessionGone."""
-        from producers.replay.player import Player  # a process that has played nothing does without its libraries
+        """Plays a recording; a missing or damaged one ends the replay with a reason. Raises SessionGone."""
+        from producers.replay.player import Player  # its libraries are needed with the first replay only
 
         try:
             path = self._library.path(recording)
@@ -73,6 +73,6 @@ class ReplayProcess:
             await player.run()
         except (Refused, Malformed) as error:
             self._log.warning("a recording cannot be replayed", session=opening.session, error=str(error))
-            # Frontends know no paths here.
-            told = str(error).replace(str(self._library.folder / recording), recording)
-            await end_replay(self._pipe, opening, f"the recording cannot be replayed: {told}")
+            # Clients do not learn the paths of this machine.
+            reason = str(error).replace(str(self._library.folder / recording), recording)
+            await end_replay(self._pipe, opening, f"the recording cannot be replayed: {reason}")

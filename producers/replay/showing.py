@@ -1,4 +1,4 @@
-"""A replay of recorded frames as they are: the player commits them in the aggregator's place."""
+"""A replay that shows recorded frames as they are: the player commits them instead of an aggregator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from transport.replays import show
 
 
 class FrameShow:
-    """The frames of one replay. `last_window` is the one that was shown last (-1: none)."""
+    """The frames of one replay. `last_window` is the last one that was shown (-1: none)."""
 
     def __init__(self, opening: Opening, source: RecordedSource) -> None:
         self._opening, self._source = opening, source
@@ -29,8 +29,8 @@ class FrameShow:
         self.last_window = -1
 
     def commands(self, entries: Sequence[tuple[str, bytes]], to_ns: int, most: int) -> list[Command]:
-        """What shows the next frames, of windows that end by `to_ns` since the origin, at most so many; `entries` are
-        written before. Raises Malformed."""
+        """The commands that show the next frames, `most` at most, of windows that end by `to_ns` since the origin;
+        `entries` are written before. Raises Malformed."""
         for entry_id, raw in entries:
             self._accept(entry_id, raw)
         replay = self._opening.replay
@@ -45,7 +45,7 @@ class FrameShow:
         return [show(frame, progress, after) for frame, after in zip(frames, before, strict=False)]
 
     def take(self, replies: Sequence[Any]) -> bool:
-        """Takes in the replies to the commands; False where a frame was not shown: Redis was set back. Raises
+        """Takes the replies to the commands; False where a frame was not shown, because Redis has lost entries. Raises
         RedisRefuses."""
         for reply, window in zip(replies, self._windows, strict=True):
             if int(accepted(reply)) != window:
@@ -54,7 +54,7 @@ class FrameShow:
         return True
 
     def _accept(self, entry_id: str, raw: bytes) -> None:
-        """Which claim writes a member, and how much of it: what the web reads answers by."""
+        """Notes which claim writes a member, and how much of it: the web process reads answers by that."""
         with contextlib.suppress(Malformed):
             entry = decode_entry(raw)
             if isinstance(entry, Claim | Token) and 0 <= entry.member < len(self._ledgers):

@@ -1,4 +1,4 @@
-"""What a replay writes, from its recording: read ahead a little, never all of it."""
+"""The entries and frames of a replay, from its recording: read ahead a little, never all of it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from schemas.sessions import LONGEST_MS
 
 # Six members at 100 tokens a second, for three seconds.
 _MOST_AHEAD = 2_000
-# The same in bytes, and what one entry may have: a token with its list has some kilobytes.
+# The same in bytes, and the most of one entry: a token with its list has some kilobytes.
 _MOST_AHEAD_BYTES, _MOST_ENTRY_BYTES = 64 * 1024 * 1024, 256 * 1024
-# Redis's ids have twice 64 bits; a time in nanoseconds has 64.
+# Redis's ids have two numbers of 64 bits; a time in nanoseconds has 64 bits.
 _MOST_MS, _MOST_SEQ = 2**64 // NS_PER_MS, 2**64
 _LAST_WINDOW = window_index_at(LONGEST_MS * NS_PER_MS)
-# So many items take half a millisecond to read, but for the first of a chunk, which takes two.
+# So many items take half a millisecond to read; the first one of a chunk takes two.
 _SLICE = 100
 
 
 class RecordedSource:
     """The entries of one recording in order, and its frames where they are shown as they are.
 
-    Raises Refused where the file is not a recording; Malformed, once it comes to what is not sound.
+    Raises Refused where the file is not a recording; Malformed when it reaches damage.
     """
 
     def __init__(self, path: Path, *, with_frames: bool) -> None:
@@ -39,14 +39,14 @@ class RecordedSource:
         self._reader: RecordingReader | None = None
         self._items: Iterator[Item] = iter(())
         self._entries: deque[tuple[str, bytes]] = deque()
-        # Each with the bytes that it has in the file.
+        # Each with its size in the file, in bytes.
         self._frames: deque[tuple[Frame, int]] = deque()
         self._ahead_bytes = 0
         self._last_order = (0, 0)
         self.is_read = False
 
     def begin_after(self, entry_id: str, window: int) -> None:
-        """Begins behind the entry, and behind the frame of the window."""
+        """Begins after the entry, and after the frame of the window."""
         self.close()
         self._reader = RecordingReader(self._path)
         self._items = self._reader.items()
@@ -62,7 +62,7 @@ class RecordedSource:
 
     @property
     def is_short(self) -> bool:
-        """True where it is time to read on."""
+        """True while more should be read ahead."""
         is_little = len(self._entries) + len(self._frames) < _MOST_AHEAD and self._ahead_bytes < _MOST_AHEAD_BYTES
         return not self.is_read and is_little
 
@@ -91,7 +91,7 @@ class RecordedSource:
                     self._check(self._ahead_bytes < 2 * _MOST_AHEAD_BYTES, "its frames come long before their entries")
 
     def _check_frame(self, frame: Frame) -> None:
-        """Who shows a frame believes that its members are the session's. Raises Malformed."""
+        """A frame that is shown must have the session's members. Raises Malformed."""
         count, window = len(self.about.members), frame.window_index
         self._check(window <= _LAST_WINDOW, f"it has a frame of window {window}")
         self._check(len(frame.members) == count, f"the frame of window {window} has {len(frame.members)} members")
@@ -105,11 +105,11 @@ class RecordedSource:
 
     @property
     def next_entry_ms(self) -> int | None:
-        """The millisecond of the next entry; None where there is none (yet)."""
+        """The millisecond of the next entry; None where it is not read yet, or there is none."""
         return entry_ms(self._entries[0][0]) if self._entries else None
 
     def take_entries(self, to_ms: int, most: int) -> list[tuple[str, bytes]]:
-        """The next entries up to the millisecond `to_ms`, at most so many. Raises Malformed."""
+        """The next entries up to the millisecond `to_ms`, `most` at most. Raises Malformed."""
         taken = list[tuple[str, bytes]]()
         while len(taken) < most:
             if not self._entries and not self.is_read:
@@ -122,13 +122,13 @@ class RecordedSource:
         return taken
 
     def has_frame(self, to_ns: int) -> bool:
-        """Whether a frame of a window that ends by `to_ns` is still to be taken. Raises Malformed."""
+        """True while a frame of a window that ends by `to_ns` is left. Raises Malformed."""
         while not self._frames and not self.is_read:
             self.read_on()
         return bool(self._frames) and self._frames[0][0].end_ns <= to_ns
 
     def take_frames(self, to_ns: int, most: int) -> list[Frame]:
-        """The next frames of windows that end by `to_ns` since the origin, at most so many. Raises Malformed."""
+        """The next frames of windows that end by `to_ns` since the origin, `most` at most. Raises Malformed."""
         taken = list[Frame]()
         while self._with_frames and len(taken) < most:
             if not self.has_frame(to_ns):
@@ -139,12 +139,12 @@ class RecordedSource:
         return taken
 
     def ms_at(self, at_ns: int) -> int:
-        """The millisecond of Unix time, floored, of a place since the origin."""
+        """The millisecond of Unix time, rounded down, at `at_ns` since the origin."""
         return (self.origin_ns + at_ns) // NS_PER_MS
 
 
 def last_window_of(path: Path) -> int:
-    """The window of the recording's last frame. Raises Refused, Malformed where it contains none."""
+    """The window of the recording's last frame. Raises Refused, and Malformed where it has no frame."""
     from recordings.reading import read_metadata
 
     _, summary = read_metadata(path)

@@ -46,8 +46,8 @@ class ThinkingSplitter:
         if self._is_opening and not self._has_opened():
             return []
         thought = self._thought() if self._close else ""
-        said = "" if self._close else self._cut(self._white_space(), len(self._written))
-        shares: list[tuple[Lane, str]] = [("thinking", thought), ("answer", said)]
+        answer = "" if self._close else self._cut(self._white_space(), len(self._written))
+        shares: list[tuple[Lane, str]] = [("thinking", thought), ("answer", answer)]
         return [(lane, share) for lane, share in shares if share]
 
     def end(self) -> list[tuple[Lane, str]]:

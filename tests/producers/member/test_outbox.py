@@ -280,15 +280,15 @@ def test_control_and_state_are_read_ten_times_and_once_a_second() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "is_stopped"),
+    ("orders", "is_stopped"),
     [((Stop((0,)),), True), ((Stop(),), True), ((Stop((1, 2)),), False), ((), False), ((Stop((1,)), Stop((0,))), True)],
 )
-def test_a_stop_of_this_member_or_of_all_ends_it(words: tuple[Stop, ...], is_stopped: bool) -> None:
+def test_a_stop_of_this_member_or_of_all_ends_it(orders: tuple[Stop, ...], is_stopped: bool) -> None:
     world = World()
     trip = world.outbox.due(world.now_s, 0)
     assert trip
     assert trip.control_after == "0"
-    world.outbox.take(trip, Replies([b"9-0"], words, "7-0", MemberState(True)), world.now_s)
+    world.outbox.take(trip, Replies([b"9-0"], orders, "7-0", MemberState(True)), world.now_s)
     assert world.outbox.is_stopped == is_stopped
     world.now_s += CONTROL_S
     trip = world.outbox.due(world.now_s, 0)
