@@ -18,7 +18,7 @@ import pytest
 from bench.gguf_model import gguf_model
 from council.command.awaited import Awaited
 from council.command.lanes import Lanes
-from producers.member.outbox import Outbox
+from producers.member.delivery import Delivery
 from runtime.log import log_to_stderr
 from runtime.presence import RedisPresence
 from schemas.entries import Alive, AnyEntry, Cancel, Claim, Loading, Token, decode_entry
@@ -198,17 +198,17 @@ async def test_a_sign_of_life_that_changes_during_a_round_trip_is_written_at_onc
     await open_session(pipe, opening)
     claim = (await pipe.one(*write_entry(opening.session, Claim(0, time.time_ns(), False)))).decode()
     own = AsyncPipe(redis.url)
-    outbox = Outbox(own, opening.session, 0, claim, RedisPresence(log_to_stderr("producer")))
+    delivery = Delivery(own, opening.session, 0, claim, RedisPresence(log_to_stderr("producer")))
     run = own.run
 
     async def run_and_show(commands: Any, **options: Any) -> Any:
         replies = await run(commands, **options)
-        outbox.show(Loading)
+        delivery.show(Loading)
         return replies
 
     own.run = run_and_show  # type: ignore[method-assign]
-    await outbox.flush()
-    await outbox.flush()
+    await delivery.flush()
+    await delivery.flush()
     await own.close()
     signs = [type(entry) for entry in await entries(pipe, opening.session) if isinstance(entry, Alive | Loading)]
     assert signs == [Alive, Loading]
