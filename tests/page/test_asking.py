@@ -204,7 +204,7 @@ def test_a_page_on_which_nothing_happens_draws_nothing(speaker: Speaker, open_pa
 def test_an_error_is_shown_as_the_sentence_that_the_server_wrote(speaker: Speaker, open_page: Open) -> None:
     page = open_page()
     ask(page, "  ")
-    expect(page.get_by_role("alert")).to_have_text("The prompt is empty: write what the council should answer.")
+    expect(page.get_by_role("alert")).to_have_text("The prompt is empty: write the text that the council is to answer.")
     expect(page.get_by_role("status")).to_have_text("")
     page.get_by_role("checkbox").uncheck()
     page.get_by_label("What should the council answer?").press("Enter")
