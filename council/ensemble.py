@@ -174,8 +174,9 @@ class TurboEnsemble:
 
     def _tier_among(self, tiers: Mapping[str, TierPolicy], records: Sequence[ProcessRecord]) -> TierPolicy:
         """This object's tier, else the running council's, else that of the settings."""
-        running = next((str(record.detail.get("tier", "")) for record in records if record.role == "council"), None)
-        name = self._tier or running
+        running = (str(record.detail.get("tier", "")) for record in records if record.role == "council")
+        # Another client may have written any record.
+        name = self._tier or next((tier for tier in running if tier in tiers), None)
         return tier_named(name, tiers) if name else self._settings.tier_policy
 
     async def _connected(self, request: SessionRequest, given: Sequence[str | MemberSpec]) -> AsyncPipe:

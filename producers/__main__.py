@@ -12,7 +12,7 @@ from pathlib import Path
 
 from producers.backends import backend_for
 from producers.process import ProducerProcess
-from producers.source import ModelSource, gguf_source
+from producers.source import ModelSource, ProducerOrder, gguf_source, ordered
 from runtime.environment import redis_from_environment, tier_from_environment
 from runtime.log import log_to_stderr
 from runtime.role import run_role, stop_event
@@ -22,8 +22,17 @@ from schemas.rules.choice import check_remote_tier
 from transport.register import ProcessRegistration
 
 
-def source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
-    """(the model's name in the council, where it comes from). Raises Refused."""
+def order_of(arguments: argparse.Namespace) -> ProducerOrder:
+    """What a person's flags order. Raises Refused."""
+    model, source = _source_of(arguments)
+    order = ProducerOrder(model, source, arguments.warm, arguments.tokens_per_s)
+    if source.remote:
+        check_remote_tier(ModelFacts(model, "its server"), tier_from_environment(), allowed=arguments.allow_remote)
+    return order
+
+
+def _source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
+    """(the model's name in the council, where it comes from)."""
     model: str = arguments.model
     if model.startswith("ngram:"):
         return model, ModelSource("ngram", model)
@@ -33,7 +42,9 @@ def source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
     from producers.servers.address import is_remote  # the n-gram models need no HTTP client
 
     if not arguments.backend:
-        raise Refused("no_backend", f"{model!r} is no n-gram model: name its server with --backend http://HOST:PORT.")
+        raise Refused(
+            "no_backend", f"{model!r} is not an n-gram model: name its server with --backend http://HOST:PORT."
+        )
     source = ModelSource(
         arguments.api,
         arguments.name or model,
@@ -47,18 +58,16 @@ def source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
     return model, source
 
 
-async def serve(arguments: argparse.Namespace) -> None:
+async def serve(given: ProducerOrder | argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT. Raises Refused."""
-    model, source = source_of(arguments)
-    tier = tier_from_environment()
-    if source.remote:
-        check_remote_tier(ModelFacts(model, "its server"), tier, allowed=arguments.allow_remote)
-    url = redis_from_environment()
-    backend = backend_for(model, source, arguments.tokens_per_s)
-    stopping = stop_event()
-    registration = ProcessRegistration("producer", model=model)
-    log = log_to_stderr("producer").bind(model=model)
-    process = ProducerProcess(url, model, source, backend, tier, registration, log, stopping, is_warmed=arguments.warm)
+    order = order_of(given) if isinstance(given, argparse.Namespace) else given
+    url, tier, stopping = redis_from_environment(), tier_from_environment(), stop_event()
+    backend = backend_for(order.model, order.source, order.tokens_per_s)
+    registration = ProcessRegistration("producer", model=order.model)
+    log = log_to_stderr("producer").bind(model=order.model)
+    process = ProducerProcess(
+        url, order.model, order.source, backend, tier, registration, log, stopping, is_warmed=order.is_warmed
+    )
     await process.run()
 
 
@@ -90,7 +99,8 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    return run_role(serve(argument_parser().parse_args()))
+    arguments = sys.argv[1:]
+    return run_role(serve(ordered(arguments) or argument_parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -85,10 +85,8 @@ class ProducerProcess:
         self._registration.ready = True
         with contextlib.suppress(RedisAway):
             await self._pipe.run(self._registration.renew())
-        if model.residency is not None:
-            if self._is_warmed:
-                model.residency.warm_up()
-            await model.residency.run()
+        if model.keeper is not None:
+            await model.keeper.run(is_warmed=self._is_warmed)
         await self._stopping.wait()
 
     async def _say_goodbye(self) -> None:

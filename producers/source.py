@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,8 @@ import msgspec
 from schemas.models import ModelFacts
 
 Api = Literal["ngram", "gguf", "openai", "ollama"]
+# For supervisors; people have the flags of `python -m producers --help`.
+ORDER_FLAG = "--order"
 
 
 class ModelSource(msgspec.Struct, frozen=True):
@@ -39,24 +42,29 @@ def gguf_source(path: str | Path, parallel: int = 0, threads: int = 0) -> tuple[
     return name, ModelSource("gguf", name, path=str(file), parallel=parallel, threads=threads)
 
 
-def producer_arguments(model: str, source: ModelSource) -> list[str]:
-    """The arguments with which `python -m producers` serves the model."""
-    words: list[str] = []
-    if source.url:
-        words += ["--backend", source.url, "--api", source.api, "--name", source.name]
-    for option, value in (
-        ("--path", source.path),
-        ("--key-env", source.key_env),
-        ("--parallel", source.parallel),
-        ("--max-loaded", source.max_loaded),
-        ("--threads", source.threads),
-    ):
-        words += [option, str(value)] if value else []
-    if source.api == "ollama":
-        words += ["--keep-alive-s", str(source.keep_alive_s)]
-    if source.url:
-        words += ["--remote", "--allow-remote"] if source.remote else ["--no-remote"]
-    return [*words, "--", model]
+class ProducerOrder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a supervisor orders of a producer process, as its one argument. `tokens_per_s` replaces the pace of an
+    n-gram model; `is_warmed`: the model is loaded at the start, where it fits.
+
+    Other users of the machine can see it. It contains no secret: settings allow no password in a URL, and an API key
+    stays in its environment variable.
+    """
+
+    model: str
+    source: ModelSource
+    is_warmed: bool = False
+    tokens_per_s: float | None = None
+
+    def as_arguments(self) -> list[str]:
+        """The arguments of `python -m producers`."""
+        return [ORDER_FLAG, msgspec.json.encode(self).decode()]
+
+
+def ordered(arguments: Sequence[str]) -> ProducerOrder | None:
+    """The order in as_arguments(); None for any other arguments."""
+    if len(arguments) != 2 or arguments[0] != ORDER_FLAG:
+        return None
+    return msgspec.json.decode(arguments[1], type=ProducerOrder)
 
 
 class Offer(msgspec.Struct, frozen=True):

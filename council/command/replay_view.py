@@ -1,4 +1,4 @@
-"""A replay as it is seen: frames up to its position, drawn in place with keys to steer it, or as JSON lines."""
+"""The output of a replay: frames up to its position, drawn in the terminal with keys to control it, or JSON lines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _KEYS = "space pauses · ←→ 5 s, a window while paused · ↑↓ rate · 0-9
 async def write_replay(
     pipe: BlockingPipe, opening: Opening, player: Player, summary: AskSummary, _interrupted: asyncio.Event
 ) -> None:
-    """Writes each frame as a line of JSON, to the final one. Raises CouncilError, BrokenPipeError."""
+    """Writes each frame as a line of JSON, up to the final one. Raises CouncilError, BrokenPipeError."""
     async for raws in _frames(pipe, opening):
         for raw in raws:
             frame = decode_frame(raw)
@@ -52,8 +52,8 @@ async def write_replay(
 async def draw_replay(
     pipe: BlockingPipe, opening: Opening, player: Player, summary: AskSummary, interrupted: asyncio.Event
 ) -> None:
-    """Draws the frame at the replay's position, until the replay is over and the last one is drawn, or a person ends
-    it. Raises CouncilError."""
+    """Draws the frame at the replay's position, until the last frame is drawn or the user ends the replay. Raises
+    CouncilError."""
     console, scene = Console(), _Scene()
     with _keys(player, interrupted), Live(console=console, auto_refresh=False, transient=True) as live:
         drawn_at = 0.0
@@ -78,12 +78,12 @@ async def draw_replay(
 
 
 class _Scene:
-    """The lanes at one window. The frames are kept packed, as many as Redis keeps, so that a person can look back."""
+    """The lanes at one window. As many encoded frames are kept as Redis keeps, so that the user can seek back."""
 
     def __init__(self) -> None:
         self.lanes = Lanes()
         self._raws: deque[tuple[int, bytes]] = deque(maxlen=FRAMES_MAXLEN)
-        # How many of the kept frames the lanes have taken in, and the window of the last of them.
+        # The number of kept frames that are in the lanes, and the window of the last of these.
         self._taken, self._shown = 0, -1
         self._has_final = False
 
@@ -116,7 +116,7 @@ def _status(playback: Playback | None) -> str:
 
 
 async def _frames(pipe: BlockingPipe, opening: Opening) -> AsyncIterator[list[bytes]]:
-    """What comes, many times a second, also where nothing has come. Raises CouncilError."""
+    """The new frames, many times per second; the list may be empty. Raises CouncilError."""
     after = "0"
     while True:
         try:
@@ -137,21 +137,21 @@ async def _frames(pipe: BlockingPipe, opening: Opening) -> AsyncIterator[list[by
 
 @contextlib.contextmanager
 def _keys(player: Player, interrupted: asyncio.Event) -> Iterator[None]:
-    """Keys that are pressed steer the replay, where there is a terminal to press them at."""
+    """Keys that are pressed in the terminal control the replay."""
 
     def take(typed: bytes) -> None:
         for key in _split(typed):
             if key == b"q":
                 interrupted.set()
-            elif (word := _word(key, player)) is not None:
-                player.order(word)
+            elif (order := _order(key, player)) is not None:
+                player.order(order)
 
     with pressed_keys(take):
         yield
 
 
 def _split(typed: bytes) -> Iterator[bytes]:
-    """The keys in what was read at once: an arrow is three bytes."""
+    """The keys in the bytes of one read: an arrow has three bytes."""
     at = 0
     while at < len(typed):
         size = 3 if typed[at : at + 2] in (b"\x1b[", b"\x1bO") else 1
@@ -159,8 +159,8 @@ def _split(typed: bytes) -> Iterator[bytes]:
         at += size
 
 
-def _word(key: bytes, player: Player) -> Play | None:
-    """What a key means now; None for one that means nothing."""
+def _order(key: bytes, player: Player) -> Play | None:
+    """The order of a key at this moment; None for a key without a meaning."""
     timeline = player.timeline
     if timeline is None:
         return None

@@ -203,7 +203,7 @@ def _gguf_offers(written: Iterable[str | MemberSpec]) -> list[tuple[str, Offer]]
 def _file_offer(name: str, source: ModelSource) -> Offer:
     """Raises Refused for a file that is not a model, and where llama.cpp is not installed."""
     from producers.llama.backend import DEFAULT_SLOTS, require_llama
-    from producers.llama.header import gguf_facts
+    from producers.llama.file import gguf_facts
 
     require_llama(name)
     file = gguf_facts(source.path)

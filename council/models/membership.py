@@ -130,13 +130,13 @@ def _default_members(found: Catalogue, tier: TierPolicy) -> tuple[list[ChosenMem
 
 def _lack_of_memory(offer: Offer, slots: int) -> str:
     """Why the model cannot be loaded with this number of slots; empty where it can."""
+    from producers.llama.file import gguf_facts
     from producers.llama.footprint import plan_for
-    from producers.llama.header import gguf_facts
 
     plan = plan_for(gguf_facts(offer.source.path), slots, read_memory().available_bytes, 0)
     if plan.fits:
         return ""
-    needs, free = gigabytes(plan.footprint.needed_bytes), gigabytes(plan.free_bytes or 0)
+    needs, free = gigabytes(plan.footprint.needed_bytes), gigabytes(plan.free_bytes)
     return f"{offer.facts.model} needs {needs} of memory and {free} are free"
 
 

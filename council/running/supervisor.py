@@ -26,7 +26,7 @@ import msgspec
 from council.running.children import Child
 from council.running.keeper import NO_SERVER, find_server
 from council.running.model_news import ModelNews
-from producers.source import ModelSource, producer_arguments
+from producers.source import ModelSource, ProducerOrder
 from schemas.errors import RedisAway, Refused, Unavailable
 from schemas.rules.tiers import TierPolicy
 from schemas.sessions import MemberSpec
@@ -223,10 +223,9 @@ class Supervisor:
         # that its ending producers report.
         children = [Child("aggregator", ["aggregator"], environment, self._say)]
         for model, source in plan.models.items():
-            options = ["--warm"] if plan.is_warmed else []
-            if plan.ngram_tokens_per_s and source.api == "ngram":
-                options += ["--tokens-per-s", str(plan.ngram_tokens_per_s)]
-            words = ["producers", *options, *producer_arguments(model, source)]
+            tokens_per_s = plan.ngram_tokens_per_s if source.api == "ngram" else None
+            order = ProducerOrder(model, source, plan.is_warmed, tokens_per_s)
+            words = ["producers", *order.as_arguments()]
             own = {name: os.environ.get(name, "") for name in (source.key_env,) if name}
             children.append(Child(f"producer {model}", words, environment | own, self._say))
         if self._web_socket is not None:

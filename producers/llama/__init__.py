@@ -1,1 +1,1 @@
-"""llama.cpp with a GGUF file, run by the council itself: no server to install, no port to open."""
+"""GGUF files as a backend: llama.cpp, run by the council itself. No server to install, no port to open."""

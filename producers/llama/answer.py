@@ -1,4 +1,4 @@
-"""One answer, token by token: nothing is computed ahead of its reader but the stretch that was begun."""
+"""One answer, token by token: only the stretch that was begun is computed ahead of its reader."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def answer_to(request: Request, slot: int, model: LlamaModel, name: str) -
     room = model.context_tokens - len(tokens)
     if room < 1:
         raise BackendFailed(
-            f"{name} was asked with {len(tokens)} tokens, and its context has {model.context_tokens}: ask with less"
+            f"{name} has a context of {model.context_tokens} tokens, and the prompt has {len(tokens)}: shorten it"
         )
     text = Text(prompt, request.top_k)
     last = min(request.max_tokens, room) - 1
@@ -32,11 +32,11 @@ async def answer_to(request: Request, slot: int, model: LlamaModel, name: str) -
     async with contextlib.aclosing(_steps(model, tokens, slot, request, last + 1)) as steps:
         while index <= last:
             try:
-                # Before the first token the council's patience counts.
+                # Before the first token the session's first-token timeout applies.
                 async with asyncio.timeout(request.silence_ms / 1_000 if index else None):
                     step = await anext(steps)
             except TimeoutError:
-                raise BackendFailed(f"{name} said nothing for {request.silence_ms / 1_000:g} s") from None
+                raise BackendFailed(f"{name} sent nothing for {request.silence_ms / 1_000:g} s") from None
             if step.is_end:
                 if rest := text.end():
                     yield Chunk(rest)
@@ -51,11 +51,11 @@ async def answer_to(request: Request, slot: int, model: LlamaModel, name: str) -
 async def _steps(
     model: LlamaModel, prompt: Sequence[int], slot: int, request: Request, most: int
 ) -> AsyncGenerator[Step, None]:
-    """The tokens behind the prompt, `most` at most, in stretches; the last one may be the end.
+    """The tokens after the prompt, `most` at most, in stretches; the last one may be the end.
 
-    The first token is asked for alone, as its prompt is computed without a cache: whatever is asked for again behind it
-    is computed as it was before, to the last digit. A draw is never repeated to get another result: tokens that a
-    stream tells would then be drawn too often.
+    The first token is requested alone, because its prompt is computed without a cache: what is requested again after it
+    is computed as before, to the last digit. A draw is never repeated to get another result: the tokens that a stream
+    contains would then be drawn too often.
     """
     seed = secrets.randbits(64) if request.seed is None else request.seed
     tokens, length = [*prompt], 1
@@ -76,11 +76,11 @@ async def _steps(
                     yield step
                     if step.is_end:
                         return
-            told = tokens[len(behind.tokens) :]
-            if len(told) == count:
+            streamed = tokens[len(behind.tokens) :]
+            if len(streamed) == count:
                 length = next_length(length, is_cut=False)
                 continue
-            step = await model.step_behind(told, behind, draw)
+            step = await model.step_behind(streamed, behind, draw)
         step = step or await model.step(*next_draw())
         tokens.append(step.token)
         yield step
@@ -90,28 +90,28 @@ async def _steps(
 
 
 class Text:
-    """What the tokens of one answer show. A character, and a tag, belong to the token that completes them."""
+    """The shown text of an answer's tokens. A character, and a tag, belong to the token that completes them."""
 
     def __init__(self, prompt: str, top_k: int) -> None:
         self._lanes, self._top_k = ThinkingSplitter(prompt), top_k
-        # What is no UTF-8 is shown as U+FFFD; half a character at the end is not shown.
+        # Bytes that are not UTF-8 are shown as U+FFFD; half a character at the end is not shown.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def pieces(self, step: Step, special: str, *, is_last: bool) -> tuple[Piece, ...]:
-        """One piece with what was measured; before it one more where the token shows text that is not its own: of the
-        other lane, or of tokens before it while it has no bytes itself."""
+        """One piece with the measurement; before it another one where the token shows text that is not its own: text of
+        the other lane, or of tokens before it where it has no bytes itself."""
         before = self._lanes.lane
         raw = bytes(step.entry.bytes or ()) if step.entry else b""
         shares = self._lanes.feed(self._decoder.decode(raw), special)
         if is_last:
             shares += self._lanes.end()
-        # A tag is no text, and belongs to the thinking.
+        # A tag has no text, and belongs to the thinking.
         own: tuple[Lane, str] = ("thinking" if before == "thinking" else self._lanes.lane, "")
         *earlier, (lane, text) = _joined(shares) if raw and shares else [*_joined(shares), own]
         return (*(Piece(share, other) for other, share in earlier), piece_of(text, lane, step, self._top_k))
 
     def end(self) -> tuple[Piece, ...]:
-        """What was kept back when the answer ended by itself."""
+        """The text that was kept back, when the answer ended by itself."""
         return tuple(Piece(text, lane) for lane, text in self._lanes.end())
 
 

@@ -1,11 +1,11 @@
 """A GGUF file as a backend: llama.cpp, run by this producer, a stretch of tokens at a time.
 
-    anext() ──▶ a question, its context cached ──▶ some decodes ──▶ Chunk
-    anext() ──────────────────────────────────────────────────────▶ Chunk     already computed
-                                                       nobody asks: the stretch is computed to its end, no further
+    anext() ──▶ a request, its context cached ──▶ some decodes ──▶ Chunk
+    anext() ─────────────────────────────────────────────────────▶ Chunk     already computed
+                                              no anext(): the stretch is computed to its end, and nothing after it
 
-llama.cpp's own stream runs ahead of whoever reads it, to the end of the answer. Here it is asked for a few tokens when
-the first of them is wanted, behind all those before it (`stretch.py`).
+llama.cpp's own stream runs ahead of its reader, to the end of the answer. Here a few tokens are requested when the
+first of them is needed, after all tokens before it (`stretch.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, Request, Resident
 from producers.llama.answer import answer_to
 from producers.llama.child import LlamaChild
-from producers.llama.header import gguf_facts
+from producers.llama.file import gguf_facts
 from producers.llama.model import LlamaModel
 from producers.source import ModelSource
 from schemas.errors import Refused
@@ -28,12 +28,12 @@ from schemas.models import ModelFacts
 
 # Two sessions at once; each slot has a context of its own, which costs memory.
 DEFAULT_SLOTS = 2
-# GCC's OpenMP runtime: the wheels for Linux need it, do not contain it, and minimal systems lack it.
+# GCC's OpenMP runtime: the wheels for Linux need it and do not contain it, and minimal systems lack it.
 _OPENMP = "libgomp.so.1"
 
 
 def require_llama(model: str) -> None:
-    """Raises Refused where llama.cpp cannot run here, with what to do."""
+    """Raises Refused, with what to do, where llama.cpp cannot run here."""
     if trouble := llama_trouble():
         raise Refused("no_llama", f"{model!r} needs llama.cpp. {trouble}")
 
@@ -42,7 +42,7 @@ def llama_trouble() -> str | None:
     """Why llama.cpp cannot run here and what to do, as "reason: advice."; None where it can. Does not import it."""
     if not hasattr(asyncio, "open_unix_connection"):
         return "This system has no Unix sockets: use Linux or macOS."
-    # Found, not imported: it is a library of a hundred megabytes.
+    # Only looked for: importing it loads a hundred megabytes.
     if importlib.util.find_spec("xllamacpp") is None:
         return f"The package xllamacpp is not installed: {sys.executable} -m pip install xllamacpp."
     if sys.platform == "linux" and not _can_load(_OPENMP):
@@ -59,9 +59,9 @@ def _can_load(library: str) -> bool:
 
 
 class LlamaBackend:
-    """One model, and the memory that it is loaded into: a process of its own (`server.py` says why)."""
+    """One model, and the memory into which it is loaded: a process of its own (`server.py` has the reason)."""
 
-    # But for the rest of a stretch, which is kept.
+    # Except the rest of a stretch, which is kept.
     pauses = True
 
     def __init__(self, model: str, source: ModelSource) -> None:
@@ -93,11 +93,11 @@ class LlamaBackend:
 
     @property
     def child(self) -> LlamaChild | None:
-        """The process that has the model loaded; None where none has."""
+        """The process in which the model is loaded; None where it is not."""
         return self._child if self._child and self._child.is_running else None
 
     async def start(self) -> None:
-        """Loads nothing: that is its residence's business, or the first request's."""
+        """Loads nothing: load() does, or the first request."""
 
     async def residents(self) -> tuple[Resident, ...]:
         return (self.child.resident(),) if self.child else ()
@@ -112,12 +112,12 @@ class LlamaBackend:
             self._loaded = LlamaModel(self._model, self._child, self._file.vocabulary)
 
     async def unload(self, model: str) -> None:
-        """A model that answers stays: raises BackendFailed."""
+        """Raises BackendFailed for a model that is answering: it stays."""
         if model != self._model:
             return
         async with self._one_at_a_time:
             if self.child and (busy := self._slots - self._free.qsize()):
-                raise BackendFailed(f"{model} answers {busy} request(s) now: it leaves memory after them")
+                raise BackendFailed(f"{model} is answering {busy} request(s): unload it after them")
             await self._end_child()
 
     async def close(self) -> None:
@@ -130,7 +130,7 @@ class LlamaBackend:
             await child.stop()
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
-        """Loads the model where it is not; that breaks off with what load() raises."""
+        """Loads the model where it is not in memory. Raises BackendFailed, OutOfMemory."""
         if self._free.empty():
             yield ModelWaiting()
         slot = await self._free.get()

@@ -1,4 +1,4 @@
-"""A loaded model: what it can be asked."""
+"""A loaded model: the requests that its server answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from producers.servers.faults import ServerFault, unquoted
 from producers.servers.pieces import LogprobEntry
 from schemas.sessions import Message
 
-# llama.cpp samples from the 40 most probable tokens, where a file does not say otherwise.
+# llama.cpp samples from the 40 likeliest tokens, unless a file contains another number.
 _LIKELY = 64
 
 
@@ -39,21 +39,21 @@ _detokenized = msgspec.json.Decoder(_Detokenized)
 
 
 class LlamaModel:
-    """One model in one process. Whatever it cannot answer is a BackendFailed."""
+    """One model in one process. Every method raises BackendFailed."""
 
     def __init__(self, model: str, child: LlamaChild, vocabulary: int) -> None:
         self._model, self._child, self._vocabulary = model, child, vocabulary
-        # Of special tokens only, of which there are some hundred at most.
+        # Of special tokens only: some hundred at most.
         self._names: dict[int, str] = {}
         self._plain_token: int | None = None
 
     @property
     def context_tokens(self) -> int:
-        """How many tokens a prompt and its answer may have together."""
+        """The most tokens of a prompt and its answer together."""
         return self._child.context_tokens
 
     async def prompt(self, messages: Sequence[Message]) -> str:
-        """The chat as the model's own template writes it, with the beginning of the turn that is to come."""
+        """The chat as the model's own template writes it, with the beginning of the next turn."""
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
             return (await self._ask("/apply-template", {"messages": turns}, _templated.decode)).prompt
@@ -61,18 +61,19 @@ class LlamaModel:
             raise BackendFailed(unquoted(str(failure), messages)) from None
 
     async def tokens(self, text: str) -> list[int]:
-        """As the server itself reads a chat: with what the model expects before it, and special tokens by name."""
+        """The tokens of a chat, as the server itself reads it: with the model's first token, and special tokens by
+        name."""
         asked = {"content": text, "add_special": True, "parse_special": True}
         return (await self._ask("/tokenize", asked, _tokenized.decode)).tokens
 
     async def name_of(self, token: int) -> str:
-        """How a special token is written."""
+        """The name of a special token."""
         if token not in self._names:
             self._names[token] = (await self._ask("/detokenize", {"tokens": [token]}, _detokenized.decode)).content
         return self._names[token]
 
     async def stretch(self, behind: Continuation, draw: Draw, count: int) -> AsyncGenerator[Step, None]:
-        """The next `count` tokens, each as soon as it is drawn; fewer where one is not told, or ends the answer."""
+        """The next `count` tokens, each as soon as it is drawn; fewer where one is missing, or ends the answer."""
         reader = StretchReader()
         asked = question(behind, draw, count, is_streamed=True)
         with self._failures():
@@ -87,16 +88,17 @@ class LlamaModel:
         """The next token."""
         found = await self._completed(behind, draw, ())
         if found is None:
-            raise BackendFailed(f"{self._model} sent more tokens than one")
+            raise BackendFailed(f"{self._model} sent more than one token")
         return await self._measured(found, behind, draw.top_k)
 
-    async def step_behind(self, told: Sequence[int], behind: Continuation, draw: Draw) -> Step | None:
-        """The token behind those that a stretch told. None where the same draw has another result now: other answers
-        are computed beside it, and floats differ in their last digits."""
-        found = await self._completed(cached(behind), draw, told)
+    async def step_behind(self, streamed: Sequence[int], behind: Continuation, draw: Draw) -> Step | None:
+        """The token after those of a stretch. None where the same draw has another result now: other answers are
+        computed beside it, and floats differ in their last digits."""
+        found = await self._completed(cached(behind), draw, streamed)
         if found is None:
             return None
-        return await self._measured(found, msgspec.structs.replace(behind, tokens=[*behind.tokens, *told]), draw.top_k)
+        behind = msgspec.structs.replace(behind, tokens=[*behind.tokens, *streamed])
+        return await self._measured(found, behind, draw.top_k)
 
     async def _completed(self, behind: Continuation, draw: Draw, before: Sequence[int]) -> Step | None:
         asked = question(behind, draw, len(before) + 1, is_streamed=False)
@@ -109,7 +111,7 @@ class LlamaModel:
         return msgspec.structs.replace(found, entry=entry, begins_character=True)
 
     async def _entry(self, behind: Continuation, token: int, top_k: int) -> LogprobEntry | None:
-        """What was measured of a sampled token: among the most probable ones, else among all that there are."""
+        """The measurement of a sampled token: among the likeliest tokens, else among all."""
         for width in (max(_LIKELY, top_k), self._vocabulary):
             asked = question_again(behind, width, await self._any_plain_token())
             if entry := await self._ask("/completion", asked, lambda body: entry_of(token, body, top_k)):
@@ -134,4 +136,4 @@ class LlamaModel:
         except ServerFault as fault:
             raise BackendFailed(f"{self._model} {fault}") from fault
         except msgspec.MsgspecError as error:
-            raise BackendFailed(f"{self._model} answers something else than what was asked: {error}") from error
+            raise BackendFailed(f"{self._model} sent an answer that is not valid: {error}") from error

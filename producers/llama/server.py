@@ -1,43 +1,42 @@
-"""`python -m producers.llama.server ORDER`: llama.cpp's own server for one model, on a unix socket of its producer's.
+"""`python -m producers.llama.server ORDER`: llama.cpp's own server for one model, on a unix socket of its producer.
 
 It is a process of its own because llama.cpp's bindings keep Python's lock while they load: 16 s for a file of 3 GB, in
-which a producer could give no sign of life. So a model also leaves memory whole, and takes nobody with it when it
-breaks.
+which a producer could write no sign of life. So a model also leaves memory completely, and a crash ends only its own
+process.
 
-    producer ──stdin──▶ its end ends the server, however the producer went
-             ◀─stdout── one line of JSON, a Report, when the model is loaded, or does not fit
-             ◀─stderr── llama.cpp's words about what went wrong
+    producer ──stdin──▶ its end ends the server, however the producer ended
+             ◀─stdout── one line of JSON, a LoadReport, when the model is loaded, or does not fit
+             ◀─stderr── llama.cpp's log of what went wrong
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from producers.llama.footprint import LoadPlan, available_bytes, plan_for
-from producers.llama.header import gguf_facts
+from producers.llama.file import gguf_facts
+from producers.llama.footprint import LoadPlan, plan_for
 from producers.llama.threads import threads_for, usable_cpus
+from runtime.lifeline import die_with_parent
+from runtime.memory import read_memory
 from schemas.errors import Refused
 
 if TYPE_CHECKING:
     from xllamacpp import CommonParams
 
-_PR_SET_PDEATHSIG = 1
-# What is computed in one go, and cannot be taken back: some seconds at most. More makes no prompt faster on a CPU.
+# What is computed in one go, and cannot be cancelled: some seconds at most. On a CPU more makes no prompt faster.
 BATCH_TOKENS = 256
 _ONLY_ERRORS = 1
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What to serve and where; the socket's folder is the server's to remove. `threads` is 0 for as many as a model
-    uses that is alone on this machine."""
+    """What to serve and where; the server removes the socket's folder. `threads` is 0 for as many as a model uses that
+    is alone on this machine."""
 
     path: str
     socket: str
@@ -47,16 +46,17 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class LoadReport(msgspec.Struct, frozen=True):
-    """That the model is loaded as planned, or that the plan does not fit."""
+    """The model is loaded as planned, or the plan does not fit."""
 
     plan: LoadPlan
     vram_bytes: int = 0
 
 
 def main() -> int:
-    """Serves until standard input ends; the exit code where it does not come to that."""
+    """Serves until standard input ends; returns the exit code where the model is not loaded."""
     order = msgspec.json.decode(sys.argv[1], type=Order)
-    _die_with_producer(signal.SIGKILL)
+    # While llama.cpp loads, no thread of this process can read standard input.
+    die_with_parent()
     if os.getppid() != order.producer_pid:
         return 1
     import xllamacpp
@@ -67,7 +67,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     free_vram = _free_vram_bytes()
-    plan = plan_for(facts, order.slots, available_bytes(), free_vram)
+    plan = plan_for(facts, order.slots, read_memory().available_bytes, free_vram)
     if not plan.fits:
         _report(LoadReport(plan))
         return 1
@@ -77,15 +77,15 @@ def main() -> int:
     try:
         server = xllamacpp.Server(params)
     except RuntimeError:
-        # Its log says more, and is written by another thread: nothing of ours must get in between.
+        # Another thread writes its log, which contains the reason: nothing else must be written in between.
         return 1
     _report(LoadReport(plan, max(free_vram - _free_vram_bytes(), 0)))
-    # From here on the end of standard input is the signal: there is a folder to remove.
-    _die_with_producer(0)
+    # From here on the end of standard input ends the server, because it has a folder to remove.
+    die_with_parent(0)
     while os.read(0, 4_096):
         pass
     shutil.rmtree(Path(order.socket).parent, ignore_errors=True)
-    # Without another word: whatever is being computed is nobody's any more. The server lives until here.
+    # At once: no result of what is being computed is needed. The server object must live until here.
     os._exit(int(server is None))
 
 
@@ -99,14 +99,14 @@ def _params(order: Order, plan: LoadPlan) -> CommonParams:
     params.n_ctx = order.slots * plan.footprint.context_tokens
     params.n_batch = params.n_ubatch = BATCH_TOKENS
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = order.threads or threads_for(usable_cpus(), 1)
-    # Each slot asks one question at a time; the others are for a look at the server.
+    # Each slot sends one request at a time; the other threads are for looks at the server.
     params.n_threads_http = order.slots + 2
     params.fit_params = params.ui = params.warmup = False
-    # Each slot has its own cache, which nothing but its own answer fills: no sharing, no copies of old ones.
+    # Each slot has its own cache, which only its own answer fills: no sharing, no copies of old ones.
     params.kv_unified = params.cache_idle_slots = False
     params.cache_ram_mib = 0
-    # Models with a sliding window keep the whole cache, as `footprint.py` counts it, so that each stretch goes on where
-    # the last one ended. Without it all is computed anew; with checkpoints, all behind the last of these.
+    # Models with a sliding window keep the whole cache, as `footprint.py` counts it, so that each stretch continues
+    # where the last one ended. Otherwise everything is computed anew; with checkpoints, everything after the last one.
     params.swa_full = True
     params.n_ctx_checkpoints = 0
     params.endpoint_metrics = True
@@ -127,15 +127,9 @@ def _free_vram_bytes() -> int:
 
 def _report(report: LoadReport) -> None:
     os.write(1, msgspec.json.encode(report) + b"\n")
-    # Nobody reads on: what else may be printed must not fill the pipe.
+    # The producer reads no more of it: later output must not fill the pipe.
     with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), 1)
-
-
-def _die_with_producer(signal_number: int) -> None:
-    """The signal that Linux sends when the producer dies; 0 for none."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""One token: what llama.cpp is asked for it, and what it answers.
+"""One token: llama.cpp's request for it, and the answer. Pure.
 
 A completion of `count` tokens continues the prompt and all tokens before it, which are in the slot's cache. As a stream
-(`stretch.py`) it tells each token as it is drawn, but for those that begin a character of several tokens: llama.cpp's
-server keeps them back, without their ids and logprobs, until the character is whole. Such a token is asked for on its
-own: the same completion, ended with it, gives its id, and a second question its logprob (`question_again`): the same
-place, and another token forced, whose list of the most probable ones has the first among them.
+(`stretch.py`) it sends each token as it is drawn, except those that begin a character of several tokens: llama.cpp's
+server keeps these back, without their ids and logprobs, until the character is whole. Such a token is requested alone:
+the same completion, ended with it, gives its id, and a second request its logprob (`question_again`): at the same
+position another token is forced, and the list of the likeliest tokens there contains the first one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _SEEDS = (1 << 32) - 1
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A sampled token. `is_end` where it ends the answer; `entry` is what was measured of it, where that is known.
-    `begins_character` where llama.cpp told it only when asked for it alone."""
+    """A sampled token. `is_end`: it ends the answer. `entry` is its measurement, where that is known.
+    `begins_character`: llama.cpp sent it only when it was requested alone."""
 
     token: int
     is_end: bool
@@ -37,13 +37,13 @@ class Step(msgspec.Struct, frozen=True):
 
     @property
     def is_special(self) -> bool:
-        """It is no text."""
+        """True where it has no text."""
         return self.entry is not None and not self.entry.bytes
 
 
 class Continuation(msgspec.Struct, frozen=True):
-    """Where tokens are asked for: behind `tokens`, in this slot; `is_first` of its answer, it reuses no cache, so that
-    an answer never depends on those before it."""
+    """Where tokens are requested: after `tokens`, in this slot. The first request of an answer uses no cache, so that
+    an answer never depends on the ones before it."""
 
     tokens: Sequence[int]
     slot: int
@@ -68,18 +68,18 @@ _decoder = msgspec.json.Decoder(_Answer)
 
 
 def question(behind: Continuation, draw: Draw, count: int, *, is_streamed: bool) -> dict[str, object]:
-    """What /completion is asked for `count` tokens."""
+    """The body for /completion of `count` tokens."""
     chance = {"temperature": draw.temperature, "seed": draw.seed, "stream": is_streamed}
     return _question(behind, max(draw.top_k, 1), count) | chance
 
 
 def question_again(behind: Continuation, width: int, forced: int) -> dict[str, object]:
-    """What it is asked for the `width` most probable tokens; `forced` must be a whole character."""
+    """The body for the `width` likeliest tokens; `forced` must be a whole character."""
     return _question(cached(behind), width, 1) | {"temperature": 0.0, "logit_bias": [[forced, _FORCE]]}
 
 
 def cached(behind: Continuation) -> Continuation:
-    """The same place, computed before."""
+    """The same position, computed before."""
     return msgspec.structs.replace(behind, is_first=False)
 
 
@@ -96,7 +96,7 @@ def _question(behind: Continuation, width: int, count: int) -> dict[str, object]
 
 
 def step_in(body: bytes, before: Sequence[int]) -> Step | None:
-    """The last token in the answer to question(), where those before it are `before`, all told; else None. Raises
+    """The last token in the answer to question(); None where the ones before it are not `before`. Raises
     ServerFault."""
     answer = _decoded(body)
     *others, token = answer.tokens
@@ -117,7 +117,7 @@ def entry_of(token: int, body: bytes, top_k: int) -> LogprobEntry | None:
 
 
 def piece_of(text: str, lane: Lane, step: Step, top_k: int) -> Piece:
-    """The token's piece, with `text` as what it shows."""
+    """The token's piece, with this shown text."""
     if step.entry is None:
         return Piece(text, lane)
     (piece,) = measured_pieces(text, lane, (step.entry,), 1)
@@ -125,7 +125,7 @@ def piece_of(text: str, lane: Lane, step: Step, top_k: int) -> Piece:
 
 
 def step_seed(seed: int, index: int) -> int:
-    """The seed of the tokens from `index` on: in no relation to its neighbours', and the same each time."""
+    """The seed of the tokens from `index` on: unrelated to the neighbouring ones, and the same each time."""
     digest = hashlib.blake2b(f"{seed} {index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % _SEEDS
 
@@ -134,7 +134,7 @@ def _decoded(body: bytes) -> _Answer:
     try:
         answer = _decoder.decode(body)
     except msgspec.MsgspecError as error:
-        raise ServerFault(f"sent an answer that is no completion: {error}") from error
+        raise ServerFault(f"sent an answer that is not a completion: {error}") from error
     if not answer.tokens:
         raise ServerFault("sent an answer without a token")
     return answer

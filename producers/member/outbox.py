@@ -1,96 +1,121 @@
-"""What a producer has to say about one member of one session, and getting it into the stream whatever happens to Redis.
+"""The entries of one member's claim: which of them Redis has, and what to write and read next. Pure: no clock, no I/O.
 
-    model --add--> tokens[0..n) --flush--> XADD     sent = how many Redis has taken
-                       ^                     |
-                       +--- after a break: sent = the aggregator's next seq, and on from there
+    model --add--> tokens[0..n) --due--> RoundTrip --(delivery.py)--> Redis --take--> tokens[0..sent) are written
+                       ^                                                                  |
+                       +--- lose(), after a break: sent = the aggregator's next seq ------+
 
-Everything is kept until the session is over (at most max_tokens tokens), so that it can be written again; what
-arrives twice is counted and ignored by its seq. At least one entry a second is written: silence would mean that this
-process is gone.
+Every token is kept until the session is over (at most max_tokens tokens), so that it can be written again. The core
+counts and ignores a token that it has already accepted, by its seq. At least one entry a second is written, because the
+aggregator drops a silent producer.
+
+Times `now_s` are seconds of a monotonic clock, `now_ns` wall-clock nanoseconds that never fall.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from producers.backend import Piece
-from producers.member.grants import WINDOW_S, GrantGate, next_look_s
-from runtime.presence import RedisPresence
-from schemas.control import NOT_STARTED, Stop
+from producers.member.grants import WINDOW_S, GrantGate
+from schemas.control import NOT_STARTED, Play, Progress, Stop
 from schemas.entries import Alive, AnyEntry, Failed, Finished, Loading, Starved, Token, Waiting, pack_top
-from schemas.errors import RedisAway, RedisRefuses
-from schemas.keys import entry_order, tokens
+from schemas.keys import entry_order
 from schemas.rules.lanes import lane_end
-from transport.redis.cluster import KeyedCommand, SessionNode
-from transport.redis.connection import AsyncPipe, Command, ReplyError, redis_ns
-from transport.sessions import SessionState, read_state, session_state
-from transport.tokens import RisingClock, control_read, read_control, write_entry
 
-# A second's silence is a beat lost; half of it leaves room for a slow round trip.
-_SIGN_S = 0.5
-_CONTROL_S = 0.1
-_STATE_S = 1.0
-_RETRY_S = 0.25
-# Tokens that come within a quarter of a window of each other go out together: above 250 a second a round trip each
-# costs more than all that is done with them.
-_REST_S = 0.004
+Sign = type[Alive] | type[Waiting] | type[Loading]
+
+# The aggregator counts the silence of a producer in beats of a second; half of one leaves time for a slow round trip.
+SIGN_S = 0.5
+CONTROL_S = 0.1
+STATE_S = 1.0
 # One round trip's worth of entries.
-_MOST_AT_ONCE = 256
-# With no aggregator nobody confirms the end; the stream holds it anyway.
-_MOST_CONFIRMATION_S = 30.0
+MOST_AT_ONCE = 256
+# Without an aggregator nothing confirms the end, and the stream contains it anyway.
+MOST_CONFIRMATION_S = 30.0
+
+
+class RoundTrip(NamedTuple):
+    """What one round trip writes and reads. `control_after` is the id after which the control stream is read, None
+    where it is not read; `reads_time` asks for the time of the session's node."""
+
+    entries: list[AnyEntry]
+    control_after: str | None = None
+    reads_state: bool = False
+    reads_time: bool = False
+
+
+class MemberState(NamedTuple):
+    """The session's state hash, as one member needs it. `progress` is None before the aggregator has seen a claim."""
+
+    is_open: bool
+    window: int = -1
+    cut: str = ""
+    progress: Progress | None = None
+
+
+class Replies(NamedTuple):
+    """What a round trip brought. `written` has, for each entry, its id; an exception where Redis refused it; None where
+    the session is gone. `state` is None where it was not read, `next_look_s` where the time was not."""
+
+    written: Sequence[bytes | Exception | None] = ()
+    words: Sequence[Stop | Play] = ()
+    last_word: str | None = None
+    state: MemberState | None = None
+    next_look_s: float | None = None
 
 
 class Outbox:
-    """The entries of one claim. `stopped` is set when nothing of this member is wanted any more. `gate` is None where
-    the member writes as it likes."""
+    """`is_stopped` is set when the session needs nothing more of this member. Without a `gate` the member writes
+    without grants."""
 
-    def __init__(
-        self,
-        pipe: AsyncPipe,
-        session: str,
-        member: int,
-        claim: str,
-        presence: RedisPresence,
-        gate: GrantGate | None = None,
-        *,
-        is_ready: bool = True,
-    ) -> None:
-        """`is_ready`: the model is loaded and has a slot; else the first signs say that it waits."""
-        self.stopped = asyncio.Event()
-        self._pipe, self._session, self._member, self._claim = pipe, session, member, claim
-        self._node, self._connections = SessionNode(), pipe.connections
-        self._presence = presence
-        self._gate, self._answer_end = gate, 0
-        self._clock = RisingClock()
+    def __init__(self, member: int, claim: str, gate: GrantGate | None = None, *, is_ready: bool = True) -> None:
+        """`is_ready`: the model is loaded and has a slot; otherwise the first signs are `waiting`."""
+        self.is_stopped = False
+        self._member, self._claim, self._gate = member, claim, gate
         self._tokens: list[Token] = []
+        self._answer_end = 0
         self._sent = 0
         self._starved: Starved | None = None
         self._ending: Finished | Failed | None = None
-        self._ending_sent = False
-        self._ending_id = "0-0"
-        self._ended_at = 0.0
-        self._sign: type[Alive] | type[Waiting] | type[Loading] = Alive if is_ready else Waiting
-        self._news = asyncio.Event()
+        # The ending's entry, and when it was delivered; empty while Redis does not have it.
+        self._ending_id, self._delivered_s = "", 0.0
+        self._sign: Sign = Alive if is_ready else Waiting
+        # True after a break: Redis may have lost entries, so the state is read before anything is written.
+        self.is_lost = False
         self._control_seen = "0"
-        self._written_at = self._control_at = self._state_at = 0.0
-        self._grant_at = 0.0
-
-    @property
-    def has_begun(self) -> bool:
-        return bool(self._tokens)
+        self._asked_s = self._written_s = self._control_s = self._state_s = self._grant_s = 0.0
 
     @property
     def count(self) -> int:
+        """How many tokens the model has produced."""
         return len(self._tokens)
 
-    def add(self, pieces: tuple[Piece, ...]) -> None:
-        """Pieces that arrived now, together."""
-        arrival_ns = self._clock.now_ns()
+    @property
+    def is_held(self) -> bool:
+        """True while the next token has no grant."""
+        return self._gate is not None and self._gate.is_held and self._ending is None
+
+    @property
+    def has_unsent(self) -> bool:
+        """True while a token or the ending is to be written."""
+        return self._sent < len(self._tokens) or (self._ending is not None and not self._ending_id)
+
+    def is_done(self, now_s: float) -> bool:
+        """True when nothing is left to write: the member is stopped, or no confirmation came in the time after the
+        ending was delivered."""
+        return self.is_stopped or (bool(self._ending_id) and now_s - self._delivered_s > MOST_CONFIRMATION_S)
+
+    def wait_s(self, now_s: float) -> float:
+        """How long the next round trip may wait for something to write."""
+        if self.has_unsent or self.is_lost:
+            return 0.0
+        return max(0.0, self._grant_s - now_s) if self.is_held else CONTROL_S
+
+    def add(self, pieces: Sequence[Piece], arrival_ns: int) -> None:
+        """Adds pieces that arrived together."""
         for piece in pieces:
             token = Token(
                 member=self._member,
@@ -109,171 +134,102 @@ class Outbox:
             if self._gate and token.lane == "answer":
                 self._answer_end = lane_end(token, self._answer_end)
                 self._gate.reach(self._answer_end)
-        self._news.set()
 
-    def show(self, sign: type[Alive] | type[Waiting] | type[Loading]) -> None:
-        """What the once-a-second entry says from now on."""
+    def show(self, sign: Sign) -> None:
+        """Sets the sign of life, which is written when there is no other entry; a new one is written at once."""
         if sign is not self._sign:
-            self._sign, self._written_at = sign, 0.0
-            self._news.set()
+            self._sign, self._written_s = sign, 0.0
 
     def starve(self, reason: str, *, room_helps: bool) -> None:
-        """There is no memory for the model; said once, for the second time would end the member."""
+        """There is no memory for the model. The mark is written once: a second one would end the member."""
         self._starved = Starved(self._member, self._claim, 0, reason, room_helps)
-        self._news.set()
 
     def finish(self, reason: str) -> None:
-        self._end(Finished(self._member, self._claim, 0, len(self._tokens), reason))
+        """Ends the member, as fail() does; the first ending counts."""
+        self._ending = self._ending or Finished(self._member, self._claim, 0, len(self._tokens), reason)
 
     def fail(self, reason: str) -> None:
-        self._end(Failed(self._member, self._claim, 0, reason))
+        self._ending = self._ending or Failed(self._member, self._claim, 0, reason)
 
-    def _end(self, ending: Finished | Failed) -> None:
-        self._ending, self._ended_at = ending, time.monotonic()
-        self._news.set()
-
-    async def deliver(self) -> None:
-        """Writes until the end is confirmed, or until the member is not wanted any more."""
-        while not self.stopped.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._patience_s()):
-                    await self._news.wait()
-            self._news.clear()
-            try:
-                await self.flush()
-            except RedisAway as error:
-                self._presence.lose(error)
-                await self._begin_again()
-            else:
-                await asyncio.sleep(_REST_S)
-            if self._ending_sent and time.monotonic() - self._ended_at > _MOST_CONFIRMATION_S:
-                return
-
-    def _patience_s(self) -> float:
-        """How long the next round trip may wait where there is nothing to write."""
-        if self._is_held:
-            return max(0.0, self._grant_at - time.monotonic())
-        return _CONTROL_S
-
-    @property
-    def _is_held(self) -> bool:
-        return self._gate is not None and self._gate.is_held and self._ending is None
-
-    async def flush(self) -> None:
-        """One round trip: what is unsent, or a sign of life; and a look at control and state when due. Raises
-        RedisAway, also where another node of a cluster serves the session now: it may have lost what was written."""
-        if self._node.has_changed(self._pipe.node_of(tokens(self._session))):
-            raise RedisAway("another node of the cluster serves the session now")
-        now = time.monotonic()
-        entries = self._unsent()
-        if not entries and not self._ending_sent and now - self._written_at >= _SIGN_S:
-            entries = [self._sign(self._member, self._claim, self._clock.now_ns())]
-        commands: list[Command] = [write_entry(self._session, entry) for entry in entries]
-        asks_control = now - self._control_at >= _CONTROL_S
-        asks_grant = self._is_held or (self._gate is not None and bool(entries))
-        asks_state = asks_grant or now - self._state_at >= _STATE_S
-        if asks_control:
-            commands.append(read_control(self._session, self._control_seen))
-        if asks_state:
-            commands.append(read_state(self._session))
-        if asks_grant:
-            commands.append(KeyedCommand(tokens(self._session), ("TIME",)))
-        if not commands:
-            return
+    def due(self, now_s: float, now_ns: int) -> RoundTrip | None:
+        """What to write and read now; None where there is nothing. Its replies go to take(), a break to lose()."""
+        self._asked_s = now_s
+        if self.is_lost:
+            return RoundTrip([], reads_state=True)
+        entries = self._unsent(now_ns)
+        if not entries and not self._ending_id and now_s - self._written_s >= SIGN_S:
+            entries = [self._sign(self._member, self._claim, now_ns)]
         if entries:
-            # Before the round trip: another sign that is shown meanwhile is written at once.
-            self._written_at = now
-        replies = await self._pipe.run(commands)
-        if self._pipe.connections != self._connections:
-            # Another caller of this pipe met a break, and these commands had none.
-            await self._begin_again()
-            return
-        redis_time = replies.pop() if asks_grant else None
-        if asks_state:
-            self._state_at, self._grant_at = now, now + WINDOW_S
-            if not isinstance(reply := replies.pop(), ReplyError):
-                state = session_state(self._session, reply)
-                self._add_state(state)
-                if state and redis_time and not isinstance(redis_time, ReplyError):
-                    self._grant_at = now + next_look_s(state.window, state.origin_ns, redis_ns(redis_time))
-        if asks_control:
-            self._control_at = now
-            self._add_control(replies.pop())
-        if entries:
-            await self._add_written(entries, replies)
+            # Set before the replies come: another sign that is shown meanwhile is then written at once.
+            self._written_s = now_s
+        reads_control = now_s - self._control_s >= CONTROL_S
+        reads_time = self.is_held or (self._gate is not None and bool(entries))
+        reads_state = reads_time or now_s - self._state_s >= STATE_S
+        if not (entries or reads_control or reads_state):
+            return None
+        return RoundTrip(entries, self._control_seen if reads_control else None, reads_state, reads_time)
 
-    def _unsent(self) -> list[AnyEntry]:
-        written_ns = self._clock.now_ns()
-        tokens = self._tokens[self._sent : self._sent + _MOST_AT_ONCE]
-        entries: list[AnyEntry] = [msgspec.structs.replace(token, written_ns=written_ns) for token in tokens]
+    def _unsent(self, now_ns: int) -> list[AnyEntry]:
+        if not self.has_unsent and self._starved is None:
+            return []
+        unsent = self._tokens[self._sent : self._sent + MOST_AT_ONCE]
+        entries: list[AnyEntry] = [msgspec.structs.replace(token, written_ns=now_ns) for token in unsent]
         if self._starved:
-            entries.append(msgspec.structs.replace(self._starved, written_ns=written_ns))
-            # Whether Redis took it or not: it is not said again. If it was lost, the next attempt says it.
+            entries.append(msgspec.structs.replace(self._starved, written_ns=now_ns))
+            # Not written again, whether Redis takes it or not: after a loss, the next attempt to load writes another.
             self._starved = None
-        if self._ending and not self._ending_sent and self._sent + len(tokens) == len(self._tokens):
-            entries.append(msgspec.structs.replace(self._ending, written_ns=written_ns))
+        # `failed` goes alone: if Redis refused a token of the same round trip, the core would drop the member without
+        # it. `finished` contains the number of tokens, so the core waits for the missing one.
+        is_last = not unsent if isinstance(self._ending, Failed) else self._sent + len(unsent) == len(self._tokens)
+        if self._ending and not self._ending_id and is_last:
+            entries.append(msgspec.structs.replace(self._ending, written_ns=now_ns))
         return entries
 
-    async def _add_written(self, entries: list[AnyEntry], replies: list[Any]) -> None:
-        for entry, reply in zip(entries, replies, strict=True):
+    def take(self, trip: RoundTrip, replies: Replies, now_s: float) -> None:
+        """Takes the replies of a round trip, which came at `now_s`."""
+        if trip.reads_state:
+            self._state_s, self._grant_s = self._asked_s, self._asked_s + (replies.next_look_s or WINDOW_S)
+            if replies.state is not None:
+                self._take_state(replies.state, now_s)
+        if trip.control_after is not None:
+            self._control_s = self._asked_s
+            self._control_seen = replies.last_word or self._control_seen
+            for word in replies.words:
+                self.is_stopped |= isinstance(word, Stop) and (not word.members or self._member in word.members)
+        self._take_written(trip.entries, replies.written, now_s)
+
+    def _take_state(self, state: MemberState, now_s: float) -> None:
+        """The aggregator's view: is this member still needed, and did everything that was written arrive?"""
+        if not state.is_open:
+            self.is_stopped = True
+            return
+        progress = state.progress
+        is_own = progress is not None and progress.claim == self._claim
+        if self._gate:
+            self._gate.take(state.window, progress.grant if progress and is_own else NOT_STARTED, now_s)
+        if progress and (progress.ended or (progress.next_seq and not is_own)):
+            self.is_stopped = True
+        elif self.is_lost:
+            self.is_lost, self._sent = False, progress.next_seq if progress and is_own else 0
+        elif progress and self._ending_id and entry_order(state.cut) >= entry_order(self._ending_id):
+            # The aggregator is past the ending and did not accept it: an entry before it was lost.
+            self._sent, self._ending_id = progress.next_seq, ""
+
+    def _take_written(
+        self, entries: Sequence[AnyEntry], written: Sequence[bytes | Exception | None], now_s: float
+    ) -> None:
+        for entry, reply in zip(entries, written, strict=True):
             if reply is None:
-                self.stopped.set()
-                return
-            if isinstance(reply, ReplyError):
-                # Out of memory, or loading: hold what there is and try again. What followed in this round trip is
-                # ahead of the missing one, so the core ignores it, and it is written again as well.
-                self._presence.lose(reply)
-                await asyncio.sleep(_RETRY_S)
+                self.is_stopped = True
+            if not isinstance(reply, bytes):
+                # Redis is out of memory, or loading. The core ignores the rest of this round trip, which is ahead of
+                # the missing entry, and it is written again as well.
                 return
             if isinstance(entry, Token):
-                self._sent += 1
+                self._sent = entry.seq + 1
             elif isinstance(entry, Finished | Failed):
-                self._ending_sent, self._ending_id = True, reply.decode()
-        self._presence.come_back()
-        if self._sent < len(self._tokens) or (self._ending and not self._ending_sent):
-            self._news.set()
+                self._ending_id, self._delivered_s = reply.decode(), now_s
 
-    def _add_control(self, reply: Any) -> None:
-        words, last = control_read(reply)
-        self._control_seen = last or self._control_seen
-        if any(isinstance(word, Stop) and (not word.members or self._member in word.members) for word in words):
-            self.stopped.set()
-
-    def _add_state(self, state: SessionState | None) -> None:
-        """The aggregator's view: is this member still wanted, and did all that was written arrive?"""
-        if state is None or state.status != "open":
-            self.stopped.set()
-            return
-        progress = state.progress[self._member] if len(state.progress) > self._member else None
-        if self._gate:
-            granted = progress.grant if progress and progress.claim == self._claim else NOT_STARTED
-            self._gate.hear(state.window, granted, time.monotonic())
-        if progress is None:
-            return
-        if progress.ended or (progress.next_seq and progress.claim != self._claim):
-            self.stopped.set()
-        elif self._ending_sent and entry_order(state.cut) >= entry_order(self._ending_id):
-            # The aggregator is past our ending and did not accept it: something before it was lost.
-            self._sent, self._ending_sent = progress.next_seq, False
-            self._news.set()
-
-    async def _begin_again(self) -> None:
-        """After a break Redis may have lost what it had taken: begins again where the aggregator is."""
-        self._state_at, self._sent, self._ending_sent = 0.0, 0, False
-        await self._wait_for_state()
-        self._connections = self._pipe.connections
-
-    async def _wait_for_state(self) -> None:
-        """Waits for Redis, and takes up where the aggregator is."""
-        while not self.stopped.is_set():
-            try:
-                (reply,) = await self._pipe.run([read_state(self._session)])
-                state = session_state(self._session, reply)
-            except (RedisAway, RedisRefuses):
-                await asyncio.sleep(_RETRY_S)
-                continue
-            self._add_state(state)
-            if state and len(state.progress) > self._member and state.progress[self._member].claim == self._claim:
-                self._sent = state.progress[self._member].next_seq
-            self._news.set()
-            return
+    def lose(self) -> None:
+        """The connection broke: Redis may have lost entries that it had taken, so the state is read first."""
+        self.is_lost, self._ending_id = True, ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
 from producers.backend import Backend
 from producers.member.generations import Generations
-from producers.memory.keeper import ModelResidency, Show
+from producers.memory.keeper import ModelKeeper
+from producers.memory.loading import Sign
 from producers.source import ModelSource
 from runtime.log import Log
 from schemas.models import IN_PROCESS, ModelFacts
@@ -19,7 +20,7 @@ from transport.register import ProcessRegistration
 
 
 class ServedModel:
-    """`backend` has started. `residency` is None where its memory is not ours to manage."""
+    """`backend` has started. `keeper` is None where the council does not decide when the model is loaded."""
 
     def __init__(
         self,
@@ -32,36 +33,36 @@ class ServedModel:
         log: Log,
     ) -> None:
         self.generations = Generations(backend)
-        self.residency: ModelResidency | None = None
+        self.keeper: ModelKeeper | None = None
 
-        def told() -> ModelFacts:
-            return told_facts(model, source, backend, registration.name)
+        def known() -> ModelFacts:
+            return known_facts(model, source, backend, registration.name)
 
-        registration.detail |= told().as_detail()
+        registration.detail |= known().as_detail()
         if backend.residence is not None:
-            self.residency = ModelResidency(pipe, backend.residence, registration, told, tier, log)
+            self.keeper = ModelKeeper(pipe, backend.residence, registration, known, tier, log)
 
     @property
     def is_ready(self) -> bool:
         """True where a request that is made now finds the model loaded, as far as is known, and a free slot."""
-        return self.generations.has_room and (self.residency is None or self.residency.is_seen)
+        return self.generations.has_room and (self.keeper is None or self.keeper.is_seen)
 
     @contextlib.asynccontextmanager
     async def in_use(self, user: str) -> AsyncIterator[None]:
         """While it lasts, nobody takes the model out of memory."""
-        if self.residency is None:
+        if self.keeper is None:
             yield
         else:
-            async with self.residency.in_use(user):
+            async with self.keeper.in_use(user):
                 yield
 
-    async def ensure_loaded(self, show: Show) -> None:
+    async def ensure_loaded(self, show: Callable[[Sign], object]) -> None:
         """Returns when the model is in memory. Raises OutOfMemory, BackendFailed."""
-        if self.residency is not None:
-            await self.residency.ensure_loaded(show)
+        if self.keeper is not None:
+            await self.keeper.ensure_loaded(show)
 
 
-def told_facts(model: str, source: ModelSource, backend: Backend, process: str) -> ModelFacts:
+def known_facts(model: str, source: ModelSource, backend: Backend, process: str) -> ModelFacts:
     """What the record of `process` says of the model, under the council's name for it."""
     facts = backend.facts
     return msgspec.structs.replace(

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from producers.backend import BackendFailed, Ending, ModelLoading, ModelReady, ModelWaiting, OutOfMemory, Request
+from producers.member.delivery import Delivery
 from producers.member.generations import Item
 from producers.member.grants import GrantGate
-from producers.member.outbox import Outbox
 from producers.member.served import ServedModel
 from runtime.log import Log
 from runtime.presence import RedisPresence
@@ -34,8 +35,9 @@ from transport.tokens import MOST_ENTRIES, RisingClock, entries_read, read_entri
 
 DIED_AFTER_IT_BEGAN = "producer died after it began"
 STOPPED = "its producer was stopped"
-# A living producer signs every half second; this leaves it a second try.
+# A living producer writes at least every half second; this leaves it a second try. The stream is read four times in it.
 _SIGNS_OF_LIFE_S = 1.2
+_LISTEN_S = 0.3
 _RETRY_S = 0.25
 # A session that makes room for a member drops others, whose models are free within moments.
 _ROOM_S = 3.0
@@ -125,13 +127,12 @@ class MemberServing:
         """`opened` is the id of the session's opening entry."""
         self._service, self._opened, self._opening, self._member = service, opened, opening, member
         self._pipe, self._session = service.pipe, opening.session
-        self._outbox: Outbox | None = None
-        self._gate: GrantGate | None = None
+        self._delivery: Delivery | None = None
 
     @property
     def has_begun(self) -> bool:
         """True once the model has written something: another producer cannot continue it."""
-        return self._outbox is not None and self._outbox.has_begun
+        return self._delivery is not None and self._delivery.has_begun
 
     async def run(self) -> None:
         """Raises RedisAway before the member was claimed; after that a break of Redis is waited for."""
@@ -139,22 +140,22 @@ class MemberServing:
         claim = await self._claim(self._member, waits=not is_ready)
         if claim is None:
             return
-        self._gate = GrantGate() if self._service.pauses and self._opening.sync == "step" else None
-        outbox = self._outbox = Outbox(
-            self._pipe, self._session, self._member, claim, self._service.presence, self._gate, is_ready=is_ready
+        gate = GrantGate() if self._service.pauses and self._opening.sync == "step" else None
+        delivery = self._delivery = Delivery(
+            self._pipe, self._session, self._member, claim, self._service.presence, gate, is_ready=is_ready
         )
         winner = await self._claim_that_began(self._opened, self._member, claim)
         if winner is None:
-            await self._serve(outbox, _request(self._opening, self._member))
+            await self._serve(delivery, _request(self._opening, self._member))
         elif not await self._still_writes(winner, claim):
-            outbox.fail(DIED_AFTER_IT_BEGAN)
-            await outbox.deliver()
+            delivery.fail(DIED_AFTER_IT_BEGAN)
+            await delivery.run()
 
     async def stop(self) -> None:
         """Ends the member's text here, if it has begun."""
-        if self._outbox and self._outbox.has_begun:
-            self._outbox.fail(STOPPED)
-            await self._outbox.flush()
+        if self._delivery and self._delivery.has_begun:
+            self._delivery.fail(STOPPED)
+            await self._delivery.write_out()
 
     async def _claim(self, member: int, *, waits: bool) -> str | None:
         mark = Claim(member, RisingClock().now_ns(), self._service.pauses, self._service.producer, waits)
@@ -174,11 +175,18 @@ class MemberServing:
         return None
 
     async def _still_writes(self, winner: str, claim: str) -> bool:
-        """True where the winning claim's producer lives: after a stall of Redis every lease looks left, and none is."""
-        await asyncio.sleep(_SIGNS_OF_LIFE_S)
-        async for _, entry in self._entries(claim, "+"):
-            if not isinstance(entry, Opening | Claim | Beat | Cancel) and entry.claim == winner:
-                return True
+        """True where the winning claim's producer lives: after a stall of Redis every lease looks abandoned, and none
+        is. Time in which Redis stalls does not count: that producer could not write either."""
+        after, silent_s = claim, 0.0
+        while silent_s < _SIGNS_OF_LIFE_S:
+            await asyncio.sleep(_LISTEN_S)
+            asked_at = time.monotonic()
+            async for entry_id, entry in self._entries(after, "+"):
+                after = entry_id
+                if not isinstance(entry, Opening | Claim | Beat | Cancel) and entry.claim == winner:
+                    return True
+            has_stalled = time.monotonic() - asked_at > _LISTEN_S
+            silent_s = 0.0 if has_stalled else silent_s + _LISTEN_S
         return False
 
     async def _entries(self, after: str, last: str) -> AsyncIterator[tuple[str, AnyEntry]]:
@@ -193,53 +201,53 @@ class MemberServing:
                 return
             after = page[-1][0]
 
-    async def _serve(self, outbox: Outbox, request: Request) -> None:
-        generating = asyncio.create_task(self._generate(outbox, request))
+    async def _serve(self, delivery: Delivery, request: Request) -> None:
+        generating = asyncio.create_task(self._generate(delivery, request))
         try:
-            await outbox.deliver()
+            await delivery.run()
         finally:
             generating.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await generating
 
-    async def _generate(self, outbox: Outbox, request: Request) -> None:
+    async def _generate(self, delivery: Delivery, request: Request) -> None:
         if not self._service.served.done():
             # It starts, which may take as long as loading.
-            outbox.show(entries.Loading)
+            delivery.show(entries.Loading)
         try:
             model = await asyncio.shield(self._service.served)
             async with model.in_use(f"{self._session} {self._member}"):
-                outbox.finish((await self._answer(model, outbox, request)).reason)
+                delivery.finish((await self._answer(model, delivery, request)).reason)
         except BackendFailed as failure:
-            outbox.fail(str(failure))
+            delivery.fail(str(failure))
         except Exception as bug:  # noqa: BLE001  # a bug of ours must end the member with a reason, not with silence
             self._service.log.bind(session=self._session).exception("the backend broke")
-            outbox.fail(f"the producer's backend broke ({type(bug).__name__})")
+            delivery.fail(f"the producer's backend broke ({type(bug).__name__})")
 
-    async def _answer(self, model: ServedModel, outbox: Outbox, request: Request) -> Ending:
+    async def _answer(self, model: ServedModel, delivery: Delivery, request: Request) -> Ending:
         """Raises BackendFailed. A model that finds no memory says so, and tries again until the session drops it."""
 
         def take(item: Item) -> Ending | None:
             if isinstance(item, ModelLoading | ModelWaiting):
-                outbox.show(entries.Loading if isinstance(item, ModelLoading) else entries.Waiting)
+                delivery.show(entries.Loading if isinstance(item, ModelLoading) else entries.Waiting)
                 return None
-            outbox.show(entries.Alive)
+            delivery.show(entries.Alive)
             if isinstance(item, ModelReady):
                 return None
-            outbox.add(item.pieces[: request.max_tokens - outbox.count])
+            delivery.add(item.pieces[: request.max_tokens - delivery.outbox.count])
             # A server that ignores max_tokens must not fill the stream.
-            return Ending("length") if outbox.count >= request.max_tokens else None
+            return Ending("length") if delivery.outbox.count >= request.max_tokens else None
 
         while True:
             try:
                 await model.ensure_loaded(take)
-                outbox.show(entries.Alive)
-                wait = self._gate.wait if self._gate else None
+                delivery.show(entries.Alive)
+                wait = delivery.wait_for_grant if self._service.pauses else None
                 return await model.generations.follow(request, take, wait, entry_order(self._opened))
             except OutOfMemory as failure:
-                if outbox.has_begun:
+                if delivery.has_begun:
                     raise
-                outbox.starve(str(failure), room_helps=failure.room_helps)
+                delivery.starve(str(failure), room_helps=failure.room_helps)
                 await asyncio.sleep(_ROOM_S)
 
 

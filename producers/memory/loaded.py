@@ -1,211 +1,131 @@
-"""What the council has loaded on this machine, the right to load more, and taking a model out.
+"""What the council has in this machine's memory, and taking a model out of it. Pure: procedures.py sends the commands.
 
-Models at this process's own server are seen and unloaded there; what other processes hold is in their records, and they
-unload it themselves, as they are asked.
+Models at this process's own server are listed and unloaded there. What other processes hold is in their records, and
+they unload it themselves when they are asked.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from producers.backend import BackendFailed, Residence
+from producers.backend import BackendFailed, Resident
 from producers.memory.eviction import Loaded
-from schemas.errors import RedisAway, RedisRefuses
+from producers.memory.procedures import ASK_AGAIN_MS, Kind, MemoryCommand, MemoryKey, Procedure, Procedures
+from producers.memory.record import ModelRecord
 from schemas.models import facts_in
 from schemas.processes import ProcessRecord
-from schemas.rules.served import council_models
-from transport import residency as ledger
-from transport.redis.connection import AsyncPipe, Command, accepted
-from transport.register import ProcessRegistration, list_processes
 
-# A process that waits for memory, for the loader or for Redis asks again after this.
-ASK_AGAIN_S = 0.15
-_RENEW_S = 1.0
-# Producers that start together are there within moments; one that takes longer is not waited for.
-PEERS_START_S = 5.0
-# A server that does not say what it holds within this is loading something; the others need not wait for that.
-GLANCE_S = 5.0
-# Its process looks each second, and freeing takes moments; whoever has not by then is busy or gone.
-UNLOADED_WITHIN_S = 10.0
+# A server that does not list its models within this is loading one; the others need not wait for that.
+GLANCE_MS = 5_000
+# A process looks each second for a request to unload, and freeing memory takes moments; after this it is busy or gone.
+UNLOADED_WITHIN_MS = 10_000
 
 
-class Licence:
-    """The loader's lease. A process that was stopped for a while may have lost it."""
-
-    is_held = True
-
-
-class CouncilMemory:
-    """The models in memory, as this process sees them. Breaks of Redis are waited for."""
-
-    def __init__(self, pipe: AsyncPipe, registration: ProcessRegistration, residence: Residence) -> None:
-        self._pipe, self._registration, self._residence = pipe, registration, residence
-
-    async def loaded(self) -> list[Loaded]:
-        """Each model once. Raises TimeoutError where this process's server does not say soon what it holds,
-        BackendFailed where it cannot."""
-        own = facts_in(self._registration.detail)
-        async with asyncio.timeout(GLANCE_S):
-            residents = {resident.model: resident for resident in await self._residence.residents()}
-        replies = await self._run(*ledger.read_uses())
-        uses = ledger.keys_in_use(replies)
-        if sweeping := ledger.sweep_uses(replies):
-            await self._run(sweeping)
-        found: dict[ledger.MemoryKey, Loaded] = {}
-        for record in await self._records():
-            facts = facts_in(record.detail)
-            ram, vram = _number(record, "ram_bytes"), _number(record, "vram_bytes")
-            if facts.memory_key[0] == own.memory_key[0]:
-                resident = residents.get(facts.memory_key[1])
-                if resident is None:
-                    continue
-                ram, vram = resident.ram_bytes, resident.vram_bytes
-            elif facts.residency != "loaded":
+def loaded_models(
+    records: Sequence[ProcessRecord], residents: Sequence[Resident], uses: Collection[MemoryKey], server: str
+) -> list[Loaded]:
+    """Each model in memory once. `records` are those of this machine's producers; `residents` are in the memory of
+    `server`, whose models' records may be older."""
+    sizes = {resident.model: (resident.ram_bytes, resident.vram_bytes) for resident in residents}
+    found: dict[MemoryKey, Loaded] = {}
+    for record in records:
+        facts = facts_in(record.detail)
+        key = facts.memory_key
+        if key[0] == server:
+            if key[1] not in sizes:
                 continue
-            used_ms = max(
-                _number(record, "used_ms"), found[facts.memory_key].used_ms if facts.memory_key in found else 0
-            )
-            found[facts.memory_key] = Loaded(
-                facts.model,
-                facts.memory_key,
-                facts.server,
-                ram,
-                vram,
-                used_ms,
-                facts.memory_key in uses,
-                facts.max_loaded,
-            )
-        return list(found.values())
-
-    async def wait_for_peers(self) -> None:
-        """Returns when every model of the council has a producer that runs, or after a while: models that are loaded at
-        the start are loaded smallest first, so each producer must be there to ask."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PEERS_START_S):
-                while not await self._has_all_peers():  # noqa: ASYNC110  # who starts them is another process
-                    await asyncio.sleep(ASK_AGAIN_S)
-
-    async def _has_all_peers(self) -> bool:
-        with contextlib.suppress(RedisAway, RedisRefuses):
-            records = await list_processes(self._pipe)
-            wanted = {model for record in records if record.role == "council" for model in council_models(record)}
-            return wanted <= {facts_in(one.detail).model for one in records if one.role == "producer"}
-        return False
-
-    async def evict(self, one: Loaded) -> bool:
-        """Takes a model out of memory; False where it is in use, or stays for another reason."""
-        if one.memory_key[0] != facts_in(self._registration.detail).memory_key[0]:
-            return await self._is_left(one)
-        async with self.eviction(one.memory_key) as granted:
-            if granted:
-                with contextlib.suppress(BackendFailed, TimeoutError):
-                    async with asyncio.timeout(UNLOADED_WITHIN_S):
-                        await self._residence.unload(one.memory_key[1])
-                    return True
-        return False
-
-    @contextlib.asynccontextmanager
-    async def eviction(self, memory_key: ledger.MemoryKey) -> AsyncIterator[bool]:
-        """While it lasts nobody begins to use the model; False where it is in use."""
-        if await self._ask(ledger.begin_eviction(memory_key)) != 1:
-            yield False
-            return
-        try:
-            async with self._renewing(ledger.begin_eviction(memory_key), Licence()):
-                yield True
-        finally:
-            with contextlib.suppress(RedisAway):
-                await self._pipe.run([ledger.end_eviction(memory_key)])
-
-    async def use(self, memory_key: ledger.MemoryKey, user: str) -> int:
-        """Returns once the use is known, so that nobody evicts the model under it: a number that changes with each
-        eviction of it."""
-        return await self._until_granted(ledger.use(memory_key, user))
-
-    async def evictions(self, memory_key: ledger.MemoryKey) -> int:
-        """The number that use() would answer now."""
-        user = self._registration.name
-        granted = await self._until_granted(ledger.use(memory_key, user))
-        await self._ask(ledger.end_use(memory_key, user))
-        return granted
-
-    @contextlib.asynccontextmanager
-    async def loader(self) -> AsyncIterator[Licence]:
-        """Holds the loader's lease: one process loads at a time, the smallest model first. A process that dies with it
-        loses it after seconds."""
-        size_bytes = facts_in(self._registration.detail).size_bytes
-        command, licence = ledger.hold_loader(self._registration.name, size_bytes), Licence()
-        await self._until_granted(command)
-        try:
-            async with self._renewing(command, licence):
-                yield licence
-        finally:
-            with contextlib.suppress(RedisAway):
-                await self._pipe.run([ledger.give_up_loader(self._registration.name)])
-
-    @contextlib.asynccontextmanager
-    async def _renewing(self, command: Command, licence: Licence) -> AsyncIterator[None]:
-        """Says the command again each second; once it is refused the licence is lost for good."""
-
-        async def renew() -> None:
-            while True:
-                await asyncio.sleep(_RENEW_S)
-                with contextlib.suppress(RedisAway):
-                    (granted,) = await self._pipe.run([command])
-                    licence.is_held = licence.is_held and granted == 1
-
-        renewing = asyncio.create_task(renew())
-        try:
-            yield
-        finally:
-            renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewing
-
-    async def _is_left(self, one: Loaded) -> bool:
-        """Asks the process that holds the model to unload it; True once it has."""
-        until = time.monotonic() + UNLOADED_WITHIN_S
-        until_ms = int((time.time() + UNLOADED_WITHIN_S) * 1_000)
-        await self._ask(ledger.ask_to_leave(one.memory_key, until_ms))
-        try:
-            while time.monotonic() < until:
-                found = [facts_in(record.detail) for record in await self._records()]
-                if not any(facts.memory_key == one.memory_key and facts.residency == "loaded" for facts in found):
-                    return True
-                await asyncio.sleep(ASK_AGAIN_S)
-            return False
-        finally:
-            await self._ask(ledger.end_asking(one.memory_key))
-
-    async def _records(self) -> list[ProcessRecord]:
-        while True:
-            with contextlib.suppress(RedisAway, RedisRefuses):
-                records = await list_processes(self._pipe)
-                # One Redis may serve several machines: their memory is their own.
-                return [one for one in records if one.role == "producer" and one.host == self._registration.host]
-            await asyncio.sleep(ASK_AGAIN_S)
-
-    async def _until_granted(self, command: Command) -> int:
-        while not (granted := await self._ask(command)):  # noqa: ASYNC110  # who grants it is another process
-            await asyncio.sleep(ASK_AGAIN_S)
-        return granted
-
-    async def _ask(self, command: Command) -> int:
-        """The reply of a command that answers a number."""
-        return int((await self._run(command))[0])
-
-    async def _run(self, *commands: Command) -> list[Any]:
-        """The replies, when Redis gives them; each of these commands may be said twice."""
-        while True:
-            with contextlib.suppress(RedisAway, RedisRefuses):
-                return [accepted(reply) for reply in await self._pipe.run(commands)]
-            await asyncio.sleep(ASK_AGAIN_S)
+            ram, vram = sizes[key[1]]
+        elif facts.residency != "loaded":
+            continue
+        else:
+            ram, vram = _number(record, "ram_bytes"), _number(record, "vram_bytes")
+        used_ms = max(_number(record, "used_ms"), found[key].used_ms if key in found else 0)
+        found[key] = Loaded(facts.model, key, facts.server, ram, vram, used_ms, key in uses, facts.max_loaded)
+    return list(found.values())
 
 
 def _number(record: ProcessRecord, name: str) -> int:
     found = record.detail.get(name, 0)
     return found if isinstance(found, int) else 0
+
+
+class CouncilMemory:
+    """The memory as one process sees it; `record` is that of its own model."""
+
+    def __init__(self, procedures: Procedures, record: ModelRecord, host: str) -> None:
+        self._procedures, self._record, self._host = procedures, record, host
+        # The evictions under way, which are renewed each second.
+        self.evicting: set[MemoryKey] = set()
+        # How often this process's own model was unloaded by it.
+        self.unloads = 0
+
+    def command(self, kind: Kind, memory_key: MemoryKey | None = None, **about: Any) -> MemoryCommand:
+        """A command about this process's model, or about another."""
+        facts = self._record.facts
+        return MemoryCommand(kind, memory_key or facts.memory_key, size_bytes=facts.size_bytes, **about)
+
+    def look(self, within_ms: int = 0) -> Procedure[Resident | None]:
+        """This process's model in memory, None where it is not. Raises BackendFailed, TimeoutError."""
+        residents, known = yield self.command("look", within_ms=within_ms)
+        return self._record.take_look(residents, known)
+
+    def loaded(self) -> Procedure[list[Loaded]]:
+        """The models in memory. Raises TimeoutError where this process's server does not list them soon, BackendFailed
+        where it cannot."""
+        residents, _ = yield self.command("look", within_ms=GLANCE_MS)
+        uses = yield self.command("read_uses")
+        records = yield from self._records()
+        return loaded_models(records, residents, uses, self._record.facts.memory_key[0])
+
+    def others(self) -> Procedure[list[Loaded]]:
+        """The same without this process's model."""
+        loaded = yield from self.loaded()
+        return [one for one in loaded if one.memory_key != self._record.facts.memory_key]
+
+    def _records(self) -> Procedure[list[ProcessRecord]]:
+        """Of the producers on this machine. One Redis may serve several machines, each with its own memory."""
+        records = yield self.command("read_records")
+        return [one for one in records if one.role == "producer" and one.host == self._host]
+
+    def evict(self, one: Loaded) -> Procedure[bool]:
+        """Takes a model out of memory; False where it is in use, or stays for another reason."""
+        if one.memory_key[0] != self._record.facts.memory_key[0]:
+            return (yield from self._ask_to_leave(one.memory_key))
+        try:
+            return (yield from self.evict_here(one.memory_key))
+        except (BackendFailed, TimeoutError):
+            return False
+
+    def evict_here(self, memory_key: MemoryKey | None = None) -> Procedure[bool]:
+        """Unloads a model of this process's server, its own by default; False where it is in use. No use of the model
+        can begin meanwhile. Raises BackendFailed, TimeoutError."""
+        own_key = self._record.facts.memory_key
+        memory_key = memory_key or own_key
+        if (yield self.command("begin_eviction", memory_key)) != 1:
+            return False
+        self.evicting.add(memory_key)
+        if memory_key == own_key:
+            self._record.is_seen, self.unloads = False, self.unloads + 1
+        try:
+            yield self.command("unload", memory_key, within_ms=UNLOADED_WITHIN_MS)
+            if memory_key == own_key:
+                self._record.set("absent")
+            return True
+        finally:
+            self.evicting.discard(memory_key)
+            self._procedures.partings.append(self.command("end_eviction", memory_key))
+
+    def _ask_to_leave(self, memory_key: MemoryKey) -> Procedure[bool]:
+        """Asks the process that holds the model to unload it; True once it has."""
+        yield self.command("ask_to_leave", memory_key, within_ms=UNLOADED_WITHIN_MS)
+        until_ms = self._procedures.now_ms + UNLOADED_WITHIN_MS
+        try:
+            while self._procedures.now_ms < until_ms:
+                found = [facts_in(record.detail) for record in (yield from self._records())]
+                if not any(facts.memory_key == memory_key and facts.residency == "loaded" for facts in found):
+                    return True
+                yield ASK_AGAIN_MS
+            return False
+        finally:
+            self._procedures.partings.append(self.command("end_asking", memory_key))

@@ -1,1 +1,1 @@
-"""Ollama as a backend."""
+"""Ollama as a backend, through its own API."""

@@ -1,14 +1,14 @@
-"""A model of an Ollama, and the memory that Ollama loads it into.
+"""A model of an Ollama server, and the memory into which Ollama loads it.
 
     Request --> in memory? --no--> Loading
                     |
                     v
             POST /api/chat --> 200 and a stream: Chunk, Chunk, ..., Ending
                            --> 503: its queue is full: Waiting, and again a little later
-                           --> anything else: BackendFailed in the server's own words; OutOfMemory where they say so
+                           --> anything else: BackendFailed or OutOfMemory, with the server's message
 
-A model without a chat template goes on with a text, which /api/generate takes as it is. Ollama goes on generating while
-nobody reads; it stops when the connection is closed.
+A model without a chat template continues a text, which /api/generate takes as it is. Ollama generates on when its
+answer is not read; it stops when the connection is closed.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelW
 from producers.ollama.offers import is_in_cloud, known_facts, known_limits, ollama_limits
 from producers.ollama.server import OllamaServer, StatusFault, canonical_name, is_about_memory
 from producers.ollama.stream import OllamaStream
-from producers.servers.client import TAIL_S, next_bytes
 from producers.servers.faults import ServerFault, unquoted
+from producers.servers.streaming import read_answer
 from producers.source import ModelSource
 from schemas.models import ModelFacts
 
-# More is HTTP 400.
+# Ollama answers HTTP 400 to a larger number.
 MOST_TOP = 20
-# Whether a model is in memory is known in a millisecond, except while another one is loaded.
+# Whether a model is in memory is known in a millisecond, except while Ollama loads another one.
 GLANCE_S = 0.25
-# Its queue holds 512 requests, a council's at most six: who finds it full comes again seldom enough to let it drain.
-# No random part: those who ask are few, each with one request at a time.
+# Ollama's queue has 512 places, and a session sends at most six requests: the pauses are long enough to let the queue
+# drain. They have no random part, because few producers ask, each with one request at a time.
 BUSY_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
-# A bound only: the longest a session lives is an hour, and whoever has less patience closes the iterator.
+# Only a bound: a session lives for an hour at most, and closes the iterator when it does not wait any longer.
 BUSY_ASKS = 1_800
-# Whoever loads a model holds the council's only licence to load: two minutes of a full queue are enough.
+# A producer that loads a model has the council's only lease to load: two minutes of a full queue are enough.
 BUSY_LOADS = 60
-# Ollama gives a load up when it has stood still for five minutes; before it begins, another model may have to finish.
+# Ollama ends a load that has made no progress for five minutes; before it begins, another model may have to finish.
 LOAD_S = 900.0
-# An unload waits for the answer that the model is giving; the council unloads idle models only, others need not.
+# An unload waits for the model's answers. The council unloads idle models only, but other programs use Ollama as well.
 UNLOAD_S = 30.0
 UNLOAD_LOOKS_S = 0.1
-# A model that is to leave memory after each answer must still be there when the answer is asked for.
+# With keep_alive 0 a loaded model would leave memory before the request that it was loaded for.
 LEAST_LOADED_S = 60
-# What a model is loaded with: another value than it was loaded with would make Ollama load it again. Speculation is
-# off, for it fakes logprobs.
+# The options of a load: a request with another value would make Ollama load the model again. Speculative decoding is
+# off, because its logprobs are not real.
 LOADED_WITH: dict[str, object] = {"draft_num_predict": 0}
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """What has to be known of a model before it can be asked. `manifest` is its digest in Ollama's lists; what is in a
-    cloud needs no loading."""
+    """What must be known of a model before a request. `manifest` is its digest in Ollama's lists; a model in a cloud
+    needs no loading."""
 
     name: str
     manifest: str
@@ -65,10 +65,10 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 class OllamaBackend:
-    """One model of one Ollama, and its residence: one pooled client, whose idle connection is kept alive."""
+    """One model of one Ollama, and its residence: one pooled client, whose idle connections are kept open."""
 
     def __init__(self, model: str, source: ModelSource) -> None:
-        """`model` is the council's name of it. Raises Refused where the source has no URL."""
+        """`model` is the council's name of it. Raises Refused for a URL or a key that is not valid."""
         self._server = OllamaServer(source)
         self._title = f"{model} at {self._server.shown_url}"
         self._source = source
@@ -94,7 +94,7 @@ class OllamaBackend:
     async def start(self) -> None:
         limits = ollama_limits(self._source.url, os.environ)
         self._facts = known_limits(self._facts, self._source, limits)
-        # One for each answer, as many for those that are being closed, and some for questions.
+        # One for each answer, as many for those that are being closed, and some for short requests.
         self._server.open(2 * self._facts.slots + 4)
         with contextlib.suppress(ServerFault):
             await self._learn()
@@ -104,45 +104,35 @@ class OllamaBackend:
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
         """Asks for one answer. Raises BackendFailed, and nothing else that the server or the network could cause."""
-        silence_s = request.silence_ms / 1_000
-        clock = asyncio.get_running_loop().time
         try:
             model = await self._usable()
             path, body = self._question(model, request)
             for pause_s in _pauses(BUSY_ASKS):
                 if not await self._is_loaded(model):
                     yield ModelLoading()
-                stream, heard, silent_at = OllamaStream(request.top_k, thinks=model.thinks), 0, None
                 try:
                     answer = await self._server.stream(path, body)
                 except StatusFault as refusal:
                     if not refusal.is_busy:
                         raise
                 else:
-                    async with contextlib.aclosing(answer) as response:
-                        reads = response.aiter_raw()
-                        while data := await next_bytes(reads, silent_at, stream.finished):
-                            for chunk in stream.feed(data):
-                                yield chunk
-                            if stream.heard > heard:
-                                heard = stream.heard
-                                silent_at = clock() + (TAIL_S if stream.finished else silence_s)
-                    yield stream.end()
+                    async with contextlib.aclosing(answer):
+                        stream = OllamaStream(request.top_k, thinks=model.thinks)
+                        async for item in read_answer(answer, stream, request.silence_ms / 1_000):
+                            yield item
                     return
                 yield ModelWaiting()
                 await asyncio.sleep(pause_s)
-            raise ServerFault("had no room for the request")
-        except TimeoutError as error:
-            raise self._failed(ServerFault(f"said nothing for {silence_s:g} s"), request) from error
+            raise ServerFault("did not accept the request: its queue of requests is full")
         except ServerFault as fault:
             raise self._failed(fault, request) from fault
         except httpx.HTTPError as error:
             raise self._failed(self._server.fault_of(error), request) from error
 
     async def residents(self) -> tuple[Resident, ...]:
-        """What is in Ollama's memory. A model that is there under another of its names is told under ours."""
+        """What is in Ollama's memory. This model has its name of the source, even if it was loaded by another name."""
         try:
-            # Nobody can say what is loaded while something is being loaded: a later Ollama lets one wait for it.
+            # Newer versions of Ollama answer only when a load under way has ended.
             running = await self._server.running(LOAD_S)
             if self._known is None:
                 await self._learn()  # it was away before
@@ -158,7 +148,7 @@ class OllamaBackend:
         )
 
     async def load(self) -> None:
-        """An empty prompt, which Ollama answers when the model is in memory."""
+        """Sends an empty prompt, which Ollama answers when the model is in memory."""
         keep_alive = self._source.keep_alive_s or LEAST_LOADED_S
         try:
             model = await self._usable()
@@ -171,37 +161,37 @@ class OllamaBackend:
                     if not refusal.is_busy:
                         raise
                 await asyncio.sleep(pause_s)
-            raise ServerFault("had no room to load it: its queue is full")
+            raise ServerFault("did not load the model: its queue of requests is full")
         except ServerFault as fault:
             raise self._failed(fault) from fault
 
     async def unload(self, model: str) -> None:
-        """An empty prompt that is to be kept for no time; then a look until the model is gone."""
-        name = canonical_name(model)
-        deadline = asyncio.get_running_loop().time() + UNLOAD_S
+        """Sends an empty prompt with keep_alive 0, then looks until the model is gone."""
+        name, clock = canonical_name(model), asyncio.get_running_loop().time
+        asked_at: float | None = None
         try:
-            asked = False
             while any(name == resident.model for resident in await self.residents()):
-                if not asked:
+                if asked_at is None:
                     await self._server.command({"model": name, "keep_alive": 0}, UNLOAD_S)
-                    asked = True
-                elif asyncio.get_running_loop().time() >= deadline:
-                    raise ServerFault(f"still has {name} in memory after {UNLOAD_S:g} s: is somebody using it?")
+                    # From here: the first look may have taken minutes, while Ollama loaded another model.
+                    asked_at = clock()
+                elif clock() >= asked_at + UNLOAD_S:
+                    raise ServerFault(f"still has {name} in memory after {UNLOAD_S:g} s: is another program using it?")
                 else:
                     await asyncio.sleep(UNLOAD_LOOKS_S)
         except ServerFault as fault:
             raise self._failed(fault) from fault
 
     async def _usable(self) -> _Known:
-        """The model as its server tells of it, asked once. Raises ServerFault, and BackendFailed where it is known
-        that the model cannot be used."""
+        """The model as its server describes it, read once. Raises ServerFault, and BackendFailed where the model cannot
+        be used."""
         known = self._known or await self._learn()
         if self._facts.trouble:
             raise BackendFailed(self._facts.trouble)
         return known
 
     async def _learn(self) -> _Known:
-        """Asks what there is to know; `facts` says it, or what is in the way. Raises ServerFault."""
+        """Reads what there is to know into `facts`, or why that failed. Raises ServerFault."""
         source, server = self._source, self._server
         try:
             shown = await server.show(source.name)
@@ -228,7 +218,7 @@ class OllamaBackend:
             "logprobs": True,
             "top_logprobs": min(request.top_k, MOST_TOP),
             "keep_alive": self._source.keep_alive_s,
-            # A prompt that is too long is refused, not cut in silence.
+            # A prompt that is too long is refused, not silently cut.
             "truncate": False,
             "options": options,
         }
@@ -236,12 +226,12 @@ class OllamaBackend:
         if not model.has_chat:
             return "/api/generate", {**body, "prompt": "\n\n".join(turn.content for turn in turns), "raw": True}
         if model.thinks:
-            # Some versions put it into the answer, unless they are asked.
+            # Without this, some versions put the thinking into the answer.
             body["think"] = True
         return "/api/chat", {**body, "messages": [{"role": turn.role, "content": turn.content} for turn in turns]}
 
     async def _is_loaded(self, model: _Known) -> bool:
-        """False where the model is not in memory, or where Ollama does not say so at once."""
+        """False where the model is not in memory, or where Ollama does not answer at once."""
         if model.in_cloud:
             return True
         try:
@@ -254,7 +244,7 @@ class OllamaBackend:
         return self._known is not None and digest == self._known.manifest != ""
 
     def _failed(self, fault: ServerFault, request: Request | None = None) -> BackendFailed:
-        """The sentence for a person. A server may quote what it was asked; the prompt is nobody else's business."""
+        """The sentence for a person, without the prompt, which a server may quote."""
         predicate = self._server.shown(unquoted(str(fault), request.messages if request else ()))
         if is_about_memory(predicate):
             return OutOfMemory(f"{self._title} has too little memory: it {predicate}")
@@ -262,5 +252,5 @@ class OllamaBackend:
 
 
 def _pauses(asks: int) -> Iterator[float]:
-    """How long to wait after each of so many asks."""
+    """The pause after each of so many attempts."""
     return (BUSY_PAUSES_S[min(ask, len(BUSY_PAUSES_S) - 1)] for ask in range(asks))

@@ -1,11 +1,11 @@
-"""What an Ollama offers, under which limits, and where it is: asked at every start, so an Ollama that is away costs
+"""What an Ollama server offers, under which limits, and where it is. Read at every start; an absent Ollama costs
 milliseconds.
 
-    OLLAMA_HOST --> URL --> /api/tags     the models that are pulled: names, sizes, digests
+    OLLAMA_HOST --> URL --> /api/tags     the pulled models: names, sizes, digests
                         |-> /api/ps       which of them are in memory
                         |-> /api/show     what each can do, and the file of its weights
-                        `-> /api/version  whether logprobs are to be had
-    OLLAMA_MAX_LOADED_MODELS, OLLAMA_NUM_PARALLEL of the serving process --> limits, which no request tells
+                        `-> /api/version  whether it has logprobs
+    OLLAMA_MAX_LOADED_MODELS, OLLAMA_NUM_PARALLEL of the serving process --> limits, which the API does not report
 """
 
 from __future__ import annotations
@@ -23,31 +23,32 @@ import msgspec
 
 from producers.backend import BackendFailed
 from producers.ollama.server import OllamaServer, PulledModel, Running, Shown, canonical_name, is_cloud_name
+from producers.servers.address import is_this_machine
 from producers.servers.faults import ServerFault, one_line
 from producers.source import ModelSource, Offer
 from schemas.errors import Refused
 from schemas.models import ModelFacts, Residency
 
-# On this machine a connection is accepted or refused at once; half a second is for another room.
+# On this machine a connection is accepted or refused at once; half a second is for a local network.
 PROBE_CONNECT_S = 0.5
-# A later Ollama does not say what is in memory while it loads a model, which takes minutes: nobody waits for that.
+# Newer versions of Ollama do not list the loaded models while they load one, which takes minutes.
 PROBE_RUNNING_S = 1.0
-# Each question opens a file there; more at once would only queue at its disk.
+# Each request opens a file there; more at once would only wait for the disk.
 SHOWN_AT_ONCE = 8
-# The latest of them; a person chooses six.
+# The latest of them; a council has at most six members.
 MAX_OFFERS = 200
 DEFAULTS = ModelSource("ollama", "")
 MAX_DETAILS_CHARS = 80
 LOGPROBS_SINCE = (0, 12, 11)
-# Ollama's own, where its settings do not say otherwise: for each GPU, and for a machine without any.
+# Ollama's defaults: for each GPU, and for a machine without one.
 DEFAULT_MAX_LOADED = 3
 DEFAULT_PARALLEL = 1
 MAX_LOADED, _PARALLEL = "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_NUM_PARALLEL"
 
 
 class OllamaLimits(msgspec.Struct, frozen=True):
-    """How many models that Ollama keeps in memory at once, how many requests each of them serves at once, and who
-    said so: a phrase for a person."""
+    """How many models that Ollama keeps in memory at once, how many requests each of them serves at once, and where
+    these numbers come from: a phrase for a person."""
 
     max_loaded: int
     parallel: int
@@ -55,26 +56,28 @@ class OllamaLimits(msgspec.Struct, frozen=True):
 
 
 def ollama_url(environ: Mapping[str, str]) -> str:
-    """Where OLLAMA_HOST says that Ollama is, read as Ollama reads it; an address that it listens on becomes one to
-    connect to. Raises Refused where it is no address."""
-    told = environ.get("OLLAMA_HOST", "").strip().strip("\"'")
-    scheme, separator, rest = told.partition("://")
+    """The URL in OLLAMA_HOST, read as Ollama reads it; an address to listen on becomes one to connect to.
+
+    Raises Refused where it is not valid.
+    """
+    value = environ.get("OLLAMA_HOST", "").strip().strip("\"'")
+    scheme, separator, rest = value.partition("://")
     if not separator:
-        scheme, rest = ("https", "ollama.com:443") if told == "ollama.com" else ("http", told)
+        scheme, rest = ("https", "ollama.com:443") if value == "ollama.com" else ("http", value)
     default_port = {"https": 443, "http": 80}.get(scheme, 11434) if separator else 11434
     authority, slash, path = rest.partition("/")
     if "@" in authority:
         raise Refused(
             "bad_ollama_host",
-            "OLLAMA_HOST holds a password, which other users of this machine could see: name that Ollama in "
-            "council.toml, with its key in a variable (key_env).",
+            "OLLAMA_HOST contains a password, which other users of this machine could see: add that Ollama to "
+            "council.toml instead, with its key in an environment variable (key_env).",
         )
     host, port = _host_and_port(authority, default_port)
     url = f"{scheme}://{host}:{port}{slash}{path}".rstrip("/")
     with contextlib.suppress(httpx.InvalidURL):
         if scheme in ("http", "https") and not re.search(r"\s", url) and httpx.URL(url).host:
             return url
-    raise Refused("bad_ollama_host", "OLLAMA_HOST is no address: it should be such as 127.0.0.1:11434.")
+    raise Refused("bad_ollama_host", "OLLAMA_HOST is not a valid address: give one like 127.0.0.1:11434.")
 
 
 def _host_and_port(address: str, default_port: int) -> tuple[str, int]:
@@ -92,18 +95,18 @@ def _host_and_port(address: str, default_port: int) -> tuple[str, int]:
 
 
 def has_logprobs(version: str) -> bool:
-    """False for an Ollama that ignores a request for logprobs. One built from source calls itself 0.0.0."""
+    """False for an Ollama that ignores a request for logprobs. One that was built from source has version 0.0.0."""
     found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version)
     numbers = tuple(int(digits) for digits in found.groups()) if found else (0, 0, 0)
     return numbers >= LOGPROBS_SINCE or numbers == (0, 0, 0)
 
 
 def ollama_limits(url: str, environ: Mapping[str, str], proc: Path = Path("/proc")) -> OllamaLimits:
-    """The limits of the Ollama at `url`: of its process where that is on this machine and lets us look, else of our
-    own environment, else Ollama's defaults."""
-    here = _is_loopback(httpx.URL(url).host)
-    default = DEFAULT_MAX_LOADED * max(_gpus(proc) if here else 0, 1)
-    serving = _serving_environ(url, proc) if here else None
+    """The limits of the Ollama at `url`: from its process where that is on this machine and readable, else from this
+    process's environment, else Ollama's defaults."""
+    is_here = is_this_machine(url)
+    default = DEFAULT_MAX_LOADED * max(_gpus(proc) if is_here else 0, 1)
+    serving = _serving_environ(url, proc) if is_here else None
     if serving is not None:
         return _limits(serving, default, "the Ollama process")
     if MAX_LOADED in environ or _PARALLEL in environ:
@@ -120,8 +123,8 @@ async def ollama_version(url: str) -> str:
 async def ollama_offers(
     url: str, defaults: ModelSource = DEFAULTS, environ: Mapping[str, str] = os.environ
 ) -> tuple[Offer, ...]:
-    """The models of that Ollama, the latest first, with whatever they can do. `defaults` is the source of each but for
-    its name and URL. Raises BackendFailed where it is away."""
+    """The models of that Ollama, the latest first, with what each can do. `defaults` is their source without name and
+    URL. Raises BackendFailed where it is away."""
     async with _probing(msgspec.structs.replace(defaults, url=url)) as server:
         listed = (await server.listed())[:MAX_OFFERS]
         version = await server.version()
@@ -133,13 +136,13 @@ async def ollama_offers(
         loaded = {model.name for model in running} | {model.digest for model in running if model.digest}
     note = "" if has_logprobs(version) else f"no logprobs: Ollama {version} is older than 0.12.11"
     return tuple(
-        _offer(model, told, source, server.shown_url, limits, not loaded.isdisjoint((model.name, model.digest)), note)
-        for model, told in zip(listed, shown, strict=True)
+        _offer(model, one, source, server.shown_url, limits, not loaded.isdisjoint((model.name, model.digest)), note)
+        for model, one in zip(listed, shown, strict=True)
     )
 
 
 def known_limits(facts: ModelFacts, source: ModelSource, limits: OllamaLimits) -> ModelFacts:
-    """The facts with the server's limits; what the source says of them goes before."""
+    """The facts with the server's limits; the source's numbers have priority."""
     return msgspec.structs.replace(
         facts,
         max_loaded=source.max_loaded or limits.max_loaded,
@@ -152,16 +155,16 @@ def known_limits(facts: ModelFacts, source: ModelSource, limits: OllamaLimits) -
 def known_facts(
     facts: ModelFacts, title: str, listed: PulledModel | None, shown: Shown, source: ModelSource
 ) -> ModelFacts:
-    """The facts with what the server tells of the model; `title` names both in a sentence. A model that its Ollama
-    passes on to a cloud is remote, whatever the source says."""
+    """The facts with what the server reports of the model; `title` names both in a sentence. A model that Ollama runs
+    in a cloud is remote, whatever the source contains."""
     name = listed.name if listed else canonical_name(source.name)
     in_cloud = is_in_cloud(name, listed, shown)
     trouble = ""
     if in_cloud and not source.remote:
         host = shown.remote_host or (listed.remote_host if listed else "")
-        trouble = f"{title} answers from {_cloud(host)}, where the prompt would go, not from this machine"
+        trouble = f"{title} runs at {_cloud(host)}, so the prompt would leave this machine"
     elif shown.capabilities and "completion" not in shown.capabilities:
-        trouble = f"{title} writes no text: it is for {', '.join(shown.capabilities)}"
+        trouble = f"{title} generates no text: it is for {', '.join(shown.capabilities)}"
     return msgspec.structs.replace(
         facts,
         model=name,
@@ -174,7 +177,7 @@ def known_facts(
 
 
 def is_in_cloud(name: str, listed: PulledModel | None, shown: Shown) -> bool:
-    """True where Ollama would pass a prompt for this model on to another host."""
+    """True where Ollama would send a prompt for this model on to another host."""
     return bool(shown.remote_host or (listed and listed.remote_host)) or is_cloud_name(name)
 
 
@@ -187,24 +190,24 @@ def _offer(
     is_loaded: bool,
     note: str,
 ) -> Offer:
-    told = shown if isinstance(shown, Shown) else Shown()
-    # To offer a cloud's model is no leak: whoever takes it must say that it may be remote.
-    in_cloud = is_in_cloud(listed.name, listed, told)
+    described = shown if isinstance(shown, Shown) else Shown()
+    # A cloud's model may be offered: a user who chooses it must allow remote models.
+    in_cloud = is_in_cloud(listed.name, listed, described)
     source = msgspec.structs.replace(source, name=listed.name, remote=source.remote or in_cloud)
     title = f"{listed.name} at {server}"
     facts = known_limits(ModelFacts(listed.name, server), source, limits)
-    facts = known_facts(facts, title, listed, told, source)
+    facts = known_facts(facts, title, listed, described, source)
     residency: Residency = "unmanaged" if in_cloud else "loaded" if is_loaded else "absent"
     facts = msgspec.structs.replace(facts, residency=residency)
     if isinstance(shown, ServerFault):
         facts = msgspec.structs.replace(facts, trouble=f"{title} {shown}")
     kind = listed.details
     details = one_line(f"{kind.family} {kind.parameter_size} {kind.quantization_level}", MAX_DETAILS_CHARS)
-    return Offer(facts, source, told.capabilities or (), ", ".join(filter(None, (details, note))))
+    return Offer(facts, source, described.capabilities or (), ", ".join(filter(None, (details, note))))
 
 
 async def _shown(server: OllamaServer, model: str, turns: asyncio.Semaphore) -> Shown | ServerFault:
-    """One model whose files are broken must not hide the others."""
+    """A fault instead of the description, so that a model with broken files does not hide the others."""
     async with turns:
         try:
             return await server.show(model)
@@ -238,27 +241,20 @@ def _cloud(host: str) -> str:
     return host.partition("://")[2] or host or "Ollama's cloud"
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def _limits(environ: Mapping[str, str], default_max_loaded: int, told_by: str) -> OllamaLimits:
-    """As Ollama reads them: 0 and what is no number mean the default."""
+    """As Ollama reads them: 0 and anything that is not a number mean the default."""
     return OllamaLimits(
         _number(environ, MAX_LOADED) or default_max_loaded, _number(environ, _PARALLEL) or DEFAULT_PARALLEL, told_by
     )
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
-    told = environ.get(name, "").strip().strip("\"'")
-    return int(told) if told.isascii() and told.isdigit() else 0
+    value = environ.get(name, "").strip().strip("\"'")
+    return int(value) if value.isascii() and value.isdigit() else 0
 
 
 def _gpus(proc: Path) -> int:
-    """NVIDIA's, which are where models are many; others are too seldom more than one."""
+    """How many NVIDIA GPUs there are; machines with several others are rare."""
     try:
         return len(os.listdir(proc / "driver" / "nvidia" / "gpus"))
     except OSError:
@@ -266,8 +262,8 @@ def _gpus(proc: Path) -> int:
 
 
 def _serving_environ(url: str, proc: Path) -> dict[str, str] | None:
-    """The environment of the process that serves `url`, or of its runner, which has the same; None where we may not
-    look."""
+    """The environment of the process that serves `url`, or of its runner, which has the same; None where it is not
+    readable."""
     port = httpx.URL(url).port
     for folder in proc.glob("[0-9]*"):
         try:
@@ -275,7 +271,7 @@ def _serving_environ(url: str, proc: Path) -> dict[str, str] | None:
             if os.path.basename(command[0]) != b"ollama" or command[1:2] not in ([b"serve"], [b"runner"]):
                 continue
             pairs = (folder / "environ").read_bytes().decode("utf-8", "replace").split("\0")
-        except OSError:  # it has ended, or is another person's
+        except OSError:  # it has ended, or belongs to another user
             continue
         environ = dict(pair.partition("=")[::2] for pair in pairs if pair)
         with contextlib.suppress(Refused):

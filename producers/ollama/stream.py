@@ -1,12 +1,11 @@
-"""One streamed answer of Ollama, from the bytes of the network to chunks. No clock, no I/O.
+"""One streamed answer of Ollama, from bytes to chunks. Pure: no clock, no I/O.
 
     bytes, cut anywhere --> lines --> {"message": {"content"}, "done": false}   Chunk, from /api/chat
                                   |-> {"response": ..., "done": false}          Chunk, from /api/generate
-                                  |-> {..., "done": true, "done_reason"}        why the model ended; nothing follows
+                                  |-> {..., "done": true, "done_reason"}        why the model ended; the end
                                   `-> {"error": ...}                            the model broke, under HTTP 200
 
-A line carries any number of logprob entries, with text or without. A line is bounded. Where the bytes were cut changes
-no chunk.
+A line has any number of logprob entries, with text or without.
 """
 
 from __future__ import annotations
@@ -16,17 +15,28 @@ from collections.abc import Iterator
 import msgspec
 
 from producers.backend import Chunk, Ending, Piece
-from producers.servers.faults import MAX_LINE_BYTES, MAX_REASON_CHARS, ServerFault, error_message, is_html, one_line
-from producers.servers.pieces import LogprobEntry, measured_pieces
+from producers.servers.faults import (
+    ENDED_IN_LINE,
+    HTML,
+    MAX_REASON_CHARS,
+    NOT_JSON,
+    ServerFault,
+    ended_early,
+    is_html,
+    one_line,
+    reported,
+)
+from producers.servers.lines import Lines
+from producers.servers.pieces import LogprobEntry, pieces_of_lanes
 from schemas.entries import Lane
 
-# Ollama ends so where it was given nothing to answer; a model that was asked something has not ended then.
-NO_ANSWERS = {"load": "only loaded the model: it saw nothing to answer", "unload": "unloaded the model"}
+# How Ollama ends a request that contains nothing to answer; a model that was asked something has not ended then.
+NOT_ANSWERS = {"load": "only loaded the model: it found nothing to answer", "unload": "unloaded the model"}
 
 
 class _Message(msgspec.Struct, gc=False):
     content: str | None = None
-    # Ollama says thinking; servers that imitate it use OpenAI's names.
+    # Ollama's name is thinking; servers that imitate it use OpenAI's names.
     thinking: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -41,101 +51,80 @@ class _Line(_Message):
     error: object = None
 
 
-_HTML = "answered with HTML, not with a stream: is the URL right?"
-_HALF_LINE = "ended in the middle of a line"
-
 _decoder = msgspec.json.Decoder(_Line)
-_NO_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class OllamaStream:
-    """Feed it what the network brings; it yields chunks. `top_k` alternatives a token were asked for.
+    """An AnswerStream. `top_k` alternatives a token were requested.
 
-    `thinks` says in which lane the model begins: what comes without text belongs to the lane of the text before it.
+    `thinks` is the lane in which the model begins: an entry without text has the lane of the text before it.
     """
 
     def __init__(self, top_k: int, *, thinks: bool = False) -> None:
         self._top_k = top_k
+        self._lines = Lines()
         self._lane: Lane = "thinking" if thinks else "answer"
-        self._parts: list[bytes] = []  # of the line that has no end yet
-        self._parts_bytes = 0
         self._reason: str | None = None
-        # Grows by one with everything the model said.
-        self.heard = 0
+        # Rises with everything that the model produced.
+        self.events = 0
 
     @property
     def finished(self) -> bool:
-        """The model has ended by itself; what still comes changes nothing."""
+        """True once the model has ended by itself; the rest of the stream changes nothing."""
         return self._reason is not None
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
         """The chunks that `data` completes. Raises ServerFault after the last good one; then the stream is over."""
-        *lines, rest = data.split(b"\n")
-        for line in lines:
+        if self.finished:
+            return
+        for line in self._lines.feed(data):
+            if chunk := self._chunk(line):
+                yield chunk
             if self.finished:
                 return
-            self._keep(line)
-            if chunk := self._chunk(self._taken()):
-                yield chunk
-        if not self.finished:
-            self._keep(rest)
 
     def end(self) -> Ending:
-        """How the answer ended, when no more bytes come. Raises ServerFault where it did not."""
-        rest = self._taken().strip()
+        """How the answer ended, when no more bytes come. Raises ServerFault where it is not complete."""
+        rest = self._lines.rest().strip()
         if rest and not self.finished:
             try:
                 _decoder.decode(rest)
-            except _NO_JSON as error:
-                raise ServerFault(_HTML if is_html(rest) else _HALF_LINE) from error
+            except NOT_JSON as error:
+                raise ServerFault(HTML if is_html(rest) else ENDED_IN_LINE) from error
             if self._chunk(rest) is not None:
-                raise ServerFault(_HALF_LINE)
+                raise ServerFault(ENDED_IN_LINE)
         if self._reason is not None:
             return Ending(self._reason)
-        raise ServerFault("ended without finishing" if self.heard else "ended without a word")
-
-    def _keep(self, part: bytes) -> None:
-        self._parts_bytes += len(part)
-        if self._parts_bytes > MAX_LINE_BYTES:
-            raise ServerFault(f"sent a line of more than {MAX_LINE_BYTES >> 20} MiB")
-        self._parts.append(part)
-
-    def _taken(self) -> bytes:
-        whole, self._parts, self._parts_bytes = b"".join(self._parts), [], 0
-        return whole
+        raise ServerFault(ended_early(has_begun=self.events > 0))
 
     def _chunk(self, line: bytes) -> Chunk | None:
-        """What a line says; None where it says nothing to show."""
+        """The chunk in a line; None where the line has nothing to show."""
         if not line or line.isspace():
             return None
         try:
-            said = _decoder.decode(line)
-        except _NO_JSON as error:
-            reason = _HTML if is_html(line) else f"sent a line that is not Ollama's: {one_line(str(error), 100)}"
+            decoded = _decoder.decode(line)
+        except NOT_JSON as error:
+            reason = HTML if is_html(line) else f"sent a line that is not Ollama's: {one_line(str(error), 100)}"
             raise ServerFault(reason) from error
-        if said.error is not None:
-            raise ServerFault(f"reported an error: {error_message(line) or 'without a message'}")
-        pieces = self._pieces(said)
-        if said.done:
-            self._reason = one_line(said.done_reason or "stop", MAX_REASON_CHARS)
-            if self._reason in NO_ANSWERS:
-                raise ServerFault(NO_ANSWERS[self._reason])
-        self.heard += bool(pieces or said.done)
+        if decoded.error is not None:
+            raise ServerFault(reported(line))
+        pieces = self._pieces(decoded)
+        if decoded.done:
+            self._reason = one_line(decoded.done_reason or "stop", MAX_REASON_CHARS)
+            if self._reason in NOT_ANSWERS:
+                raise ServerFault(NOT_ANSWERS[self._reason])
+        self.events += bool(pieces or decoded.done)
         return Chunk(pieces) if pieces else None
 
-    def _pieces(self, said: _Line) -> tuple[Piece, ...]:
-        message = said.message or said
-        answer = message.content or said.response or ""
+    def _pieces(self, line: _Line) -> tuple[Piece, ...]:
+        message = line.message or line
+        answer = message.content or line.response or ""
         thinking = message.thinking or message.reasoning_content or message.reasoning or ""
-        if answer or thinking:
-            self._lane = "answer" if answer else "thinking"
-        entries = said.logprobs or ()
+        entries = line.logprobs or ()
         for entry in entries:
-            # Ollama lists each token once and without its number, and the names of two may be equal: half characters
-            # all read U+FFFD. The place in the list tells them apart, so that each counts.
-            for place, listed in enumerate(entry.top_logprobs or ()):
-                listed.id = place
-        pieces = measured_pieces(answer or thinking, self._lane, entries, self._top_k)
-        if answer and thinking:  # the entries cannot be told apart: they go with the answer
-            pieces = (*measured_pieces(thinking, "thinking", (), self._top_k), *pieces)
+            # Ollama lists each token once, without its id, and the names of two may be equal: half characters all read
+            # U+FFFD. The position in the list distinguishes them, so that each counts.
+            for position, listed in enumerate(entry.top_logprobs or ()):
+                listed.id = position
+        self._lane, pieces = pieces_of_lanes(answer, thinking, self._lane, entries, self._top_k)
         return pieces

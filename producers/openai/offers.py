@@ -1,7 +1,7 @@
-"""What OpenAI-compatible servers offer, which of them are remote, and what lets us in.
+"""What an OpenAI-compatible server offers: its list of models, as offers.
 
-GET /v1/models --> llama-server: GET /props      any other but vLLM and Ollama: is it LM Studio?
-                                                 (a remote one is asked for its list alone)
+GET /v1/models --> llama-server: GET /props      all others but vLLM and Ollama: is it LM Studio?
+                                                 (a remote server is asked for its list alone)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from producers.backend import BackendFailed
 from producers.openai.asking import RefusedAnswer, refusal_fault
 from producers.openai.view import DescribedModel, View, view_of
 from producers.servers.address import is_this_machine, server_address
-from producers.servers.api_key import ApiKey
+from producers.servers.api_key import without_key
 from producers.servers.client import http_client, network_fault, short_body
 from producers.servers.faults import ServerFault, error_message
 from producers.source import ModelSource, Offer
@@ -26,61 +26,65 @@ from schemas.errors import Refused
 
 # A list comes at once from this machine, and within a second from anywhere.
 LOOK_S = 3.0
+# Each question that only some servers answer. A busy llama-server may leave it unanswered.
+ASIDE_S = 1.0
 # The longest known list, of a service that resells four hundred models, has 600 KiB.
 MAX_LIST_BYTES = 4 << 20
 _CONNECTIONS = 2
 AUTO_EVICT = (
-    "LM Studio unloads one model for another that is asked for: load the members in it before, or turn Auto-Evict off"
+    "LM Studio unloads one model to load another: load the models in LM Studio before, or turn its Auto-Evict off"
 )
 
 
 async def look_at(client: httpx.AsyncClient, base: httpx.URL, source: ModelSource) -> View:
-    """Asks the server at `base` what it is, for LOOK_S at most. Raises ServerFault where it is away, or lets nobody
-    in."""
+    """Asks the server at `base` what it is. Raises ServerFault where it does not send its list within LOOK_S, or
+    requires a key."""
     try:
         async with asyncio.timeout(LOOK_S):
-            status, models = await _told(client, base, "/v1/models")
-            if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-                raise refusal_fault(RefusedAnswer(status, "", {}, models), source.key_env)
-            if status == HTTPStatus.SERVICE_UNAVAILABLE and "loading" in error_message(models).lower():
-                return View("llama-server", residency="loading")
-            view = view_of(models if status == HTTPStatus.OK else b"")
-            if view.kind == "llama-server":
-                status, props = await _told_aside(client, base, "/props")
-                return view_of(models, props, is_loading=status == HTTPStatus.SERVICE_UNAVAILABLE)
-            if view.kind != "other" or source.remote:
-                return view
-            _, keys = await _told_aside(client, base, "/api/v1/models")
-            view = view_of(models, keys=keys)
-            if view.kind == "lm-studio":
-                return view
-            _, cards = await _told_aside(client, base, "/api/v0/models")
-            return view_of(models, cards=cards)
+            status, models = await _get(client, base, "/v1/models")
     except TimeoutError as error:
-        raise ServerFault(f"did not say within {LOOK_S:g} s what it offers") from error
+        raise ServerFault(f"did not list its models within {LOOK_S:g} s") from error
     except httpx.HTTPError as error:
         raise ServerFault(network_fault(error)) from error
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise refusal_fault(RefusedAnswer(status, "", {}, models), source.key_env)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and "loading" in error_message(models).lower():
+        return View("llama-server", residency="loading")
+    view = view_of(models if status == HTTPStatus.OK else b"")
+    if view.kind == "llama-server":
+        status, props = await _get_aside(client, base, "/props")
+        return view_of(models, props, is_loading=status == HTTPStatus.SERVICE_UNAVAILABLE)
+    if view.kind != "other" or source.remote:
+        return view
+    _, keys = await _get_aside(client, base, "/api/v1/models")
+    view = view_of(models, keys=keys)
+    if view.kind == "lm-studio":
+        return view
+    _, cards = await _get_aside(client, base, "/api/v0/models")
+    return view_of(models, cards=cards)
 
 
-async def _told_aside(client: httpx.AsyncClient, base: httpx.URL, path: str) -> tuple[int, bytes]:
-    """What only some servers tell; empty where this one does not."""
+async def _get_aside(client: httpx.AsyncClient, base: httpx.URL, path: str) -> tuple[int, bytes]:
+    """What only some servers answer; empty where this one does not, or not soon."""
     status, body = 0, b""
-    with contextlib.suppress(httpx.HTTPError):
-        status, body = await _told(client, base, path)
+    with contextlib.suppress(httpx.HTTPError, TimeoutError):
+        async with asyncio.timeout(ASIDE_S):
+            status, body = await _get(client, base, path)
     return status, body if status == HTTPStatus.OK else b""
 
 
-async def _told(client: httpx.AsyncClient, base: httpx.URL, path: str) -> tuple[int, bytes]:
+async def _get(client: httpx.AsyncClient, base: httpx.URL, path: str) -> tuple[int, bytes]:
+    """(status, body)."""
     url = base.copy_with(path=base.path.rstrip("/") + path)
     async with client.stream("GET", url) as response:
         return response.status_code, await short_body(response, MAX_LIST_BYTES)
 
 
 async def openai_offers(server: str, source: ModelSource, models: Sequence[str] = ()) -> tuple[Offer, ...]:
-    """What the server that the settings call `server` offers; of it only `models`, where any are named. `source` says
-    how to reach it, its `name` aside. A model that is named and not listed has its trouble in its facts.
+    """What the server that the settings call `server` offers; of it only `models`, where any are named. `source` is how
+    to reach it, without a name. A model that is named and not listed has its trouble in its facts.
 
-    Raises BackendFailed where the server is away, lets nobody in, or has no key.
+    Raises BackendFailed where the server is away, rejects us, or has no key.
     """
     try:
         base, auth = server_address(server, source)
@@ -91,8 +95,7 @@ async def openai_offers(server: str, source: ModelSource, models: Sequence[str] 
         try:
             view = await look_at(client, base, source)
         except ServerFault as fault:
-            told = f"{shown} {fault}"
-            raise BackendFailed(auth.cut_from(told) if isinstance(auth, ApiKey) else told) from fault
+            raise BackendFailed(without_key(f"{shown} {fault}", auth)) from fault
     if not models and view.models is None:
         raise BackendFailed(f"{shown} has no list of models: name those to use under models in [servers.{server}]")
     names = models or [model.name for model in view.models or ()]
@@ -101,13 +104,15 @@ async def openai_offers(server: str, source: ModelSource, models: Sequence[str] 
 
 def _offer(view: View, source: ModelSource, server: str) -> Offer:
     model = view.model_called(source.name) or DescribedModel(source.name)
-    facts = view.facts_of(source, server)
-    trouble = f"{server} {lacks}" if (lacks := view.lacks(source.name)) else ""
+    lacks = view.lacks(source.name)
     details = [*model.details]
     if view.kind == "lm-studio":
         details += ["no logprobs", *([] if model.residency == "loaded" else [AUTO_EVICT])]
     if source.key_env and source.url.lower().startswith("http:") and not is_this_machine(source.url):
-        details.append(f"the key in {source.key_env} travels in the clear")
-    residency = model.residency if view.models is not None else view.residency
-    facts = msgspec.structs.replace(facts, residency=residency, trouble=trouble)
+        details.append(f"the key in {source.key_env} is sent unencrypted")
+    facts = msgspec.structs.replace(
+        view.facts_of(source, server),
+        residency=model.residency if view.models is not None else view.residency,
+        trouble=f"{server} {lacks}" if lacks else "",
+    )
     return Offer(facts, source, model.capabilities, "; ".join(details))

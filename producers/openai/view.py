@@ -1,11 +1,11 @@
-"""What an OpenAI-compatible server says of itself: its models, how many requests it serves at once, what is loaded.
+"""What an OpenAI-compatible server reports: its models, how many requests it serves at once, what is loaded.
 
-    GET /v1/models          every such server: names; llama-server and vLLM say more
+    GET /v1/models          all of them: names; llama-server and vLLM report more
     GET /props              llama-server: slots
     GET /api/v1/models      LM Studio since 0.4: sizes, what is loaded, slots
     GET /api/v0/models      LM Studio before: what is loaded
 
-Bodies in, a View out. No clock, no I/O.
+Bodies in, a View out. Pure: no clock, no I/O.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import Any, Literal
 
 import msgspec
 
-from producers.servers.faults import one_line
+from producers.servers.faults import NOT_JSON, one_line
 from producers.source import ModelSource
 from schemas.models import ModelFacts, Residency
 
 # vLLM batches hundreds of requests and a service thousands, LM Studio four; a council has a few sessions at once. More
-# would wait at the server, where nobody sees that they wait.
+# requests would wait inside the server, where their wait cannot be seen.
 DEFAULT_SLOTS = 4
-# Longer than any name that was seen; what is longer is no name.
+# Longer than every real name.
 MOST_NAME_CHARS = 200
-# As many names as one takes in at a glance.
+# As many names as a reader can take in at a glance.
 _NAMED = 5
 
 Kind = Literal["llama-server", "lm-studio", "vllm", "ollama", "other"]
 
 
 class DescribedModel(msgspec.Struct, frozen=True):
-    """A model as its server describes it; what it does not say has its default. `slots` 0: it does not say."""
+    """A model as its server describes it; what it does not report has its default. `slots` 0: not reported."""
 
     name: str
     other_names: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class DescribedModel(msgspec.Struct, frozen=True):
 
 
 class View(msgspec.Struct, frozen=True):
-    """What a server says of itself. `models` is None where it has no list."""
+    """What a server reports. `models` is None where it has no list."""
 
     kind: Kind = "other"
     models: tuple[DescribedModel, ...] | None = None
@@ -56,14 +56,14 @@ class View(msgspec.Struct, frozen=True):
 
     @property
     def max_loaded(self) -> int:
-        """How many models it keeps at once, 0 where it does not say. LM Studio keeps what was loaded by hand, and one
-        that it has loaded because it was asked for."""
+        """How many models it keeps at once, 0 where it does not report it. LM Studio keeps the models that its user
+        loaded, and one that it loaded for a request."""
         if self.kind != "lm-studio":
             return 0
         return max(1, sum(model.residency == "loaded" for model in self._writers()))
 
     def model_called(self, name: str) -> DescribedModel | None:
-        """A server of one model answers to any name."""
+        """The model with this name. A llama-server of one model accepts any name."""
         models = self.models or ()
         found = next((model for model in models if model.is_called(name)), None)
         if found is None and self.kind == "llama-server" and len(models) == 1:
@@ -71,13 +71,13 @@ class View(msgspec.Struct, frozen=True):
         return found
 
     def lacks(self, name: str) -> str:
-        """What is wrong with a name that the server does not list, as a predicate; empty where nothing is."""
+        """That the server does not list this name, as a predicate; empty where it does."""
         if self.models is None or self.model_called(name):
             return ""
         names = [one_line(model.name, 60) for model in self._writers()]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        offered = f"it has {', '.join(names[:_NAMED])}{more}" if names else "it has none"
-        return f"does not list the model {name!r}: {offered}"
+        listed = f"it lists {', '.join(names[:_NAMED])}{more}" if names else "its list is empty"
+        return f"does not list the model {name!r}: {listed}"
 
     def facts_of(self, source: ModelSource, server: str) -> ModelFacts:
         """What is known of the model that the source names."""
@@ -89,7 +89,7 @@ class View(msgspec.Struct, frozen=True):
             remote=source.remote,
             max_loaded=source.max_loaded or self.max_loaded,
             slots=source.parallel or model.slots or self.slots,
-            slots_setting="start that server with more slots, or raise its setting parallel where it has more",
+            slots_setting="start that server with more slots, or raise its setting `parallel` if it has more",
         )
 
     def _writers(self) -> list[DescribedModel]:
@@ -99,10 +99,10 @@ class View(msgspec.Struct, frozen=True):
 def view_of(
     models: bytes, props: bytes = b"", keys: bytes = b"", cards: bytes = b"", *, is_loading: bool = False
 ) -> View:
-    """What the bodies of /v1/models, /props, /api/v1/models and /api/v0/models say together; an empty one says nothing,
-    and neither does one that is something else, for there are servers that answer everything.
+    """The bodies of /v1/models, /props, /api/v1/models and /api/v0/models as one view. A body of another kind counts as
+    empty: there are servers that answer every path.
 
-    `is_loading`: a llama-server that still loads its model.
+    `is_loading`: a llama-server that is still loading its model.
     """
     by_key = _entries(keys, "models", "key")
     if by_key is not None:
@@ -123,14 +123,14 @@ def view_of(
         return View("vllm", tuple(_of_card(card, residency="loaded") for card in listed or ()))
     found = tuple(_of_card(card) for card in listed or ())
     if "library" in owners:
-        # Ollama answers one request of a model at a time unless OLLAMA_NUM_PARALLEL says otherwise, and does not tell.
+        # Ollama answers one request of a model at a time, or OLLAMA_NUM_PARALLEL, which it does not report.
         return View("ollama", found, 1)
     return View("other", None if listed is None else found)
 
 
 def _of_card(card: Any, capabilities: tuple[str, ...] = (), residency: Residency = "unmanaged") -> DescribedModel:
-    """One entry of /v1/models, or of LM Studio's /api/v0/models. `state` is LM Studio's, `status` a llama-server's that
-    has many models."""
+    """One entry of /v1/models, or of LM Studio's /api/v0/models. `state` is LM Studio's field, `status` that of a
+    llama-server of many models."""
     if word := _text(card, "state") or _text(card, "status", "value"):
         residency = "loaded" if word in ("loaded", "sleeping") else "loading" if word == "loading" else "absent"
     parameters = _number(card, "meta", "n_params")
@@ -167,7 +167,7 @@ def _of_key(entry: Any) -> DescribedModel:
 
 
 def _kind_of(entry: Any) -> tuple[str, ...]:
-    """What a model of LM Studio does; it calls its types llm, vlm, and embedding or embeddings."""
+    """What a model of LM Studio can do; its types are llm, vlm, and embedding or embeddings."""
     return ("embedding",) if _text(entry, "type").startswith("embedding") else ("completion",)
 
 
@@ -177,15 +177,15 @@ def _details(parameters: str, quantization: str, context: int) -> tuple[str, ...
 
 
 def _decoded(body: bytes) -> Any:
-    """The JSON in `body`; None where it is none."""
+    """The JSON in `body`; None where it is not valid."""
     try:
         return msgspec.json.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except NOT_JSON:
         return None
 
 
 def _entries(body: bytes, name: str, key: str) -> list[Any] | None:
-    """The objects of the list `name` that have a usable text under `key`; None where there is no such list."""
+    """The objects in the list `name` that have a usable text under `key`; None where there is no such list."""
     answer = _decoded(body)
     found = answer if isinstance(answer, list) else _at(answer, name)
     if not isinstance(found, list):

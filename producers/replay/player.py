@@ -96,6 +96,7 @@ class Player:
         self._control_seen = "0"
         self._committed, self._status = -1, "open"
         self._renew_at = self._ordered_at = 0.0
+        self._over_at: float | None = None
         self._is_cancelled = False
         self._last_written = "0-0"
         self._stopped: str | None = None
@@ -271,8 +272,9 @@ class Player:
         if timeline.last_window != self._committed:
             timeline.cut(self._committed, now)
         self.report.achieved_rate = timeline.achieved_rate(now)
-        self._ordered_at = self._ordered_at or now
-        return now - self._ordered_at >= self._lingers_s
+        if self._over_at is None:
+            self._over_at = now
+        return now - max(self._over_at, self._ordered_at) >= self._lingers_s
 
     async def _wait(self, timeline: Timeline) -> None:
         """Until something is due, or an order may have come."""

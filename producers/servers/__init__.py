@@ -1,1 +1,1 @@
-"""What every backend with an HTTP server needs: a client, addresses, keys, pieces of text, faults in words."""
+"""What all backends with an HTTP server share: client, addresses, API keys, lines, pieces, thinking, faults."""

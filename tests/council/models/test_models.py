@@ -1,4 +1,4 @@
-"""The models that people bring: found, listed, loaded and unloaded, warmed, refused by name and number."""
+"""Models of a user's own servers and files: found, listed, loaded, unloaded, warmed, refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from transport.redis.connection import Pipe
 
 @contextlib.contextmanager
 def ollama(*models: str, **limits: float) -> Iterator[str]:
-    """A process that keeps Ollama's books for these models, each NAME=GB; the value for OLLAMA_HOST."""
+    """A simulated Ollama with these models, each NAME=GB; yields the value for OLLAMA_HOST."""
     words = [word for model in models for word in ("--model", model)]
     words += [word for name, number in limits.items() for word in (f"--{name.replace('_', '-')}", str(number))]
     command = [sys.executable, "-m", "tests.support.ollama.server", *words]
@@ -69,9 +69,9 @@ def test_an_ollama_is_found_its_models_are_warmed_with_progress_and_answer(tmp_p
         contextlib.closing(Up(tmp_path, "--tier", "mid", default_models=True, OLLAMA_HOST=url)) as up,
     ):
         wait_until(lambda: "(2 of 2" in up.text(), "both models are loaded")
-        said = up.text()
-        assert "Left out, since the mid tier takes models of up to 8 GB: huge:70b (40.0 GB)." in said
-        assert said.index("Loading small:1b, 1.3 GB.") < said.index("small:1b is loaded (")
+        text = up.text()
+        assert "Left out, since the mid tier takes models of up to 8 GB: huge:70b (40.0 GB)." in text
+        assert text.index("Loading small:1b, 1.3 GB.") < text.index("small:1b is loaded (")
         outcome = council("ask", "Why?", "--max-tokens", "5", "--json", TMPDIR=str(tmp_path), OLLAMA_HOST=url)
         assert outcome.code == 0, outcome.said
         assert {member["model"] for member in outcome.lines[-1]["members"]} == {"small:1b", "middle:4b"}
@@ -91,7 +91,7 @@ def test_an_ollama_is_found_its_models_are_warmed_with_progress_and_answer(tmp_p
         assert (status, answer["error"]["code"]) == (404, "unknown_model")
         assert "available: " in answer["error"]["message"]
 
-        # A model that answers stays.
+        # A model that answers is not unloaded.
         asking = subprocess.Popen(
             [sys.executable, "-m", "council", "ask", "Why?", "--models", "middle:4b", "--max-tokens", "400", "--json"],
             env=up.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -108,7 +108,7 @@ def test_an_ollama_is_found_its_models_are_warmed_with_progress_and_answer(tmp_p
         assert "Traceback" not in up.text()
 
 
-def test_a_council_larger_than_its_server_keeps_in_memory_is_told_before_it_runs(tmp_path: Path) -> None:
+def test_a_council_that_does_not_fit_its_servers_memory_has_a_warning_before_it_runs(tmp_path: Path) -> None:
     with ollama("a:1b=1", "b:1b=1", "c:1b=1", max_loaded=2, load_s=0.05) as url:
         arguments = ["--models", "a:1b,b:1b,c:1b", "--max-tokens", "3", "--json", "--tier", "mid"]
         outcome = council(
@@ -121,7 +121,7 @@ def test_a_council_larger_than_its_server_keeps_in_memory_is_told_before_it_runs
         assert len(books(url)["loaded"]) <= 2
 
 
-def test_models_are_listed_with_size_state_and_what_is_in_the_way(tmp_path: Path) -> None:
+def test_models_are_listed_with_size_state_and_note(tmp_path: Path) -> None:
     with ollama("small:1b=1.3", "huge:70b=40", load_s=0.05) as url:
         outcome = council("models", "--json", "--tier", "low", TMPDIR=str(tmp_path), OLLAMA_HOST=url)
         assert outcome.code == 0, outcome.said
@@ -156,7 +156,7 @@ def test_three_real_models_of_different_sizes_and_tokenizers_answer_in_one_counc
 ) -> None:
     models = ",".join(f"gguf:{path}" for path in gguf_files)
     arguments = ["--models", models, "--max-tokens", "12", "--seed", "5", "--tier", "mid", "--json"]
-    said = []
+    answers = []
     for _ in range(2):
         outcome = council("ask", "What is a list?", *arguments, TMPDIR=str(tmp_path))
         assert outcome.code == 0, outcome.said
@@ -165,13 +165,13 @@ def test_three_real_models_of_different_sizes_and_tokenizers_answer_in_one_counc
         assert [member["state"] for member in summary["members"]] == ["finished"] * 3
         assert all(token["quality"] == "real" for frame in frames for token in frame["tokens"])
         assert any(frame["di_source"] == "logprobs" for frame in frames)
-        said.append([member["text"] for member in summary["members"]])
-    assert said[0] == said[1]
-    assert len(set(said[0])) == 3
+        answers.append([member["text"] for member in summary["members"]])
+    assert answers[0] == answers[1]
+    assert len(set(answers[0])) == 3
 
 
 @needs_llama
-def test_what_is_no_gguf_file_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_a_file_that_is_not_gguf_is_refused_before_anything_starts(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF is what I am not")
     council("ask", "hi", "--models", f"gguf:{broken}", TMPDIR=str(tmp_path)).assert_refused(str(broken))
@@ -195,10 +195,10 @@ def settings_file(folder: Path, **servers: str) -> str:
     return str(path)
 
 
-def test_a_remote_member_is_refused_without_both_words_and_marked_in_every_frame(
+def test_a_remote_member_needs_the_hybrid_tier_and_a_flag_and_is_marked_in_every_frame(
     tmp_path: Path, llama_url: str
 ) -> None:
-    """Not even a private council may send a prompt away unasked; the server here only counts as remote."""
+    """Also for a private council. The server of this test is only configured as remote."""
     config = settings_file(tmp_path, far=f'url = "{llama_url}"\nmodels = ["tiny"]\nremote = true\n')
     common = ["--config", config, "--models", "tiny,ngram:char-6", "--max-tokens", "5", "--json"]
     council("ask", "hi", *common, TMPDIR=str(tmp_path)).assert_refused("only the hybrid tier", "--allow-remote")
@@ -208,13 +208,13 @@ def test_a_remote_member_is_refused_without_both_words_and_marked_in_every_frame
     *frames, summary = allowed.lines
     assert {tuple(member["remote"] for member in frame["members"]) for frame in frames} == {(True, False)}
     assert [member["remote"] for member in summary["members"]] == [True, False]
-    # Nobody who does not name it gets it.
+    # It is never a default member.
     words = ["--config", config, "--max-tokens", "3", "--json", "--tier", "hybrid", "--allow-remote"]
     default = council("ask", "hi", *words, TMPDIR=str(tmp_path))
     assert all(not member["remote"] for member in default.lines[-1]["members"])
 
 
-def test_an_api_key_is_known_to_its_producer_alone_and_stands_nowhere(tmp_path: Path, llama_url: str) -> None:
+def test_only_its_producer_has_an_api_key_and_no_output_contains_it(tmp_path: Path, llama_url: str) -> None:
     secret = "secret-0123456789-abcdef"
     config = settings_file(tmp_path, here=f'url = "{llama_url}"\nmodels = ["tiny"]\nkey_env = "MY_SERVER_KEY"\n')
     common = ["--config", config, "--models", "tiny,ngram:char-6"]
@@ -240,7 +240,7 @@ def test_an_api_key_is_known_to_its_producer_alone_and_stands_nowhere(tmp_path: 
 
 
 def dump_of(up: Up) -> bytes:
-    """All that the council's private Redis has, as it writes it to disk; not compressed."""
+    """The whole content of the council's private Redis, uncompressed."""
     (url,) = {
         word.removeprefix(b"REDIS_URL=").decode()
         for pid in up.family()
@@ -255,7 +255,7 @@ def dump_of(up: Up) -> bytes:
     return dump
 
 
-def test_one_name_at_two_servers_is_told_apart_by_the_server(tmp_path: Path, llama_url: str) -> None:
+def test_one_model_name_on_two_servers_is_preceded_by_the_servers_name(tmp_path: Path, llama_url: str) -> None:
     lines = f'url = "{llama_url}"\nmodels = ["tiny"]\n'
     config = settings_file(tmp_path, one=lines, two=lines)
     words = ["--config", config, "--models", "one/tiny,two/tiny", "--max-tokens", "5", "--json", "--tier", "mid"]
@@ -267,7 +267,7 @@ def test_one_name_at_two_servers_is_told_apart_by_the_server(tmp_path: Path, lla
     )
 
 
-def test_a_server_that_is_away_is_said_and_the_others_answer(tmp_path: Path) -> None:
+def test_a_server_that_is_away_is_reported_and_the_others_answer(tmp_path: Path) -> None:
     config = settings_file(tmp_path, gone='url = "http://127.0.0.1:1"\nmodels = ["tiny"]\n')
     with contextlib.closing(Up(tmp_path, "--config", config, "--models", "tiny,ngram:char-6")) as up:
         assert "The server 'gone': " in up.text()
@@ -276,8 +276,8 @@ def test_a_server_that_is_away_is_said_and_the_others_answer(tmp_path: Path) -> 
         assert "cannot be reached" in outcome.lines[-1]["members"][0]["reason"]
 
 
-def test_whoever_asks_hears_of_what_is_away_and_of_what_is_left_out(tmp_path: Path) -> None:
-    """A private council, too: nobody takes a demonstration for the models that did not come."""
+def test_ask_reports_servers_that_are_away_and_models_that_are_left_out(tmp_path: Path) -> None:
+    """Also for a private council, whose demonstration must not be taken for the missing models."""
     config = settings_file(tmp_path, gone='url = "http://127.0.0.1:1"\n')
     outcome = council("ask", "hi", "--config", config, "--max-tokens", "2", "--json", TMPDIR=str(tmp_path))
     outcome.assert_said("The server 'gone': http://127.0.0.1:1 cannot be reached")
@@ -295,7 +295,7 @@ def test_whoever_asks_hears_of_what_is_away_and_of_what_is_left_out(tmp_path: Pa
 # --- options and chats ------------------------------------------------------------------------------------------------
 
 
-def test_members_have_options_of_their_own_and_a_chat_is_gone_on_with(tmp_path: Path) -> None:
+def test_members_have_options_of_their_own_and_a_chat_is_continued(tmp_path: Path) -> None:
     with ollama("small:1b=1.3", load_s=0.05) as url:
         chat = tmp_path / "chat.json"
         turns = [("system", "Be kind."), ("user", "Who are you?"), ("assistant", "A model.")]
@@ -307,7 +307,7 @@ def test_members_have_options_of_their_own_and_a_chat_is_gone_on_with(tmp_path: 
         )  # fmt: skip
         assert outcome.code == 0, outcome.said
         assert [member["tokens"] for member in outcome.lines[-1]["members"]] == [4, 9]
-        (asked,) = [told["body"] for told in books(url)["requests"] if told["body"].get("messages")]
+        (asked,) = [request["body"] for request in books(url)["requests"] if request["body"].get("messages")]
         assert [(turn["role"], turn["content"]) for turn in asked["messages"]] == [*turns, ("user", "And who else?")]
         assert (asked["options"]["temperature"], asked["options"]["num_predict"]) == (0.2, 4)
 
@@ -328,7 +328,7 @@ def test_members_have_options_of_their_own_and_a_chat_is_gone_on_with(tmp_path: 
         (["hi", "--session-file", "system.json", "--system", "x"], ["contain a system text"]),
     ],
 )
-def test_bad_chats_and_options_are_refused_in_a_sentence(
+def test_invalid_chats_and_options_are_refused_in_one_sentence(
     tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
     (tmp_path / "broken.json").write_text("{")

@@ -1,4 +1,4 @@
-"""Two recordings differ first in what was asked, else in a window and a field."""
+"""The difference of two recordings: in the opening first, then in a window and a field."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.council_in_process import council
 from tests.support.recording_files import NAME, about_of, changed, frames_of, recording, write_recording
 
 
-def test_a_recording_is_the_same_as_its_copy_whatever_its_session_is_called(tmp_path: Path) -> None:
-    """A replay has another session, and says what it is a replay of; ids are times."""
+def test_the_session_id_of_a_copy_is_not_a_difference(tmp_path: Path) -> None:
+    """A replay has another session id and names its recording; entry ids are times."""
     path = recording(tmp_path)
     again = [msgspec.structs.replace(frame, session="again", replay_of="first", cut="1-1") for frame in frames_of(NAME)]
     other = write_recording(tmp_path / "again.mcap", golden(NAME).entries, again)
@@ -36,7 +36,7 @@ def test_the_first_window_and_field_that_differ_are_found(tmp_path: Path) -> Non
     assert json.loads(done.out)["first"] == {"window": 77, "field": "tier", "one": found.one, "other": "low"}
 
 
-def test_a_window_that_only_one_has_is_a_difference(tmp_path: Path) -> None:
+def test_a_window_that_is_missing_in_one_recording_is_a_difference(tmp_path: Path) -> None:
     path = recording(tmp_path)
     for missing in (0, 50, len(frames_of(NAME)) - 1):
         frames = [frame for frame in frames_of(NAME) if frame.window_index != missing]
@@ -46,7 +46,7 @@ def test_a_window_that_only_one_has_is_a_difference(tmp_path: Path) -> None:
         assert (found.window, found.field, found.one, found.other) == (missing, "frame", None, "there")
 
 
-def test_what_was_asked_is_compared_first(tmp_path: Path) -> None:
+def test_the_openings_are_compared_first(tmp_path: Path) -> None:
     done = council("diff", str(recording(tmp_path)), str(recording(tmp_path, "thinking")))
     assert done.code == 1
     lines = done.out.splitlines()

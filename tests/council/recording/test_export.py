@@ -1,4 +1,4 @@
-"""What is exported is what was recorded, in each format, as each format's own reader reads it."""
+"""An export has the recorded values, as the reader of each format reads them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_csv_has_a_column_for_each_number_of_frame_and_members(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1", "@x", "\tx", "\rx"])
-def test_no_text_is_a_formula_in_csv(text: str, tmp_path: Path) -> None:
+def test_no_text_becomes_a_formula_in_csv(text: str, tmp_path: Path) -> None:
     stream = list(golden(NAME).entries)
     place = next(at for at, (_, raw) in enumerate(stream) if isinstance(decode_entry(raw), Token))
     token = decode_entry(stream[place][1])
@@ -107,7 +107,7 @@ def test_a_file_without_text_is_exported_with_its_numbers(tmp_path: Path) -> Non
     assert not any("text" in one for one in lines)
 
 
-def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_format_or_kind_is_refused(tmp_path: Path) -> None:
     path, out = str(recording(tmp_path)), tmp_path / "there.csv"
     council("export", path, "--format", "xml").assert_refused("jsonl, csv, parquet, otlp")
     council("export", path, "--format", "csv", "--what", "events").assert_refused("choose one of tokens, frames")
@@ -119,13 +119,15 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     assert out.read_text().startswith("id,time,")
 
 
-def test_without_pyarrow_it_is_told_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_message_has_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(Refused, match=r'pip install "turbo-ensemble\[parquet\]"'):
         export(recording(tmp_path), "parquet", "tokens", tmp_path / "out.parquet")
 
 
-def test_a_damaged_file_leaves_no_file_and_what_was_there_stays(tmp_path: Path) -> None:
+def test_a_damaged_file_leaves_no_file_and_an_existing_one_unchanged(tmp_path: Path) -> None:
     path, out = recording(tmp_path), tmp_path / "out.jsonl"
     path.write_bytes(path.read_bytes()[:-50])
     out.write_text("mine")
@@ -136,7 +138,7 @@ def test_a_damaged_file_leaves_no_file_and_what_was_there_stays(tmp_path: Path) 
 
 @pytest.mark.parametrize("format_name", ["jsonl", "parquet"])
 def test_a_full_disk_leaves_no_file(format_name: str, tmp_path: Path) -> None:
-    """The system's limit on the size of a file stands for a full disk: here the error is EFBIG."""
+    """The limit on a file's size is used in place of a full disk: the error is EFBIG."""
     path, out = recording(tmp_path), tmp_path / "out"
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
@@ -152,7 +154,7 @@ def test_a_full_disk_leaves_no_file(format_name: str, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_a_reader_that_has_enough_ends_the_export_quietly(tmp_path: Path) -> None:
+def test_a_reader_that_closes_the_pipe_ends_the_export_without_a_message(tmp_path: Path) -> None:
     path = recording(tmp_path, "seeds")
     with subprocess.Popen(
         [*COUNCIL, "export", str(path), "--format", "jsonl", "--what", "frames"],
@@ -162,8 +164,8 @@ def test_a_reader_that_has_enough_ends_the_export_quietly(tmp_path: Path) -> Non
         assert process.stderr is not None
         process.stdout.read(100)
         process.stdout.close()
-        said = process.stderr.read()
-    assert (process.returncode, said) == (0, b"")
+        err = process.stderr.read()
+    assert (process.returncode, err) == (0, b"")
 
 
 def test_a_full_device_is_one_sentence(tmp_path: Path) -> None:

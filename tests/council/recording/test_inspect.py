@@ -1,4 +1,4 @@
-"""What is told of a recording is counted from its messages."""
+"""`council inspect` counts the messages of a recording."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.council_in_process import council
 from tests.support.recording_files import frames_of, recording
 
 
-def test_what_is_told_is_what_the_session_was(tmp_path: Path) -> None:
+def test_the_counts_are_those_of_the_session(tmp_path: Path) -> None:
     name = "killed"
     path, frames = recording(tmp_path, name), frames_of(name)
     found = inspected(path)
@@ -36,23 +36,23 @@ def test_what_is_told_is_what_the_session_was(tmp_path: Path) -> None:
     assert found["diverged_at_s"] == round(parted.window_index / 60, 3)
 
 
-def test_the_command_shows_it_and_writes_it_as_json(tmp_path: Path) -> None:
+def test_the_command_writes_text_and_json(tmp_path: Path) -> None:
     path = recording(tmp_path)
     shown = council("inspect", str(path))
     assert shown.code == 0
     for words in ("What is a list?", "left", "tokens/s", "/frames", "CPython"):
         assert words in shown.out, words
-    told = json.loads(council("inspect", str(path), "--json").out)
-    assert {**inspected(path), "file": str(path)} == told
+    shown = json.loads(council("inspect", str(path), "--json").out)
+    assert {**inspected(path), "file": str(path)} == shown
 
 
-def test_a_name_in_the_library_is_enough(tmp_path: Path) -> None:
+def test_a_recording_is_found_by_its_name_in_the_library(tmp_path: Path) -> None:
     path = recording(tmp_path)
     done = council("inspect", path.name, "--json", COUNCIL_RECORDINGS=str(tmp_path))
     assert json.loads(done.out)["file"] == str(path)
 
 
-def test_a_gap_and_missing_text_are_told(tmp_path: Path) -> None:
+def test_a_gap_and_missing_text_are_shown(tmp_path: Path) -> None:
     path = recording(tmp_path, text=False, gaps=((3, 9),))
     out = council("inspect", str(path)).out
     assert "recorded without text" in out

@@ -1,4 +1,4 @@
-"""A picture shows what the frames contain, however long the session was, and is the same each time."""
+"""A picture shows the content of the frames of a session of any length, and is the same each time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.council_in_process import council
 from tests.support.recording_files import NAME, frames_of, recording, write_recording
 
 
-def test_a_peak_of_one_window_stays_however_many_windows_there_are() -> None:
+def test_a_peak_of_one_window_is_kept_for_any_number_of_windows() -> None:
     curves = Curves(1, 1, most_buckets=64)
     for window in range(100_000):
         curves.add(window, [1.0 if window == 77_777 else 0.25], ["peak" if window > 50_000 else "calm"])
@@ -34,7 +34,7 @@ def test_a_peak_of_one_window_stays_however_many_windows_there_are() -> None:
     assert abs(calm[1] - 50_000) <= curves.windows_per_bucket
 
 
-def test_few_windows_are_drawn_one_by_one_and_what_was_not_measured_is_left_open() -> None:
+def test_few_windows_are_drawn_one_by_one_with_gaps_where_nothing_was_measured() -> None:
     curves = Curves(2, 0, most_buckets=64)
     for window in range(40):
         curves.add(window, [window / 40, None if window < 20 else 0.5], [])
@@ -42,7 +42,7 @@ def test_few_windows_are_drawn_one_by_one_and_what_was_not_measured_is_left_open
     assert [math.isnan(value) for value in curves.line(1)[1]] == [True] * 20 + [False] * 20
 
 
-def test_a_window_from_nowhere_costs_no_memory() -> None:
+def test_a_very_large_window_index_costs_no_memory() -> None:
     curves = Curves(1, 1)
     curves.add(0, [0.5], ["a"])
     curves.add(2**62, [1.0], ["b"])
@@ -62,7 +62,7 @@ def test_a_picture_is_the_same_each_time(kind: str, tmp_path: Path) -> None:
             assert words in one
 
 
-def test_the_parting_is_where_the_frames_have_it(tmp_path: Path) -> None:
+def test_the_picture_shows_the_window_in_which_the_answers_parted(tmp_path: Path) -> None:
     drawn = gathered(recording(tmp_path, "vocabularies"))
     frames = frames_of("vocabularies")
     parted = next(frame for frame in frames if frame.alignment.diverged_at_bytes is not None)
@@ -82,7 +82,7 @@ def test_no_name_of_a_member_breaks_a_picture(name: str, tmp_path: Path) -> None
     assert b"<script" not in out.read_bytes()
 
 
-def test_what_cannot_be_drawn_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_drawn_is_refused_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = recording(tmp_path)
     council("plot", str(path), "-o", str(tmp_path / "out.gif")).assert_refused(".png or .svg")
     with pytest.raises(Malformed, match="contains no frame"):

@@ -73,7 +73,7 @@ def test_a_count_is_not_a_measured_number(tmp_path: Path) -> None:
     assert not verified(path, 5.0).is_right
 
 
-def test_the_numbers_of_another_machine_are_compared_to_the_end_and_the_largest_distance_is_told(
+def test_numbers_of_another_machine_are_compared_to_the_end_to_find_the_largest_difference(
     tmp_path: Path,
 ) -> None:
     frames = changed(frames_of(NAME), 30, _nudged)
@@ -91,7 +91,7 @@ def test_the_numbers_of_another_machine_are_compared_to_the_end_and_the_largest_
     assert council("verify", str(path), "--tolerance", "1e-8").code == 0
 
 
-def test_frames_that_were_trimmed_before_the_session_was_kept_are_computed_and_not_compared(tmp_path: Path) -> None:
+def test_frames_that_redis_trimmed_before_the_recording_are_not_compared(tmp_path: Path) -> None:
     path = write_recording(tmp_path / "late.mcap", golden(NAME).entries, frames_of(NAME)[70:])
     verdict = verified(path)
     assert (verdict.is_right, verdict.not_recorded, verdict.compared) == (True, 70, len(frames_of(NAME)) - 70)
@@ -114,7 +114,7 @@ def test_every_frame_is_there_once_and_in_order(place: str, tmp_path: Path) -> N
     assert verdict.difference.field == "window_index"
 
 
-def test_without_text_only_the_order_can_be_checked_and_that_is_told(tmp_path: Path) -> None:
+def test_without_text_only_the_order_is_checked_and_the_message_says_so(tmp_path: Path) -> None:
     path = recording(tmp_path, text=False)
     verdict = verified(path)
     assert (verdict.is_right, verdict.compared, verdict.unproved) == (True, 0, len(frames_of(NAME)))
@@ -128,7 +128,7 @@ def test_without_text_only_the_order_can_be_checked_and_that_is_told(tmp_path: P
     assert not verified(short).is_right
 
 
-def test_from_a_gap_on_nothing_is_computed_and_that_is_told(tmp_path: Path) -> None:
+def test_after_a_gap_nothing_is_computed_and_the_message_says_so(tmp_path: Path) -> None:
     about = about_of(golden(NAME).entries, gaps=((40, 49),))
     frames = [*frames_of(NAME)[:40], *frames_of(NAME)[50:]]
     path = write_recording(tmp_path / "gap.mcap", golden(NAME).entries, frames, about=about)
@@ -137,7 +137,7 @@ def test_from_a_gap_on_nothing_is_computed_and_that_is_told(tmp_path: Path) -> N
     assert "the first is 40" in council("verify", str(path)).out
 
 
-def test_a_gap_of_any_length_is_no_pile_of_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gap_may_have_any_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from council.recording import verify
 
     monkeypatch.setattr(verify, "_MOST_WAITING", 30)
@@ -149,7 +149,7 @@ def test_a_gap_of_any_length_is_no_pile_of_windows(tmp_path: Path, monkeypatch: 
     assert verified(write_recording(path, kept, [*frames[:45], *frames[120:]], about=about)).compared == 45
 
 
-def test_an_entry_after_its_window_an_opening_that_is_missing_and_no_frame_are_one_sentence_each(
+def test_an_entry_after_its_window_a_missing_opening_and_a_file_without_frames_are_refused(
     tmp_path: Path,
 ) -> None:
     stream, frames = golden(NAME).entries, frames_of(NAME)
@@ -189,14 +189,14 @@ def test_a_late_entry_is_refused_by_the_replay_and_one_after_the_final_frame_cha
     assert [encode_frame(one.frame) for one in replayed(after)] == [encode_frame(one) for one in frames_of(NAME)]
 
 
-def test_metadata_that_is_not_the_openings_is_found(tmp_path: Path) -> None:
+def test_metadata_that_differs_from_the_opening_is_refused(tmp_path: Path) -> None:
     about = about_of(golden(NAME).entries, prompt="What is a lie?")
     path = write_recording(tmp_path / "lie.mcap", golden(NAME).entries, frames_of(NAME), about=about)
     with pytest.raises(Malformed, match="the prompt of its metadata differs"):
         verified(path)
 
 
-def test_a_field_that_the_writer_did_not_know_is_not_compared_and_one_that_it_left_out_is_null(
+def test_a_field_that_is_new_is_not_compared_and_one_that_is_missing_is_null(
     tmp_path: Path,
 ) -> None:
     with RecordingReader(recording(tmp_path)) as reader:
@@ -210,7 +210,7 @@ def test_a_field_that_the_writer_did_not_know_is_not_compared_and_one_that_it_le
     assert (unknown.field, unknown.other) == ("new", None)
 
 
-def test_a_pile_of_windows_without_a_frame_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_windows_without_a_frame_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from council.recording import verify
 
     monkeypatch.setattr(verify, "_MOST_WAITING", 50)
@@ -239,7 +239,7 @@ def test_a_long_session_is_right_and_progress_reaches_its_end(tmp_path: Path) ->
     assert seen[-1] > path.stat().st_size / 2
 
 
-def test_a_cut_file_is_damaged_and_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_cut_file_is_damaged_and_a_missing_file_is_refused(tmp_path: Path) -> None:
     path = recording(tmp_path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(Damage):

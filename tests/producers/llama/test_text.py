@@ -274,8 +274,8 @@ def test_a_stretch_is_over_before_a_token_that_is_not_told() -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "sent a line that is no completion"),
-        (b'{"tokens":1}', "sent a line that is no completion"),
+        (b"", "sent a line that is not a completion"),
+        (b'{"tokens":1}', "sent a line that is not a completion"),
         (b'{"error":{"code":500,"message":"no\\nslot"}}', "reported an error: no slot"),
     ],
 )
@@ -327,7 +327,7 @@ async def test_a_stream_is_read_wherever_it_is_cut_and_counts_only_whole(socket_
         with pytest.raises(ConnectionError):
             await events_in(STREAM[:end], 0, socket_folder)
     refusal = b'HTTP/1.1 400 Bad Request\r\nContent-Length: 27\r\n\r\n{"error":{"message":"full"}}'
-    with pytest.raises(ServerFault, match="refuses: full"):
+    with pytest.raises(ServerFault, match="refused the request: full"):
         await events_in(refusal.replace(b"27", b"28"), 5, socket_folder)
 
 
@@ -356,10 +356,10 @@ TEMPLATE = (
     "Error: Jinja Exception: Conversation roles must alternate"
 )
 REFUSALS = {
-    '{"error":{"code":400,"message":"request (9 tokens) is too long"}}': "refuses: request (9 tokens) is too long",
-    f'{{"error":{{"code":400,"message":"{TEMPLATE}"}}}}': "refuses: Jinja Exception: Conversation roles must alternate",
-    "[]": "refuses: it does not say why",
-    "": "refuses: it does not say why",
+    '{"error":{"code":400,"message":"request (9 tokens) is too long"}}': ": request (9 tokens) is too long",
+    f'{{"error":{{"code":400,"message":"{TEMPLATE}"}}}}': ": Jinja Exception: Conversation roles must alternate",
+    "[]": " without a reason",
+    "": " without a reason",
 }
 
 
@@ -367,7 +367,7 @@ REFUSALS = {
 def test_a_refusal_is_told_in_the_servers_words(body: str, sentence: str) -> None:
     with pytest.raises(ServerFault) as fault:
         body_of(f"HTTP/1.1 400 Bad Request\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
-    assert str(fault.value) == sentence
+    assert str(fault.value) == f"refused the request{sentence}"
 
 
 def test_a_question_is_one_http_request() -> None:
@@ -380,15 +380,15 @@ def test_a_question_is_one_http_request() -> None:
 
 LOGGED = {
     "0.00.002.413 E llama_model_load: error loading model: unknown model architecture: 'zlama'": (
-        "llama.cpp says: unknown model architecture: 'zlama'"
+        "llama.cpp reports: unknown model architecture: 'zlama'"
     ),
     "0.00.008.149 E common_chat_templates_init: error: Unexpected token: ] of type 13\n"
     "0.00.008.610 E srv          init: exiting due to model loading error\n"
     "RuntimeError: Failed to init server, please check the input params.": (
-        "llama.cpp says: common_chat_templates_init: error: Unexpected token: ] of type 13"
+        "llama.cpp reports: common_chat_templates_init: error: Unexpected token: ] of type 13"
     ),
     "Traceback (most recent call last):\nImportError: libgomp.so.1: none": "ImportError: libgomp.so.1: none",
-    "": "llama.cpp does not say why",
+    "": "llama.cpp reports no reason",
 }
 
 

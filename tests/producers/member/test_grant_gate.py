@@ -3,9 +3,6 @@ it is looked for."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-
 import pytest
 
 from producers.member.grants import LAPSE_S, MOST_WATCHED_S, WINDOW_S, GrantGate, next_look_s
@@ -20,7 +17,7 @@ def gate_at(end: int, *heard: tuple[float, int, int | None]) -> GrantGate:
     gate = GrantGate()
     gate.reach(end)
     for now_s, window, grant in heard:
-        gate.hear(window, grant, now_s)
+        gate.take(window, grant, now_s)
     return gate
 
 
@@ -57,9 +54,9 @@ def test_time_in_which_nobody_could_listen_is_no_standstill() -> None:
     assert gate.is_held
     seconds = int(LAPSE_S - MOST_WATCHED_S)
     for second in range(seconds):
-        gate.hear(4, 0, 3_600.0 + second)
+        gate.take(4, 0, 3_600.0 + second)
         assert gate.is_held
-    gate.hear(4, 0, 3_600.0 + seconds)
+    gate.take(4, 0, 3_600.0 + seconds)
     assert not gate.is_held
 
 
@@ -83,17 +80,3 @@ def test_a_commit_that_is_late_is_looked_for_and_nobody_is_in_a_hurry(late_s: fl
 
 def test_a_clock_that_fell_back_costs_two_windows_at_most() -> None:
     assert next_look_s(600, ORIGIN_NS, ORIGIN_NS) == 2 * WINDOW_S
-
-
-async def test_whoever_waits_goes_on_with_the_first_word_that_allows_it() -> None:
-    gate = gate_at(5, (0.0, 0, 4))
-    waiting = asyncio.ensure_future(gate.wait())
-    says: list[Callable[[], None]] = [
-        lambda: gate.hear(1, 4, 1.0),
-        lambda: gate.hear(2, 5, 2.0),
-    ]
-    for say in says:
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        say()
-    await waiting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import httpx
@@ -23,6 +24,7 @@ from producers.backend import (
 )
 from producers.ollama import backend as module
 from producers.ollama.backend import OllamaBackend
+from producers.servers import streaming
 from producers.source import ModelSource
 from schemas.errors import Refused
 from schemas.sessions import Message
@@ -280,9 +282,9 @@ async def test_a_queue_that_stays_full_is_given_up(server: OllamaServer, monkeyp
     monkeypatch.setattr(module, "BUSY_LOADS", 5)
     server.busy = 100
     async with started("small", server.url) as backend:
-        assert await failure_of(backend) == ("", "had no room for the request")
+        assert await failure_of(backend) == ("", "did not accept the request: its queue of requests is full")
         assert server.busy == 93
-        with pytest.raises(BackendFailed, match="had no room to load it: its queue is full"):
+        with pytest.raises(BackendFailed, match="did not load the model: its queue of requests is full"):
             await backend.load()
         assert server.busy == 88
 
@@ -300,10 +302,10 @@ async def test_before_the_first_token_silence_is_no_failure(server: OllamaServer
 # Failures
 
 BEFORE_IT_BEGAN = {
-    "nothing": "ended without a word",
-    "only_loads": "only loaded the model: it saw nothing to answer",
-    "html": "answered with HTML, not with a stream: is the URL right?",
-    "html_503": "answered HTTP 503 with HTML: is the URL right?",
+    "nothing": "ended the stream without an answer",
+    "only_loads": "only loaded the model: it found nothing to answer",
+    "html": "answered with HTML instead of a stream: check the URL",
+    "html_503": "answered HTTP 503 with HTML: check the URL",
     "quotes_the_prompt": "answered HTTP 400: cannot render: …",
     "deep": "sent a line that is not Ollama's: ",
     "endless_line": "sent a line of more than 1 MiB",
@@ -311,13 +313,13 @@ BEFORE_IT_BEGAN = {
 AFTER_IT_BEGAN = {
     "error_midway": "reported an error: an error was encountered while running the model: [31mGGML_ASSERT",
     "error_object": "reported an error: the upstream is gone",
-    "no_done": "ended without finishing",
-    "half_a_line": "ended in the middle of a line",
+    "no_done": "ended the stream before the answer was complete",
+    "half_a_line": "ended the stream in the middle of a line",
     "unloads": "unloaded the model",
     "garbage": "sent a line that is not Ollama's: ",
     "other_shape": "sent a line that is not Ollama's: ",
-    "cut": "broke off the connection",
-    "silent": "said nothing for 0.2 s",
+    "cut": "closed the connection unexpectedly",
+    "silent": "sent nothing for 0.2 s",
 }
 OF_MEMORY = {
     "error_of_memory": "reported an error: CUDA error: out of memory current device: 0",
@@ -363,7 +365,7 @@ async def test_a_quoted_prompt_about_memory_is_no_lack_of_it(server: OllamaServe
 async def test_a_finished_answer_ends_however_the_stream_does(
     server: OllamaServer, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TAIL_S", 0.05)
+    monkeypatch.setattr(streaming, "TAIL_S", 0.05)
     async with started(model, server.url) as backend:
         *items, ending = await items_of(backend, asked(silence_ms=60_000))
     assert text_of(pieces_in(items)) == "One fine day"
@@ -438,7 +440,7 @@ async def test_an_ollama_that_is_away_is_told_and_served_when_it_comes() -> None
     async with ollama_server(*MODELS) as server:
         port = int(server.url.rpartition(":")[2])
     async with started("small", server.url) as backend:
-        told = f"small at {server.url} cannot be reached: is Ollama running?"
+        told = f"small at {server.url} cannot be reached: check that Ollama is running"
         assert backend.facts.trouble == told
         assert backend.facts.model == "small:latest"
         for asking in (items_of(backend), backend.load(), backend.residents(), backend.unload("small")):
@@ -451,8 +453,8 @@ async def test_an_ollama_that_is_away_is_told_and_served_when_it_comes() -> None
 
 async def test_a_model_that_only_embeds_is_refused(server: OllamaServer) -> None:
     async with started("embedder", server.url) as backend:
-        assert backend.facts.trouble.endswith(" writes no text: it is for embedding")
-        assert (await failure_of(backend))[1] == "writes no text: it is for embedding"
+        assert backend.facts.trouble.endswith(" generates no text: it is for embedding")
+        assert (await failure_of(backend))[1] == "generates no text: it is for embedding"
     assert not server.questions
 
 
@@ -460,7 +462,7 @@ async def test_a_prompt_goes_to_a_cloud_only_where_the_source_says_so(server: Ol
     """Ollama lists such models beside its own, and passes the prompt on without a word."""
     async with started("far:120b-cloud", server.url) as backend:
         assert backend.facts.remote
-        told = "answers from ollama.com:443, where the prompt would go, not from this machine"
+        told = "runs at ollama.com:443, so the prompt would leave this machine"
         assert (await failure_of(backend))[1] == told
         assert backend.residence is None
     assert not server.questions
@@ -481,7 +483,7 @@ async def test_the_memory_of_a_remote_ollama_is_its_own_business(server: OllamaS
 async def test_a_name_of_the_cloud_is_enough_to_refuse_it(server: OllamaServer) -> None:
     server.books.models["quiet:cloud"] = StoredModel("quiet:cloud")
     async with started("quiet:cloud", server.url) as backend:
-        assert (await failure_of(backend))[1].startswith("answers from Ollama's cloud, ")
+        assert (await failure_of(backend))[1].startswith("runs at Ollama's cloud, ")
 
 
 async def test_credentials_and_keys_are_sent_and_never_shown(
@@ -507,7 +509,7 @@ def _header(head: str, name: str) -> str:
 
 @pytest.mark.parametrize("url", ["", "ollama", "ftp://127.0.0.1", "http://:0", "http://127.0.0.1:99999"])
 def test_a_source_without_a_url_is_refused(url: str) -> None:
-    with pytest.raises(Refused, match="needs a URL such as http://"):
+    with pytest.raises(Refused, match="is not valid: give one like http://"):
         OllamaBackend("small", ModelSource("ollama", "small", url))
 
 
@@ -584,13 +586,38 @@ async def test_unloading_waits_for_an_answer_and_no_longer_than_it_must(
         items = backend.generate(asked(silence_ms=60_000))
         while not isinstance(await anext(items), Chunk):
             pass
-        with pytest.raises(BackendFailed, match=r"still has silent:latest in memory after 0.1 s: is somebody using it"):
+        with pytest.raises(BackendFailed, match=r"still has silent:latest in memory after 0\.1 s"):
             await backend.unload("silent")
         monkeypatch.setattr(module, "UNLOAD_S", QUICKLY_S)
         unloading = asyncio.create_task(backend.unload("silent"))
         await items.aclose()
         await unloading
     assert server.loaded == set()
+
+
+async def test_the_time_to_unload_begins_with_the_request_to_unload(
+    server: OllamaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ollama lists nothing while it loads another model; then it unloads this one after the answer that it gives."""
+    monkeypatch.setattr(module, "UNLOAD_S", 1.0)
+    monkeypatch.setattr(module, "UNLOAD_LOOKS_S", 0.01)
+    async with started("silent", server.url) as backend, started("other:1b", server.url) as other:
+        items = backend.generate(asked(silence_ms=60_000))
+        while not isinstance(await anext(items), Chunk):
+            pass
+        server.books.may_load.clear()
+        loading = asyncio.create_task(other.load())
+        await until(lambda: _is(not server.books.nothing_loads.is_set()), "a load has begun", QUICKLY_S)
+        unloading = asyncio.create_task(backend.unload("silent"))
+        listed_at = time.monotonic() + 1.2
+        await until(lambda: _is(time.monotonic() > listed_at), "the first look takes longer than an unload may")
+        requests = server.paths.count("/api/generate")
+        server.books.may_load.set()
+        await loading
+        await until(lambda: _is(server.paths.count("/api/generate") > requests), "it is asked to unload", QUICKLY_S)
+        await items.aclose()
+        await unloading
+    assert server.loaded == {"other:1b"}
 
 
 async def test_a_model_that_is_in_memory_under_another_name_is_there(server: OllamaServer) -> None:

@@ -91,7 +91,7 @@ def test_a_password_in_ollama_host_is_refused_and_not_shown() -> None:
 
 @pytest.mark.parametrize("told", ["ftp://gpu-box", "unix:///run/ollama", "gpu box"])
 def test_an_ollama_host_that_is_no_address_is_refused_and_not_repeated(told: str) -> None:
-    with pytest.raises(Refused, match="OLLAMA_HOST is no address") as refused:
+    with pytest.raises(Refused, match="OLLAMA_HOST is not a valid address") as refused:
         ollama_url({"OLLAMA_HOST": told})
     assert told not in str(refused.value)
 
@@ -112,7 +112,7 @@ async def test_every_model_is_offered_with_what_is_known_of_it(server: OllamaSer
 async def test_an_embedding_model_is_offered_with_its_trouble(server: OllamaServer) -> None:
     offer = (await offers_of(server))["embedder:latest"]
     assert offer.capabilities == ("embedding",)
-    assert offer.facts.trouble == f"embedder:latest at {server.url} writes no text: it is for embedding"
+    assert offer.facts.trouble == f"embedder:latest at {server.url} generates no text: it is for embedding"
 
 
 async def test_two_names_of_one_file_have_one_digest(server: OllamaServer) -> None:
@@ -196,7 +196,7 @@ async def test_an_ollama_that_is_away_is_said_to_be() -> None:
     for asking in (ollama_offers(server.url), ollama_version(server.url.replace("//", "//ada:love@"))):
         with pytest.raises(BackendFailed) as failed:
             await asking
-        assert str(failed.value) == f"Ollama at {server.url} cannot be reached: is Ollama running?"
+        assert str(failed.value) == f"Ollama at {server.url} cannot be reached: check that Ollama is running"
 
 
 async def test_another_kind_of_server_is_told_apart(server: OllamaServer) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from producers.backend import Chunk, Piece
 from producers.ollama.stream import OllamaStream
-from producers.servers.faults import MAX_LINE_BYTES, ServerFault
+from producers.servers.faults import ServerFault
+from producers.servers.lines import MAX_LINE_BYTES
 from tests.support.ollama.lines import HALF, SAID, lines_of
 
 PATHS = ["/api/chat", "/api/generate"]
@@ -115,17 +116,17 @@ ENDS = {
     "error_midway": "reported an error: an error was encountered while running the model: [31mGGML_ASSERT",
     "error_of_memory": "reported an error: CUDA error: out of memory current device: 0",
     "error_object": "reported an error: the upstream is gone",
-    "no_done": "ended without finishing",
-    "half_a_line": "ended in the middle of a line",
-    "text_left_open": "ended in the middle of a line",
+    "no_done": "ended the stream before the answer was complete",
+    "half_a_line": "ended the stream in the middle of a line",
+    "text_left_open": "ended the stream in the middle of a line",
     "unloads": "unloaded the model",
     "garbage": "sent a line that is not Ollama's: JSON is malformed: invalid character (byte 0)",
     "other_shape": "sent a line that is not Ollama's: Expected `str | null`, got `int` - at `$.message.content`",
 }
 SAYS_NOTHING = {
-    "nothing": "ended without a word",
-    "only_loads": "only loaded the model: it saw nothing to answer",
-    "html": "answered with HTML, not with a stream: is the URL right?",
+    "nothing": "ended the stream without an answer",
+    "only_loads": "only loaded the model: it found nothing to answer",
+    "html": "answered with HTML instead of a stream: check the URL",
 }
 
 
@@ -150,7 +151,7 @@ def test_a_line_is_bounded() -> None:
     told = f"sent a line of more than {MAX_LINE_BYTES >> 20} MiB"
     assert outcome([b"x" * (MAX_LINE_BYTES + 1) + b"\n"]) == ([], told)
     assert outcome([b" " * 65_536] * 17) == ([], told)
-    assert outcome([b" " * MAX_LINE_BYTES + b"\n"])[1] == "ended without a word"
+    assert outcome([b" " * MAX_LINE_BYTES + b"\n"])[1] == "ended the stream without an answer"
 
 
 def test_a_line_nested_too_deep_is_refused() -> None:

@@ -93,7 +93,7 @@ def test_whoever_knows_the_newer_name_only_is_asked_with_it() -> None:
 
 def test_whoever_knows_no_usage_is_asked_without() -> None:
     asking, refused = accepted_after("no_usage")
-    assert (asking.dialect, refused) == (Dialect(tells_usage=False), 1)
+    assert (asking.dialect, refused) == (Dialect(reports_usage=False), 1)
 
 
 @pytest.mark.parametrize(
@@ -183,13 +183,13 @@ def test_waiting_for_room_comes_to_an_end(told: list[str]) -> None:
             waited_s += asking.pause_s
             assert waited_s <= MOST_WAITING_S
 
-    with pytest.raises(ServerFault, match="has no room for the request, not within"):
+    with pytest.raises(ServerFault, match="is too busy for the request, not within"):
         ask_on(Asking(Dialect(), REQUEST))
 
 
 def test_who_has_to_come_back_tomorrow_is_told_now() -> None:
     told = fault_of(refusal_of(faults.WHOLE["come_back_tomorrow"]))
-    assert told == "has no room for the request, it says to come again in 86400 s (HTTP 429: Rate limit reached)"
+    assert told == "is too busy for the request, it asks for a retry in 86400 s (HTTP 429: Rate limit reached)"
 
 
 def test_what_has_to_be_paid_for_is_not_waited_for() -> None:
@@ -222,13 +222,13 @@ def test_a_proxy_whose_server_is_away_is_not_waited_for() -> None:
 @pytest.mark.parametrize(
     ("refused", "key_variable", "absence", "sentence"),
     [
-        (refusal(401, b"no"), "MY_KEY", "", "refuses the API key (HTTP 401: no): correct it in the variable MY_KEY"),
-        (refusal(401), "", "", "wants an API key (HTTP 401): name its environment variable with key_env"),
-        (refusal(403, b"no"), "MY_KEY", "", "forbids this (HTTP 403: no): may the key in MY_KEY use this model?"),
+        (refusal(401, b"no"), "MY_KEY", "", "rejects the API key (HTTP 401: no): correct it in the variable MY_KEY"),
+        (refusal(401), "", "", "requires an API key (HTTP 401): name its environment variable with key_env"),
+        (refusal(403, b"no"), "MY_KEY", "", "forbids the request (HTTP 403: no): check what the key in MY_KEY may use"),
         (refusal(403, b"no"), "", "", "answered HTTP 403: no"),
-        (refusal(404), "", "", "answered HTTP 404: are the URL and the model's name right?"),
+        (refusal(404), "", "", "answered HTTP 404: check the URL and the model's name"),
         (refusal(404, b"gone"), "", "has a and b", "answered HTTP 404: gone; it has a and b"),
-        (refusal_of(faults.WHOLE["moved"]), "", "", "answered HTTP 308 and points to another address: name that one"),
+        (refusal_of(faults.WHOLE["moved"]), "", "", "answered HTTP 308 with another address: give that address"),
         (refusal_of(faults.WHOLE["strange_field"]), "", "", "answered HTTP 422: session: Field required"),
         (refusal(500), "", "", "answered HTTP 500: reason"),
     ],

@@ -15,9 +15,9 @@ from bench.gguf_model import gguf_model
 from bench.llama_server import llama_process, llama_server
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Piece, Request
 from producers.openai import asking as openai_asking
-from producers.openai import backend as openai
 from producers.openai.backend import OpenAIBackend
 from producers.openai.offers import AUTO_EVICT
+from producers.servers import streaming
 from producers.servers.client import AiohttpTransport, Body
 from producers.source import ModelSource
 from schemas.errors import Refused
@@ -30,6 +30,7 @@ from tests.support.waiting import until
 
 Item = Chunk | ModelLoading | ModelWaiting | Ending
 QUICKLY_S = 10.0
+AWAY = "cannot be reached: check that the model server is running"
 PROMPT = "Tell me about LAMBDAS"
 REQUEST = Request(PROMPT, "", max_tokens=40, temperature=0.7, seed=3, top_k=20, silence_ms=5_000)
 
@@ -206,10 +207,10 @@ async def test_a_server_that_is_killed_and_one_that_is_gone_are_told_apart(gguf_
             items = backend.generate(asked(max_tokens=60_000, temperature=0.0))
             assert isinstance(await anext(items), Chunk)
             running.process.kill()
-            with pytest.raises(BackendFailed, match="broke off the connection"):
+            with pytest.raises(BackendFailed, match="closed the connection unexpectedly"):
                 async for _ in items:
                     pass
-        assert await failure_of("tiny", running.url) == ("", "cannot be reached: is the model server running?")
+        assert await failure_of("tiny", running.url) == ("", AWAY)
 
 
 async def test_a_refusal_of_the_real_server_is_told_in_its_own_words(llama: str) -> None:
@@ -232,35 +233,35 @@ BEFORE_IT_BEGAN = {
     "broken": "answered HTTP 500: Compute error. [31mred",
     "quotes_the_prompt": "answered HTTP 400: cannot parse: …",
     "forbidden": "answered HTTP 403: You are not allowed to use this model",
-    "moved": "answered HTTP 308 and points to another address: name that one as the URL",
+    "moved": "answered HTTP 308 with another address: give that address as the URL",
     "unpaid": "answered HTTP 429: You exceeded your current quota",
-    "come_back_tomorrow": "has no room for the request, it says to come again in 86400 s",
+    "come_back_tomorrow": "is too busy for the request, it asks for a retry in 86400 s",
     "strange_field": "answered HTTP 422: session: Field required",
-    "html": "answered with HTML, not with a stream: is the URL right?",
-    "html_502": "answered HTTP 502 with HTML, not with a stream: is the URL right?",
+    "html": "answered with HTML instead of a stream: check the URL",
+    "html_502": "answered HTTP 502 with HTML instead of a stream: check the URL",
     "json_answer": "reported an error: no model is loaded",
-    "plain_text": "answered with something that is not a stream: is the URL right?",
-    "nothing": "ended without a word",
-    "hangs_up": "broke off the connection",
-    "no_http": "broke off the connection",
-    "long_header": "broke off the connection",
-    "deep": "sent a line that is no chat completion: ",
+    "plain_text": "sent something other than a stream: check the URL",
+    "nothing": "ended the stream without an answer",
+    "hangs_up": "closed the connection unexpectedly",
+    "no_http": "closed the connection unexpectedly",
+    "long_header": "closed the connection unexpectedly",
+    "deep": "sent a line that is not a chat completion: ",
     "endless_line": "sent a line of more than 1 MiB",
 }
 AFTER_IT_BEGAN = {
-    "unfinished": "ended without finishing",
-    "half_a_line": "ended in the middle of a line",
-    "malformed": "sent a line that is no chat completion: ",
-    "other_shape": "sent a line that is no chat completion: Expected `str | null`, got `int`",
+    "unfinished": "ended the stream before the answer was complete",
+    "half_a_line": "ended the stream in the middle of a line",
+    "malformed": "sent a line that is not a chat completion: ",
+    "other_shape": "sent a line that is not a chat completion: Expected `str | null`, got `int`",
     "error_object": "reported an error: out of memory",
     "error_line": "reported an error: slot was lost",
     "vllm_error": "reported an error: CUDA is gone",
-    "closed": "broke off the connection",
-    "reset": "broke off the connection",
+    "closed": "closed the connection unexpectedly",
+    "reset": "closed the connection unexpectedly",
     # aiohttp closes the connection and tells nobody.
-    "broken_chunk": "said nothing for 0.2 s",
-    "silent": "said nothing for 0.2 s",
-    "only_pings": "said nothing for 0.2 s",
+    "broken_chunk": "sent nothing for 0.2 s",
+    "silent": "sent nothing for 0.2 s",
+    "only_pings": "sent nothing for 0.2 s",
 }
 
 
@@ -315,7 +316,7 @@ async def test_the_servers_words_are_cut(server: FaultyServer) -> None:
 async def test_a_finished_answer_ends_however_the_stream_does(
     server: FaultyServer, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai, "TAIL_S", 0.05)
+    monkeypatch.setattr(streaming, "TAIL_S", 0.05)
     *chunks, ending = await items_of(model, server.url, asked(silence_ms=60_000))
     assert text_of(pieces_in(chunks)) == "One fine day"
     assert isinstance(ending, Ending)
@@ -384,7 +385,7 @@ async def test_a_server_that_stays_full_is_given_up(server: FaultyServer, monkey
     monkeypatch.setattr(openai_asking, "WAITING_PAUSES_S", (0.01,))
     monkeypatch.setattr(openai_asking, "MOST_WAITING_S", 0.05)
     _, sentence = await failure_of("busy", server.url)
-    assert sentence == "has no room for the request, not within 0.05 s (HTTP 503: server busy, please try again)"
+    assert sentence == "is too busy for the request, not within 0.05 s (HTTP 503: server busy, please try again)"
     assert server.asked["busy"] == 6
 
 
@@ -458,11 +459,11 @@ async def test_a_server_that_is_away_at_the_start_is_told_and_asked_all_the_same
 ) -> None:
     server.says = {"/v1/models": ("502 Bad Gateway", "text/html", faults.HTML)}
     async with started("good", "http://127.0.0.1:1") as backend:
-        assert backend.facts.trouble == ("good at http://127.0.0.1:1 cannot be reached: is the model server running?")
+        assert backend.facts.trouble == (f"good at http://127.0.0.1:1 {AWAY}")
         assert backend.slots >= 1
     server.says = {"/v1/models": as_json({"error": "no"}, "401 Unauthorized")}
     async with asyncio.timeout(QUICKLY_S), started("good", server.url) as backend:
-        assert "wants an API key" in backend.facts.trouble
+        assert "requires an API key" in backend.facts.trouble
         assert isinstance([item async for item in backend.generate(REQUEST)][-1], Ending)
         assert backend.facts.trouble == ""
 
@@ -470,10 +471,10 @@ async def test_a_server_that_is_away_at_the_start_is_told_and_asked_all_the_same
 async def test_a_model_that_is_not_there_is_told_with_those_that_are(server: FaultyServer) -> None:
     server.says = {"/v1/models": as_json({"data": [{"id": "a"}, {"id": "b"}]})}
     async with started("not_found", server.url) as backend:
-        assert backend.facts.trouble.endswith("does not list the model 'not_found': it has a, b")
+        assert backend.facts.trouble.endswith("does not list the model 'not_found': it lists a, b")
     assert await failure_of("not_found", server.url) == (
         "",
-        "answered HTTP 404: File Not Found; it does not list the model 'not_found': it has a, b",
+        "answered HTTP 404: File Not Found; it does not list the model 'not_found': it lists a, b",
     )
 
 
@@ -523,7 +524,7 @@ async def test_a_server_that_does_not_speak_tls_is_said_not_to() -> None:
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
         _, told = await failure_of("tiny", f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
-    assert told == "could not be asked: it does not speak TLS: is https right?"
+    assert told == "cannot be used: it does not use TLS: try http:// instead of https://"
 
 
 async def test_a_host_that_cannot_be_is_a_failure_like_any_other() -> None:

@@ -209,7 +209,7 @@ async def test_only_what_is_named_is_offered_and_what_is_not_there_has_its_troub
     offers = await offers_of(server, "c", "z", says={"/v1/models": LISTED})
     assert list(offers) == ["c", "z"]
     assert offers["c"].facts.trouble == ""
-    assert offers["z"].facts.trouble == (f"{server.url} does not list the model 'z': it has a, b, c, d, e and 2 more")
+    assert offers["z"].facts.trouble == (f"{server.url} does not list the model 'z': it lists a, b, c, d, e and 2 more")
 
 
 async def test_a_server_without_a_list_offers_what_is_named(server: FaultyServer) -> None:
@@ -223,15 +223,15 @@ async def test_a_server_that_is_away_or_lets_nobody_in_is_one_clear_sentence(
     server: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = "http://127.0.0.1:1"
-    assert await failure_of(gone) == f"{gone} cannot be reached: is the model server running?"
+    assert await failure_of(gone) == f"{gone} cannot be reached: check that the model server is running"
     server.says = {"/v1/models": as_json({"error": {"message": "No key"}}, "401 Unauthorized")}
     assert await failure_of(server.url) == (
-        f"{server.url} wants an API key (HTTP 401: No key): name its environment variable with key_env"
+        f"{server.url} requires an API key (HTTP 401: No key): name its environment variable with key_env"
     )
     monkeypatch.setenv("GPU_KEY", "sesame-open-up")
     server.says = {"/v1/models": as_json({"error": {"message": "sesame-open-up is wrong"}}, "401 Unauthorized")}
     assert await failure_of(server.url, key_env="GPU_KEY") == (
-        f"{server.url} refuses the API key (HTTP 401: … is wrong): correct it in the variable GPU_KEY"
+        f"{server.url} rejects the API key (HTTP 401: … is wrong): correct it in the variable GPU_KEY"
     )
     assert "GPU_KEY2" in await failure_of(server.url, key_env="GPU_KEY2")
 
@@ -245,7 +245,19 @@ async def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         async with asyncio.timeout(QUICKLY_S):
-            assert await failure_of(url) == f"{url} did not say within 0.05 s what it offers"
+            assert await failure_of(url) == f"{url} did not list its models within 0.05 s"
+
+
+async def test_a_server_that_does_not_answer_a_question_aside_is_described_by_its_list(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy llama-server does not answer /props in time; other servers know none of LM Studio's paths."""
+    monkeypatch.setattr(offers_module, "LOOK_S", 0.5)
+    monkeypatch.setattr(offers_module, "ASIDE_S", 0.5, raising=False)
+    server.hangs = {"/props", "/api/v1/models", "/api/v0/models"}
+    llama = {"object": "list", "data": [{"id": "tiny", "object": "model", "owned_by": "llamacpp"}]}
+    for listed, names in ((llama, ["tiny"]), (STUDIO, ["qwen3-4b", "nomic"])):
+        assert list(await offers_of(server, says={"/v1/models": listed})) == names
 
 
 # What servers send that is none of this
@@ -351,11 +363,11 @@ async def test_a_key_on_ones_own_network_is_told_to_be_readable(
     assert "\r\nAuthorization: Bearer sesame-open-up\r\n" in server.looks[0]
     by_name = source("http://gpu:8000", key_env="KEY", name="a")
     told_of = offers_module._offer(view_of(packed(LISTED)), by_name, "http://gpu:8000")
-    assert told_of.details == "the key in KEY travels in the clear"
+    assert told_of.details == "the key in KEY is sent unencrypted"
 
 
 def test_two_ways_to_be_let_in_are_one_too_many() -> None:
-    with pytest.raises(Refused, match="keep one of the two") as refused:
+    with pytest.raises(Refused, match="remove one of the two") as refused:
         server_address("m", source("http://ada:love@gpu/v1", key_env="KEY"))
     assert "love" not in str(refused.value)
 

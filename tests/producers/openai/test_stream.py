@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from producers.backend import Chunk, Piece
 from producers.openai.stream import ChatStream
-from producers.servers.faults import MAX_LINE_BYTES, ServerFault, error_code, error_message
+from producers.servers.faults import ServerFault, error_code, error_message
+from producers.servers.lines import MAX_LINE_BYTES
 from producers.servers.pieces import MAX_TOP, ListedToken, LogprobEntry, measured_pieces, piece_bytes, text_shares
 from schemas.entries import pack_top
 from tests.support import faulty_server as faults

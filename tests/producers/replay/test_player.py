@@ -179,6 +179,29 @@ async def test_orders_pause_step_seek_and_change_the_rate(pipe: AsyncPipe, roles
         assert not playing.done()
 
 
+async def test_orders_are_followed_after_the_end_however_early_the_last_one_came(
+    pipe: AsyncPipe, roles: Roles, tmp_path: Path
+) -> None:
+    """The last order before the end came longer ago than orders are followed after it."""
+    path = record_stream(tmp_path / "longer.mcap", repeated(golden("early-end").entries, 3))
+    roles.ready("aggregator")
+    async with replaying(pipe, path, paused=True, lingers_s=2.0) as (opening, player, playing):
+        session = opening.session
+        await until_at(pipe, session, -1)
+        await order_playback(pipe, session, Play(rate=1.0, paused=False))
+
+        async def is_over() -> bool:
+            return playing.done() or (await find_session(pipe, session)).status == "ended"
+
+        await until(is_over, "the replay has ended")
+        assert not playing.done()
+        await order_playback(pipe, session, Play(window=10, paused=True))
+        await until_at(pipe, session, 10)
+        await asyncio.wait_for(playing, 30)
+        assert player.timeline is not None
+        assert player.timeline.end_ns > 2 * 10**9
+
+
 async def test_from_and_to_show_a_part(pipe: AsyncPipe, roles: Roles, path: Path) -> None:
     roles.ready("aggregator")
     to_ns = 60 * 10**9 // 60

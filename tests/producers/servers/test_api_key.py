@@ -73,7 +73,7 @@ async def test_a_server_that_quotes_the_key_shows_nothing_of_it(
     backend = backend_of(server, "locked")
     sentence = await sentence_of(backend)
     assert sentence == (
-        f"locked at {server.url} refuses the API key (HTTP 401: Incorrect API key provided: …. It ends with …. You can "
+        f"locked at {server.url} rejects the API key (HTTP 401: Incorrect API key provided: …. It ends with …. You can "
         f"find yours at ...): correct it in the variable {VARIABLE}"
     )
     shown = (sentence, caplog.text, repr(backend), repr(backend.facts), str(backend.facts.as_detail()))
