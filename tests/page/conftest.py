@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.support.project import ROOT
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Role, Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.web_server import CHAR, WORD, WebServer
 
 ARTIFACTS = ROOT / "artifacts"
@@ -89,10 +89,10 @@ def open_page(browser: Browser, web: WebServer) -> Iterator[Open]:
 
 
 @pytest.fixture
-def speaker(redis: RedisServer, roles: Roles) -> Speaker:
+def speaker(redis: RedisServer, roles: Roles) -> ScriptedProducer:
     """A model whose text the test writes, and an aggregator."""
     roles.ready("aggregator")
-    found = Speaker(redis, "test:speaker")
+    found = ScriptedProducer(redis, "test:speaker")
     found.offer()
     return found
 
@@ -116,16 +116,16 @@ def slow_council(roles: Roles) -> Roles:
 
 
 @pytest.fixture
-def recorder(redis: RedisServer) -> Recorder:
+def recorder(redis: RedisServer) -> FrameWriter:
     """An open session, which a new page follows."""
-    found = Recorder(redis)
+    found = FrameWriter(redis)
     found.announce()
     return found
 
 
 @pytest.fixture
-def pair(redis: RedisServer) -> Recorder:
+def pair(redis: RedisServer) -> FrameWriter:
     """An open session of two members."""
-    found = Recorder(redis, models=("test:one", "test:other"))
+    found = FrameWriter(redis, models=("test:one", "test:other"))
     found.announce()
     return found

@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 from schemas import keys
 from schemas.frames import MemberFrame, TokenFrame, decode_frame
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 
 
 def ask(page: Page, prompt: str) -> None:
@@ -92,7 +92,7 @@ def in_state(member: MemberFrame, **changes: Any) -> MemberFrame:
     return msgspec.structs.replace(member, **changes)
 
 
-def follows(recorder: Recorder, open_page: Callable[..., Page]) -> Page:
+def follows(recorder: FrameWriter, open_page: Callable[..., Page]) -> Page:
     """A page that shows the first window of a recording, which has no text; it then receives each new frame."""
     recorder.write(1, members=members(*recorder.models))
     page = open_page()

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 from tests.page.conftest import Open
 from tests.page.people import answer, ask, cancel, follows, has_ended, is_at_window, members, released
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.web_server import WORD
 
 _AXE = {
@@ -31,7 +31,7 @@ def violations(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_violation_in_a_session(pair: Recorder, open_page: Open, scheme: str) -> None:
+def test_axe_finds_no_violation_in_a_session(pair: FrameWriter, open_page: Open, scheme: str) -> None:
     """A running session; a held window with evidence and two answers side by side; the list of sessions."""
     page = follows(pair, lambda: open_page(color_scheme=scheme))
     for window in range(1, 121):
@@ -51,7 +51,7 @@ def test_axe_finds_no_violation_in_a_session(pair: Recorder, open_page: Open, sc
     assert violations(page) == []
 
 
-def test_axe_finds_no_violation_before_the_first_session(speaker: Speaker, open_page: Open) -> None:
+def test_axe_finds_no_violation_before_the_first_session(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(1)
     page.get_by_role("button", name="Sessions").click()
@@ -265,7 +265,7 @@ def distance(one: Colour, other: Colour, vision: tuple[tuple[float, ...], ...]) 
     return math.dist(shown(one), shown(other))
 
 
-def test_the_page_works_at_200_percent_zoom(pair: Recorder, open_page: Open) -> None:
+def test_the_page_works_at_200_percent_zoom(pair: FrameWriter, open_page: Open) -> None:
     """200 % zoom of a window of 1280 pixels is a window of 640 pixels with twice the resolution."""
     page = follows(pair, lambda: open_page(640, 400, device_scale_factor=2))
     pair.write(60, members=members(*pair.models), agreement=0.5, compares="next")

@@ -16,7 +16,7 @@ from tests.page.conftest import ARTIFACTS, Open
 from tests.page.people import answer, ask, members, released_texts
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.waiting import wait_until
 from tests.support.web_server import CHAR, PACE, WORD, WebServer, record_of
 
@@ -79,7 +79,7 @@ def is_drawn(page: Page) -> bool:
     )
 
 
-def test_text_of_a_model_is_shown_as_characters_and_never_as_markup(speaker: Speaker, open_page: Open) -> None:
+def test_text_of_a_model_is_shown_as_characters_and_never_as_markup(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     ask(page, "<b>Hello</b>")
     speaker.take_newest()
@@ -99,7 +99,7 @@ def test_text_of_a_model_is_shown_as_characters_and_never_as_markup(speaker: Spe
     assert page.evaluate("window.harm") is None
 
 
-def test_a_page_opened_later_follows_the_running_session(speaker: Speaker, open_page: Open) -> None:
+def test_a_page_opened_later_follows_the_running_session(speaker: ScriptedProducer, open_page: Open) -> None:
     ask(open_page(), "Hello")
     speaker.take_newest()
     speaker.say("so far")
@@ -111,7 +111,7 @@ def test_a_page_opened_later_follows_the_running_session(speaker: Speaker, open_
 
 
 def test_after_a_restart_of_the_server_the_text_continues_without_repetition(
-    speaker: Speaker, web: WebServer, open_page: Open
+    speaker: ScriptedProducer, web: WebServer, open_page: Open
 ) -> None:
     page = open_page()
     ask(page, "Hello")
@@ -129,7 +129,7 @@ def test_after_a_restart_of_the_server_the_text_continues_without_repetition(
     assert page.locator("article > .text").text_content() == "before, between, after"
 
 
-def test_stop_all_ends_the_session_and_focuses_the_prompt(speaker: Speaker, open_page: Open) -> None:
+def test_stop_all_ends_the_session_and_focuses_the_prompt(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     ask(page, "Hello")
     speaker.take_newest()
@@ -140,7 +140,9 @@ def test_stop_all_ends_the_session_and_focuses_the_prompt(speaker: Speaker, open
     expect(page.get_by_label("Your prompt")).to_be_focused()
 
 
-def test_a_new_question_cancels_the_previous_session(speaker: Speaker, redis: RedisServer, open_page: Open) -> None:
+def test_a_new_question_cancels_the_previous_session(
+    speaker: ScriptedProducer, redis: RedisServer, open_page: Open
+) -> None:
     page = open_page()
     ask(page, "First")
     speaker.take_newest()
@@ -156,7 +158,7 @@ def test_a_new_question_cancels_the_previous_session(speaker: Speaker, redis: Re
 
 
 def test_without_an_aggregator_the_status_names_the_missing_process(redis: RedisServer, open_page: Open) -> None:
-    Speaker(redis, "test:speaker").offer()
+    ScriptedProducer(redis, "test:speaker").offer()
     page = open_page()
     ask(page, "Hello")
     message = "No frame has arrived: start an aggregator with council up or python -m aggregator."
@@ -168,7 +170,7 @@ def test_after_sign_in_the_page_works_in_a_real_browser(redis: RedisServer, brow
     token = "correct-horse-battery-staple"
     with contextlib.closing(WebServer(redis.url, COUNCIL_TOKEN=token)) as web:
         wait_until(lambda: record_of(redis, web), "the web is ready")
-        recorder = Recorder(redis)
+        recorder = FrameWriter(redis)
         recorder.announce()
         recorder.write(13)
         page = browser.new_context().new_page()
@@ -186,7 +188,7 @@ def test_after_sign_in_the_page_works_in_a_real_browser(redis: RedisServer, brow
         page.context.close()
 
 
-def test_an_idle_page_draws_nothing(speaker: Speaker, open_page: Open) -> None:
+def test_an_idle_page_draws_nothing(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     ask(page, "Hello")
     speaker.take_newest()
@@ -199,7 +201,7 @@ def test_an_idle_page_draws_nothing(speaker: Speaker, open_page: Open) -> None:
     assert 0 < drawings == page.evaluate("drawings")
 
 
-def test_an_error_is_shown_with_the_servers_message(speaker: Speaker, open_page: Open) -> None:
+def test_an_error_is_shown_with_the_servers_message(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     ask(page, "  ")
     expect(page.get_by_role("alert")).to_have_text("The prompt is empty: write the text that the council is to answer.")
@@ -209,7 +211,7 @@ def test_an_error_is_shown_with_the_servers_message(speaker: Speaker, open_page:
     expect(page.get_by_role("alert")).to_have_text("No member is selected: select at least one.")
 
 
-def test_the_comparison_and_the_parting_are_shown_in_words(pair: Recorder, open_page: Open) -> None:
+def test_the_comparison_and_the_parting_are_shown_in_words(pair: FrameWriter, open_page: Open) -> None:
     """nothing -> same text so far -> parted -> one member is left: the parting stays."""
     both = members("test:one", "test:other")
     pair.write(13, members=both)
@@ -242,7 +244,7 @@ def test_the_comparison_and_the_parting_are_shown_in_words(pair: Recorder, open_
     expect(compared).to_have_text("parted at byte 48")
 
 
-def test_a_lane_shows_held_detached_and_buffered_in_words(pair: Recorder, open_page: Open) -> None:
+def test_a_lane_shows_held_detached_and_buffered_in_words(pair: FrameWriter, open_page: Open) -> None:
     one, other = members("test:one", "test:other")
     ahead = msgspec.structs.replace(one, state="held", buffered_tokens=12)
     behind = msgspec.structs.replace(other, state="detached", buffered_tokens=1, remote=True)
@@ -260,7 +262,7 @@ def test_a_lane_shows_held_detached_and_buffered_in_words(pair: Recorder, open_p
     expect(page.locator("article .state")).to_have_text(["answering", "answering"])
 
 
-def test_a_single_member_has_no_readings_of_comparison(recorder: Recorder, open_page: Open) -> None:
+def test_a_single_member_has_no_readings_of_comparison(recorder: FrameWriter, open_page: Open) -> None:
     recorder.write(13)
     page = open_page()
     expect(page.locator("#energy")).to_have_text("0.50")
@@ -270,7 +272,7 @@ def test_a_single_member_has_no_readings_of_comparison(recorder: Recorder, open_
 
 
 @pytest.mark.parametrize("letters", ["100%", "200%"])
-def test_readings_do_not_overlap_at_any_width(pair: Recorder, open_page: Open, letters: str) -> None:
+def test_readings_do_not_overlap_at_any_width(pair: FrameWriter, open_page: Open, letters: str) -> None:
     """The longest values of a session of an hour, from 320 to 1920 pixels, also with letters of twice the size."""
     pair.count = 215_988
     longest: dict[str, Any] = {"energy": 1.0, "diversity_index": 1.0, "di_source": "logprobs"}
@@ -292,7 +294,7 @@ def test_readings_do_not_overlap_at_any_width(pair: Recorder, open_page: Open, l
         assert max(right for _, _, _, right, _ in lines) <= width
 
 
-def test_the_page_fits_windows_of_three_sizes(speaker: Speaker, roles: Roles, open_page: Open) -> None:
+def test_the_page_fits_windows_of_three_sizes(speaker: ScriptedProducer, roles: Roles, open_page: Open) -> None:
     """Four seconds of a session in three windows at once; the screenshots are kept in artifacts/."""
     for model in (WORD, CHAR):
         roles.ready("producers", model)

@@ -6,7 +6,7 @@ from playwright.sync_api import CDPSession, Page, expect
 
 from tests.page.conftest import Open
 from tests.page.people import answer, follows, hold_at, is_at_window, released
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import wait_until
 
 SIX = tuple(f"test:{name}" for name in ("one", "two", "three", "four", "five", "six"))
@@ -38,7 +38,7 @@ def count_frames(page: Page) -> None:
     """)
 
 
-def play(page: Page, recorder: Recorder, upto: int) -> None:
+def play(page: Page, recorder: FrameWriter, upto: int) -> None:
     """Writes windows up to `upto`, no faster than the page receives them."""
     while recorder.count < upto:
         for _ in range(min(BATCH, upto - recorder.count)):
@@ -55,7 +55,7 @@ def play(page: Page, recorder: Recorder, upto: int) -> None:
 def test_ten_thousand_frames_of_six_members_need_no_more_memory_than_their_texts(
     redis: object, open_page: Open
 ) -> None:
-    recorder = Recorder(redis, models=SIX)  # type: ignore[arg-type]
+    recorder = FrameWriter(redis, models=SIX)  # type: ignore[arg-type]
     recorder.announce()
 
     def counting() -> Page:

@@ -13,7 +13,7 @@ from tests.page.conftest import Open
 from tests.page.people import answer, ask, cancel, follows, in_state, is_at_window, members
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.web_server import WORD
 
 _ANY_CURRENT = re.compile(r"^token (s\d )?current$")
@@ -100,7 +100,9 @@ def test_every_token_is_shaded_by_its_surprisal(council: Roles, open_page: Open)
         assert shown.get_attribute("class") == (f"token s{level}" if level else "token")
 
 
-def test_the_card_of_a_token_without_probabilities_says_not_measured(speaker: Speaker, open_page: Open) -> None:
+def test_the_card_of_a_token_without_probabilities_says_not_measured(
+    speaker: ScriptedProducer, open_page: Open
+) -> None:
     page = open_page()
     ask(page, "Hello")
     speaker.take_newest()
@@ -115,7 +117,7 @@ def test_the_card_of_a_token_without_probabilities_says_not_measured(speaker: Sp
 
 
 @pytest.mark.parametrize("track", ["braid", "energy-plot", "diversity-plot", "disagreement-plot", "lag-plot"])
-def test_pointing_at_a_picture_shows_the_numbers_of_that_window(pair: Recorder, open_page: Open, track: str) -> None:
+def test_pointing_at_a_picture_shows_the_numbers_of_that_window(pair: FrameWriter, open_page: Open, track: str) -> None:
     """Ten seconds in which each window has another energy: the card shows that of the window under the pointer."""
     page = follows(pair, open_page)
     both = members(*pair.models)
@@ -146,7 +148,7 @@ def test_pointing_at_a_picture_shows_the_numbers_of_that_window(pair: Recorder, 
         assert rows[name] == values
 
 
-def test_the_health_strip_shows_dropped_members_and_buffered_tokens(pair: Recorder, open_page: Open) -> None:
+def test_the_health_strip_shows_dropped_members_and_buffered_tokens(pair: FrameWriter, open_page: Open) -> None:
     page = follows(pair, open_page)
     one, other = members(*pair.models)
     gone = in_state(other, state="dropped", reason="the model server refused: out of memory", energy=0.0)
@@ -182,7 +184,7 @@ def test_one_member_is_stopped_and_the_other_continues(slow_council: Roles, open
     expect(page.get_by_role("button", name="Stop all")).to_be_visible()
 
 
-def test_one_answer_is_copied(redis: RedisServer, speaker: Speaker, open_page: Open) -> None:
+def test_one_answer_is_copied(redis: RedisServer, speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     ask(page, "Hello")
     speaker.take_newest()
@@ -196,7 +198,7 @@ def test_one_answer_is_copied(redis: RedisServer, speaker: Speaker, open_page: O
 
 
 def test_a_chosen_tier_reports_the_members_that_it_leaves_out(
-    council: Roles, speaker: Speaker, open_page: Open
+    council: Roles, speaker: ScriptedProducer, open_page: Open
 ) -> None:
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(3)

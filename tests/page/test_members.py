@@ -15,7 +15,7 @@ from schemas.sessions import MemberSpec, Opening
 from tests.page.conftest import Open
 from tests.page.people import ask, in_state, members
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.waiting import wait_until
 from transport.redis.connection import Pipe
 from transport.register import ProcessRegistration
@@ -54,7 +54,7 @@ def newest_opening(redis: RedisServer) -> Opening:
 
 
 def test_members_of_the_settings_are_check_boxes_with_their_options(
-    redis: RedisServer, speaker: Speaker, open_page: Open
+    redis: RedisServer, speaker: ScriptedProducer, open_page: Open
 ) -> None:
     """They are checked; their model itself can be checked, too. Ask again opens a session with the same members."""
     council_with(redis, OWN)
@@ -80,7 +80,7 @@ def test_members_of_the_settings_are_check_boxes_with_their_options(
     assert [again.sampling_of(index) for index in (0, 1)] == [first.sampling_of(index) for index in (0, 1)]
 
 
-def test_an_awaited_member_is_named_and_can_be_left_out(redis: RedisServer, pair: Recorder, open_page: Open) -> None:
+def test_an_awaited_member_is_named_and_can_be_left_out(redis: RedisServer, pair: FrameWriter, open_page: Open) -> None:
     one, other = members(*pair.models)
     held, loading = in_state(one, state="held"), in_state(other, state="loading", awaited=True)
     pair.write(1, members=(held, loading))
@@ -105,7 +105,7 @@ def test_an_awaited_member_is_named_and_can_be_left_out(redis: RedisServer, pair
     expect(awaited).to_be_hidden()
 
 
-def test_waiting_and_loading_members_are_named_together(pair: Recorder, open_page: Open) -> None:
+def test_waiting_and_loading_members_are_named_together(pair: FrameWriter, open_page: Open) -> None:
     one, other = members(*pair.models)
     waiting, loading = in_state(one, state="waiting", awaited=True), in_state(other, state="loading", awaited=True)
     pair.write(60, members=(waiting, loading))

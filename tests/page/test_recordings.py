@@ -18,7 +18,7 @@ from tests.page.conftest import Open
 from tests.page.people import follows
 from tests.support.recording_files import write_golden
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 
 _OPENED_MS = "session => fetch(`/api/sessions/${session}`).then((r) => r.json()).then((found) => found.opened_ms)"
 _DROP = """([selector, name, data]) => {
@@ -242,7 +242,7 @@ def test_playing_without_a_replay_process_names_the_missing_process(three: list[
     )
 
 
-def test_keeping_a_session_records_it(redis: RedisServer, folder: Path, recorder: Recorder, open_page: Open) -> None:
+def test_keeping_a_session_records_it(redis: RedisServer, folder: Path, recorder: FrameWriter, open_page: Open) -> None:
     page = follows(recorder, open_page)
     keep = page.locator("#keep")
     expect(keep).to_have_text("Keep")

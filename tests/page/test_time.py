@@ -24,7 +24,7 @@ from tests.page.people import (
 )
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.web_server import CHAR, WORD
 
 _NUMBERS = """() => Object.fromEntries(["energy", "wave", "diversity", "disagreement", "agreement", "compares",
@@ -57,7 +57,7 @@ def test_two_pages_show_the_same(redis: RedisServer, council: Roles, open_page: 
             assert [answer(page, member).inner_text() for member in (0, 1)] == released_texts(redis, window)
 
 
-def test_a_reloaded_page_shows_the_same_session(speaker: Speaker, open_page: Open) -> None:
+def test_a_reloaded_page_shows_the_same_session(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     ask(page, "Hello")
     speaker.take_newest()
@@ -77,7 +77,7 @@ def test_a_reloaded_page_shows_the_same_session(speaker: Speaker, open_page: Ope
     assert answer(page).text_content() == "before, after"
 
 
-def test_time_can_be_paused_moved_and_followed_again(recorder: Recorder, open_page: Open) -> None:
+def test_time_can_be_paused_moved_and_followed_again(recorder: FrameWriter, open_page: Open) -> None:
     """Frames that come during the pause are kept, and shown afterwards."""
     model = ("test:recorded",)
     page = follows(recorder, open_page)
@@ -113,7 +113,7 @@ def test_time_can_be_paused_moved_and_followed_again(recorder: Recorder, open_pa
     assert answer(page).text_content() == "abcde " * 300
 
 
-def test_the_jump_shows_where_the_members_parted(pair: Recorder, open_page: Open) -> None:
+def test_the_jump_shows_where_the_members_parted(pair: FrameWriter, open_page: Open) -> None:
     page = follows(pair, open_page)
     for window in range(1, 301):
         parted = {"diverged_at_bytes": 600, "compares": "place"} if window >= 100 else {"compares": "next"}
@@ -135,7 +135,7 @@ def test_the_jump_shows_where_the_members_parted(pair: Recorder, open_page: Open
         assert before == "abcde " * 100
 
 
-def test_a_parting_before_the_first_received_frame_has_no_window(pair: Recorder, open_page: Open) -> None:
+def test_a_parting_before_the_first_received_frame_has_no_window(pair: FrameWriter, open_page: Open) -> None:
     """The members parted before the first received frame: no line is drawn there, and the jump leads to that frame."""
     pair.count = 2_000
     pair.write(60, members=members(*PAIR), diverged_at_bytes=3, compares="place")
@@ -153,7 +153,7 @@ def test_a_parting_before_the_first_received_frame_has_no_window(pair: Recorder,
     assert page.evaluate(columns) == [[-1, 3], [8, 5]]
 
 
-def test_two_answers_are_compared_from_their_parting_on(pair: Recorder, open_page: Open) -> None:
+def test_two_answers_are_compared_from_their_parting_on(pair: FrameWriter, open_page: Open) -> None:
     one, other = members(*PAIR)
     texts = ("The sky is blue today.", "The sky was grey today.")
     shown = (in_state(one, text=texts[0]), in_state(other, text=texts[1]))
@@ -246,7 +246,7 @@ def test_the_numbers_of_a_held_window_are_those_of_its_frame(
     assert rows["jsd"] == "not measured" if frame.measures.jsd is None else float(rows["jsd"]) == frame.measures.jsd
 
 
-def test_thinking_is_shown_at_the_time_it_was_written(recorder: Recorder, open_page: Open) -> None:
+def test_thinking_is_shown_at_the_time_it_was_written(recorder: FrameWriter, open_page: Open) -> None:
     page = follows(recorder, open_page)
     (member,) = members(*recorder.models)
     for window in range(1, 121):
@@ -264,7 +264,7 @@ def test_thinking_is_shown_at_the_time_it_was_written(recorder: Recorder, open_p
     expect(page.locator("details")).to_be_hidden()
 
 
-def test_a_slower_answer_shows_the_fork_when_it_reaches_it(pair: Recorder, open_page: Open) -> None:
+def test_a_slower_answer_shows_the_fork_when_it_reaches_it(pair: FrameWriter, open_page: Open) -> None:
     page = follows(pair, open_page)
     one, other = members(*pair.models)
     for window in range(1, 31):
@@ -285,7 +285,7 @@ def test_a_slower_answer_shows_the_fork_when_it_reaches_it(pair: Recorder, open_
     assert answer(page, 0).locator(".fork").evaluate(before) == "abcde abcde a"
 
 
-def test_a_held_window_is_visible_on_every_picture(pair: Recorder, open_page: Open) -> None:
+def test_a_held_window_is_visible_on_every_picture(pair: FrameWriter, open_page: Open) -> None:
     page = follows(pair, lambda: open_page(1920, 1000))
     for batch in range(1, 21):
         # No faster than the page receives them: merged frames would leave windows out.
@@ -317,7 +317,7 @@ _INK_COLUMNS = """(name) => {
 }"""
 
 
-def test_compared_answers_follow_the_held_window(pair: Recorder, open_page: Open) -> None:
+def test_compared_answers_follow_the_held_window(pair: FrameWriter, open_page: Open) -> None:
     page = follows(pair, open_page)
     for window in range(1, 61):
         pair.write(1, **released(PAIR, "abcde ", window - 1))

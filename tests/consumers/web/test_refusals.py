@@ -13,7 +13,7 @@ import pytest
 from schemas import keys
 from tests.support.council_command import environment
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.web_server import WebServer
 
 BAD_BODIES = [
@@ -51,7 +51,7 @@ async def test_an_invalid_body_is_refused_with_a_code_and_one_sentence(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
     for body, code, sentence in BAD_BODIES:
-        Speaker(redis, "here").offer()
+        ScriptedProducer(redis, "here").offer()
         found = await error_of(client, "POST", f"{web.http}/api/sessions", data=body)
         assert found[:2] == (400, code), (body, found)
         assert sentence in found[2]
@@ -110,7 +110,7 @@ async def test_every_refusal_has_its_status_and_code(web: WebServer, client: aio
 async def test_a_socket_is_refused_before_the_upgrade(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    session = Recorder(redis).session
+    session = FrameWriter(redis).session
     own = {"Origin": web.http}
     for headers, name, status in (
         (own, "abc", 404),

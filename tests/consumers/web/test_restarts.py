@@ -9,7 +9,7 @@ import aiohttp
 
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.waiting import wait_until
 from tests.support.web_server import WebServer, record_of, windows
 
@@ -19,7 +19,7 @@ async def test_a_client_that_reconnects_after_a_kill_continues_where_it_was(
 ) -> None:
     """frames 0 1 2 ... k | kill -9, restart on the same socket | 0 1 2 ... k (left out) k+1 ... final"""
     roles.ready("aggregator")
-    speaker = Speaker(redis, "speaker")
+    speaker = ScriptedProducer(redis, "speaker")
     speaker.offer()
     async with client.post(f"{web.http}/api/sessions", json={"prompt": "Hello"}) as answer:
         session = (await answer.json())["session"]
@@ -48,7 +48,7 @@ async def rest_of(found: aiohttp.ClientWebSocketResponse) -> list[str]:
 async def test_sigterm_ends_the_process_within_two_seconds_with_open_sockets(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     record = wait_until(lambda: record_of(redis, web), "the web process has a process record")
     assert (record.ready, record.role, f"{record.detail['host']}:{record.detail['port']}") == (True, "web", web.address)
     async with contextlib.AsyncExitStack() as stack:
@@ -75,7 +75,7 @@ async def test_redis_away_is_logged_once_and_frames_continue_when_it_is_back(
     own_redis: RedisServer, client: aiohttp.ClientSession
 ) -> None:
     """frames 0 to 9 | Redis stops | 503, the socket stays open | Redis is back with its data | frames 10 to 19"""
-    recorder = Recorder(own_redis)
+    recorder = FrameWriter(own_redis)
     recorder.write(10)
     with contextlib.closing(WebServer(own_redis.url)) as web:
         async with client.ws_connect(f"{web.http}/frames?session={recorder.session}") as found:
@@ -99,7 +99,7 @@ async def test_redis_away_is_logged_once_and_frames_continue_when_it_is_back(
 async def test_a_session_that_redis_lost_is_closed_with_that_reason(
     own_redis: RedisServer, client: aiohttp.ClientSession
 ) -> None:
-    recorder = Recorder(own_redis)
+    recorder = FrameWriter(own_redis)
     recorder.write(3)
     with contextlib.closing(WebServer(own_redis.url)) as web:
         async with client.ws_connect(f"{web.http}/frames?session={recorder.session}") as found:

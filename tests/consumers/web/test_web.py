@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.waiting import wait_until
 from tests.support.web_server import CHAR, PACE, WORD, WebServer, watch, windows
 from transport.commit import end_session
@@ -79,7 +79,7 @@ async def test_a_warning_names_the_models_that_the_tier_leaves_out(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
     for name in ("a", "b", "c"):
-        Speaker(redis, name).offer()
+        ScriptedProducer(redis, name).offer()
     found = await opened(client, web, models=["a", "b", "c"], tier="low")
     assert (found["models"], found["tier"]) == (["a", "b"], "low")
     assert found["warnings"] == ["The low tier runs 2 models at once; left out: c."]
@@ -88,7 +88,7 @@ async def test_a_warning_names_the_models_that_the_tier_leaves_out(
 async def test_the_weighting_of_a_request_is_in_the_opening(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
-    Speaker(redis, "a").offer()
+    ScriptedProducer(redis, "a").offer()
     for request, weighting in (({}, "fixed"), ({"weighting": "certainty", "weights": {"a": 2}}, "certainty")):
         session = (await opened(client, web, **request))["session"]
         opening = await read_opening(pipe, await find_session(pipe, session))
@@ -98,7 +98,7 @@ async def test_the_weighting_of_a_request_is_in_the_opening(
 async def test_the_sync_of_a_request_is_in_the_opening(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
-    Speaker(redis, "a").offer()
+    ScriptedProducer(redis, "a").offer()
     for request, sync in (({}, "step"), ({"sync": "free"}, "free")):
         session = (await opened(client, web, **request))["session"]
         assert (await read_opening(pipe, await find_session(pipe, session))).sync == sync
@@ -108,7 +108,7 @@ async def test_a_cancelled_session_ends(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, roles: Roles
 ) -> None:
     roles.ready("aggregator")
-    Speaker(redis, "slow").offer()
+    ScriptedProducer(redis, "slow").offer()
     session = (await opened(client, web))["session"]
     async with client.post(f"{web.http}/api/sessions/{session}/cancel") as answer:
         assert (answer.status, await answer.json()) == (202, {"session": session, "status": "open", "members": [0]})
@@ -120,7 +120,7 @@ async def test_a_cancelled_session_ends(
 async def test_one_connection_reads_a_session_for_all_its_clients(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     recorder.write(5)
 
     def readers() -> int:
@@ -141,7 +141,7 @@ async def test_one_connection_reads_a_session_for_all_its_clients(
 async def test_a_session_that_ends_without_a_final_frame_is_closed_with_its_reason(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     recorder.write(3)
     async with client.ws_connect(f"{web.http}/frames?session={recorder.session}") as found:
         assert [(await found.receive()).type for _ in range(3)] == [aiohttp.WSMsgType.TEXT] * 3
@@ -157,7 +157,7 @@ async def test_a_session_that_ends_without_a_final_frame_is_closed_with_its_reas
 async def test_messages_of_a_client_are_ignored_unless_they_are_too_large(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     async with client.ws_connect(f"{web.http}/frames?session={recorder.session}") as found:
         await found.send_str('{"type": "cancel"}')
         await found.send_bytes(b"\xff" * 100)

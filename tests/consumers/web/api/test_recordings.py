@@ -22,7 +22,7 @@ from schemas.sessions import Limits, Member
 from tests.support.openapi_client import DescribedApi
 from tests.support.recording_files import NAME, frames_of, write_golden
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.waiting import until
 from tests.support.web_server import WebServer
 from transport.redis.connection import AsyncPipe, Pipe
@@ -386,7 +386,7 @@ async def test_invalid_orders_to_a_replay_get_one_sentence(redis: RedisServer, f
     for body in ({"rate": 100}, {"rate": True}, {"frames": "yes"}, {"window": 3}):
         await refused(api, "POST", at(name, "/replay"), 400, json=body)
     await refused(api, "POST", path, 415, data=b"x")
-    live = Recorder(redis).session
+    live = FrameWriter(redis).session
     assert (await refused(api, "GET", f"/api/sessions/{live}/playback", 409))[0] == "not_a_replay"
     assert (await refused(api, "POST", f"/api/sessions/{live}/playback", 409, json={"rate": 1}))[0] == "not_a_replay"
     assert (await refused(api, "GET", "/api/sessions/none/playback", 404))[0] == "session_gone"
@@ -444,7 +444,7 @@ async def orders(pipe: AsyncPipe) -> list[str]:
 async def test_keeping_a_session_requires_a_recorder(
     redis: RedisServer, folder: Path, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
-    session = Recorder(redis).session
+    session = FrameWriter(redis).session
     code, sentence = await refused(api, "POST", f"/api/sessions/{session}/keep", 503)
     assert code == "no_recorder"
     assert "python -m consumers.recorder" in sentence
@@ -473,7 +473,7 @@ async def test_a_replay_is_not_recorded_again(redis: RedisServer, folder: Path, 
 async def test_a_request_with_record_requires_a_recorder(
     redis: RedisServer, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     body = {"prompt": "Hello?", "models": ["here"], "record": True}
     assert (await refused(api, "POST", "/api/sessions", 503, json=body))[0] == "no_recorder"
     assert (await api.ask("GET", "/api/sessions", 200))["sessions"] == []

@@ -18,7 +18,7 @@ from schemas.keys import entry_ms
 from tests.support.openapi_client import DescribedApi
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.sessions import committed_frames, until_ended
 from tests.support.waiting import until
 from tests.support.web_server import CHAR, WORD, WebServer, record_of, watch
@@ -91,7 +91,7 @@ async def test_a_session_at_any_window_has_the_text_of_all_frames_up_to_it(
 
 
 async def test_a_session_is_shown_before_its_first_frame(redis: RedisServer, api: DescribedApi) -> None:
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     session = await ask(api, models=["here"])
     shown = await api.ask("GET", f"/api/sessions/{session}", 200)
     (member,) = shown["members"]
@@ -103,7 +103,7 @@ async def test_thinking_is_returned_beside_the_answer(
     redis: RedisServer, roles: Roles, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
     roles.ready("aggregator")
-    speaker = Speaker(redis, "thinker")
+    speaker = ScriptedProducer(redis, "thinker")
     speaker.offer()
     session = await ask(api, models=["thinker"])
     speaker.take(session)
@@ -117,7 +117,7 @@ async def test_thinking_is_returned_beside_the_answer(
 
 
 async def test_an_unknown_or_invalid_window_is_refused(redis: RedisServer, api: DescribedApi) -> None:
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     recorder.write(3)
     path = f"/api/sessions/{recorder.session}?window_index"
     assert (await api.ask("GET", f"{path}=2", 200))["window_index"] == 2
@@ -165,7 +165,7 @@ async def test_a_session_is_deleted_when_it_has_ended(
     redis: RedisServer, roles: Roles, web: WebServer, client: aiohttp.ClientSession, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
     roles.ready("aggregator")
-    speaker = Speaker(redis, "here")
+    speaker = ScriptedProducer(redis, "here")
     speaker.offer()
     session = await ask(api, models=["here"])
     path = f"/api/sessions/{session}"
@@ -195,7 +195,7 @@ async def test_deleting_a_session_leaves_its_sockets_open_and_stops_no_process(
     """`/ws` stays open after a session's end, also when the session is deleted then."""
     for role in (["aggregator"], ["consumers.decipher"]):
         roles.ready(*role)
-    speaker = Speaker(redis, "here")
+    speaker = ScriptedProducer(redis, "here")
     speaker.offer()
     session = await ask(api, models=["here"])
     speaker.take(session)
@@ -214,7 +214,7 @@ async def test_deleting_a_session_leaves_its_sockets_open_and_stops_no_process(
 
 
 async def test_an_old_session_is_listed_behind_many_that_have_expired(redis: RedisServer, api: DescribedApi) -> None:
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     recorder.announce()
     for number in range(450):
         redis.run("XADD", keys.SESSIONS, "*", keys.SESSION_FIELD, f"gone-{number}")
@@ -230,7 +230,7 @@ async def test_the_status_reports_losses_cursors_and_lag_and_no_secret(
 ) -> None:
     for role in (["aggregator"], ["consumers.decipher"]):
         roles.ready(*role)
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     session = await ask(api, models=["here"])
 
     async def with_windows() -> dict[str, Any] | None:
@@ -266,10 +266,10 @@ async def test_ready_means_that_a_session_would_be_answered(
     assert "no DECIPHER runs" in message
     aggregator = roles.ready("aggregator")
     roles.ready("consumers.decipher")
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     assert await api.ask("GET", "/readyz", 200) == {"ready": True}
     assert aggregator.end() == 0
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     assert await missing() == "The council is not ready: no aggregator runs (start one with python -m aggregator)."
     redis.kill()
     try:
@@ -285,7 +285,7 @@ async def test_the_openapi_document_is_valid_and_describes_every_operation(
     """Every operation is called once; each response is checked against the document."""
     validate(api.document)
     roles.ready("aggregator")
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     session = await ask(api, models=["here"])
     path = f"/api/sessions/{session}"
     await api.ask("GET", path, 200)

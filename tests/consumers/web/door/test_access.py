@@ -28,7 +28,7 @@ from tests.support.council_command import council, environment
 from tests.support.project import ROOT
 from tests.support.redis_servers import RedisServer
 from tests.support.running_council import Up
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until
 from tests.support.web_server import WebServer
 
@@ -36,7 +36,7 @@ from tests.support.web_server import WebServer
 async def test_every_route_file_and_socket_requires_the_token(
     redis: RedisServer, protected: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    session = Recorder(redis).session
+    session = FrameWriter(redis).session
     async with client.get(f"{protected.http}/api/openapi.json", headers=BEARER) as answer:
         document = await answer.json()
     paths = [
@@ -67,7 +67,7 @@ async def test_every_route_file_and_socket_requires_the_token(
 async def test_the_token_is_accepted_in_a_header_and_in_the_address(
     redis: RedisServer, protected: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    session = Recorder(redis).session
+    session = FrameWriter(redis).session
     address = f"{protected.http}/api/sessions/{session}"
     for headers in (BEARER, {"Authorization": f"bearer  {TOKEN}"}):
         assert await request_code(client, "GET", address, headers=headers) == (200, "")
@@ -86,7 +86,7 @@ async def test_the_token_is_accepted_in_a_header_and_in_the_address(
 async def test_signing_in_sets_a_cookie_that_does_not_contain_the_token(
     redis: RedisServer, protected: WebServer, way: str
 ) -> None:
-    session = Recorder(redis).session
+    session = FrameWriter(redis).session
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
         async with browser.get(protected.http, headers=HTML) as answer:
             text, policy = await answer.text(), answer.headers["Content-Security-Policy"]

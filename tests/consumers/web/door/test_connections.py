@@ -20,7 +20,7 @@ from tests.consumers.web.door.clients import (
     request_code,
 )
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until, wait_until
 from tests.support.web_server import WebServer, record_of
 
@@ -124,7 +124,7 @@ async def test_with_too_many_connections_the_longest_idle_ones_are_closed(
 ) -> None:
     with contextlib.closing(WebServer(redis.url, files=256)) as web:
         await until(lambda: answers(client, web), "the server answers")
-        session = Recorder(redis).session
+        session = FrameWriter(redis).session
         async with client.ws_connect(f"{web.http}/frames?session={session}") as watching:
             host, _, port = web.address.partition(":")
             idle = [await asyncio.open_connection(host, int(port)) for _ in range(300)]

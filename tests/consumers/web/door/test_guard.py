@@ -16,7 +16,7 @@ from tests.consumers.web.door.clients import (
     request_code,
 )
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 from tests.support.web_server import WebServer
 
 
@@ -24,7 +24,7 @@ async def test_pages_of_named_origins_are_accepted_and_no_others(
     redis: RedisServer, client: aiohttp.ClientSession
 ) -> None:
     with contextlib.closing(WebServer(redis.url, COUNCIL_ORIGINS=f'["{PAGE}"]')) as web:
-        session = Recorder(redis).session
+        session = FrameWriter(redis).session
         address = f"{web.http}/api/sessions/{session}"
         preflight = {"Origin": PAGE, "Access-Control-Request-Method": "DELETE"}
         async with client.options(address, headers=preflight) as answer:

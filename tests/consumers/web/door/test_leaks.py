@@ -17,7 +17,7 @@ from tests.consumers.web.door.clients import (
 from tests.support.project import ROOT
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.sessions import until_ended
 from tests.support.waiting import until, wait_until
 from tests.support.web_server import WebServer
@@ -28,7 +28,7 @@ async def test_an_internal_error_is_one_sentence_without_a_stack_trace(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
     """An exception that is not handled: the log has the traceback, the client one sentence."""
-    session = Recorder(redis).session
+    session = FrameWriter(redis).session
     redis.run("HSET", f"council:{{{session}}}:state", "window", "no number")
     broken = {"code": "internal", "message": "The web server failed on this request; its log has the reason."}
     for path in (f"/api/sessions/{session}", f"/frames?session={session}", f"/ws?session={session}"):
@@ -45,7 +45,7 @@ async def test_no_log_above_debug_contains_prompts_answers_or_the_token(
     council's token."""
     started = [roles.ready("aggregator"), roles.ready("consumers.decipher"), roles.ready("producers", "ngram:word-3")]
     with contextlib.closing(WebServer(redis.url, COUNCIL_TOKEN=TOKEN)) as web:
-        speaker = Speaker(redis, "here")
+        speaker = ScriptedProducer(redis, "here")
         speaker.offer()
         address = f"{web.http}/api/sessions"
         await until(lambda: answers_with_token(client, f"{web.http}/healthz"), "the server answers")

@@ -11,7 +11,7 @@ from tests.consumers.web.door.clients import (
     request_code,
 )
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Speaker
+from tests.support.scripted_sessions import ScriptedProducer
 from tests.support.waiting import until
 from tests.support.web_server import WebServer
 
@@ -47,7 +47,7 @@ def test_a_bucket_starts_full_and_fills_at_its_rate() -> None:
 async def test_new_and_open_sessions_are_limited(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    speaker = Speaker(redis, "here")
+    speaker = ScriptedProducer(redis, "here")
     address, body = f"{web.http}/api/sessions", {"prompt": "Hello", "models": ["here"]}
     found = []
     while (429, "too_many_sessions") not in found and len(found) <= 40:

@@ -14,7 +14,7 @@ from tests.consumers.web.door.clients import (
     request_code,
 )
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Speaker
+from tests.support.scripted_sessions import ScriptedProducer
 from tests.support.web_server import WebServer
 
 
@@ -47,7 +47,7 @@ async def test_what_is_too_large_is_refused(redis: RedisServer, web: WebServer, 
 
 
 async def test_invalid_utf_8_is_refused(redis: RedisServer, web: WebServer, client: aiohttp.ClientSession) -> None:
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     kind = {"Content-Type": "application/json"}
     for body in (b'{"prompt": "\xff"}', b'{"prompt": "\\ud800"}', b"\xff\xfe{\x00}\x00", b'{"prompt": "a\x00b"}'):
         assert await request_code(client, "POST", f"{web.http}/api/sessions", headers=kind, data=body) == (

@@ -16,7 +16,7 @@ from tests.support.live_clients import StreamListener, all_have_heard, server_se
 from tests.support.protocol import events_of, texts_by_model
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Speaker
+from tests.support.scripted_sessions import ScriptedProducer
 from tests.support.sessions import opening_of, until_ended
 from tests.support.waiting import until
 from tests.support.web_server import WebServer
@@ -28,11 +28,11 @@ Client = aiohttp.ClientSession
 
 
 @pytest.fixture
-async def session(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> tuple[str, Speaker]:
+async def session(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> tuple[str, ScriptedProducer]:
     """A session, and its model, whose text the test writes."""
     roles.ready("aggregator")
     roles.ready("consumers.decipher")
-    opening, speaker = opening_of("test:speaker"), Speaker(redis, "test:speaker")
+    opening, speaker = opening_of("test:speaker"), ScriptedProducer(redis, "test:speaker")
     await open_session(pipe, opening)
     speaker.take(opening.session)
     return opening.session, speaker
@@ -52,7 +52,7 @@ async def until_composed(pipe: AsyncPipe, session: str) -> None:
 
 
 async def test_every_event_comes_once_with_its_id_and_the_response_ends_with_the_session(
-    web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, Speaker]
+    web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, ScriptedProducer]
 ) -> None:
     name, speaker = session
     speaker.say("The sky")
@@ -71,7 +71,7 @@ async def test_every_event_comes_once_with_its_id_and_the_response_ends_with_the
 
 
 async def test_last_event_id_continues_after_any_event(
-    web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, Speaker]
+    web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, ScriptedProducer]
 ) -> None:
     """Also after an event in the middle of a window; after the last one the response is 204."""
     name, speaker = session
@@ -89,7 +89,7 @@ async def test_last_event_id_continues_after_any_event(
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
 async def test_curl_reads_the_events_over_both_http_versions(
-    web: WebServer, pipe: AsyncPipe, session: tuple[str, Speaker], client: Client
+    web: WebServer, pipe: AsyncPipe, session: tuple[str, ScriptedProducer], client: Client
 ) -> None:
     """HTTP/1.1 in chunks and HTTP/1.0 up to the end of the connection return the same lines."""
     name, speaker = session
@@ -120,7 +120,7 @@ async def test_curl_reads_the_events_over_both_http_versions(
 
 
 async def test_a_comment_reports_that_the_first_events_are_no_longer_kept(
-    redis: RedisServer, web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, Speaker]
+    redis: RedisServer, web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, ScriptedProducer]
 ) -> None:
     name, speaker = session
     speaker.say("one")
@@ -133,7 +133,7 @@ async def test_a_comment_reports_that_the_first_events_are_no_longer_kept(
 
 
 async def test_a_web_server_that_stops_does_not_end_the_response_as_complete(
-    web: WebServer, client: Client, session: tuple[str, Speaker]
+    web: WebServer, client: Client, session: tuple[str, ScriptedProducer]
 ) -> None:
     name, speaker = session
     speaker.say("one")
@@ -157,7 +157,9 @@ async def test_a_web_server_that_stops_does_not_end_the_response_as_complete(
 REFUSED_IDS = ["x", "1", "1-", "-1", "1-1-1", "1-x", f"{2**64}-0", "9" * 50, "٣-0"]
 
 
-async def test_invalid_requests_are_refused(web: WebServer, client: Client, session: tuple[str, Speaker]) -> None:
+async def test_invalid_requests_are_refused(
+    web: WebServer, client: Client, session: tuple[str, ScriptedProducer]
+) -> None:
     name, _ = session
     for entry_id in REFUSED_IDS:
         headers = {"Last-Event-ID": entry_id}

@@ -13,7 +13,7 @@ from runtime.presence import RedisPresence
 from schemas.frames import Frame, decode_frame
 from tests.consumers.web.live.test_slow_clients import SlowTransport
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until
 
 
@@ -31,7 +31,7 @@ async def test_each_live_frame_is_decoded_once_for_all_clients(
     monkeypatch.setattr(packets, "decode_frame", counting_decode)
     log = log_to_stderr("test")
     feeds = SharedFeeds(redis.url, FrameSource(), RedisPresence(log), log)
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     clients = [SlowTransport() for _ in range(3)]
     viewers = [feeds.join(recorder.session, -1) for _ in clients]
     for viewer, client in zip(viewers, clients, strict=True):

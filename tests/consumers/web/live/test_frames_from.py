@@ -13,7 +13,7 @@ from consumers.web.live.feeds import RECENT_WINDOWS
 from consumers.web.live.viewers import STALL_S
 from tests.consumers.web.live.test_slow_clients import unread_socket
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until, wait_until
 from tests.support.web_server import WebServer, record_of
 
@@ -21,10 +21,10 @@ WINDOWS = 2_000
 
 
 @pytest.fixture
-def recorder(redis: RedisServer, web: WebServer) -> Recorder:
+def recorder(redis: RedisServer, web: WebServer) -> FrameWriter:
     """A session of half a minute that is still open."""
     wait_until(lambda: record_of(redis, web), "the web is ready")
-    found = Recorder(redis, text="abc ")
+    found = FrameWriter(redis, text="abc ")
     found.write(WINDOWS)
     redis.run("HSET", f"council:{{{found.session}}}:state", "window", str(WINDOWS - 1))
     return found
@@ -53,7 +53,7 @@ async def listen(client: aiohttp.ClientSession, web: WebServer, query: str, into
     ],
 )
 async def test_every_frame_from_a_window_on_comes_once_and_in_order(
-    recorder: Recorder, web: WebServer, client: aiohttp.ClientSession, first: int | None, shown_from: int
+    recorder: FrameWriter, web: WebServer, client: aiohttp.ClientSession, first: int | None, shown_from: int
 ) -> None:
     frames: list[Any] = []
     query = f"session={recorder.session}" + ("" if first is None else f"&from={first}")
@@ -70,7 +70,7 @@ async def test_every_frame_from_a_window_on_comes_once_and_in_order(
 
 
 async def test_a_session_that_has_ended_is_sent_whole_and_then_closed(
-    recorder: Recorder, web: WebServer, client: aiohttp.ClientSession
+    recorder: FrameWriter, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
     recorder.write(1, final=True)
     frames: list[Any] = []
@@ -80,7 +80,7 @@ async def test_a_session_that_has_ended_is_sent_whole_and_then_closed(
 
 @pytest.mark.parametrize("window", ["-1", "1.5", "x", ""])
 async def test_an_invalid_window_is_refused(
-    recorder: Recorder, web: WebServer, client: aiohttp.ClientSession, window: str
+    recorder: FrameWriter, web: WebServer, client: aiohttp.ClientSession, window: str
 ) -> None:
     async with client.get(f"{web.http}/frames?session={recorder.session}&from={window}") as answer:
         assert answer.status == 400
@@ -91,7 +91,7 @@ async def test_a_client_that_asks_for_the_past_and_reads_nothing_is_closed(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
     """Another client receives everything meanwhile."""
-    recorder = Recorder(redis, text="x" * 8_000)
+    recorder = FrameWriter(redis, text="x" * 8_000)
     recorder.write(WINDOWS)
     redis.run("HSET", f"council:{{{recorder.session}}}:state", "window", str(WINDOWS - 1))
     wait_until(lambda: record_of(redis, web), "the web is ready")
@@ -113,7 +113,7 @@ async def test_a_client_that_asks_for_the_past_and_reads_nothing_is_closed(
 
 
 async def test_a_viewer_far_ahead_does_not_cut_the_past_of_later_viewers(
-    recorder: Recorder, web: WebServer, client: aiohttp.ClientSession
+    recorder: FrameWriter, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
     """The first client asks for a window far ahead; clients that come later still receive the past."""
     first: list[Any] = []

@@ -28,7 +28,7 @@ from tests.support.live_clients import (
 from tests.support.protocol import checked, numbers_of, texts_by_model
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Role, Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.sessions import opening_of, until_ended
 from tests.support.web_server import WebServer
 from transport.redis.connection import AsyncPipe
@@ -38,14 +38,14 @@ Client = aiohttp.ClientSession
 
 
 @pytest.fixture
-def speaker(redis: RedisServer, roles: Roles) -> Speaker:
+def speaker(redis: RedisServer, roles: Roles) -> ScriptedProducer:
     """A model whose text the test writes, an aggregator and DECIPHER."""
     roles.ready("aggregator")
     roles.ready("consumers.decipher")
-    return Speaker(redis, "test:speaker")
+    return ScriptedProducer(redis, "test:speaker")
 
 
-async def begun(pipe: AsyncPipe, speaker: Speaker, text: str = "") -> str:
+async def begun(pipe: AsyncPipe, speaker: ScriptedProducer, text: str = "") -> str:
     """A session that the speaker has claimed, and in which it has written this text."""
     opening = opening_of(speaker.model)
     await open_session(pipe, opening)
@@ -82,7 +82,7 @@ async def test_startup_complete_comes_first_and_heartbeats_at_least_every_second
 
 
 async def test_a_client_from_the_beginning_receives_every_frame(
-    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer
 ) -> None:
     session = await begun(pipe, speaker)
     listener, frames = ProtocolListener(client, web, session, 1), FramesListener(client, web, session)
@@ -106,7 +106,7 @@ async def test_a_client_from_the_beginning_receives_every_frame(
 
 
 async def test_a_later_client_receives_the_text_so_far_and_the_current_state(
-    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer
 ) -> None:
     session = await begun(pipe, speaker, "\n The sky")
     async with connected(client, web, f"?session={session}") as early:
@@ -137,7 +137,7 @@ async def test_a_later_client_receives_the_text_so_far_and_the_current_state(
 
 
 async def test_a_client_that_reconnects_receives_what_it_missed_and_nothing_twice(
-    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer
 ) -> None:
     session = await begun(pipe, speaker, "one")
     async with connected(client, web, f"?session={session}") as socket:
@@ -165,10 +165,10 @@ async def test_a_client_that_reconnects_receives_what_it_missed_and_nothing_twic
 
 
 async def test_without_a_session_a_client_watches_the_newest_live_one_and_then_the_next(
-    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker, redis: RedisServer
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer, redis: RedisServer
 ) -> None:
     """nothing runs | first | second, while the first goes on | the second ends: the first again | it ends | third"""
-    other, third = Speaker(redis, "test:other"), Speaker(redis, "test:third")
+    other, third = ScriptedProducer(redis, "test:other"), ScriptedProducer(redis, "test:third")
     received: list[ProtocolMessage] = []
 
     async def sessions_of(socket: aiohttp.ClientWebSocketResponse, text: str) -> set[str]:
@@ -200,11 +200,11 @@ async def test_without_a_session_a_client_watches_the_newest_live_one_and_then_t
 
 
 async def test_frame_numbers_rise_from_a_replay_that_ran_ahead_to_the_next_session(
-    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker, redis: RedisServer
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer, redis: RedisServer
 ) -> None:
     """a replay shows a minute in a moment | it ends | a live session, a minute behind | the client reconnects"""
     async with connected(client, web) as socket:
-        replay = Recorder(redis, opened="1000000000000-0")
+        replay = FrameWriter(redis, opened="1000000000000-0")
         replay.announce()
         replay.write(3_600, final=True)
         state = await find_session(pipe, replay.session)
@@ -253,7 +253,7 @@ REFUSALS = [
 
 
 async def test_refusals_come_before_the_upgrade(redis: RedisServer, web: WebServer, client: Client) -> None:
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     upgrade["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
     for query, status, code in REFUSALS:
@@ -264,7 +264,7 @@ async def test_refusals_come_before_the_upgrade(redis: RedisServer, web: WebServ
 
 
 async def test_reconnecting_with_a_frame_that_is_no_longer_kept_is_refused(
-    redis: RedisServer, web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker
+    redis: RedisServer, web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer
 ) -> None:
     session = await begun(pipe, speaker, "one")
     async with connected(client, web, f"?session={session}") as socket:
@@ -295,7 +295,7 @@ async def test_messages_of_a_client_are_ignored_unless_they_are_too_large_or_not
 
 
 async def test_sigterm_closes_all_sockets_with_a_reason(web: WebServer, client: Client, redis: RedisServer) -> None:
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     async with connected(client, web) as idle, connected(client, web, f"?session={recorder.session}") as watching:
         ending = asyncio.create_task(asyncio.to_thread(web.end))
         for socket in (idle, watching):

@@ -18,7 +18,7 @@ from schemas.frames import encode_frame
 from tests.consumers.web.live.test_merging import frame_of
 from tests.support.live_clients import FramesListener
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until, wait_until
 from tests.support.web_server import WebServer, record_of
 
@@ -275,13 +275,13 @@ def unread_socket(web: WebServer, path: str) -> socket.socket:
 
 
 @pytest.fixture
-def recorder(redis: RedisServer, web: WebServer) -> Recorder:
+def recorder(redis: RedisServer, web: WebServer) -> FrameWriter:
     wait_until(lambda: record_of(redis, web), "the web is ready")
-    return Recorder(redis, text="x" * 2_000)
+    return FrameWriter(redis, text="x" * 2_000)
 
 
 async def test_a_socket_that_never_reads_is_closed_after_ten_seconds(
-    redis: RedisServer, web: WebServer, recorder: Recorder
+    redis: RedisServer, web: WebServer, recorder: FrameWriter
 ) -> None:
     stalled = unread_socket(web, f"/frames?session={recorder.session}")
     began_s = asyncio.get_running_loop().time()
@@ -300,7 +300,7 @@ async def test_a_socket_that_never_reads_is_closed_after_ten_seconds(
 
 
 async def test_a_slow_client_does_not_slow_the_others(
-    redis: RedisServer, web: WebServer, recorder: Recorder, client: aiohttp.ClientSession
+    redis: RedisServer, web: WebServer, recorder: FrameWriter, client: aiohttp.ClientSession
 ) -> None:
     """One client reads, one reads nothing for a while: the first receives every frame at once, the other all text
     in fewer frames."""
@@ -343,7 +343,7 @@ def reads_of(redis: RedisServer) -> int:
 
 
 async def test_frames_are_read_from_redis_once_for_fifty_clients(
-    redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, recorder: Recorder
+    redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, recorder: FrameWriter
 ) -> None:
     """Fifty clients receive the same frames."""
     listeners = [FramesListener(client, web, recorder.session) for _ in range(50)]
