@@ -133,7 +133,7 @@ def test_whatever_is_written_is_a_member_or_a_refusal(written: str) -> None:
 
 def test_a_list_of_models_without_names_is_what_it_was() -> None:
     assert members_of_flag("a, b,c:latest") == ["a", "b", "c:latest"]
-    with pytest.raises(Refused, match="names an empty model"):
+    with pytest.raises(Refused, match="--models contains an empty name"):
         members_of_flag("a,,b")
 
 
