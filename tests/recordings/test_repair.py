@@ -217,7 +217,7 @@ def test_no_file_is_written_over_another_one_or_itself(tmp_path: Path) -> None:
     out.write_bytes(b"mine")
     for name in (out, path):
         before = name.read_bytes()
-        council("recover", str(path), "-o", str(name)).assert_refused("there already")
+        council("recover", str(path), "-o", str(name)).assert_refused("exists already")
         assert name.read_bytes() == before
 
 
