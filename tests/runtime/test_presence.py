@@ -1,4 +1,4 @@
-"""What a process logs about Redis: the state it is in, once, however many tasks notice it and whatever still works."""
+"""A process logs each state of Redis once, however many tasks notice it and whichever commands still succeed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def away(cause: Exception) -> RedisAway:
         (refused(ResponseError("MISCONF Redis is configured to save RDB snapshots")), REFUSES, ACCEPTS),
     ],
 )
-def test_each_state_is_said_once_and_its_end_once(error: Exception, sentence: str, end: str) -> None:
+def test_each_state_and_its_end_are_logged_once(error: Exception, sentence: str, end: str) -> None:
     log, clock = Lines(), Clock()
     presence = RedisPresence(log, clock)
     for _ in range(5):
@@ -96,7 +96,7 @@ def test_each_state_is_said_once_and_its_end_once(error: Exception, sentence: st
     assert (log.lines, presence.is_away) == ([sentence, end], False)
 
 
-def test_what_still_works_does_not_end_a_refusal() -> None:
+def test_a_command_that_succeeds_does_not_end_a_refusal() -> None:
     """For a minute reads succeed sixty times a second while a write is refused once a second."""
     log, clock = Lines(), Clock()
     presence = RedisPresence(log, clock)
@@ -131,7 +131,7 @@ async def working(*work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterat
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_full_redis_is_said_once_and_so_is_its_end(each_redis: RedisServer) -> None:
+async def test_a_full_redis_and_its_end_are_logged_once(each_redis: RedisServer) -> None:
     """A producer's outbox, a reader of frames, a writer of events and the process record share one presence: some of
     their commands are refused, others are not."""
     log, pipe, reader = Lines(), AsyncPipe(each_redis.url), BlockingPipe(each_redis.url)
