@@ -134,7 +134,9 @@ async def served(pipe: AsyncPipe, backend: Backend, opening: Opening) -> AsyncIt
     its_pipe = AsyncPipe(pipe.url)
     ready: asyncio.Future[ServedModel] = asyncio.get_running_loop().create_future()
     registration = ProcessRegistration("producer", model=model)
-    ready.set_result(ServedModel(its_pipe, model, source, backend, registration, TIERS["high"], log))
+    served_model = ServedModel(its_pipe, model, source, backend, registration, TIERS["high"], log)
+    ready.set_result(served_model)
+    keeping = [asyncio.create_task(served_model.keeper.run(is_warmed=False))] if served_model.keeper else []
     await open_session(pipe, opening)
     service = Service(its_pipe, model, ready, backend.pauses, "p", RedisPresence(log), log)
     work = SessionServing(service, opening.session)
@@ -142,8 +144,9 @@ async def served(pipe: AsyncPipe, backend: Backend, opening: Opening) -> AsyncIt
     try:
         yield Served(pipe, opening, task)
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for one in (task, *keeping):
+            one.cancel()
+        await asyncio.gather(task, *keeping, return_exceptions=True)
         await backend.close()
         await its_pipe.close()
 
