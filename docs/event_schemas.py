@@ -1,6 +1,6 @@
 """`python docs/event_schemas.py`: writes docs/protocol/<type>.schema.json, one for each message of the protocol.
 
-They are made from the structs in schemas/events.py, for people who check what they receive; a test compares them.
+They are made from the structs in schemas/events.py, for clients that check what they receive; a test compares them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema_of(message: type[msgspec.Struct]) -> dict[str, Any]:
-    """The JSON Schema of one message: it allows what the struct does, and demands every key that is always sent."""
+    """The JSON Schema of one message: it allows what the struct allows, and requires every key that is always sent."""
     schema = msgspec.json.schema(message)
     name = schema.pop("$ref").rsplit("/", 1)[1]
     parts = schema["$defs"]
     for part in parts.values():
         part["description"] = " ".join(part["description"].split())
         if "properties" in part:
-            # A key with one possible value has it as its default in the struct, and is sent all the same.
+            # A key with one possible value has a default in the struct, but is always sent.
             fixed = [key for key, value in part["properties"].items() if value.pop("default", None) is not None]
             part["required"] = [*part["required"], *fixed]
     own = parts.pop(name)
@@ -35,7 +35,7 @@ def schema_of(message: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def texts() -> dict[str, str]:
-    """What each file holds, by its name."""
+    """The content of each file, by its name."""
     found = {}
     for message in MESSAGES:
         schema = msgspec.json.encode(schema_of(message))

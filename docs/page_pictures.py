@@ -1,7 +1,7 @@
-"""`python docs/page_pictures.py [FOLDER [NAME ...]]`: photographs the page for docs/page.md, with Chromium.
+"""`python docs/page_pictures.py [FOLDER [NAME ...]]`: takes the pictures of the page for docs/page.md, with Chromium.
 
-It shows a council of SmolLM2 that the script starts for itself: `council models get smollm2` fetches the model. All
-pictures are taken, or those of these names.
+The script starts a council of SmolLM2; `council models get smollm2` downloads the model. Without names it takes all
+pictures.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ FOLDER = Path(__file__).parent / "page"
 _SWITCHES = ["--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--disable-gpu"]
 _END_S = 20.0
 _QUESTION = "What is the capital of France, and why is it famous?"
-# With this seed they say the same for some words, and then part.
+# With this seed the members write the same words for a while, and then part.
 _TWO: dict[str, Any] = {"models": ["smollm2-cold", "smollm2-warm"], "seed": 5}
 _ALL: dict[str, Any] = {"models": ["smollm2-cold", "smollm2-warm", "smollm2-hot"], "seed": 5}
 
 
 @contextmanager
 def council() -> Iterator[str]:
-    """A council of its own, on a private Redis; the address of its page."""
+    """Starts a council on a private Redis; returns the address of its page."""
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
             [sys.executable, "-m", "council", "up", "--no-open", "--port", "0", "--tier", "mid"],
@@ -41,24 +41,24 @@ def council() -> Iterator[str]:
         )  # fmt: skip
         try:
             assert process.stderr
-            said = []
+            lines = []
             for line in process.stderr:
-                said.append(line)
+                lines.append(line)
                 if found := re.search(r"http://[\d.]+:\d+", line):
                     yield found[0]
                     break
             else:
-                raise RuntimeError(f"the council does not start: {''.join(said)}")
+                raise RuntimeError(f"the council does not start: {''.join(lines)}")
         finally:
             process.terminate()
             process.communicate(timeout=_END_S)
 
 
-def ask(address: str, said: dict[str, Any]) -> str:
-    """Opens a session; its id."""
+def ask(address: str, body: dict[str, Any]) -> str:
+    """Opens a session; returns its id."""
     request = urllib.request.Request(
         f"{address}/api/sessions",
-        data=json.dumps({"prompt": _QUESTION, **said}).encode(),
+        data=json.dumps({"prompt": _QUESTION, **body}).encode(),
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request) as answer:
@@ -66,7 +66,7 @@ def ask(address: str, said: dict[str, Any]) -> str:
 
 
 def wait_until_loaded(address: str) -> None:
-    """Waits until every model is in memory: else the pictures would show how they are loaded."""
+    """Waits until every model is in memory, so that the pictures do not show loading."""
     for _ in range(600):
         with urllib.request.urlopen(f"{address}/api/models") as answer:
             if all(model["residency"] == "loaded" for model in json.load(answer)["models"]):
@@ -76,7 +76,7 @@ def wait_until_loaded(address: str) -> None:
 
 
 def at_window(page: Page, window: int) -> None:
-    """Waits until the page has come so far, or the session has ended."""
+    """Waits until the page shows this window or a later one, or the session has ended."""
     page.wait_for_function(
         """least => Number(document.getElementById('window').textContent.replace(/\\D/g, '')) >= least
         || document.getElementById('status').textContent.startsWith('Ended')""",
@@ -85,21 +85,21 @@ def at_window(page: Page, window: int) -> None:
 
 
 def look_at_token(page: Page) -> None:
-    """Points at a word after the place where they parted."""
+    """Points at a token after the parting."""
     page.locator("article").first.locator(":is(.fork, .token:has(.fork)) ~ .token").nth(1).hover()
     page.wait_for_selector(".pieces li")
 
 
 def look_back(page: Page) -> None:
-    """Where they parted, side by side."""
-    page.get_by_role("button", name="Where they parted").click()
-    page.get_by_role("button", name="Compare two").click()
+    """Shows the parting, and two answers side by side."""
+    page.get_by_role("button", name="Go to the parting").click()
+    page.get_by_role("button", name="Compare answers").click()
 
 
 class Picture(NamedTuple):
-    """A session at a window, after something was done with the page."""
+    """A session at a window, after an action on the page."""
 
-    said: dict[str, Any]
+    body: dict[str, Any]
     window: int
     do: Callable[[Page], None] = lambda page: None
     size: tuple[int, int] = (1280, 800)
@@ -120,10 +120,10 @@ def photograph(browser: Browser, address: str, picture: Picture, path: Path) -> 
     width, height = picture.size
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=picture.scheme)
     page = context.new_page()
-    # A session that is not there: the page waits for the next.
+    # A session that does not exist: the page then follows the next address.
     page.goto(f"{address}/#none")
     page.wait_for_selector(".chip input")
-    page.evaluate("session => { location.hash = session; }", ask(address, picture.said))
+    page.evaluate("session => { location.hash = session; }", ask(address, picture.body))
     at_window(page, picture.window)
     picture.do(page)
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -138,7 +138,7 @@ def main(folder: Path, names: Sequence[str]) -> None:
     with council() as address, sync_playwright() as playwright:
         wait_until_loaded(address)
         # Chromium makes a Unix socket in its temporary folder, whose path may be too long for that.
-        environment = os.environ | {"TMPDIR": "/tmp"}
+        environment: dict[str, str | float | bool] = {**os.environ, "TMPDIR": "/tmp"}
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES, env=environment)
         for name in names:
             photograph(browser, address, PICTURES[name], folder / f"{name}.png")

@@ -1,1 +1,1 @@
-"""The web: one page, a small HTTP API, and the frames of each session over WebSocket."""
+"""The web: a page, an HTTP API, and the frames and events of each session over sockets."""

@@ -1,9 +1,9 @@
-"""`python -m consumers.web`: the page, the API and the frames of the sessions on REDIS_URL.
+"""`python -m consumers.web`: serves the page, the API and the sockets for the sessions on REDIS_URL.
 
 COUNCIL_TIER names the tier (default: by this machine's memory); COUNCIL_LIMITS is a JSON object of limits to change;
-COUNCIL_TOKEN is what clients must know (needed on any address but loopback); COUNCIL_ORIGINS is a JSON list of origins
-whose pages may use this council; COUNCIL_RECORDINGS is the folder of the recordings (default: in the user's data
-folder).
+COUNCIL_TOKEN is the token that clients must send (required on any address but loopback); COUNCIL_ORIGINS is a JSON list
+of origins whose pages may use this council; COUNCIL_RECORDINGS is the folder of the recordings (default: in the user's
+data folder).
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8145
 
 
 def limits_from_environment() -> Limits:
-    """The default limits, with those of COUNCIL_LIMITS changed. Raises Refused."""
+    """The default limits with the changes in COUNCIL_LIMITS. Raises Refused."""
     raw = os.environ.get("COUNCIL_LIMITS") or "{}"
     try:
         overrides = msgspec.json.decode(raw, type=dict[str, int])
     except (msgspec.MsgspecError, UnicodeEncodeError):
         raise Refused(
-            "bad_limits", 'COUNCIL_LIMITS is no JSON object of whole numbers, such as {"first_token_ms": 90000}.'
+            "bad_limits",
+            'COUNCIL_LIMITS is not a JSON object of whole numbers: write it as in {"first_token_ms": 90000}.',
         ) from None
     return limits_with(overrides)
 
 
 def origins_from_environment() -> tuple[str, ...]:
-    """The origins of COUNCIL_ORIGINS. Raises Refused."""
+    """The origins in COUNCIL_ORIGINS. Raises Refused."""
     try:
         origins = msgspec.json.decode(os.environ.get("COUNCIL_ORIGINS") or "[]", type=list[str])
     except (msgspec.MsgspecError, UnicodeEncodeError):
         raise Refused(
-            "bad_origins", 'COUNCIL_ORIGINS is no JSON list of texts, such as ["http://localhost:5173"].'
+            "bad_origins", 'COUNCIL_ORIGINS is not a JSON list of strings: write it as in ["http://localhost:5173"].'
         ) from None
     return checked_origins(origins)
 
@@ -68,7 +69,7 @@ def _number(name: str, text: str, most: int) -> int:
 
 
 def library_of_web(folder: Path | None) -> Library:
-    """The library in that folder, or the user's; an empty one for a user without a home folder."""
+    """The library in the folder, or else the user's; an empty one for a user without a home folder."""
     try:
         return library_of_role(folder)
     except Refused:
@@ -79,7 +80,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT. Raises Refused."""
     url = redis_from_environment()
     tiers, tier, limits = tiers_from_environment(), tier_from_environment(), limits_from_environment()
-    # An empty variable is none; an empty flag is a mistake.
+    # An empty variable counts as not set; an empty flag is an error.
     given = arguments.token if arguments.token is not None else os.environ.get("COUNCIL_TOKEN") or None
     token = None if given is None else checked_token(given)
     library = library_of_web(arguments.recordings)
@@ -96,9 +97,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m consumers.web", description=__doc__)
     parser.add_argument("--host", default=DEFAULT_HOST, help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", default=str(DEFAULT_PORT), help="the port to listen on (default: %(default)s)")
-    parser.add_argument("--fd", metavar="N", help="an inherited socket that listens already, instead of host and port")
+    parser.add_argument("--fd", metavar="N", help="an inherited listening socket, instead of host and port")
     parser.add_argument("--recordings", type=Path, metavar="DIR", help="the library's folder")
-    parser.add_argument("--token", help="what clients must know; better as COUNCIL_TOKEN, which no process list shows")
+    parser.add_argument("--token", help="the token that clients must send; safer as COUNCIL_TOKEN, not shown by ps")
     return run_role(serve(parser.parse_args()))
 
 

@@ -1,4 +1,4 @@
-"""The page's files, read once at the start from the package."""
+"""The page's files, read from the package once at the start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INDEX = "index.html"
 
 
 def page_routes() -> list[web.RouteDef]:
-    """`/` is the page; its parts are at `/static/ROOM/NAME`. Nothing but these names is served."""
+    """`/` is index.html; the other files are at `/static/FOLDER/NAME`. Only these names are served."""
     return list(_routes(files("consumers.web") / "static", "/static"))
 
 
@@ -25,15 +25,15 @@ def _routes(folder: Traversable, path: str) -> Iterator[web.RouteDef]:
             continue
         suffix = file.name[file.name.rfind(".") :]
         if suffix in _TYPES:
-            shown_at = "/" if file.name == _INDEX else f"{path}/{file.name}"
-            yield web.get(shown_at, _show(file.read_bytes(), _TYPES[suffix]))
+            address = "/" if file.name == _INDEX else f"{path}/{file.name}"
+            yield web.get(address, _handler(file.read_bytes(), _TYPES[suffix]))
 
 
-def _show(body: bytes, content_type: str) -> Handler:
-    async def show(_request: web.Request) -> web.StreamResponse:
-        # A new version of the council is a new page at once; over loopback a copy kept would save nothing.
+def _handler(body: bytes, content_type: str) -> Handler:
+    async def send(_request: web.Request) -> web.StreamResponse:
+        # A new version of the council must be a new page at once; over loopback a cache would save nothing.
         return web.Response(
             body=body, content_type=content_type, charset="utf-8", headers={"Cache-Control": "no-cache"}
         )
 
-    return show
+    return send

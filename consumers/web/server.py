@@ -1,4 +1,4 @@
-"""The web process: one aiohttp application on one listening socket, from its first request to its last goodbye."""
+"""The web process: one aiohttp application on one listening socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from aiohttp import web
 
-from consumers.web.answering import Answering
+from consumers.web.answer_cache import AnswerCache
 from consumers.web.api.council import CouncilApi
 from consumers.web.api.importing import ImportApi
 from consumers.web.api.library import AsyncLibrary
@@ -28,12 +28,12 @@ from consumers.web.door.guard import Guard
 from consumers.web.door.limits import limit_requests
 from consumers.web.live.event_stream import EventStream
 from consumers.web.live.frames_socket import FramesSocket
-from consumers.web.live.newest import Newest
+from consumers.web.live.newest_session import NewestSession
 from consumers.web.live.protocol_client import VERSION
 from consumers.web.live.protocol_socket import ProtocolSocket
+from consumers.web.live.shared_feeds import SharedFeeds
 from consumers.web.live.sockets import Clients
-from consumers.web.live.sources import Events, Frames
-from consumers.web.live.watching import Watched
+from consumers.web.live.sources import EventSource, FrameSource
 from consumers.web.page import page_routes
 from recordings.folder import Library
 from runtime.log import Log
@@ -45,16 +45,16 @@ from schemas.sessions import Limits
 from transport.redis.connection import AsyncPipe
 from transport.register import ProcessRegistration
 
-# A prompt of 32 KiB, a system text and JSON's escapes.
+# A prompt of 32 KiB, a system text, and the escapes of JSON.
 _MOST_BODY_BYTES = 64 * 1024
-# SIGTERM to exit: this for the record, twice this for requests and sockets, under two seconds in all.
-_GOODBYE_S = 0.5
+# From SIGTERM to exit: once for the process record, twice for requests and sockets, under two seconds in all.
+_SHUTDOWN_S = 0.5
 
 
 class WebSettings(msgspec.Struct, frozen=True):
-    """What a person decides. `tier`, one of `tiers`, and `limits` are for sessions that do not say otherwise;
-    `bound_host` is the address as it was given, `library` the recordings; pages of `origins` may do what our own may;
-    without `token` everybody may who reaches the server."""
+    """The web process's settings. `tier`, one of `tiers`, and `limits` are the defaults of new sessions; `bound_host`
+    is the setting host, `library` the recordings; pages of `origins` may do what this server's own page may; without
+    `token` every client that reaches the server may use it."""
 
     tier: TierPolicy
     tiers: Mapping[str, TierPolicy]
@@ -72,16 +72,16 @@ class WebServer:
         self._url, self._pipe, self._registration, self._log = url, AsyncPipe(url), registration, log
         self._presence = RedisPresence(log)
         self._clients = Clients()
-        self._frames = Watched(url, Frames(), self._presence, log)
-        self._event_source = Events()
-        self._events = Watched(url, self._event_source, self._presence, log)
-        self._newest = Newest(url, self._pipe, self._presence)
-        answering, opener = Answering(self._pipe), Opener(self._pipe)
+        self._frames = SharedFeeds(url, FrameSource(), self._presence, log)
+        self._event_source = EventSource()
+        self._events = SharedFeeds(url, self._event_source, self._presence, log)
+        self._newest = NewestSession(url, self._pipe, self._presence)
+        answers, opener = AnswerCache(self._pipe), Opener(self._pipe)
         library = AsyncLibrary(settings.library)
         self._protocol = ProtocolSocket(
             self._pipe,
             self._events,
-            answering,
+            answers,
             self._newest,
             self._clients,
             self._presence,
@@ -89,12 +89,12 @@ class WebServer:
         )
         operations = [
             *SessionsApi(
-                self._pipe, answering, library, opener, settings.tier, settings.tiers, settings.limits
+                self._pipe, answers, library, opener, settings.tier, settings.tiers, settings.limits
             ).operations(),
             *RecordingsApi(library).operations(),
             *ImportApi(library).operations(),
             *ReplaysApi(self._pipe, library, opener).operations(),
-            *TokensApi(self._pipe, answering).operations(),
+            *TokensApi(self._pipe, answers).operations(),
             *EventStream(self._pipe, self._events, self._clients).operations(),
             *ModelsApi(self._pipe, settings.tier).operations(),
         ]
@@ -110,9 +110,9 @@ class WebServer:
         self._token = settings.token
 
     async def run(self, listening: socket.socket, stopping: asyncio.Event) -> None:
-        """Takes `listening` over; a copy of it that another process holds goes on listening."""
+        """Serves on `listening`, and closes it at the end; another process's copy of the socket goes on listening."""
         port = int(listening.getsockname()[1])
-        runner = web.AppRunner(self._application(port), access_log=None, shutdown_timeout=_GOODBYE_S)
+        runner = web.AppRunner(self._application(port), access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         assert runner.server is not None
         accepting = await self._connections.listen(runner.server, listening)
@@ -121,20 +121,20 @@ class WebServer:
             asyncio.create_task(keep_record(self._url, self._registration, self._presence, self._facts)),
             asyncio.create_task(self._newest.run()),
         ]
-        # What has been made until now stays; looking at it again and again would stop everything for 20 ms.
+        # The objects of the start live on; without this each full garbage collection would take 20 ms.
         gc.freeze()
         try:
             await stopping.wait()
         finally:
             for task in background:
                 task.cancel()
-            await asyncio.wait(background, timeout=_GOODBYE_S)
+            await asyncio.wait(background, timeout=_SHUTDOWN_S)
             accepting.close()
             await runner.cleanup()
             await self._pipe.close()
 
     def _application(self, port: int) -> web.Application:
-        """From the outside in: errors become answers; from where; how often; who."""
+        """The middlewares from the outside in: errors, connections, host and origin, rate, token."""
         middlewares = [
             errors_as_json(self._log),
             self._connections.middleware,
@@ -149,23 +149,24 @@ class WebServer:
         application = web.Application(middlewares=middlewares, client_max_size=_MOST_BODY_BYTES)
         application.add_routes(routes)
         application.on_response_prepare.append(self._guard.add_headers)
-        application.on_shutdown.append(self._dismiss_all)
+        application.on_shutdown.append(self._close_clients)
         return application
 
-    async def _dismiss_all(self, _application: web.Application) -> None:
+    async def _close_clients(self, _application: web.Application) -> None:
         self._protocol.stop()
         self._frames.stop()
         self._events.stop()
 
     def _facts(self) -> dict[str, int]:
-        """How many watch, and every kind of loss: frames that slow clients got merged into newer ones, clients sent
-        away because they took nothing, clients refused because there were too many, entries that were no events."""
+        """The numbers of clients and of losses: frames that slow clients received merged into newer ones, clients that
+        were disconnected because they received nothing, clients that were refused because there were too many, entries
+        that were not events."""
         return {
             "clients": self._clients.count,
             "clients_refused": self._clients.refused,
             "connections": self._connections.count,
             "connections_refused": self._connections.refused,
-            "clients_too_slow": self._frames.too_slow + self._events.too_slow,
-            "frames_merged": self._frames.skipped + self._events.skipped,
-            "events_left_out": self._event_source.strange,
+            "clients_too_slow": self._frames.clients_too_slow + self._events.clients_too_slow,
+            "frames_merged": self._frames.frames_merged + self._events.frames_merged,
+            "events_left_out": self._event_source.invalid,
         }

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 import typer
 import uvloop
 from rich.console import Console
 
 from council.command.model_report import models_report, print_models
-from council.command.options import ConfigOption, JsonOption, TierOption, new_app
+from council.command.options import ConfigOption, JsonOption, TierOption, new_app, show
 from council.models.catalogue import find_models
 from council.models.store import MODELS
 from council.running.up import say
@@ -28,12 +27,9 @@ def models(
         return
     settings = load_settings(config, {"tier": tier})
     found = uvloop.run(find_models(settings))
-    if as_json:
-        print(msgspec.json.encode(models_report(found)).decode())
-    else:
-        for trouble in found.troubles:
-            say(trouble)
-        print_models(Console(), found, settings.tier_policy)
+    for trouble in () if as_json else found.troubles:
+        say(trouble)
+    show(models_report(found), lambda: print_models(Console(), found, settings.tier_policy), as_json=as_json)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import msgspec
 import typer
 import uvloop
 
@@ -46,6 +47,14 @@ SessionArgument = Annotated[str, typer.Argument(help="The session's id, as `coun
 def new_app(**options: Any) -> typer.Typer:
     """A group of commands. Their help is plain text, and their errors are left to the caller."""
     return typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False, **options)
+
+
+def show(value: Any, print_text: Callable[[], None], *, as_json: bool) -> None:
+    """Writes the value as JSON, or calls `print_text`."""
+    if as_json:
+        print(msgspec.json.encode(value).decode())
+    else:
+        print_text()
 
 
 def at_council(redis_url: str | None, config: Path | None, work: Callable[[AsyncPipe], Coroutine[Any, Any, T]]) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 
@@ -15,7 +14,7 @@ from council.command.library_report import (
     print_recordings,
     recordings_report,
 )
-from council.command.options import ConfigOption, FolderOption, JsonOption, new_app
+from council.command.options import ConfigOption, FolderOption, JsonOption, new_app, show
 from council.recording.keep import library_of
 from council.running.up import say
 from council.settings.schema import load_settings
@@ -39,10 +38,7 @@ def recordings(
     if context.invoked_subcommand:
         return
     found = [one for one in library_of(settings).listed() if one.matches(words)]
-    if as_json:
-        print(msgspec.json.encode(recordings_report(found)).decode())
-    else:
-        print_recordings(Console(), found, library_of(settings))
+    show(recordings_report(found), lambda: print_recordings(Console(), found, library_of(settings)), as_json=as_json)
 
 
 @app.command()

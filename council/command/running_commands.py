@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 import uvloop
 from rich.console import Console
@@ -28,6 +27,7 @@ from council.command.options import (
     TierOption,
     at_council,
     new_app,
+    show,
 )
 from council.doctor.doctor import examine, is_fit, print_findings
 from council.models.catalogue import find_models
@@ -118,10 +118,7 @@ def _own_command() -> str:
 def status(as_json: JsonOption = False, redis_url: RedisOption = None, config: ConfigOption = None) -> None:
     """Show the processes, the open sessions and the memory."""
     found = at_council(redis_url, config, reports.status_report)
-    if as_json:
-        print(msgspec.json.encode(found).decode())
-    else:
-        reports.print_status(Console(), found)
+    show(found, lambda: reports.print_status(Console(), found), as_json=as_json)
 
 
 @app.command()
@@ -132,8 +129,5 @@ def doctor(as_json: JsonOption = False, tier: TierOption = None, config: ConfigO
     """
     settings = load_settings(config, {"tier": tier})
     findings = uvloop.run(examine(settings))
-    if as_json:
-        print(msgspec.json.encode(findings).decode())
-    else:
-        print_findings(Console(), findings)
+    show(findings, lambda: print_findings(Console(), findings), as_json=as_json)
     raise typer.Exit(0 if is_fit(findings) else 1)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 import uvloop
 from rich.console import Console
@@ -30,6 +29,7 @@ from council.command.options import (
     TierOption,
     at_council,
     new_app,
+    show,
 )
 from council.command.replaying import ReplayOrder, parse_rate, parse_seconds, replay_file
 from council.ensemble import TurboEnsemble
@@ -138,10 +138,7 @@ def stop(
 def sessions(as_json: JsonOption = False, redis_url: RedisOption = None, config: ConfigOption = None) -> None:
     """List the sessions that Redis has."""
     found = at_council(redis_url, config, reports.sessions_report)
-    if as_json:
-        print(msgspec.json.encode(found).decode())
-    else:
-        reports.print_sessions(Console(), found)
+    show(found, lambda: reports.print_sessions(Console(), found), as_json=as_json)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""A real browser, the page in it, and sessions to show."""
+"""Fixtures: a browser, the page in it, and sessions to show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.support.project import ROOT
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Role, Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.web_server import CHAR, WORD, WebServer
 
 ARTIFACTS = ROOT / "artifacts"
@@ -21,7 +21,7 @@ _SWITCHES = [
     "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-quic", "--disable-gpu",
 ]  # fmt: skip
-# Every drawing of the page begins with an empty braid.
+# Each drawing of the page begins with clearing the braid.
 _COUNT_DRAWINGS = """
     window.drawings = 0;
     const clear = CanvasRenderingContext2D.prototype.clearRect;
@@ -67,7 +67,7 @@ def player(roles: Roles, folder: Path) -> Role:
 
 @pytest.fixture
 def open_page(browser: Browser, web: WebServer) -> Iterator[Open]:
-    """Opens the page; afterwards no page may have met an error, or anything that its own policy forbids."""
+    """Opens the page. At the end no page may have had an error or a violation of its content security policy."""
     contexts, complaints = [], []
 
     def open_page(width: int = 1280, height: int = 800, at: str = "/", **options: object) -> Page:
@@ -89,10 +89,10 @@ def open_page(browser: Browser, web: WebServer) -> Iterator[Open]:
 
 
 @pytest.fixture
-def speaker(redis: RedisServer, roles: Roles) -> Speaker:
-    """A model that says what the test tells it to."""
+def speaker(redis: RedisServer, roles: Roles) -> ScriptedProducer:
+    """A model whose text the test writes, and an aggregator."""
     roles.ready("aggregator")
-    found = Speaker(redis, "test:speaker")
+    found = ScriptedProducer(redis, "test:speaker")
     found.offer()
     return found
 
@@ -108,7 +108,7 @@ def council(roles: Roles) -> Roles:
 
 @pytest.fixture
 def slow_council(roles: Roles) -> Roles:
-    """The same, but in step with one that writes four letters a second: it answers for as long as a test needs."""
+    """The same, but one model writes four letters a second, so that the session lasts as long as a test needs."""
     roles.ready("aggregator")
     roles.ready("producers", WORD)
     roles.ready("producers", CHAR, "--tokens-per-s", "4")
@@ -116,16 +116,16 @@ def slow_council(roles: Roles) -> Roles:
 
 
 @pytest.fixture
-def recorder(redis: RedisServer) -> Recorder:
-    """A running session, which a page that is opened follows."""
-    found = Recorder(redis)
+def recorder(redis: RedisServer) -> FrameWriter:
+    """An open session, which a new page follows."""
+    found = FrameWriter(redis)
     found.announce()
     return found
 
 
 @pytest.fixture
-def pair(redis: RedisServer) -> Recorder:
-    """The same of two members."""
-    found = Recorder(redis, models=("test:one", "test:other"))
+def pair(redis: RedisServer) -> FrameWriter:
+    """An open session of two members."""
+    found = FrameWriter(redis, models=("test:one", "test:other"))
     found.announce()
     return found

@@ -1,4 +1,4 @@
-"""What people do with the page, and what they find on it."""
+"""Actions of a user on the page, and what the page shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 from schemas import keys
 from schemas.frames import MemberFrame, TokenFrame, decode_frame
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 
 
 def ask(page: Page, prompt: str) -> None:
@@ -21,12 +21,12 @@ def ask(page: Page, prompt: str) -> None:
 
 
 def answer(page: Page, member: int = 0) -> Locator:
-    """Its text, less its thinking."""
+    """The element of a member's answer, without its thinking."""
     return page.locator("article").nth(member).locator("> .text")
 
 
 def is_at_window(page: Page, least: int, timeout_ms: int = 30_000) -> None:
-    """Waits until the page shows that window, or a later one."""
+    """Waits until the page shows that window or a later one."""
     page.wait_for_function(
         "least => Number(document.getElementById('window').textContent.replace(/\\D/g, '')) >= least",
         arg=least, timeout=timeout_ms,
@@ -44,7 +44,7 @@ def cancel(page: Page) -> None:
 
 
 def hold_at(page: Page, window: int) -> None:
-    """Moves the slider of time, as a person would with keys or a mouse."""
+    """Moves the time slider to a window."""
     page.get_by_role("slider").fill(str(window))
     expect(page.locator("#window")).to_have_text(re.sub(r"(?<=\d)(?=(\d{3})+$)", "\u202f", str(window)))
 
@@ -54,16 +54,16 @@ def members(*models: str) -> tuple[MemberFrame, ...]:
 
 
 def released(models: tuple[str, ...], text: str, window: int, energies: tuple[float, ...] = ()) -> dict[str, Any]:
-    """What a frame says that releases this ASCII text of every member, as one token each, after the same in every
-    window before it."""
+    """The fields of a frame that releases this ASCII text of every member, as one token each; all windows before it
+    released the same text."""
     start, end = len(text) * window, len(text) * (window + 1)
-    said = tuple(
+    shown = tuple(
         MemberFrame(model, "answering", energy, 20.0, 0.5, end, 0, text, "", None)
         for model, energy in zip(models, energies or (0.5,) * len(models), strict=True)
     )
     logprob = -0.3 * (window % 17)
     tokens = tuple(TokenFrame(member, "answer", window, start, end, logprob, "real") for member in range(len(models)))
-    return {"members": said, "tokens": tokens}
+    return {"members": shown, "tokens": tokens}
 
 
 def session_of(redis: RedisServer) -> str:
@@ -75,7 +75,7 @@ def session_of(redis: RedisServer) -> str:
 
 
 def released_texts(redis: RedisServer, upto: int | None = None) -> list[str]:
-    """What the frames of the only session say of each member, up to a window."""
+    """Each member's text in the frames of the only session, up to a window."""
     raws = redis.run("XRANGE", keys.frames(session_of(redis)), "-", "+")
     frames = [decode_frame(raw[1][1]) for raw in raws]  # type: ignore[attr-defined]
     shown = frames if upto is None else frames[: upto + 1]
@@ -92,9 +92,8 @@ def in_state(member: MemberFrame, **changes: Any) -> MemberFrame:
     return msgspec.structs.replace(member, **changes)
 
 
-def follows(recorder: Recorder, open_page: Callable[..., Page]) -> Page:
-    """A page that shows the first window of a recording, a frame without text: what is written from then on comes as it
-    is written."""
+def follows(recorder: FrameWriter, open_page: Callable[..., Page]) -> Page:
+    """A page that shows the first window of a recording, which has no text; it then receives each new frame."""
     recorder.write(1, members=members(*recorder.models))
     page = open_page()
     expect(page.locator("#window")).to_have_text("0")

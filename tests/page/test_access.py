@@ -1,4 +1,4 @@
-"""Everyone can use it: by keyboard alone, with a screen reader, with less motion, with whatever eyes they have."""
+"""Accessibility: keyboard, screen readers, reduced motion, colours, zoom."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 from tests.page.conftest import Open
 from tests.page.people import answer, ask, cancel, follows, has_ended, is_at_window, members, released
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.web_server import WORD
 
 _AXE = {
@@ -25,42 +25,42 @@ _AXE = {
 
 
 def violations(page: Page) -> list[str]:
-    """What axe-core finds wrong with the page as it stands."""
+    """The violations that axe-core finds in the page's present state."""
     found = Axe().run(page, options=_AXE).response["violations"]
     return [f"{each['id']}: {node['html'][:160]} {node['failureSummary']}" for each in found for node in each["nodes"]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_wrong(pair: Recorder, open_page: Open, scheme: str) -> None:
-    """The question alone; a session that runs, held, with evidence and two answers side by side; the sessions."""
+def test_axe_finds_no_violation_in_a_session(pair: FrameWriter, open_page: Open, scheme: str) -> None:
+    """A running session; a held window with evidence and two answers side by side; the list of sessions."""
     page = follows(pair, lambda: open_page(color_scheme=scheme))
     for window in range(1, 121):
         parted = {"diverged_at_bytes": 300, "compares": "place"} if window > 50 else {"compares": "next"}
-        said = released(pair.models, "abc\ndef ", window - 1)
-        pair.write(1, **said, agreement=0.3, interference="destructive", jsd=0.7, di_source="logprobs", **parted)
+        shown = released(pair.models, "abc\ndef ", window - 1)
+        pair.write(1, **shown, agreement=0.3, interference="destructive", jsd=0.7, di_source="logprobs", **parted)
     is_at_window(page, 120)
     assert violations(page) == []
-    page.get_by_role("button", name="Where they parted").click()
-    page.get_by_role("button", name="Compare two").click()
+    page.get_by_role("button", name="Go to the parting").click()
+    page.get_by_role("button", name="Compare answers").click()
     page.get_by_role("button", name="Evidence").click()
     expect(page.locator("#evidence")).to_be_visible()
     expect(page.locator(".side mark").or_(page.locator(".side .before")).first).to_be_visible()
     assert violations(page) == []
     page.get_by_role("button", name="Sessions").click()
-    expect(page.locator("#sessions .asked").first).to_be_visible()
+    expect(page.locator("#sessions .prompt-start").first).to_be_visible()
     assert violations(page) == []
 
 
-def test_axe_finds_nothing_wrong_before_anything_was_asked(speaker: Speaker, open_page: Open) -> None:
+def test_axe_finds_no_violation_before_the_first_session(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(1)
     page.get_by_role("button", name="Sessions").click()
-    expect(page.locator("#sessions")).to_contain_text("None yet")
+    expect(page.locator("#sessions")).to_contain_text("No sessions yet")
     assert violations(page) == []
 
 
 def tab_to(page: Page, is_there: Callable[[], Any]) -> None:
-    """Tab, until the focus is where it is wanted; what has it can be seen to have it."""
+    """Presses Tab until the focus is there; every focused element must have a visible outline."""
     for _ in range(80):
         page.keyboard.press("Tab")
         if page.evaluate("() => document.activeElement === document.body"):
@@ -73,11 +73,11 @@ def tab_to(page: Page, is_there: Callable[[], Any]) -> None:
         assert outline, page.evaluate("() => document.activeElement.outerHTML")
         if is_there():
             return
-    raise AssertionError("Tab never comes there")
+    raise AssertionError("Tab never reaches the element")
 
 
-def test_by_keyboard_alone(slow_council: Roles, open_page: Open) -> None:
-    """Choose, ask, stop one, walk through tokens, hold the time, look back, compare, stop all, ask again."""
+def test_everything_works_with_the_keyboard_alone(slow_council: Roles, open_page: Open) -> None:
+    """Select members, ask, hold and move the time, evidence, compare, tokens, stop one, stop all, ask again."""
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(2)
 
@@ -90,7 +90,7 @@ def test_by_keyboard_alone(slow_council: Roles, open_page: Open) -> None:
     page.keyboard.press("Space")
     tab_to(page, focused("#prompt"))
     ask(page, "What is a list?")
-    # The third word has begun: the first is whole, and is still when five windows are taken back.
+    # From the third word on, the first is complete, also five windows earlier.
     expect(answer(page)).to_have_text(re.compile(r"\S\s+\S+\s+\S"), timeout=30_000)
     tab_to(page, focused("#live"))
     page.keyboard.press("Enter")
@@ -129,38 +129,36 @@ def test_by_keyboard_alone(slow_council: Roles, open_page: Open) -> None:
     cancel(page)
 
 
-def test_a_screen_reader_hears_a_summary_now_and_then(slow_council: Roles, open_page: Open) -> None:
-    """A summary at once and one about six seconds later, and nothing else by itself."""
+def test_screen_readers_get_a_summary_every_six_seconds(slow_council: Roles, open_page: Open) -> None:
+    """The first summary comes at once, the second about six seconds later; no other live region changes by itself."""
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(2)
-    # What is in a panel is heard while that is open.
+    # Live regions in a panel count only while it is open.
     live = ":is([aria-live], [role=status], [role=alert], output):not([popover] *)"
     regions = page.evaluate("(live) => [...document.querySelectorAll(live)].map((each) => each.id)", live)
     assert sorted(regions) == ["awaited-sentence", "error", "pointed", "status", "summary"]
     page.evaluate("""() => {
-        window.heard = [];
+        window.summaries = [];
         const summary = document.getElementById("summary");
-        const listen = () => window.heard.push([performance.now(), summary.textContent]);
+        const listen = () => window.summaries.push([performance.now(), summary.textContent]);
         new MutationObserver(listen).observe(summary, { childList: true, characterData: true, subtree: true });
     }""")
     ask(page, "What is a list?")
-    page.wait_for_function("() => window.heard.length >= 2", timeout=30_000)
-    (first_ms, first), (second_ms, _) = page.evaluate("() => window.heard")
+    page.wait_for_function("() => window.summaries.length >= 2", timeout=30_000)
+    (first_ms, first), (second_ms, _) = page.evaluate("() => window.summaries")
     assert "seconds: energy" in first
     assert f"{WORD} " in first
-    # Half a second less than the six: a page that is short of time hears of the first one late.
+    # Half a second less than six: on a busy machine the first change may be noticed late.
     assert second_ms - first_ms > 5_500
     cancel(page)
 
 
-def test_with_less_motion_the_page_is_drawn_four_times_a_second_at_most_and_nothing_interferes(
-    council: Roles, open_page: Open
-) -> None:
+def test_reduced_motion_means_four_drawings_a_second_without_interference(council: Roles, open_page: Open) -> None:
     page = open_page(reduced_motion="reduce")
     expect(page.get_by_role("checkbox")).to_have_count(2)
     ask(page, "What is a list?")
     is_at_window(page, 30)
-    took = page.evaluate("""() => new Promise((resolve) => {
+    duration_ms = page.evaluate("""() => new Promise((resolve) => {
         const [from, drawn] = [performance.now(), window.drawings];
         const look = () => {
             if (window.drawings - drawn >= 12) resolve(performance.now() - from);
@@ -168,18 +166,18 @@ def test_with_less_motion_the_page_is_drawn_four_times_a_second_at_most_and_noth
         };
         look();
     })""")
-    # Twelve drawings: eleven pauses of a quarter of a second, the first of which had begun.
-    assert took > 2_400
+    # Twelve drawings have eleven pauses of a quarter of a second; the first pause had begun before.
+    assert duration_ms > 2_400
     cancel(page)
     columns = page.evaluate(_COLUMNS, True)
-    # Calm: between two strands only their halos, which fall and rise once; no ring, nothing that winds.
+    # Without interference the light between two strands falls and rises once; no ring, no winding.
     assert columns["turnsMatter"] is False
     assert columns["extrema"] <= 3
     assert page.evaluate(_COLUMNS, False)["extrema"] > 8
 
 
-# How often the light between two strands, of members that disagree, turns from falling to rising; and whether it
-# matters how far the strands have wound.
+# The number of extrema of the light between the strands of two members that disagree, and whether winding changes the
+# column.
 _COLUMNS = """async (isCalm) => {
     const { Braid } = await import("/static/stage/braid.js");
     const { Drive } = await import("/static/stage/drive.js");
@@ -204,9 +202,9 @@ _COLUMNS = """async (isCalm) => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_can_be_told_apart_and_from_the_ground(open_page: Open, scheme: str) -> None:
-    """Lines and shapes have a contrast of 3 with the ground, texts one of 4.5; each member has a shape of its own; and
-    the members' colours stay apart for those who do not see red, or green."""
+def test_colours_differ_from_each_other_and_from_the_background(open_page: Open, scheme: str) -> None:
+    """Lines and shapes have a contrast of 3 with the background, texts of 4.5; each member has its own shape; the
+    members' colours differ also for viewers who do not see red or green."""
     page = open_page(color_scheme=scheme)
     names = ["ground", "raised", "ink", "quiet", "alarm", "gold", "ring", "constructive", "neutral", "destructive"]
     names += [f"member-{index}" for index in range(1, 7)]
@@ -226,8 +224,8 @@ def test_colours_can_be_told_apart_and_from_the_ground(open_page: Open, scheme: 
     for line in names[6:]:
         assert contrast(colours[line], colours["ground"]) >= 3, line
     for one, other in combinations(names[10:], 2):
-        for seen in (_AS_THEY_ARE, _WITHOUT_RED, _WITHOUT_GREEN):
-            assert distance(colours[one], colours[other], seen) > 0.06, (one, other)
+        for vision in (_NORMAL, _WITHOUT_RED, _WITHOUT_GREEN):
+            assert distance(colours[one], colours[other], vision) > 0.06, (one, other)
     shapes = page.evaluate("""async () => {
         const { shapeOf } = await import("/static/stage/marks.js");
         return [0, 1, 2, 3, 4, 5].map(shapeOf);
@@ -236,7 +234,7 @@ def test_colours_can_be_told_apart_and_from_the_ground(open_page: Open, scheme: 
 
 
 Colour = tuple[int, ...]
-_AS_THEY_ARE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+_NORMAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 # Viénot, Brettel and Mollon (1999): linear RGB as dichromats see it.
 _WITHOUT_RED = ((0.11238, 0.88762, 0.0), (0.11238, 0.88762, 0.0), (0.00401, -0.00401, 1.0))
 _WITHOUT_GREEN = ((0.29275, 0.70725, 0.0), (0.29275, 0.70725, 0.0), (-0.02234, 0.02234, 1.0))
@@ -257,23 +255,23 @@ def contrast(one: Colour, other: Colour) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def distance(one: Colour, other: Colour, seen: tuple[tuple[float, ...], ...]) -> float:
-    """In cube roots of linear light, in which equal steps look about as far apart."""
+def distance(one: Colour, other: Colour, vision: tuple[tuple[float, ...], ...]) -> float:
+    """The distance in cube roots of linear light, in which equal distances look about equal."""
 
     def shown(colour: Colour) -> list[float]:
         light = [linear(channel) for channel in colour]
-        return [math.copysign(abs(sum(a * b for a, b in zip(row, light, strict=True))) ** (1 / 3), 1) for row in seen]
+        return [math.copysign(abs(sum(a * b for a, b in zip(row, light, strict=True))) ** (1 / 3), 1) for row in vision]
 
     return math.dist(shown(one), shown(other))
 
 
-def test_the_page_works_at_twice_the_size(pair: Recorder, open_page: Open) -> None:
-    """200 % zoom of a window of 1280 pixels: half as many, each twice as fine."""
+def test_the_page_works_at_200_percent_zoom(pair: FrameWriter, open_page: Open) -> None:
+    """200 % zoom of a window of 1280 pixels is a window of 640 pixels with twice the resolution."""
     page = follows(pair, lambda: open_page(640, 400, device_scale_factor=2))
     pair.write(60, members=members(*pair.models), agreement=0.5, compares="next")
     is_at_window(page, 60)
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-    for name in ("Ask again", "Stop all", "Pause", "Evidence", "Compare two"):
+    for name in ("Ask again", "Stop all", "Pause", "Evidence", "Compare answers"):
         button = page.get_by_role("button", name=name)
         button.scroll_into_view_if_needed()
         box = button.bounding_box()

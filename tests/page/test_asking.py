@@ -1,4 +1,4 @@
-"""The page in a real browser: what a person asks, sees and does, and what their browser must never do."""
+"""The page in a real browser: asking, stopping, signing in, readings, errors, layout."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tests.page.conftest import ARTIFACTS, Open
 from tests.page.people import answer, ask, members, released_texts
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.waiting import wait_until
 from tests.support.web_server import CHAR, PACE, WORD, WebServer, record_of
 
-# What reaches past the window's edge.
+# The elements that are wider than the window.
 _TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll("body *")]
     .filter((each) => each.getBoundingClientRect().right > innerWidth + 0.5)
     .map((each) => `${each.tagName} ${each.id} ${each.className}`)"""
 
-# Every line of text that holds a number, as [what it says, left, top, right, bottom].
+# Every line of text in the parts with numbers, as [text, left, top, right, bottom].
 _LINES_OF_READINGS = """() => {
     const lines = [];
     for (const root of document.querySelectorAll(".heading, .transport, figcaption, .lane header, .vitals")) {
@@ -42,13 +42,13 @@ _LINES_OF_READINGS = """() => {
 }"""
 
 
-def test_a_person_asks_at_once_and_reads_what_each_member_said(
+def test_a_question_is_asked_and_each_members_answer_is_shown(
     redis: RedisServer, roles: Roles, open_page: Open
 ) -> None:
     for arguments in (["aggregator"], ["producers", WORD, *PACE], ["producers", CHAR, *PACE]):
         roles.ready(*arguments)
     page = open_page()
-    expect(page.get_by_label("What should the council answer?")).to_be_focused()
+    expect(page.get_by_label("Your prompt")).to_be_focused()
     expect(page.get_by_role("checkbox", checked=True)).to_have_count(2)
     page.keyboard.type("What is a list?")
     page.keyboard.press("Shift+Enter")
@@ -62,7 +62,7 @@ def test_a_person_asks_at_once_and_reads_what_each_member_said(
 
 
 def is_drawn(page: Page) -> bool:
-    """True where the braid shows strands in the colours of the first two members."""
+    """True if the braid contains the colours of the first two members."""
     return bool(
         page.evaluate("""() => {
             const canvas = document.getElementById("braid");
@@ -79,7 +79,7 @@ def is_drawn(page: Page) -> bool:
     )
 
 
-def test_what_a_model_writes_is_shown_as_the_characters_that_it_is(speaker: Speaker, open_page: Open) -> None:
+def test_text_of_a_model_is_shown_as_characters_and_never_as_markup(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     ask(page, "<b>Hello</b>")
     speaker.take_newest()
@@ -99,7 +99,7 @@ def test_what_a_model_writes_is_shown_as_the_characters_that_it_is(speaker: Spea
     assert page.evaluate("window.harm") is None
 
 
-def test_a_page_that_is_opened_later_follows_the_running_session(speaker: Speaker, open_page: Open) -> None:
+def test_a_page_opened_later_follows_the_running_session(speaker: ScriptedProducer, open_page: Open) -> None:
     ask(open_page(), "Hello")
     speaker.take_newest()
     speaker.say("so far")
@@ -110,8 +110,8 @@ def test_a_page_that_is_opened_later_follows_the_running_session(speaker: Speake
     expect(late.get_by_role("button", name="Stop all")).to_be_visible()
 
 
-def test_after_a_restart_of_the_web_the_text_goes_on_and_nothing_is_doubled(
-    speaker: Speaker, web: WebServer, open_page: Open
+def test_after_a_restart_of_the_server_the_text_continues_without_repetition(
+    speaker: ScriptedProducer, web: WebServer, open_page: Open
 ) -> None:
     page = open_page()
     ask(page, "Hello")
@@ -119,17 +119,17 @@ def test_after_a_restart_of_the_web_the_text_goes_on_and_nothing_is_doubled(
     speaker.say("before")
     expect(page.locator("article > .text")).to_have_text("before")
     web.kill()
-    expect(page.get_by_role("status")).to_have_text("The connection is lost; trying again…")
+    expect(page.get_by_role("status")).to_have_text("Connection lost; reconnecting…")
     speaker.say(", between")
     web.start()
-    expect(page.get_by_role("status")).to_have_text("The council answers.", timeout=20_000)
+    expect(page.get_by_role("status")).to_have_text("The council is answering.", timeout=20_000)
     speaker.say(", after")
     speaker.finish()
     expect(page.get_by_role("status")).to_have_text("Ended: 1 of 1 finished.")
     assert page.locator("article > .text").text_content() == "before, between, after"
 
 
-def test_stop_ends_the_session_and_the_page_is_ready_for_the_next_question(speaker: Speaker, open_page: Open) -> None:
+def test_stop_all_ends_the_session_and_focuses_the_prompt(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     ask(page, "Hello")
     speaker.take_newest()
@@ -137,18 +137,18 @@ def test_stop_ends_the_session_and_the_page_is_ready_for_the_next_question(speak
     expect(page.get_by_role("status")).to_have_text("Ended: 0 of 1 finished.")
     expect(page.locator("article .state")).to_have_text("stopped")
     expect(page.get_by_role("button", name="Stop all")).to_be_hidden()
-    expect(page.get_by_label("What should the council answer?")).to_be_focused()
+    expect(page.get_by_label("Your prompt")).to_be_focused()
 
 
-def test_a_new_question_stops_the_answer_to_the_one_before(
-    speaker: Speaker, redis: RedisServer, open_page: Open
+def test_a_new_question_cancels_the_previous_session(
+    speaker: ScriptedProducer, redis: RedisServer, open_page: Open
 ) -> None:
     page = open_page()
     ask(page, "First")
     speaker.take_newest()
     speaker.say("one")
     expect(page.locator("article > .text")).to_have_text("one")
-    page.get_by_label("What should the council answer?").fill("Second")
+    page.get_by_label("Your prompt").fill("Second")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#question")).to_have_text("Second")
     expect(page.locator("article .state")).to_have_text("waiting")
@@ -157,20 +157,20 @@ def test_a_new_question_stops_the_answer_to_the_one_before(
     wait_until(lambda: redis.run("HGET", keys.state(older["session"]), "status") == b"ended", "the first one ends")
 
 
-def test_without_an_aggregator_the_page_says_what_is_missing(redis: RedisServer, open_page: Open) -> None:
-    Speaker(redis, "test:speaker").offer()
+def test_without_an_aggregator_the_status_names_the_missing_process(redis: RedisServer, open_page: Open) -> None:
+    ScriptedProducer(redis, "test:speaker").offer()
     page = open_page()
     ask(page, "Hello")
-    said = "No frame has come yet: start an aggregator with council up or python -m aggregator."
-    expect(page.get_by_role("status")).to_have_text(said, timeout=10_000)
+    message = "No frame has arrived: start an aggregator with council up or python -m aggregator."
+    expect(page.get_by_role("status")).to_have_text(message, timeout=10_000)
 
 
-def test_a_person_signs_in_in_a_browser_and_the_page_works(redis: RedisServer, browser: Browser) -> None:
-    """A real browser, because what it says of its Origin depends on more than one header."""
+def test_after_sign_in_the_page_works_in_a_real_browser(redis: RedisServer, browser: Browser) -> None:
+    """In a real browser, because its Origin depends on several headers."""
     token = "correct-horse-battery-staple"
     with contextlib.closing(WebServer(redis.url, COUNCIL_TOKEN=token)) as web:
         wait_until(lambda: record_of(redis, web), "the web is ready")
-        recorder = Recorder(redis)
+        recorder = FrameWriter(redis)
         recorder.announce()
         recorder.write(13)
         page = browser.new_context().new_page()
@@ -181,14 +181,14 @@ def test_a_person_signs_in_in_a_browser_and_the_page_works(redis: RedisServer, b
             page.get_by_label("Token").fill(typed)
             page.get_by_role("button", name="Sign in").click()
             if typed != token:
-                expect(page.get_by_role("alert")).to_have_text("That is not this council's token.")
-        # Its files, the API and the socket all take the cookie.
+                expect(page.get_by_role("alert")).to_have_text("This is not the council's token.")
+        # The files, the API and the socket accept the cookie.
         expect(page.locator("#energy")).to_have_text("0.50")
         assert page.url.partition("#")[0] == f"{web.http}/"
         page.context.close()
 
 
-def test_a_page_on_which_nothing_happens_draws_nothing(speaker: Speaker, open_page: Open) -> None:
+def test_an_idle_page_draws_nothing(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     ask(page, "Hello")
     speaker.take_newest()
@@ -201,18 +201,18 @@ def test_a_page_on_which_nothing_happens_draws_nothing(speaker: Speaker, open_pa
     assert 0 < drawings == page.evaluate("drawings")
 
 
-def test_an_error_is_shown_as_the_sentence_that_the_server_wrote(speaker: Speaker, open_page: Open) -> None:
+def test_an_error_is_shown_with_the_servers_message(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     ask(page, "  ")
-    expect(page.get_by_role("alert")).to_have_text("The prompt is empty: write what the council should answer.")
+    expect(page.get_by_role("alert")).to_have_text("The prompt is empty: write the text that the council is to answer.")
     expect(page.get_by_role("status")).to_have_text("")
     page.get_by_role("checkbox").uncheck()
-    page.get_by_label("What should the council answer?").press("Enter")
-    expect(page.get_by_role("alert")).to_have_text("No model is chosen: tick at least one.")
+    page.get_by_label("Your prompt").press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("No member is selected: select at least one.")
 
 
-def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(pair: Recorder, open_page: Open) -> None:
-    """nothing -> the same so far -> parted -> one member is left: what it parted from stays true."""
+def test_the_comparison_and_the_parting_are_shown_in_words(pair: FrameWriter, open_page: Open) -> None:
+    """nothing -> same text so far -> parted -> one member is left: the parting stays."""
     both = members("test:one", "test:other")
     pair.write(13, members=both)
     page = open_page()
@@ -225,26 +225,26 @@ def test_the_page_says_where_members_parted_as_long_as_the_session_is_shown(pair
     expect(compared).to_have_text("not measured")
     pair.write(12, members=both, agreement=0.91, agreement_source="logprobs", compares="next", interference="neutral")
     expect(agreement).to_have_text("0.91")
-    expect(page.locator("#pattern")).to_have_text("They neither agree nor disagree")
+    expect(page.locator("#pattern")).to_have_text("The answers partly agree (neutral)")
     expect(source).to_have_text("")
-    expect(compared).to_have_text("the same so far")
+    expect(compared).to_have_text("same text so far")
     pair.write(12, members=both)
     expect(compared).to_have_text("never parted")
     parted: dict[str, Any] = {"compares": "place", "diverged_at_bytes": 48, "interference": "destructive"}
     pair.write(12, members=both, agreement=0.12, agreement_source="mixed", **parted)
     expect(agreement).to_have_text("0.12")
-    expect(page.locator("#pattern")).to_have_text("They disagree, and cancel each other")
-    expect(source).to_have_text("in part by text")
+    expect(page.locator("#pattern")).to_have_text("The answers differ (destructive interference)")
+    expect(source).to_have_text("partly from text")
     pair.write(12, members=both, agreement=0.0, agreement_source="text", **parted)
-    expect(source).to_have_text("by text")
-    expect(compared).to_have_text("the same place, parted at byte 48")
+    expect(source).to_have_text("from text")
+    expect(compared).to_have_text("same position, parted at byte 48")
     pair.write(12, members=both)
     expect(agreement).to_have_text("not measured")
     expect(source).to_have_text("")
     expect(compared).to_have_text("parted at byte 48")
 
 
-def test_a_lane_says_in_words_who_waits_for_whom(pair: Recorder, open_page: Open) -> None:
+def test_a_lane_shows_held_detached_and_buffered_in_words(pair: FrameWriter, open_page: Open) -> None:
     one, other = members("test:one", "test:other")
     ahead = msgspec.structs.replace(one, state="held", buffered_tokens=12)
     behind = msgspec.structs.replace(other, state="detached", buffered_tokens=1, remote=True)
@@ -252,17 +252,17 @@ def test_a_lane_says_in_words_who_waits_for_whom(pair: Recorder, open_page: Open
     page = open_page()
     expect(page.locator("article .state")).to_have_text(
         [
-            "held: pauses for the others · 12 tokens wait",
-            "remote · detached: no longer waited for · 1 token waits",
+            "held: waits for the others · 12 tokens buffered",
+            "remote · detached: not waited for · 1 token buffered",
         ]
     )
-    for reading, told in (("mode", "step"), ("lag", "16 ms"), ("skew", "480 ms")):
-        expect(page.locator(f"#{reading}")).to_have_text(told)
+    for reading, text in (("mode", "step"), ("lag", "16 ms"), ("skew", "480 ms")):
+        expect(page.locator(f"#{reading}")).to_have_text(text)
     pair.write(12, members=(one, other))
     expect(page.locator("article .state")).to_have_text(["answering", "answering"])
 
 
-def test_a_member_alone_has_nobody_to_agree_with(recorder: Recorder, open_page: Open) -> None:
+def test_a_single_member_has_no_readings_of_comparison(recorder: FrameWriter, open_page: Open) -> None:
     recorder.write(13)
     page = open_page()
     expect(page.locator("#energy")).to_have_text("0.50")
@@ -272,9 +272,8 @@ def test_a_member_alone_has_nobody_to_agree_with(recorder: Recorder, open_page: 
 
 
 @pytest.mark.parametrize("letters", ["100%", "200%"])
-def test_no_reading_runs_into_another(pair: Recorder, open_page: Open, letters: str) -> None:
-    """The longest values of an hour's session, from the narrowest telephone to the widest desk; at 200 % the letters of
-    somebody who sees badly."""
+def test_readings_do_not_overlap_at_any_width(pair: FrameWriter, open_page: Open, letters: str) -> None:
+    """The longest values of a session of an hour, from 320 to 1920 pixels, also with letters of twice the size."""
     pair.count = 215_988
     longest: dict[str, Any] = {"energy": 1.0, "diversity_index": 1.0, "di_source": "logprobs"}
     longest |= {"sync_lag_ms": 99_999.0, "arrival_skew_ms": 99_999.0}
@@ -282,7 +281,7 @@ def test_no_reading_runs_into_another(pair: Recorder, open_page: Open, letters: 
     longest |= {"compares": "place", "diverged_at_bytes": 65_536, "mode": "single"}
     pair.write(13, members=members("test:one", "test:other"), **longest)
     page = open_page()
-    expect(page.locator("#compares")).to_have_text("the same place, parted at byte 65536")
+    expect(page.locator("#compares")).to_have_text("same position, parted at byte 65536")
     page.evaluate("letters => (document.documentElement.style.fontSize = letters)", letters)
     for width in (320, 360, 768, 1280, 1920):
         page.set_viewport_size({"width": width, "height": 800})
@@ -291,12 +290,12 @@ def test_no_reading_runs_into_another(pair: Recorder, open_page: Open, letters: 
         assert len(lines) > 40
         for (one, left, top, right, bottom), (other, *edges) in combinations(lines, 2):
             is_apart = right <= edges[0] or edges[2] <= left or bottom <= edges[1] or edges[3] <= top
-            assert is_apart, f"{one!r} runs into {other!r} at {width} px"
+            assert is_apart, f"{one!r} overlaps {other!r} at {width} px"
         assert max(right for _, _, _, right, _ in lines) <= width
 
 
-def test_the_page_fits_every_window_and_leaves_pictures(speaker: Speaker, roles: Roles, open_page: Open) -> None:
-    """Four seconds of a session at a human pace, in three windows at once."""
+def test_the_page_fits_windows_of_three_sizes(speaker: ScriptedProducer, roles: Roles, open_page: Open) -> None:
+    """Four seconds of a session in three windows at once; the screenshots are kept in artifacts/."""
     for model in (WORD, CHAR):
         roles.ready("producers", model)
     speaker.offer()

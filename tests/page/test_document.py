@@ -1,4 +1,4 @@
-"""docs/page.md, held to the page: its pictures are those that the script takes."""
+"""The pictures of docs/page.md are those that the script takes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def size_of(png: bytes) -> tuple[int, int]:
     return width, height
 
 
-def test_every_picture_of_the_page_is_shown_and_is_taken_by_the_script() -> None:
+def test_page_md_shows_every_picture_that_the_script_takes() -> None:
     spec = importlib.util.spec_from_file_location("page_pictures", SCRIPT)
     assert spec
     assert spec.loader
@@ -41,7 +41,7 @@ def test_every_picture_of_the_page_is_shown_and_is_taken_by_the_script() -> None
 
 
 @pytest.mark.real
-def test_the_script_takes_a_picture_of_a_council_of_the_model_in_the_box(tmp_path: Path, smollm2: Path) -> None:
+def test_the_script_takes_a_picture(tmp_path: Path, smollm2: Path) -> None:
     cache = str(smollm2.parents[2])
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path), "telephone"],

@@ -1,4 +1,4 @@
-"""A page that is open for long stays as light as it was: its memory, its elements, and what a frame costs."""
+"""A page that is open for long: its memory, its number of elements, and the cost of a frame do not grow."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from playwright.sync_api import CDPSession, Page, expect
 
 from tests.page.conftest import Open
 from tests.page.people import answer, follows, hold_at, is_at_window, released
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import wait_until
 
 SIX = tuple(f"test:{name}" for name in ("one", "two", "three", "four", "five", "six"))
-# Ten thousand windows of six members, of which each says as much as the most tokens allow: 8,192 a member.
+# Ten thousand windows of six members; each writes the most tokens that are allowed, 8,192.
 WINDOWS = 10_000
 WARM = 2_000
 MOST_TOKENS = 8_192
@@ -18,14 +18,14 @@ BATCH = 250
 
 
 def used_bytes(session: CDPSession) -> int:
-    """What the page's heap and its arrays hold once the garbage is gone."""
+    """The size of the page's heap and arrays after a garbage collection."""
     session.send("HeapProfiler.collectGarbage")
     usage = session.send("Runtime.getHeapUsage")
     return int(usage["usedSize"]) + int(usage.get("backingStorageSize", 0))
 
 
 def count_frames(page: Page) -> None:
-    """Every frame that the socket brings is counted, from the next page on."""
+    """Counts every frame that the socket receives, from the next load of the page on."""
     page.add_init_script("""
         window.frames_received = 0;
         const Socket = window.WebSocket;
@@ -38,22 +38,24 @@ def count_frames(page: Page) -> None:
     """)
 
 
-def play(page: Page, recorder: Recorder, upto: int) -> None:
-    """Writes that many windows in all, no faster than the page takes them."""
+def play(page: Page, recorder: FrameWriter, upto: int) -> None:
+    """Writes windows up to `upto`, no faster than the page receives them."""
     while recorder.count < upto:
         for _ in range(min(BATCH, upto - recorder.count)):
             window = recorder.count - 1
             words = f"w{window % 1_000:03} " if window % 12 else f"w{window % 1_000:03}\n"
-            said = released(SIX, words, window) if window < MOST_TOKENS else released(SIX, "", window)
-            recorder.write(1, **said, agreement=(window % 100) / 100, compares="place", jsd=0.5)
+            shown = released(SIX, words, window) if window < MOST_TOKENS else released(SIX, "", window)
+            recorder.write(1, **shown, agreement=(window % 100) / 100, compares="place", jsd=0.5)
         least = recorder.count
         wait_until(
             lambda least=least: page.evaluate("() => window.frames_received") >= least, "the page has every frame"
         )
 
 
-def test_ten_thousand_frames_of_six_members_leave_the_page_as_light_as_it_was(redis: object, open_page: Open) -> None:
-    recorder = Recorder(redis, models=SIX)  # type: ignore[arg-type]
+def test_ten_thousand_frames_of_six_members_need_no_more_memory_than_their_texts(
+    redis: object, open_page: Open
+) -> None:
+    recorder = FrameWriter(redis, models=SIX)  # type: ignore[arg-type]
     recorder.announce()
 
     def counting() -> Page:
@@ -71,14 +73,14 @@ def test_ten_thousand_frames_of_six_members_leave_the_page_as_light_as_it_was(re
     is_at_window(page, WINDOWS - 12)
     assert page.evaluate("() => window.frames_received") == WINDOWS
     grown = used_bytes(session) - before
-    # The texts have grown, and must: 49,000 tokens and their letters, some 100 bytes each. Frames are gone.
+    # Only the texts have grown: 49,000 tokens with their letters, about 100 bytes each.
     assert grown < 100 * 6 * MOST_TOKENS, f"{grown / 1e6:.1f} MB"
     elements = page.evaluate("() => document.querySelectorAll('*').length")
-    assert elements < 8_000, "tokens out of sight have no elements"
+    assert elements < 8_000, "invisible tokens have no elements"
     assert answer(page).text_content() == "".join(
         f"w{window % 1_000:03} " if window % 12 else f"w{window % 1_000:03}\n" for window in range(MOST_TOKENS)
     )
-    # It still answers at once: a far place in time, and every token there.
+    # A window far back is shown, with all its tokens.
     hold_at(page, 4_000)
     expect(answer(page)).to_contain_text("w999")
     assert len(answer(page).inner_text().split()) == 4_000

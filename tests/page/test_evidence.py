@@ -1,4 +1,4 @@
-"""Whatever a person points at says what was measured there: tokens, windows, and how well all keep up."""
+"""The evidence card for tokens and windows, and the health strip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.page.conftest import Open
 from tests.page.people import answer, ask, cancel, follows, in_state, is_at_window, members
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.web_server import WORD
 
 _ANY_CURRENT = re.compile(r"^token (s\d )?current$")
@@ -26,7 +26,7 @@ _TOKENS = """async ([member, from, to]) => {
 
 
 def answered(page: Page) -> Page:
-    """The page after a real session."""
+    """The page after a session."""
     expect(page.get_by_role("checkbox")).to_have_count(2)
     ask(page, "What is a list?")
     is_at_window(page, 120)
@@ -34,14 +34,14 @@ def answered(page: Page) -> Page:
     return page
 
 
-def told(page: Page, member: int, start: int) -> Any:
-    """What the council says of the token that begins there."""
+def token_at(page: Page, member: int, start: int) -> Any:
+    """The token that begins at a byte, from the API."""
     (token,) = page.evaluate(_TOKENS, [member, start, start])["tokens"]
     return token
 
 
-def says_all(page: Page, token: Any) -> None:
-    """The card names the token's numbers, and its list in the order of their probabilities."""
+def shows_token(page: Page, token: Any) -> None:
+    """The card shows the token's numbers, and its alternatives by descending probability."""
     card = page.locator("#evidence")
     expect(card.locator("h2")).to_have_text(token["text"].replace(" ", "·").replace("\n", "↵"))
     expect(card.locator(".pieces li").first).to_be_visible()
@@ -52,7 +52,7 @@ def says_all(page: Page, token: Any) -> None:
     shares = card.locator(".pieces li").all_inner_texts()
     likeliest = max(token["top"], key=lambda piece: piece["logprob"])
     assert f"\n{100 * math.exp(likeliest['logprob']):.1f} %" in shares[0]
-    expect(card.locator(".said .piece")).to_have_text(token["text"].replace(" ", "·").replace("\n", "↵"))
+    expect(card.locator(".written .piece")).to_have_text(token["text"].replace(" ", "·").replace("\n", "↵"))
 
 
 def rows_of(card: Locator) -> list[Locator]:
@@ -63,30 +63,30 @@ def test_hover_tap_and_keys_show_the_same_token(council: Roles, open_page: Open)
     page = answered(open_page(has_touch=True))
     spans = answer(page, 1).locator(".token")
     start = int(spans.nth(4).get_attribute("data-start") or "")
-    token = told(page, 1, start)
+    token = token_at(page, 1, start)
     spans.nth(4).hover()
-    says_all(page, token)
+    shows_token(page, token)
     page.mouse.move(2, 2)
     expect(page.locator("#evidence")).to_be_hidden()
     spans.nth(4).tap()
-    says_all(page, token)
+    shows_token(page, token)
     page.locator("h1").tap()
     expect(page.locator("#evidence")).to_be_hidden()
     answer(page, 1).focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
     expect(spans.nth(4)).to_have_class(_ANY_CURRENT)
-    says_all(page, token)
-    # A screen reader hears it, too.
+    shows_token(page, token)
+    # It is also in the live region for screen readers.
     expect(page.locator("#pointed")).to_contain_text("bits")
     page.keyboard.press("ArrowLeft")
-    says_all(page, told(page, 1, int(spans.nth(3).get_attribute("data-start") or "")))
+    shows_token(page, token_at(page, 1, int(spans.nth(3).get_attribute("data-start") or "")))
     page.keyboard.press("Escape")
     expect(page.locator("#evidence")).to_be_hidden()
 
 
 def test_every_token_is_shaded_by_its_surprisal(council: Roles, open_page: Open) -> None:
-    """Those that came with frames, and, where the page came later, those that it asks for."""
+    """Also in a page that is loaded later and fetches the tokens."""
     page = answered(open_page())
     page.reload()
     cancel(page)
@@ -100,7 +100,9 @@ def test_every_token_is_shaded_by_its_surprisal(council: Roles, open_page: Open)
         assert shown.get_attribute("class") == (f"token s{level}" if level else "token")
 
 
-def test_a_token_without_probabilities_says_so(speaker: Speaker, open_page: Open) -> None:
+def test_the_card_of_a_token_without_probabilities_says_not_measured(
+    speaker: ScriptedProducer, open_page: Open
+) -> None:
     page = open_page()
     ask(page, "Hello")
     speaker.take_newest()
@@ -109,21 +111,21 @@ def test_a_token_without_probabilities_says_so(speaker: Speaker, open_page: Open
     expect(token).to_have_class("token")
     token.hover()
     card = page.locator("#evidence")
-    expect(card).to_contain_text("The model server sent no list")
+    expect(card).to_contain_text("The model server sent no alternatives")
     expect(card.locator("tr").first).to_contain_text("not measured")
     expect(card).to_contain_text("missing")
 
 
 @pytest.mark.parametrize("track", ["braid", "energy-plot", "diversity-plot", "disagreement-plot", "lag-plot"])
-def test_each_picture_names_its_numbers_where_a_person_points(pair: Recorder, open_page: Open, track: str) -> None:
-    """Ten seconds of which each window says another energy: the card shows those of the window that is pointed at."""
+def test_pointing_at_a_picture_shows_the_numbers_of_that_window(pair: FrameWriter, open_page: Open, track: str) -> None:
+    """Ten seconds in which each window has another energy: the card shows that of the window under the pointer."""
     page = follows(pair, open_page)
     both = members(*pair.models)
     measured: dict[str, Any] = {"agreement": 0.25, "jsd": 0.5, "di_source": "logprobs", "di_low": 0.125}
     for window in range(1, 601):
         energy = window / 1_000
-        said = (in_state(both[0], energy=energy), in_state(both[1], energy=0.875))
-        pair.write(1, members=said, energy=energy, sync_lag_ms=float(window), **measured)
+        shown = (in_state(both[0], energy=energy), in_state(both[1], energy=0.875))
+        pair.write(1, members=shown, energy=energy, sync_lag_ms=float(window), **measured)
     is_at_window(page, 600)
     canvas = page.locator(f"#{track}")
     canvas.scroll_into_view_if_needed()
@@ -146,7 +148,7 @@ def test_each_picture_names_its_numbers_where_a_person_points(pair: Recorder, op
         assert rows[name] == values
 
 
-def test_the_strip_tells_who_dropped_and_why_and_what_waits(pair: Recorder, open_page: Open) -> None:
+def test_the_health_strip_shows_dropped_members_and_buffered_tokens(pair: FrameWriter, open_page: Open) -> None:
     page = follows(pair, open_page)
     one, other = members(*pair.models)
     gone = in_state(other, state="dropped", reason="the model server refused: out of memory", energy=0.0)
@@ -156,10 +158,10 @@ def test_the_strip_tells_who_dropped_and_why_and_what_waits(pair: Recorder, open
     expect(health.locator(".waiting dd")).to_have_text("7")
     expect(health.locator(".link dd")).to_have_text("open")
     pair.write(1, members=(one, gone), final=True)
-    expect(health.locator(".drawn dd")).to_have_text("at rest")
+    expect(health.locator(".drawn dd")).to_have_text("idle")
 
 
-def test_the_strip_counts_what_is_drawn_and_what_is_received(council: Roles, open_page: Open) -> None:
+def test_the_health_strip_counts_drawn_and_received_frames(council: Roles, open_page: Open) -> None:
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(2)
     ask(page, "What is a list?")
@@ -171,7 +173,7 @@ def test_the_strip_counts_what_is_drawn_and_what_is_received(council: Roles, ope
     expect(health.locator(".late dd")).to_have_text(_DIGITS)
 
 
-def test_a_person_stops_one_member_and_the_other_goes_on(slow_council: Roles, open_page: Open) -> None:
+def test_one_member_is_stopped_and_the_other_continues(slow_council: Roles, open_page: Open) -> None:
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(2)
     ask(page, "What is a list?")
@@ -182,7 +184,7 @@ def test_a_person_stops_one_member_and_the_other_goes_on(slow_council: Roles, op
     expect(page.get_by_role("button", name="Stop all")).to_be_visible()
 
 
-def test_a_person_copies_one_answer(redis: RedisServer, speaker: Speaker, open_page: Open) -> None:
+def test_one_answer_is_copied(redis: RedisServer, speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     ask(page, "Hello")
     speaker.take_newest()
@@ -195,8 +197,8 @@ def test_a_person_copies_one_answer(redis: RedisServer, speaker: Speaker, open_p
     assert page.evaluate("() => navigator.clipboard.readText()") == "one answer"
 
 
-def test_the_tier_that_a_person_chooses_says_whom_it_leaves_out(
-    council: Roles, speaker: Speaker, open_page: Open
+def test_a_chosen_tier_reports_the_members_that_it_leaves_out(
+    council: Roles, speaker: ScriptedProducer, open_page: Open
 ) -> None:
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(3)

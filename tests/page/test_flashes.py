@@ -18,13 +18,13 @@ from tests.page.conftest import Open
 WINDOWS_A_SECOND = 60
 MOST_FLASHES = 3
 LEAST_CHANGE = 0.1
-# A quarter of 341 x 256 pixels is what counts as large.
+# A quarter of 341 x 256 pixels counts as a large area.
 LARGE_PX = 341 * 256 / 4
 FIELD_PX = 11 * 16
-# How many windows one kind of input holds, before its opposite takes turns.
+# The number of windows of one kind of input, before the opposite follows.
 PERIODS = (1, 2, 3, 5, 8, 12, 20, 30, 45)
 
-# What the drive makes of input that is all constructive and all destructive in turns: each of its lights, each window.
+# The lights of the drive in each window, for input that is fully constructive and fully destructive in turns.
 _DRIVEN = """async (period) => {
     const { Drive } = await import("/static/stage/drive.js");
     const drive = new Drive(2);
@@ -43,8 +43,8 @@ _DRIVEN = """async (period) => {
     return lights;
 }"""
 
-# The braid as it is drawn from the same input, window by window, for as long as it takes to cross the screen and
-# longer: the mean relative luminance of small fields, in a part of the screen as wide as the standard's 341 pixels.
+# The braid drawn from the same input, window by window, for longer than it takes to cross the screen: the mean relative
+# luminance of small fields, in a part of the screen as wide as the standard's 341 pixels.
 _DRAWN = """async ([period, memberCount]) => {
     const { Columns } = await import("/static/record/columns.js");
     const { Stage } = await import("/static/stage/stage.js");
@@ -101,7 +101,7 @@ _DRAWN = """async ([period, memberCount]) => {
 
 
 def flashes(luminances: list[float]) -> list[int]:
-    """The windows in which a flash is complete: luminance has changed by a tenth, and back by a tenth."""
+    """The windows in which a flash is complete: the luminance has changed by a tenth, and back by a tenth."""
     found, turns = [], 0
     low = high = luminances[0]
     rising: bool | None = None
@@ -126,8 +126,8 @@ def most_in_a_second(windows: list[int]) -> int:
     return max((sum(start <= other < start + WINDOWS_A_SECOND for other in windows) for start in windows), default=0)
 
 
-def test_the_count_of_flashes_counts_flashes() -> None:
-    """Two a second for five seconds; and none where the changes are too small."""
+def test_the_flash_counter_counts_flashes() -> None:
+    """It counts two flashes a second over five seconds, and none if the changes are too small."""
     waves = [0.5 if (window // 15) % 2 else 0.1 for window in range(300)]
     assert len(flashes(waves)) in (9, 10)
     assert most_in_a_second(flashes(waves)) == 2
@@ -142,19 +142,19 @@ def page(open_page: Open) -> Page:
 
 
 @pytest.mark.parametrize("period", PERIODS)
-def test_no_light_of_the_drive_changes_faster_than_eyes_can_bear(page: Page, period: int) -> None:
+def test_no_light_of_the_drive_makes_more_than_three_flashes_a_second(page: Page, period: int) -> None:
     lights: dict[str, list[float]] = page.evaluate(_DRIVEN, period)
     for name, values in lights.items():
         assert most_in_a_second(flashes(values)) <= MOST_FLASHES, name
         assert max(abs(after - before) for before, after in pairwise(values)) <= 0.6 / WINDOWS_A_SECOND + 1e-9, name
-    # And it does change: what was limited to stillness would pass as well.
+    # The lights do change: constant lights would pass the check above.
     assert max(lights["cord"]) - min(lights["cord"]) >= min(0.99, 0.0099 * period)
 
 
 @pytest.mark.parametrize("count", [2, 6])
 @pytest.mark.parametrize("period", [1, 6, 15, 30, 100])
-def test_the_braid_does_not_flash_whatever_comes(page: Page, period: int, count: int) -> None:
-    """Where it is seen: time flows past every place of the screen, and what was light there becomes dark."""
+def test_the_braid_makes_no_more_than_three_flashes_a_second(page: Page, period: int, count: int) -> None:
+    """At fixed positions of the screen, past which the picture moves."""
     fields: list[list[float]] = page.evaluate(_DRAWN, [period, count])
     assert max(max(each) for each in fields) > 0.1
     flashing = [field for field in zip(*fields, strict=True) if most_in_a_second(flashes(list(field))) > MOST_FLASHES]

@@ -1,5 +1,4 @@
-"""The page loses nothing and doubles nothing, whatever its socket brings: a stub of the socket says what a slow reader,
-or one who comes back, would be told."""
+"""The page loses no text and repeats none: a stub of the socket sends what a slow or reconnecting client receives."""
 
 from __future__ import annotations
 
@@ -9,8 +8,8 @@ import pytest
 
 from tests.page.conftest import Open
 
-# Follows a session of which GET tells `texts` in turn, as [window, text], while each socket brings `frames` in turn, as
-# [window, text]: the text that the page would show at the end, and how often it asked.
+# Follows a session: each GET returns the next of `texts`, as [window, text], and each socket sends the next list of
+# frames, as [window, text]. Returns the text that the page shows at the end, and the number of GETs.
 _FOLLOWED = """async ([texts, sockets]) => {
     const { Following } = await import("/static/council/follow.js");
     const { Record } = await import("/static/record/record.js");
@@ -52,21 +51,21 @@ _FOLLOWED = """async ([texts, sockets]) => {
 @pytest.mark.parametrize(
     ("texts", "sockets", "shown", "asked"),
     [
-        # The last ten seconds again, then what is new.
+        # First the last ten seconds again, then new frames.
         ([[9, "abcdefghij"]], [[[7, "h"], [8, "i"], [9, "j"], [10, "k"]]], "abcdefghijk", 1),
-        # Much time passed between the text and the socket: both again.
+        # Much time passed between GET and the socket: both are repeated.
         ([[9, "abcdefghij"], [40, "abcdefghijk"]], [[[30, ""]], [[39, ""], [40, "k"], [41, "l"]]], "abcdefghijkl", 2),
-        # A frame that was merged for a slow reader, of the windows 6 to 11: who can say what of it is in the text?
+        # A frame that was merged for a slow client, of the windows 6 to 11: only a part of it is in the text.
         (
             [[9, "abcdefghij"], [11, "abcdefghijkl"]],
             [[[5, "f"], [11, "ghijkl"]], [[5, "f"], [11, "ghijkl"], [12, "m"]]],
             "abcdefghijklm", 2,
         ),
-        # Merged, too, but first.
+        # The first frame is a merged one.
         ([[9, "abcdefghij"], [11, "abcdefghijkl"]], [[[11, "ghijkl"]], [[11, "l"], [12, "m"]]], "abcdefghijklm", 2),
-        # Merged after the text's end: all of it is new.
+        # A merged frame that begins after the text's end: all of it is new.
         ([[9, "abcdefghij"]], [[[9, "j"], [14, "klmno"]]], "abcdefghijklmno", 1),
-        # Nothing was said yet.
+        # No text was released yet.
         ([[-1, ""]], [[[3, "abcd"], [4, "e"]]], "abcde", 1),
     ],
 )  # fmt: skip

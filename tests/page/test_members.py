@@ -1,4 +1,4 @@
-"""Members on the page: chips for the council's own ones, what each is called, and who is waited for."""
+"""Members on the page: check boxes for the members of the settings, and awaited members."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.sessions import MemberSpec, Opening
 from tests.page.conftest import Open
 from tests.page.people import ask, in_state, members
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.waiting import wait_until
 from transport.redis.connection import Pipe
 from transport.register import ProcessRegistration
@@ -27,7 +27,7 @@ OWN = (
 
 
 def council_with(redis: RedisServer, own: tuple[MemberSpec, ...]) -> None:
-    """The record of a council that has these members by name, for the next seconds."""
+    """Writes the process record of a council with these members, for the next seconds."""
     registration = ProcessRegistration(
         "council", tier="mid", models="test:speaker", private=False, members=msgspec.json.encode(own).decode()
     )
@@ -53,10 +53,10 @@ def newest_opening(redis: RedisServer) -> Opening:
     return opening
 
 
-def test_the_councils_own_members_are_chips_that_say_what_they_are_asked_for(
-    redis: RedisServer, speaker: Speaker, open_page: Open
+def test_members_of_the_settings_are_check_boxes_with_their_options(
+    redis: RedisServer, speaker: ScriptedProducer, open_page: Open
 ) -> None:
-    """They are ticked; their model by itself can be ticked too. Asked again, each is asked the same."""
+    """They are checked; their model itself can be checked, too. Ask again opens a session with the same members."""
     council_with(redis, OWN)
     page = open_page()
     expect(page.locator(".chip")).to_have_text(["calm", "critic", "test:speaker"])
@@ -80,9 +80,7 @@ def test_the_councils_own_members_are_chips_that_say_what_they_are_asked_for(
     assert [again.sampling_of(index) for index in (0, 1)] == [first.sampling_of(index) for index in (0, 1)]
 
 
-def test_the_page_says_who_is_waited_for_and_goes_on_without(
-    redis: RedisServer, pair: Recorder, open_page: Open
-) -> None:
+def test_an_awaited_member_is_named_and_can_be_left_out(redis: RedisServer, pair: FrameWriter, open_page: Open) -> None:
     one, other = members(*pair.models)
     held, loading = in_state(one, state="held"), in_state(other, state="loading", awaited=True)
     pair.write(1, members=(held, loading))
@@ -92,11 +90,11 @@ def test_the_page_says_who_is_waited_for_and_goes_on_without(
     expect(awaited).to_be_hidden()
     pair.write(150, members=(held, loading))
     expect(awaited).to_contain_text(
-        "Waiting for test:other, which loads: the others begin together with it.", timeout=20_000
+        "Waiting for test:other (loading): the others start together with it.", timeout=20_000
     )
     expect(awaited.locator(".value")).to_have_text("2 s")
     expect(page.locator("article .state").nth(1)).to_have_text("loading: the others wait")
-    page.get_by_role("button", name="Go on without test:other").click()
+    page.get_by_role("button", name="Continue without test:other").click()
     wait_until(
         lambda: [entry for entry in entries_of(redis, pair.session) if isinstance(entry, Cancel)],
         "the member is cancelled",
@@ -107,13 +105,13 @@ def test_the_page_says_who_is_waited_for_and_goes_on_without(
     expect(awaited).to_be_hidden()
 
 
-def test_who_waits_for_a_slot_is_named_with_who_loads(pair: Recorder, open_page: Open) -> None:
+def test_waiting_and_loading_members_are_named_together(pair: FrameWriter, open_page: Open) -> None:
     one, other = members(*pair.models)
     waiting, loading = in_state(one, state="waiting", awaited=True), in_state(other, state="loading", awaited=True)
     pair.write(60, members=(waiting, loading))
     page = open_page()
     expect(page.locator("#awaited")).to_contain_text(
-        "Waiting for test:one, which waits for its turn; and for test:other, which loads."
+        "Waiting for test:one (waiting for a slot or memory) and test:other (loading)."
     )
-    # Without both there is none to go on.
-    expect(page.get_by_role("button", name=re.compile("Go on without"))).to_have_count(0)
+    # All running members are awaited, so no other member can continue.
+    expect(page.get_by_role("button", name=re.compile("Continue without"))).to_have_count(0)

@@ -1,16 +1,20 @@
-"""The page's pure modules, run by a browser, against what Python says of the same."""
+"""The page's pure modules, run in a browser and compared with Python."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import Page
 
+from schemas.frames import MemberState
 from tests.page.conftest import Open
+from tests.support.project import ROOT
 
+STATIC = ROOT / "consumers/web/static"
 SPACE = " \t\n\r\x0b\x0c"
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=300), max_size=6)
 WORDS = st.lists(st.sampled_from(["the", " sky", " is", " blue", ",", "\n", " é", " 🌊"]), max_size=25).map("".join)
@@ -18,7 +22,7 @@ browsing = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
-# A text that comes in pieces: of each byte the offset of its letter, and of each offset its byte.
+# For a text that comes in pieces: the offset of the character at each byte, and the byte at each offset.
 _OFFSETS = """async ([begun, pieces]) => {
     const { Answer } = await import("/static/record/answer.js");
     const answer = new Answer();
@@ -32,15 +36,15 @@ _OFFSETS = """async ([begun, pieces]) => {
     };
 }"""
 
-# Tokens that frames bring, and others that were asked for, in whatever order; then which of them covers each byte.
-_TOKENS = """async ([known, length, tokens, asked]) => {
+# Adds tokens of frames and fetched tokens in any order; returns the token that covers each byte.
+_TOKENS = """async ([known, length, tokens, fetched]) => {
     const { Answer } = await import("/static/record/answer.js");
     const answer = new Answer();
     answer.begin("x".repeat(known));
     answer.append("x".repeat(length - known));
     for (const token of tokens) answer.add(token);
     const unknown = answer.unknownIn(0, length) ?? null;
-    for (const [found, from, to] of asked) answer.learn(found, from, to);
+    for (const [found, from, to] of fetched) answer.learn(found, from, to);
     return {
         unknown, left: answer.unknownIn(0, length) ?? null,
         covering: Array.from({ length }, (_, byte) => answer.tokens[answer.tokenAt(byte)]?.start ?? null),
@@ -58,14 +62,14 @@ _DIFFERENCE = """async ([one, other]) => {
 
 @pytest.fixture
 def modules(open_page: Open) -> Page:
-    """Any page: the modules know nothing of it."""
+    """A page; the modules do not use its document."""
     found: Page = open_page()
     return found
 
 
 @browsing
 @given(begun=st.text(st.characters(exclude_categories=["Cs"]), max_size=600), pieces=TEXTS)
-def test_offsets_of_the_page_are_those_of_the_bytes(modules: Page, begun: str, pieces: list[str]) -> None:
+def test_offsets_and_bytes_of_the_page_agree_with_python(modules: Page, begun: str, pieces: list[str]) -> None:
     found = modules.evaluate(_OFFSETS, [begun, pieces])
     text = begun + "".join(pieces)
     assert found["text"] == text
@@ -80,7 +84,7 @@ def test_offsets_of_the_page_are_those_of_the_bytes(modules: Page, begun: str, p
         offset += units
     at_byte.append(offset)
     assert found["offsets"] == at_byte
-    # Between the halves of a letter nobody asks.
+    # Offsets between two surrogates are not used.
     position = lead
     for letter, byte in zip(answer, of_letter[lead:], strict=True):
         assert found["bytes"][position] == byte
@@ -91,10 +95,10 @@ def test_offsets_of_the_page_are_those_of_the_bytes(modules: Page, begun: str, p
 
 @browsing
 @given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=30), data=st.data())
-def test_tokens_are_found_by_whatever_byte_however_they_became_known(
+def test_every_byte_finds_its_token_in_whatever_order_tokens_came(
     modules: Page, sizes: list[int], data: st.DataObject
 ) -> None:
-    """A text of which the page saw the end only: what it asks for fills the beginning, in any pieces, some twice."""
+    """The page received only the end of a text; fetched tokens fill the beginning, in any pieces, some twice."""
     tokens, start = [], 0
     for size in sizes:
         tokens.append({"start": start, "end": start + size, "logprob": -1.0, "quality": "real"})
@@ -105,10 +109,10 @@ def test_tokens_are_found_by_whatever_byte_however_they_became_known(
     known = data.draw(st.integers(0, start))
     later = tokens[seen:]
     cuts = sorted({0, start, *data.draw(st.lists(st.integers(0, start), max_size=4))})
-    asked = [
+    fetched = [
         [[token for token in tokens if token["start"] < to and token["end"] > at], at, to] for at, to in pairwise(cuts)
     ]
-    found = modules.evaluate(_TOKENS, [known, start, later, asked])
+    found = modules.evaluate(_TOKENS, [known, start, later, fetched])
     covering: list[int | None] = []
     for token in tokens:
         covering += [token["start"]] * (token["end"] - token["start"])
@@ -121,8 +125,8 @@ def test_tokens_are_found_by_whatever_byte_however_they_became_known(
 
 @browsing
 @given(one=WORDS, other=WORDS)
-def test_a_difference_is_true_and_the_least(modules: Page, one: str, other: str) -> None:
-    """Each text is what both say and what it says alone, in order; and no more words could be in both."""
+def test_a_difference_is_correct_and_minimal(modules: Page, one: str, other: str) -> None:
+    """Each text is its own and the common parts in order, and the common parts have the most words possible."""
     found = modules.evaluate(_DIFFERENCE, [one, other])
     parts = found["parts"]
     assert found["isAll"]
@@ -137,8 +141,22 @@ def test_a_difference_is_true_and_the_least(modules: Page, one: str, other: str)
     assert units[0] == units[1] == units[0].decode("utf-16-le").encode("utf-16-le")
 
 
+def test_ended_is_decided_in_one_module(modules: Page) -> None:
+    """`ended` is true for finished and dropped members, and no other module compares a state with both."""
+    found = modules.evaluate("""async () => {
+        const { STATES, ended } = await import("/static/record/states.js");
+        return Object.fromEntries(STATES.map((state) => [state, ended(state)]));
+    }""")
+    assert found == {state: state in ("finished", "dropped") for state in get_args(MemberState)}
+    scripts = [path for path in STATIC.rglob("*.js") if path.name != "states.js"]
+    assert len(scripts) > 30
+    for path in scripts:
+        lines = [line for line in path.read_text().splitlines() if "finished" in line and "dropped" in line]
+        assert lines == [], path
+
+
 def longest(a: list[str], b: list[str]) -> int:
-    """How many words the longest common subsequence has."""
+    """The number of words in the longest common subsequence."""
     row = [0] * (len(b) + 1)
     for word in a:
         before = 0

@@ -1,4 +1,4 @@
-"""The library on the page: found, starred, deleted, compared, taken in, kept."""
+"""The library on the page: search, star, delete, compare, import, keep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.page.conftest import Open
 from tests.page.people import follows
 from tests.support.recording_files import write_golden
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 
 _OPENED_MS = "session => fetch(`/api/sessions/${session}`).then((r) => r.json()).then((found) => found.opened_ms)"
 _DROP = """([selector, name, data]) => {
@@ -46,7 +46,7 @@ def three(folder: Path) -> list[Path]:
 
 
 def opened(page: Page) -> Locator:
-    """The panel, once it is open."""
+    """Opens the panel."""
     page.get_by_role("button", name="Recordings").click()
     panel = page.locator("#recordings")
     expect(panel).to_be_visible()
@@ -54,14 +54,14 @@ def opened(page: Page) -> Locator:
 
 
 def questions(panel: Locator) -> Locator:
-    return panel.locator("li .asked")
+    return panel.locator("li .prompt-start")
 
 
 def drop(page: Page, name: str, data: bytes) -> None:
     page.evaluate(_DROP, ["#recordings", name, base64.b64encode(data).decode()])
 
 
-def test_the_library_shows_what_there_is(three: list[Path], open_page: Open) -> None:
+def test_the_library_lists_recordings_with_their_facts(three: list[Path], open_page: Open) -> None:
     page = open_page()
     panel = opened(page)
     expect(questions(panel)).to_have_text(
@@ -77,29 +77,29 @@ def test_the_library_shows_what_there_is(three: list[Path], open_page: Open) -> 
     assert Path(download.value.path()).read_bytes() == three[0].read_bytes()
 
 
-def test_without_recordings_the_library_says_what_to_do(open_page: Open) -> None:
+def test_an_empty_library_names_the_next_step(open_page: Open) -> None:
     panel = opened(open_page())
-    expect(panel.get_by_role("status").first).to_have_text("No recording yet: keep a session, or drop a file here.")
+    expect(panel.get_by_role("status").first).to_have_text("No recordings yet: keep a session, or drop a file here.")
     expect(panel.get_by_role("button", name="Show more")).to_be_hidden()
 
 
-def test_words_are_found_while_they_are_typed(three: list[Path], open_page: Open) -> None:
+def test_the_list_is_searched_while_words_are_typed(three: list[Path], open_page: Open) -> None:
     page = open_page()
     panel = opened(page)
     search = panel.get_by_role("searchbox")
     search.fill("WATER")
     expect(questions(panel)).to_have_text(["▶Play Is water wet?"])
-    expect(panel.get_by_role("status").first).to_have_text("1 with these words")
+    expect(panel.get_by_role("status").first).to_have_text("1 found")
     search.fill("nothing of this kind")
     expect(questions(panel)).to_have_count(0)
-    expect(panel.get_by_role("status").first).to_have_text("No recording has these words.")
+    expect(panel.get_by_role("status").first).to_have_text("No recording contains these words.")
     search.fill("seed-6")
     expect(questions(panel)).to_have_text(["▶Play Why is the sky blue?"])
     search.fill("")
     expect(questions(panel)).to_have_count(3)
 
 
-def test_more_are_shown_when_they_are_asked_for(folder: Path, open_page: Open) -> None:
+def test_show_more_loads_the_next_page(folder: Path, open_page: Open) -> None:
     for number in range(53):
         write_golden(folder, session=f"{number:012x}")
     panel = opened(open_page())
@@ -107,11 +107,11 @@ def test_more_are_shown_when_they_are_asked_for(folder: Path, open_page: Open) -
     panel.get_by_role("button", name="Show more").click()
     expect(panel.locator("li")).to_have_count(53)
     expect(panel.get_by_role("button", name="Show more")).to_be_hidden()
-    # Who goes on with the keys is at the first new one.
+    # The focus is at the first new item.
     expect(panel.locator("li").nth(50).get_by_role("button").first).to_be_focused()
 
 
-def test_a_star_is_set_and_taken_away_by_the_keys(folder: Path, three: list[Path], open_page: Open) -> None:
+def test_a_star_is_set_and_removed_with_the_keyboard(folder: Path, three: list[Path], open_page: Open) -> None:
     page = open_page()
     panel = opened(page)
     star = panel.get_by_role("button", name="Star: What is a list?")
@@ -125,36 +125,36 @@ def test_a_star_is_set_and_taken_away_by_the_keys(folder: Path, three: list[Path
     assert not Library(folder).find(three[1].name).starred
 
 
-def test_a_recording_is_deleted_after_a_question(folder: Path, three: list[Path], open_page: Open) -> None:
+def test_a_recording_is_deleted_after_a_confirmation(folder: Path, three: list[Path], open_page: Open) -> None:
     page = open_page()
     panel = opened(page)
     panel.get_by_role("button", name="Delete: What is a list?").click()
-    asked = page.get_by_role("dialog")
-    expect(asked).to_contain_text("Delete the recording “What is a list?” of")
-    # Nothing is deleted by mistake: Enter and Escape leave it.
-    expect(asked.get_by_role("button", name="Leave it")).to_be_focused()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Delete the recording “What is a list?” of")
+    # Against mistakes: Enter and Escape delete nothing.
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(asked).to_be_hidden()
+    expect(dialog).to_be_hidden()
     panel.get_by_role("button", name="Delete: What is a list?").click()
     page.keyboard.press("Escape")
-    expect(asked).to_be_hidden()
+    expect(dialog).to_be_hidden()
     assert three[1].exists()
     expect(panel).to_be_visible()
     panel.get_by_role("button", name="Delete: What is a list?").click()
-    asked.get_by_role("button", name="Delete").click()
+    dialog.get_by_role("button", name="Delete").click()
     expect(questions(panel)).to_have_text(["▶Play Why is the sky blue?", "▶Play Is water wet?"])
     assert not three[1].exists()
     expect(panel.locator("li").nth(1).get_by_role("button").first).to_be_focused()
 
 
-def test_a_file_is_dropped_on_the_library_or_chosen(
+def test_files_are_imported_by_drop_or_by_choice(
     tmp_path: Path, folder: Path, three: list[Path], open_page: Open
 ) -> None:
     path = write_golden(tmp_path, "killed", prompt="Dropped?")
     page = open_page()
     panel = opened(page)
     drop(page, "dropped.mcap", path.read_bytes())
-    expect(panel.get_by_role("status").first).to_have_text("Taken in: dropped.mcap.")
+    expect(panel.get_by_role("status").first).to_have_text("Imported: dropped.mcap.")
     expect(questions(panel).first).to_have_text("▶Play Dropped?")
     assert (folder / "dropped.mcap").read_bytes() == path.read_bytes()
     with page.expect_file_chooser() as chooser:
@@ -172,27 +172,27 @@ def test_a_file_is_dropped_on_the_library_or_chosen(
 def test_two_recordings_are_compared(three: list[Path], open_page: Open) -> None:
     page = open_page()
     panel = opened(page)
-    compare = panel.get_by_role("button", name="Compare two")
+    compare = panel.get_by_role("button", name="Compare recordings")
     expect(compare).to_have_attribute("aria-disabled", "true")
     compare.click(force=True)
-    expect(panel.get_by_role("status").first).to_have_text("Choose two recordings to compare.")
+    expect(panel.get_by_role("status").first).to_have_text("Select two recordings to compare.")
     boxes = panel.get_by_role("checkbox")
-    for place in (0, 1, 2):
-        boxes.nth(place).check()
-    # Of three the first one gives way.
+    for index in (0, 1, 2):
+        boxes.nth(index).check()
+    # With a third selection the first one ends.
     expect(boxes.nth(0)).not_to_be_checked()
     compare.click()
     two = page.get_by_role("dialog", name="Two recordings")
     expect(two.get_by_role("columnheader")).to_have_text(["What is a list?", "Is water wet?"])
     expect(two.get_by_role("row", name="Length")).to_have_text("Length1.3 s3.0 s")
-    expect(two.get_by_role("status")).to_contain_text("They differ in what was asked, first in prompt: ")
+    expect(two.get_by_role("status")).to_contain_text("The requests differ, first in prompt: ")
     two.get_by_role("button", name="Close").click()
     expect(two).to_be_hidden()
     expect(compare).to_be_focused()
 
 
-def test_names_that_are_made_to_do_harm_are_only_shown(folder: Path, open_page: Open) -> None:
-    """open_page fails where a script runs that the page's policy forbids."""
+def test_hostile_names_are_shown_as_plain_text(folder: Path, open_page: Open) -> None:
+    """open_page fails if a script runs that the page's policy forbids."""
     members = tuple(Member(f"<img src=x onerror=alert({n})>", name=HOSTILE + str(n)) for n in range(3))
     path = write_golden(folder, prompt=HOSTILE, members=members)
     path.rename(folder / "<img src=x onerror='window.harm=1'> \u202egnp.mcap")
@@ -204,7 +204,7 @@ def test_names_that_are_made_to_do_harm_are_only_shown(folder: Path, open_page: 
     expect(questions(panel).filter(has_text=HOSTILE)).to_have_count(2)
     for box in panel.get_by_role("checkbox").all():
         box.check()
-    panel.get_by_role("button", name="Compare two").click()
+    panel.get_by_role("button", name="Compare recordings").click()
     expect(page.get_by_role("dialog")).to_contain_text(HOSTILE)
     page.get_by_role("button", name="Close").click()
     panel.get_by_role("button", name="Delete").first.click()
@@ -214,7 +214,7 @@ def test_names_that_are_made_to_do_harm_are_only_shown(folder: Path, open_page: 
     )
 
 
-def test_what_cannot_be_read_says_why_and_can_be_deleted(folder: Path, open_page: Open) -> None:
+def test_an_unreadable_file_shows_the_reason_and_can_be_deleted(folder: Path, open_page: Open) -> None:
     folder.mkdir()
     (folder / "broken.mcap").write_bytes(b"x")
     page = open_page()
@@ -224,37 +224,35 @@ def test_what_cannot_be_read_says_why_and_can_be_deleted(folder: Path, open_page
     expect(item.get_by_role("checkbox")).to_have_count(0)
     item.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(panel.get_by_role("status").first).to_have_text("No recording yet: keep a session, or drop a file here.")
+    expect(panel.get_by_role("status").first).to_have_text("No recordings yet: keep a session, or drop a file here.")
     expect(panel.get_by_role("searchbox")).to_be_focused()
 
 
-def test_a_folder_that_cannot_be_used_is_said_in_a_sentence(folder: Path, open_page: Open) -> None:
+def test_an_unusable_folder_is_reported(folder: Path, open_page: Open) -> None:
     folder.touch()
     panel = opened(open_page())
     expect(panel.get_by_role("alert").first).to_contain_text("The folder for recordings,")
 
 
-def test_without_a_player_a_recording_says_what_is_missing(three: list[Path], open_page: Open) -> None:
+def test_playing_without_a_replay_process_names_the_missing_process(three: list[Path], open_page: Open) -> None:
     panel = opened(open_page())
     questions(panel).first.click()
     expect(panel.get_by_role("alert").first).to_have_text(
-        "No replay process runs, so nothing is played: start one with python -m producers.replay."
+        "No replay process runs: start one with python -m producers.replay."
     )
 
 
-def test_a_session_is_kept(redis: RedisServer, folder: Path, recorder: Recorder, open_page: Open) -> None:
+def test_keeping_a_session_records_it(redis: RedisServer, folder: Path, recorder: FrameWriter, open_page: Open) -> None:
     page = follows(recorder, open_page)
     keep = page.locator("#keep")
     expect(keep).to_have_text("Keep")
     keep.click()
-    expect(page.locator("#error")).to_have_text(
-        "No recorder runs, so nothing is recorded: start one with python -m consumers.recorder."
-    )
+    expect(page.locator("#error")).to_have_text("No recorder runs: start one with python -m consumers.recorder.")
     expect(keep).to_have_text("Keep")
     offer(redis, "recorder")
     keep.click()
     expect(keep).to_have_text("Keeping…")
-    # As the recorder calls it.
+    # The name that the recorder gives the file.
     opened_ms: Any = page.evaluate(_OPENED_MS, recorder.session)
     path = write_golden(folder, session=recorder.session)
     path.rename(folder / recording_name(recorder.session, "What is a list?", opened_ms))
@@ -264,16 +262,16 @@ def test_a_session_is_kept(redis: RedisServer, folder: Path, recorder: Recorder,
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_wrong_with_the_library(three: list[Path], open_page: Open, scheme: str) -> None:
+def test_axe_finds_no_violation_in_the_library(three: list[Path], open_page: Open, scheme: str) -> None:
     page = open_page(color_scheme=scheme)
     panel = opened(page)
     panel.get_by_role("button", name="Star: What is a list?").click()
-    for place in (0, 1):
-        panel.get_by_role("checkbox").nth(place).check()
+    for index in (0, 1):
+        panel.get_by_role("checkbox").nth(index).check()
     found = Axe().run(page)
     assert found.response["violations"] == []
-    panel.get_by_role("button", name="Compare two").click()
-    expect(page.get_by_role("dialog")).to_contain_text("They differ in what was asked")
+    panel.get_by_role("button", name="Compare recordings").click()
+    expect(page.get_by_role("dialog")).to_contain_text("The requests differ")
     assert Axe().run(page).response["violations"] == []
 
 

@@ -1,4 +1,4 @@
-"""A replay on the page: marked as one, and moved by whoever looks at it, for all who do."""
+"""A replay on the page: its label, its controls, and the same window on all pages that show it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def recording(folder: Path) -> Path:
 
 
 def plays(open_page: Open, **options: Any) -> Page:
-    """A page that plays the only recording."""
+    """Opens a page and plays the only recording."""
     page = open_page(**options)
     page.get_by_role("button", name="Recordings").click()
     page.locator("#recordings .session-link").click()
@@ -54,20 +54,20 @@ def text_at(window: int, member: int = 0) -> str:
 
 
 def paused_at(page: Page, window: int) -> None:
-    """A replay that is paused there."""
+    """Waits until the replay is paused at this window."""
     expect(page.locator("#live")).to_have_text("Play")
     page.wait_for_function(f"window => ({_SHOWN})() === window", arg=window)
 
 
-def test_a_replay_is_marked_and_plays_to_its_end(player: Role, recording: Path, open_page: Open) -> None:
+def test_a_replay_is_labelled_and_plays_to_its_end(player: Role, recording: Path, open_page: Open) -> None:
     page = plays(open_page)
-    mark = page.locator("#replayed")
-    expect(mark).to_have_text(re.compile(r"^Replay of \w{12}, recorded .*2026.*\d\d:\d\d"))
+    label = page.locator("#replayed")
+    expect(label).to_have_text(re.compile(r"^Replay of \w{12}, recorded .*2026.*\d\d:\d\d"))
     expect(page.locator("#question")).to_have_text("Why is the sky blue?")
     expect(page.locator("#keep")).to_be_hidden()
     expect(page.locator("#live")).to_be_focused()
-    status(page, "The replay plays.")
-    # No member of a replay can be stopped.
+    status(page, "The replay is playing.")
+    # Members of a replay have no Stop button.
     expect(page.get_by_role("button", name="Stop seed-1")).to_be_hidden()
     status(page, "The replay is at its end.")
     expect(page.locator("#live")).to_have_text("Play again")
@@ -75,20 +75,20 @@ def test_a_replay_is_marked_and_plays_to_its_end(player: Role, recording: Path, 
     assert [answer(page, member).text_content() for member in (0, 1)] == [text_at(LAST, member) for member in (0, 1)]
     page.get_by_role("button", name="Sessions").click()
     expect(page.locator("#sessions li")).to_contain_text(["replay of a session of"])
-    # The address of a replay can be loaded again.
+    # The address of a replay can be reloaded.
     page.keyboard.press("Escape")
     page.reload()
-    expect(mark).to_be_visible()
+    expect(label).to_be_visible()
     status(page, "The replay is at its end.")
     assert shown(page) == LAST
     page.get_by_role("button", name="Play again").click()
-    status(page, "The replay plays.")
+    status(page, "The replay is playing.")
     page.wait_for_function(f"last => ({_SHOWN})() < last / 2", arg=LAST)
     status(page, "The replay is at its end.")
 
 
-def test_a_replay_moves_smoothly_and_at_its_own_pace(player: Role, recording: Path, open_page: Open) -> None:
-    """Between two reports of the replay, too: never back, and never a quarter of a second at once."""
+def test_a_replay_moves_smoothly_at_its_speed(player: Role, recording: Path, open_page: Open) -> None:
+    """Also between two reports of the replay: never back, and never a quarter of a second at once."""
     page = plays(open_page)
     is_at_window(page, 10)
     moves = page.evaluate("""() => new Promise((resolve) => {
@@ -108,7 +108,7 @@ def test_a_replay_moves_smoothly_and_at_its_own_pace(player: Role, recording: Pa
     assert 0.7 < (windows[-1] - windows[0]) / 60 / seconds < 1.3
 
 
-def test_every_page_that_shows_a_replay_is_in_step(player: Role, recording: Path, open_page: Open) -> None:
+def test_all_pages_of_a_replay_show_the_same_window(player: Role, recording: Path, open_page: Open) -> None:
     one = plays(open_page)
     is_at_window(one, 30)
     other = open_page(at=one.url[one.url.index("/#") :])
@@ -117,15 +117,15 @@ def test_every_page_that_shows_a_replay_is_in_step(player: Role, recording: Path
     status(one, "The replay is paused.")
     status(other, "The replay is paused.")
     one.wait_for_function(f"window => ({_SHOWN})() === window", arg=shown(other))
-    # Dragged here, seen there: the slider is the replay's.
+    # The slider of one page moves both pages.
     one.get_by_role("slider").fill("100")
     for page in (one, other):
         paused_at(page, 100)
         assert answer(page).inner_text() == text_at(100).strip("\n")
-    other.get_by_role("button", name="Back one window").click()
+    other.get_by_role("button", name="Previous window").click()
     for page in (one, other):
         paused_at(page, 99)
-    one.get_by_role("button", name="On one window").click()
+    one.get_by_role("button", name="Next window").click()
     for page in (one, other):
         paused_at(page, 100)
     other.get_by_label("Speed").select_option("4")
@@ -135,7 +135,7 @@ def test_every_page_that_shows_a_replay_is_in_step(player: Role, recording: Path
         status(page, "The replay is at its end.")
 
 
-def test_a_replay_is_moved_by_the_keys(player: Role, recording: Path, open_page: Open) -> None:
+def test_keys_control_a_replay(player: Role, recording: Path, open_page: Open) -> None:
     page = plays(open_page)
     is_at_window(page, 5)
     page.locator("#question").click()
@@ -154,8 +154,8 @@ def test_a_replay_is_moved_by_the_keys(player: Role, recording: Path, open_page:
     page.keyboard.press("0")
     paused_at(page, 0)
     page.keyboard.press(" ")
-    status(page, "The replay plays.")
-    # Where a person types, keys are letters.
+    status(page, "The replay is playing.")
+    # In the prompt the keys are letters.
     page.locator("#prompt").fill("")
     page.locator("#prompt").press("7")
     page.locator("#prompt").press(" ")
@@ -163,7 +163,7 @@ def test_a_replay_is_moved_by_the_keys(player: Role, recording: Path, open_page:
     expect(page.locator("#live")).not_to_have_text("Play")
 
 
-def test_a_loop_begins_again(player: Role, recording: Path, open_page: Open) -> None:
+def test_loop_starts_again_at_the_end(player: Role, recording: Path, open_page: Open) -> None:
     page = plays(open_page)
     page.get_by_label("Speed").select_option("8")
     page.get_by_role("button", name="Loop").click()
@@ -174,21 +174,21 @@ def test_a_loop_begins_again(player: Role, recording: Path, open_page: Open) -> 
     status(page, "The replay is at its end.")
 
 
-def test_as_fast_as_the_council_computes_is_a_speed(player: Role, recording: Path, open_page: Open) -> None:
+def test_the_speed_max_plays_as_fast_as_the_council_computes(player: Role, recording: Path, open_page: Open) -> None:
     page = plays(open_page)
     page.get_by_label("Speed").select_option("max")
     status(page, "The replay is at its end.")
-    # It stays nowhere: who goes to a window looks at it, and at what comes after it at a pace.
+    # A jump at this speed pauses at its window.
     page.get_by_role("slider").fill("50")
     paused_at(page, 50)
     page.get_by_role("button", name="Play", exact=True).click()
     status(page, "The replay is at its end.")
     page.get_by_role("button", name="Play again").click()
     expect(page.get_by_label("Speed")).to_have_value("1")
-    status(page, "The replay plays.")
+    status(page, "The replay is playing.")
 
 
-def test_a_replay_is_stopped_as_any_session(player: Role, recording: Path, open_page: Open) -> None:
+def test_stop_all_ends_a_replay(player: Role, recording: Path, open_page: Open) -> None:
     page = plays(open_page)
     is_at_window(page, 10)
     page.get_by_role("button", name="Stop all").click()
@@ -197,13 +197,13 @@ def test_a_replay_is_stopped_as_any_session(player: Role, recording: Path, open_
     expect(page.get_by_role("button", name="Stop all")).to_be_hidden()
 
 
-def test_without_its_player_a_page_goes_through_what_it_has(player: Role, recording: Path, open_page: Open) -> None:
-    """The replay process has gone, and nobody follows an order: this page alone moves."""
+def test_without_its_process_a_replay_shows_the_received_frames(player: Role, recording: Path, open_page: Open) -> None:
+    """The replay process has ended, and no process follows orders: only this page moves."""
     page = plays(open_page)
     page.get_by_label("Speed").select_option("max")
     status(page, "The replay is at its end.")
     assert player.end() == 0
-    wait_until(lambda: page.evaluate(_HAS_NO_PLAYER), "the player is known to be gone")
+    wait_until(lambda: page.evaluate(_HAS_NO_PLAYER), "the council reports that no process plays the replay")
     page.get_by_role("slider").fill("60")
     paused_at(page, 60)
     page.wait_for_timeout(1_500)
@@ -211,8 +211,8 @@ def test_without_its_player_a_page_goes_through_what_it_has(player: Role, record
     assert answer(page).inner_text() == text_at(60).strip("\n")
 
 
-def test_a_session_that_was_kept_is_played(roles: Roles, player: Role, folder: Path, open_page: Open) -> None:
-    """The whole way: asked, recorded by the real recorder, found in the library, and played with the same words."""
+def test_a_kept_session_is_played_with_the_same_text(roles: Roles, player: Role, folder: Path, open_page: Open) -> None:
+    """From the question over the recorder and the library to the replay, with the same text."""
     roles.ready("producers", "ngram:word-3", "--tokens-per-s", "60")
     roles.ready("consumers.recorder", "--recordings", str(folder))
     page = open_page()
@@ -224,16 +224,18 @@ def test_a_session_that_was_kept_is_played(roles: Roles, player: Role, folder: P
     is_at_window(page, 60)
     page.get_by_role("button", name="Stop all").click()
     expect(page.locator("#keep")).to_have_text("Kept", timeout=15_000)
-    said, last = answer(page).text_content(), shown(page)
+    text, last = answer(page).text_content(), shown(page)
     page.get_by_role("button", name="Recordings").click()
     page.locator("#recordings .session-link").click()
     expect(page.locator("#replayed")).to_be_visible()
     page.get_by_label("Speed").select_option("8")
     status(page, "The replay is at its end.")
-    assert (answer(page).text_content(), shown(page)) == (said, last)
+    assert (answer(page).text_content(), shown(page)) == (text, last)
 
 
-def test_a_question_after_a_replay_is_live_again(roles: Roles, player: Role, recording: Path, open_page: Open) -> None:
+def test_a_question_after_a_replay_shows_a_live_session(
+    roles: Roles, player: Role, recording: Path, open_page: Open
+) -> None:
     roles.ready("producers", "ngram:word-3")
     page = plays(open_page)
     is_at_window(page, 10)
@@ -248,7 +250,7 @@ def test_a_question_after_a_replay_is_live_again(roles: Roles, player: Role, rec
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1280, 1920])
-def test_axe_finds_nothing_wrong_with_a_replay_and_it_fits(
+def test_axe_finds_no_violation_in_a_replay_and_it_fits(
     player: Role, recording: Path, open_page: Open, scheme: str, width: int
 ) -> None:
     page = plays(open_page, width=width, color_scheme=scheme)

@@ -1,4 +1,4 @@
-"""The way through time: follow, pause, scrub back, jump to where they parted; and two answers side by side."""
+"""Time on the page: follow, pause, move back, jump to the parting, sessions; and two answers side by side."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.page.people import (
 )
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.web_server import CHAR, WORD
 
 _NUMBERS = """() => Object.fromEntries(["energy", "wave", "diversity", "disagreement", "agreement", "compares",
@@ -33,12 +33,12 @@ PAIR = ("test:one", "test:other")
 
 
 def numbers(page: Page) -> Any:
-    """Every reading of the page."""
+    """All readings of the page."""
     return page.evaluate(_NUMBERS)
 
 
-def test_two_pages_see_the_same(redis: RedisServer, council: Roles, open_page: Open) -> None:
-    """At the end, and at any window on the way: one that asked, and one that came while they answered."""
+def test_two_pages_show_the_same(redis: RedisServer, council: Roles, open_page: Open) -> None:
+    """At the end and at earlier windows: the page that asked, and one that was opened during the session."""
     first = open_page()
     expect(first.get_by_role("checkbox")).to_have_count(2)
     ask(first, "What is a list?")
@@ -57,7 +57,7 @@ def test_two_pages_see_the_same(redis: RedisServer, council: Roles, open_page: O
             assert [answer(page, member).inner_text() for member in (0, 1)] == released_texts(redis, window)
 
 
-def test_a_page_that_is_loaded_again_goes_on_with_the_same_session(speaker: Speaker, open_page: Open) -> None:
+def test_a_reloaded_page_shows_the_same_session(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     ask(page, "Hello")
     speaker.take_newest()
@@ -77,8 +77,8 @@ def test_a_page_that_is_loaded_again_goes_on_with_the_same_session(speaker: Spea
     assert answer(page).text_content() == "before, after"
 
 
-def test_a_person_pauses_looks_back_and_follows_again(recorder: Recorder, open_page: Open) -> None:
-    """What comes meanwhile is kept, and shown when they follow again."""
+def test_time_can_be_paused_moved_and_followed_again(recorder: FrameWriter, open_page: Open) -> None:
+    """Frames that come during the pause are kept, and shown afterwards."""
     model = ("test:recorded",)
     page = follows(recorder, open_page)
     for window in range(1, 240):
@@ -96,7 +96,7 @@ def test_a_person_pauses_looks_back_and_follows_again(recorder: Recorder, open_p
     hold_at(page, 150)
     expect(page.locator("article .energy")).to_have_text("0.75")
     assert answer(page).inner_text() == "abcde " * 150
-    # A click on the braid holds what is under it: what came before or after is elsewhere.
+    # A click on the braid holds the window under the pointer.
     braid = page.locator("#braid")
     held = []
     for x in (900, 700):
@@ -113,14 +113,14 @@ def test_a_person_pauses_looks_back_and_follows_again(recorder: Recorder, open_p
     assert answer(page).text_content() == "abcde " * 300
 
 
-def test_a_person_jumps_to_where_the_members_parted(pair: Recorder, open_page: Open) -> None:
+def test_the_jump_shows_where_the_members_parted(pair: FrameWriter, open_page: Open) -> None:
     page = follows(pair, open_page)
     for window in range(1, 301):
         parted = {"diverged_at_bytes": 600, "compares": "place"} if window >= 100 else {"compares": "next"}
         pair.write(1, **released(PAIR, "abcde ", window - 1), **parted)
     is_at_window(page, 300)
-    expect(page.locator("#compares")).to_have_text("the same place, parted at byte 600")
-    page.get_by_role("button", name="Where they parted").click()
+    expect(page.locator("#compares")).to_have_text("same position, parted at byte 600")
+    page.get_by_role("button", name="Go to the parting").click()
     expect(page.locator("#window")).to_have_text("160")
     assert answer(page).inner_text() == "abcde " * 160
     for member in (0, 1):
@@ -135,13 +135,13 @@ def test_a_person_jumps_to_where_the_members_parted(pair: Recorder, open_page: O
         assert before == "abcde " * 100
 
 
-def test_the_page_does_not_say_when_they_parted_where_it_did_not_see_it(pair: Recorder, open_page: Open) -> None:
-    """They had parted before the first frame that came: no line stands at that frame, and the jump leads to it."""
+def test_a_parting_before_the_first_received_frame_has_no_window(pair: FrameWriter, open_page: Open) -> None:
+    """The members parted before the first received frame: no line is drawn there, and the jump leads to that frame."""
     pair.count = 2_000
     pair.write(60, members=members(*PAIR), diverged_at_bytes=3, compares="place")
     page = open_page()
     is_at_window(page, 2_052)
-    expect(page.locator("#compares")).to_have_text("the same place, parted at byte 3")
+    expect(page.locator("#compares")).to_have_text("same position, parted at byte 3")
     columns = """async () => {
         const { Columns } = await import("/static/record/columns.js");
         const columns = new Columns(["one"]);
@@ -153,42 +153,41 @@ def test_the_page_does_not_say_when_they_parted_where_it_did_not_see_it(pair: Re
     assert page.evaluate(columns) == [[-1, 3], [8, 5]]
 
 
-def test_two_answers_are_shown_side_by_side_from_where_they_part(pair: Recorder, open_page: Open) -> None:
+def test_two_answers_are_compared_from_their_parting_on(pair: FrameWriter, open_page: Open) -> None:
     one, other = members(*PAIR)
     texts = ("The sky is blue today.", "The sky was grey today.")
-    said = (in_state(one, text=texts[0]), in_state(other, text=texts[1]))
+    shown = (in_state(one, text=texts[0]), in_state(other, text=texts[1]))
     page = follows(pair, open_page)
-    pair.write(1, members=said)
-    button = page.get_by_role("button", name="Compare two")
+    button = page.get_by_role("button", name="Compare answers")
     button.click()
     expect(button).to_have_attribute("aria-expanded", "true")
+    expect(page.locator("#compare-note")).to_have_text("Nothing to compare yet.", use_inner_text=True)
+    pair.write(1, members=shown)
     sides = page.locator(".side")
     expect(sides.locator(".text")).to_have_text(list(texts))
     expect(sides.locator(".before")).to_have_text(["The sky ", "The sky "], use_inner_text=False)
     expect(sides.nth(0).locator("mark")).to_have_text(["is blue"])
     expect(sides.nth(1).locator("mark")).to_have_text(["was grey"])
-    expect(page.locator("#compare-note")).to_contain_text("The same for 8 bytes")
+    expect(page.locator("#compare-note")).to_contain_text("The first 8 bytes are the same")
     page.locator("#compare-other").select_option(label="1 test:one")
     expect(page.locator("#compare-note")).to_contain_text("have not parted")
     button.click()
     expect(page.locator("#compare")).to_be_hidden()
 
 
-def test_a_person_looks_at_an_earlier_session_and_forgets_it(
-    redis: RedisServer, council: Roles, open_page: Open
-) -> None:
+def test_an_earlier_session_is_opened_and_deleted(redis: RedisServer, council: Roles, open_page: Open) -> None:
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(2)
     texts = {}
     for question in ("What is a list?", "And a tuple?"):
-        page.get_by_label("What should the council answer?").fill(question)
+        page.get_by_label("Your prompt").fill(question)
         page.get_by_role("button", name="Ask", exact=True).click()
         expect(page.locator("#question")).to_have_text(question)
         is_at_window(page, 40)
         cancel(page)
         texts[question] = [answer(page, member).text_content() for member in (0, 1)]
     page.get_by_role("button", name="Sessions").click()
-    listed = page.locator("#sessions .asked")
+    listed = page.locator("#sessions .prompt-start")
     expect(listed).to_have_text(["And a tuple?", "What is a list?"])
     listed.nth(1).click()
     expect(page.locator("#question")).to_have_text("What is a list?")
@@ -201,11 +200,11 @@ def test_a_person_looks_at_an_earlier_session_and_forgets_it(
     page.go_forward()
     expect(page.locator("#question")).to_have_text("What is a list?")
     page.get_by_role("button", name="Sessions").click()
-    page.get_by_role("button", name="Forget the session: And a tuple?").click()
+    page.get_by_role("button", name="Delete the session: And a tuple?").click()
     expect(listed).to_have_text(["What is a list?"])
     page.keyboard.press("Escape")
     page.go_back()
-    expect(page.get_by_role("alert")).to_have_text("The session is gone: the council no longer has it.")
+    expect(page.get_by_role("alert")).to_have_text("The council no longer has this session.")
     expect(page.locator("#session")).to_be_hidden()
     page.go_forward()
     expect(page.locator("#question")).to_have_text("What is a list?")
@@ -216,7 +215,7 @@ def test_a_person_looks_at_an_earlier_session_and_forgets_it(
     expect(page.locator("#question")).to_have_text("What is a list?")
     expect(page.locator("article h3")).to_have_text([f"1 {WORD}", f"2 {CHAR}"])
     page.get_by_role("button", name="Sessions").click()
-    expect(page.locator("#sessions .asked")).to_have_text(["What is a list?", "What is a list?"])
+    expect(page.locator("#sessions .prompt-start")).to_have_text(["What is a list?", "What is a list?"])
 
 
 def test_the_numbers_of_a_held_window_are_those_of_its_frame(
@@ -235,7 +234,7 @@ def test_the_numbers_of_a_held_window_are_those_of_its_frame(
     assert shown["disagreement"] == ("not measured" if frame.measures.jsd is None else f"{frame.measures.jsd:.2f}")
     assert shown["mode"] == frame.mode
     page.get_by_role("button", name="Evidence").click()
-    expect(page.locator("#evidence h2")).to_have_text("Every number · window 90, 1.52 s")
+    expect(page.locator("#evidence h2")).to_have_text("All numbers · window 90, 1.52 s")
     rows = {
         row.locator("code").text_content(): row.locator("td").first.text_content()
         for row in page.locator("#evidence tr").all()
@@ -247,7 +246,7 @@ def test_the_numbers_of_a_held_window_are_those_of_its_frame(
     assert rows["jsd"] == "not measured" if frame.measures.jsd is None else float(rows["jsd"]) == frame.measures.jsd
 
 
-def test_thinking_is_shown_when_it_was_thought(recorder: Recorder, open_page: Open) -> None:
+def test_thinking_is_shown_at_the_time_it_was_written(recorder: FrameWriter, open_page: Open) -> None:
     page = follows(recorder, open_page)
     (member,) = members(*recorder.models)
     for window in range(1, 121):
@@ -265,43 +264,43 @@ def test_thinking_is_shown_when_it_was_thought(recorder: Recorder, open_page: Op
     expect(page.locator("details")).to_be_hidden()
 
 
-def test_the_fork_stands_where_they_parted_also_in_an_answer_that_comes_later(pair: Recorder, open_page: Open) -> None:
+def test_a_slower_answer_shows_the_fork_when_it_reaches_it(pair: FrameWriter, open_page: Open) -> None:
     page = follows(pair, open_page)
     one, other = members(*pair.models)
     for window in range(1, 31):
         slow = in_state(other, text="abcde ") if window > 20 else other
         parted = {"diverged_at_bytes": 13, "compares": "place"} if window >= 10 else {}
         pair.write(1, members=(in_state(one, text="abcde "), slow), **parted)
-    # The tail of a text, which has no tokens yet, shows no fork: both have theirs once tokens are there.
+    # Text without tokens shows no fork: both forks appear with the tokens.
     token = [TokenFrame(index, "answer", 0, 0, 60, -1.0, "real") for index in (0, 1)]
     pair.write(1, members=(one, other), tokens=tuple(token), diverged_at_bytes=13, compares="place")
     expect(page.locator(".fork")).to_have_count(2)
     before = "(fork) => fork.previousSibling?.textContent ?? ''"
     for member in (0, 1):
         assert answer(page, member).locator(".fork").evaluate(before) == "abcde abcde a"
-    # Those that are left parted from each other elsewhere; who has ended keeps the place where it did.
+    # The remaining members parted at another byte; a member that has ended keeps its fork.
     pair.write(1, members=(in_state(one, state="finished"), other), diverged_at_bytes=20, compares="place")
     expect(answer(page, 1).locator(".fork")).to_have_count(1)
     page.wait_for_function("() => document.querySelectorAll('.fork')[1].previousSibling.textContent.length === 20")
     assert answer(page, 0).locator(".fork").evaluate(before) == "abcde abcde a"
 
 
-def test_a_held_window_is_in_sight_on_every_picture(pair: Recorder, open_page: Open) -> None:
+def test_a_held_window_is_visible_on_every_picture(pair: FrameWriter, open_page: Open) -> None:
     page = follows(pair, lambda: open_page(1920, 1000))
     for batch in range(1, 21):
-        # No faster than the page takes them: merged frames would be windows that never came.
+        # No faster than the page receives them: merged frames would leave windows out.
         pair.write(60, members=members(*pair.models), energy=0.5, agreement=0.5, jsd=0.5, sync_lag_ms=5.0)
         is_at_window(page, 60 * batch)
     hold_at(page, 1_000)
     for window in (1_000, 800, 620, 200, 900, 5):
         hold_at(page, window)
         for name in ("braid", "energy-plot", "diversity-plot", "disagreement-plot", "lag-plot"):
-            # Its line, two pixels of ink from top to bottom.
+            # Its line is two pixels of ink from top to bottom.
             found = page.evaluate(_INK_COLUMNS, name)
-            assert found, f"window {window} is out of sight on {name}"
+            assert found, f"window {window} is not visible on {name}"
 
 
-# Where a canvas has a column that is ink from top to bottom.
+# The number of columns of a canvas that are ink from top to bottom.
 _INK_COLUMNS = """(name) => {
     const canvas = document.getElementById(name);
     const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -318,18 +317,18 @@ _INK_COLUMNS = """(name) => {
 }"""
 
 
-def test_side_by_side_stands_at_the_held_time_too(pair: Recorder, open_page: Open) -> None:
+def test_compared_answers_follow_the_held_window(pair: FrameWriter, open_page: Open) -> None:
     page = follows(pair, open_page)
     for window in range(1, 61):
         pair.write(1, **released(PAIR, "abcde ", window - 1))
     is_at_window(page, 60)
-    page.get_by_role("button", name="Compare two").click()
-    expect(page.locator("#compare-note")).to_contain_text("The same for 360 bytes")
+    page.get_by_role("button", name="Compare answers").click()
+    expect(page.locator("#compare-note")).to_contain_text("The first 360 bytes are the same")
     hold_at(page, 30)
-    expect(page.locator("#compare-note")).to_contain_text("The same for 180 bytes")
+    expect(page.locator("#compare-note")).to_contain_text("The first 180 bytes are the same")
 
 
-def test_the_end_of_the_slider_is_the_newest_window_while_time_goes_on(council: Roles, open_page: Open) -> None:
+def test_the_end_of_the_slider_follows_the_newest_window(council: Roles, open_page: Open) -> None:
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(2)
     ask(page, "What is a list?")
@@ -344,32 +343,32 @@ def test_the_end_of_the_slider_is_the_newest_window_while_time_goes_on(council: 
     expect(page.locator("#live")).to_have_text("At the end")
 
 
-def test_stop_on_a_lane_stops_a_member_of_the_session_whose_lane_it_is(
+def test_stop_on_a_lane_stops_the_member_of_its_own_session(
     redis: RedisServer, slow_council: Roles, open_page: Open
 ) -> None:
-    """Another session has been chosen, and nothing of it is known yet."""
+    """The page already follows another session, which is not loaded yet."""
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(2)
     ask(page, "What is a list?")
     is_at_window(page, 10)
     first = page.url.partition("#")[2]
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
+    posted: list[str] = []
+    page.on("request", lambda request: posted.append(request.url) if request.method == "POST" else None)
     page.route("**/api/sessions/never", lambda route: None)
     page.evaluate("() => { location.hash = 'never'; }")
-    expect(page.get_by_role("status")).to_have_text("The council is called…")
+    expect(page.get_by_role("status")).to_have_text("Connecting…")
     page.get_by_role("button", name=f"Stop {WORD}").click()
-    expect(page.get_by_role("status")).to_have_text("The council is called…")
-    assert [address.partition("/api/")[2] for address in asked] == [f"sessions/{first}/members/0/cancel"]
+    expect(page.get_by_role("status")).to_have_text("Connecting…")
+    assert [address.partition("/api/")[2] for address in posted] == [f"sessions/{first}/members/0/cancel"]
     page.evaluate("(session) => { location.hash = session; }", first)
     is_at_window(page, 20)
     cancel(page)
 
 
-def test_a_page_that_comes_late_can_look_back_to_the_beginning(
+def test_a_late_page_can_show_every_window_from_the_beginning(
     redis: RedisServer, slow_council: Roles, open_page: Open
 ) -> None:
-    """More than the ten seconds that a socket begins with by itself."""
+    """Also windows older than the ten seconds that a socket sends without `from`."""
     page = open_page()
     expect(page.get_by_role("checkbox")).to_have_count(2)
     ask(page, "What is a list?")

@@ -18,7 +18,7 @@ from transport.redis.scripts import SCRIPTS
 from transport.register import ProcessRegistration
 
 
-class Speaker:
+class ScriptedProducer:
     """The producer of one model, member 0 of its session. It writes an entry when a test calls a method."""
 
     def __init__(self, redis: RedisServer, model: str) -> None:
@@ -63,7 +63,7 @@ class Speaker:
         return raw
 
 
-class Recorder:
+class FrameWriter:
     """Writes the frames of a session that no aggregator serves: their number, speed and content are the test's."""
 
     def __init__(

@@ -23,18 +23,25 @@ class Endpoints:
 
     # The nodes of each cluster, by its URL: a new pipe finds them although the URL's own server is gone.
     _nodes: ClassVar[dict[str, list[Node]]] = {}
+    # The node to which a pipe connected last, by the URL. A task that makes a new pipe after each failure would connect
+    # to the URL's own server every time.
+    _last: ClassVar[dict[str, Node | None]] = {}
 
     def __init__(self, url: str) -> None:
         self.address = Address(url)
-        self._turn = 0
+        self._node: Node | None = None
+        self._failures = 0
         self.slots: SlotMap | None = None
 
     def next(self) -> Node | None:
         """The node to connect to: the one that worked last, or the next one after a failure. None is the URL's own
         server."""
         nodes: list[Node | None] = [None, *self.address.others, *self._nodes.get(self.address.url, ())]
-        self._turn += 1
-        return nodes[(self._turn - 1) % len(nodes)]
+        last = self._last.get(self.address.url)
+        first = nodes.index(last) if last in nodes else 0
+        self._node = nodes[(first + self._failures) % len(nodes)]
+        self._failures += 1
+        return self._node
 
     def is_cluster(self, replies: Sequence[Any]) -> bool:
         """True where the replies to GREETING come from a node of a cluster.
@@ -49,7 +56,7 @@ class Endpoints:
         # A replica would answer readers, and refuse the next writer. In a cluster the masters are looked up.
         if replication.get("role") == "slave" and not is_cluster:
             raise RedisConnectionError("this server is a replica, and takes no writes")
-        self._turn -= 1
+        self._last[self.address.url], self._failures = self._node, 0
         return is_cluster
 
     def learn(self, replies: Sequence[Any], asked: Node) -> SlotMap:

@@ -1,1 +1,1 @@
-"""The HTTP API: one table of operations, which are served and described."""
+"""The HTTP API: a table of operations, from which it is served and described."""

@@ -1,4 +1,4 @@
-"""Bodies of requests in JSON, checked where they come in. What the sentence of an error says is written here."""
+"""JSON bodies of requests, and the messages about invalid ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from consumers.web.door.reading import read_body
+from consumers.web.door.request import read_body
 from schemas.control import Play
 from schemas.errors import Refused
 from schemas.rules.chat import Chat, chat_of
@@ -15,7 +15,7 @@ from schemas.rules.members import member_spec_of
 from schemas.sessions import SessionRequest, Sync, Weighting
 
 _DEFAULTS = SessionRequest(prompt="")
-# Slower than a quarter nobody watches; at 64 an hour takes a minute.
+# Slower than a quarter is of no use; at 64 an hour takes a minute.
 _SLOWEST, _FASTEST = 0.25, 64.0
 # Ten years of windows.
 _MOST_WINDOWS = 2 * 10**10
@@ -24,7 +24,7 @@ B = TypeVar("B", bound=BaseModel)
 
 
 class MemberBody(BaseModel):
-    """A member with a name, options or a system text of its own; what is left out is the session's."""
+    """A member with a name, options or a system text of its own. A field that is left out has the session's value."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -37,8 +37,8 @@ class MemberBody(BaseModel):
 
 
 class SessionBody(BaseModel):
-    """What a person may ask for: a prompt, or a chat as `messages`. Ranges are the admission's business, which knows
-    the models."""
+    """A request to the council: a prompt, or a chat as `messages`. A value outside its range is refused with a message
+    that names the range."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -58,11 +58,11 @@ class SessionBody(BaseModel):
     record: bool = False
 
     def request(self) -> SessionRequest:
-        """The same, less the tier and whether it is recorded. Raises Refused for a prompt and messages at once, for
-        neither, and for messages that make no chat."""
+        """The session request: all fields but `tier` and `record`. Raises Refused for a prompt and messages together,
+        for neither, and for messages that are not a valid chat."""
         chat = self._chat()
         if chat.system and self.system:
-            raise Refused("two_systems", "'system' and the messages' own system text contradict: leave one out.")
+            raise Refused("two_systems", "There are two system texts, in 'system' and in the messages: leave one out.")
         plain = self.model_dump(exclude={"tier", "record", "prompt", "messages", "system", "models"})
         return SessionRequest(
             prompt=chat.prompt, system=self.system or chat.system, history=chat.history,
@@ -79,8 +79,8 @@ class SessionBody(BaseModel):
 
 
 class ReplayBody(BaseModel):
-    """How a replay begins: `rate` 1 is the recorded pace, 0 as fast as the council computes. With `frames` the recorded
-    frames are shown as they are."""
+    """How a replay begins. `rate` 1 is the recorded speed, 0 as fast as the council computes. With `frames` the
+    recorded frames are shown and nothing is computed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -88,15 +88,15 @@ class ReplayBody(BaseModel):
     paused: bool = False
     frames: bool = False
 
-    def word(self) -> Play:
-        """The word to the replay. Raises Refused."""
+    def order(self) -> Play:
+        """The order to the replay. Raises Refused."""
         return Play(rate=_checked_rate(self.rate), paused=self.paused)
 
 
 class PlaybackBody(BaseModel):
-    """How a replay goes on; what is left out stays as it is.
+    """A change of a running replay; a field that is left out does not change.
 
-    `window` is shown next; `step` moves by as many windows.
+    `window` is the window to show next; `step` moves by so many windows, back if negative.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -106,17 +106,17 @@ class PlaybackBody(BaseModel):
     window: int | None = None
     step: int = 0
 
-    def word(self) -> Play:
-        """The word to the replay. Raises Refused."""
+    def order(self) -> Play:
+        """The order to the replay. Raises Refused."""
         rate = None if self.rate is None else _checked_rate(self.rate)
         if self.window is not None and not 0 <= self.window <= _MOST_WINDOWS:
-            raise Refused("bad_window", f"window is {self.window}: give a window's index, a whole number from 0 on.")
+            raise Refused("bad_window", f"window is {self.window}: give a window's index, from 0 to {_MOST_WINDOWS}.")
         if abs(self.step) > _MOST_WINDOWS:
-            raise Refused("bad_step", f"step is {self.step}: give how many windows, back or forth.")
-        word = Play(rate, self.paused, self.window, self.step)
-        if word == Play():
-            raise Refused("bad_request", "Nothing is asked for: send rate, paused, window or step.")
-        return word
+            raise Refused("bad_step", f"step is {self.step}: give at most {_MOST_WINDOWS} windows, on or back.")
+        order = Play(rate, self.paused, self.window, self.step)
+        if order == Play():
+            raise Refused("bad_request", "The body changes nothing: send rate, paused, window or step.")
+        return order
 
 
 def _checked_rate(rate: float) -> float:
@@ -129,30 +129,30 @@ def _checked_rate(rate: float) -> float:
 
 
 async def read_json_body(request: web.Request, shape: type[B]) -> B:
-    """The body of a request. Raises Refused with one sentence about the first thing that is wrong."""
+    """The body of a request. Raises Refused with one sentence about its first error."""
     if request.content_type != "application/json":
         raise Refused("unsupported_media_type", "Send the body as application/json.", status=415)
     return checked_body(await read_body(request), shape)
 
 
 def checked_body(raw: bytes, shape: type[B]) -> B:
-    """The body in `raw`. Raises Refused with one sentence about the first thing that is wrong."""
+    """The body in `raw`. Raises Refused with one sentence about its first error."""
     try:
         return shape.model_validate_json(raw)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False, include_input=False)
-    # A member is a text or an object: pydantic tells what is wrong with it as either. Of an object its fields count.
+    # A member is a string or an object, and pydantic reports its errors as both: those of an object's fields count.
     of_members = (one for one in errors if "MemberBody" in one["loc"] and one["type"] != "model_type")
     first = next(of_members, errors[0])
     if first["type"] == "json_invalid":
-        raise Refused("bad_json", f"The body is no JSON ({first['msg'].removeprefix('Invalid JSON: ')}).")
+        raise Refused("bad_json", f"The body is not valid JSON ({first['msg'].removeprefix('Invalid JSON: ')}).")
     if not first["loc"]:
-        raise Refused("bad_request", f"The body is no JSON object: send one such as {_EXAMPLES[shape]}.")
-    # Which of the two pydantic tried stands in the place of what was written.
+        raise Refused("bad_request", f"The body is not a JSON object: send one such as {_EXAMPLES[shape]}.")
+    # pydantic puts the kind that it tried, string or object, into the path of the field.
     field = ".".join(str(part) for part in first["loc"] if part not in ("str", "MemberBody"))
     if first["type"] == "extra_forbidden":
         known = MemberBody if "MemberBody" in first["loc"] else shape
-        raise Refused("bad_request", f"There is no field {field!r}: the fields are {', '.join(known.model_fields)}.")
+        raise Refused("bad_request", f"Unknown field {field!r}; known fields: {', '.join(known.model_fields)}.")
     if first["type"] == "missing":
         raise Refused("bad_request", f"The field {field!r} is missing.")
     raise Refused("bad_request", f"The field {field!r} is wrong: {_lowered(first['msg'])}.")

@@ -1,4 +1,4 @@
-"""The council itself over HTTP: its processes and their losses, its health, its version, and what this API is."""
+"""The council itself over HTTP: its processes and their losses, its health, its versions, and the API's description."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from consumers.web.api.openapi import document
 from consumers.web.api.operations import Operation
 from consumers.web.api.replies import CouncilStatus, Healthy, Ready, Versions
 from consumers.web.door.errors import error_response, json_response, model_response
-from consumers.web.door.query import known_parameters
 from schemas.frames import FRAME_VERSION
 from schemas.sessions import ENTRY_VERSION
 from transport.redis.connection import AsyncPipe
@@ -19,7 +18,7 @@ from transport.status import read_status, what_is_missing
 
 
 class CouncilApi:
-    """The handlers. `others` are all other operations, for the description."""
+    """The handlers. `others` are all other operations, for the OpenAPI document."""
 
     def __init__(self, pipe: AsyncPipe, version: str, others: Sequence[Operation]) -> None:
         self._pipe, self._version = pipe, version
@@ -28,23 +27,22 @@ class CouncilApi:
     def operations(self) -> list[Operation]:
         return [
             Operation(
-                "GET", "/api/status", self._status, "Processes with their losses, cursors and lag, memory.",
+                "GET", "/api/status", self._status,
+                "Show the processes with their losses, the open sessions with their lag, and Redis's memory.",
                 CouncilStatus,
             ),
-            Operation("GET", "/api/version", self._show_version, "What runs here.", Versions),
-            Operation("GET", "/api/openapi.json", self._describe, "This description, as OpenAPI 3.1.", dict),
-            Operation("GET", "/healthz", self._health, "Whether this process answers.", Healthy),
+            Operation("GET", "/api/version", self._show_version, "Show the versions of this council.", Versions),
+            Operation("GET", "/api/openapi.json", self._describe, "Show this description, as OpenAPI 3.1.", dict),
+            Operation("GET", "/healthz", self._health, "Check that this process answers.", Healthy),
             Operation(
-                "GET", "/readyz", self._readiness, "Whether a session that is opened now would be answered.", Ready
+                "GET", "/readyz", self._readiness, "Check that a new session would be answered.", Ready
             ),
         ]  # fmt: skip
 
     async def _status(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         return model_response(CouncilStatus.model_validate(await read_status(self._pipe)))
 
     async def _show_version(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         return model_response(
             Versions(
                 version=self._version,
@@ -55,7 +53,6 @@ class CouncilApi:
         )
 
     async def _describe(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         return json_response(self._document)
 
     async def _health(self, _request: web.Request) -> web.Response:

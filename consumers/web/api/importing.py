@@ -1,6 +1,6 @@
-"""`POST /api/recordings`: a recording is taken into the library.
+"""`POST /api/recordings`: adds a recording to the library.
 
-body --pieces--> .NAME.part --read whole--> NAME        whatever goes wrong before the end: the part is deleted
+body --pieces--> .NAME.part --the whole file is checked--> NAME        on any error the .part file is deleted
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from consumers.web.api.operations import Operation, Parameter
 from consumers.web.api.recording_replies import ListedRecording, listed_recording
 from consumers.web.api.recordings import OCTETS
 from consumers.web.door.errors import model_response
-from consumers.web.door.query import known_parameters
 from recordings.folder import KeptRecording, Library
 from recordings.opening import check_importable
 from schemas.errors import Malformed, Refused
 
-# A day of six members' answers has some hundred MB.
+# A day of answers of six members has some hundred MB.
 _MOST_BYTES = 2 * 1024**3
 _PIECE_BYTES = 1024 * 1024
-# A line that brings nothing for so long is broken; one that is slow has an hour.
-_SILENCE_S = 30.0
+# An upload without a byte for so long has failed; a slow one may take an hour.
+_STALL_S = 30.0
 _MOST_S = 3_600.0
-_NAME = Parameter("name", "What the file is called; a number is added where that name is taken.", {"type": "string"})
+_NAME = Parameter("name", "The file's name; if it exists, a number is added.", {"type": "string"})
 
 
 class ImportApi:
@@ -42,15 +41,14 @@ class ImportApi:
     def operations(self) -> list[Operation]:
         return [
             Operation(
-                "POST", "/api/recordings", self._take, "Take a recording into the library: its file is the body.",
+                "POST", "/api/recordings", self._take, "Add a recording to the library: the body is its file.",
                 ListedRecording, (408, 413, 415, 422, 507), status=201, body=OCTETS, parameters=(_NAME,),
             )
         ]  # fmt: skip
 
     async def _take(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, (_NAME.name,))
         if request.content_type != OCTETS or hdrs.CONTENT_ENCODING in request.headers:
-            raise Refused("unsupported_media_type", f"Send the file as {OCTETS}, not compressed.", status=415)
+            raise Refused("unsupported_media_type", f"Send the file as {OCTETS}, without compression.", status=415)
         if (request.content_length or 0) > _MOST_BYTES:
             raise _too_large()
         wanted = request.query.get(_NAME.name) or "recording"
@@ -70,7 +68,7 @@ class ImportApi:
 
 
 def _new_part(library: Library, wanted: str) -> Path:
-    """An empty file that no other import writes. Raises Refused."""
+    """A new empty file for this import alone. Raises Refused."""
     library.make()
     part = library.part_path(library.free_name(wanted))
     try:
@@ -81,7 +79,7 @@ def _new_part(library: Library, wanted: str) -> Path:
 
 
 async def _receive(request: web.Request, part: Path) -> None:
-    """Writes the body into the file. Raises Refused where it is too large, too slow or cut; OSError."""
+    """Writes the body into the file. Raises Refused if it is too large, too slow or incomplete; OSError."""
     count, pieces, size = 0, list[bytes](), 0
     with await asyncio.to_thread(part.open, "wb") as file:
         try:
@@ -97,16 +95,17 @@ async def _receive(request: web.Request, part: Path) -> None:
                         pieces, size = [], 0
         except TimeoutError:
             raise Refused(
-                "body_too_slow", f"The file stopped coming for {_SILENCE_S:g} s, or took an hour: send it again.",
+                "body_too_slow",
+                f"The upload stopped for {_STALL_S:g} s, or took more than an hour: send the file again.",
                 status=408,
             ) from None  # fmt: skip
         except web.RequestPayloadError:
-            raise Refused("body_cut", "The file was cut off on its way: send it again.") from None
+            raise Refused("body_cut", "The upload ended before the end of the file: send it again.") from None
         await asyncio.to_thread(_write_last, file, b"".join(pieces))
 
 
 async def _next_piece(request: web.Request) -> bytes:
-    async with asyncio.timeout(_SILENCE_S):
+    async with asyncio.timeout(_STALL_S):
         return await request.content.readany()
 
 
@@ -117,7 +116,7 @@ def _write_last(file: IO[bytes], data: bytes) -> None:
 
 
 def _check(part: Path, name: str) -> None:
-    """Reads all of it. Raises Refused where it is not a recording, is damaged, or cannot be replayed."""
+    """Reads the whole file. Raises Refused if it is not a recording, is damaged, or cannot be replayed."""
     try:
         check_importable(part)
     except Malformed as error:
@@ -127,7 +126,7 @@ def _check(part: Path, name: str) -> None:
 
 
 def _finish(library: Library, part: Path, wanted: str) -> KeptRecording:
-    """Gives the file its name, which may have been taken meanwhile. Raises Refused, OSError."""
+    """Renames the file; adds a number if its name was taken meanwhile. Raises Refused, OSError."""
     name = part.name.removeprefix(".").removesuffix(".part")
     if (library.folder / name).exists():
         name = library.free_name(wanted)
@@ -137,15 +136,13 @@ def _finish(library: Library, part: Path, wanted: str) -> KeptRecording:
 
 def _too_large() -> Refused:
     return Refused(
-        "body_too_large", f"The file has more than {_MOST_BYTES // 1024**3} GiB: put it into the library's folder.",
+        "body_too_large", f"The file has more than {_MOST_BYTES // 1024**3} GiB: copy it into the library's folder.",
         status=413,
     )  # fmt: skip
 
 
 def _unwritable(error: OSError) -> Refused:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return Refused(
-            "disk_full", "The disk is full, so the file was not kept: make room, and send it again.", status=507
-        )
+        return Refused("disk_full", "The disk is full: make room, then send the file again.", status=507)
     reason = error.strerror or str(error)
     return Refused("not_written", f"The file cannot be written into the library's folder: {reason}.", status=503)

@@ -1,4 +1,4 @@
-"""The library of recordings, for handlers: files are read in threads, so that the live clients have their turn."""
+"""The library of recordings for the handlers. Files are read in threads, so that live clients do not wait."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from recordings.folder import Library
 from schemas.errors import Refused
 
 T = TypeVar("T")
-# Reading a whole file takes a core for as long as it takes; the live sessions need the others.
+# Each occupies a core; the live sessions need the others.
 _MOST_WHOLE_FILES = 2
 
 
 class AsyncLibrary:
-    """The recordings of one folder. Its index is read by one thread at a time."""
+    """The recordings of one folder; one thread at a time uses its index."""
 
     def __init__(self, library: Library) -> None:
         self._library, self._lock = library, threading.Lock()
         self._whole_files = 0
 
     async def run(self, work: Callable[[Library], T]) -> T:
-        """What `work` returns of the library, in a thread. Raises what it raises; Refused where the folder cannot be
+        """The result of `work`, which runs in a thread. Raises what `work` raises; Refused if the folder cannot be
         used."""
         return await asyncio.to_thread(self._locked, work)
 
@@ -33,11 +33,11 @@ class AsyncLibrary:
             return work(self._library)
 
     async def path(self, name: str) -> Path:
-        """The file of a recording. Raises Refused where it is not there."""
+        """The file of a recording. Raises Refused if it does not exist."""
         return await self.run(lambda library: library.path(name))
 
     async def read_whole(self, work: Callable[[], T]) -> T:
-        """What `work` returns, which reads a whole file. Raises Refused where too many are read already."""
+        """The result of `work`, which reads a whole file in a thread. Raises Refused if too many are being read."""
         if self._whole_files >= _MOST_WHOLE_FILES:
             raise Refused(
                 "library_busy", f"{_MOST_WHOLE_FILES} recordings are being read already: try again in a moment.",

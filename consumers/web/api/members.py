@@ -1,4 +1,4 @@
-"""Which member of a session a person means: by its index, its model's name, or its id in the protocol."""
+"""Finds the member of a session that a request names by index, display name, or id in the protocol."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from schemas.rules.choice import shortened
 from schemas.sessions import Opening
 
 
-def member_index(written: str | None, opening: Opening) -> int:
-    """The member's index. Raises Refused where it is none, or where none of several is named."""
-    models = opening.names
-    offered = ", ".join(f"{index} {model}" for index, model in enumerate(models))
-    if written is None:
-        if len(models) > 1:
-            raise Refused("no_member", f"Say which member, by its index or its name; members: {offered}.")
+def member_index(name: str | None, opening: Opening) -> int:
+    """The member's index; without a name, that of the only member. Raises Refused for an unknown name, and for several
+    members without a name."""
+    known = ", ".join(f"{index} {display_name}" for index, display_name in enumerate(opening.names))
+    if name is None:
+        if len(opening.names) > 1:
+            raise Refused("no_member", f"The member is missing: give its index or its name; members: {known}.")
         return 0
-    for names in (tuple(map(str, range(len(models)))), models, protocol_model_ids(models)):
-        if written in names:
-            return names.index(written)
-    raise Refused("unknown_member", f"There is no member {shortened(written)!r} in this session; members: {offered}.")
+    for names in (tuple(map(str, range(len(opening.names)))), opening.names, protocol_model_ids(opening.names)):
+        if name in names:
+            return names.index(name)
+    raise Refused("unknown_member", f"{shortened(name)!r} is not a member of this session; members: {known}.")

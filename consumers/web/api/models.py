@@ -1,4 +1,4 @@
-"""The models over HTTP: which are served, what is in memory, and asking for one to be loaded or unloaded."""
+"""The models over HTTP: which are served, which are in memory, and orders to load or unload one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from aiohttp import web
 from consumers.web.api.operations import Operation
 from consumers.web.api.replies import ModelList, Ordered, OwnMember, ShownModel
 from consumers.web.door.errors import model_response
-from consumers.web.door.query import known_parameters
 from schemas.errors import Refused
 from schemas.events import protocol_model_ids
 from schemas.models import ModelFacts
@@ -29,19 +28,18 @@ class ModelsApi:
 
     def operations(self) -> list[Operation]:
         return [
-            Operation("GET", "/api/models", self._list, "The models that are served.", ModelList),
+            Operation("GET", "/api/models", self._list, "List the models that are served.", ModelList),
             Operation(
-                "POST", "/api/models/{model:.+}/load", self._load, "Have a model in memory.", Ordered, (404, 409),
+                "POST", "/api/models/{model:.+}/load", self._load, "Load a model into memory.", Ordered, (404, 409),
                 status=202,
             ),
             Operation(
-                "POST", "/api/models/{model:.+}/unload", self._unload, "Have a model out of memory.", Ordered,
+                "POST", "/api/models/{model:.+}/unload", self._unload, "Unload a model from memory.", Ordered,
                 (404, 409), status=202,
             ),
         ]  # fmt: skip
 
     async def _list(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         records = await list_processes(self._pipe)
         served = _by_id(records)
         in_use = keys_in_use(await self._pipe.run(read_uses()))
@@ -73,20 +71,20 @@ class ModelsApi:
         return await self._order(request, "unload")
 
     async def _order(self, request: web.Request, action: Action) -> web.Response:
-        """Hands the order to the model's producer, who follows it within a second or two: GET /api/models tells."""
+        """Sends the order to the model's producer, which follows it within two seconds; GET /api/models shows it."""
         named = request.match_info["model"]
         served = await self._served()
         facts = next((facts for model_id, facts in served.items() if named in (facts.model, model_id)), None)
         if facts is None:
-            offered = ", ".join(facts.model for facts in served.values()) or "none is served"
-            raise Refused("unknown_model", f"There is no model {named!r} here; available: {offered}.", status=404)
+            offered = ", ".join(facts.model for facts in served.values()) or "none"
+            raise Refused("unknown_model", f"{named!r} is not a model of this council; models: {offered}.", status=404)
         if facts.residency == "unmanaged":
             raise Refused(
-                "not_loadable", f"{facts.model!r} is not loaded or unloaded by the council: it is there as it is.",
+                "not_loadable", f"The council cannot load or unload {facts.model!r}: its server decides.",
                 status=409,
             )  # fmt: skip
         if action == "unload" and facts.memory_key in keys_in_use(await self._pipe.run(read_uses())):
-            raise Refused("model_in_use", f"{facts.model!r} answers just now: unload it when it is idle.", status=409)
+            raise Refused("model_in_use", f"{facts.model!r} is answering: unload it when it is idle.", status=409)
         await order(self._pipe, facts.model, action)
         return model_response(Ordered(model=facts.model, residency=facts.residency, ordered=action), status=202)
 
@@ -101,7 +99,7 @@ def _by_id(records: Sequence[ProcessRecord]) -> dict[str, ModelFacts]:
 
 
 def _shown(model_id: str, facts: ModelFacts, in_use: bool) -> ShownModel:
-    """What is known of a model; what nobody knows is null."""
+    """A model for the response; unknown values are null."""
     return ShownModel(
         model=facts.model,
         id=model_id,

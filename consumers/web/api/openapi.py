@@ -1,4 +1,4 @@
-"""The description of the HTTP API, OpenAPI 3.1: from the table of operations and the models of what is sent."""
+"""The OpenAPI 3.1 description of the HTTP API, from the table of operations and the models of bodies."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from consumers.web.api.replies import ErrorReply
 _REF = "#/components/schemas/"
 _STRING = {"type": "string"}
 _IN_PATH = {
-    "session": "The session's id, as it was opened or listed.",
-    "member": "The member: its index, its model's name, or its id, percent-encoded.",
-    "model": "The model: its name, percent-encoded, or its id.",
-    "name": "The recording: its file's name, percent-encoded.",
+    "session": "The session's id.",
+    "member": "The member's index, name or id, percent-encoded.",
+    "model": "The model's name, percent-encoded, or its id.",
+    "name": "The recording's file name, percent-encoded.",
 }
-# What may happen to every request.
+# The errors that every operation may return.
 _EVERYWHERE = (400, 401, 403, 429, 500, 503)
-_INTRODUCTION = """The Local Council: several language models on this machine answer one prompt, and you watch what \
-happens. A token is asked for only where the council was started with one. Live: ws /frames?session=ID (frames) and \
-ws /ws (the real-time protocol); docs/protocol.md and docs/frames.md say what comes."""
+_INTRODUCTION = """The Local Council: several language models on this machine answer one prompt at the same time. A \
+token is required only if the council was started with one. Live data: the WebSockets /frames?session=ID (frames, see \
+docs/frames.md) and /ws (the real-time protocol, see docs/protocol.md)."""
 
 
 def document(operations: Sequence[Operation], version: str) -> dict[str, Any]:
-    """The whole description."""
+    """The OpenAPI document."""
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
         paths.setdefault(one.shown_path, {})[one.method.lower()] = _described(one)
@@ -62,7 +62,7 @@ def _described(one: Operation) -> dict[str, Any]:
 
 
 def _name_of(one: Operation) -> str:
-    """A name for programs that write clients: the handler's."""
+    """The operationId, for generated clients: the handler's name."""
     return one.handler.__name__.strip("_") + "_" + type(getattr(one.handler, "__self__", one)).__name__.lower()
 
 
@@ -111,7 +111,7 @@ def _json(shape: type) -> dict[str, Any]:
 
 
 def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
-    """The schemas of all models, and of what they are made of."""
+    """The schemas of all models, and of the models inside them."""
     sent: list[Shape] = [ErrorReply, *(one.answer for one in operations if isinstance(one.answer, type))]
     received = [one.body for one in operations if isinstance(one.body, type)]
     models = dict.fromkeys(shape for shape in sent if isinstance(shape, type) and issubclass(shape, BaseModel))

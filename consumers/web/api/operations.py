@@ -1,4 +1,4 @@
-"""The table of operations: what the HTTP API does is served and described from the same lines."""
+"""The table of operations: the HTTP API is served and described from the same rows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
-# What an answer's body is: a pydantic model or a wire struct, or a content type that is not JSON.
+from consumers.web.door.request import known_parameters
+
+# A response's body: a pydantic model or a wire struct, or a content type that is not JSON.
 Shape = type[BaseModel] | type[msgspec.Struct] | type[dict[str, Any]] | str
-# `name:pattern` in a path: the pattern is aiohttp's business alone.
+# In `name:pattern` of a path, only aiohttp uses the pattern.
 _PATTERN = re.compile(r":[^}]+")
 
 
@@ -27,9 +29,9 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """One thing that a client may ask for. `answer` is what comes with the status `status` when all is well, None for
-    no body; `refusals` are the statuses of errors that are its own; `body` is what is sent: a model in
-    JSON, or a content type."""
+    """One operation of the API. `answer` is the body of a response with the status `status`, None for no body;
+    `refusals` are the statuses of this operation's own errors; `body` is the request's body: a model in JSON, or a
+    content type."""
 
     method: str
     path: str
@@ -43,15 +45,28 @@ class Operation(msgspec.Struct, frozen=True):
 
     @property
     def shown_path(self) -> str:
-        """The path as a person reads it."""
+        """The path without patterns."""
         return _PATTERN.sub("", self.path)
 
 
 def routes_of(operations: Sequence[Operation]) -> list[web.RouteDef]:
-    """The same as aiohttp serves them; where a GET answers as a whole, HEAD is answered too."""
+    """The routes of the operations; HEAD is supported for every GET that does not answer with a stream."""
     return [
-        web.get(one.path, one.handler, allow_head=not isinstance(one.answer, str))
+        web.get(one.path, _checked(one), allow_head=not isinstance(one.answer, str))
         if one.method == "GET"
-        else web.route(one.method, one.path, one.handler)
+        else web.route(one.method, one.path, _checked(one))
         for one in operations
     ]
+
+
+def _checked(one: Operation) -> Handler:
+    """The operation's handler, which refuses unknown query parameters. Probes such as /healthz may have any."""
+    if not one.path.startswith("/api/"):
+        return one.handler
+    names = [parameter.name for parameter in one.parameters if parameter.place == "query"]
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        known_parameters(request.query, names)
+        return await one.handler(request)
+
+    return handle

@@ -1,7 +1,7 @@
-"""What the HTTP API answers about recordings and replays, as pydantic models.
+"""The responses of the HTTP API about recordings and replays, as pydantic models.
 
-A recording may come from anywhere, so its numbers have no bounds here; texts and lists of one are cut to what a council
-writes.
+A recording may come from another machine, so its numbers have no bounds here; its texts and lists are cut to the sizes
+that a council writes.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from recordings.folder import KeptRecording
 from schemas.grid import FRAME_RATE_HZ
 from schemas.sessions import MAX_PROMPT_BYTES
 
-# More than any council has, and letters than any name needs.
+# More members than a council has, and more letters than a name needs.
 _MOST_MEMBERS, _MOST_NAME_LETTERS = 64, 200
 _MOST_POINTS = 256
 _MOST_GAPS = 1_000
 
 Agreement = Annotated[
     list[float | None],
-    Field(description="The mean over equal parts of the session, 64 at the most; null: not measured."),
+    Field(description="The mean agreement over equal parts of the session, at most 64; null if not measured."),
 ]
 
 
 class ListedRecording(Reply):
-    """A recording in the list. Where `problem` says why it cannot be read, the rest is null or empty."""
+    """A recording in the list. If it cannot be read, `problem` is the reason, and other fields are null or empty."""
 
     name: Annotated[str, Field(description="The file's name in the library.")]
     session: Annotated[str | None, Field(description="The recorded session.")]
@@ -36,29 +36,29 @@ class ListedRecording(Reply):
     members: Names
     opened_ms: Annotated[int | None, Field(description="When the session was opened, in milliseconds of Unix time.")]
     modified_ms: Annotated[int, Field(description="When the file was last written, in milliseconds of Unix time.")]
-    duration_s: Annotated[float | None, Field(description="From its first frame to its last one.")]
-    windows: Annotated[int | None, Field(description="How many frames the file contains.")]
+    duration_s: Annotated[float | None, Field(description="From its first frame to its last one, in seconds.")]
+    windows: Annotated[int | None, Field(description="The number of frames in the file.")]
     size_bytes: Bytes
-    starred: Annotated[bool, Field(description="It is never deleted for space.")]
+    starred: Annotated[bool, Field(description="True if it is never deleted to make room.")]
     mean_agreement: float | None
     agreement: Agreement
-    diverged_at_bytes: Annotated[int | None, Field(description="Where the members parted, in bytes of an answer.")]
-    reason: Annotated[str | None, Field(description="Why the session ended; null where nothing was wrong.")]
-    text: Annotated[bool | None, Field(description="false: recorded without text.")]
-    tokens: Annotated[list[int], Field(description="Each member's.")]
+    diverged_at_bytes: Annotated[int | None, Field(description="The byte of an answer at which the members parted.")]
+    reason: Annotated[str | None, Field(description="Why the session ended, in one sentence; null without an error.")]
+    text: Annotated[bool | None, Field(description="False if it was recorded without text.")]
+    tokens: Annotated[list[int], Field(description="Each member's number of tokens.")]
     tier: str | None
-    problem: Annotated[str | None, Field(description="Why the file cannot be read, in a sentence.")]
+    problem: Annotated[str | None, Field(description="Why the file cannot be read, in one sentence; otherwise null.")]
 
 
 class RecordingList(Reply):
-    """Recordings, the newest file first; `next` is the `after` of the next page, null on the last one."""
+    """Recordings, the newest file first; `next` is the `after` of the next page, null on the last page."""
 
     recordings: list[ListedRecording]
     next: str | None
 
 
 class RecordedOptions(Reply):
-    """A member's options; what is null is the session's."""
+    """A member's options; a null option has the session's value."""
 
     model: str
     name: str
@@ -70,7 +70,7 @@ class RecordedOptions(Reply):
 
 
 class RecordedSession(Reply):
-    """What was asked, and what recorded it."""
+    """The request, and the versions of the council that recorded it."""
 
     prompt: str
     system: str
@@ -80,25 +80,25 @@ class RecordedSession(Reply):
     seed: int | None
     sync: str
     weighting: str
-    origin_ns: Annotated[str, Field(description="When window 0 began, in nanoseconds of Unix time: digits.")]
+    origin_ns: Annotated[str, Field(description="The start of window 0, in nanoseconds of Unix time, as digits.")]
     recording_version: int
     entry_version: int
     frame_version: int
     council_version: str
     python: str
     platform: str
-    gaps: Annotated[list[tuple[int, int]], Field(description="Windows that were lost: first and last of each gap.")]
+    gaps: Annotated[list[tuple[int, int]], Field(description="The first and last window of each gap.")]
 
 
 class RecordedOutcome(Reply):
-    """What came of the session, as the file contains it."""
+    """The result of the session, as the file contains it."""
 
     first_window: int
     last_window: int
-    final: Annotated[bool, Field(description="The last frame ends the session.")]
+    final: Annotated[bool, Field(description="True if the last frame ends the session.")]
     entries: int
     events: int
-    states: Annotated[list[str], Field(description="Each member's, at the end.")]
+    states: Annotated[list[str], Field(description="Each member's state at the end.")]
     diverged_window: int | None
     late: int
     duplicates: int
@@ -106,15 +106,15 @@ class RecordedOutcome(Reply):
 
 
 class ShownRecording(ListedRecording):
-    """One recording; `recorded` and `outcome` are null where it cannot be read."""
+    """One recording; `recorded` and `outcome` are null if it cannot be read."""
 
     recorded: RecordedSession | None
     outcome: RecordedOutcome | None
 
 
 class ShownDifference(Reply):
-    """The first difference: of which window (null: of what was asked), and in which field of its frame; both values as
-    JSON, null where one is missing."""
+    """The first difference: a field of a window's frame, or of the request if `window` is null. Both values are JSON,
+    null if one is missing."""
 
     window: int | None
     field: str
@@ -123,7 +123,7 @@ class ShownDifference(Reply):
 
 
 class RecordingDifference(Reply):
-    """Two recordings, compared: what was asked, then frame by frame; `difference` null: both are the same."""
+    """Two recordings compared, first the requests, then frame by frame; `difference` is null if both are equal."""
 
     name: str
     other: str
@@ -131,7 +131,7 @@ class RecordingDifference(Reply):
 
 
 class OpenedReplay(Reply):
-    """A replay that was opened: a session of its own."""
+    """A replay that was opened, as a session of its own."""
 
     session: str
     replay_of: Annotated[str, Field(description="The recorded session.")]
@@ -139,33 +139,33 @@ class OpenedReplay(Reply):
 
 
 class Keeping(Reply):
-    """A session that is recorded, or will be: the name of its recording."""
+    """A session that is recorded, or will be, and the name of its recording."""
 
     session: str
     recording: str
-    recorded: Annotated[bool, Field(description="The file is there already.")]
+    recorded: Annotated[bool, Field(description="True if the file exists already.")]
 
 
 class ShownPlayback(Reply):
-    """How far a replay is. `window` is shown on every page (-1: none yet); `rate` is 1 at the recorded pace, 0 as fast
-    as the council computes."""
+    """The position of a replay. All pages show `window` (-1 before the first); `rate` is 1 at the recorded speed, 0 as
+    fast as the council computes."""
 
     session: str
     window: int
-    last_window: Annotated[int, Field(description="The recording's last window.")]
+    last_window: Annotated[int, Field(description="The last window of the recording.")]
     rate: float
     paused: bool
-    is_over: Annotated[bool, Field(description="The last window is shown.")]
-    has_player: Annotated[bool, Field(description="A process plays it: orders are followed.")]
+    is_over: Annotated[bool, Field(description="True if the last window is shown.")]
+    has_player: Annotated[bool, Field(description="True if a process plays it and follows orders.")]
 
 
 def listed_recording(kept: KeptRecording) -> ListedRecording:
-    """The recording as the list has it."""
+    """The recording as an item of the list."""
     return ListedRecording(**_listed(kept))
 
 
 def shown_recording(kept: KeptRecording) -> ShownRecording:
-    """The recording with all that is known of it."""
+    """The recording with all its details."""
     about, summary = kept.about, kept.summary
     return ShownRecording(
         **_listed(kept),

@@ -1,4 +1,4 @@
-"""Recordings over HTTP: the library, page by page; downloads, stars, differences."""
+"""Recordings over HTTP: the list, downloads, stars, differences, deletion."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from consumers.web.api.recording_replies import (
     shown_recording,
 )
 from consumers.web.door.errors import model_response
-from consumers.web.door.query import known_parameters, whole_number
+from consumers.web.door.request import whole_number
 from recordings.difference import Difference, first_difference
 from recordings.folder import KeptRecording, Library
 from schemas.errors import Malformed, Refused
 from schemas.rules.choice import shortened
 
 _PAGE, _LONGEST_PAGE = 50, 200
-# As many as a person types; each is looked for in each recording.
+# Enough for what a person types; each word is searched in each recording.
 _MOST_WORDS_LETTERS = 200
 _MOST_VALUE_LETTERS = 500
 _STRING = {"type": "string"}
 _LISTING = (
-    Parameter("words", "Only recordings with each of these words in the question, a member's name or the file's name.",
+    Parameter("words", "Only recordings with each of these words in the prompt, a member's name or the file's name.",
               {"type": "string", "maxLength": _MOST_WORDS_LETTERS}),
-    Parameter("after", "The `next` of the page before.", _STRING),
-    Parameter("limit", f"How many at once; without it, {_PAGE}.",
+    Parameter("after", "The `next` of the previous page.", _STRING),
+    Parameter("limit", f"The number of recordings on a page; by default {_PAGE}.",
               {"type": "integer", "minimum": 1, "maximum": _LONGEST_PAGE}),
 )  # fmt: skip
 OCTETS = "application/octet-stream"
@@ -50,22 +50,22 @@ class RecordingsApi:
         path = "/api/recordings/{name}"
         return [
             Operation(
-                "GET", "/api/recordings", self._list, "The recordings of the library, the newest file first.",
+                "GET", "/api/recordings", self._list, "List the recordings of the library, the newest file first.",
                 RecordingList, (404,), parameters=_LISTING,
             ),
             Operation(
-                "GET", path, self._show, "A recording: what was asked, of whom, and what came of it.", ShownRecording,
+                "GET", path, self._show, "Show a recording: its request, its members and its result.", ShownRecording,
                 (404,),
             ),
-            Operation("GET", f"{path}/file", self._send, "The file itself, an MCAP file.", OCTETS, (404,)),
+            Operation("GET", f"{path}/file", self._send, "Download the recording, an MCAP file.", OCTETS, (404,)),
             Operation(
-                "PUT", f"{path}/star", self._star, "Star a recording: it is never deleted for space.", ListedRecording,
-                (404,),
+                "PUT", f"{path}/star", self._star, "Star a recording: it is never deleted to make room.",
+                ListedRecording, (404,),
             ),
-            Operation("DELETE", f"{path}/star", self._unstar, "Take the star away.", ListedRecording, (404,)),
+            Operation("DELETE", f"{path}/star", self._unstar, "Remove the star.", ListedRecording, (404,)),
             Operation(
                 "GET", f"{path}/difference", self._compare,
-                "The first window and field in which two recordings differ.", RecordingDifference, (404, 422),
+                "Find the first window and field in which two recordings differ.", RecordingDifference, (404, 422),
                 parameters=(Parameter("other", "The other recording's name.", _STRING),),
             ),
             Operation("DELETE", path, self._delete, "Delete a recording.", None, (404,), status=204),
@@ -73,25 +73,23 @@ class RecordingsApi:
 
     async def _list(self, request: web.Request) -> web.Response:
         query = request.query
-        known_parameters(query, [one.name for one in _LISTING])
-        limit = whole_number("limit", query["limit"], "how many recordings") if "limit" in query else _PAGE
+        limit = whole_number(query, "limit", "a number of recordings")
+        limit = _PAGE if limit is None else limit
         if not 1 <= limit <= _LONGEST_PAGE:
             raise Refused("bad_limit", f"limit is {limit}: give a whole number from 1 to {_LONGEST_PAGE}.")
         words = query.get("words", "")
         if len(words) > _MOST_WORDS_LETTERS:
-            raise Refused("bad_words", f"words has {len(words)} letters: give {_MOST_WORDS_LETTERS} at the most.")
+            raise Refused("bad_words", f"words has {len(words)} letters: give at most {_MOST_WORDS_LETTERS}.")
         after = query.get("after")
         found = await self._library.run(lambda library: _page(library, words, after, limit + 1))
         shown = [listed_recording(kept) for kept in found[:limit]]
         return model_response(RecordingList(recordings=shown, next=shown[-1].name if len(found) > limit else None))
 
     async def _show(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         name = request.match_info["name"]
         return model_response(shown_recording(await self._library.run(lambda library: library.find(name))))
 
     async def _send(self, request: web.Request) -> web.StreamResponse:
-        known_parameters(request.query, ())
         name = request.match_info["name"]
         path = await self._library.path(name)
         headers = {
@@ -108,7 +106,6 @@ class RecordingsApi:
         return await self._set_star(request, is_starred=False)
 
     async def _set_star(self, request: web.Request, *, is_starred: bool) -> web.Response:
-        known_parameters(request.query, ())
         name = request.match_info["name"]
 
         def starred(library: Library) -> KeptRecording:
@@ -118,16 +115,14 @@ class RecordingsApi:
         return model_response(listed_recording(await self._library.run(starred)))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         name = request.match_info["name"]
         await self._library.run(lambda library: library.delete(name))
         return web.Response(status=204)
 
     async def _compare(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ("other",))
         names = request.match_info["name"], request.query.get("other", "")
         if not names[1]:
-            raise Refused("no_other", "The other recording is missing: ask with ?other=NAME.")
+            raise Refused("no_other", "The parameter other is missing: add ?other=NAME.")
         one, other = [await self._library.path(name) for name in names]
         try:
             found = await self._library.read_whole(lambda: first_difference(one, other))
@@ -139,17 +134,17 @@ class RecordingsApi:
 
 
 def _page(library: Library, words: str, after: str | None, most: int) -> list[KeptRecording]:
-    """As many recordings with these words, after the one that is named. Raises Refused where that one is gone."""
-    # A name that is not UTF-8 can be neither shown nor asked for.
+    """At most `most` recordings with these words, after the one named `after`. Raises Refused if that is missing."""
+    # A name that is not UTF-8 can be neither shown nor requested.
     kept = [one for one in library.listed() if _is_text(one.name)]
     if after is not None:
-        place = next((place for place, one in enumerate(kept) if one.name == after), None)
-        if place is None:
+        found = next((index for index, one in enumerate(kept) if one.name == after), None)
+        if found is None:
             raise Refused(
-                "no_recording", f"The recording {shortened(after)!r} is gone: ask for the list from its beginning.",
+                "no_recording", f"The recording {shortened(after)!r} was deleted: load the list from its beginning.",
                 status=404,
             )  # fmt: skip
-        kept = kept[place + 1 :]
+        kept = kept[found + 1 :]
     return [one for one in kept if one.matches(words)][:most]
 
 
@@ -171,6 +166,6 @@ def _json(value: object) -> str | None:
 
 
 def attachment(name: str) -> str:
-    """The Content-Disposition of a file of this name (RFC 6266): plain letters for old clients, and the name itself."""
+    """The Content-Disposition of a file (RFC 6266): its name in ASCII for old clients, and its exact name."""
     plain = "".join(char if char.isascii() and (char.isalnum() or char in " ._-()+") else "_" for char in name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

@@ -1,4 +1,4 @@
-"""Replays and recording over HTTP: a recording is played as a session, and a session is recorded."""
+"""Replays and recording over HTTP: plays a recording as a session, and records a session."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from consumers.web.api.opening import Opener
 from consumers.web.api.operations import Operation
 from consumers.web.api.recording_replies import Keeping, OpenedReplay, ShownPlayback
 from consumers.web.door.errors import model_response
-from consumers.web.door.query import known_parameters
 from recordings.folder import recording_name
 from recordings.opening import replay_opening
 from schemas import keys
@@ -28,11 +27,11 @@ from transport.replays import SIGN_S, clock_read, find_playback, order_playback,
 from transport.sessions import find_session, new_session_id, read_opening
 
 _NOT_BEGUN = Playback(-1, -1, 1.0, paused=False)
-# A player that has been silent for so long is gone, or gets to nothing.
+# A player without a sign of life for so long has ended, or is too slow to follow orders.
 _SILENT_MS = 3_000 * SIGN_S
-_HOW = {
-    "replay": "No replay process runs, so nothing is played: start one with python -m producers.replay.",
-    "recorder": "No recorder runs, so nothing is recorded: start one with python -m consumers.recorder.",
+_MISSING = {
+    "replay": "No replay process runs: start one with python -m producers.replay.",
+    "recorder": "No recorder runs: start one with python -m consumers.recorder.",
 }
 
 
@@ -46,27 +45,26 @@ class ReplaysApi:
         playback = "/api/sessions/{session}/playback"
         return [
             Operation(
-                "POST", "/api/recordings/{name}/replay", self._replay, "Play a recording: opens a session.",
+                "POST", "/api/recordings/{name}/replay", self._replay, "Play a recording: open a session.",
                 OpenedReplay, (404, 408, 413, 415, 422), status=201, body=ReplayBody,
             ),
             Operation(
-                "GET", playback, self._show_playback, "How far a replay is.", ShownPlayback, (404, 409),
+                "GET", playback, self._show_playback, "Show the position of a replay.", ShownPlayback, (404, 409),
             ),
             Operation(
-                "POST", playback, self._order_playback, "Pause a replay, move in it, or change its pace.",
+                "POST", playback, self._order_playback, "Pause a replay, change its position or its speed.",
                 ShownPlayback, (404, 408, 409, 413, 415), status=202, body=PlaybackBody,
             ),
             Operation(
                 "POST", "/api/sessions/{session}/keep", self._keep,
-                "Record a session, from its beginning, whether it runs or has ended.", Keeping, (404, 409), status=202,
+                "Record a session from its beginning, running or ended.", Keeping, (404, 409), status=202,
             ),
         ]  # fmt: skip
 
     async def _replay(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         name = request.match_info["name"]
         body = await read_json_body(request, ReplayBody)
-        word = body.word()
+        order = body.order()
         await require_process(self._pipe, "replay")
         session = new_session_id()
         path = await self._library.path(name)
@@ -78,19 +76,17 @@ class ReplaysApi:
             raise _unplayable(error, str(path), name) from None
         assert opening.replay is not None, "a replay is marked as one"
         await self._opener.open(opening, opened)
-        if word != Play(rate=1.0, paused=False):
-            await order_playback(self._pipe, session, word)
+        if order != Play(rate=1.0, paused=False):
+            await order_playback(self._pipe, session, order)
         return model_response(OpenedReplay(session=session, replay_of=opening.replay.of, recording=name), status=201)
 
     async def _show_playback(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         return await self._playback(request.match_info["session"], 200)
 
     async def _order_playback(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         session = request.match_info["session"]
         body = await read_json_body(request, PlaybackBody)
-        await order_playback(self._pipe, session, body.word())
+        await order_playback(self._pipe, session, body.order())
         return await self._playback(session, 202)
 
     async def _playback(self, session: str, status: int) -> web.Response:
@@ -102,28 +98,27 @@ class ReplaysApi:
         return model_response(shown, status=status)
 
     async def _keep(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         session = request.match_info["session"]
         state = await find_session(self._pipe, session)
         opening = await read_opening(self._pipe, state)
         if opening.replay is not None:
-            raise Refused("is_replay", "This session is a replay: its recording is in the library already.", status=409)
-        there = await self._library.run(lambda library: library.of_session(session))
-        if there is None:
+            raise Refused("is_replay", "This session is a replay: its recording is already in the library.", status=409)
+        found = await self._library.run(lambda library: library.of_session(session))
+        if found is None:
             await require_process(self._pipe, "recorder")
             await ask_to_keep(self._pipe, session)
-        name = there or recording_name(session, opening.prompt, entry_ms(state.opened))
-        return model_response(Keeping(session=session, recording=name, recorded=there is not None), status=202)
+        name = found or recording_name(session, opening.prompt, entry_ms(state.opened))
+        return model_response(Keeping(session=session, recording=name, recorded=found is not None), status=202)
 
 
 async def require_process(pipe: AsyncPipe, role: Role) -> None:
-    """Raises Refused where no process of the role is ready; RedisAway."""
+    """Raises Refused if no process of the role is ready; RedisAway."""
     if not any(record.role == role and record.ready for record in await list_processes(pipe)):
-        raise Refused(f"no_{role}", _HOW[role], status=503)
+        raise Refused(f"no_{role}", _MISSING[role], status=503)
 
 
 def _unplayable(error: Malformed | Refused, path: str, name: str) -> Refused:
-    """The same about a file of the library, for a client that knows no paths here."""
+    """The same error with the recording's name in place of its path, for clients on other machines."""
     message = str(error).replace(path, name)
     if isinstance(error, Malformed):
         return Refused("damaged_recording", message, status=422)

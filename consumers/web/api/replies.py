@@ -1,4 +1,4 @@
-"""What the HTTP API answers, as pydantic models: what is sent, and what /api/openapi.json says of it."""
+"""The responses of the HTTP API as pydantic models; /api/openapi.json is made from them."""
 
 from __future__ import annotations
 
@@ -11,47 +11,50 @@ from schemas.models import Residency
 from schemas.processes import Role
 from schemas.sessions import Phase, Speaker, Sync, Weighting
 
-# Enough to know a session by; 200 whole prompts would be megabytes.
+# Enough to recognise a session; 200 whole prompts would be megabytes.
 PROMPT_START_LETTERS = 120
 
 Status = Literal["open", "ended"]
-ShownPhase = Annotated[Phase | None, Field(description="Of the session's state machine; null before its first event.")]
+ShownPhase = Annotated[Phase | None, Field(description="The session's phase; null before its first event.")]
 Count = Annotated[int, Field(ge=0)]
 Bytes = Annotated[int, Field(ge=0, description="In bytes.")]
-Window = Annotated[int, Field(ge=-1, description="The newest committed window; -1: none yet.")]
-Names = Annotated[list[str], Field(description="What each member is called: its model, or a name of its own.")]
-ReplayOf = Annotated[str | None, Field(description="Of a replay the recorded session; null: it is none.")]
+Window = Annotated[int, Field(ge=-1, description="The newest committed window; -1 if there is none.")]
+Names = Annotated[list[str], Field(description="Each member's display name: its own name, or else its model's.")]
+ReplayOf = Annotated[str | None, Field(description="The recorded session, if this is a replay; otherwise null.")]
 RecordingName = Annotated[
     str | None,
-    Field(description="Its recording in the library: of a replay what is played; null: it was not recorded."),
+    Field(
+        description="The name of its recording in the library (of a replay: of the recording that is played); null if "
+        "there is none."
+    ),
 ]
 RecordedMs = Annotated[
-    int | None, Field(description="Of a replay when the recorded session was opened, in milliseconds of Unix time.")
+    int | None, Field(description="Of a replay, when the recorded session was opened, in milliseconds of Unix time.")
 ]
-Reason = Annotated[str | None, Field(description="Why it ended, in a sentence; null where nothing was wrong.")]
+Reason = Annotated[str | None, Field(description="Why the session ended, in one sentence; null without an error.")]
 
 
 class Reply(BaseModel):
-    """What every answer is: these keys and no others."""
+    """A response: these keys and no others."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ErrorSentence(Reply):
-    """`code` is stable, for programs; `message` is one sentence that says what to do."""
+    """`code` is stable, for programs; `message` is one sentence: what is wrong, and what to do."""
 
     code: str
     message: str
 
 
 class ErrorReply(Reply):
-    """Whatever went wrong."""
+    """An error."""
 
     error: ErrorSentence
 
 
 class Opened(Reply):
-    """A session that was opened, its members in their order; `warnings` say who was left out, and why."""
+    """A session that was opened; `warnings` name the members that were left out, and the reasons."""
 
     session: str
     models: Annotated[list[str], Field(description="Each member's model.")]
@@ -61,7 +64,7 @@ class Opened(Reply):
 
 
 class ListedSession(Reply):
-    """A session in the list. The whole of what it was asked is told by itself alone."""
+    """A session in the list. GET /api/sessions/{session} returns the whole prompt."""
 
     session: str
     prompt_start: Annotated[str, Field(description="The first letters of its prompt.", max_length=PROMPT_START_LETTERS)]
@@ -78,20 +81,20 @@ class ListedSession(Reply):
 
 
 class SessionList(Reply):
-    """The sessions that are kept, newest first, 200 at the most."""
+    """The sessions that Redis still has, newest first, at most 200."""
 
     sessions: list[ListedSession]
 
 
 class Turn(Reply):
-    """An earlier turn of the chat."""
+    """An earlier message of the chat."""
 
     role: Speaker
     content: str
 
 
 class ShownSampling(Reply):
-    """What a member's model was asked for."""
+    """The options of a member's generation."""
 
     temperature: float
     seed: int | None
@@ -99,24 +102,24 @@ class ShownSampling(Reply):
 
 
 class ShownMember(Reply):
-    """A member at the end of the window: all that it has said up to then, as the frames have shown it."""
+    """A member at the end of the window, with its whole text up to then, as the frames released it."""
 
     model: str
-    name: Annotated[str, Field(description="What it is called: its model, or a name of its own.")]
+    name: Annotated[str, Field(description="Its display name: its own name, or else its model's.")]
     id: Annotated[str, Field(description="Its name in the real-time protocol.", pattern="^[a-zA-Z0-9_-]+$")]
     sampling: ShownSampling
-    system: Annotated[str | None, Field(description="A system text of its own; null: the session's.")]
+    system: Annotated[str | None, Field(description="Its own system text; null if it has the session's.")]
     weight: float
     remote: bool
-    state: Annotated[MemberState | None, Field(description="null before the first frame.")]
-    reason: Annotated[str | None, Field(description="Why it finished or was dropped.")]
-    position_bytes: Annotated[int, Field(ge=0, description="Where its answer ends, in bytes of UTF-8.")]
+    state: Annotated[MemberState | None, Field(description="Its state; null before the first frame.")]
+    reason: Annotated[str | None, Field(description="Why it finished or was dropped; otherwise null.")]
+    position_bytes: Annotated[int, Field(ge=0, description="The end of its answer, in bytes of UTF-8.")]
     text: Annotated[str, Field(description="Its whole answer so far.")]
     thinking: Annotated[str, Field(description="Its whole thinking so far.")]
 
 
 class ShownSession(Reply):
-    """A session at the end of one window: the newest, or the one that was asked for."""
+    """A session at the end of one window: the newest, or that of window_index."""
 
     session: str
     status: Status
@@ -127,11 +130,11 @@ class ShownSession(Reply):
     recording: RecordingName
     recorded_ms: RecordedMs
     origin_ns: Annotated[
-        str, Field(description="When window 0 began, in nanoseconds of Unix time: digits, too many for a JSON number.")
+        str, Field(description="The start of window 0, in nanoseconds of Unix time, as a string of digits.")
     ]
-    window_index: Annotated[int, Field(ge=-1, description="The window that the members are shown at; -1: none yet.")]
-    final: Annotated[bool, Field(description="Whether that is the last one.")]
-    tier: Annotated[str, Field(description="The tier that it runs in at that window.")]
+    window_index: Annotated[int, Field(ge=-1, description="The window of this state; -1 before the first frame.")]
+    final: Annotated[bool, Field(description="True if this is the last window.")]
+    tier: Annotated[str, Field(description="Its tier at that window.")]
     sync: Sync
     weighting: Weighting
     prompt: str
@@ -141,15 +144,15 @@ class ShownSession(Reply):
 
 
 class Cancelled(Reply):
-    """The wish to cancel is written; the frames tell when the members have stopped."""
+    """The order to cancel was written; the frames show when the members have stopped."""
 
     session: str
-    status: Annotated[Status, Field(description="ended: there was nothing left to cancel.")]
-    members: Annotated[list[int], Field(description="Whom it concerns.")]
+    status: Annotated[Status, Field(description="ended: the session had ended before.")]
+    members: Annotated[list[int], Field(description="The indexes of the members to stop.")]
 
 
 class ShownModel(Reply):
-    """A model that is served. Sizes in bytes; what nobody knows is null."""
+    """A model that is served. Unknown values are null."""
 
     model: str
     id: Annotated[str, Field(description="Its name in the real-time protocol.", pattern="^[a-zA-Z0-9_-]+$")]
@@ -167,7 +170,7 @@ class ShownModel(Reply):
 
 
 class OwnMember(Reply):
-    """A member that the council has by name. What is null is the session's."""
+    """A member from the council's settings. A null option has the session's value."""
 
     name: str
     model: str
@@ -178,8 +181,8 @@ class OwnMember(Reply):
 
 
 class ModelList(Reply):
-    """The models that are served, in the order of preference, and what the tier allows. `members` are the council's
-    own: those that answer where a request names none; empty where those are the models."""
+    """The models that are served, in order of preference, and the limits of the tier. `members` are the members of the
+    council's settings, which answer a request without `models`; without such members the models answer it."""
 
     models: list[ShownModel]
     members: list[OwnMember]
@@ -190,7 +193,7 @@ class ModelList(Reply):
 
 
 class Ordered(Reply):
-    """The order is with the model's producer; GET /api/models tells what became of it."""
+    """The order was sent to the model's producer; GET /api/models shows the result."""
 
     model: str
     residency: Residency
@@ -198,7 +201,7 @@ class Ordered(Reply):
 
 
 class RedisStatus(Reply):
-    """Redis as it describes itself; maxmemory_bytes 0: no limit."""
+    """What Redis reports about itself; maxmemory_bytes is 0 without a limit."""
 
     version: str | None
     used_memory_bytes: Bytes
@@ -206,7 +209,7 @@ class RedisStatus(Reply):
 
 
 class ProcessStatus(BaseModel):
-    """A process of the council, and what is its role's own: windows, windows_late (aggregator); frames,
+    """A process of the council, with the fields of its role: windows, windows_late (aggregator); frames,
     frames_without_analysis, frames_batched, frames_overrun (decipher); clients, frames_merged, clients_too_slow,
     clients_refused, events_left_out and more (web); model, sessions, residency and more (producer)."""
 
@@ -224,13 +227,13 @@ class ProcessStatus(BaseModel):
 
 
 class SessionStatus(Reply):
-    """How far the readers of an open session are, in windows."""
+    """How far an open session is processed, in windows."""
 
     session: str
     window_index: Window
-    aggregator_lag: Annotated[int, Field(ge=0, description="Windows that are due and not committed.")]
-    decipher_lag: Annotated[int, Field(ge=0, description="Windows that are committed and not composed.")]
-    epoch: Annotated[int, Field(description="How many aggregators have owned it.")]
+    aggregator_lag: Annotated[int, Field(ge=0, description="Windows that are due and not yet committed.")]
+    decipher_lag: Annotated[int, Field(ge=0, description="Windows that are committed, with events not yet composed.")]
+    epoch: Annotated[int, Field(description="How many owners it has had so far.")]
     age_s: float
     accepted_tokens: list[int]
 
@@ -251,15 +254,15 @@ class Healthy(Reply):
 
 
 class Ready(Reply):
-    """Redis answers, and a session that is opened now is answered and told of."""
+    """A session that is opened now is answered, and its events are composed."""
 
     ready: Literal[True] = True
 
 
 class Versions(Reply):
-    """What runs here."""
+    """The versions of this council."""
 
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    frame_version: Annotated[int, Field(description="Of the packed frames in Redis.")]
-    entry_version: Annotated[int, Field(description="Of the token streams' openings.")]
+    frame_version: Annotated[int, Field(description="The version of the frames in Redis.")]
+    entry_version: Annotated[int, Field(description="The version of the token streams.")]
     python: str

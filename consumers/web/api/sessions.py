@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from consumers.web.answering import Answering, Released
+from consumers.web.answer_cache import AnswerCache, Released
 from consumers.web.api.bodies import SessionBody, read_json_body
 from consumers.web.api.library import AsyncLibrary
 from consumers.web.api.members import member_index
@@ -27,7 +27,7 @@ from consumers.web.api.replies import (
     Turn,
 )
 from consumers.web.door.errors import model_response
-from consumers.web.door.query import known_parameters, whole_number
+from consumers.web.door.request import whole_number
 from recordings.contents import SUFFIX
 from recordings.folder import Library
 from schemas.errors import RedisAway, RedisRefuses, Refused
@@ -54,55 +54,54 @@ from transport.sessions import (
 
 _WINDOW_INDEX = Parameter(
     "window_index",
-    "The window at whose end the session is shown; without it, the newest. The last ten minutes of them are kept.",
+    "The session at the end of this window; by default the newest. The last ten minutes of windows are kept.",
     {"type": "integer", "minimum": 0},
 )
 
 
 class SessionsApi:
-    """The handlers. `tier`, one of `tiers`, and `limits` are for sessions that do not say otherwise."""
+    """The handlers. `tier`, one of `tiers`, and `limits` are the defaults of new sessions."""
 
     def __init__(
         self,
         pipe: AsyncPipe,
-        answering: Answering,
+        answers: AnswerCache,
         library: AsyncLibrary,
         opener: Opener,
         tier: TierPolicy,
         tiers: Mapping[str, TierPolicy],
         limits: Limits,
     ) -> None:
-        self._pipe, self._answering, self._library, self._opener = pipe, answering, library, opener
+        self._pipe, self._answers, self._library, self._opener = pipe, answers, library, opener
         self._tier, self._tiers, self._limits = tier, tiers, limits
 
     def operations(self) -> list[Operation]:
         return [
             Operation(
-                "POST", "/api/sessions", self._open, "Ask the council: opens a session.", Opened,
+                "POST", "/api/sessions", self._open, "Ask the council: open a session.", Opened,
                 (408, 409, 413, 415), status=201, body=SessionBody,
             ),
-            Operation("GET", "/api/sessions", self._list, "The sessions that are kept.", SessionList),
+            Operation("GET", "/api/sessions", self._list, "List the sessions that are kept.", SessionList),
             Operation(
                 "GET", "/api/sessions/{session}", self._show,
-                "A session: what was asked, and each member's whole text at a window.", ShownSession,
+                "Show a session: its request, and each member's whole text at a window.", ShownSession,
                 (404,), parameters=(_WINDOW_INDEX,),
             ),
             Operation(
-                "POST", "/api/sessions/{session}/cancel", self._cancel, "Stop all members; what they said stays.",
+                "POST", "/api/sessions/{session}/cancel", self._cancel, "Stop all members; their texts stay.",
                 Cancelled, (404,), status=202,
             ),
             Operation(
                 "POST", "/api/sessions/{session}/members/{member:.+}/cancel", self._cancel_member,
-                "Stop one member; the others go on.", Cancelled, (404, 409), status=202,
+                "Stop one member; the others continue.", Cancelled, (404, 409), status=202,
             ),
             Operation(
-                "DELETE", "/api/sessions/{session}", self._delete, "Forget a session that has ended.", None,
+                "DELETE", "/api/sessions/{session}", self._delete, "Delete a session that has ended.", None,
                 (404, 409), status=204,
             ),
         ]  # fmt: skip
 
     async def _open(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         body = await read_json_body(request, SessionBody)
         tier = self._tier if body.tier is None else tier_named(body.tier, self._tiers)
         records = await list_processes(self._pipe)
@@ -123,7 +122,7 @@ class SessionsApi:
         return model_response(opened, status=201)
 
     async def _ask_to_keep(self, session: str) -> list[str]:
-        """Has the session, which is open already, recorded; a warning where that failed."""
+        """Asks for a recording of the session, which is open already; returns a warning if that fails."""
         try:
             await ask_to_keep(self._pipe, session)
         except (RedisAway, RedisRefuses) as error:
@@ -131,7 +130,6 @@ class SessionsApi:
         return []
 
     async def _list(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         states = await list_sessions(self._pipe)
         openings = await read_openings(self._pipe, states)
         recordings = await self._recordings([state.session for state in states])
@@ -142,20 +140,18 @@ class SessionsApi:
         return model_response(SessionList(sessions=shown))
 
     async def _show(self, request: web.Request) -> web.Response:
-        query, name = request.query, _WINDOW_INDEX.name
-        known_parameters(query, (name,))
-        window = whole_number(name, query[name], "a window's index") if name in query else None
+        window = whole_number(request.query, _WINDOW_INDEX.name, "a window's index")
         session = request.match_info["session"]
-        released = await self._answering.released(session, window)
+        released = await self._answers.released(session, window)
         recordings = await self._recordings([session])
         return model_response(shown_session(released, recordings.get(session)))
 
     async def _recordings(self, sessions: Sequence[str]) -> dict[str, str]:
-        """The name of the recording that this council made of each session, where it is there."""
+        """The names of the recordings that this council made, by session."""
         try:
             return await self._library.run(lambda library: _names_by_session(library, sessions))
         except Refused:
-            # Sessions are shown without their recordings, too.
+            # The library cannot be used: sessions are shown without their recordings.
             return {}
 
     async def _cancel(self, request: web.Request) -> web.Response:
@@ -164,22 +160,20 @@ class SessionsApi:
     async def _cancel_member(self, request: web.Request) -> web.Response:
         return await self._cancel_members(request, request.match_info["member"])
 
-    async def _cancel_members(self, request: web.Request, written: str | None) -> web.Response:
-        known_parameters(request.query, ())
+    async def _cancel_members(self, request: web.Request, name: str | None) -> web.Response:
         session = request.match_info["session"]
         opening = await read_opening(self._pipe, await find_session(self._pipe, session))
-        if written is not None and opening.replay is not None:
-            raise Refused("is_replay", "A replay is stopped as a whole: its members said what they said.", status=409)
-        members = tuple(range(len(opening.members))) if written is None else (member_index(written, opening),)
-        is_open = await cancel_session(self._pipe, session, members=() if written is None else members)
+        if name is not None and opening.replay is not None:
+            raise Refused("is_replay", "A member of a replay cannot be stopped: stop the whole replay.", status=409)
+        members = tuple(range(len(opening.members))) if name is None else (member_index(name, opening),)
+        is_open = await cancel_session(self._pipe, session, members=() if name is None else members)
         cancelled = Cancelled(session=session, status="open" if is_open else "ended", members=list(members))
         return model_response(cancelled, status=202)
 
     async def _delete(self, request: web.Request) -> web.Response:
-        known_parameters(request.query, ())
         session = request.match_info["session"]
         await delete_session(self._pipe, session)
-        self._answering.forget(session)
+        self._answers.forget(session)
         return web.Response(status=204)
 
 
@@ -208,7 +202,7 @@ def _listed(state: SessionState, opening: Opening, recording: str | None) -> Lis
 
 
 def shown_session(released: Released, recording: str | None) -> ShownSession:
-    """The session as JSON has it, at the window of `released`; `recording` is what this council made of it."""
+    """The session for the response, at the window of `released`; `recording` is the name of its recording."""
     state, opening, frame = released.state, released.opening, released.frame
     return ShownSession(
         session=state.session,
@@ -235,7 +229,7 @@ def _opened_ms(state: SessionState) -> int:
 
 
 def _replay(state: SessionState, opening: Opening, recording: str | None) -> dict[str, Any]:
-    """Whose replay it is, and its recording."""
+    """The fields about the recording, and about the recorded session if it is a replay."""
     if opening.replay is None:
         return {"replay_of": None, "recording": recording, "recorded_ms": None}
     of, name = opening.replay.of, opening.replay.recording

@@ -1,4 +1,4 @@
-"""The tokens of an answer over HTTP: what a model nearly said instead, for whichever byte a person points at."""
+"""The tokens of an answer over HTTP, with the alternatives that the model listed for each."""
 
 from __future__ import annotations
 
@@ -9,33 +9,37 @@ from typing import cast
 import msgspec
 from aiohttp import web
 
-from consumers.web.answering import Answering
+from consumers.web.answer_cache import AnswerCache
 from consumers.web.api.members import member_index
 from consumers.web.api.operations import Operation, Parameter
 from consumers.web.door.errors import json_response
-from consumers.web.door.query import known_parameters, whole_number
+from consumers.web.door.request import whole_number
 from schemas.entries import UNDECODABLE, Quality, Token
 from schemas.errors import Refused, SessionGone
 from schemas.frames import shown_logprob
 from transport.answers import find_released
 from transport.redis.connection import AsyncPipe
 
-# At 20 listed pieces a token 0.3 MB of JSON, and 2 ms in Redis: more is asked for from `next` on.
+# At 20 listed pieces a token 0.3 MB of JSON, and 2 ms in Redis; the next request continues at `next`.
 MOST_TOKENS = 200
-# Between slices of an answer the live clients have their turn.
+# Between slices of an answer the event loop serves live clients.
 _SLICE = 50
 _STRING, _BYTE = {"type": "string"}, {"type": "integer", "minimum": 0}
 _PARAMETERS = (
-    Parameter("member", "Its index, its model's name, or its id; may be left out of a council of one.", _STRING),
-    Parameter("from", "The first byte of the answer that is asked for; without it, 0.", _BYTE),
-    Parameter("to", "The byte before which it ends; the same as from: the token that covers that byte.", _BYTE),
+    Parameter("member", "The member's index, name or id; not needed in a session of one member.", _STRING),
+    Parameter("from", "The first byte of the answer; by default 0.", _BYTE),
+    Parameter(
+        "to",
+        "The byte after the last one; by default the answer's end. If equal to from: the token that covers that byte.",
+        _BYTE,
+    ),
 )
 
 _top_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, float | None]])
 
 
 class ShownPiece(msgspec.Struct, frozen=True):
-    """A listed piece: `text` is its bytes as UTF-8, with U+FFFD for what is none."""
+    """A listed piece: `text` is its bytes as UTF-8, with U+FFFD for invalid bytes."""
 
     text: str
     bytes: list[int]
@@ -43,8 +47,8 @@ class ShownPiece(msgspec.Struct, frozen=True):
 
 
 class ShownToken(msgspec.Struct, frozen=True):
-    """A token, in [start, end) bytes of its answer. `piece` are its own bytes where they differ from its text; `top`
-    is the list that came with it, in the order received. A logprob that is no finite number is null."""
+    """A token at the bytes [start, end) of its answer. `piece` are its own bytes if they differ from its text; `top` is
+    the list of alternatives that came with it, in the order received. A logprob that is not finite is null."""
 
     seq: int
     start: int
@@ -58,8 +62,8 @@ class ShownToken(msgspec.Struct, frozen=True):
 
 
 class TokenList(msgspec.Struct, frozen=True, rename={"first": "from", "last": "to"}):
-    """Tokens of one answer, in [from, to) of its bytes, 200 at the most; `next` is where to go on, null where there is
-    no more yet."""
+    """The tokens of one answer in the bytes [from, to), at most 200; `next` is the `from` of the next request, null if
+    there are no more tokens yet."""
 
     session: str
     member: int
@@ -71,8 +75,8 @@ class TokenList(msgspec.Struct, frozen=True, rename={"first": "from", "last": "t
 
 
 class TokenQuery(msgspec.Struct, frozen=True):
-    """What the address asks for: bytes [first, last) of an answer, to its end without `last`; where both are one, the
-    token that covers that byte. `member` as it was written."""
+    """The parameters: bytes [first, last) of an answer, to its end without `last`; if both are equal, the token that
+    covers that byte. `member` is its text."""
 
     member: str | None
     first: int
@@ -82,14 +86,14 @@ class TokenQuery(msgspec.Struct, frozen=True):
 class TokensApi:
     """The handler."""
 
-    def __init__(self, pipe: AsyncPipe, answering: Answering) -> None:
-        self._pipe, self._answering = pipe, answering
+    def __init__(self, pipe: AsyncPipe, cache: AnswerCache) -> None:
+        self._pipe, self._cache = pipe, cache
 
     def operations(self) -> list[Operation]:
         return [
             Operation(
                 "GET", "/api/sessions/{session}/tokens", self._tokens,
-                "The tokens of an answer, each with the list that came with it.", TokenList, (404,),
+                "List the tokens of an answer, each with its alternatives.", TokenList, (404,),
                 parameters=_PARAMETERS,
             )
         ]  # fmt: skip
@@ -97,7 +101,7 @@ class TokensApi:
     async def _tokens(self, request: web.Request) -> web.Response:
         query = token_query(request.query)
         state, frame = await find_released(self._pipe, request.match_info["session"])
-        answers = await self._answering.answers_of(state)
+        answers = await self._cache.answers_of(state)
         member = member_index(query.member, answers.opening)
         await answers.catch_up(self._pipe, state, frame)
         answer = answers.of_member[member]
@@ -108,14 +112,14 @@ class TokensApi:
         try:
             tokens = await answers.read_tokens(self._pipe, member, indexes)
         except SessionGone:
-            # Expired, or a Redis that was set back: then the next call reads all of it again.
-            self._answering.forget(state.session)
+            # The session expired, or Redis lost data: the next call reads all of it again.
+            self._cache.forget(state.session)
             raise
         shown = []
-        for place, token in enumerate(tokens):
-            # As JSON at once: thousands of small lists would call the garbage collector, which takes 20 ms.
-            shown.append(msgspec.Raw(msgspec.json.encode(shown_token(token, *bounds[place]))))
-            if place % _SLICE == _SLICE - 1:
+        for index, token in enumerate(tokens):
+            # Encoded at once: thousands of small lists would start a garbage collection, which takes 20 ms.
+            shown.append(msgspec.Raw(msgspec.json.encode(shown_token(token, *bounds[index]))))
+            if index % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
         return json_response(
             TokenList(
@@ -124,7 +128,7 @@ class TokensApi:
                 answers.opening.names[member],
                 query.first,
                 max(query.first, end if query.last is None else min(query.last, end)),
-                # Each is JSON already.
+                # Each is already encoded as JSON.
                 cast(Sequence[ShownToken], shown),
                 following,
             )
@@ -132,20 +136,19 @@ class TokensApi:
 
 
 def token_query(query: Mapping[str, str]) -> TokenQuery:
-    """The query of an address. Raises Refused for a parameter that is none, comes twice, or cannot be."""
-    known_parameters(query, [one.name for one in _PARAMETERS])
-    first = whole_number("from", query["from"], "a byte of the answer") if "from" in query else 0
-    last = whole_number("to", query["to"], "a byte of the answer") if "to" in query else None
+    """The parameters of a query. Raises Refused for an invalid one."""
+    first = whole_number(query, "from", "a byte of the answer") or 0
+    last = whole_number(query, "to", "a byte of the answer")
     if last is not None and last < first:
-        raise Refused("bad_to", f"to is {last} and from is {first}: give a to that is not below from.")
+        raise Refused("bad_to", f"to is {last} and from is {first}: give a to that is at least from.")
     return TokenQuery(query.get("member"), first, last)
 
 
 def shown_token(token: Token, start: int, end: int) -> ShownToken:
-    """The token as JSON has it."""
+    """The token for the response."""
     try:
         top = _top_decoder.decode(token.top)
-    except UNDECODABLE:  # then nothing was measured
+    except UNDECODABLE:  # then the list counts as not sent
         top = []
     return ShownToken(
         seq=token.seq,

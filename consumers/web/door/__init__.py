@@ -1,1 +1,1 @@
-"""Who may come in, how often, and what is said to those who may not."""
+"""Access to the server: connections, hosts and origins, the token, rate limits, and how refusals are sent."""

@@ -1,11 +1,11 @@
-"""The token: whoever has it may use this council. Without one everybody may who reaches it, and only this machine does.
+"""The token: every client that has it may use this council. A council without a token listens on loopback only.
 
     Authorization: Bearer TOKEN     programs
-    …?token=TOKEN                   sockets of pages elsewhere, which can send no header
-    cookie                          this page, after POST /sign-in or GET /?token=TOKEN. It holds no token, but a digest
-                                    of it, so that no other server on this host (cookies know no ports) learns it
+    …?token=TOKEN                   sockets of pages of other origins, which cannot send a header
+    cookie                          this page, after POST /sign-in or GET /?token=TOKEN. It contains a digest, not the
+                                    token: browsers send a cookie to every port of a host
 
-Every comparison takes the same time, whatever is compared: of digests, which are all of one length.
+Secrets are compared in constant time, as digests, which all have the same length.
 """
 
 from __future__ import annotations
@@ -26,58 +26,58 @@ from aiohttp.typedefs import Handler, Middleware
 from consumers.web.door.errors import error_response
 from consumers.web.door.guard import is_same_origin
 from consumers.web.door.limits import WRONG_TOKENS, Buckets, TooMany, address_of
-from consumers.web.door.reading import read_body
+from consumers.web.door.request import read_body
 from schemas.errors import Refused
 
-# At 94 characters 105 bits: what nobody guesses.
+# 16 of 94 characters have 105 bits.
 SHORTEST_TOKEN = 16
 _LONGEST_TOKEN = 512
 _COOKIE_LIFE_S = 30 * 86_400
-_HOW = "send it as 'Authorization: Bearer TOKEN', or open / in a browser"
-_MAKE_ONE = "COUNCIL_TOKEN=$(python3 -c 'import secrets; print(secrets.token_urlsafe(24))')"
+_HOW_TO_SEND = "send it as 'Authorization: Bearer TOKEN', or open / in a browser"
+_HOW_TO_CREATE = "COUNCIL_TOKEN=$(python3 -c 'import secrets; print(secrets.token_urlsafe(24))')"
 _STYLE = re.compile(r"<style>(.*?)</style>", re.S)
 SIGN_IN = "/sign-in"
-# A form of one field, read before anybody has shown a token: strangers must not hold connections with it.
+# A form of one field, read from clients without a token: they must not occupy connections with it.
 _SIGN_IN_S = 2.0
 _MOST_SIGNING_IN = 32
 
 
 def checked_token(token: str) -> str:
-    """The token as it may be. Raises Refused, without saying what was given."""
+    """The token, if it is valid. Raises Refused with a message that does not contain the token."""
     is_plain = all("!" <= char <= "~" for char in token)
     if not SHORTEST_TOKEN <= len(token) <= _LONGEST_TOKEN or not is_plain:
         raise Refused(
             "bad_token",
-            f"The token must have {SHORTEST_TOKEN} to {_LONGEST_TOKEN} letters, digits and signs of ASCII, and no "
-            f"spaces; make one with {_MAKE_ONE}.",
+            f"The token must have {SHORTEST_TOKEN} to {_LONGEST_TOKEN} ASCII letters, digits and signs, without "
+            f"spaces; create one with {_HOW_TO_CREATE}.",
         )
     return token
 
 
 def require_token(listening: socket.socket, token: str | None) -> None:
-    """Raises Refused where others than this machine reach the socket, and nothing keeps them out."""
+    """Raises Refused if other machines can reach the socket and there is no token."""
     address = listening.getsockname()[0]
     if token is None and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         raise Refused(
             "no_token",
-            f"On {address} others could use this council: set a token, as with {_MAKE_ONE}, or leave --host out.",
+            f"Other machines can reach {address}: set a token, as with {_HOW_TO_CREATE}, or leave --host out.",
         )
 
 
 class Access:
-    """The check of the token, and the page that asks a person for it."""
+    """The check of the token, and the sign-in page."""
 
     def __init__(self, token: str, port: int) -> None:
         self._digest = _digest(token)
-        # Another council on this host has its own.
+        # Another council on this host, at another port, has a cookie of another name.
         self._cookie = f"council-{port}"
-        self._pass = hmac.new(token.encode(), b"a cookie of the council", hashlib.sha256).hexdigest()
+        self._cookie_value = hmac.new(token.encode(), b"a cookie of the council", hashlib.sha256).hexdigest()
         self._wrong = Buckets(WRONG_TOKENS)
-        # How many bodies of strangers are being read.
+        # How many bodies of sign-in requests are being read.
         self._reading = 0
         self._page = (files("consumers.web") / "sign-in.html").read_text()
         style = _STYLE.search(self._page)
-        assert style is not None, "the page has a style of its own: all other files are behind the token"
+        assert style is not None, "the page contains its style: all other files require the token"
         self._style = "sha256-" + base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
 
     def routes(self) -> list[web.RouteDef]:
@@ -85,70 +85,72 @@ class Access:
 
     @property
     def middleware(self) -> Middleware:
-        """Lets nobody pass without the token."""
+        """Refuses requests without the token."""
 
         @web.middleware
         async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
             if request.path == SIGN_IN and request.method == hdrs.METH_POST:
                 return await handler(request)
-            given = _given(request)
-            if given is None and self._has_cookie(request) and _is_of_this_page(request):
+            token = _token_of(request)
+            if token is None and self._has_cookie(request) and _is_of_this_page(request):
                 return await handler(request)
-            if given is None:
-                return self._ask(request, "no_token", f"This council asks for its token: {_HOW}.")
-            if not self._is_right(request, given):
-                return self._ask(request, "wrong_token", f"This is not the council's token: {_HOW}.")
+            if token is None:
+                return self._refuse(request, "no_token", f"This council requires its token: {_HOW_TO_SEND}.")
+            if not self._is_right(request, token):
+                return self._refuse(request, "wrong_token", f"This is not the council's token: {_HOW_TO_SEND}.")
             if request.path == "/" and hdrs.AUTHORIZATION not in request.headers:
-                # Not in the address any more, where it would be seen and kept.
-                return self._let_in()
+                # Removes the token from the address, which browsers show and store.
+                return self._signed_in()
             return await handler(request)
 
         return check
 
     async def _sign_in(self, request: web.Request) -> web.StreamResponse:
-        """What the page sends."""
+        """The sign-in page's form."""
         if self._reading >= _MOST_SIGNING_IN:
-            raise TooMany("too_many_requests", "Too many sign in just now: wait a little.", 1.0)
+            raise TooMany("too_many_requests", "Too many clients sign in at once: try again in a second.", 1.0)
         self._reading += 1
         try:
-            given = _typed(await read_body(request, _SIGN_IN_S))
+            token = _form_token(await read_body(request, _SIGN_IN_S))
         finally:
             self._reading -= 1
-        if not self._is_right(request, given):
-            return self._ask(request, "wrong_token", "This is not the council's token.")
-        return self._let_in()
+        if not self._is_right(request, token):
+            return self._refuse(request, "wrong_token", "This is not the council's token.")
+        return self._signed_in()
 
-    def _is_right(self, request: web.Request, given: str) -> bool:
-        """Raises TooMany for an address that has tried too often: then the right one is not let in either, else one
-        could go on guessing."""
+    def _is_right(self, request: web.Request, token: str) -> bool:
+        """Raises TooMany for an address that has sent too many wrong tokens: the right token is refused then, too, so
+        that guessing cannot go on."""
         address, now_s = address_of(request), time.monotonic()
         if self._wrong.left(address, now_s) < 1.0:
             wait_s = self._wrong.take(address, now_s)
-            raise TooMany("too_many_tokens", "Too many wrong tokens came from this address: wait a little.", wait_s)
-        if hmac.compare_digest(_digest(given), self._digest):
+            raise TooMany("too_many_tokens", "This address has sent too many wrong tokens: try again later.", wait_s)
+        if hmac.compare_digest(_digest(token), self._digest):
             return True
         self._wrong.take(address, now_s)
         return False
 
     def _has_cookie(self, request: web.Request) -> bool:
-        given = request.cookies.get(self._cookie, "")
-        return hmac.compare_digest(_digest(given), _digest(self._pass))
+        value = request.cookies.get(self._cookie, "")
+        return hmac.compare_digest(_digest(value), _digest(self._cookie_value))
 
-    def _let_in(self) -> web.Response:
+    def _signed_in(self) -> web.Response:
         response = web.Response(status=303, headers={hdrs.LOCATION: "/", hdrs.CACHE_CONTROL: "no-store"})
-        # Lax: who follows a link to this page from another is signed in; other pages' requests carry no cookie.
-        response.set_cookie(self._cookie, self._pass, max_age=_COOKIE_LIFE_S, httponly=True, samesite="Lax", path="/")
+        # Lax: a link on another page opens this page signed in; requests of other pages have no cookie.
+        response.set_cookie(
+            self._cookie, self._cookie_value, max_age=_COOKIE_LIFE_S, httponly=True, samesite="Lax", path="/"
+        )
         return response
 
-    def _ask(self, request: web.Request, code: str, sentence: str) -> web.Response:
+    def _refuse(self, request: web.Request, code: str, message: str) -> web.Response:
         is_page = request.path in ("/", SIGN_IN) and "text/html" in request.headers.get(hdrs.ACCEPT, "")
         if not is_page:
-            response = error_response(401, code, sentence)
+            response = error_response(401, code, message)
         else:
-            said = "That is not this council's token." if code == "wrong_token" else ""
-            page = self._page.replace("<!-- said -->", said)
+            error = "This is not the council's token." if code == "wrong_token" else ""
+            page = self._page.replace("<!-- error -->", error)
             response = web.Response(text=page, status=401, content_type="text/html", charset="utf-8")
-            # Without a referrer a browser says `Origin: null` when the form is sent.
+            # With no-referrer a browser sends the form with `Origin: null`.
             response.headers["Referrer-Policy"] = "same-origin"
             response.headers["Content-Security-Policy"] = (
                 f"default-src 'none'; style-src '{self._style}'; base-uri 'none'; form-action 'self'; "
@@ -159,8 +161,8 @@ class Access:
         return response
 
 
-def _given(request: web.Request) -> str | None:
-    """The token that came with the request, if one did."""
+def _token_of(request: web.Request) -> str | None:
+    """The request's token, if it has one."""
     kind, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     if kind.lower() == "bearer":
         return token.strip()
@@ -169,14 +171,14 @@ def _given(request: web.Request) -> str | None:
 
 
 def _is_of_this_page(request: web.Request) -> bool:
-    """Pages of other origins, those that were named too, show the token themselves: browsers send a cookie to every
-    port of a host."""
+    """False for a page of another origin, even one in the setting origins: the cookie does not count for it, since
+    browsers send a cookie to every port of a host."""
     origin = request.headers.get(hdrs.ORIGIN)
     return origin is None or is_same_origin(origin, request.headers.get(hdrs.HOST, ""))
 
 
-def _typed(body: bytes) -> str:
-    """The token in a form; empty where there is none."""
+def _form_token(body: bytes) -> str:
+    """The token in a form; empty if the form has none."""
     try:
         return parse_qs(body.decode("ascii", "replace"), max_num_fields=4).get("token", [""])[0].strip()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Every error as JSON, `{"error": {"code", "message"}}` with the right status, and never a stack trace."""
+"""Errors as JSON, `{"error": {"code", "message"}}` with the right status, and never with a stack trace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from consumers.web.door.limits import TooMany
 from runtime.log import Log
 from schemas.errors import Refused, SessionGone, Unavailable
 
-# aiohttp's own refusals, in our words.
+# The codes of aiohttp's own errors.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 
@@ -28,7 +28,7 @@ def error_response(status: int, code: str, message: str) -> web.Response:
 
 
 def errors_as_json(log: Log) -> Middleware:
-    """The outermost middleware: what is raised becomes an answer."""
+    """The outermost middleware: turns exceptions into responses."""
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -47,11 +47,11 @@ def errors_as_json(log: Log) -> Middleware:
         except web.HTTPException as error:
             return _refusal(request, error)
         except ConnectionError:
-            # The client went in the middle: there is nobody to answer, and nothing to tell.
+            # The client disconnected: a response cannot be sent, and nothing is wrong here.
             raise
-        except Exception:  # a bug of ours is told in the log, and to the client as no more than that
-            log.exception("a request broke", path=request.path)
-            return error_response(500, "internal", "The web server broke on this request; its log says why.")
+        except Exception:  # a bug of ours: its details are for the log alone
+            log.exception("a request failed", path=request.path)
+            return error_response(500, "internal", "The web server failed on this request; its log has the reason.")
 
     return answer
 
@@ -67,10 +67,11 @@ def _refusal(request: web.Request, error: web.HTTPException) -> web.Response:
 def _sentence(request: web.Request, error: web.HTTPException) -> str:
     match error:
         case web.HTTPNotFound():
-            return f"There is nothing at {request.path}."
+            return f"There is no page and no operation at {request.path}."
         case web.HTTPMethodNotAllowed():
             return (
-                f"{request.path} does not take {request.method}: it takes {', '.join(sorted(error.allowed_methods))}."
+                f"{request.path} does not support {request.method}; supported: "
+                f"{', '.join(sorted(error.allowed_methods))}."
             )
         case web.HTTPRequestEntityTooLarge():
             return f"The body has more than {request.client_max_size // 1024} KiB: shorten it."

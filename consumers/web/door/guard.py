@@ -1,9 +1,10 @@
-"""Which pages may talk to the server: its own, and those of origins that a person has named.
+"""Which pages may use the server: its own, and those of the origins in the setting origins.
 
-A browser takes any page's requests to loopback. Three checks keep other pages out: the Host must be ours (else a
-foreign name was pointed at this address: DNS rebinding); what changes something or opens a socket must be asked by no
-page of another Origin; and what a browser says it fetches for another page (an image: it could not read it, but guess
-tokens with it) is refused too. To follow a link to this page is nobody else's request.
+A browser sends any page's requests to loopback. Three checks refuse the requests of other pages:
+- the Host must be one of this server's names; otherwise a foreign name points at this address (DNS rebinding);
+- a request that changes something, or opens a socket, must not have another page's Origin;
+- a resource that the browser loads for another page is refused (by an image the page could guess tokens, although it
+  cannot read it). A link to this page may be followed.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from consumers.web.door.address import plain_address
+from consumers.web.door.request import plain_address
 from schemas.errors import Refused
 from schemas.rules.choice import shortened
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-# No versions: nobody needs to know what is to be broken here.
+# Without versions: they help attackers only.
 SERVER = "council"
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -29,7 +30,7 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# What a page of a named origin may ask with.
+# What requests of a page of a named origin may contain.
 _PREFLIGHT = {
     hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PUT, DELETE",
     hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, Last-Event-ID",
@@ -38,8 +39,8 @@ _PREFLIGHT = {
 
 
 class Guard:
-    """`bound_host` is as a person gave it; `origins` are those that checked_origins() let pass: their pages may do what
-    our own may, and their names are ours (a proxy before us)."""
+    """`bound_host` is the setting host, `origins` what checked_origins() returns: their pages may do what this server's
+    own page may, and their host names are accepted as this server's (for a proxy in front of it)."""
 
     def __init__(self, bound_host: str, origins: Sequence[str] = ()) -> None:
         self._origins = frozenset(origins)
@@ -47,7 +48,7 @@ class Guard:
 
     @property
     def middleware(self) -> Middleware:
-        """Refuses requests under a foreign name, and those of foreign pages."""
+        """Refuses requests to a foreign host name, and requests of foreign pages."""
 
         @web.middleware
         async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -55,8 +56,8 @@ class Guard:
             if not is_own_host(host, (*self._names, _address_of(request))):
                 raise Refused(
                     "forbidden_host",
-                    f"This server is not {shortened(host)!r}: call it by its address, or name this one in the setting "
-                    "origins.",
+                    f"{shortened(host)!r} is not a name of this server: use its address, or add this name to the "
+                    "setting origins.",
                     status=403,
                 )
             origin = request.headers.get(hdrs.ORIGIN)
@@ -65,12 +66,12 @@ class Guard:
                     return web.Response(status=204, headers=_PREFLIGHT)
                 return await handler(request)
             if _is_for_another_page(request):
-                raise Refused("forbidden_origin", "Pages of others may load nothing from here.", status=403)
+                raise Refused("forbidden_origin", "Pages of other origins may not load anything from here.", status=403)
             is_exposed = request.method not in _SAFE_METHODS or hdrs.UPGRADE in request.headers
             if origin is not None and is_exposed and not is_same_origin(origin, host):
                 raise Refused(
                     "forbidden_origin",
-                    f"Pages of {shortened(origin)!r} may not do this: name that origin in the setting origins.",
+                    f"Pages of {shortened(origin)!r} may not use this server: add that origin to the setting origins.",
                     status=403,
                 )
             return await handler(request)
@@ -78,7 +79,7 @@ class Guard:
         return check
 
     async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
-        """For every response, whatever made it."""
+        """Adds the security headers to every response."""
         for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers[hdrs.SERVER] = SERVER
@@ -95,14 +96,15 @@ class Guard:
 
 
 def _is_for_another_page(request: web.Request) -> bool:
-    """As browsers themselves tell (Fetch Metadata); programs say nothing of the kind."""
+    """True where the browser reports that a page of another origin loads this (Fetch Metadata headers); programs do not
+    send these headers."""
     is_foreign = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
     is_followed = request.headers.get("Sec-Fetch-Mode") == "navigate"
     return is_foreign and not (is_followed and request.headers.get("Sec-Fetch-Dest") == "document")
 
 
 def checked_origins(origins: Sequence[str]) -> tuple[str, ...]:
-    """The origins as browsers write them. Raises Refused for what is none, such as `*` or one with a path."""
+    """The origins in the form that browsers send. Raises Refused for an invalid one, such as `*` or one with a path."""
     for origin in origins:
         scheme, _, rest = origin.lower().partition("://")
         try:
@@ -113,14 +115,14 @@ def checked_origins(origins: Sequence[str]) -> tuple[str, ...]:
         if not is_origin or not origin.isascii() or set(rest) & set("/?#@*\\ "):
             raise Refused(
                 "bad_origin",
-                f"The origin {shortened(origin)!r} is none: write the beginning of the page's address, such as "
-                "http://localhost:5173.",
+                f"{shortened(origin)!r} is not a valid origin: give scheme, host and port of the page's address, "
+                "such as http://localhost:5173.",
             )
     return tuple(origin.lower() for origin in origins)
 
 
 def is_own_host(host: str, own_names: tuple[str, ...]) -> bool:
-    """True where a Host header names loopback or one of `own_names`, whatever its port."""
+    """True if a Host header names loopback or one of `own_names`; the port does not matter."""
     try:
         name = urlsplit(f"//{host}").hostname
     except ValueError:
@@ -136,12 +138,12 @@ def is_own_host(host: str, own_names: tuple[str, ...]) -> bool:
 
 
 def is_same_origin(origin: str, host: str) -> bool:
-    """True where an Origin header is a page that came from this very host and port."""
+    """True if an Origin header has this host and port."""
     scheme, _, rest = origin.partition("://")
     return scheme in ("http", "https") and rest.lower() == host.lower()
 
 
 def _address_of(request: web.Request) -> str:
-    """The address that the connection came in at: what a wildcard binding is called from outside."""
+    """This server's address on the connection: behind a wildcard binding, clients use it as the host name."""
     name = request.transport.get_extra_info("sockname") if request.transport else None
     return plain_address(str(name[0])) if isinstance(name, tuple) else ""

@@ -1,7 +1,7 @@
-"""How often: buckets of requests for each address, and how many sessions may be open, and come, at once.
+"""Rate limits: token buckets for the requests of each address, and limits on new and open sessions.
 
-A bucket holds `burst` and fills by `per_s`; each request takes one out of it. Times are arguments: seconds of a clock
-that never falls.
+A bucket contains at most `burst` units and gains `per_s` of them each second; a request takes one. Times are arguments:
+seconds of a clock that never goes back.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from consumers.web.door.address import plain_address
+from consumers.web.door.request import plain_address
 from schemas.errors import Refused
 
-# What every message of every model is read for: with more, an aggregator of one core falls behind.
+# With more sessions an aggregator on one core falls behind.
 MOST_OPEN_SESSIONS = 32
-# Addresses that are remembered, those that came last: 1 MB.
+# The most recent addresses are remembered: 1 MB.
 _MOST_ADDRESSES = 4_096
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """So many at once, and so many a second."""
+    """`burst` at once, and `per_s` a second."""
 
     burst: int
     per_s: float
 
 
-# A page is a dozen requests; a thousand clients come back at once when the server was away.
+# A page takes a dozen requests; after a restart of the server a thousand clients reconnect at once.
 REQUESTS = Rate(2_000, 200.0)
-# Whoever mistypes a token; of 16 characters or more nobody guesses one in ten a minute.
+# Enough for typing errors; at ten a minute a token of 16 characters cannot be guessed.
 WRONG_TOKENS = Rate(10, 1 / 6)
-# People ask one question after the other; a program that asks faster than models answer is broken.
+# People ask one question after the other; a program that asks faster than models answer has a fault.
 NEW_SESSIONS = Rate(20, 5.0)
 
 
 class TooMany(Refused):
-    """Too much was asked for: again after `retry_after_s`."""
+    """A rate limit is exceeded; the client may try again after `retry_after_s`."""
 
     def __init__(self, code: str, message: str, retry_after_s: float) -> None:
         super().__init__(code, message, status=429)
@@ -48,15 +48,15 @@ class TooMany(Refused):
 
 
 class Buckets:
-    """A bucket for each name, full for those that were not seen lately."""
+    """A bucket for each name; it is full for a name that was not used lately."""
 
     def __init__(self, rate: Rate, most: int = _MOST_ADDRESSES) -> None:
         self._rate, self._most = rate, most
-        # (what is left, when that was), the one used longest ago first.
+        # (units left, at which time); the least recently used name first.
         self._left: dict[str, tuple[float, float]] = {}
 
     def take(self, name: str, now_s: float) -> float:
-        """Takes one out; 0.0, or the seconds after which there will be one."""
+        """Takes one unit and returns 0.0; takes none and returns the seconds until one is available."""
         left = self.left(name, now_s)
         if left < 1.0:
             return (1.0 - left) / self._rate.per_s
@@ -67,21 +67,21 @@ class Buckets:
         return 0.0
 
     def left(self, name: str, now_s: float) -> float:
-        """How many there are."""
+        """How many units the bucket contains."""
         left, at_s = self._left.get(name, (float(self._rate.burst), now_s))
         return min(self._rate.burst, left + (now_s - at_s) * self._rate.per_s)
 
 
 class SessionLimit:
-    """How many sessions may be opened over HTTP, at this process."""
+    """Limits the sessions that are opened over HTTP, in this process."""
 
     def __init__(self) -> None:
         self._new = Buckets(NEW_SESSIONS, 1)
-        # Those that were opened here, and may be open still.
+        # The sessions that were opened here and may still be open.
         self.opened: set[str] = set()
 
     def check(self, still_open: Set[str]) -> None:
-        """`still_open` are those of `opened` that are. Raises TooMany where no session may be opened beside them."""
+        """Raises TooMany if no session may be opened now. `still_open`: those of `opened` that are still open."""
         self.opened &= still_open
         if len(self.opened) >= MOST_OPEN_SESSIONS:
             raise TooMany(
@@ -94,20 +94,20 @@ class SessionLimit:
 
 
 def limit_requests(rate: Rate = REQUESTS) -> Middleware:
-    """Refuses what comes too fast from one address."""
+    """Refuses requests of an address that exceeds the rate."""
     buckets = Buckets(rate)
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if wait_s := buckets.take(address_of(request), time.monotonic()):
-            raise TooMany("too_many_requests", "Too many requests come from this address: slow down.", wait_s)
+            raise TooMany("too_many_requests", "This address sends too many requests: slow down.", wait_s)
         return await handler(request)
 
     return check
 
 
 def address_of(request: web.Request) -> str:
-    """Who asks: an address, of IPv6 the network, in which one person has as many addresses as they like."""
+    """The client's IPv4 address, or its IPv6 network: inside a network one client can use any number of addresses."""
     remote = plain_address(request.remote or "")
     try:
         address = ipaddress.ip_address(remote)

@@ -1,4 +1,4 @@
-"""The socket that the server listens on: bound here, or inherited from whoever keeps it open over restarts."""
+"""The listening socket: bound here, or inherited from a supervisor that keeps it open over restarts."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import socket
 
 from schemas.errors import Refused
 
-# As many clients as may wait while a restarted server comes up.
+# How many clients can wait while the server restarts.
 _BACKLOG = 256
-# More councils than these do not run on one machine by default; a person who has them all in use must choose.
+# So many ports are tried; if all are in use, the user must choose one.
 MOST_PORTS = 20
 _HOW_TO_CHOOSE = "--port, or with `make run PORT=…`"
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Listens on host and port (0: any free one). Raises Refused with what to do."""
+    """Listens on host and port (0: any free one). Raises Refused."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (socket.gaierror, UnicodeError):
         raise Refused(
-            "bad_host", f"There is no address {host!r} here: give a name or address of this machine."
+            "bad_host", f"{host!r} is not an address of this machine: give one of its names or addresses."
         ) from None
     listening = socket.socket(family, kind, proto)
     try:
@@ -37,7 +37,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def bind_from(host: str, first: int) -> socket.socket:
-    """Listens on the first port that is free, of MOST_PORTS from `first` on. Raises Refused as bind does."""
+    """Listens on the first free port of MOST_PORTS from `first` on. Raises Refused as bind() does."""
     for port in range(first, first + MOST_PORTS):
         try:
             return bind(host, port)
@@ -54,15 +54,15 @@ def _refusal(host: str, port: int, error: OSError) -> Refused:
         case errno.EADDRINUSE:
             return Refused("port_in_use", f"Port {port} is in use on {host}: choose another with {_HOW_TO_CHOOSE}.")
         case errno.EACCES:
-            return Refused("port_forbidden", f"Port {port} may not be used by this user: choose one from 1024 on.")
+            return Refused("port_forbidden", f"This user may not use port {port}: choose one from 1024 on.")
         case errno.EADDRNOTAVAIL:
-            return Refused("bad_host", f"{host!r} is no address of this machine: leave --host out for 127.0.0.1.")
+            return Refused("bad_host", f"{host!r} is not an address of this machine: leave --host out for 127.0.0.1.")
         case _:
             return Refused("cannot_listen", f"Cannot listen on {host} port {port}: {error.strerror}.")
 
 
 def inherit(fd: int) -> socket.socket:
-    """The listening socket that this process was started with. Raises Refused where the descriptor is none."""
+    """The listening socket that this process was started with. Raises Refused if the descriptor is not one."""
     try:
         listening = socket.socket(fileno=fd)
         if listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -71,4 +71,4 @@ def inherit(fd: int) -> socket.socket:
         listening.detach()
     except OSError:
         pass
-    raise Refused("bad_fd", f"File descriptor {fd} is no listening socket.")
+    raise Refused("bad_fd", f"File descriptor {fd} is not a listening socket.")

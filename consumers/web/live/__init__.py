@@ -1,1 +1,1 @@
-"""What is told as it happens: frames and events, to any number of clients, slow ones among them."""
+"""Live frames and events, sent to any number of clients, slow ones among them."""

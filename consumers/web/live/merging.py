@@ -1,9 +1,9 @@
-"""What a slow client gets instead of the frames that it could not take: one that stands for all of them. Pure.
+"""Merging for slow clients: one frame, or the events of one frame, in place of those that a client missed. Pure.
 
-    frames   10 "The"   11 " sky"   12 ""   13 " is"        the newest is told, and the text of all of them:
+    frames   10 "The"   11 " sky"   12 ""   13 " is"        the newest frame, with the text of all:
     merged                                  13 "The sky is"
 
-Numbers are the newest frame's; text is never lost; what counts for one window alone (tokens, late entries) is added up.
+Numbers are the newest frame's; text is never lost; counts of a single window (tokens, late entries) are added up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from schemas.events import (
 )
 from schemas.frames import Frame, MemberFrame, WindowCounts
 
-# Different complaints that are kept of the frames left out; they are told in full by whoever is not slow.
+# A merged packet keeps so many different errors; a client that is not slow receives all of them.
 _MOST_ERRORS = 32
 
 
@@ -56,9 +56,11 @@ def _merged_member(shown: Sequence[MemberFrame]) -> MemberFrame:
 
 
 def merged_events(events: Sequence[Event]) -> list[Event]:
-    """The events of several frames, given in order, as those of the newest frame: its energy with the tokens and the
-    change of all, what else was last said of the field, the interference and a resonance that is not over, each
-    member's text whole, and the errors, of the same ones the last."""
+    """The events of several frames, given in order, as those of the newest frame.
+
+    These are: its energy with the tokens and the change of all frames, the last field and interference, the last
+    resonance if it has not ended, each member's text of all frames, and the errors, of equal ones the last.
+    """
     merged = _Merged()
     for event in events:
         merged.add(event)
@@ -66,7 +68,7 @@ def merged_events(events: Sequence[Event]) -> list[Event]:
 
 
 class _Merged:
-    """What came so far."""
+    """The events that were added so far."""
 
     def __init__(self) -> None:
         self._energy: EnergyUpdate | None = None
@@ -108,7 +110,7 @@ class _Merged:
 def stamped(
     state: EnergyField | InterferenceEvent | ResonanceEvent, energy: EnergyUpdate
 ) -> EnergyField | InterferenceEvent | ResonanceEvent:
-    """What was said in an earlier frame and is true in this one still, as this one's: frame numbers never fall."""
+    """An event of an earlier frame that still holds, with this frame's time and number: frame numbers never fall."""
     return msgspec.structs.replace(state, timestamp=energy.timestamp, frameNumber=energy.frameNumber)
 
 

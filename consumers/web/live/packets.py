@@ -1,10 +1,10 @@
-"""Packets: what one window has for whoever watches, put into bytes once, however many clients there are. Pure.
+"""Packets: what one window contains for its clients, encoded once, however many clients there are. Pure.
 
-    frame           --> FramePacket --websocket--> one piece of bytes for every socket, for servers use no mask
-    window's events --> EventPacket --websocket--> one piece for every socket
-                                    --server_sent--> one piece for every curl
+    frame           --> FramePacket --websocket--> the same bytes for every socket: a server's messages have no mask
+    window's events --> EventPacket --websocket--> the same bytes for every socket
+                                    --server_sent--> the same bytes for every Server-Sent Events client
 
-Several packets that a client could not take are merged into one, which stands for `count` frames.
+Several packets that a client could not receive are merged into one, which counts for `count` frames.
 """
 
 from __future__ import annotations
@@ -35,31 +35,39 @@ _CLOSE = 0x88
 
 
 class FramePacket:
-    """A frame, or several that were merged, packed as it came: thousands of structs that stay would keep the garbage
-    collector busy."""
+    """A frame, or several that were merged, as bytes: thousands of structs would keep the garbage collector busy.
 
-    __slots__ = ("_wire", "count", "raw", "window")
+    `prepare` decodes the frame, once for all clients; `is_final` is set from then on.
+    """
+
+    __slots__ = ("_websocket", "count", "is_final", "raw", "window")
 
     def __init__(self, window: int, raw: bytes, count: int = 1) -> None:
         self.window, self.raw, self.count = window, raw, count
-        self._wire: bytes | None = None
+        self.is_final = False
+        self._websocket: bytes | None = None
 
     @property
     def frame(self) -> Frame:
-        """Unpacked each time. Raises Malformed."""
+        """Decoded at each call. Raises Malformed."""
         return decode_frame(self.raw)
+
+    def prepare(self) -> None:
+        """Decodes the frame and encodes it for the clients. Raises Malformed."""
+        frame = self.frame
+        self.is_final = frame.final
+        self._websocket = websocket_text(frame_json(frame))
 
     def websocket(self) -> bytes:
         """One WebSocket message. Raises Malformed."""
-        if self._wire is None:
-            self._wire = websocket_text(frame_json(self.frame))
-        return self._wire
+        if self._websocket is None:
+            self.prepare()
+        assert self._websocket is not None, "prepare() sets it"
+        return self._websocket
 
-    prepare = websocket
 
-
-class Said(msgspec.Struct, frozen=True, gc=False):
-    """An event as it came. One without an id is no place to come back from: the one before it is."""
+class PackedEvent(msgspec.Struct, frozen=True, gc=False):
+    """An event as it was read. A client cannot continue from an event without an id, only from the one before it."""
 
     entry_id: str | None
     type: str
@@ -70,99 +78,99 @@ class Said(msgspec.Struct, frozen=True, gc=False):
 class EventPacket:
     """The events of one window, or of several that were merged."""
 
-    __slots__ = ("_wires", "count", "said", "window")
+    __slots__ = ("_encodings", "count", "events", "window")
 
-    def __init__(self, window: int, said: Sequence[Said], count: int = 1) -> None:
-        self.window, self.said, self.count = window, said, count
-        self._wires: dict[str, bytes] = {}
+    def __init__(self, window: int, events: Sequence[PackedEvent], count: int = 1) -> None:
+        self.window, self.events, self.count = window, events, count
+        self._encodings: dict[str, bytes] = {}
 
     def websocket(self) -> bytes:
-        """A WebSocket message for each event, all in one piece."""
-        return self._once("websocket", lambda: b"".join([websocket_text(one.raw) for one in self.said]))
+        """A WebSocket message for each event, concatenated."""
+        return self._once("websocket", lambda: b"".join([websocket_text(event.raw) for event in self.events]))
 
     def renumbered(self, added: int) -> bytes:
-        """As `websocket`, with all frame numbers larger by so much."""
-        return self._once(f"websocket {added}", lambda: renumbered(self.said, added))
+        """As `websocket`, with `added` added to all frame numbers."""
+        return self._once(f"websocket {added}", lambda: renumbered(self.events, added))
 
     def unnumbered(self) -> bytes:
-        """As `websocket`, less the events that carry a frame number."""
-        return b"".join([websocket_text(one.raw) for one in self.said if not one.is_numbered])
+        """As `websocket`, without the events that have a frame number."""
+        return b"".join([websocket_text(event.raw) for event in self.events if not event.is_numbered])
 
     def server_sent(self) -> bytes:
-        """A Server-Sent Event for each, all in one piece."""
-        return self._once("server_sent", lambda: server_sent(self.said))
+        """A Server-Sent Event for each event, concatenated."""
+        return self._once("server_sent", lambda: server_sent(self.events))
 
     def chunk(self) -> bytes:
-        """The same as a chunk of an HTTP answer."""
+        """The same as one chunk of an HTTP response."""
         return self._once("chunk", lambda: http_chunk(self.server_sent()))
 
     def prepare(self) -> None:
-        """It was looked at when it came."""
+        """Does nothing: event_packets() has checked the events."""
 
-    def _once(self, name: str, make: Callable[[], bytes]) -> bytes:
-        if name not in self._wires:
-            self._wires[name] = make()
-        return self._wires[name]
+    def _once(self, name: str, encode: Callable[[], bytes]) -> bytes:
+        if name not in self._encodings:
+            self._encodings[name] = encode()
+        return self._encodings[name]
 
 
 def window_of_event(entry_id: str) -> int:
-    """The window that an entry of the events stream belongs to."""
+    """The window of an entry of the events stream."""
     return entry_order(entry_id)[0] - 1
 
 
 def event_packets(entries: Iterable[tuple[str, bytes]]) -> tuple[list[EventPacket], int]:
-    """The entries of an events stream by their windows, and how many were left out because they are no events of the
-    protocol."""
-    packets, strange = list[EventPacket](), 0
+    """The entries of an events stream grouped by window, and how many were left out because they are not valid events
+    of the protocol."""
+    packets, invalid = list[EventPacket](), 0
     for entry_id, raw in entries:
         try:
-            said = said_of(entry_id, composed_event(raw), raw)
+            event = packed_event(entry_id, composed_event(raw), raw)
         except Malformed:
-            strange += 1
+            invalid += 1
             continue
         window = window_of_event(entry_id)
         if packets and packets[-1].window == window:
-            packets[-1].said = [*packets[-1].said, said]
+            packets[-1].events = [*packets[-1].events, event]
         else:
-            packets.append(EventPacket(window, [said]))
-    return packets, strange
+            packets.append(EventPacket(window, [event]))
+    return packets, invalid
 
 
-def said_of(entry_id: str | None, event: Event, raw: bytes) -> Said:
-    return Said(entry_id, str(event.__struct_config__.tag), raw, frame_number_of(event) is not None)
+def packed_event(entry_id: str | None, event: Event, raw: bytes) -> PackedEvent:
+    return PackedEvent(entry_id, str(event.__struct_config__.tag), raw, frame_number_of(event) is not None)
 
 
 def composed_event(raw: bytes) -> Event:
-    """What DECIPHER composed. Raises Malformed for all else."""
+    """An event that DECIPHER composed. Raises Malformed for anything else."""
     event = decode_event(raw)
     if isinstance(event, Heartbeat | StartupComplete):
-        raise Malformed("a connection's own message in a stream of events")
+        raise Malformed("a stream of events contains a message that only a connection sends")
     return event
 
 
 def merged_frame_packet(packets: Sequence[FramePacket]) -> FramePacket:
-    """Oldest first."""
+    """The packets, oldest first, as one."""
     merged = merged_frame([packet.frame for packet in packets])
     return FramePacket(merged.window_index, encode_frame(merged), sum(packet.count for packet in packets))
 
 
 def merged_event_packet(packets: Sequence[EventPacket]) -> EventPacket:
-    """Oldest first. Only the last event has an id, the newest window's last: whoever comes back from it has all of
-    this."""
+    """The packets, oldest first, as one. Only its last event has an id, the last of the newest window: a client that
+    continues from it has received all of the packets."""
     newest = packets[-1]
-    events = merged_events([composed_event(one.raw) for packet in packets for one in packet.said])
-    said = [said_of(None, event, encode_event(event)) for event in events]
-    said[-1] = msgspec.structs.replace(said[-1], entry_id=newest.said[-1].entry_id)
-    return EventPacket(newest.window, said, sum(packet.count for packet in packets))
+    merged = merged_events([composed_event(event.raw) for packet in packets for event in packet.events])
+    events = [packed_event(None, event, encode_event(event)) for event in merged]
+    events[-1] = msgspec.structs.replace(events[-1], entry_id=newest.events[-1].entry_id)
+    return EventPacket(newest.window, events, sum(packet.count for packet in packets))
 
 
 def websocket_close(code: int, reason: bytes) -> bytes:
-    """A close frame; of the reason at most 123 bytes."""
+    """A WebSocket close frame; the reason has at most 123 bytes."""
     return bytes((_CLOSE, 2 + len(reason))) + code.to_bytes(2, "big") + reason
 
 
 def websocket_text(payload: bytes) -> bytes:
-    """The payload as one whole WebSocket text message of a server (RFC 6455, section 5.2)."""
+    """The payload as one WebSocket text message of a server (RFC 6455, section 5.2)."""
     size = len(payload)
     if size < 126:
         return bytes((_WHOLE_TEXT_MESSAGE, size)) + payload
@@ -171,18 +179,20 @@ def websocket_text(payload: bytes) -> bytes:
     return bytes((_WHOLE_TEXT_MESSAGE, 127)) + size.to_bytes(8, "big") + payload
 
 
-def renumbered(said: Iterable[Said], added: int) -> bytes:
-    """A WebSocket message for each event, with all frame numbers larger by so much."""
+def renumbered(events: Iterable[PackedEvent], added: int) -> bytes:
+    """A WebSocket message for each event, with `added` added to all frame numbers."""
     return b"".join(
         [
-            websocket_text(encode_event(raised(composed_event(one.raw), added)) if one.is_numbered else one.raw)
-            for one in said
+            websocket_text(
+                encode_event(with_added_number(composed_event(event.raw), added)) if event.is_numbered else event.raw
+            )
+            for event in events
         ]
     )
 
 
-def raised(event: Event, added: int) -> Event:
-    """The event with a frame number that is larger by so much, where it has one."""
+def with_added_number(event: Event, added: int) -> Event:
+    """The event with `added` added to its frame number, if it has one."""
     match event:
         case EnergyUpdate() | EnergyField() | InterferenceEvent() | ResonanceEvent():
             return msgspec.structs.replace(event, frameNumber=event.frameNumber + added)
@@ -190,16 +200,16 @@ def raised(event: Event, added: int) -> Event:
             return event
 
 
-def server_sent(said: Iterable[Said]) -> bytes:
-    """The events as Server-Sent Events: named by their types, and with their ids, from which a client goes on."""
+def server_sent(events: Iterable[PackedEvent]) -> bytes:
+    """The events as Server-Sent Events: named by their types, and with the ids from which a client can continue."""
     lines = []
-    for one in said:
-        if one.entry_id is not None:
-            lines.append(b"id: %b\n" % one.entry_id.encode())
-        lines.append(b"event: %b\ndata: %b\n\n" % (one.type.encode(), one.raw))
+    for event in events:
+        if event.entry_id is not None:
+            lines.append(b"id: %b\n" % event.entry_id.encode())
+        lines.append(b"event: %b\ndata: %b\n\n" % (event.type.encode(), event.raw))
     return b"".join(lines)
 
 
 def http_chunk(data: bytes) -> bytes:
-    """The data as one chunk of a chunked answer (RFC 9112, section 7.1)."""
+    """The data as one chunk of a chunked HTTP response (RFC 9112, section 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)

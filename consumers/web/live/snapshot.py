@@ -1,7 +1,7 @@
-"""What is true of a session now, as protocol messages: for a client of `/ws` that comes, or comes back. Pure.
+"""The current state of a session as protocol messages, for a client of `/ws` that connects or reconnects. Pure.
 
-standing     what DECIPHER last said of energy, field, interference and resonance, as of the newest composed frame
-texts        each member's whole text so far; for one that comes back, what was released since the frame it knows
+current_events   DECIPHER's last energy, field, interference and resonance, as of the newest composed frame
+text_events      each member's whole text; for a client that reconnects, the text released since its last frame
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from schemas.frames import Frame
 from schemas.grid import NS_PER_MS
 
 
-def standing_events(standing: Mapping[str, bytes]) -> list[Event]:
-    """The events that stand, as the newest energy_update's frame would say them. Raises Malformed."""
+def current_events(standing: Mapping[str, bytes]) -> list[Event]:
+    """The events that still hold, as events of the newest energy_update's frame. Raises Malformed."""
     events = [composed_event(raw) for raw in standing.values()]
     energy = next((event for event in events if isinstance(event, EnergyUpdate)), None)
     if energy is None:
         return []
-    # What a change is told of was told already: nothing was generated since.
+    # The change and the tokens of that frame were sent before: nothing was generated since.
     energy = msgspec.structs.replace(
         energy, payload=msgspec.structs.replace(energy.payload, deltaEnergy=0.0, tokensGenerated=0)
     )
@@ -48,15 +48,15 @@ def text_events(
     known: Frame | None = None,
     known_texts: Sequence[str] = (),
 ) -> list[Event]:
-    """What the members have said up to the frame: less what a client has who knows all up to the frame `known`."""
+    """The members' texts up to the frame, for a client that has the text up to the frame `known` without that."""
     timestamp = (origin_ns + frame.end_ns) // NS_PER_MS
     names = protocol_model_ids(tuple(member.display_name for member in frame.members))
     events: list[Event] = []
     for index, member in enumerate(frame.members):
         text = texts[index][len(known_texts[index]) :] if known else texts[index]
         is_complete = member.ended
-        is_news = is_complete and not (known and known.members[index].ended)
-        if text or is_news:
+        is_newly_complete = is_complete and not (known and known.members[index].ended)
+        if text or is_newly_complete:
             tokens = (text,) if text else ()
             events.append(TokenStream(timestamp, TokenStreamPayload(tokens, is_complete, frame.session, names[index])))
     return events

@@ -1,6 +1,6 @@
-// Small things that every panel needs.
+// Functions for elements and shown values that several panels use.
 
-// An element with a class, and what it holds: strings are text.
+// Creates an element with a class and children; strings become text nodes.
 export function element(name, className = "", ...children) {
   const made = document.createElement(name);
   if (className) made.className = className;
@@ -19,7 +19,7 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-// A day and a time, to the minute.
+// The date and time, to the minute.
 export function shownTime(ms) {
   const time = new Date(ms);
   if (Number.isNaN(time.getTime())) return "at an unknown time";
@@ -31,4 +31,4 @@ export function shownBytes(bytes) {
   return `${(bytes / size).toFixed(bytes >= 10 * size || size === 1 ? 0 : 1)} ${unit}`;
 }
 
-export const at = (id) => document.getElementById(id);
+export const byId = (id) => document.getElementById(id);

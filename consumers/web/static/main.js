@@ -1,14 +1,14 @@
-// The page: a question, the council's answer to it, and what happened in between.
+// The page: a prompt, the members' answers, and their measures over time.
 //
-//   socket -> Following -> Record (what was received) -> at the playhead's window, on the screen's next frame:
-//                                                         stage, lanes, readings, evidence
+//   socket -> Following -> Record (all received frames) -> stage, lanes, readings, evidence: the playhead's window, drawn
+//                                                          at the screen's next refresh
 //
-// One loop draws everything, only when there is something new, and then only the newest.
+// One loop draws everything, and only after a change.
 
 import { namedSession, showAddress } from "./council/address.js";
 import { cancelMember, cancelSession, getSessions, getStatus } from "./council/api.js";
 import { Following } from "./council/follow.js";
-import { at, setText } from "./elements.js";
+import { byId, setText } from "./elements.js";
 import { Lanes } from "./lanes/lanes.js";
 import { Announcer } from "./panels/announcer.js";
 import { Ask } from "./panels/ask.js";
@@ -26,9 +26,9 @@ import { Transport } from "./panels/transport.js";
 import { Record } from "./record/record.js";
 import { Stage } from "./stage/stage.js";
 
-// Numbers that change faster cannot be read.
-const WINDOWS_A_NUMBER = 12;
-// For those who want less motion: so often a second, at most.
+// Numbers change once in so many windows: faster ones cannot be read.
+const WINDOWS_PER_NUMBER = 12;
+// With reduced motion the page is drawn at most so often a second.
 const CALM_FPS = 4;
 const SILENCE_MS = 4_000;
 const STATUS_MS = 5_000;
@@ -36,15 +36,15 @@ const SECOND_MS = 1_000;
 
 const wantsLessMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const readings = new Readings();
-const announcer = new Announcer(at("summary"), at("pointed"));
-const health = new Health(at("health"));
-const awaited = new Awaited(at("awaited"), (index) => stopMember(following.session, index));
-const compare = new Compare(at("compare"));
+const announcer = new Announcer(byId("summary"), byId("pointed"));
+const health = new Health(byId("health"));
+const awaited = new Awaited(byId("awaited"), (index) => stopMember(following.session, index));
+const compare = new Compare(byId("compare"));
 const pointing = new Pointing(announcer, redraw, () => stage.leave());
 const keep = new Keep();
 const transport = new Transport(redraw, jump);
 const replay = new Replay(transport, redraw);
-const lanes = new Lanes(at("lanes"), {
+const lanes = new Lanes(byId("lanes"), {
   onStop: stopMember,
   onToken: (...token) => pointing.atToken(...token),
   onLeave: () => pointing.leave(),
@@ -52,8 +52,8 @@ const lanes = new Lanes(at("lanes"), {
 });
 const stage = new Stage(
   {
-    braid: at("braid"), energy: at("energy-plot"), diversity: at("diversity-plot"),
-    disagreement: at("disagreement-plot"), lag: at("lag-plot"),
+    braid: byId("braid"), energy: byId("energy-plot"), diversity: byId("diversity-plot"),
+    disagreement: byId("disagreement-plot"), lag: byId("lag-plot"),
   },
   {
     onPoint: (...window) => pointing.atWindow(...window),
@@ -68,23 +68,23 @@ const ask = new Ask({
     setStatus("Asking…");
   },
   onOpened: opened,
-  onRefused: (sentence) => {
-    showError(sentence);
+  onRefused: (message) => {
+    showError(message);
     if (statusText() === "Asking…") setStatus(statusBefore);
   },
 });
 
 let following = null;
 let record = null;
-// Whether the session was asked for here.
+// True if this page opened the session.
 let isOwn = false;
 let runs = false;
-// Whether a recording was played here, of which no frame has come yet.
+// True if this page opened a replay that has sent no frame yet.
 let wasPlayed = false;
 let tier = "";
 let numbersOf = -1;
-// The screen's frame that is asked for; 0 for none.
-let askedFrame = 0;
+// The requested animation frame; 0 for none.
+let requestedFrame = 0;
 let nextDrawMs = 0;
 let silenceTimer = 0;
 let statusBefore = "";
@@ -92,7 +92,7 @@ let statusBefore = "";
 // --- asking and stopping ---
 
 function opened(answer, request) {
-  // Nobody would see what an earlier question of ours goes on to say; somebody else's session is theirs.
+  // The previous session is no longer shown; it is cancelled if this page opened it.
   if (isRunning() && isOwn) cancelSession(following.session).catch(() => {});
   follow(answer.session, { prompt: request.prompt ?? "", openedTier: answer.tier });
   showNote(answer.warnings.join(" "));
@@ -103,7 +103,7 @@ async function stop() {
   setStatus("Stopping…");
   await cancelSession(following.session).catch((error) => {
     showError(error.message);
-    setStatus("The council answers.");
+    setStatus("The council is answering.");
   });
 }
 
@@ -119,12 +119,12 @@ const isRunning = () => following !== null && runs;
 
 function showRunning(isSo) {
   runs = isSo;
-  at("stop-button").hidden = !runs;
+  byId("stop-button").hidden = !runs;
 }
 
 // --- following ---
 
-// A session that was asked for here comes with its prompt; of one that was found, GET tells it with its text so far.
+// Follows a session. A session that this page opened comes with its prompt; else GET returns it with the text so far.
 function follow(session, { prompt = "", openedTier = "" } = {}) {
   following?.leave();
   isOwn = openedTier !== "";
@@ -136,26 +136,26 @@ function follow(session, { prompt = "", openedTier = "" } = {}) {
   showAddress(session);
   showRunning(true);
   showQuestion(prompt);
-  setStatus("The council is called…");
+  setStatus("Connecting…");
   clearTimeout(silenceTimer);
   silenceTimer = setTimeout(() => {
     if (!record || record.columns.last < 0) {
-      setStatus("No frame has come yet: start an aggregator with council up or python -m aggregator.");
+      setStatus("No frame has arrived: start an aggregator with council up or python -m aggregator.");
     }
   }, SILENCE_MS);
   following = new Following(session, {
     onText: begin,
     onFrame: take,
     onAway: () => {
-      setStatus("The connection is lost; trying again…");
-      health.showLink("lost, trying again");
+      setStatus("Connection lost; reconnecting…");
+      health.showLink("lost, reconnecting");
     },
-    onBack: () => setStatus("The council answers."),
+    onBack: () => setStatus("The council is answering."),
     onEnd: end,
   });
 }
 
-// What the session has said so far; after a break once more.
+// Called with the session and its text so far, at the beginning and after each reconnection.
 function begin(session) {
   health.showLink("open");
   if (record) {
@@ -179,13 +179,13 @@ function begin(session) {
 
 function take(frame) {
   if (record.columns.last < 0) {
-    at("session").hidden = at("health").hidden = false;
-    setStatus("The council answers.");
-    // Where the keys of a replay belong to nothing else.
-    if (wasPlayed) at("live").focus();
+    byId("session").hidden = byId("health").hidden = false;
+    setStatus("The council is answering.");
+    // No other element with the focus may use the keys of a replay.
+    if (wasPlayed) byId("live").focus();
     wasPlayed = false;
   }
-  if (tier && tier !== frame.tier) showNote(`Memory ran out: the session goes on in the ${frame.tier} tier.`);
+  if (tier && tier !== frame.tier) showNote(`Memory is full: the session continues in the ${frame.tier} tier.`);
   tier = frame.tier;
   const parted = record.columns.partings.at(-1);
   record.add(frame);
@@ -193,25 +193,25 @@ function take(frame) {
   awaited.take(frame);
   health.countReceived();
   if (record.columns.partings.at(-1) !== parted) lanes.showParting(frame);
-  // The past that comes first is not played: it is there to be looked back at.
+  // The frames of the past come first and are not played.
   if (frame.window_index >= record.session.window_index) scheduleDraw();
 }
 
 function end(reason) {
   clearTimeout(silenceTimer);
-  // The last words first, then that they were the last: a screen reader, too, must find them there.
-  if (askedFrame) draw(performance.now());
-  const hadFocus = document.activeElement === at("stop-button");
+  // The last texts are drawn before the status, so that a screen reader finds them.
+  if (requestedFrame) draw(performance.now());
+  const hadFocus = document.activeElement === byId("stop-button");
   showRunning(false);
-  if (hadFocus) at("prompt").focus();
+  if (hadFocus) byId("prompt").focus();
   if (reason) showError(reason);
   health.showLink("closed");
-  // Gone before anything was known of it: what is still shown is another's.
-  if (!record) at("session").hidden = at("health").hidden = true;
+  // The session could not be loaded: what the page still shows is another one.
+  if (!record) byId("session").hidden = byId("health").hidden = true;
   const members = record && record.columns.last >= 0 ? record.columns.frame(record.columns.last).members : [];
   const finished = members.filter((member) => member.state === "finished").length;
   setStatus(members.length ? `Ended: ${finished} of ${members.length} finished.` : "Ended.");
-  replay.tell();
+  replay.showStatus();
   showHealth();
   redraw();
 }
@@ -219,29 +219,29 @@ function end(reason) {
 // --- drawing ---
 
 function scheduleDraw() {
-  if (!askedFrame) askedFrame = requestAnimationFrame(drawWhenDue);
+  if (!requestedFrame) requestedFrame = requestAnimationFrame(drawWhenDue);
 }
 
-// As often as the tier wants it: on the screen's next frame that is due, or a millisecond early.
+// Draws at the rate of the tier: at the first refresh of the screen that is due, or a millisecond early.
 function drawWhenDue(nowMs) {
   if (nowMs < nextDrawMs - 1) {
-    askedFrame = requestAnimationFrame(drawWhenDue);
+    requestedFrame = requestAnimationFrame(drawWhenDue);
     return;
   }
   const betweenMs = SECOND_MS / (wantsLessMotion.matches ? CALM_FPS : ask.targetFps);
-  // In step with what was due, unless that is long ago: then the next is due from now on.
+  // The rate is kept from the last due time, unless that is long ago.
   nextDrawMs = (nowMs - nextDrawMs < betweenMs ? nextDrawMs : nowMs) + betweenMs;
   draw(nowMs);
 }
 
 function draw(nowMs) {
-  cancelAnimationFrame(askedFrame);
-  askedFrame = 0;
+  cancelAnimationFrame(requestedFrame);
+  requestedFrame = 0;
   if (!record || record.columns.last < 0) return;
   const { window, isLive } = transport;
   const isCalm = wantsLessMotion.matches;
   const frame = record.columns.frame(window);
-  const number = Math.floor(window / WINDOWS_A_NUMBER);
+  const number = Math.floor(window / WINDOWS_PER_NUMBER);
   const withNumbers = isCalm || number !== numbersOf || frame.final || !isLive;
   numbersOf = number;
   health.countDrawn();
@@ -251,7 +251,7 @@ function draw(nowMs) {
     pointing.follow(frame);
     transport.draw(window, runs);
     awaited.draw(record.columns.frame(record.columns.last), runs && !replay.playback);
-    replay.tell(window);
+    replay.showStatus(window);
   }
   if (isLive) announcer.summarise(frame, nowMs);
   const isUnfinished = stage.draw(window, !isLive, isCalm);
@@ -259,7 +259,7 @@ function draw(nowMs) {
   if (isUnfinished || isCompareDue || transport.isMoving) scheduleDraw();
 }
 
-// Numbers, too, at once: a person has done something.
+// Draws at once, with the numbers: the user has changed something.
 function redraw() {
   numbersOf = -1;
   scheduleDraw();
@@ -270,22 +270,22 @@ function jump(byte) {
   lanes.reveal(byte);
 }
 
-// --- small things ---
+// --- question, health, first session ---
 
 function showQuestion(prompt) {
-  setText(at("question"), prompt);
+  setText(byId("question"), prompt);
 }
 
 function showHealth() {
   if (record && record.columns.last >= 0) health.show(record.columns.frame(record.columns.last), runs);
 }
 
-async function lookAtStatus() {
+async function readStatus() {
   const status = await getStatus().catch(() => null);
   if (status) health.showStatus(status);
 }
 
-// The session that the address names, or the one that runs.
+// Follows the session in the address, or else one that is open.
 async function followFirst() {
   const named = namedSession();
   const found = named ? [] : await getSessions().catch(() => []);
@@ -293,9 +293,9 @@ async function followFirst() {
   if (session && following === null && !ask.isAsking) follow(session);
 }
 
-at("stop-button").addEventListener("click", stop);
-at("again").addEventListener("click", again);
-at("compare-button").addEventListener("click", () => compare.open(!compare.isOpen));
+byId("stop-button").addEventListener("click", stop);
+byId("again").addEventListener("click", again);
+byId("compare-button").addEventListener("click", () => compare.open(!compare.isOpen));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   stage.repaint();
   scheduleDraw();
@@ -305,20 +305,20 @@ addEventListener("hashchange", () => {
   if (named && named !== following?.session) follow(named);
 });
 wantsLessMotion.addEventListener("change", scheduleDraw);
-// A screen may be finer than the one before.
+// The window may have moved to a screen with another resolution.
 addEventListener("resize", scheduleDraw);
-new ResizeObserver(scheduleDraw).observe(at("braid"));
+new ResizeObserver(scheduleDraw).observe(byId("braid"));
 setInterval(() => {
   if (runs && !document.hidden) showHealth();
 }, SECOND_MS);
 setInterval(() => {
-  if (runs && !document.hidden) lookAtStatus();
+  if (runs && !document.hidden) readStatus();
 }, STATUS_MS);
 
-new Sessions(at("sessions"), (session) => follow(session), () => following?.session);
-new Recordings(at("recordings"), (session) => {
+new Sessions(byId("sessions"), (session) => follow(session), () => following?.session);
+new Recordings(byId("recordings"), (session) => {
   follow(session);
   wasPlayed = true;
 });
-lookAtStatus();
+readStatus();
 followFirst();

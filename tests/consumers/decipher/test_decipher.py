@@ -36,7 +36,7 @@ from tests.support.frames import made_frame
 from tests.support.protocol import checked, events_of, numbers_of, texts_by_model
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 from tests.support.sessions import committed_frames, opening_of, until_ended, written_texts
 from tests.support.waiting import until
 from transport.commit import end_session
@@ -330,7 +330,7 @@ async def test_every_frame_is_composed_once_though_decipher_is_killed(roles: Rol
 
 async def test_a_session_that_fails_has_one_error_event(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> None:
     """frames 0 1 2 | the aggregator ends the session with a reason and no final frame | another DECIPHER starts"""
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     recorder.announce()
     recorder.write(3)
     redis.run("HSET", keys.state(recorder.session), "window", 2)

@@ -16,7 +16,7 @@ from schemas.events import EnergyUpdate, ErrorEvent
 from schemas.frames import Frame
 from tests.support.protocol import events_of
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until
 from transport.events import find_composed
 from transport.redis.connection import AsyncPipe
@@ -69,7 +69,7 @@ async def test_after_an_error_a_session_is_composed_from_its_cursor_on(
         return False
 
     failing(monkeypatch, fails_twice)
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     recorder.write(FRAMES, final=True)
     recorder.announce()
     async with decipher_on(redis):
@@ -88,7 +88,7 @@ async def test_a_frame_that_fails_each_time_ends_the_events_with_an_error_and_no
     redis: RedisServer, pipe: AsyncPipe, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The events of all frames before it are written."""
-    poisoned, sound = Recorder(redis), Recorder(redis)
+    poisoned, sound = FrameWriter(redis), FrameWriter(redis)
     failures: list[int] = []
 
     def fails(frame: Frame) -> bool:
@@ -125,7 +125,7 @@ async def test_a_frame_that_fails_each_time_ends_the_events_with_an_error_and_no
 async def test_a_frame_of_another_version_ends_the_events_with_a_sentence_that_names_both(
     redis: RedisServer, pipe: AsyncPipe
 ) -> None:
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     recorder.write(1, version=1)
     recorder.announce()
     async with decipher_on(redis):

@@ -22,7 +22,7 @@ from tests.golden.test_sessions import opening_of as golden_opening
 from tests.support.protocol import events_of, numbers_of, texts_by_model
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles, roles_on
-from tests.support.scripted_sessions import Speaker
+from tests.support.scripted_sessions import ScriptedProducer
 from tests.support.sessions import opening_of, until_ended, written_texts
 from tests.support.tcp_proxy import Kind, Proxy, is_events_write
 from tests.support.waiting import until
@@ -122,7 +122,7 @@ async def test_a_decipher_that_cannot_keep_up_composes_frames_together_and_loses
     with roles_on(proxy.url) as slow:
         roles.ready("aggregator")
         slow.ready("consumers.decipher")
-        speaker, opening = Speaker(redis, "test:speaker"), opening_of("test:speaker")
+        speaker, opening = ScriptedProducer(redis, "test:speaker"), opening_of("test:speaker")
         await open_session(pipe, opening)
         speaker.take(opening.session)
         # All of them before the first, so that none of its writes slips through between two.

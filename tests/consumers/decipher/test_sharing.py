@@ -12,7 +12,7 @@ from schemas.events import EnergyUpdate
 from tests.support.protocol import events_of
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until
 from transport.events import find_composed
 from transport.leases import sweep_consumers
@@ -28,11 +28,11 @@ async def sessions_of(pipe: AsyncPipe) -> Counter[str]:
     return Counter(entry[1].decode() for entry in pending)
 
 
-async def open_some(redis: RedisServer, pipe: AsyncPipe) -> list[Recorder]:
+async def open_some(redis: RedisServer, pipe: AsyncPipe) -> list[FrameWriter]:
     """Sessions with a frame each, opened one after another as people open them."""
     recorders = []
     for number in range(SESSIONS):
-        recorder = Recorder(redis)
+        recorder = FrameWriter(redis)
         recorder.write(1)
         recorder.announce()
         recorders.append(recorder)
@@ -44,7 +44,7 @@ async def open_some(redis: RedisServer, pipe: AsyncPipe) -> list[Recorder]:
     return recorders
 
 
-async def until_composed(pipe: AsyncPipe, recorders: list[Recorder]) -> None:
+async def until_composed(pipe: AsyncPipe, recorders: list[FrameWriter]) -> None:
     async def are_composed() -> bool:
         cursors = [(await find_composed(pipe, recorder.session)).cursor for recorder in recorders]
         return cursors == [keys.frame_id(recorder.count - 1) for recorder in recorders]
@@ -52,7 +52,7 @@ async def until_composed(pipe: AsyncPipe, recorders: list[Recorder]) -> None:
     await until(are_composed, "every frame is composed")
 
 
-async def check_each_frame_once(pipe: AsyncPipe, recorders: list[Recorder]) -> None:
+async def check_each_frame_once(pipe: AsyncPipe, recorders: list[FrameWriter]) -> None:
     for recorder in recorders:
         updates = [e for _, e in await events_of(pipe, recorder.session) if isinstance(e, EnergyUpdate)]
         numbers = [update.frameNumber for update in updates]
@@ -96,7 +96,7 @@ async def test_two_share_the_sessions_and_one_takes_over_what_the_other_had(
 async def test_a_session_that_ended_while_none_ran_is_composed_and_a_deleted_one_acknowledged(
     redis: RedisServer, roles: Roles, pipe: AsyncPipe
 ) -> None:
-    ended, deleted = Recorder(redis), Recorder(redis)
+    ended, deleted = FrameWriter(redis), FrameWriter(redis)
     for recorder in (ended, deleted):
         recorder.announce()
         recorder.write(3, final=True)

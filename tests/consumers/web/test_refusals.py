@@ -1,4 +1,4 @@
-"""What the web refuses: bodies, requests, sockets and starts; each with one sentence that a person can act on."""
+"""Refused bodies, requests, sockets and arguments: each with a code and one sentence that names the correction."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 from schemas import keys
 from tests.support.council_command import environment
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.web_server import WebServer
 
 BAD_BODIES = [
-    (b"{", "bad_json", "The body is no JSON"),
-    (b"\xff\xfe", "bad_json", "The body is no JSON"),
-    (b"[]", "bad_request", "no JSON object"),
+    (b"{", "bad_json", "The body is not valid JSON"),
+    (b"\xff\xfe", "bad_json", "The body is not valid JSON"),
+    (b"[]", "bad_request", "not a JSON object"),
     (b"{}", "bad_request", "The field 'prompt' is missing."),
     (b'{"prompt": 5}', "bad_request", "The field 'prompt' is wrong: input should be a valid string."),
-    (b'{"prompt": "a", "promt": "b"}', "bad_request", "There is no field 'promt': the fields are prompt, messages,"),
+    (b'{"prompt": "a", "promt": "b"}', "bad_request", "Unknown field 'promt'; known fields: prompt, messages,"),
     (b'{"prompt": "a", "models": "m"}', "bad_request", "The field 'models' is wrong"),
     (b'{"prompt": "a", "seed": true}', "bad_request", "The field 'seed' is wrong"),
     (b'{"prompt": "a", "max_tokens": "9"}', "bad_request", "The field 'max_tokens' is wrong"),
@@ -39,19 +39,19 @@ BAD_BODIES = [
     (
         b'{"prompt": "a", "models": [{"model": "m", "x": 1}]}',
         "bad_request",
-        "no field 'models.0.x': the fields are",
+        "Unknown field 'models.0.x'; known fields:",
     ),
     (b'{"prompt": "a", "models": [{"model": "m", "seed": 1.5}]}', "bad_request", "The field 'models.0.seed' is wrong"),
     (b'{"prompt": "a", "models": [{"model": "m", "name": "7"}]}', "bad_member_name", "'7' is not a valid member name"),
-    (b'{"prompt": "a", "tier": "top"}', "unknown_tier", "There is no tier 'top'"),
+    (b'{"prompt": "a", "tier": "top"}', "unknown_tier", "Unknown tier 'top'"),
 ]
 
 
-async def test_every_bad_body_is_refused_with_a_code_and_one_sentence(
+async def test_an_invalid_body_is_refused_with_a_code_and_one_sentence(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
     for body, code, sentence in BAD_BODIES:
-        Speaker(redis, "here").offer()
+        ScriptedProducer(redis, "here").offer()
         found = await error_of(client, "POST", f"{web.http}/api/sessions", data=body)
         assert found[:2] == (400, code), (body, found)
         assert sentence in found[2]
@@ -60,7 +60,7 @@ async def test_every_bad_body_is_refused_with_a_code_and_one_sentence(
 
 
 async def error_of(client: aiohttp.ClientSession, method: str, url: str, **options: Any) -> tuple[int, str, str]:
-    """Status, code and message; fails where the answer holds anything else."""
+    """Status, code and message; fails if the response contains anything else."""
     headers = {"Content-Type": "application/json"} | options.pop("headers", {})
     async with client.request(method, url, headers=headers, **options) as answer:
         found = await answer.json()
@@ -110,7 +110,7 @@ async def test_every_refusal_has_its_status_and_code(web: WebServer, client: aio
 async def test_a_socket_is_refused_before_the_upgrade(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    session = Recorder(redis).session
+    session = FrameWriter(redis).session
     own = {"Origin": web.http}
     for headers, name, status in (
         (own, "abc", 404),
@@ -129,21 +129,21 @@ async def test_a_socket_is_refused_before_the_upgrade(
     [
         (["--port", "70000"], {}, "--port is '70000': give a whole number from 0 to 65535."),
         (["--port", "http"], {}, "--port is 'http'"),
-        (["--host", "no.such.host.invalid"], {}, "There is no address 'no.such.host.invalid' here"),
-        (["--fd", "0"], {}, "File descriptor 0 is no listening socket."),
-        ([], {"COUNCIL_TIER": "top"}, "There is no tier 'top'"),
-        ([], {"COUNCIL_LIMITS": "[1]"}, "COUNCIL_LIMITS is no JSON object"),
-        ([], {"COUNCIL_LIMITS": '{"patience": 1}'}, "There is no limit 'patience'"),
+        (["--host", "no.such.host.invalid"], {}, "'no.such.host.invalid' is not an address of this machine"),
+        (["--fd", "0"], {}, "File descriptor 0 is not a listening socket."),
+        ([], {"COUNCIL_TIER": "top"}, "Unknown tier 'top'"),
+        ([], {"COUNCIL_LIMITS": "[1]"}, "COUNCIL_LIMITS is not a JSON object"),
+        ([], {"COUNCIL_LIMITS": '{"patience": 1}'}, "Unknown limit 'patience'"),
         ([], {"REDIS_URL": "unix:///no/redis.sock"}, "No Redis answers"),
     ],
 )
-def test_a_wrong_start_is_one_sentence_and_exit_code_2(
+def test_invalid_arguments_or_variables_end_the_start_with_one_sentence_and_code_2(
     redis: RedisServer, arguments: list[str], variables: dict[str, str], sentence: str
 ) -> None:
     assert_start_refused(redis, arguments, variables, sentence)
 
 
-def test_a_port_in_use_is_one_sentence_and_exit_code_2(redis: RedisServer) -> None:
+def test_a_port_in_use_ends_the_start_with_one_sentence_and_code_2(redis: RedisServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert_start_refused(redis, ["--port", str(port)], {}, f"Port {port} is in use on 127.0.0.1")

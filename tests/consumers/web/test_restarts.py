@@ -1,4 +1,4 @@
-"""The web dies, is restarted or loses Redis: its clients come back and miss nothing."""
+"""The web process is killed, restarted, or loses Redis: its clients reconnect and miss nothing."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import aiohttp
 
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.waiting import wait_until
 from tests.support.web_server import WebServer, record_of, windows
 
 
-async def test_a_client_that_comes_back_after_a_kill_goes_on_where_it_was(
+async def test_a_client_that_reconnects_after_a_kill_continues_where_it_was(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, roles: Roles
 ) -> None:
     """frames 0 1 2 ... k | kill -9, restart on the same socket | 0 1 2 ... k (left out) k+1 ... final"""
     roles.ready("aggregator")
-    speaker = Speaker(redis, "speaker")
+    speaker = ScriptedProducer(redis, "speaker")
     speaker.offer()
     async with client.post(f"{web.http}/api/sessions", json={"prompt": "Hello"}) as answer:
         session = (await answer.json())["session"]
@@ -45,16 +45,16 @@ async def rest_of(found: aiohttp.ClientWebSocketResponse) -> list[str]:
     return [message.data async for message in found]
 
 
-async def test_sigterm_ends_it_within_two_seconds_with_sockets_open(
+async def test_sigterm_ends_the_process_within_two_seconds_with_open_sockets(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    recorder = Recorder(redis)
-    record = wait_until(lambda: record_of(redis, web), "the web is in the register")
+    recorder = FrameWriter(redis)
+    record = wait_until(lambda: record_of(redis, web), "the web process has a process record")
     assert (record.ready, record.role, f"{record.detail['host']}:{record.detail['port']}") == (True, "web", web.address)
     async with contextlib.AsyncExitStack() as stack:
         address = f"{web.http}/frames?session={recorder.session}"
         sockets = [await stack.enter_async_context(client.ws_connect(address)) for _ in range(4)]
-        _deaf, *others = sockets
+        _unread, *others = sockets
         recorder.write(2_000)
         for found in others:
             await found.receive(5)
@@ -62,7 +62,7 @@ async def test_sigterm_ends_it_within_two_seconds_with_sockets_open(
         taken_s = await asyncio.to_thread(web.end)
         assert taken_s < 2.0
         for messages in await asyncio.gather(*reading):
-            # Whoever read too little meanwhile got some of them merged.
+            # A client that read too slowly received some of them merged.
             found_windows = windows(messages)
             assert found_windows[0] == 1
             assert found_windows == sorted(set(found_windows))
@@ -71,18 +71,18 @@ async def test_sigterm_ends_it_within_two_seconds_with_sockets_open(
     assert web.log() == ""
 
 
-async def test_redis_away_is_said_once_and_the_frames_go_on_when_it_is_back(
+async def test_redis_away_is_logged_once_and_frames_continue_when_it_is_back(
     own_redis: RedisServer, client: aiohttp.ClientSession
 ) -> None:
     """frames 0 to 9 | Redis stops | 503, the socket stays open | Redis is back with its data | frames 10 to 19"""
-    recorder = Recorder(own_redis)
+    recorder = FrameWriter(own_redis)
     recorder.write(10)
     with contextlib.closing(WebServer(own_redis.url)) as web:
         async with client.ws_connect(f"{web.http}/frames?session={recorder.session}") as found:
             seen = windows([(await found.receive(10)).data for _ in range(10)])
             own_redis.run("SAVE")
             own_redis.kill()
-            wait_until(lambda: "Redis is away" in web.log(), "the web says that Redis is away")
+            wait_until(lambda: "Redis is away" in web.log(), "the web logs that Redis is away")
             async with client.get(f"{web.http}/api/sessions") as answer:
                 assert (answer.status, (await answer.json())["error"]["code"]) == (503, "redis_away")
             async with client.get(f"{web.http}/healthz") as answer:
@@ -92,20 +92,20 @@ async def test_redis_away_is_said_once_and_the_frames_go_on_when_it_is_back(
             seen += windows(await rest_of(found))
             assert found.close_code == 1000
         assert seen == list(range(20))
-        wait_until(lambda: "Redis is back" in web.log(), "the web says that Redis is back")
+        wait_until(lambda: "Redis is back" in web.log(), "the web logs that Redis is back")
         assert web.log().count("Redis is away") == web.log().count("Redis is back") == 1
 
 
-async def test_a_session_that_redis_lost_is_said_to_be_gone(
+async def test_a_session_that_redis_lost_is_closed_with_that_reason(
     own_redis: RedisServer, client: aiohttp.ClientSession
 ) -> None:
-    recorder = Recorder(own_redis)
+    recorder = FrameWriter(own_redis)
     recorder.write(3)
     with contextlib.closing(WebServer(own_redis.url)) as web:
         async with client.ws_connect(f"{web.http}/frames?session={recorder.session}") as found:
             assert windows([(await found.receive(10)).data for _ in range(3)]) == [0, 1, 2]
             own_redis.kill()
             own_redis.start()
-            goodbye = await found.receive(20)
-        assert goodbye.data == 1011
-        assert "There is no session" in goodbye.extra
+            closed = await found.receive(20)
+        assert closed.data == 1011
+        assert "There is no session" in closed.extra

@@ -1,4 +1,4 @@
-"""The web's API and sockets: the real process, real clients, a real council behind it."""
+"""The web's API and sockets, with the real process, real clients and a real council."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.waiting import wait_until
 from tests.support.web_server import CHAR, PACE, WORD, WebServer, watch, windows
 from transport.commit import end_session
@@ -62,7 +62,7 @@ async def test_a_session_is_opened_watched_to_its_final_frame_and_listed(
     assert [frame["final"] for frame in frames] == [False] * (len(frames) - 1) + [True]
     assert all("".join(frame["members"][member]["text"] for frame in frames) for member in (0, 1))
 
-    # Whoever comes after the end reads the same bytes.
+    # A client that connects after the end receives the same bytes.
     assert await watch(client, web, session) == (messages, 1000)
     async with client.get(f"{web.http}/api/sessions") as answer:
         (listed,) = (await answer.json())["sessions"]
@@ -75,30 +75,30 @@ async def test_a_session_is_opened_watched_to_its_final_frame_and_listed(
     }  # fmt: skip
 
 
-async def test_a_tier_leaves_models_out_and_says_so(
+async def test_a_warning_names_the_models_that_the_tier_leaves_out(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
     for name in ("a", "b", "c"):
-        Speaker(redis, name).offer()
+        ScriptedProducer(redis, name).offer()
     found = await opened(client, web, models=["a", "b", "c"], tier="low")
     assert (found["models"], found["tier"]) == (["a", "b"], "low")
     assert found["warnings"] == ["The low tier runs 2 models at once; left out: c."]
 
 
-async def test_a_weighting_is_in_the_opening(
+async def test_the_weighting_of_a_request_is_in_the_opening(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
-    Speaker(redis, "a").offer()
+    ScriptedProducer(redis, "a").offer()
     for request, weighting in (({}, "fixed"), ({"weighting": "certainty", "weights": {"a": 2}}, "certainty")):
         session = (await opened(client, web, **request))["session"]
         opening = await read_opening(pipe, await find_session(pipe, session))
         assert (opening.weighting, opening.members[0].weight) == (weighting, 2.0 if request else 1.0)
 
 
-async def test_a_sync_is_in_the_opening(
+async def test_the_sync_of_a_request_is_in_the_opening(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
-    Speaker(redis, "a").offer()
+    ScriptedProducer(redis, "a").offer()
     for request, sync in (({}, "step"), ({"sync": "free"}, "free")):
         session = (await opened(client, web, **request))["session"]
         assert (await read_opening(pipe, await find_session(pipe, session))).sync == sync
@@ -108,7 +108,7 @@ async def test_a_cancelled_session_ends(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, roles: Roles
 ) -> None:
     roles.ready("aggregator")
-    Speaker(redis, "slow").offer()
+    ScriptedProducer(redis, "slow").offer()
     session = (await opened(client, web))["session"]
     async with client.post(f"{web.http}/api/sessions/{session}/cancel") as answer:
         assert (answer.status, await answer.json()) == (202, {"session": session, "status": "open", "members": [0]})
@@ -117,16 +117,16 @@ async def test_a_cancelled_session_ends(
     assert json.loads(messages[-1])["members"][0]["state"] == "dropped"
 
 
-async def test_however_many_watch_a_session_one_connection_reads_it(
+async def test_one_connection_reads_a_session_for_all_its_clients(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     recorder.write(5)
 
     def readers() -> int:
         return str(redis.run("CLIENT", "LIST")).count("cmd=xread ")
 
-    wait_until(lambda: readers() == 1, "one listens for new sessions")
+    wait_until(lambda: readers() == 1, "one connection waits for new sessions")
 
     async with contextlib.AsyncExitStack() as stack:
         address = f"{web.http}/frames?session={recorder.session}"
@@ -135,29 +135,29 @@ async def test_however_many_watch_a_session_one_connection_reads_it(
         assert all(messages == first[0] for messages in first)
         wait_until(lambda: readers() > 1, "the session is read")
         assert readers() == 2
-    wait_until(lambda: readers() == 1, "nobody reads what nobody watches")
+    wait_until(lambda: readers() == 1, "a session without clients is not read")
 
 
 async def test_a_session_that_ends_without_a_final_frame_is_closed_with_its_reason(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     recorder.write(3)
     async with client.ws_connect(f"{web.http}/frames?session={recorder.session}") as found:
         assert [(await found.receive()).type for _ in range(3)] == [aiohttp.WSMsgType.TEXT] * 3
         with contextlib.closing(Pipe(redis.url)) as pipe:
             pipe.run([end_session(recorder.session, 0, "The session cannot be read.")])
-        goodbye = await found.receive(10)
-    assert (goodbye.data, goodbye.extra) == (1011, "The session cannot be read.")
+        closed = await found.receive(10)
+    assert (closed.data, closed.extra) == (1011, "The session cannot be read.")
 
 
 # --- clients that misbehave ------------------------------------------------------------------------------------------
 
 
-async def test_what_a_client_says_is_ignored_unless_it_is_large(
+async def test_messages_of_a_client_are_ignored_unless_they_are_too_large(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    recorder = Recorder(redis)
+    recorder = FrameWriter(redis)
     async with client.ws_connect(f"{web.http}/frames?session={recorder.session}") as found:
         await found.send_str('{"type": "cancel"}')
         await found.send_bytes(b"\xff" * 100)

@@ -28,7 +28,7 @@ from tests.support.council_command import COUNCIL, council, environment
 from tests.support.llama import needs_llama
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Speaker
+from tests.support.scripted_sessions import ScriptedProducer
 from tests.support.sessions import check_each_token_in_one_frame, opening_of, token_stream, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe
@@ -89,7 +89,7 @@ def test_the_line_under_the_head_has_the_wait_the_seconds_and_the_key(hint: str,
     assert line.plain == f"waiting for other, which loads, 1 s{end}"
 
 
-class Loader(Speaker):
+class Loader(ScriptedProducer):
     """A producer of member 1 that loads until the test ends it."""
 
     def claim_and_load(self, session: str) -> None:

@@ -274,7 +274,7 @@ def test_a_free_port_stays_free() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "words"), [("256.256.256.256", "no address"), ("192.0.2.1", "no address of this machine")]
+    ("host", "words"), [("256.256.256.256", "not an address"), ("192.0.2.1", "not an address of this machine")]
 )
 def test_an_address_of_another_machine_is_missing(host: str, words: str) -> None:
     finding = port_finding(Settings(host=host))

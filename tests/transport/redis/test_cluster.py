@@ -23,6 +23,8 @@ from transport.leases import Leases
 from transport.redis.address import Address
 from transport.redis.cluster import Dispatch, KeyedCommand, SessionNode, SlotMap, is_moved, key_of, slot_of
 from transport.redis.connection import AsyncPipe, Pipe, ReplyError, atomically
+from transport.redis.endpoints import Endpoints
+from transport.redis.link import LOAD_SCRIPTS
 from transport.redis.server_check import check_server
 from transport.sessions import find_session, new_session_id, open_session
 
@@ -287,3 +289,15 @@ def test_a_place_changes_when_another_node_serves_it_and_not_while_nobody_is_kno
     assert [place.has_changed(node) for node in (None, one, one, None, one, two, two, None, one)] == [
         False, False, False, False, False, True, False, False, True,
     ]  # fmt: skip
+
+
+def test_a_new_pipe_begins_with_the_node_that_worked_last() -> None:
+    """Where the URL's own server is gone, a task that makes a new pipe after each failure would never reach another."""
+    url, node = "redis://gone.example:1/0", ("node.example", 2)
+    first = Endpoints(url)
+    first.learn([[[0, 16_383, [b"node.example", 2, b"id"]]], b"id"], node)
+    assert [first.next(), first.next()] == [None, node]
+    assert first.is_cluster([*(b"" for _ in LOAD_SCRIPTS), b"cluster_enabled:1", b"role:master"])
+    assert first.next() == node
+    second = Endpoints(url)
+    assert [second.next(), second.next(), second.next()] == [node, None, node]

@@ -1,4 +1,4 @@
-// The address keeps which session is shown: it can be loaded again, and shared.
+// The shown session is in the page's address, which can be reloaded and shared.
 export function namedSession() {
   try {
     return decodeURIComponent(location.hash.slice(1));
@@ -7,7 +7,7 @@ export function namedSession() {
   }
 }
 
-// From one session to the next, back leads to the one before.
+// The browser's back button leads to the previous session.
 export function showAddress(session) {
   if (namedSession() === session) return;
   const address = `#${encodeURIComponent(session)}`;

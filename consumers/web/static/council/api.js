@@ -1,4 +1,4 @@
-// The HTTP API. What fails is thrown with the sentence that the server wrote for it, and its `status`.
+// The HTTP API. A failed call throws an error with the server's message and its `status`.
 
 export const getModels = () => call("GET", "/api/models");
 export const getStatus = () => call("GET", "/api/status");
@@ -9,14 +9,14 @@ export const cancelSession = (session) => call("POST", `${at(session)}/cancel`);
 export const cancelMember = (session, index) => call("POST", `${at(session)}/members/${index}/cancel`);
 export const keepSession = (session) => call("POST", `${at(session)}/keep`);
 export const getPlayback = (session) => call("GET", `${at(session)}/playback`);
-export const orderPlayback = (session, word) => call("POST", `${at(session)}/playback`, word);
+export const orderPlayback = (session, order) => call("POST", `${at(session)}/playback`, order);
 export const deleteSession = (session) => call("DELETE", at(session));
 
-// Tokens of an answer in [from, to) bytes; the same twice: the one that covers that byte.
+// The tokens of an answer in the bytes [from, to); if both are equal, the token that covers that byte.
 export const getTokens = (session, member, from, to) =>
   call("GET", `${at(session)}/tokens?member=${member}&from=${from}&to=${to}`);
 
-// The library, the newest recordings first: {recordings, next}, where `next` is `after` of the next page.
+// A page of the library, the newest recordings first: {recordings, next}; `next` is the `after` of the next page.
 export const getRecordings = (words, after) =>
   call("GET", `/api/recordings?words=${encodeURIComponent(words)}${after ? `&after=${encodeURIComponent(after)}` : ""}`);
 export const getRecording = (name) => call("GET", recorded(name));
@@ -24,14 +24,14 @@ export const getDifference = (name, other) =>
   call("GET", `${recorded(name)}/difference?other=${encodeURIComponent(other)}`);
 export const starRecording = (name, isStarred) => call(isStarred ? "PUT" : "DELETE", `${recorded(name)}/star`);
 export const deleteRecording = (name) => call("DELETE", recorded(name));
-export const replayRecording = (name, how) => call("POST", `${recorded(name)}/replay`, how);
+export const replayRecording = (name, options) => call("POST", `${recorded(name)}/replay`, options);
 export const importRecording = (file) => call("POST", `/api/recordings?name=${encodeURIComponent(file.name)}`, file);
 export const fileOfRecording = (name) => `${recorded(name)}/file`;
 
 const recorded = (name) => `/api/recordings/${encodeURIComponent(name)}`;
 const at = (session) => `/api/sessions/${encodeURIComponent(session)}`;
 
-// A body is an object, or a file.
+// The body is an object or a file.
 async function call(method, path, body) {
   const isFile = body instanceof Blob;
   const type = isFile ? "application/octet-stream" : "application/json";
@@ -43,11 +43,11 @@ async function call(method, path, body) {
       body: isFile || !body ? body : JSON.stringify(body),
     });
   } catch {
-    throw new Error("The council does not answer: is it still running?");
+    throw new Error("The council does not answer: check that it is running.");
   }
   const answer = await response.json().catch(() => ({}));
   if (response.ok) return answer;
-  const error = new Error(answer.error?.message ?? `The council answered ${response.status}.`);
+  const error = new Error(answer.error?.message ?? `The council answered with HTTP status ${response.status}.`);
   error.status = response.status;
   throw error;
 }

@@ -1,18 +1,18 @@
 // Follows one session over a WebSocket, across restarts of the server.
 //
 //   GET the text so far --onText(session)--> socket --frames, each window once--> onFrame
-//    ^                                          |  closed 1000: onEnd()    closed 1011: onEnd(why)
-//    +-- wait, look whether it is still there --+  anything else: onAway()
+//    ^                                          |  closed with 1000: onEnd()    closed with 1011: onEnd(reason)
+//    +------------ wait, then again ------------+  anything else: onAway()
 //
-// The text so far holds all that was released up to a window. The socket then shows every frame that is kept and not known
-// here yet, and each as it comes: of those up to that window only the numbers count. Should the frames begin later than the
-// text ends, or should one that was merged for a slow reader reach past its end, the text so far is asked for again.
+// The text so far contains all that was released up to a window. The socket then sends every kept frame that this page does
+// not have, and each new one; of frames up to that window only the numbers are used. If the frames begin after the end of
+// the text, or a merged frame reaches past its end, the text is requested again.
 
 import { getSession } from "./api.js";
 
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 5_000;
-// Some five minutes: a server that is away for longer is started by hand, and the page loaded again.
+// About five minutes; after a longer pause a person starts the council and reloads the page.
 const MOST_ATTEMPTS = 60;
 
 const ENDED = 1000;
@@ -23,8 +23,8 @@ export class Following {
   #handlers;
   #textTo = -1;
   #lastWindow = -1;
-  // The newest window that this socket brought, or before those that it was asked for.
-  #before = -1;
+  // The newest window that this socket has sent; before its first frame, the window before those it was asked for.
+  #previous = -1;
   #attempts = 0;
   #socket = null;
   #timer = 0;
@@ -40,7 +40,7 @@ export class Following {
     return this.#session;
   }
 
-  // Says nothing more.
+  // Calls no handler from now on.
   leave() {
     clearTimeout(this.#timer);
     this.#handlers = null;
@@ -53,7 +53,7 @@ export class Following {
       this.#textTo = session.window_index;
       this.#handlers?.onText(session);
     } catch (error) {
-      if (error.status === 404) this.#handlers?.onEnd("The session is gone: the council no longer has it.");
+      if (error.status === 404) this.#handlers?.onEnd("The council no longer has this session.");
       else this.#retry();
       return;
     }
@@ -62,10 +62,10 @@ export class Following {
 
   #connect() {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const asked = `session=${encodeURIComponent(this.#session)}&from=${this.#lastWindow + 1}`;
-    const socket = new WebSocket(`${scheme}://${location.host}/frames?${asked}`);
+    const query = `session=${encodeURIComponent(this.#session)}&from=${this.#lastWindow + 1}`;
+    const socket = new WebSocket(`${scheme}://${location.host}/frames?${query}`);
     this.#socket = socket;
-    this.#before = this.#lastWindow;
+    this.#previous = this.#lastWindow;
     socket.onmessage = (message) => this.#take(JSON.parse(message.data), socket);
     socket.onclose = (event) => this.#close(event);
   }
@@ -78,7 +78,7 @@ export class Following {
       this.#begin();
       return;
     }
-    this.#before = frame.window_index;
+    this.#previous = frame.window_index;
     if (this.#attempts) this.#handlers?.onBack();
     this.#attempts = 0;
     if (frame.window_index <= this.#lastWindow) return;
@@ -89,10 +89,10 @@ export class Following {
     this.#handlers?.onFrame(frame);
   }
 
-  // Whether part of what the frame says may be in the text so far, or between that and the frame, which nobody can tell:
-  // it holds all windows since the one before it.
+  // True if the frame contains windows on both sides of the text's end: a frame contains all windows since the previous
+  // one, and its text cannot be divided.
   #isTorn(window) {
-    return window > this.#textTo && this.#before < this.#textTo;
+    return window > this.#textTo && this.#previous < this.#textTo;
   }
 
   #close(event) {
@@ -107,7 +107,7 @@ export class Following {
   #retry() {
     if (!this.#handlers) return;
     if (this.#attempts === MOST_ATTEMPTS) {
-      this.#handlers?.onEnd("The council did not come back: start it, then load this page again.");
+      this.#handlers?.onEnd("The connection could not be restored: start the council, then reload this page.");
       return;
     }
     this.#handlers?.onAway();

@@ -1,19 +1,19 @@
-// A replay from this page: how far it is, asked for again and again, and what a person wants of it.
+// Controls a replay: sends orders to it, and reads its position regularly.
 //
-//   controls --order--> POST playback, one at a time     what comes meanwhile is one order
+//   controls --order--> POST playback, one at a time     orders that come meanwhile are joined to one
 //   Playing  <--report-- GET playback, every 250 ms while it moves, each second while it rests
 //
-// Every page that shows the replay does the same, so all of them are at one place. A replay whose process is gone follows
-// no order any more: then this page goes through what it has received by itself.
+// Every page that shows the replay does the same, so all of them show the same window. A replay whose process has ended
+// follows no orders: then this page moves through the frames that it has received.
 
 import { getPlayback, orderPlayback } from "./api.js";
 import { Playing } from "../record/playing.js";
 
 const MOVING_MS = 250;
 const RESTING_MS = 1_000;
-// An order is followed within a quarter of a second: reports from before it would take it back.
+// The replay follows an order within a quarter of a second; an older report would undo it here.
 const FOLLOWED_MS = 700;
-// Other pages may do something, too: so long after a person did something here it is looked for as often as ever.
+// Other pages may send orders, too: for so long after an order of this page, reports are read at the fast rate.
 const AWAKE_MS = 2_000;
 
 export class Playback {
@@ -27,10 +27,10 @@ export class Playback {
   #orderedMs = -Infinity;
   #reported = "";
 
-  // handlers: onMove() where something has changed, onRefused(sentence)
+  // handlers: onMove() after a change, onRefused(message)
   constructor(session, handlers) {
     [this.#session, this.#handlers] = [session, handlers];
-    this.#look();
+    this.#read();
   }
 
   leave() {
@@ -38,16 +38,16 @@ export class Playback {
     this.#handlers = null;
   }
 
-  // {rate, paused, window, step}: what is left out stays as it is.
-  order(asked) {
+  // {rate, paused, window, step}: a field that is left out does not change.
+  order(request) {
     const nowMs = performance.now();
-    // A replay as fast as it can be computed stays nowhere: who goes to a window wants to look at it.
-    const isPlace = asked.window !== undefined || asked.step !== undefined;
-    const pauses = isPlace && (asked.rate ?? this.playing.rate) === 0;
-    const word = pauses ? { paused: true, ...asked } : asked;
-    this.playing.order(word, nowMs);
+    // A replay as fast as it can be computed would leave the chosen window at once: it pauses there.
+    const isSeek = request.window !== undefined || request.step !== undefined;
+    const pauses = isSeek && (request.rate ?? this.playing.rate) === 0;
+    const order = pauses ? { paused: true, ...request } : request;
+    this.playing.order(order, nowMs);
     this.#orderedMs = nowMs;
-    this.#pending = together(this.#pending, word);
+    this.#pending = joined(this.#pending, order);
     this.#handlers?.onMove();
     this.#send();
   }
@@ -57,23 +57,23 @@ export class Playback {
     this.#isOrdering = true;
     try {
       while (this.#pending) {
-        const word = this.#pending;
+        const order = this.#pending;
         this.#pending = null;
-        await orderPlayback(this.#session, word);
+        await orderPlayback(this.#session, order);
       }
     } catch (error) {
       this.#handlers?.onRefused(error.message);
     }
     this.#isOrdering = false;
-    this.#lookIn(MOVING_MS / 2);
+    this.#readIn(MOVING_MS / 2);
   }
 
-  #lookIn(waitMs) {
+  #readIn(waitMs) {
     clearTimeout(this.#timer);
-    if (this.#handlers) this.#timer = setTimeout(() => this.#look(), waitMs);
+    if (this.#handlers) this.#timer = setTimeout(() => this.#read(), waitMs);
   }
 
-  async #look() {
+  async #read() {
     const report = document.hidden ? null : await getPlayback(this.#session).catch(() => null);
     if (!this.#handlers) return;
     const nowMs = performance.now();
@@ -81,28 +81,28 @@ export class Playback {
     const { playing } = this;
     if (this.isLooping && !playing.isPaused && playing.rate > 0 && playing.isOver(nowMs)) this.order({ window: 0 });
     const rests = !playing.isMoving(nowMs) && nowMs - this.#orderedMs > AWAKE_MS;
-    this.#lookIn(rests ? RESTING_MS : MOVING_MS);
+    this.#readIn(rests ? RESTING_MS : MOVING_MS);
   }
 
   #take(report, nowMs) {
     // The replay has not begun.
     if (report.last_window < 0) return;
     const reported = JSON.stringify(report);
-    const isNews = reported !== this.#reported;
+    const isNew = reported !== this.#reported;
     this.#reported = reported;
     if (this.#isOrdering || this.#pending) return;
     const agrees = this.playing.agrees(report, nowMs);
     const sinceMs = nowMs - this.#orderedMs;
     if (!agrees && sinceMs < FOLLOWED_MS) return;
-    // Nobody follows an order: this page is alone, and knows all but how long the recording is.
+    // No process follows orders: of the report only the recording's length is used.
     if (!report.has_player && this.playing.lastWindow >= 0) return;
     this.playing.take(report, nowMs);
-    if (isNews || !agrees) this.#handlers.onMove();
+    if (isNew || !agrees) this.#handlers.onMove();
   }
 }
 
 // Two orders as one.
-function together(before, { rate, paused, window, step = 0 }) {
+function joined(before, { rate, paused, window, step = 0 }) {
   const found = { ...before };
   if (rate !== undefined) found.rate = rate;
   if (paused !== undefined) found.paused = paused;

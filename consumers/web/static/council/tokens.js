@@ -1,11 +1,11 @@
-// The tokens' own evidence, fetched when somebody looks: the list that came with a token, and what it says of a text that
-// was there before this page.
+// The evidence of single tokens, fetched on demand: the alternatives that came with a token, and the tokens of text that is
+// older than this page.
 
 import { getTokens } from "./api.js";
 
-// Some screens of tokens; the oldest is forgotten first.
+// Some screens of tokens; the oldest is dropped first.
 const MOST_KEPT = 400;
-// A pointer that sweeps over a text asks for nothing.
+// A pointer that only crosses a text fetches nothing.
 const DWELL_MS = 60;
 
 export class TokenEvidence {
@@ -18,15 +18,16 @@ export class TokenEvidence {
     this.#session = session;
   }
 
-  // Calls back with {found, before}: the token that begins there and the one before it, if it was listed; at once where
-  // they are known. Only the newest call is answered. A refusal is not told: the token's own numbers stand there already.
-  look(member, token, before, tell) {
+  // Calls onFound({found, before}) with the token that begins there and the previous one, if it was returned; at once if
+  // they are in the cache. Only the newest call is answered. After an error nothing is called: the token's own numbers are
+  // shown already.
+  find(member, token, before, onFound) {
     const key = `${member} ${token.start}`;
     this.#wanted = key;
     clearTimeout(this.#timer);
     const kept = this.#kept.get(key);
     if (kept) {
-      tell(kept);
+      onFound(kept);
       return;
     }
     this.#timer = setTimeout(async () => {
@@ -37,7 +38,7 @@ export class TokenEvidence {
       const fetched = { found, before: before && tokens.find((each) => each.start === before.start) };
       this.#kept.set(key, fetched);
       if (this.#kept.size > MOST_KEPT) this.#kept.delete(this.#kept.keys().next().value);
-      if (this.#wanted === key) tell(fetched);
+      if (this.#wanted === key) onFound(fetched);
     }, DWELL_MS);
   }
 
@@ -46,7 +47,7 @@ export class TokenEvidence {
     clearTimeout(this.#timer);
   }
 
-  // All tokens of [from, to) bytes, some hundred at a time.
+  // All tokens in the bytes [from, to), a page at a time.
   async *range(member, { from, to }) {
     for (let at = from; at !== null && at < to; ) {
       const { tokens, next } = await getTokens(this.#session, member, at, to);

@@ -1,4 +1,4 @@
-// The lane of one member: what it is called, how it fares, and its text as it grows.
+// The lane of one member: its name, its state and its growing text.
 
 import { button, element, setText } from "../elements.js";
 import { colourNameOf, shapeIcon } from "../stage/marks.js";
@@ -39,7 +39,7 @@ export class Lane {
     this.#copy = button("Copy", () => this.#copyAnswer(), "small");
     this.#copy.setAttribute("aria-label", `Copy the answer of ${name}`);
 
-    this.#answerView = new GrowingText(answer, `Answer of ${name}; the arrow keys walk through its tokens`, {
+    this.#answerView = new GrowingText(answer, `Answer of ${name}; use the arrow keys to move through its tokens`, {
       onToken: (...token) => handlers.onToken(index, ...token),
       onLeave: handlers.onLeave,
       onUnknown: (range) => handlers.onUnknown(index, range),
@@ -62,15 +62,15 @@ export class Lane {
     return this.#answerView;
   }
 
-  // The member as a frame says it, and how much of its texts was shown by then. Numbers that change faster than
-  // `withNumbers` says cannot be read.
+  // Draws the member's state in a frame, and so much of its texts. Numbers are drawn only `withNumbers`: faster ones cannot
+  // be read.
   draw(member, [answered, thought], withNumbers) {
     this.#bar.firstChild.style.transform = `scaleX(${member.energy})`;
     if (withNumbers) {
       setText(this.#energy, member.energy.toFixed(2));
       setText(this.#pace, `${Math.round(member.tokens_per_s)} tokens/s`);
       this.#bar.setAttribute("aria-valuenow", member.energy.toFixed(2));
-      // A model that pauses is held, and is not, many times a second.
+      // With the numbers, because a model that pauses becomes held many times a second.
       setText(this.#state, stateSentence(member));
       this.element.classList.toggle("alarm", isAlarming(member));
     }
@@ -79,7 +79,7 @@ export class Lane {
     this.#answerView.draw(answered);
   }
 
-  // Whether there is something to stop.
+  // Shows the Stop button while the member runs.
   showRunning(runs) {
     if (!runs && document.activeElement === this.#stop) this.#answerView.element.focus();
     this.#stop.hidden = !runs;
@@ -97,7 +97,7 @@ export class Lane {
   }
 }
 
-// Browsers give the clipboard to safe addresses only; elsewhere a selection is copied.
+// Browsers allow the clipboard on secure addresses only; on others the text is selected and copied.
 async function copied(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -115,27 +115,27 @@ async function copied(text) {
   }
 }
 
-// A member that somebody stopped gave no trouble.
+// True for a dropped member, unless a user stopped it.
 export function isAlarming({ state, reason }) {
   return state === "dropped" && reason !== "cancelled";
 }
 
-const FINISHES = { stop: "finished", length: "finished at the most tokens allowed" };
+const FINISHES = { stop: "finished", length: "finished: token limit reached" };
 
-// What the states of keeping in step mean, in so few words that the text below does not move.
+// The meaning of the states of step mode, short enough that the text below does not move.
 const MEANINGS = {
-  held: "held: pauses for the others",
-  detached: "detached: no longer waited for",
+  held: "held: waits for the others",
+  detached: "detached: not waited for",
 };
 
 function stateSentence(member) {
-  const said = member.remote ? ["remote"] : [];
-  if (member.state === "finished") said.push(FINISHES[member.reason] ?? "finished");
-  else if (member.reason === "cancelled") said.push("stopped");
-  else if (member.reason) said.push(`${member.state}: ${member.reason}`);
-  else if (member.awaited) said.push(member.state === "loading" ? "loading: the others wait" : "the others wait for it");
-  else said.push(MEANINGS[member.state] ?? member.state);
-  if (member.buffered_tokens === 1) said.push("1 token waits");
-  if (member.buffered_tokens > 1) said.push(`${member.buffered_tokens} tokens wait`);
-  return said.join(" · ");
+  const parts = member.remote ? ["remote"] : [];
+  if (member.state === "finished") parts.push(FINISHES[member.reason] ?? "finished");
+  else if (member.reason === "cancelled") parts.push("stopped");
+  else if (member.reason) parts.push(`${member.state}: ${member.reason}`);
+  else if (member.awaited) parts.push(member.state === "loading" ? "loading: the others wait" : "the others wait for it");
+  else parts.push(MEANINGS[member.state] ?? member.state);
+  if (member.buffered_tokens === 1) parts.push("1 token buffered");
+  if (member.buffered_tokens > 1) parts.push(`${member.buffered_tokens} tokens buffered`);
+  return parts.join(" · ");
 }

@@ -1,5 +1,6 @@
 // A lane for each member of the session that is shown.
 
+import { ended } from "../record/states.js";
 import { Lane } from "./lane.js";
 
 export class Lanes {
@@ -12,12 +13,12 @@ export class Lanes {
     [this.#root, this.#handlers] = [root, handlers];
   }
 
-  // The members of another session; what was shown before is gone.
+  // Begins another session: replaces all lanes.
   begin(record) {
     for (const lane of this.#lanes) lane.close();
     this.#record = record;
     const { names } = record.columns;
-    // Another session may have been chosen, of which nothing is known yet.
+    // The page may already follow another session when this one's Stop is clicked.
     const handlers = {
       ...this.#handlers,
       onStop: (index) => this.#handlers.onStop(record.session.session, index),
@@ -28,29 +29,29 @@ export class Lanes {
     this.#root.replaceChildren(...this.#lanes.map((lane) => lane.element));
   }
 
-  // All as it was at the end of the frame's window; only what runs now can be stopped.
+  // Draws all lanes at the end of the frame's window. Only a member that runs now can be stopped.
   draw(frame, withNumbers) {
     const { columns } = this.#record;
     const now = withNumbers ? columns.frame(columns.last).members : [];
-    // Members of a replay have said what they said.
+    // Members of a replay cannot be stopped.
     const canStop = !this.#record.session.replay_of;
     frame.members.forEach((member, index) => {
       this.#lanes[index].draw(member, this.#record.lengthsAt(index, frame.window_index), withNumbers);
-      if (withNumbers) this.#lanes[index].showRunning(canStop && now[index].state !== "finished" && now[index].state !== "dropped");
+      if (withNumbers) this.#lanes[index].showRunning(canStop && !ended(now[index].state));
     });
   }
 
-  // What was released up to now, before the first frame came.
+  // Draws the texts so far, before the first frame.
   drawTexts() {
     this.#lanes.forEach((lane, index) => {
       lane.answerView.draw(this.#record.answers[index].text.length);
     });
   }
 
-  // In the answers of those that are compared the place where they parted: who has ended parted elsewhere.
+  // Shows the parting in the answers of the members that are compared; those that have ended parted elsewhere.
   showParting({ diverged_at_bytes: byte, members }) {
     members.forEach(({ state }, index) => {
-      if (state !== "finished" && state !== "dropped") this.#lanes[index].answerView.showFork(byte);
+      if (!ended(state)) this.#lanes[index].answerView.showFork(byte);
     });
   }
 
@@ -58,7 +59,7 @@ export class Lanes {
     this.#lanes.forEach((lane, index) => lane.answerView.reveal(this.#record.answers[index].offsetAt(byte)));
   }
 
-  // Tokens of these bytes became known.
+  // Draws these bytes again, because their tokens became known.
   refresh(index, range) {
     this.#lanes[index].answerView.refresh(range);
   }

@@ -1,18 +1,18 @@
-// A text that grows at its end, shaded by how little its model expected each token.
+// A growing text, each token shaded by its surprisal.
 //
-// What a model wrote is text and nothing else: it only ever becomes the data of text nodes. The whole of it stands in the
-// page, so that it can be searched, selected and read out; but only near what is in sight does each token have an element
-// of its own. A text is set in blocks, and a block is either one text node or its tokens:
+// Text of a model only becomes the data of text nodes, never markup. The whole text is in the document, so that it can be
+// searched, selected and read aloud; but only tokens in or near the visible part have an element of their own. A text
+// consists of blocks, and a block is either one text node or its tokens:
 //
 //   [block: text node] [block: <span>The</span><span> sky</span>… tail] …
-//                                                                  what has no whole token yet
+//                                                                  text without a whole token yet
 
-// A block ends at a new line after so many letters, or where there is none for longer, at a space.
+// A block ends at the first new line after so many letters, or at a space before it becomes too long.
 const BLOCK_LETTERS = 600;
 const LONGEST_BLOCK_LETTERS = 2_400;
-// A reader who has scrolled up by more than this is reading there: the text then stays where it is.
+// If the reader has scrolled up by more than this, new text does not scroll.
 const NEAR_END_PX = 32;
-// Bits of surprisal from which a token is shaded one step more.
+// Each of these surprisals, in bits, shades a token by one more step.
 const SURPRISAL_BITS = [0.5, 1, 2, 4, 7];
 
 export const surprisalBits = (logprob) => -logprob / Math.LN2;
@@ -28,8 +28,8 @@ export class GrowingText {
   #forkByte = null;
   #forkAt = -1;
 
-  // onToken(start of a token in bytes, its element, isByKey) where a person points at one, onLeave() where no longer,
-  // onUnknown({from, to}) where tokens come in sight that nobody knows.
+  // onToken(start of a token in bytes, its element, isByKey) when the pointer or a key reaches one, onLeave() when it leaves,
+  // onUnknown({from, to}) when text without known tokens becomes visible.
   constructor(answer, label, { onToken, onLeave, onUnknown } = {}) {
     this.#answer = answer;
     this.#onUnknown = onUnknown;
@@ -42,7 +42,7 @@ export class GrowingText {
     if (onToken) this.#listen(onToken, onLeave);
   }
 
-  // Brings what is shown to so many letters of the answer. True where something has changed.
+  // Shows so much of the answer. True if something has changed.
   draw(length) {
     if (length === this.#shown && this.#version === this.#answer.version) return false;
     const box = this.element;
@@ -56,20 +56,20 @@ export class GrowingText {
     return true;
   }
 
-  // Tokens of these bytes became known: what shows them is made again.
+  // Draws these bytes again, because their tokens became known.
   refresh({ from, to }) {
     const [first, last] = [this.#answer.offsetAt(from), this.#answer.offsetAt(to)];
     for (const block of this.#blocks) if (block.start < last && block.end > first) this.#refill(block);
   }
 
-  // A fork in the text, at the byte where the members parted.
+  // Shows a fork in the text, at the byte where the members parted.
   showFork(byte) {
     this.#forkByte = byte;
     this.#moveFork(-1);
     this.#placeFork();
   }
 
-  // A member that is behind has not come there yet.
+  // Places the fork as soon as the text reaches that byte.
   #placeFork() {
     if (this.#forkByte === null || this.#forkAt >= 0) return;
     const { text } = this.#answer;
@@ -82,7 +82,7 @@ export class GrowingText {
     for (const block of this.#blocks) if (touched.some((at) => block.start <= at && at < block.end)) this.#refill(block);
   }
 
-  // Brings a letter, or the fork before it, into sight.
+  // Scrolls to an offset, or to the fork before it.
   reveal(offset) {
     const block = this.#blocks.find((each) => each.start <= offset && offset < each.end);
     if (!block || block.element.hidden) return;
@@ -99,7 +99,7 @@ export class GrowingText {
 
   // --- blocks ---
 
-  // New text goes into the last block, until that is long enough.
+  // Adds new text to the last block until that is long enough.
   #divide() {
     const { text } = this.#answer;
     let last = this.#blocks.at(-1);
@@ -115,7 +115,7 @@ export class GrowingText {
 
   #open(start) {
     const element = document.createElement("div");
-    // `final`: up to where whole tokens stand; the rest is in `tail`.
+    // `final`: the end of the token elements; the text after it is in `tail`.
     const end = this.#answer.text.length;
     const block = { element, start, end, isClosed: false, isRich: false, isSettled: false, shown: start, final: start, tail: null };
     this.#blocks.push(block);
@@ -157,14 +157,14 @@ export class GrowingText {
     block.isSettled = isWhole && isLast;
   }
 
-  // The whole tokens between what stands there and what is shown.
+  // Adds elements for the whole tokens up to the shown end.
   #addTokens(block) {
     const { tokens } = this.#answer;
     const made = [];
     for (let index = this.#answer.tokenAfter(this.#answer.byteAt(block.final)); index < tokens.length; index += 1) {
       const token = tokens[index];
       const [start, end] = [this.#answer.offsetAt(token.start), this.#answer.offsetAt(token.end)];
-      // One that goes on in the next block is shown in both.
+      // A token that continues in the next block is in both.
       const isWhole = end <= block.shown || (block.isClosed && block.shown === block.end);
       if (start >= block.shown || !isWhole) break;
       const from = Math.max(start, block.final);
@@ -179,7 +179,7 @@ export class GrowingText {
     block.element.append(...made);
   }
 
-  // The text between two offsets, with the fork where it belongs.
+  // The nodes of the text between two offsets, with the fork if it is there.
   #nodes(from, to) {
     const { text } = this.#answer;
     if (to <= from) return [];
@@ -189,7 +189,7 @@ export class GrowingText {
     return [...this.#nodes(from, this.#forkAt), fork, document.createTextNode(text.slice(this.#forkAt, to))];
   }
 
-  // --- what is in sight ---
+  // --- the visible part ---
 
   #sight(entries) {
     for (const { target, isIntersecting } of entries) {
@@ -199,7 +199,7 @@ export class GrowingText {
   }
 
   #enrich(block, isRich) {
-    // What a person walks through with the keys stays.
+    // The token that the keys have reached keeps its element.
     if (!isRich && this.#current && block.element.contains(this.#current)) return;
     block.isRich = isRich;
     this.#refill(block);
@@ -211,9 +211,9 @@ export class GrowingText {
   // --- tokens under the pointer, a finger, or the keys ---
 
   #listen(onToken, onLeave) {
-    const at = (event) => event.target.closest?.(".token");
+    const tokenUnder = (event) => event.target.closest?.(".token");
     const point = (event) => {
-      const token = at(event);
+      const token = tokenUnder(event);
       if (token) onToken(Number(token.dataset.start), token, false);
       else onLeave();
     };
@@ -261,7 +261,7 @@ export class GrowingText {
   }
 }
 
-// Where a block that begins there ends; -1 while it goes on.
+// The end of the block that begins there; -1 while it grows.
 function endOfBlock(text, start) {
   if (text.length - start < BLOCK_LETTERS) return -1;
   const line = text.indexOf("\n", start + BLOCK_LETTERS);
@@ -269,7 +269,7 @@ function endOfBlock(text, start) {
   if (text.length - start < LONGEST_BLOCK_LETTERS) return -1;
   const space = text.lastIndexOf(" ", start + LONGEST_BLOCK_LETTERS - 1);
   if (space > start) return space + 1;
-  // Never between the two halves of a letter.
+  // Never between two surrogates.
   const end = start + LONGEST_BLOCK_LETTERS;
   return text.charCodeAt(end) >= 0xdc00 && text.charCodeAt(end) < 0xe000 ? end - 1 : end;
 }

@@ -1,11 +1,11 @@
-// Two members side by side, from where they parted on.
+// The answers of two members side by side, from their parting on.
 
-import { at, element, setText } from "../elements.js";
+import { byId, element, setText } from "../elements.js";
 import { difference, sharedLength } from "../record/difference.js";
 import { shapeIcon, colourNameOf } from "../stage/marks.js";
 
 const EVERY_MS = 500;
-// Of what both said, so much is shown before they part.
+// So much of the common text before the parting is shown.
 const BEFORE_LETTERS = 80;
 
 export class Compare {
@@ -18,7 +18,7 @@ export class Compare {
 
   constructor(root) {
     this.#root = root;
-    this.#choices = [at("compare-one"), at("compare-other")];
+    this.#choices = [byId("compare-one"), byId("compare-other")];
     for (const choice of this.#choices) choice.addEventListener("change", () => this.draw(this.#window, performance.now(), true));
   }
 
@@ -30,21 +30,21 @@ export class Compare {
     this.#record = record;
     this.#drawn = "";
     if (record.columns.names.length < 2) this.open(false);
-    this.#choices.forEach((choice, place) => {
+    this.#choices.forEach((choice, index) => {
       choice.replaceChildren(
         ...record.columns.names.map((model, index) => new Option(`${index + 1} ${model}`, String(index))),
       );
-      choice.value = String(Math.min(place, record.columns.names.length - 1));
+      choice.value = String(Math.min(index, record.columns.names.length - 1));
     });
   }
 
   open(isOpen) {
     this.#root.hidden = !isOpen;
-    at("compare-button").setAttribute("aria-expanded", String(isOpen));
+    byId("compare-button").setAttribute("aria-expanded", String(isOpen));
     if (isOpen) this.draw(this.#window, performance.now(), true);
   }
 
-  // As of the end of a window. True where a text has grown since it was drawn: the next drawing is due then.
+  // Draws the answers at the end of a window. True if a text has grown but it is too early to draw again.
   draw(window, nowMs, isDue = false) {
     this.#window = window;
     if (!this.isOpen || !this.#record) return false;
@@ -58,7 +58,7 @@ export class Compare {
     return false;
   }
 
-  // An answer as of a window, from where its bytes are counted.
+  // An answer at the end of a window, from its position 0.
   #textAt(index, window) {
     const answer = this.#record.answers[index];
     const [length] = this.#record.lengthsAt(index, window);
@@ -70,19 +70,19 @@ export class Compare {
     const { parts, isAll } = difference(one.slice(shared), other.slice(shared));
     const bytes = new TextEncoder().encode(one.slice(0, shared)).length;
     const parted = shared < Math.min(one.length, other.length);
-    setText(at("compare-note"), [sentence(bytes, parted), isAll ? "" : "They differ too much to be compared to the end."].join(" "));
+    setText(byId("compare-note"), [sentence(bytes, parted), isAll ? "" : "The ends differ too much and were not compared."].join(" "));
     const before = one.slice(Math.max(0, shared - BEFORE_LETTERS), shared);
     const start = element("span", "before", shared > BEFORE_LETTERS ? `…${before}` : before);
-    at("compare-sides").replaceChildren(
-      ...["one", "other"].map((side, place) => {
+    byId("compare-sides").replaceChildren(
+      ...["one", "other"].map((side, index) => {
         const text = element("p", "text", start.cloneNode(true));
         for (const part of parts) {
           if (part.kind === "same") text.append(part.text);
           else if (part.kind === side) text.append(element("mark", "", part.text));
         }
-        const heading = element("h4", "", shapeIcon(members[place]), ` ${this.#record.columns.names[members[place]]}`);
+        const heading = element("h4", "", shapeIcon(members[index]), ` ${this.#record.columns.names[members[index]]}`);
         const column = element("div", "side", heading, text);
-        column.style.setProperty("--colour", `var(${colourNameOf(members[place])})`);
+        column.style.setProperty("--colour", `var(${colourNameOf(members[index])})`);
         return column;
       }),
     );
@@ -90,7 +90,8 @@ export class Compare {
 }
 
 function sentence(bytes, parted) {
-  if (!parted) return `The same for ${bytes} bytes: they have not parted.`;
-  if (bytes === 0) return "They parted at once. Marked is what only one of them says.";
-  return `The same for ${bytes} bytes, then they parted. Marked is what only one of them says.`;
+  if (!parted && bytes === 0) return "Nothing to compare yet.";
+  if (!parted) return `The first ${bytes} bytes are the same: the answers have not parted.`;
+  if (bytes === 0) return "The answers part at the first byte. Text of only one answer is marked.";
+  return `The first ${bytes} bytes are the same, then the answers part. Text of only one answer is marked.`;
 }

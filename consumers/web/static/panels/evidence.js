@@ -1,10 +1,10 @@
-// The evidence: what was measured for whatever a person points at, as it came.
+// The evidence card: the measured values of the window or token under the pointer.
 
-import { at, button, element, setText } from "../elements.js";
+import { byId, button, element, setText } from "../elements.js";
 import { surprisalBits } from "../lanes/text.js";
+import { secondsAt } from "../record/windows.js";
 import { evidenceOf, TITLES } from "./metrics.js";
 
-const WINDOWS_A_SECOND = 60;
 const BESIDE_PX = 18;
 const MOST_PIECES = 10;
 
@@ -16,7 +16,7 @@ export class Evidence {
   #isPointed = false;
   #onClose;
 
-  // onClose() when a person closes it.
+  // onClose() when the user closes the card.
   constructor(card, onClose) {
     this.#card = card;
     this.#onClose = onClose;
@@ -28,34 +28,34 @@ export class Evidence {
     return this.#isPinned;
   }
 
-  // Pinned it stays, and shows every number of the window that is looked at.
+  // A pinned card stays open and shows all numbers of the shown window.
   pin(isPinned) {
     this.#isPinned = isPinned;
     if (!isPinned) this.leave();
   }
 
-  // A window under the pointer at [x, y].
-  pointAtWindow(track, frame, place) {
+  // Shows the window under the pointer, which is at [x, y].
+  pointAtWindow(track, frame, point) {
     this.#isPointed = true;
     this.#showWindow(track, frame);
-    this.#put(place);
+    this.#moveTo(point);
   }
 
-  // The window that is looked at, where it is pinned and nothing is pointed at.
+  // Shows the shown window's numbers, if the card is pinned and the pointer is on nothing.
   follow(frame) {
     if (!this.#isPinned || this.#isPointed) return;
     this.#showWindow("all", frame);
-    this.#put(null);
+    this.#moveTo(null);
   }
 
-  // A token, as {title, rows, pieces or null while they are fetched, note}.
-  pointAtToken({ title, rows, pieces, note }, place) {
+  // Shows a token, as {title, rows, pieces, note}; pieces are null while they are fetched.
+  pointAtToken({ title, rows, pieces, note }, point) {
     this.#isPointed = true;
     setText(this.#title, title);
     this.#body.replaceChildren(table(rows));
     if (pieces) this.#body.append(bars(pieces));
     if (note) this.#body.append(element("p", "quiet", note));
-    this.#put(place);
+    this.#moveTo(point);
   }
 
   leave() {
@@ -64,33 +64,33 @@ export class Evidence {
   }
 
   #close() {
-    // The focus does not go with it.
-    if (this.#card.contains(document.activeElement)) at("pin").focus();
+    // A hidden element must not keep the focus.
+    if (this.#card.contains(document.activeElement)) byId("pin").focus();
     this.pin(false);
     this.#onClose();
   }
 
   #showWindow(track, frame) {
-    const seconds = ((frame.window_index + 1) / WINDOWS_A_SECOND).toFixed(2);
+    const seconds = secondsAt(frame.window_index).toFixed(2);
     setText(this.#title, `${TITLES[track]} · window ${frame.window_index}, ${seconds} s`);
     this.#body.replaceChildren(table(evidenceOf(track, frame)));
   }
 
-  // Beside the pointer, where there is room; without a place, or on a small screen, at the bottom.
-  #put(place) {
+  // Moves the card beside the point; without one, or on a small screen, to the bottom.
+  #moveTo(point) {
     const card = this.#card;
     card.hidden = false;
-    const isDocked = !place || innerWidth < 640;
+    const isDocked = !point || innerWidth < 640;
     card.classList.toggle("docked", isDocked);
     if (isDocked) {
       card.style.left = card.style.top = "";
       return;
     }
     const { width, height } = card.getBoundingClientRect();
-    const [x, y] = place;
+    const [x, y] = point;
     const left = x + BESIDE_PX + width < innerWidth ? x + BESIDE_PX : x - BESIDE_PX - width;
     card.style.left = `${Math.max(8, left)}px`;
-    // Where there is room above or below, what is pointed at stays in sight.
+    // Above the point if there is room, else below, so that it stays visible.
     const isAbove = y - BESIDE_PX - height > 8;
     const top = isAbove ? y - BESIDE_PX - height : Math.min(y + BESIDE_PX, innerHeight - height - 8);
     card.style.top = `${Math.max(8, top)}px`;
@@ -108,26 +108,26 @@ function table(rows) {
   return element("table", "", body);
 }
 
-// The listed pieces with their probabilities; the one that was said is marked.
+// The listed pieces with their probabilities; the one that was written is marked.
 function bars(pieces) {
   const list = element("ol", "pieces");
-  for (const { text, probability, isSaid } of pieces) {
+  for (const { text, probability, isWritten } of pieces) {
     const fill = element("div");
     fill.style.transform = `scaleX(${probability})`;
     const share = probability >= 0.0005 ? `${(100 * probability).toFixed(1)} %` : "< 0.1 %";
-    const item = element("li", isSaid ? "said" : "", element("span", "piece", visible(text)), element("div", "bar", fill), share);
-    if (isSaid) item.append(element("span", "visually-hidden", ", said"));
+    const item = element("li", isWritten ? "written" : "", element("span", "piece", visible(text)), element("div", "bar", fill), share);
+    if (isWritten) item.append(element("span", "visually-hidden", ", written"));
     list.append(item);
   }
   return list;
 }
 
-// White space that can be seen.
+// The text with visible white space.
 export function visible(text) {
   return text.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "⇥");
 }
 
-// What is known of a token: of what its frame said, and of what was fetched since.
+// A token's evidence: the values of its frame, and those that were fetched.
 export function tokenEvidence(text, token, fetched, originNs) {
   const isReal = token.quality === "real" && token.logprob !== null;
   const bits = isReal ? surprisalBits(token.logprob).toFixed(3) : "not measured";
@@ -135,7 +135,7 @@ export function tokenEvidence(text, token, fetched, originNs) {
     { label: "Surprisal", name: "", value: bits, unit: isReal ? "bits" : "" },
     { label: "Log probability", name: "logprob", value: isReal ? String(token.logprob) : "not measured", unit: isReal ? "nats" : "" },
     { label: "Quality", name: "quality", value: token.quality, unit: "" },
-    { label: "Place", name: "start, end", value: `${token.start}–${token.end}`, unit: "bytes" },
+    { label: "Position", name: "start, end", value: `${token.start}–${token.end}`, unit: "bytes" },
   ];
   if (!fetched) return { title: visible(text), rows, pieces: null, note: "" };
   const { found, before } = fetched;
@@ -143,25 +143,25 @@ export function tokenEvidence(text, token, fetched, originNs) {
   rows.push({ label: "Arrived", name: "arrival_ns", value: (ms / 1e3).toFixed(3), unit: "s" });
   if (before) {
     const since = ((found.arrival_ns - before.arrival_ns) / 1e6).toFixed(1);
-    rows.push({ label: "… after the one before", name: "", value: since, unit: "ms" });
+    rows.push({ label: "… after the previous token", name: "", value: since, unit: "ms" });
   }
   return { title: visible(text), rows, ...listed(found) };
 }
 
-// The likeliest of the list, and how much it leaves out.
+// The most probable pieces of the list, and the probability of all others.
 function listed(token) {
   if (token.quality !== "real" || token.top.length === 0) {
-    return { pieces: null, note: "The model server sent no list of what else it thought of." };
+    return { pieces: null, note: "The model server sent no alternatives for this token." };
   }
   const pieces = token.top
     .filter((piece) => piece.logprob !== null)
-    .map(({ text, logprob }) => ({ text, probability: Math.exp(logprob), isSaid: false }))
+    .map(({ text, logprob }) => ({ text, probability: Math.exp(logprob), isWritten: false }))
     .sort((one, other) => other.probability - one.probability);
-  // What was said may be too unlikely to be listed.
-  const said = pieces.find((piece) => piece.text === token.text) ?? { text: token.text, probability: Math.exp(token.logprob) };
-  said.isSaid = true;
+  // The written piece may be too improbable to be listed.
+  const written = pieces.find((piece) => piece.text === token.text) ?? { text: token.text, probability: Math.exp(token.logprob) };
+  written.isWritten = true;
   const shown = pieces.slice(0, MOST_PIECES);
-  if (!shown.includes(said)) shown.push(said);
+  if (!shown.includes(written)) shown.push(written);
   const rest = Math.max(0, 1 - shown.reduce((sum, piece) => sum + piece.probability, 0));
-  return { pieces: shown, note: `${(100 * rest).toFixed(1)} % are for what is not shown, of ${pieces.length} listed.` };
+  return { pieces: shown, note: `${(100 * rest).toFixed(1)} % are for pieces that are not shown; the server listed ${pieces.length}.` };
 }

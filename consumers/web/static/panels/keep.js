@@ -1,15 +1,20 @@
-// The button that has the shown session recorded, and says what became of it.
+// The button that records the shown session, and its state.
 //
-//   Keep --click--> Keeping… --the file is there--> Kept
+//   Keep --click--> Keeping… --the file exists--> Kept
 
 import { getRecording, keepSession } from "../council/api.js";
-import { at, setText } from "../elements.js";
+import { byId, setText } from "../elements.js";
 import { showError } from "./notices.js";
 
 const LOOK_MS = 1_500;
+const TITLES = {
+  Keep: "Record this session, from its beginning to its end",
+  "Keeping…": "The session is recorded to its end",
+  Kept: "The recording is in the library",
+};
 
 export class Keep {
-  #button = at("keep");
+  #button = byId("keep");
   #session = "";
   #timer = 0;
 
@@ -17,7 +22,7 @@ export class Keep {
     this.#button.addEventListener("click", () => this.#keep());
   }
 
-  // Another session; what is known of it, once it is. A replay is in the library already.
+  // Begins another session; null while it is unknown. A replay is in the library already.
   begin(session) {
     clearTimeout(this.#timer);
     this.#session = session?.session ?? "";
@@ -41,7 +46,7 @@ export class Keep {
     }
   }
 
-  // A session that runs is kept once it has ended.
+  // A running session is kept when it has ended.
   #await(session, recording) {
     this.#timer = setTimeout(async () => {
       const found = document.hidden ? null : await getRecording(recording).catch(() => null);
@@ -54,6 +59,6 @@ export class Keep {
   #show(label) {
     setText(this.#button, label);
     this.#button.setAttribute("aria-disabled", String(label !== "Keep"));
-    this.#button.title = label === "Keeping…" ? "It is recorded to its end" : "";
+    this.#button.title = TITLES[label];
   }
 }

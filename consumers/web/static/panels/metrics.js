@@ -1,4 +1,4 @@
-// What every drawing is made of: each metric's name for people, its name in a frame, its unit, and which picture shows it.
+// The metrics of each picture: label, name in a frame, and unit.
 
 const plain = (label, name, unit) => ({ label, name, unit, value: (frame) => frame[name] });
 const each = (label, name, unit) => ({ label, name, unit, isEach: true, value: (member) => member[name] });
@@ -9,11 +9,11 @@ const AGREEMENT = plain("Agreement", "agreement", "0…1");
 
 const BRAID = [
   ENERGY,
-  plain("Wave: what the cord shows", "wave", "0…1"),
+  plain("Wave (the cord)", "wave", "0…1"),
   MEMBER_ENERGY,
   AGREEMENT,
   plain("… measured from", "agreement_source", ""),
-  plain("… comparing", "compares", ""),
+  plain("… compared at", "compares", ""),
   plain("Interference", "interference", ""),
   plain("Wave above every member", "amplified", ""),
   plain("Wave below the members' mean", "dampened", ""),
@@ -30,33 +30,33 @@ const ENERGIES = [
 const DIVERSITY = [
   plain("Diversity index", "diversity_index", "0…1"),
   plain("… from", "di_source", ""),
-  plain("… is at least", "di_low", "0…1"),
-  plain("… over those measured", "di_covered", "0…1"),
+  plain("… lower bound", "di_low", "0…1"),
+  plain("… of the measured members", "di_covered", "0…1"),
   plain("… their share of the weights", "coverage", "0…1"),
-  plain("… of the next bytes", "di_span", "0…1"),
-  plain("… so many", "span_bytes", "bytes"),
+  plain("… of the common span", "di_span", "0…1"),
+  plain("… length of the span", "span_bytes", "bytes"),
 ];
 const DISAGREEMENT = [
   plain("Disagreement", "jsd", "0…1"),
   plain("Entropy of the council", "entropy_total", "nats"),
-  plain("Entropy of a member, mean", "entropy_within", "nats"),
-  plain("Probability that lists cover", "coverage_mass", "0…1"),
+  plain("Mean entropy of the members", "entropy_within", "nats"),
+  plain("Probability that the lists cover", "coverage_mass", "0…1"),
 ];
 const LAG = [
   plain("Sync lag", "sync_lag_ms", "ms"),
   plain("Arrival skew", "arrival_skew_ms", "ms"),
   plain("Mode", "mode", ""),
-  each("Waits", "buffered_tokens", "tokens"),
-  plain("Entries late, this window", "late", ""),
+  each("Buffered", "buffered_tokens", "tokens"),
+  plain("Late entries in this window", "late", ""),
 ];
 
 const TRACKS = { braid: BRAID, energy: ENERGIES, diversity: DIVERSITY, disagreement: DISAGREEMENT, lag: LAG };
 export const TITLES = {
-  braid: "The braid", energy: "Energy", diversity: "Diversity", disagreement: "Disagreement", lag: "Keeping in step",
-  all: "Every number",
+  braid: "The braid", energy: "Energy", diversity: "Diversity", disagreement: "Disagreement", lag: "Sync",
+  all: "All numbers",
 };
 
-// What a track shows of a frame: [label, name in the frame, value as it came, unit]; of "all", everything.
+// The rows {label, name in the frame, value, unit} of a picture; of "all", those of all pictures.
 export function evidenceOf(track, frame) {
   const metrics = track === "all" ? [...new Set(Object.values(TRACKS).flat())] : TRACKS[track];
   return metrics.flatMap((metric) => (metric.isEach ? rowsOfMembers(metric, frame) : [row(metric, frame, metric.label, metric.name)]));

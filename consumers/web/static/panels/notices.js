@@ -1,21 +1,21 @@
-// What the page says in a sentence: how it goes, what went wrong, and what a person should know.
+// The page's sentences: its status, errors and notes.
 
-import { at, setText } from "../elements.js";
+import { byId, setText } from "../elements.js";
 
 export function setStatus(text) {
-  setText(at("status"), text);
+  setText(byId("status"), text);
 }
 
-export const statusText = () => at("status").textContent;
+export const statusText = () => byId("status").textContent;
 
-// What a person should know, though nothing went wrong.
+// Shows a sentence that is not an error.
 export function showNote(text) {
   showError(text);
-  at("error").classList.add("note");
+  byId("error").classList.add("note");
 }
 
 export function showError(text) {
-  at("error").classList.remove("note");
-  at("error").hidden = !text;
-  setText(at("error"), text);
+  byId("error").classList.remove("note");
+  byId("error").hidden = !text;
+  setText(byId("error"), text);
 }

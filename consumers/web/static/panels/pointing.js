@@ -1,7 +1,7 @@
-// What a person points at, on the stage or in a text, and the evidence for it.
+// The window or token under the pointer, on the stage or in a text, and its evidence.
 
 import { TokenEvidence } from "../council/tokens.js";
-import { at } from "../elements.js";
+import { byId } from "../elements.js";
 import { Evidence, tokenEvidence, visible } from "./evidence.js";
 
 export class Pointing {
@@ -12,21 +12,21 @@ export class Pointing {
   #record = null;
   #tokens = null;
 
-  // onChange() where something else is to be drawn, onLeave() where nothing is pointed at any more.
+  // onChange() when the page must be drawn again, onLeave() when the pointer is on nothing.
   constructor(announcer, onChange, onLeave) {
     [this.#announcer, this.#onChange, this.#onLeave] = [announcer, onChange, onLeave];
-    this.#evidence = new Evidence(at("evidence"), () => {
+    this.#evidence = new Evidence(byId("evidence"), () => {
       this.#onLeave();
       this.#pin(false);
     });
-    at("pin").addEventListener("click", () => this.#pin(!this.#evidence.isPinned));
-    // A finger that touches something else takes back what it pointed at.
+    byId("pin").addEventListener("click", () => this.#pin(!this.#evidence.isPinned));
+    // A touch on another element ends the pointing.
     addEventListener("pointerdown", (event) => {
       if (!event.target.closest("canvas, .token, .evidence")) this.leave();
     });
   }
 
-  // Another session; null until it is known.
+  // Begins another session; null while it is unknown.
   begin(record) {
     this.#tokens?.leave();
     [this.#record, this.#tokens] = [record, record && new TokenEvidence(record.session.session)];
@@ -48,12 +48,12 @@ export class Pointing {
     const { left, top } = node.getBoundingClientRect();
     const origin = this.#record.session.origin_ns;
     const show = (fetched) => {
-      const said = tokenEvidence(text, token, fetched, origin);
-      this.#evidence.pointAtToken(said, [left, top]);
-      if (isByKey) this.#announcer.tell(spoken(text, said));
+      const evidence = tokenEvidence(text, token, fetched, origin);
+      this.#evidence.pointAtToken(evidence, [left, top]);
+      if (isByKey) this.#announcer.announce(spoken(text, evidence));
     };
     show(null);
-    this.#tokens.look(index, token, answer.tokens[found - 1], show);
+    this.#tokens.find(index, token, answer.tokens[found - 1], show);
   }
 
   leave() {
@@ -63,27 +63,27 @@ export class Pointing {
     this.#onChange();
   }
 
-  // Asks for the tokens of a part of an answer; tells of each part that has become known.
-  async learn(index, range, tell) {
+  // Fetches the tokens of a range of an answer; calls onKnown with each part of it.
+  async learn(index, range, onKnown) {
     const [record, tokens] = [this.#record, this.#tokens];
     try {
       for await (const { tokens: found, from, to } of tokens.range(index, range)) {
         if (record !== this.#record) return;
         record.answers[index].learn(found, from, to);
-        tell({ from, to });
+        onKnown({ from, to });
       }
     } catch {
-      // They stay unshaded; whoever points at one asks again.
+      // The tokens stay without shading; pointing at one fetches it again.
     }
   }
 
-  // The window that is looked at, for the card that is pinned.
+  // Shows the shown window's numbers in a pinned card.
   follow(frame) {
     this.#evidence.follow(frame);
   }
 
   #pin(isPinned) {
-    at("pin").setAttribute("aria-pressed", String(isPinned));
+    byId("pin").setAttribute("aria-pressed", String(isPinned));
     this.#evidence.pin(isPinned);
     this.#onChange();
   }

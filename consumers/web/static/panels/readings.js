@@ -1,59 +1,58 @@
-// The readings: the numbers of the window that is looked at, and in words what they mean.
+// The readings: the measures of the shown window as numbers, and the pattern in words.
 
-import { at, setText } from "../elements.js";
+import { byId, setText } from "../elements.js";
 
-// Where not all members sent probabilities, what they wrote counts instead.
-const SOURCES = { mixed: "in part by text", text: "by text" };
+// For members without probabilities the text that they wrote is compared.
+const SOURCES = { mixed: "partly from text", text: "from text" };
 
 export class Readings {
   begin(memberCount) {
-    // One member has nobody to agree with.
+    // Comparisons need two members.
     for (const reading of document.querySelectorAll(".between")) reading.hidden = memberCount < 2;
   }
 
   draw(frame, columns) {
     const isMeasured = frame.di_source === "logprobs";
-    setText(at("energy"), frame.energy.toFixed(2));
-    setText(at("wave"), frame.wave.toFixed(2));
-    show(at("diversity"), isMeasured ? frame.diversity_index.toFixed(2) : null);
-    // One alone disagrees with nobody, which is no measurement.
-    show(at("disagreement"), frame.jsd === null || frame.agreement === null ? null : frame.jsd.toFixed(2));
-    show(at("agreement"), frame.agreement === null ? null : frame.agreement.toFixed(2));
-    setText(at("agreement-source"), SOURCES[frame.agreement_source] ?? "");
-    setText(at("pattern"), shownPattern(frame, columns));
-    at("pattern").dataset.pattern = frame.resonance ? "resonance" : frame.interference;
-    show(at("compares"), shownPlace(frame, columns));
-    show(at("lag"), shownMs(frame.sync_lag_ms));
-    show(at("skew"), shownMs(frame.arrival_skew_ms));
-    setText(at("mode"), frame.mode);
-    setText(at("window"), frame.window_index.toLocaleString("en").replaceAll(",", "\u202f"));
+    setText(byId("energy"), frame.energy.toFixed(2));
+    setText(byId("wave"), frame.wave.toFixed(2));
+    show(byId("diversity"), isMeasured ? frame.diversity_index.toFixed(2) : null);
+    // The frame of a single member has a jsd of 0, which is not measured.
+    show(byId("disagreement"), frame.jsd === null || frame.agreement === null ? null : frame.jsd.toFixed(2));
+    show(byId("agreement"), frame.agreement === null ? null : frame.agreement.toFixed(2));
+    setText(byId("agreement-source"), SOURCES[frame.agreement_source] ?? "");
+    setText(byId("pattern"), shownPattern(frame, columns));
+    byId("pattern").dataset.pattern = frame.resonance ? "resonance" : frame.interference;
+    show(byId("compares"), shownComparison(frame, columns));
+    show(byId("lag"), shownMs(frame.sync_lag_ms));
+    show(byId("skew"), shownMs(frame.arrival_skew_ms));
+    setText(byId("mode"), frame.mode);
+    setText(byId("window"), frame.window_index.toLocaleString("en").replaceAll(",", "\u202f"));
   }
-
 }
 
-// Before the members part they say what comes next; afterwards each is in a text of its own, and that stays so when there
-// are no longer two of them.
-function shownPlace(frame, columns) {
-  if (frame.compares === "next") return "the same so far";
-  const here = frame.compares === "place" ? "the same place" : "";
+// Before they part, the members are compared at the continuation of one text; afterwards at the same position of their own
+// texts. The parting stays when fewer than two members are compared.
+function shownComparison(frame, columns) {
+  if (frame.compares === "next") return "same text so far";
+  const here = frame.compares === "place" ? "same position" : "";
   const parted = columns.partedAt(frame.window_index);
   if (parted !== null) return [here, `parted at byte ${parted}`].filter(Boolean).join(", ");
-  // Text that was let go before it could be compared: nobody knows where they parted.
+  // Text that was released before it could be compared: the byte of the parting is unknown.
   if (here) return here;
   return columns.lastCompared(frame.window_index) === "next" ? "never parted" : null;
 }
 
 const PATTERNS = {
-  constructive: "They agree, and reinforce each other",
-  destructive: "They disagree, and cancel each other",
-  neutral: "They neither agree nor disagree",
+  constructive: "The answers agree (constructive interference)",
+  destructive: "The answers differ (destructive interference)",
+  neutral: "The answers partly agree (neutral)",
 };
 
 function shownPattern(frame, columns) {
-  if (frame.resonance) return "They agree so long that they resonate";
+  if (frame.resonance) return "The answers keep agreeing (resonance)";
   if (frame.agreement !== null) return PATTERNS[frame.interference];
   if (columns.lastCompared(frame.window_index) === null) return "Nothing to compare yet";
-  return frame.final ? "They have ended" : "One alone is left";
+  return frame.final ? "The session has ended" : "One member is left";
 }
 
 function shownMs(ms) {

@@ -1,10 +1,10 @@
-// One recording in the list: what it is, and what can be done with it.
+// One recording in the list, with its facts and its buttons.
 
 import { fileOfRecording } from "../council/api.js";
 import { button, element, shownBytes, shownTime } from "../elements.js";
 import { sparkline } from "./sparkline.js";
 
-// handlers: onPlay(), onChoose(isChosen), onStar(isStarred), onDelete(); each may return a promise.
+// handlers: onPlay(), onChoose(isChosen), onStar(isStarred), onDelete().
 export function recordingItem(recording, isChosen, handlers) {
   const title = titleOf(recording);
   const item = element("li", "recording");
@@ -13,10 +13,10 @@ export function recordingItem(recording, isChosen, handlers) {
   return item;
 }
 
-// What a person knows it by.
+// The title: the beginning of the prompt, or else the file's name.
 export const titleOf = ({ prompt_start: prompt, name }) => prompt || name;
 
-// The facts of it, in words.
+// The facts of a recording, as texts.
 export function factsOf({ opened_ms: openedMs, duration_s: duration, members, mean_agreement: mean, size_bytes: bytes, text, reason }) {
   return [
     shownTime(openedMs),
@@ -40,7 +40,7 @@ function readable(recording, title, { onPlay }) {
   const sign = element("span", "play-sign", "▶");
   sign.setAttribute("aria-hidden", "true");
   play.append(
-    element("span", "asked", sign, element("span", "visually-hidden", "Play "), title),
+    element("span", "prompt-start", sign, element("span", "visually-hidden", "Play "), title),
     element("span", "quiet", factsOf(recording).join(" · ")),
   );
   const row = element("div", "recording-head", play);
@@ -50,7 +50,7 @@ function readable(recording, title, { onPlay }) {
 
 function unreadable({ name, problem, size_bytes: bytes, modified_ms: modifiedMs }) {
   const facts = `${shownTime(modifiedMs)} · ${shownBytes(bytes)}`;
-  return element("div", "recording-head unreadable", element("p", "asked", name), element("p", "quiet", facts), element("p", "notice", problem));
+  return element("div", "recording-head unreadable", element("p", "prompt-start", name), element("p", "quiet", facts), element("p", "notice", problem));
 }
 
 function actions(recording, title, isChosen, { onChoose, onStar, onDelete }) {

@@ -1,4 +1,4 @@
-// The library: recordings are found, played, starred, compared, taken in and deleted.
+// The library: the list of recordings, with search, play, star, compare, import and delete.
 
 import { deleteRecording, getRecordings, importRecording, replayRecording, starRecording } from "../council/api.js";
 import { button, element, setText, shownTime } from "../elements.js";
@@ -6,7 +6,7 @@ import { recordingItem, titleOf } from "./recording.js";
 import { TwoRecordings } from "./two-recordings.js";
 
 const TYPED_MS = 250;
-const EMPTY = "No recording yet: keep a session, or drop a file here.";
+const EMPTY = "No recordings yet: keep a session, or drop a file here.";
 
 export class Recordings {
   #panel;
@@ -17,22 +17,22 @@ export class Recordings {
   #error = element("p", "notice");
   #list = element("ul");
   #more = button("Show more", () => this.#load(true), "plain");
-  #compare = button("Compare two", () => this.#compareTwo(), "plain");
+  #compare = button("Compare recordings", () => this.#compareTwo(), "plain");
   #two;
-  #question = new Question();
+  #confirmation = new Confirmation();
   #shown = [];
-  // The names of those that are chosen, the one chosen first at the front.
+  // The names of the selected recordings, in the order of selection.
   #chosen = [];
   #hasMore = false;
-  #asked = 0;
+  #requested = 0;
   #timer = 0;
 
-  // onOpen(session) where a recording is played.
+  // onOpen(session) after a replay was opened.
   constructor(panel, onOpen) {
     [this.#panel, this.#onOpen] = [panel, onOpen];
     this.#two = new TwoRecordings((recording) => this.#play(recording));
     this.#search.type = "search";
-    this.#search.placeholder = "Words of the question, a member …";
+    this.#search.placeholder = "Words of the prompt, member, file";
     this.#search.setAttribute("aria-label", "Search the recordings");
     this.#search.maxLength = 200;
     this.#search.addEventListener("input", () => {
@@ -50,45 +50,45 @@ export class Recordings {
     [this.#note.id, this.#error.id] = ["library-note", "library-error"];
     this.#note.setAttribute("role", "status");
     this.#error.setAttribute("role", "alert");
-    const take = button("Import…", () => this.#file.click(), "plain");
+    const importing = button("Import…", () => this.#file.click(), "plain");
     panel.append(
       element("h2", "", "Recordings"),
-      element("div", "library-head", this.#search, this.#compare, take, this.#file),
-      this.#error, this.#note, this.#list, this.#more, this.#two.element, this.#question.element,
+      element("div", "library-head", this.#search, this.#compare, importing, this.#file),
+      this.#error, this.#note, this.#list, this.#more, this.#two.element, this.#confirmation.element,
     );
-    this.#tell("");
+    this.#showNote("");
     this.#showChosen();
     panel.addEventListener("toggle", (event) => event.newState === "open" && this.#load(false));
     this.#listenForFiles();
   }
 
-  // The list from its beginning, or what comes after what is shown.
+  // Loads the list from its beginning, or the page after the shown ones.
   async #load(isMore) {
-    const asked = ++this.#asked;
-    this.#fail("");
+    const requested = ++this.#requested;
+    this.#showError("");
     try {
       const after = isMore ? this.#shown.at(-1)?.name : "";
       const { recordings, next } = await getRecordings(this.#search.value, after);
-      // Something else was typed meanwhile.
-      if (asked !== this.#asked) return;
+      // The search has changed meanwhile.
+      if (requested !== this.#requested) return;
       const known = this.#list.children.length;
       this.#shown = isMore ? [...this.#shown, ...recordings] : recordings;
       this.#hasMore = next !== null;
       if (isMore) this.#list.append(...recordings.map((recording) => this.#item(recording)));
       else this.#list.replaceChildren(...recordings.map((recording) => this.#item(recording)));
       if (isMore) this.#list.children[known]?.querySelector("button")?.focus();
-      this.#tellNumber();
+      this.#showCount();
     } catch (error) {
-      if (asked === this.#asked) this.#fail(error.message);
+      if (requested === this.#requested) this.#showError(error.message);
     }
   }
 
-  #tellNumber() {
+  #showCount() {
     this.#more.hidden = !this.#hasMore;
     const words = this.#search.value.trim();
     const found = `${this.#shown.length}${this.#hasMore ? " and more" : ""}`;
-    if (this.#shown.length === 0) this.#tell(words ? "No recording has these words." : EMPTY);
-    else this.#tell(words ? `${found} with these words` : "");
+    if (this.#shown.length === 0) this.#showNote(words ? "No recording contains these words." : EMPTY);
+    else this.#showNote(words ? `${found} found` : "");
   }
 
   #item(recording) {
@@ -104,13 +104,13 @@ export class Recordings {
   }
 
   async #play({ name, text }) {
-    this.#fail("");
+    this.#showError("");
     try {
       const { session } = await replayRecording(name, { frames: text === false });
       this.#panel.hidePopover();
       this.#onOpen(session);
     } catch (error) {
-      this.#fail(error.message);
+      this.#showError(error.message);
     }
   }
 
@@ -123,14 +123,14 @@ export class Recordings {
       item.replaceWith(made);
       if (hadFocus) made.querySelector("[aria-pressed]").focus();
     } catch (error) {
-      this.#fail(error.message);
+      this.#showError(error.message);
     }
   }
 
   async #delete(recording, item) {
     const when = recording.opened_ms === null ? "" : ` of ${shownTime(recording.opened_ms)}`;
-    const asked = `Delete the recording “${titleOf(recording)}”${when}? The file is gone then.`;
-    if (!(await this.#question.ask(asked, "Delete"))) return;
+    const question = `Delete the recording “${titleOf(recording)}”${when}? The file cannot be restored.`;
+    if (!(await this.#confirmation.ask(question, "Delete"))) return;
     try {
       await deleteRecording(recording.name);
       const next = item.nextElementSibling ?? item.previousElementSibling;
@@ -138,10 +138,10 @@ export class Recordings {
       this.#shown = this.#shown.filter((each) => each.name !== recording.name);
       this.#choose(recording.name, false);
       (next?.querySelector("button") ?? this.#search).focus();
-      this.#tellNumber();
+      this.#showCount();
       if (this.#shown.length === 0 && this.#hasMore) this.#load(false);
     } catch (error) {
-      this.#fail(error.message);
+      this.#showError(error.message);
     }
   }
 
@@ -150,7 +150,7 @@ export class Recordings {
   #choose(name, isChosen) {
     this.#chosen = this.#chosen.filter((each) => each !== name);
     if (isChosen) this.#chosen.push(name);
-    // Of three the one that was chosen first gives way.
+    // With a third selection the first one ends.
     if (this.#chosen.length > 2) this.#chosen.shift();
     for (const item of this.#list.children) {
       const box = item.querySelector("[type=checkbox]");
@@ -161,27 +161,27 @@ export class Recordings {
 
   #showChosen() {
     this.#compare.setAttribute("aria-disabled", String(this.#chosen.length !== 2));
-    this.#compare.title = this.#chosen.length === 2 ? "" : "Choose two recordings first";
+    this.#compare.title = this.#chosen.length === 2 ? "" : "Select two recordings first";
   }
 
   async #compareTwo() {
     if (this.#chosen.length !== 2) {
-      this.#tell("Choose two recordings to compare.");
+      this.#showNote("Select two recordings to compare.");
       return;
     }
-    this.#fail("");
+    this.#showError("");
     try {
       await this.#two.show(...this.#chosen);
     } catch (error) {
-      this.#fail(error.message);
+      this.#showError(error.message);
     }
   }
 
-  // --- taking files in ---
+  // --- importing files ---
 
   #listenForFiles() {
     const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
-    // A file that misses the panel is not opened in place of the page.
+    // Without this the browser would open a file that is dropped beside the panel.
     for (const name of ["dragover", "drop"]) addEventListener(name, (event) => holdsFiles(event) && event.preventDefault());
     const mark = (isOver) => this.#panel.classList.toggle("is-dropped-on", isOver);
     this.#panel.addEventListener("dragover", (event) => mark(holdsFiles(event)));
@@ -193,50 +193,50 @@ export class Recordings {
   }
 
   async #import(files) {
-    this.#fail("");
-    const [taken, refused] = [[], []];
+    this.#showError("");
+    const [imported, refused] = [[], []];
     for (const file of files) {
-      this.#tell(`Taking in ${file.name}…`);
+      this.#showNote(`Importing ${file.name}…`);
       try {
-        taken.push(await importRecording(file));
+        imported.push(await importRecording(file));
       } catch (error) {
         refused.push(`${file.name}: ${error.message}`);
       }
     }
-    if (taken.length > 0) {
+    if (imported.length > 0) {
       this.#search.value = "";
       await this.#load(false);
     }
-    this.#fail(refused.join(" "));
-    if (taken.length > 0) this.#tell(`Taken in: ${taken.map((each) => each.name).join(", ")}.`);
-    else this.#tellNumber();
+    this.#showError(refused.join(" "));
+    if (imported.length > 0) this.#showNote(`Imported: ${imported.map((each) => each.name).join(", ")}.`);
+    else this.#showCount();
   }
 
-  #tell(text) {
+  #showNote(text) {
     setText(this.#note, text);
   }
 
-  #fail(text) {
+  #showError(text) {
     this.#error.hidden = !text;
     setText(this.#error, text);
   }
 }
 
-// A question that stands in the way until it is answered.
-class Question {
+// A modal dialog that asks for a confirmation.
+class Confirmation {
   element = element("dialog", "question-box");
   #text = element("p", "");
   #yes = button("", () => this.element.close("yes"));
 
   constructor() {
-    const no = button("Leave it", () => this.element.close("no"), "plain");
+    const no = button("Cancel", () => this.element.close("no"), "plain");
     no.autofocus = true;
     this.#text.id = "library-question";
     this.element.setAttribute("aria-labelledby", this.#text.id);
     this.element.append(this.#text, element("div", "actions", no, this.#yes));
   }
 
-  // True where the answer is yes.
+  // Resolves to true if the user confirms.
   ask(text, yes) {
     setText(this.#text, text);
     setText(this.#yes, yes);

@@ -1,15 +1,15 @@
-// A replay that is shown: the mark that says so, its controls, and the keys that move it.
+// The shown replay: its label, its controls and its keys.
 //
-//   space         pause, go on              0 … 9      to so many tenths of it
-//   ← →           a second back, on         Shift ← →  a window back, on
+//   space         pause, continue           0 … 9      to so many tenths of its length
+//   ← →           a second back, forward    Shift ← →  a window back, forward
 
 import { Playback } from "../council/playback.js";
-import { at, setText, shownTime } from "../elements.js";
+import { byId, setText, shownTime } from "../elements.js";
+import { WINDOWS_PER_SECOND } from "../record/windows.js";
 import { setStatus, showError } from "./notices.js";
 
 const SPEEDS = [[0.25, "¼"], [0.5, "½"], [1, "1"], [2, "2"], [4, "4"], [8, "8"], [0, "max"]];
-const WINDOWS_A_SECOND = 60;
-// Where a key belongs to what has the focus.
+// Elements that use these keys themselves when they have the focus.
 const OWN_KEYS = "input:not([type=range]), select, textarea, [contenteditable], [tabindex], dialog, [popover]";
 const BUTTONS = "button, a, summary, [type=range]";
 
@@ -20,16 +20,16 @@ export class Replay {
   #transport;
   #onMove;
 
-  // onMove() where another window is to be shown.
+  // onMove() when another window must be shown.
   constructor(transport, onMove) {
     [this.#transport, this.#onMove] = [transport, onMove];
-    at("rate").append(...SPEEDS.map(([rate, label]) => new Option(label, String(rate))));
-    at("rate").addEventListener("change", () => this.#playback?.order({ rate: Number(at("rate").value) }));
-    at("step-back").addEventListener("click", () => this.#step(-1));
-    at("step-on").addEventListener("click", () => this.#step(1));
-    at("loop").addEventListener("click", () => this.#loop());
+    byId("rate").append(...SPEEDS.map(([rate, label]) => new Option(label, String(rate))));
+    byId("rate").addEventListener("change", () => this.#playback?.order({ rate: Number(byId("rate").value) }));
+    byId("step-back").addEventListener("click", () => this.#step(-1));
+    byId("step-on").addEventListener("click", () => this.#step(1));
+    byId("loop").addEventListener("click", () => this.#loop());
     addEventListener("keydown", (event) => this.#press(event));
-    // What was not asked for in the background is asked for now.
+    // A page in the background reads no reports.
     document.addEventListener("visibilitychange", () => document.hidden || this.#onMove());
   }
 
@@ -37,38 +37,38 @@ export class Replay {
     return this.#playback;
   }
 
-  // Another session; what is known of it, once it is.
+  // Begins another session; null while it is unknown.
   begin(session) {
     this.#playback?.leave();
     this.#drawn = -1;
     const isReplay = Boolean(session?.replay_of);
     this.#playback = isReplay ? new Playback(session.session, { onMove: () => this.#show(), onRefused: showError }) : null;
-    at("replayed").hidden = at("replay-controls").hidden = !isReplay;
-    at("loop").setAttribute("aria-pressed", "false");
-    if (isReplay) setText(at("replayed"), replayMark(session));
+    byId("replayed").hidden = byId("replay-controls").hidden = !isReplay;
+    byId("loop").setAttribute("aria-pressed", "false");
+    if (isReplay) setText(byId("replayed"), replayMark(session));
   }
 
-  // The controls as they are now, and the page at its new place.
+  // Updates the controls and the shown window.
   #show() {
     const { playing } = this.#playback;
     const rate = String(playing.rate);
-    if (![...at("rate").options].some((option) => option.value === rate)) at("rate").append(new Option(rate, rate));
-    at("rate").value = rate;
-    this.tell();
+    if (![...byId("rate").options].some((option) => option.value === rate)) byId("rate").append(new Option(rate, rate));
+    byId("rate").value = rate;
+    this.showStatus();
     this.#onMove();
   }
 
-  // How it goes, in the page's status. It is at its end once that is drawn, not when the last frames are on their way.
-  tell(drawn = this.#drawn) {
+  // Shows the replay's state in the page's status. It is at its end when its last window was drawn, not before.
+  showStatus(drawn = this.#drawn) {
     this.#drawn = drawn;
     if (!this.#playback || this.#playback.playing.lastWindow < 0) return;
     const nowMs = performance.now();
     const { playing } = this.#playback;
     if (playing.isOver(nowMs) && drawn >= playing.lastWindow) setStatus("The replay is at its end.");
-    else setStatus(playing.isPaused ? "The replay is paused." : "The replay plays.");
+    else setStatus(playing.isPaused ? "The replay is paused." : "The replay is playing.");
   }
 
-  // Where a person steps they want to look.
+  // A step also pauses the replay.
   #step(step) {
     this.#playback?.order({ window: this.#transport.window, step, paused: true });
   }
@@ -76,7 +76,7 @@ export class Replay {
   #loop() {
     if (!this.#playback) return;
     this.#playback.isLooping = !this.#playback.isLooping;
-    at("loop").setAttribute("aria-pressed", String(this.#playback.isLooping));
+    byId("loop").setAttribute("aria-pressed", String(this.#playback.isLooping));
   }
 
   #press(event) {
@@ -91,7 +91,7 @@ export class Replay {
     } else if (arrow) {
       if (target.matches("[type=range]")) return;
       if (event.shiftKey) this.#step(arrow);
-      else this.#playback.order({ step: arrow * WINDOWS_A_SECOND });
+      else this.#playback.order({ step: arrow * WINDOWS_PER_SECOND });
     } else if (/^[0-9]$/.test(key) && playing.lastWindow >= 0) {
       this.#playback.order({ window: Math.round((playing.lastWindow * Number(key)) / 10) });
     } else {
@@ -101,7 +101,7 @@ export class Replay {
   }
 }
 
-// Which session is replayed, in words: with its recording's name where that is known.
+// The label of a replay.
 export function replayMark({ replay_of: of, recorded_ms: recordedMs }) {
   return `Replay of ${of}, recorded ${shownTime(recordedMs)}`;
 }

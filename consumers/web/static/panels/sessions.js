@@ -1,4 +1,4 @@
-// The sessions that the council keeps: a person looks at any of them, and forgets those that have ended.
+// The list of sessions: any can be opened, and those that have ended can be deleted.
 
 import { deleteSession, getSessions } from "../council/api.js";
 import { button, element, shownTime } from "../elements.js";
@@ -10,7 +10,7 @@ export class Sessions {
   #onOpen;
   #shown = () => "";
 
-  // onOpen(session) where a person picks one; shown() says which is looked at.
+  // onOpen(session) when the user picks one; shown() returns the session that the page shows.
   constructor(panel, onOpen, shown) {
     [this.#panel, this.#onOpen, this.#shown] = [panel, onOpen, shown];
     panel.append(element("h2", "", "Sessions"), this.#note, this.#list);
@@ -21,14 +21,14 @@ export class Sessions {
     try {
       const sessions = await getSessions();
       this.#list.replaceChildren(...sessions.map((session) => this.#item(session)));
-      this.#tellNumber();
+      this.#showCount();
     } catch (error) {
       this.#note.textContent = error.message;
     }
   }
 
-  #tellNumber() {
-    this.#note.textContent = this.#list.children.length > 0 ? "" : "None yet: ask the council something.";
+  #showCount() {
+    this.#note.textContent = this.#list.children.length > 0 ? "" : "No sessions yet: enter a prompt and select Ask.";
   }
 
   #item({ session, status, reason, names, opened_ms: openedMs, prompt_start: prompt, replay_of: of, recording, recorded_ms: recordedMs }) {
@@ -45,22 +45,22 @@ export class Sessions {
       names.join(", "),
       reason,
     ];
-    open.append(element("span", "asked", prompt || "(no text)"), element("span", "quiet", facts.filter(Boolean).join(" · ")));
+    open.append(element("span", "prompt-start", prompt || "(no text)"), element("span", "quiet", facts.filter(Boolean).join(" · ")));
     if (session === this.#shown()) open.setAttribute("aria-current", "true");
     const item = element("li", "", open);
     if (status === "ended") {
-      const forget = button("Forget", async () => {
+      const remove = button("Delete", async () => {
         try {
           await deleteSession(session);
           item.remove();
           this.#panel.querySelector("li button")?.focus();
-          this.#tellNumber();
+          this.#showCount();
         } catch (error) {
           this.#note.textContent = error.message;
         }
       }, "small");
-      forget.setAttribute("aria-label", `Forget the session: ${prompt}`);
-      item.append(forget);
+      remove.setAttribute("aria-label", `Delete the session: ${prompt}`);
+      item.append(remove);
     }
     return item;
   }

@@ -3,7 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, MARGIN] = [72, 20, 2];
 
-// The picture, with words for those who do not see it.
+// The picture, with a text for screen readers.
 export function sparkline(agreement, mean) {
   const picture = document.createElementNS(SVG, "svg");
   picture.setAttribute("class", "sparkline");
@@ -20,15 +20,15 @@ export function sparkline(agreement, mean) {
 }
 
 function pathOf(values) {
-  const x = (place) => (values.length > 1 ? MARGIN + (place / (values.length - 1)) * (WIDTH - 2 * MARGIN) : MARGIN);
+  const x = (index) => (values.length > 1 ? MARGIN + (index / (values.length - 1)) * (WIDTH - 2 * MARGIN) : MARGIN);
   const y = (value) => HEIGHT - MARGIN - Math.min(1, Math.max(0, value)) * (HEIGHT - 2 * MARGIN);
   let path = "";
   let isDown = false;
-  values.forEach((value, place) => {
+  values.forEach((value, index) => {
     if (value !== null) {
-      path += `${isDown ? "L" : "M"}${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
-      // One measurement by itself is a dot.
-      if (!isDown && (values[place + 1] ?? null) === null) path += "h0.1";
+      path += `${isDown ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`;
+      // A single measurement is a dot.
+      if (!isDown && (values[index + 1] ?? null) === null) path += "h0.1";
     }
     isDown = value !== null;
   });

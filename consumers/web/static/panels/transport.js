@@ -1,10 +1,9 @@
-// The way through time: live or held, the slider, the jump to where they parted. A replay is moved for every page that
-// shows it.
+// The controls of time: live or held, the slider, the jump to the parting. In a replay they change the window of all pages
+// that show it.
 
-import { at, setText } from "../elements.js";
+import { byId, setText } from "../elements.js";
 import { Playhead } from "../record/playhead.js";
-
-const WINDOWS_A_SECOND = 60;
+import { secondsAt, WINDOWS_PER_SECOND } from "../record/windows.js";
 
 export class Transport {
   #playhead = new Playhead();
@@ -13,35 +12,35 @@ export class Transport {
   #onMove;
   #isDragged = false;
 
-  // onMove() where another window is to be shown; onJump(byte) once the window where they parted is.
+  // onMove() when another window must be shown; onJump(byte) after the jump to the parting at that byte.
   constructor(onMove, onJump) {
     this.#onMove = onMove;
-    at("live").addEventListener("click", () => this.toggle());
-    const slider = at("time");
+    byId("live").addEventListener("click", () => this.toggle());
+    const slider = byId("time");
     slider.addEventListener("input", () => {
       this.#isDragged = true;
-      // Its end is the newest window that was drawn; meanwhile there may be a newer one.
+      // The slider's end is the newest window that was drawn; newer ones may have been received since.
       const { value, max } = slider;
       this.hold(Number(value) >= Number(max) && !this.#playback ? Infinity : Number(value));
     });
     slider.addEventListener("change", () => (this.#isDragged = false));
-    at("jump").addEventListener("click", () => {
+    byId("jump").addEventListener("click", () => {
       if (this.#hasFrames && this.#columns.partings.length > 0) onJump(this.#jump());
     });
   }
 
-  // Whether time flows: what is shown is the newest, or a replay moves.
+  // True if the newest window is shown, or if a replay moves.
   get isLive() {
     if (!this.#playback) return this.#playhead.isLive;
     return this.isMoving || (this.#columns !== null && this.window >= this.#columns.last);
   }
 
-  // Whether another window is shown in a moment, though none comes.
+  // True if another window must be shown soon, even without a new frame.
   get isMoving() {
     return this.#playback?.playing.isMoving(performance.now()) ?? false;
   }
 
-  // Another session: its columns, once it has some, and the playback of a replay.
+  // Begins another session: its columns, null until they exist, and the playback of a replay.
   begin(columns, playback = null) {
     [this.#columns, this.#playback] = [columns, playback];
     this.#playhead.follow();
@@ -56,7 +55,7 @@ export class Transport {
     return this.#playhead.window(this.#columns);
   }
 
-  // Holds a window; the newest is followed. A replay goes there.
+  // Holds a window, or follows the newest. A replay is ordered to that window.
   hold(window) {
     if (!this.#hasFrames) return;
     if (this.#playback) {
@@ -71,28 +70,28 @@ export class Transport {
   draw(window, runs) {
     const { first, last, partings } = this.#columns;
     const end = Math.max(last, this.#playback?.playing.lastWindow ?? last);
-    const slider = at("time");
+    const slider = byId("time");
     if (!this.#isDragged) [slider.min, slider.max, slider.value] = [first, end, window];
-    const seconds = ((window + 1) / WINDOWS_A_SECOND).toFixed(1);
+    const seconds = secondsAt(window).toFixed(1);
     const flows = this.#playback ? this.isMoving : this.isLive;
     slider.setAttribute("aria-valuetext", `${seconds} seconds${flows ? (this.#playback ? ", playing" : ", live") : ""}`);
-    const newest = ((end + 1) / WINDOWS_A_SECOND).toFixed(1);
-    setText(at("time-text"), flows && !this.#playback ? `${seconds} s` : `${seconds} of ${newest} s`);
-    // Its place is kept, so that nothing moves when it comes.
-    at("jump").classList.toggle("absent", partings.length === 0);
-    const live = at("live");
+    const newest = secondsAt(end).toFixed(1);
+    setText(byId("time-text"), flows && !this.#playback ? `${seconds} s` : `${seconds} of ${newest} s`);
+    // An absent button keeps its space, so that nothing moves when it appears.
+    byId("jump").classList.toggle("absent", partings.length === 0);
+    const live = byId("live");
     setText(live, this.#playback ? this.#playLabel() : liveLabel(this.isLive, runs));
     live.setAttribute("aria-disabled", String(!this.#playback && this.isLive && !runs));
   }
 
-  // Pauses, or goes on.
+  // Pauses or continues.
   toggle() {
-    if (!this.#hasFrames || at("live").getAttribute("aria-disabled") === "true") return;
+    if (!this.#hasFrames || byId("live").getAttribute("aria-disabled") === "true") return;
     if (this.#playback) {
       const { playing } = this.#playback;
       if (playing.isOver(performance.now())) this.#playback.order({ window: 0, paused: false, rate: playing.rate || 1 });
       else if (playing.isPaused) this.#playback.order({ paused: false });
-      // Here, and not where the replay is when it hears of it.
+      // At the window that this page shows, not the one that the replay has reached when it receives the order.
       else this.#playback.order({ window: this.window, paused: true });
       return;
     }
@@ -111,11 +110,11 @@ export class Transport {
     return playing.isPaused ? "Play" : "Pause";
   }
 
-  // A little later than they parted, so that the fork is in sight.
+  // Shows a window one second after the parting, so that the fork is visible.
   #jump() {
     const { first, last, partings } = this.#columns;
     const [parted, byte] = partings.at(-1);
-    const window = Math.min(last, Math.max(first, parted) + WINDOWS_A_SECOND);
+    const window = Math.min(last, Math.max(first, parted) + WINDOWS_PER_SECOND);
     if (this.#playback) this.#playback.order({ window, paused: true });
     else this.#playhead.hold(window);
     return byte;
@@ -124,5 +123,5 @@ export class Transport {
 
 function liveLabel(isLive, runs) {
   if (isLive) return runs ? "Pause" : "At the end";
-  return runs ? "Follow live" : "To the end";
+  return runs ? "Follow live" : "Go to the end";
 }

@@ -1,30 +1,30 @@
-// One text of a member as it grows, and the tokens that it is made of.
+// One growing text of a member, and its tokens.
 //
-//   text      \n T h e _ s k y _ i s …        offsets of JavaScript's, in which a letter may count as two
-//   bytes        0   3       7     10         the frames' offsets: UTF-8, from the first byte that is not white space
-//   tokens       [The] [ sky] [ is]           in bytes; what they say of probabilities, and nothing of text
+//   text      \n T h e _ s k y _ i s …        JavaScript's offsets, in UTF-16 units
+//   bytes        0   3       7     10         the frames' positions: UTF-8, from the first byte that is not white space
+//   tokens       [The] [ sky] [ is]           in bytes, with their probabilities
 //
-// Tokens come with the frames. Those of a text that was there before them are not known until somebody asks for them:
-// `unknown` says where.
+// Tokens come with the frames. The tokens of text that is older than the first frame are unknown until they are fetched;
+// `#unknown` contains their ranges.
 
-// ASCII's white space before the text, which positions do not count.
+// The ASCII white space before the text; positions do not count it.
 const LEADING = /^[ \t\n\r\v\f]*/;
-// From one of these places on, offsets are counted letter by letter.
-const LETTERS_A_STEP = 256;
+// Offsets are counted unit by unit from the nearest step before them.
+const UNITS_PER_STEP = 256;
 
 export class Answer {
   text = "";
   // In the order of their starts: {start, end, logprob, quality}.
   tokens = [];
-  // Rises whenever tokens came, or were found for text that had none.
+  // Rises whenever tokens are added.
   version = 0;
 
   #unknown = [];
   #lead = 0;
-  // Offsets that belong together: of the text, and of its bytes.
+  // Pairs of an offset and its byte.
   #steps = [[0, 0]];
 
-  // The whole text so far, of which what is here is the beginning.
+  // Sets the whole text so far, of which the current text is the beginning.
   begin(text) {
     const known = this.byteAt(this.text.length);
     this.append(text.slice(this.text.length));
@@ -43,31 +43,31 @@ export class Answer {
     this.#measure();
   }
 
-  // Steps up to the end, so that no offset is far from one.
+  // Adds steps up to the end, so that no offset is far from one.
   #measure() {
     let [letter, byte] = this.#steps.at(-1);
-    while (this.text.length - letter > LETTERS_A_STEP) {
-      const end = this.#boundary(letter + LETTERS_A_STEP);
+    while (this.text.length - letter > UNITS_PER_STEP) {
+      const end = this.#boundary(letter + UNITS_PER_STEP);
       byte += utf8Length(this.text, letter, end);
       letter = end;
       this.#steps.push([letter, byte]);
     }
   }
 
-  // Not between the two halves of a letter.
+  // An offset that is not between two surrogates.
   #boundary(offset) {
     const half = this.text.charCodeAt(offset);
     return half >= 0xdc00 && half < 0xe000 ? offset + 1 : offset;
   }
 
-  // The byte that belongs to an offset of the text.
+  // The byte at an offset of the text.
   byteAt(offset) {
     if (offset <= this.#lead) return 0;
     const [letter, byte] = this.#steps[lastAtMost(this.#steps, 0, offset)];
     return byte + utf8Length(this.text, letter, offset);
   }
 
-  // The offset of the letter that has this byte; the end of the text for a byte past it.
+  // The offset of the character that contains this byte; the end of the text for a byte past it.
   offsetAt(byte) {
     if (!(byte > 0)) return byte === 0 ? this.#lead : this.text.length;
     let [letter, at] = this.#steps[lastAtMost(this.#steps, 1, byte)];
@@ -80,9 +80,9 @@ export class Answer {
     return letter;
   }
 
-  // A token of a frame: they come in order.
+  // Adds a token of a frame; these come in order.
   add({ start, end, logprob, quality }) {
-    // What frames bring is whole from their first token on.
+    // From its first frame on a text has all its tokens.
     for (const range of this.#unknown) if (start < range.to && end > range.from) range.to = start;
     this.#unknown = this.#unknown.filter((range) => range.from < range.to);
     this.version += 1;
@@ -91,7 +91,7 @@ export class Answer {
     else this.#insert({ start, end, logprob, quality });
   }
 
-  // Tokens that were asked for: those of [from, to) are no longer unknown.
+  // Adds fetched tokens: those in the bytes [from, to) are no longer unknown.
   learn(tokens, from, to) {
     for (const token of tokens) if (token.end > token.start) this.#insert(token);
     this.#unknown = this.#unknown.flatMap((range) => without(range, from, to));
@@ -104,7 +104,7 @@ export class Answer {
     this.tokens.splice(before + 1, 0, { start, end, logprob, quality });
   }
 
-  // The part of [from, to) bytes whose tokens nobody has asked for, as {from, to}; undefined where all are known.
+  // The first part of the bytes [from, to) whose tokens are unknown, as {from, to}; undefined if all are known.
   unknownIn(from, to) {
     const range = this.#unknown.find((each) => each.from < to && each.to > from);
     return range && { from: Math.max(from, range.from), to: Math.min(to, range.to) };
@@ -156,6 +156,6 @@ function utf8LengthAt(text, at) {
   const unit = text.charCodeAt(at);
   if (unit < 0x80) return 1;
   if (unit < 0x800) return 2;
-  // What comes from JSON in UTF-8 has both halves of a letter, or neither.
+  // Text from JSON in UTF-8 has only complete pairs of surrogates.
   return unit >= 0xd800 && unit < 0xdc00 ? 4 : 3;
 }

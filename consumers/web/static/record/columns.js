@@ -1,15 +1,17 @@
-// What was received of one session, window by window: a column of numbers for each thing that a frame says.
+// The received frames of one session as columns: one array for each field of a frame, indexed by window.
 //
-//            window  …  812   813   814   815      ten minutes of them, then the oldest gives way
+//            window  …  812   813   814   815      ten minutes of windows, then the oldest is overwritten
 //   energy           …  .61   .62   .62   .64
-//   jsd              …  NaN   NaN   .12   .12      NaN: not measured, or a window that never came
-//   state of 0       …    3     3     3     4      a word is its place in a list
+//   jsd              …  NaN   NaN   .12   .12      NaN: not measured, or the window was not received
+//   state of 0       …    3     3     3     4      a word is stored as its index in a list
 //
-// The columns are made once and never grow: a page that is open for hours holds as much as one that was just loaded.
+// The columns are allocated once and never grow: a page that is open for hours uses as much memory as a new one.
 
-// As many as the council itself keeps of a session.
+import { ended, STATES } from "./states.js";
+
+// As many windows as the council keeps of a session.
 export const KEPT_WINDOWS = 36_000;
-// One is what most sessions have; another comes where members end, and those that are left parted elsewhere.
+// Most sessions have one; there is another when a member ends and the remaining members parted elsewhere.
 const MOST_PARTINGS = 100;
 
 const NUMBERS = [
@@ -30,22 +32,21 @@ const WORDS = {
   resonance: NO_YES,
   final: NO_YES,
 };
-const STATES = ["waiting", "loading", "thinking", "answering", "held", "detached", "finished", "dropped"];
 
 export class Columns {
-  // The windows that were received; -1 where there is none yet.
+  // The first and the last received window; -1 before there is one.
   first = -1;
   last = -1;
-  // Where the members parted, as [window, byte]: once each time that a frame tells of another place; the window is -1
-  // where they had parted before the first that was received.
+  // Where the members parted, as [window, byte]; a new item each time that frames report another byte. The window is -1 if
+  // they had parted before the first received frame.
   partings = [];
 
   #numbers = new Map(NUMBERS.map((name) => [name, emptyColumn()]));
   #words = new Map(Object.keys(WORDS).map((name) => [name, new Uint8Array(KEPT_WINDOWS)]));
   #members;
-  // Which window each place holds: 0 for none, else its index and one.
+  // The window that each slot contains, plus one; 0 for an empty slot.
   #held = new Uint32Array(KEPT_WINDOWS);
-  // What was last compared, at each window: frames without two members to compare no longer say.
+  // The last kind of comparison at each window: frames with fewer than two members to compare have none.
   #compared = new Uint8Array(KEPT_WINDOWS);
   #names;
   #reasons;
@@ -67,18 +68,18 @@ export class Columns {
     return this.#names;
   }
 
-  // Takes a frame of a later window than any before.
+  // Adds a frame with a later window than all before.
   add(frame) {
     const window = frame.window_index;
-    const place = window % KEPT_WINDOWS;
-    for (const [name, column] of this.#numbers) column[place] = frame[name] ?? NaN;
-    for (const [name, column] of this.#words) column[place] = Math.max(0, WORDS[name].indexOf(frame[name]));
-    this.#compared[place] = this.#words.get("compares")[place] || (this.last < 0 ? 0 : this.#compared[this.last % KEPT_WINDOWS]);
-    this.#addMembers(frame, place);
-    this.#held[place] = window + 1;
+    const slot = window % KEPT_WINDOWS;
+    for (const [name, column] of this.#numbers) column[slot] = frame[name] ?? NaN;
+    for (const [name, column] of this.#words) column[slot] = Math.max(0, WORDS[name].indexOf(frame[name]));
+    this.#compared[slot] = this.#words.get("compares")[slot] || (this.last < 0 ? 0 : this.#compared[this.last % KEPT_WINDOWS]);
+    this.#addMembers(frame, slot);
+    this.#held[slot] = window + 1;
     const parted = frame.diverged_at_bytes;
     if (parted !== null && parted !== this.partings.at(-1)?.[1]) {
-      // That of the first frame happened some time before it.
+      // In the first frame, the parting happened some time before.
       this.partings.push([this.last < 0 ? -1 : window, parted]);
       if (this.partings.length > MOST_PARTINGS) this.partings.shift();
     }
@@ -87,39 +88,39 @@ export class Columns {
     this.last = window;
   }
 
-  #addMembers(frame, place) {
+  #addMembers(frame, slot) {
     const window = frame.window_index;
     const before = this.last < 0 ? -1 : this.last % KEPT_WINDOWS;
-    frame.members.forEach((said, index) => {
+    frame.members.forEach((shown, index) => {
       const member = this.#members[index];
-      for (const name of MEMBER_NUMBERS) member[name][place] = said[name] ?? NaN;
-      member.state[place] = Math.max(0, STATES.indexOf(said.state));
-      member.awaited[place] = said.awaited ? 1 : 0;
-      // Of a session that was seen from its beginning; else it is known from the first token on.
+      for (const name of MEMBER_NUMBERS) member[name][slot] = shown[name] ?? NaN;
+      member.state[slot] = Math.max(0, STATES.indexOf(shown.state));
+      member.awaited[slot] = shown.awaited ? 1 : 0;
+      // 0 in a session that is followed from its beginning; else unknown until the first thinking token.
       const first = window === 0 ? 0 : NaN;
-      member.thinkingEnd[place] = before < 0 ? first : member.thinkingEnd[before];
-      this.#reasons[index] = said.reason ?? this.#reasons[index];
-      this.#remote[index] = said.remote;
+      member.thinkingEnd[slot] = before < 0 ? first : member.thinkingEnd[before];
+      this.#reasons[index] = shown.reason ?? this.#reasons[index];
+      this.#remote[index] = shown.remote;
     });
     for (const token of frame.tokens) {
       if (token.lane !== "thinking") continue;
       const ends = this.#members[token.member].thinkingEnd;
-      if (Number.isNaN(ends[place])) this.#fillBefore(ends, window, token.start);
-      ends[place] = token.end;
+      if (Number.isNaN(ends[slot])) this.#fillBefore(ends, window, token.start);
+      ends[slot] = token.end;
     }
   }
 
-  // What the first token says of all windows before it.
+  // The start of the first token is the end of thinking in all windows before.
   #fillBefore(column, window, value) {
     for (let at = Math.max(0, this.first); at < window; at += 1) column[at % KEPT_WINDOWS] = value;
   }
 
-  // Whether this very window was received, and is still kept.
+  // True if this window was received and is still kept.
   has(window) {
     return window >= this.first && window <= this.last && this.#held[window % KEPT_WINDOWS] === window + 1;
   }
 
-  // The newest received window at or before this one; -1 where there is none.
+  // The newest received window at or before this one; -1 if there is none.
   nearest(window) {
     for (let at = Math.min(window, this.last); at >= Math.max(0, this.first); at -= 1) if (this.has(at)) return at;
     return -1;
@@ -137,7 +138,7 @@ export class Columns {
     return WORDS.compares[this.#compared[window % KEPT_WINDOWS]];
   }
 
-  // Where they had parted by then, a byte; null where they had not.
+  // The byte at which the members had parted by then; null if they had not.
   partedAt(window) {
     return this.partings.findLast(([at]) => at <= window)?.[1] ?? null;
   }
@@ -146,7 +147,7 @@ export class Columns {
     return this.has(window) ? this.#members[index][name][window % KEPT_WINDOWS] : NaN;
   }
 
-  // The frame of a received window as it came, less texts and tokens; null for a number that was not measured.
+  // The frame of a received window without texts and tokens; null for a number that was not measured.
   frame(window) {
     const frame = { window_index: window };
     for (const name of NUMBERS) frame[name] = orNull(this.number(name, window));
@@ -156,8 +157,7 @@ export class Columns {
       for (const number of MEMBER_NUMBERS) member[number] = orNull(this.ofMember(index, number, window));
       member.state = STATES[this.#members[index].state[window % KEPT_WINDOWS]];
       member.awaited = this.#members[index].awaited[window % KEPT_WINDOWS] === 1;
-      const hasEnded = member.state === "finished" || member.state === "dropped";
-      member.reason = hasEnded ? this.#reasons[index] : null;
+      member.reason = ended(member.state) ? this.#reasons[index] : null;
       return member;
     });
     return frame;

@@ -1,15 +1,15 @@
-// Where two texts part, and what each says that the other does not. After Myers, "An O(ND) Difference Algorithm" (1986),
-// on words: the fewest words to take away and to add.
+// Where two texts part, and the words that only one of them has. After Myers, "An O(ND) Difference Algorithm" (1986), on
+// words: the fewest removals and insertions.
 
-// More words than that are not compared: texts of two models that went different ways differ throughout.
+// No more words are compared: longer texts that have parted differ throughout.
 const MOST_WORDS = 4_000;
-// More edits than that are not sought: what is left counts as different. Their notes take 4 MB.
+// The search ends after so many edits, and the rest counts as different. Its traces take 4 MB.
 const MOST_EDITS = 1_000;
 
-// A word, or a sign, with the white space before it.
+// A word or a sign, with the white space before it.
 const WORD = /\s*[\p{L}\p{N}]+|\s*[^\s\p{L}\p{N}]|\s+$/gu;
 
-// How many of JavaScript's letters two texts have in common from their beginning; never half of one.
+// The length of the common prefix of two texts, in UTF-16 units; never between two surrogates.
 export function sharedLength(one, other) {
   let at = 0;
   while (at < one.length && at < other.length && one[at] === other[at]) at += 1;
@@ -17,8 +17,8 @@ export function sharedLength(one, other) {
   return at > 0 && half >= 0xd800 && half < 0xdc00 ? at - 1 : at;
 }
 
-// What both say and what each says alone, in order: {kind: "same" | "one" | "other", text}; and whether all of it was
-// compared.
+// The parts of both texts and of only one, in order: {kind: "same" | "one" | "other", text}; isAll is true if the texts were
+// compared to their ends.
 export function difference(one, other) {
   const [a, b] = [words(one), words(other)];
   const [shortA, shortB] = [a.slice(0, MOST_WORDS), b.slice(0, MOST_WORDS)];
@@ -37,7 +37,7 @@ export function words(text) {
   return text.match(WORD) ?? [];
 }
 
-// Between two things that are the same: all of the one, then all of the other.
+// Between two common parts: first all of the one text, then all of the other.
 function ordered(parts) {
   const out = [];
   for (const part of parts) {
@@ -70,7 +70,7 @@ function edit(a, b) {
   return { edits: given(a, b), isWhole: false };
 }
 
-// The way back from the end of both.
+// Follows the traces back from the end of both texts.
 function walk(a, b, traces, last) {
   const edits = [];
   let [x, y] = [a.length, b.length];
@@ -93,7 +93,7 @@ function walk(a, b, traces, last) {
   return edits.reverse();
 }
 
-// Too different to find the way: the same beginning, then each alone.
+// The edits of texts that differ too much: the common prefix, then the rest of each.
 function given(a, b) {
   let at = 0;
   while (at < a.length && at < b.length && a[at] === b[at]) at += 1;

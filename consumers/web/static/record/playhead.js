@@ -1,4 +1,4 @@
-// Which window is looked at: the newest, as it comes, or one that a person holds.
+// The window that the page shows: the newest, or one that the user holds.
 
 export class Playhead {
   #held = -1;
@@ -15,8 +15,7 @@ export class Playhead {
     this.#held = -1;
   }
 
-  // The received window to show; -1 where there is none. A held one that the record no longer has gives way to the
-  // oldest.
+  // The received window to show; -1 if there is none. In place of a held window that is no longer kept, the oldest.
   window(columns) {
     if (this.isLive || columns.last < 0) return columns.last;
     const found = columns.nearest(Math.max(columns.first, this.#held));

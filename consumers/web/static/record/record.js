@@ -1,4 +1,4 @@
-// What this page has received of one session: the numbers of each window, and what each member wrote.
+// All that this page has received of one session: the numbers of each window, and each member's texts.
 
 import { Answer } from "./answer.js";
 import { Columns } from "./columns.js";
@@ -12,7 +12,7 @@ export class Record {
     this.begin(session);
   }
 
-  // What the members have said up to a window; frames add what comes after.
+  // Sets the members' texts up to a window; frames add what follows.
   begin(session) {
     session.members.forEach((member, index) => {
       this.answers[index].begin(member.text);
@@ -32,7 +32,7 @@ export class Record {
     this.columns.add(frame);
   }
 
-  // How much of a member's answer, and of its thinking, had been shown at the end of a window: offsets of the texts.
+  // The lengths of a member's answer and thinking at the end of a window, as offsets of the texts.
   lengthsAt(index, window) {
     if (window >= this.columns.last) return [this.answers[index].text.length, this.thoughts[index].text.length];
     const answered = this.columns.ofMember(index, "position_bytes", window);

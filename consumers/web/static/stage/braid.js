@@ -1,8 +1,8 @@
-// The braid: one column of light, a pixel wide, from the drive at one moment.
+// The braid: computes one column of pixels from the drive at one moment.
 //
-// Each member is a strand, and a source of waves across the column: amplitude the root of its light, all in step. What is
-// seen between the strands is their sum, squared. Where strands lie together every crest meets a crest, and there is one
-// bright cord; where they lie apart, their crests and troughs meet in turn: bright and dark fringes.
+// Each member is a strand, and a source of waves across the column; its amplitude is the root of its light, and all phases
+// are equal. The light between the strands is the square of the sum. Where strands lie together all crests coincide: one
+// bright cord. Where they lie apart, crests and troughs alternate: bright and dark fringes.
 //
 //    y = 0  ░░▒▒▓▓██▓▓ strand 0 ▓▓▒▒  |sum a_m(y) e^(i k |y - y_m|)|^2
 //           ░ dark fringe
@@ -10,9 +10,9 @@
 //           ░ dark fringe
 //    height ░░▒▒▓▓██▓▓ strand 1 ▓▓▒▒
 //
-// Nothing here knows a canvas: it fills an array of RGBA.
+// This module uses no canvas: it fills an array of RGBA.
 
-// All lengths are shares of the height.
+// All lengths are fractions of the height.
 const FRINGE = 0.085;
 const HALO = 0.19;
 const FAN = 0.38;
@@ -21,17 +21,17 @@ const THINNEST = 0.004;
 const WIDEST = 0.034;
 const CORD_THINNEST = 0.004;
 const CORD_WIDEST = 0.026;
-// Towards the edges all light fades.
+// All light fades towards the edges.
 const EDGE = 0.1;
 const RING = 0.17;
 const RING_HARMONICS = 3;
-// A line thinner than a pixel would break into steps.
+// A line thinner than this would show steps.
 const THINNEST_PX = 1.1;
-// Light past so many half widths of a line cannot be seen.
+// Beyond so many half widths of a line its light is invisible.
 const REACH = 2.6;
-const STEPS_A_PIXEL = 4;
+const STEPS_PER_PIXEL = 4;
 
-// For columns of so many pixels.
+// For columns of `height` pixels.
 export class Braid {
   #height;
   #envelope;
@@ -44,8 +44,8 @@ export class Braid {
   constructor(height) {
     this.#height = height;
     const table = (value, length) => Float32Array.from({ length }, (_, at) => value(at));
-    const share = (at) => at / STEPS_A_PIXEL / height;
-    const length = height * STEPS_A_PIXEL * 2;
+    const share = (at) => at / STEPS_PER_PIXEL / height;
+    const length = height * STEPS_PER_PIXEL * 2;
     this.#envelope = table((at) => Math.exp(-share(at) / HALO), length);
     this.#cosine = table((at) => Math.cos((2 * Math.PI * share(at)) / FRINGE), length);
     this.#sine = table((at) => Math.sin((2 * Math.PI * share(at)) / FRINGE), length);
@@ -55,19 +55,19 @@ export class Braid {
     }, height);
   }
 
-  // The heights of the strands, in pixels from the top, written into `into`.
+  // Writes the positions of the strands into `into`, in pixels from the top.
   strands(drive, isCalm, into) {
     const count = drive.light.length;
     for (let index = 0; index < count; index += 1) {
-      const place = count > 1 ? (2 * index) / (count - 1) - 1 : 0;
+      const side = count > 1 ? (2 * index) / (count - 1) - 1 : 0;
       const twist = isCalm ? 0 : Math.sin(2 * Math.PI * (drive.turn + index / count)) * TWIST * (1 - 0.8 * drive.spread);
-      into[index] = this.#height * (0.5 + place * FAN * drive.spread + twist);
+      into[index] = this.#height * (0.5 + side * FAN * drive.spread + twist);
     }
     return into;
   }
 
-  // Writes one column into `pixels`, RGBA, at x of so wide a picture. Colours are [r, g, b]; `isCalm`: strands alone, with
-  // no interference and nothing that winds or rings.
+  // Writes one column into `pixels`, RGBA, at x of a picture of this width. Colours are [r, g, b]; `isCalm`: strands only,
+  // without interference, winding and ringing.
   column(pixels, width, x, drive, colours, isCalm, heights) {
     this.strands(drive, isCalm, heights);
     const order = this.#fromBehind(drive);
@@ -76,27 +76,27 @@ export class Braid {
     for (let y = 0; y < this.#height; y += 1) {
       ink.clear();
       this.#field(ink, y, drive, colours.members, heights, isCalm ? 0 : drive.measured);
-      for (let place = 0; place <= order.length; place += 1) {
-        if (place === inFront) this.#cord(ink, y, drive, colours);
-        if (place < order.length) this.#strand(ink, y - heights[order[place]], drive, order[place], colours);
+      for (let drawn = 0; drawn <= order.length; drawn += 1) {
+        if (drawn === inFront) this.#cord(ink, y, drive, colours);
+        if (drawn < order.length) this.#strand(ink, y - heights[order[drawn]], drive, order[drawn], colours);
       }
       if (drive.ring > 0.01 && !isCalm) ink.lay(colours.gold, this.#ring(y, drive));
       ink.put(pixels, (y * width + x) * 4, this.#edge[y]);
     }
   }
 
-  // The members in the order in which their strands are drawn: those that wind behind the cord first.
+  // The members in drawing order: strands behind the cord first.
   #fromBehind(drive) {
     const order = this.#order;
     if (order.length !== drive.light.length) order.splice(0, order.length, ...drive.light.keys());
     return order.sort((one, other) => depth(drive, one) - depth(drive, other));
   }
 
-  // What is seen between the strands.
+  // The light between the strands.
   #field(ink, y, drive, colours, heights, measured) {
     let [real, imaginary, alone, red, green, blue] = [0, 0, 0, 0, 0, 0];
     for (let index = 0; index < heights.length; index += 1) {
-      const at = (Math.abs(y - heights[index]) * STEPS_A_PIXEL) | 0;
+      const at = (Math.abs(y - heights[index]) * STEPS_PER_PIXEL) | 0;
       const amplitude = Math.sqrt(drive.light[index]) * this.#envelope[at];
       const power = amplitude * amplitude;
       real += amplitude * this.#cosine[at];
@@ -118,11 +118,11 @@ export class Braid {
     if (from > REACH) return;
     const light = drive.light[index];
     ink.lay(colours.members[index], Math.exp(-from * from) * drive.present[index] * (0.4 + 0.6 * light));
-    // The core of a strand with much energy glows.
+    // The core of a strand with high energy glows.
     if (light > 0.3) ink.lay(colours.cord, Math.exp(-9 * from * from) * drive.present[index] * 0.5 * (light - 0.3));
   }
 
-  // The ensemble's own, in the middle: as bright as its wave and as the members are together.
+  // The ensemble's cord, in the middle: its brightness is the wave, and how close together the strands are.
   #cord(ink, y, drive, colours) {
     const together = (1 - drive.spread) * drive.measured;
     const half = Math.max(THINNEST_PX, this.#height * (CORD_THINNEST + CORD_WIDEST * drive.cord * (0.2 + 0.8 * together)));
@@ -133,7 +133,7 @@ export class Braid {
     ink.lay(colours.gold, light * drive.ring);
   }
 
-  // A string that rings: its harmonics, each fainter than the one before.
+  // The harmonics of a ringing string, each fainter than the previous one.
   #ring(y, drive) {
     const distance = Math.abs(y - this.#height / 2) / this.#height;
     let light = 0;
@@ -146,12 +146,12 @@ export class Braid {
   }
 }
 
-// Strands wind around the cord: above 0 in front of it.
+// The depth of a winding strand: above 0 it is in front of the cord.
 function depth(drive, index) {
   return Math.cos(2 * Math.PI * (drive.turn + index / drive.light.length));
 }
 
-// A pixel while light is laid on it, each over what was there before.
+// One pixel; each light is blended over the previous ones.
 class Ink {
   clear() {
     [this.red, this.green, this.blue, this.cover] = [0, 0, 0, 0];
@@ -169,11 +169,11 @@ class Ink {
     this.cover = this.cover * rest + cover;
   }
 
-  put(pixels, place, edge) {
+  put(pixels, at, edge) {
     const share = this.cover > 0 ? 1 / this.cover : 0;
-    pixels[place] = this.red * share;
-    pixels[place + 1] = this.green * share;
-    pixels[place + 2] = this.blue * share;
-    pixels[place + 3] = this.cover * edge * 255;
+    pixels[at] = this.red * share;
+    pixels[at + 1] = this.green * share;
+    pixels[at + 2] = this.blue * share;
+    pixels[at + 3] = this.cover * edge * 255;
   }
 }

@@ -1,4 +1,4 @@
-// The style sheet's colours, as drawing needs them.
+// The style sheet's colours in the forms that drawing needs.
 
 import { colourNameOf } from "./marks.js";
 
@@ -11,7 +11,7 @@ export class Colours {
   band;
   kinds;
   members;
-  // The same as [r, g, b].
+  // Colours of light as [r, g, b].
   light;
   font;
 

@@ -1,27 +1,29 @@
-// What moves the braid, from what the frames say: the same numbers, no faster than eyes can bear.
+// The drive: the values that move the braid, from the frames' numbers, limited in speed against flashes.
 //
-//   energy of a member --> width of its strand, as it is
+//   energy of a member --> width of its strand, not limited
 //                      --> its light, limited
 //   agreement -----------> spread of the strands, limited: 0 at agreement 1, 1 at agreement 0
-//   whether it runs -----> whether its strand is there, limited
+//   member runs ---------> presence of its strand, limited
 //   wave ----------------> light of the cord, limited
 //   resonance -----------> ring, limited
-//   energies ------------> turn: strands that run together wind around each other, as fast as there is energy
+//   energies ------------> turn: strands wind around each other, faster with more energy
 //
-// The limit: a flash is a pair of opposed changes of luminance, each a tenth of the whole, and more than three of them a
-// second can hurt (WCAG 2.3.1). What moves no faster than six tenths in a second makes no more than three such pairs.
+// The limit: a flash is a pair of opposite changes of luminance, each a tenth of the maximum, and more than three flashes a
+// second can harm (WCAG 2.3.1). A value that changes by at most six tenths a second makes at most three such pairs.
 
-const MOST_A_SECOND = 0.6;
-const MOST_A_WINDOW = MOST_A_SECOND / 60;
-// Where nothing was compared yet the strands neither meet nor part.
+import { WINDOWS_PER_SECOND } from "../record/windows.js";
+
+const MOST_PER_SECOND = 0.6;
+const MOST_PER_WINDOW = MOST_PER_SECOND / WINDOWS_PER_SECOND;
+// The spread while nothing is compared: between together and apart.
 const SPREAD_UNMEASURED = 0.55;
-const TURNS_A_SECOND = 1;
-// Of the way that is left, so much a window: corners become curves.
+const TURNS_PER_SECOND = 1;
+// The spread moves by so much of the remaining way in each window, so that corners become curves.
 const EASE = 0.07;
 
 export class Drive {
   spread = SPREAD_UNMEASURED;
-  // How much of the interference is shown: none where nobody measured an agreement.
+  // How much of the interference is shown: 0 while no agreement is measured.
   measured = 0;
   cord = 0;
   ring = 0;
@@ -38,7 +40,7 @@ export class Drive {
     this.width = new Float64Array(memberCount);
   }
 
-  // One window further. `said`: {agreement, wave, resonance, energies, running}, agreement NaN where it was not measured.
+  // Moves by one window; agreement is NaN if it was not measured.
   step({ agreement, wave, resonance, energies, running }) {
     const isMeasured = !Number.isNaN(agreement);
     this.#goal = limited(this.#goal, isMeasured ? 1 - agreement : SPREAD_UNMEASURED);
@@ -53,11 +55,11 @@ export class Drive {
       this.present[index] = limited(this.present[index], running[index] ? 1 : 0);
       sum += this.light[index];
     }
-    this.turn = (this.turn + (TURNS_A_SECOND * sum) / energies.length / 60) % 1;
+    this.turn = (this.turn + (TURNS_PER_SECOND * sum) / energies.length / WINDOWS_PER_SECOND) % 1;
   }
 }
 
-// As near to the goal as one window may come.
+// The value after one window on its way to the goal.
 function limited(now, goal) {
-  return now + Math.max(-MOST_A_WINDOW, Math.min(MOST_A_WINDOW, goal - now));
+  return now + Math.max(-MOST_PER_WINDOW, Math.min(MOST_PER_WINDOW, goal - now));
 }

@@ -1,6 +1,7 @@
-// The drive of every window that was received, kept as columns: what was drawn once can be drawn again, the same.
+// The drive at every received window, as columns, so that every window can be drawn again unchanged.
 
 import { KEPT_WINDOWS } from "../record/columns.js";
+import { ended } from "../record/states.js";
 import { Drive } from "./drive.js";
 
 const SHARED = ["spread", "measured", "cord", "ring", "turn"];
@@ -19,29 +20,29 @@ export class Drives {
     this.#each = Object.fromEntries(EACH.map((name) => [name, new Float32Array(KEPT_WINDOWS * memberCount)]));
   }
 
-  // What a frame says, for its window and for those since the one before, which never came.
+  // Adds a frame, for its window and for missing windows before it.
   add(frame) {
-    const said = {
+    const values = {
       agreement: frame.agreement ?? NaN,
       wave: frame.wave,
       resonance: frame.resonance,
       energies: frame.members.map((member) => member.energy),
-      running: frame.members.map(({ state }) => state !== "finished" && state !== "dropped"),
+      running: frame.members.map(({ state }) => !ended(state)),
     };
     const first = this.#last < 0 ? frame.window_index : this.#last + 1;
     for (let at = Math.max(first, frame.window_index - KEPT_WINDOWS + 1); at <= frame.window_index; at += 1) {
-      this.#drive.step(said);
+      this.#drive.step(values);
       this.#keep(at % KEPT_WINDOWS);
     }
     this.#last = frame.window_index;
   }
 
-  #keep(place) {
-    for (const name of SHARED) this.#shared[name][place] = this.#drive[name];
-    for (const name of EACH) this.#each[name].set(this.#drive[name], place * this.#memberCount);
+  #keep(slot) {
+    for (const name of SHARED) this.#shared[name][slot] = this.#drive[name];
+    for (const name of EACH) this.#each[name].set(this.#drive[name], slot * this.#memberCount);
   }
 
-  // The drive between two windows, `share` of the way from the one before: written into `into`, a Drive.
+  // Writes the drive between two windows into `into`, a Drive; `share` is the fraction of the way from the previous window.
   between(window, share, into) {
     const to = window % KEPT_WINDOWS;
     const from = window > 0 ? (window - 1) % KEPT_WINDOWS : to;

@@ -1,4 +1,4 @@
-// The braid and, under it, the ribbon of agreement: how the members' energies run together or apart.
+// The large picture: the braid and, below it, the ribbon of agreement.
 
 import { Braid } from "./braid.js";
 import { Drive } from "./drive.js";
@@ -9,7 +9,7 @@ const RIBBON_PX = 16;
 const SECONDS_PX = 18;
 const GAP_PX = 8;
 const HATCH_PX = 5;
-// A shape on each strand every so many windows: it travels with the strand.
+// Each strand has its shape at every so many windows.
 const SHAPE_EVERY = 180;
 const WIDE_PX = 760;
 const WINDOWS_IN_SIGHT = 500;
@@ -22,20 +22,19 @@ export class Hero extends Track {
 
   constructor(canvas) {
     super(canvas, {
-      paint: (...place) => this.#paint(...place),
+      paint: (...column) => this.#paint(...column),
       over: (brush, view) => this.#over(brush, view),
     });
   }
 
-  // A session of so many members.
+  // Begins a session.
   begin(memberCount) {
     this.#scratch = new Drive(memberCount);
     this.#heights = new Float64Array(memberCount);
     this.forget();
   }
 
-  // It says how many windows are in sight on all tracks at least: on a telephone fewer, rather than strands that are
-  // pressed together.
+  // Sets the number of visible windows for all tracks; narrow screens show fewer.
   draw(view, untilMs) {
     this.head = this.width >= WIDE_PX ? 168 : 62;
     const windows = Math.max(1, Math.min(WINDOWS_IN_SIGHT, this.width - this.head));
@@ -88,7 +87,7 @@ export class Hero extends Track {
     }
   }
 
-  // Where they parted: a line across, and a fork.
+  // A dotted line and a fork where the members parted.
   #drawPartings(brush, view) {
     for (const [window, byte] of view.columns.partings) {
       const x = Math.round(this.x(window)) + 0.5;
@@ -134,7 +133,7 @@ function shortened(name) {
   return name.length > 18 ? `${name.slice(0, 17)}…` : name;
 }
 
-// As high as the agreement; the kind is a colour and a hatch: solid, dotted, striped.
+// The height is the agreement; colour and pattern are the kind: solid, dotted, striped.
 function paintRibbon(ring, x, width, window, view, top, height, ratio) {
   const { columns, colours } = view;
   const agreement = columns.number("agreement", window);
@@ -149,7 +148,7 @@ function paintRibbon(ring, x, width, window, view, top, height, ratio) {
   if (kind === "constructive") return;
   const hatch = Math.round(HATCH_PX * ratio);
   for (let at = 0; at < width; at += 1) {
-    // Stripes, or dots, of the ground: counted in windows, so that they travel with the ribbon.
+    // Gaps as stripes or dots, counted in windows so that they move with the ribbon.
     const along = window * width + at;
     for (let y = top + height - high; y < top + height - ratio; y += 1) {
       const isGap = kind === "destructive" ? (along + y) % hatch < ratio : along % hatch < ratio && y % hatch < ratio;

@@ -1,12 +1,12 @@
-// What stands upon the films: shapes along the strands and lines, names at their heads, a line where a person points.
+// What is drawn over the films: shapes on strands, labels at the ends of lines, the line at the pointer.
 
+import { WINDOWS_PER_SECOND } from "../record/windows.js";
 import { shapeOf } from "./marks.js";
 
 const LABEL_PX = 15;
 const SHAPE_PX = 4;
-export const WINDOWS_A_SECOND = 60;
 
-// A shape in the member's colour: what tells it from the others besides that colour.
+// The member's shape, which identifies it without its colour.
 export function drawShape(brush, index, x, y, colour) {
   brush.save();
   brush.translate(x, y);
@@ -16,7 +16,7 @@ export function drawShape(brush, index, x, y, colour) {
   brush.restore();
 }
 
-// Labels at the heads of lines: {y, text, index or -1, strong}. Those that would cover each other move apart.
+// Labels at the ends of lines: {y, text, index or -1, isStrong}. Labels that would overlap are moved apart.
 export function drawHeads(brush, labels, x, [top, bottom], colours) {
   labels.sort((one, other) => other.y - one.y);
   let limit = bottom;
@@ -35,7 +35,7 @@ export function drawHeads(brush, labels, x, [top, bottom], colours) {
   }
 }
 
-// The window that a person points at, or holds.
+// A line at the window under the pointer.
 export function drawCrosshair(brush, track, view) {
   if (view.pointed < 0) return;
   const x = Math.round(track.x(view.pointed)) - 0.5;
@@ -50,15 +50,15 @@ export function drawCrosshair(brush, track, view) {
   brush.globalAlpha = 1;
 }
 
-// The seconds since the session's beginning, along the bottom.
+// The seconds since the session's origin, along the bottom.
 export function drawSeconds(brush, track, view, y, every) {
   brush.font = `11px ${view.colours.font}`;
   brush.fillStyle = view.colours.quiet;
   brush.textAlign = "center";
   brush.textBaseline = "alphabetic";
-  const step = every * WINDOWS_A_SECOND;
+  const step = every * WINDOWS_PER_SECOND;
   for (let at = Math.ceil(Math.max(view.first, track.oldest, 1) / step) * step; at <= view.end; at += step) {
     const x = track.x(at);
-    if (x > 16 && x < track.width - track.head - 8) brush.fillText(`${at / WINDOWS_A_SECOND} s`, x, y);
+    if (x > 16 && x < track.width - track.head - 8) brush.fillText(`${at / WINDOWS_PER_SECOND} s`, x, y);
   }
 }

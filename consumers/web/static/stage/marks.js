@@ -1,6 +1,6 @@
-// What tells the members apart besides their colours: a shape each, the same in the lanes and along the lines.
+// The members' shapes, the same in lanes and pictures: they identify members without colours.
 
-// SVG paths around the origin, some two units wide: disc, square, triangle, diamond, triangle on its tip, cross.
+// SVG paths around the origin, about two units wide: disc, square, triangle, diamond, inverted triangle, cross.
 const SHAPES = [
   "M-1 0a1 1 0 1 0 2 0a1 1 0 1 0-2 0Z",
   "M-.88-.88h1.76v1.76h-1.76Z",

@@ -1,4 +1,4 @@
-// The plots: energies, the diversity index with its bounds, the disagreement, the lag. All show the braid's time.
+// The plots: energies, the diversity index with its bounds, disagreement, sync lag; with the same time axis as the braid.
 
 import { drawCrosshair, drawHeads } from "./labels.js";
 import { Track } from "./track.js";
@@ -6,7 +6,7 @@ import { Track } from "./track.js";
 const PAD_PX = { top: 8, bottom: 8 };
 const LABEL_PX = 44;
 const HATCH_PX = 5;
-// Past this the line leaves the plot; the number beside it does not.
+// Larger values are cut in the plot, not in the number beside it.
 const MOST_LAG_MS = 100;
 const TARGET_LAG_MS = 50;
 
@@ -37,12 +37,12 @@ class Plot extends Track {
 
 export function energyPlot(canvas) {
   return new Plot(canvas, {
-    paint: (place) => {
-      const { columns, colours } = place.view;
+    paint: (column) => {
+      const { columns, colours } = column.view;
       columns.names.forEach((_, index) => {
-        line(place, (window) => columns.ofMember(index, "energy", window), colours.members[index], 1.5);
+        line(column, (window) => columns.ofMember(index, "energy", window), colours.members[index], 1.5);
       });
-      line(place, (window) => columns.number("energy", window), colours.ink, 2.5);
+      line(column, (window) => columns.number("energy", window), colours.ink, 2.5);
     },
     over: (brush, { columns, colours, end }, y, plot) => {
       const labels = columns.names.map((_, index) => ({
@@ -56,13 +56,13 @@ export function energyPlot(canvas) {
 
 export function diversityPlot(canvas) {
   return new Plot(canvas, {
-    paint: (place) => {
-      const { columns, colours } = place.view;
-      if (columns.has(place.to) && columns.word("di_source", place.to) === "logprobs") {
-        band(place, columns.number("di_low", place.to), columns.number("diversity_index", place.to), colours.band);
-        line(place, measured(columns, "diversity_index"), colours.ink, 2);
+    paint: (column) => {
+      const { columns, colours } = column.view;
+      if (columns.has(column.to) && columns.word("di_source", column.to) === "logprobs") {
+        band(column, columns.number("di_low", column.to), columns.number("diversity_index", column.to), colours.band);
+        line(column, measured(columns, "diversity_index"), colours.ink, 2);
       } else {
-        hatch(place, columns.number("di_covered", place.to), colours.quiet);
+        hatch(column, columns.number("di_covered", column.to), colours.quiet);
       }
     },
     over: (brush, { columns, colours, end }, y, plot) => {
@@ -75,10 +75,10 @@ export function diversityPlot(canvas) {
 
 export function disagreementPlot(canvas) {
   return new Plot(canvas, {
-    paint: (place) => {
-      const { columns, colours } = place.view;
-      band(place, 0, columns.number("jsd", place.to), colours.band);
-      line(place, (window) => columns.number("jsd", window), colours.ink, 2);
+    paint: (column) => {
+      const { columns, colours } = column.view;
+      band(column, 0, columns.number("jsd", column.to), colours.band);
+      line(column, (window) => columns.number("jsd", window), colours.ink, 2);
     },
   });
 }
@@ -87,9 +87,9 @@ export function lagPlot(canvas) {
   return new Plot(canvas, {
     most: MOST_LAG_MS,
     levels: [0, TARGET_LAG_MS],
-    paint: (place) => {
-      const { columns, colours } = place.view;
-      line(place, (window) => columns.number("sync_lag_ms", window), colours.ink, 2);
+    paint: (column) => {
+      const { columns, colours } = column.view;
+      line(column, (window) => columns.number("sync_lag_ms", window), colours.ink, 2);
     },
     over: (brush, { colours }, y, plot) => {
       brush.font = `11px ${colours.font}`;
@@ -101,12 +101,12 @@ export function lagPlot(canvas) {
   });
 }
 
-// The index where it was measured: before it was it is 0.5 by definition, which nobody measured.
+// The index at windows where it was measured; elsewhere frames contain the default, 0.5.
 function measured(columns, name) {
   return (window) => (columns.has(window) && columns.word("di_source", window) === "logprobs" ? columns.number(name, window) : NaN);
 }
 
-// From the window before to the last of the column, as thick in CSS pixels; nothing where a number is missing.
+// A line from the previous window to the column's last, `thick` CSS pixels; nothing if a number is missing.
 function line({ ring, x, width, from, to, y, ratio }, value, colour, thick) {
   const half = (thick * ratio) / 2;
   ring.fillStyle = colour;
@@ -135,7 +135,7 @@ function band({ ring, x, width, y }, low, high, colour) {
   ring.fillRect(x, y(high), width, y(low) - y(high));
 }
 
-// Stripes up to a value, which travel with the film.
+// Stripes up to a value, which move with the film.
 function hatch({ ring, x, width, to, y, ratio }, value, colour) {
   if (Number.isNaN(value)) return;
   const every = Math.round(HATCH_PX * ratio);

@@ -1,15 +1,15 @@
-// The stage: the braid and the plots, all at one time, and what is pointed at on them.
+// The stage: the braid and the plots with one time axis, and pointing at them.
 
 import { Colours } from "./colours.js";
 import { Drives } from "./drives.js";
 import { Hero } from "./hero.js";
 import { diversityPlot, disagreementPlot, energyPlot, lagPlot } from "./plots.js";
 
-// Painting the past again takes its turns, so that the page answers meanwhile: so long for each picture, and longer where
-// there are few drawings, which have more to catch up with.
+// Repainting the past is divided into slices so that the page stays responsive: so long for each picture, and longer with
+// reduced motion, where fewer drawings have more to paint.
 const PAINT_MS = 6;
 const CALM_PAINT_MS = 40;
-// A held window has so much of its past in sight.
+// So many windows before a held one stay visible.
 const WINDOWS_BEFORE = 90;
 
 export class Stage {
@@ -22,8 +22,8 @@ export class Stage {
   // The window at the right edge.
   #end = -1;
 
-  // onPoint(name of the track, window, event) where a person points, onLeave() where no longer, onPick(window) where they
-  // click: a finger that taps only points.
+  // onPoint(name of the track, window, event) when the pointer is on a window, onLeave() when it leaves, onPick(window) on a
+  // click of a mouse: a tap only points.
   constructor(canvases, { onPoint, onLeave, onPick }) {
     this.#tracks = {
       braid: new Hero(canvases.braid),
@@ -60,7 +60,7 @@ export class Stage {
     return window < this.#record.columns.first ? -1 : this.#record.columns.nearest(window);
   }
 
-  // A new session.
+  // Begins another session.
   begin(record) {
     this.#record = record;
     const count = record.columns.names.length;
@@ -75,20 +75,20 @@ export class Stage {
     this.#drives.add(frame);
   }
 
-  // Colours are read again, and everything is painted anew.
+  // Reads the colours again and repaints everything.
   repaint() {
     if (!this.#record) return;
     this.#colours = new Colours(this.#record.columns.names.length);
     for (const track of Object.values(this.#tracks)) track.forget();
   }
 
-  // Nothing is pointed at any more.
+  // The pointer is on nothing.
   leave() {
     this.#pointed = -1;
   }
 
-  // Everything as of this window: at the right while time flows, and in sight where it is held. `isCalm`: nothing that
-  // interferes, winds or rings. True where painting goes on.
+  // Draws everything at this window: at the right edge while live, and anywhere visible while held. `isCalm`: without
+  // interference, winding and ringing. True if painting is not finished.
   draw(window, isHeld, isCalm) {
     if (!this.#record) return false;
     if (isCalm !== this.#isCalm) {
@@ -111,12 +111,12 @@ export class Stage {
     return isUnfinished;
   }
 
-  // The picture stands still as long as the held window is in it.
+  // The right edge does not move while the held window is visible.
   #endAround(window, last) {
-    const inSight = this.#tracks.braid.windows;
-    const oldest = Math.max(this.#record.columns.first, this.#end - inSight + 1);
-    const isInSight = window <= this.#end && window >= oldest;
-    if (isInSight && (window - WINDOWS_BEFORE >= oldest || oldest === this.#record.columns.first)) return this.#end;
-    return Math.min(last, window + Math.round(inSight / 2));
+    const visible = this.#tracks.braid.windows;
+    const oldest = Math.max(this.#record.columns.first, this.#end - visible + 1);
+    const isVisible = window <= this.#end && window >= oldest;
+    if (isVisible && (window - WINDOWS_BEFORE >= oldest || oldest === this.#record.columns.first)) return this.#end;
+    return Math.min(last, window + Math.round(visible / 2));
   }
 }

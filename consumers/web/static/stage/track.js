@@ -1,9 +1,9 @@
-// A track: one canvas of the stage, a film of some numbers with what stands still upon it.
+// A track: one canvas of the stage, a film with labels that do not move.
 
 import { Film } from "./film.js";
 
-// Twice as fine is as fine as eyes see, and three times costs twice as much again.
-const MOST_PIXELS_A_PIXEL = 2;
+// A finer picture is not visible, and three pixels per CSS pixel cost twice as much as two.
+const MOST_PIXEL_RATIO = 2;
 
 export class Track {
   #canvas;
@@ -12,15 +12,15 @@ export class Track {
   #ratio = 1;
   #end = 0;
 
-  // paint(brush, x, width, from, to, view, height): see Film.draw. over(brush, view, track): what is drawn on top, in CSS
-  // pixels. `head`: how many of them are kept at the right for labels.
+  // paint(brush, x, width, from, to, view, height): see Film.draw. over(brush, view, track) draws on top, in CSS pixels.
+  // `head`: the space at the right for labels, in CSS pixels.
   constructor(canvas, { paint, over, head = 44 }) {
     this.#canvas = canvas;
     this.#brush = canvas.getContext("2d");
     Object.assign(this, { paint, over, head });
   }
 
-  // How many windows are in sight.
+  // The number of visible windows.
   get windows() {
     return this.#film.windows;
   }
@@ -41,7 +41,7 @@ export class Track {
     this.#film.forget();
   }
 
-  // Where a window ends, in CSS pixels from the left.
+  // The end of a window, in CSS pixels from the left.
   x(window) {
     return this.width - this.head - this.#film.fromRight(window, this.#end) / this.#ratio;
   }
@@ -55,7 +55,7 @@ export class Track {
     return Math.max(0, this.#film.oldest(this.#end));
   }
 
-  // True where there was no time to paint everything.
+  // True if time ran out before all was painted.
   draw(view, untilMs) {
     this.#fit(view.windows);
     this.#end = view.end;
@@ -72,7 +72,7 @@ export class Track {
     return isUnfinished;
   }
 
-  // A line at the window that is held; what came after it is dim.
+  // A line at the held window; later windows are dimmed.
   #drawHeld(brush, { held, end, colours }) {
     const x = Math.round(this.x(held));
     brush.globalCompositeOperation = "destination-out";
@@ -85,7 +85,7 @@ export class Track {
   }
 
   #fit(windows) {
-    this.#ratio = Math.min(MOST_PIXELS_A_PIXEL, window.devicePixelRatio || 1);
+    this.#ratio = Math.min(MOST_PIXEL_RATIO, window.devicePixelRatio || 1);
     const [width, height] = [Math.round(this.width * this.#ratio), Math.round(this.height * this.#ratio)];
     if (this.#canvas.width !== width || this.#canvas.height !== height) {
       this.#canvas.width = width;

@@ -1,4 +1,4 @@
-"""The library over HTTP: recordings are listed, fetched, starred, deleted, taken in, compared, played and made."""
+"""The library over HTTP: recordings are listed, downloaded, starred, deleted, imported, compared, played and made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from schemas.sessions import Limits, Member
 from tests.support.openapi_client import DescribedApi
 from tests.support.recording_files import NAME, frames_of, write_golden
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.waiting import until
 from tests.support.web_server import WebServer
 from transport.redis.connection import AsyncPipe, Pipe
@@ -53,7 +53,7 @@ async def api(web: WebServer, client: aiohttp.ClientSession) -> DescribedApi:
 
 
 def offer(redis: RedisServer, role: Role) -> None:
-    """The council knows of a process of this role for the next seconds."""
+    """Registers a process of this role for the next seconds."""
     registration = ProcessRegistration(role)
     registration.ready = True
     with contextlib.closing(Pipe(redis.url)) as pipe:
@@ -61,7 +61,7 @@ def offer(redis: RedisServer, role: Role) -> None:
 
 
 def library_of(folder: Path, count: int) -> list[str]:
-    """So many recordings, the newest first, a minute apart."""
+    """Writes `count` recordings, a minute apart; returns their names, the newest first."""
     names = []
     for number in range(count):
         word = ["zero", "one", "two", "three", "four", "five", "six"][number]
@@ -72,7 +72,7 @@ def library_of(folder: Path, count: int) -> list[str]:
 
 
 def files_in(folder: Path) -> list[str]:
-    """The names of all its files, the hidden ones too."""
+    """The names of all files in the folder, also hidden ones."""
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
@@ -81,7 +81,7 @@ def at(name: str, rest: str = "") -> str:
 
 
 async def refused(api: DescribedApi, method: str, path: str, status: int, **options: Any) -> tuple[str, str]:
-    """The code and the sentence of a refusal."""
+    """The code and the message of a refusal."""
     error = (await api.ask(method, path, status, **options))["error"]
     assert error["message"].endswith(".")
     assert "\n" not in error["message"]
@@ -95,7 +95,7 @@ async def test_without_a_folder_the_library_is_empty(api: DescribedApi) -> None:
     assert await api.ask("GET", "/api/recordings", 200) == {"recordings": [], "next": None}
 
 
-async def test_a_recording_is_listed_with_what_its_file_says(folder: Path, api: DescribedApi) -> None:
+async def test_a_recording_is_listed_with_the_facts_of_its_file(folder: Path, api: DescribedApi) -> None:
     path = write_golden(folder)
     (listed,) = (await api.ask("GET", "/api/recordings", 200))["recordings"]
     frames = frames_of(NAME)
@@ -117,7 +117,7 @@ async def test_a_recording_is_listed_with_what_its_file_says(folder: Path, api: 
     assert shown["outcome"]["states"] == ["finished"] * 3
 
 
-async def test_every_recording_is_on_one_page_whatever_their_size(folder: Path, api: DescribedApi) -> None:
+async def test_every_recording_is_on_one_page_whatever_the_limit(folder: Path, api: DescribedApi) -> None:
     names = library_of(folder, 7)
     for size in (1, 2, 3, 7, 200):
         found, after = [], ""
@@ -128,7 +128,7 @@ async def test_every_recording_is_on_one_page_whatever_their_size(folder: Path, 
         assert found == names
 
 
-async def test_words_find_questions_members_and_names(folder: Path, api: DescribedApi) -> None:
+async def test_words_are_searched_in_prompts_members_and_file_names(folder: Path, api: DescribedApi) -> None:
     names = library_of(folder, 3)
     other = write_golden(folder, "seeds", session="f" * 12, prompt="Straße?").name
     for words, found in {
@@ -139,8 +139,8 @@ async def test_words_find_questions_members_and_names(folder: Path, api: Describ
         assert sorted(one["name"] for one in page["recordings"]) == sorted(found), words
 
 
-async def test_what_cannot_be_read_is_listed_with_the_reason(folder: Path, api: DescribedApi) -> None:
-    """Beside what can be read; a name that is not text can be neither shown nor asked for."""
+async def test_an_unreadable_file_is_listed_with_the_reason(folder: Path, api: DescribedApi) -> None:
+    """The list also contains the readable files. A name that is not UTF-8 can be neither shown nor requested."""
     good = write_golden(folder)
     (folder / "cut.mcap").write_bytes(good.read_bytes()[:20_000])
     (folder / "empty.mcap").touch()
@@ -155,7 +155,7 @@ async def test_what_cannot_be_read_is_listed_with_the_reason(folder: Path, api: 
     assert (shown["recorded"], shown["outcome"], shown["prompt_start"], shown["windows"]) == (None, None, "", None)
 
 
-async def test_bad_questions_to_the_library_get_one_sentence(folder: Path, api: DescribedApi) -> None:
+async def test_invalid_requests_to_the_library_get_one_sentence(folder: Path, api: DescribedApi) -> None:
     write_golden(folder)
     for query, status, code in [
         ("limit=0", 400, "bad_limit"), ("limit=201", 400, "bad_limit"), ("limit=x", 400, "bad_limit"),
@@ -171,7 +171,7 @@ async def test_bad_questions_to_the_library_get_one_sentence(folder: Path, api: 
 # --- one recording ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_file_is_downloaded_whole_and_under_a_safe_name(
+async def test_a_file_is_downloaded_whole_with_a_safe_name(
     folder: Path, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
     path = write_golden(folder).rename(folder / 'a "b" ü;\r\n.mcap')
@@ -182,12 +182,12 @@ async def test_a_file_is_downloaded_whole_and_under_a_safe_name(
     assert headers["X-Content-Type-Options"] == "nosniff"
     named = "attachment; filename=\"a _b_ ____.mcap\"; filename*=UTF-8''a%20%22b%22%20%C3%BC%3B%0D%0A.mcap"
     assert headers["Content-Disposition"] == named
-    # A download that was cut goes on.
+    # An interrupted download can be continued.
     async with client.get(web.http + at(path.name, "/file"), headers={"Range": "bytes=100-199"}) as answer:
         assert (answer.status, await answer.read()) == (206, path.read_bytes()[100:200])
 
 
-async def test_a_star_stays_until_it_is_taken_away(folder: Path, api: DescribedApi) -> None:
+async def test_a_star_stays_until_it_is_removed(folder: Path, api: DescribedApi) -> None:
     path = write_golden(folder)
     for _ in range(2):
         assert (await api.ask("PUT", at(path.name, "/star"), 200))["starred"] is True
@@ -197,7 +197,7 @@ async def test_a_star_stays_until_it_is_taken_away(folder: Path, api: DescribedA
     assert files_in(folder) == [path.name]
 
 
-async def test_a_deleted_recording_is_gone_with_its_star(folder: Path, api: DescribedApi) -> None:
+async def test_deleting_a_recording_deletes_its_star(folder: Path, api: DescribedApi) -> None:
     path = write_golden(folder)
     await api.ask("PUT", at(path.name, "/star"), 200)
     await api.ask("DELETE", at(path.name), 204)
@@ -205,7 +205,7 @@ async def test_a_deleted_recording_is_gone_with_its_star(folder: Path, api: Desc
     await api.ask("DELETE", at(path.name), 404)
 
 
-async def test_two_recordings_differ_first_in_a_window_and_a_field(folder: Path, api: DescribedApi) -> None:
+async def test_the_difference_names_the_first_window_and_field(folder: Path, api: DescribedApi) -> None:
     path = write_golden(folder)
     same, other = write_golden(folder, session="a" * 12), write_golden(folder, "seeds")
     assert await api.ask("GET", at(path.name, f"/difference?other={same.name}"), 200) == {
@@ -228,7 +228,7 @@ async def test_two_recordings_differ_first_in_a_window_and_a_field(folder: Path,
 # --- taking files in -------------------------------------------------------------------------------------------------
 
 
-async def test_a_file_is_taken_in_under_its_name_or_with_a_number(
+async def test_a_file_is_imported_under_its_name_or_with_a_number(
     tmp_path: Path, folder: Path, api: DescribedApi
 ) -> None:
     data = write_golden(tmp_path).read_bytes()
@@ -243,7 +243,7 @@ async def test_a_file_is_taken_in_under_its_name_or_with_a_number(
     assert not [name for name in files_in(folder) if not name.endswith(".mcap")]
 
 
-async def test_what_is_not_a_sound_recording_is_not_taken_in(tmp_path: Path, folder: Path, api: DescribedApi) -> None:
+async def test_a_damaged_or_invalid_file_is_not_imported(tmp_path: Path, folder: Path, api: DescribedApi) -> None:
     good = write_golden(tmp_path).read_bytes()
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 1
@@ -264,24 +264,24 @@ async def test_what_is_not_a_sound_recording_is_not_taken_in(tmp_path: Path, fol
     assert (await refused(api, "POST", "/api/recordings?nam=x", 400, data=b"x", headers=OCTETS))[0] == "bad_request"
 
 
-async def test_an_upload_that_is_cut_leaves_nothing(folder: Path, tmp_path: Path, web: WebServer) -> None:
-    """Whether the client vanishes or says that it has sent all."""
+async def test_an_incomplete_upload_leaves_no_file(folder: Path, tmp_path: Path, web: WebServer) -> None:
+    """With a Content-Length and in chunks."""
     data = write_golden(tmp_path).read_bytes()
     host, port = web.address.split(":")
     head = f"POST /api/recordings?name=x HTTP/1.1\r\nHost: {web.address}\r\nContent-Type: application/octet-stream\r\n"
     for framing in (f"Content-Length: {len(data)}\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n8000\r\n"):
         with socket.create_connection((host, int(port))) as sending:
             sending.sendall(head.encode() + framing.encode() + data[:10_000])
-            await until(lambda: has_files(folder, 1), "the file comes")
-        await until(lambda: has_files(folder, 0), "the part is deleted")
-    assert "a request broke" not in web.log()
+            await until(lambda: has_files(folder, 1), "the upload begins")
+        await until(lambda: has_files(folder, 0), "the .part file is deleted")
+    assert "a request failed" not in web.log()
 
 
 async def has_files(folder: Path, count: int) -> bool:
     return len(files_in(folder)) == count
 
 
-async def test_a_file_that_is_too_large_is_refused_before_it_comes(web: WebServer, folder: Path) -> None:
+async def test_a_file_that_is_too_large_is_refused_before_it_is_sent(web: WebServer, folder: Path) -> None:
     reader, writer = await asyncio.open_connection(*web.address.split(":"))
     writer.write(
         f"POST /api/recordings HTTP/1.1\r\nHost: {web.address}\r\nContent-Type: application/octet-stream\r\n"
@@ -292,12 +292,12 @@ async def test_a_file_that_is_too_large_is_refused_before_it_comes(web: WebServe
     assert files_in(folder) == []
 
 
-async def test_a_full_disk_keeps_no_part_of_a_file(
+async def test_a_full_disk_is_reported_and_leaves_no_part_of_a_file(
     redis: RedisServer, tmp_path: Path, client: aiohttp.ClientSession
 ) -> None:
     data = write_golden(tmp_path).read_bytes()
     folder = tmp_path / "small"
-    # No file may be larger than 16 KiB: what a disk does that is full.
+    # No file may be larger than 16 KiB: the error is the same as on a full disk.
     full = WebServer(redis.url, "--recordings", str(folder), most_file_bytes=16_384)
     try:
         api = await DescribedApi.read(client, full.http)
@@ -308,7 +308,7 @@ async def test_a_full_disk_keeps_no_part_of_a_file(
         folder.touch()
         assert (await refused(api, "POST", "/api/recordings?name=x", 503, **options))[0] == "no_recordings_folder"
         assert (await refused(api, "GET", "/api/recordings", 503))[0] == "no_recordings_folder"
-        # Sessions are listed all the same.
+        # Sessions can still be listed.
         assert await api.ask("GET", "/api/sessions", 200) == {"sessions": []}
     finally:
         full.close()
@@ -317,7 +317,7 @@ async def test_a_full_disk_keeps_no_part_of_a_file(
 # --- playing ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_recording_is_opened_as_a_session_of_its_own(
+async def test_a_replay_is_a_session_of_its_own(
     redis: RedisServer, folder: Path, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
     name = write_golden(folder).name
@@ -335,15 +335,15 @@ async def test_a_recording_is_opened_as_a_session_of_its_own(
     assert (replay.of, replay.recording, replay.frames) == ("87d2af0705d0", name, False)
     (listed,) = (await api.ask("GET", "/api/sessions", 200))["sessions"]
     shown = await api.ask("GET", f"/api/sessions/{session}", 200)
-    for said in (listed, shown):
-        assert (said["replay_of"], said["recording"], said["recorded_ms"]) == ("87d2af0705d0", name, 1_795_379_952_394)
-        assert said["opened_ms"] == state.began_ms
+    for one in (listed, shown):
+        assert (one["replay_of"], one["recording"], one["recorded_ms"]) == ("87d2af0705d0", name, 1_795_379_952_394)
+        assert one["opened_ms"] == state.began_ms
     assert shown["origin_ns"] == "1795379952400000000"
     (status,) = (await api.ask("GET", "/api/status", 200))["sessions"]
     assert (status["aggregator_lag"], status["age_s"] < 60) == (0, True)
 
 
-async def test_a_replay_is_ordered_and_asked_how_far_it_is(
+async def test_orders_change_a_replay_and_its_position_is_reported(
     redis: RedisServer, folder: Path, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
     name = write_golden(folder).name
@@ -360,15 +360,15 @@ async def test_a_replay_is_ordered_and_asked_how_far_it_is(
         Play(4.0, paused=True), Play(window=60), Play(step=-1), Play(rate=0.0), Play(0.25, paused=False, window=0),
     ]  # fmt: skip
     await pipe.run([play(session, None, Playback(59, 139, 4.0, paused=True), [])])
-    told = {"session": session, "window": 59, "last_window": 139, "rate": 4.0, "paused": True, "is_over": False}
-    told["has_player"] = True
-    assert await api.ask("GET", path, 200) == told
-    # A player that writes nothing is gone.
+    shown = {"session": session, "window": 59, "last_window": 139, "rate": 4.0, "paused": True, "is_over": False}
+    shown["has_player"] = True
+    assert await api.ask("GET", path, 200) == shown
+    # A player without a sign of life counts as ended.
     redis.run("HINCRBY", keys.state(session), "played", -3_000)
-    assert await api.ask("GET", path, 200) == {**told, "has_player": False}
+    assert await api.ask("GET", path, 200) == {**shown, "has_player": False}
 
 
-async def test_bad_orders_to_a_replay_get_one_sentence(redis: RedisServer, folder: Path, api: DescribedApi) -> None:
+async def test_invalid_orders_to_a_replay_get_one_sentence(redis: RedisServer, folder: Path, api: DescribedApi) -> None:
     name = write_golden(folder).name
     offer(redis, "replay")
     session = (await api.ask("POST", at(name, "/replay"), 201, json={}))["session"]
@@ -386,14 +386,16 @@ async def test_bad_orders_to_a_replay_get_one_sentence(redis: RedisServer, folde
     for body in ({"rate": 100}, {"rate": True}, {"frames": "yes"}, {"window": 3}):
         await refused(api, "POST", at(name, "/replay"), 400, json=body)
     await refused(api, "POST", path, 415, data=b"x")
-    live = Recorder(redis).session
+    live = FrameWriter(redis).session
     assert (await refused(api, "GET", f"/api/sessions/{live}/playback", 409))[0] == "not_a_replay"
     assert (await refused(api, "POST", f"/api/sessions/{live}/playback", 409, json={"rate": 1}))[0] == "not_a_replay"
     assert (await refused(api, "GET", "/api/sessions/none/playback", 404))[0] == "session_gone"
     assert (await refused(api, "POST", "/api/sessions/none/playback", 404, json={"rate": 1}))[0] == "session_gone"
 
 
-async def test_what_cannot_be_played_is_refused(redis: RedisServer, folder: Path, api: DescribedApi) -> None:
+async def test_a_recording_that_cannot_be_played_is_refused(
+    redis: RedisServer, folder: Path, api: DescribedApi
+) -> None:
     offer(redis, "replay")
     name = write_golden(folder, text=False).name
     code, sentence = await refused(api, "POST", at(name, "/replay"), 400, json={})
@@ -420,7 +422,7 @@ async def test_replays_count_as_open_sessions(redis: RedisServer, folder: Path, 
     assert 20 <= len(statuses) < 25
 
 
-async def test_a_replay_is_stopped_as_a_whole(
+async def test_members_of_a_replay_cannot_be_cancelled(
     redis: RedisServer, folder: Path, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
     name = write_golden(folder).name
@@ -439,10 +441,10 @@ async def orders(pipe: AsyncPipe) -> list[str]:
     return [entry[1][1].decode() for entry in await pipe.one("XRANGE", keys.KEEP, "-", "+")]
 
 
-async def test_a_session_is_kept_where_a_recorder_runs(
+async def test_keeping_a_session_requires_a_recorder(
     redis: RedisServer, folder: Path, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
-    session = Recorder(redis).session
+    session = FrameWriter(redis).session
     code, sentence = await refused(api, "POST", f"/api/sessions/{session}/keep", 503)
     assert code == "no_recorder"
     assert "python -m consumers.recorder" in sentence
@@ -451,7 +453,7 @@ async def test_a_session_is_kept_where_a_recorder_runs(
     assert (kept["session"], kept["recorded"]) == (session, False)
     assert kept["recording"].endswith(f"_what-is-a-list_{session}.mcap")
     assert await orders(pipe) == [session]
-    # When it is there nothing is ordered.
+    # If the file exists no order is written.
     write_golden(folder, session=session).rename(folder / kept["recording"])
     redis.run("DEL", keys.KEEP)
     assert await api.ask("POST", f"/api/sessions/{session}/keep", 202) == {**kept, "recorded": True}
@@ -468,10 +470,10 @@ async def test_a_replay_is_not_recorded_again(redis: RedisServer, folder: Path, 
     assert (await refused(api, "POST", f"/api/sessions/{session}/keep", 409))[0] == "is_replay"
 
 
-async def test_a_session_that_shall_be_recorded_is_opened_only_where_a_recorder_runs(
+async def test_a_request_with_record_requires_a_recorder(
     redis: RedisServer, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     body = {"prompt": "Hello?", "models": ["here"], "record": True}
     assert (await refused(api, "POST", "/api/sessions", 503, json=body))[0] == "no_recorder"
     assert (await api.ask("GET", "/api/sessions", 200))["sessions"] == []
@@ -482,7 +484,7 @@ async def test_a_session_that_shall_be_recorded_is_opened_only_where_a_recorder_
     assert (listed["replay_of"], listed["recording"], listed["recorded_ms"]) == (None, None, None)
 
 
-async def test_names_that_are_made_to_do_harm_are_only_names(
+async def test_hostile_names_and_prompts_are_returned_as_plain_text(
     redis: RedisServer, folder: Path, api: DescribedApi
 ) -> None:
     members = tuple(Member(f"model-{n}", name=HOSTILE + str(n)) for n in range(3))
@@ -494,7 +496,7 @@ async def test_names_that_are_made_to_do_harm_are_only_names(
     assert (await api.ask("GET", at(path.name), 200))["recorded"]["prompt"] == HOSTILE * 50
 
 
-async def test_a_file_that_no_replay_accepts_is_not_taken_in(tmp_path: Path, folder: Path, api: DescribedApi) -> None:
+async def test_a_file_that_cannot_be_replayed_is_not_imported(tmp_path: Path, folder: Path, api: DescribedApi) -> None:
     path = write_golden(tmp_path, limits=Limits(life_ms=-1))
     code, message = await refused(api, "POST", "/api/recordings?name=a", 422, data=path.read_bytes(), headers=OCTETS)
     assert code

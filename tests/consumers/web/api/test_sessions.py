@@ -1,4 +1,4 @@
-"""The HTTP API: what it does with sessions, and that it is what its description says."""
+"""The HTTP API for sessions and the council, checked against its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from schemas.keys import entry_ms
 from tests.support.openapi_client import DescribedApi
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.sessions import committed_frames, until_ended
 from tests.support.waiting import until
 from tests.support.web_server import CHAR, WORD, WebServer, record_of, watch
@@ -43,7 +43,7 @@ async def ask(api: DescribedApi, **request: Any) -> str:
 
 
 @pytest.mark.parametrize("sync", ["step", "free"])
-async def test_a_session_is_shown_at_every_window_with_all_that_its_frames_said(
+async def test_a_session_at_any_window_has_the_text_of_all_frames_up_to_it(
     redis: RedisServer, roles: Roles, api: DescribedApi, pipe: AsyncPipe, sync: str
 ) -> None:
     for role in (["aggregator"], ["consumers.decipher"], ["producers", WORD, *QUICK], ["producers", CHAR, *QUICK]):
@@ -61,12 +61,12 @@ async def test_a_session_is_shown_at_every_window_with_all_that_its_frames_said(
     frames = [decode_frame(raw) for _, raw in await committed_frames(pipe, session)]
     texts = ["", ""]
     for frame in frames:
-        texts = [said + member.text for said, member in zip(texts, frame.members, strict=True)]
+        texts = [text + member.text for text, member in zip(texts, frame.members, strict=True)]
         if frame.window_index % 7 == 0 or frame.final or any(member.text for member in frame.members):
             shown = await api.ask("GET", f"/api/sessions/{session}?window_index={frame.window_index}", 200)
             assert [member["text"] for member in shown["members"]] == texts
-            told = [(m["state"], m["position_bytes"], m["reason"]) for m in shown["members"]]
-            assert told == [(m.state, m.position_bytes, m.reason) for m in frame.members]
+            states = [(m["state"], m["position_bytes"], m["reason"]) for m in shown["members"]]
+            assert states == [(m.state, m.position_bytes, m.reason) for m in frame.members]
             assert (shown["window_index"], shown["final"]) == (frame.window_index, frame.final)
     assert all(texts)
 
@@ -74,7 +74,7 @@ async def test_a_session_is_shown_at_every_window_with_all_that_its_frames_said(
         found: dict[str, Any] = await api.ask("GET", f"/api/sessions/{session}", 200)
         return found if found["phase"] == "DRAINED" else None
 
-    newest = await until(drained, "DECIPHER has told the end")
+    newest = await until(drained, "DECIPHER has composed the end")
     members = newest.pop("members")
     assert [(m["model"], m["id"], m["weight"], m["text"]) for m in members] == [
         (WORD, protocol_model_ids((WORD, CHAR))[0], 2.0, texts[0]),
@@ -91,7 +91,7 @@ async def test_a_session_is_shown_at_every_window_with_all_that_its_frames_said(
 
 
 async def test_a_session_is_shown_before_its_first_frame(redis: RedisServer, api: DescribedApi) -> None:
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     session = await ask(api, models=["here"])
     shown = await api.ask("GET", f"/api/sessions/{session}", 200)
     (member,) = shown["members"]
@@ -99,11 +99,11 @@ async def test_a_session_is_shown_before_its_first_frame(redis: RedisServer, api
     assert (member["state"], member["text"], member["position_bytes"]) == (None, "", 0)
 
 
-async def test_thinking_is_shown_beside_the_answer(
+async def test_thinking_is_returned_beside_the_answer(
     redis: RedisServer, roles: Roles, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
     roles.ready("aggregator")
-    speaker = Speaker(redis, "thinker")
+    speaker = ScriptedProducer(redis, "thinker")
     speaker.offer()
     session = await ask(api, models=["thinker"])
     speaker.take(session)
@@ -116,8 +116,8 @@ async def test_thinking_is_shown_beside_the_answer(
     assert (member["text"], member["thinking"], member["state"]) == ("A list is a row.", "Let me see. ", "finished")
 
 
-async def test_a_window_that_is_not_there_is_refused(redis: RedisServer, api: DescribedApi) -> None:
-    recorder = Recorder(redis)
+async def test_an_unknown_or_invalid_window_is_refused(redis: RedisServer, api: DescribedApi) -> None:
+    recorder = FrameWriter(redis)
     recorder.write(3)
     path = f"/api/sessions/{recorder.session}?window_index"
     assert (await api.ask("GET", f"{path}=2", 200))["window_index"] == 2
@@ -132,9 +132,9 @@ async def test_a_window_that_is_not_there_is_refused(redis: RedisServer, api: De
 # --- cancelling and deleting -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("named", ["1", quote(CHAR, safe=""), protocol_model_ids((CHAR,))[0]])
-async def test_one_member_is_cancelled_and_the_others_go_on(
-    redis: RedisServer, roles: Roles, web: WebServer, api: DescribedApi, pipe: AsyncPipe, named: str
+@pytest.mark.parametrize("member", ["1", quote(CHAR, safe=""), protocol_model_ids((CHAR,))[0]])
+async def test_one_member_is_cancelled_and_the_others_continue(
+    redis: RedisServer, roles: Roles, web: WebServer, api: DescribedApi, pipe: AsyncPipe, member: str
 ) -> None:
     for role in (["aggregator"], ["producers", WORD, *SLOW], ["producers", CHAR, *SLOW]):
         roles.ready(*role)
@@ -142,17 +142,17 @@ async def test_one_member_is_cancelled_and_the_others_go_on(
 
     async def begun() -> bool:
         shown = await api.ask("GET", f"/api/sessions/{session}", 200)
-        return all(member["text"] for member in shown["members"])
+        return all(shown_member["text"] for shown_member in shown["members"])
 
-    await until(begun, "both write")
+    await until(begun, "both members write")
     path = f"/api/sessions/{session}/members"
-    told = await api.ask("POST", f"{path}/{named}/cancel", 202)
-    assert told == {"session": session, "status": "open", "members": [1]}
+    cancelled = await api.ask("POST", f"{path}/{member}/cancel", 202)
+    assert cancelled == {"session": session, "status": "open", "members": [1]}
     await until_ended(pipe, session)
     word, char = (await api.ask("GET", f"/api/sessions/{session}", 200))["members"]
     assert (word["state"], char["state"], char["reason"]) == ("finished", "dropped", "cancelled")
     assert char["text"]
-    counts = [told.next_seq for told in (await find_session(pipe, session)).progress]
+    counts = [progress.next_seq for progress in (await find_session(pipe, session)).progress]
     assert counts[0] == 25 > counts[1]
     again = await api.ask("POST", f"{path}/0/cancel", 202)
     assert again == {"session": session, "status": "ended", "members": [0]}
@@ -165,7 +165,7 @@ async def test_a_session_is_deleted_when_it_has_ended(
     redis: RedisServer, roles: Roles, web: WebServer, client: aiohttp.ClientSession, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
     roles.ready("aggregator")
-    speaker = Speaker(redis, "here")
+    speaker = ScriptedProducer(redis, "here")
     speaker.offer()
     session = await ask(api, models=["here"])
     path = f"/api/sessions/{session}"
@@ -189,13 +189,13 @@ async def test_a_session_is_deleted_when_it_has_ended(
     assert gone.value.status == 404
 
 
-async def test_whoever_watches_a_session_that_is_deleted_is_told(
+async def test_deleting_a_session_leaves_its_sockets_open_and_stops_no_process(
     redis: RedisServer, roles: Roles, web: WebServer, client: aiohttp.ClientSession, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
-    """`/ws` stays open after a session's end: what is gone then is no reason to close it; nothing waits for ever."""
+    """`/ws` stays open after a session's end, also when the session is deleted then."""
     for role in (["aggregator"], ["consumers.decipher"]):
         roles.ready(*role)
-    speaker = Speaker(redis, "here")
+    speaker = ScriptedProducer(redis, "here")
     speaker.offer()
     session = await ask(api, models=["here"])
     speaker.take(session)
@@ -213,8 +213,8 @@ async def test_whoever_watches_a_session_that_is_deleted_is_told(
     assert web.process.poll() is None
 
 
-async def test_sessions_are_listed_however_many_came_later_and_are_gone(redis: RedisServer, api: DescribedApi) -> None:
-    recorder = Recorder(redis)
+async def test_an_old_session_is_listed_behind_many_that_have_expired(redis: RedisServer, api: DescribedApi) -> None:
+    recorder = FrameWriter(redis)
     recorder.announce()
     for number in range(450):
         redis.run("XADD", keys.SESSIONS, "*", keys.SESSION_FIELD, f"gone-{number}")
@@ -225,20 +225,21 @@ async def test_sessions_are_listed_however_many_came_later_and_are_gone(redis: R
 # --- the council itself ----------------------------------------------------------------------------------------------
 
 
-async def test_the_status_tells_losses_cursors_and_lag_and_no_secret(
+async def test_the_status_reports_losses_cursors_and_lag_and_no_secret(
     redis: RedisServer, roles: Roles, web: WebServer, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
     for role in (["aggregator"], ["consumers.decipher"]):
         roles.ready(*role)
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     session = await ask(api, models=["here"])
 
-    async def told() -> dict[str, Any] | None:
+    async def with_windows() -> dict[str, Any] | None:
         found: dict[str, Any] = await api.ask("GET", "/api/status", 200)
-        windows = [process.get("windows", 0) for process in found["processes"] if process["role"] == "aggregator"]
-        return found if windows and windows[0] > 0 else None
+        by_role = {process["role"]: process for process in found["processes"]}
+        is_reported = by_role["aggregator"].get("windows", 0) > 0 and "frames" in by_role["decipher"]
+        return found if is_reported else None
 
-    status = await until(told, "the aggregator has told what it committed")
+    status = await until(with_windows, "the aggregator and DECIPHER have reported their work")
     assert redis.url.removeprefix("unix://") not in json.dumps(status)
     by_role = {process["role"]: process for process in status["processes"]}
     assert set(by_role) == {"aggregator", "decipher", "producer", "web"}
@@ -259,16 +260,16 @@ async def test_ready_means_that_a_session_would_be_answered(
     async def missing() -> str:
         return str((await api.ask("GET", "/readyz", 503))["error"]["message"])
 
-    said = await missing()
-    assert said.startswith("The council is not ready: no model is served (start one with python -m producers), ")
-    assert "no aggregator runs" in said
-    assert "no DECIPHER runs" in said
+    message = await missing()
+    assert message.startswith("The council is not ready: no model is served (start one with python -m producers), ")
+    assert "no aggregator runs" in message
+    assert "no DECIPHER runs" in message
     aggregator = roles.ready("aggregator")
     roles.ready("consumers.decipher")
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     assert await api.ask("GET", "/readyz", 200) == {"ready": True}
     assert aggregator.end() == 0
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     assert await missing() == "The council is not ready: no aggregator runs (start one with python -m aggregator)."
     redis.kill()
     try:
@@ -278,13 +279,13 @@ async def test_ready_means_that_a_session_would_be_answered(
         redis.start()
 
 
-async def test_the_description_is_valid_and_lists_exactly_what_is_served(
+async def test_the_openapi_document_is_valid_and_describes_every_operation(
     redis: RedisServer, roles: Roles, web: WebServer, api: DescribedApi
 ) -> None:
-    """Every operation is asked once; what comes is what the description says."""
+    """Every operation is called once; each response is checked against the document."""
     validate(api.document)
     roles.ready("aggregator")
-    Speaker(redis, "here").offer()
+    ScriptedProducer(redis, "here").offer()
     session = await ask(api, models=["here"])
     path = f"/api/sessions/{session}"
     await api.ask("GET", path, 200)
@@ -313,11 +314,9 @@ async def test_the_description_is_valid_and_lists_exactly_what_is_served(
     await api.ask("POST", f"{path}/members/here/cancel", 202)
     await api.ask("POST", f"{path}/cancel", 202)
     await api.ask("DELETE", path, 409)
-    asked = {(method, shown) for method, shown, _ in api.seen}
-    described = {
-        (method.upper(), shown) for shown, operations in api.document["paths"].items() for method in operations
-    }
+    called = {(method, path) for method, path, _ in api.seen}
+    described = {(method.upper(), path) for path, operations in api.document["paths"].items() for method in operations}
     # The Server-Sent Events have tests of their own.
-    assert described - asked == {("GET", "/api/sessions/{session}/events")}
+    assert described - called == {("GET", "/api/sessions/{session}/events")}
     assert (record := record_of(redis, web)) is not None
     assert record.ready

@@ -1,4 +1,4 @@
-"""The tokens of an answer over HTTP: what the stream holds and the council released, byte by byte."""
+"""The tokens of an answer over HTTP: those of the stream that were accepted and released, by byte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application
 
-from consumers.web.answering import Answering
+from consumers.web.answer_cache import AnswerCache
 from consumers.web.api.operations import routes_of
 from consumers.web.api.tokens import TokensApi
 from schemas import keys
@@ -45,12 +45,12 @@ from transport.answers import Answers
 from transport.redis.connection import AsyncPipe, Command
 from transport.sessions import find_session, open_session
 
-# The writer of these tests gives no sign of life between its tokens.
+# The writer of these tests sends no `alive` marks between its tokens.
 PATIENT = Limits(beats_without_entry=600, beats_without_claim=600)
 
 
 class Writer:
-    """Writes what the producers of a session might write, entry by entry."""
+    """Writes entries that the producers of a session could write."""
 
     def __init__(self, redis: RedisServer, opening: Opening) -> None:
         self.session = opening.session
@@ -111,14 +111,14 @@ def seqs(found: dict[str, Any]) -> list[int]:
     return [token["seq"] for token in found["tokens"]]
 
 
-def places(found: dict[str, Any]) -> list[tuple[int, int, str]]:
+def positions(found: dict[str, Any]) -> list[tuple[int, int, str]]:
     return [(token["start"], token["end"], token["text"]) for token in found["tokens"]]
 
 
-async def test_every_token_of_a_council_is_found_with_the_list_that_came_with_it(
+async def test_every_token_of_a_council_is_returned_with_its_alternatives(
     redis: RedisServer, roles: Roles, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
-    """Real producers: by page and by byte, the answers are the stream's tokens at the places that the frames gave."""
+    """With real producers, by page and by byte: the stream's tokens, at the positions that the frames have."""
     for role in [roles.start("aggregator"), *(roles.start("producers", model, *PACE) for model in (WORD, CHAR))]:
         role.wait_ready()
     opening = opening_of(WORD, CHAR, max_tokens=250)
@@ -161,15 +161,15 @@ async def test_every_token_of_a_council_is_found_with_the_list_that_came_with_it
         for byte in {middle["start"], middle["end"] - 1}:
             hovered = await tokens_of(client, web, opening.session, member=member, **{"from": byte, "to": byte})
             assert (hovered["tokens"], hovered["next"]) == ([middle], None)
-        said = "".join(frame.members[member].text for frame in frames)
-        assert said not in web.log()
+        text = "".join(frame.members[member].text for frame in frames)
+        assert text not in web.log()
 
 
-async def test_only_what_was_accepted_and_released_is_shown(
+async def test_only_accepted_and_released_tokens_are_returned(
     redis: RedisServer, roles: Roles, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
     """White space at the start, a losing claim, a token written twice, thinking, a split character, K = 0, numbers
-    that JSON does not have, a member dropped in mid-answer with entries behind it.
+    that JSON does not have, and a member that is dropped while its producer writes on.
 
         text    "\\n"   " The"   (loser)   "" ""  "é"   (thinking)   " end"   | dropped |   " more"
         answer  [0,0)  [0,3)              [3,3)  [3,5)              [5,9)
@@ -189,8 +189,8 @@ async def test_only_what_was_accepted_and_released_is_shown(
     writer.say(second, 2, "", quality="real", logprob=-0.5, piece=b"\xc3")
     writer.say(second, 3, "é", quality="real", logprob=math.nan, piece=b"\xa9")
     writer.say(second, 4, "hm", lane="thinking")
-    # Nothing is shown before a window with it is committed.
-    assert places(await tokens_of(client, web, opening.session, member=0)) == []
+    # Before a window is committed no token is returned.
+    assert positions(await tokens_of(client, web, opening.session, member=0)) == []
     roles.ready("aggregator")
     await until_accepted(pipe, opening.session, 5, 0)
     writer.say(second, 5, " end", quality="placeholder", top=msgspec.Raw(b"\xc0"))
@@ -202,7 +202,7 @@ async def test_only_what_was_accepted_and_released_is_shown(
     await until_ended(pipe, opening.session)
 
     found = await tokens_of(client, web, opening.session, member=0)
-    assert places(found) == [(0, 0, "\n"), (0, 3, " The"), (3, 3, ""), (3, 5, "é"), (5, 9, " end")]
+    assert positions(found) == [(0, 0, "\n"), (0, 3, " The"), (3, 3, ""), (3, 5, "é"), (5, 9, " end")]
     assert seqs(found) == [0, 1, 2, 3, 5]
     assert (found["from"], found["to"], found["next"]) == (0, 9, None)
     assert [token["piece"] for token in found["tokens"]] == [None, None, [0xC3], [0xA9], None]
@@ -230,14 +230,14 @@ async def test_only_what_was_accepted_and_released_is_shown(
         ({"from": 5_000}, []),
     ):
         assert seqs(await tokens_of(client, web, opening.session, member=0, **query)) == expected, query
-    assert places(await tokens_of(client, web, opening.session, member=1)) == [(0, 1, "B")]
+    assert positions(await tokens_of(client, web, opening.session, member=1)) == [(0, 1, "B")]
     assert "é" not in web.log()
 
 
-async def test_an_answer_that_grows_is_read_on_from_where_it_was(
+async def test_a_growing_answer_is_read_from_where_the_last_read_ended(
     redis: RedisServer, roles: Roles, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
-    """Asked between any two tokens; and a member that begins long after the first was asked for is there too."""
+    """Requests between any two tokens; also a member that begins long after the first request."""
     roles.ready("aggregator")
     opening = msgspec.structs.replace(opening_of("a", "b", limits=PATIENT), sync="free")
     await open_session(pipe, opening)
@@ -250,15 +250,15 @@ async def test_an_answer_that_grows_is_read_on_from_where_it_was(
         assert seqs(await tokens_of(client, web, opening.session, member=1)) == []
     writer.say(claims[1], 0, "late", member=1)
     await until_accepted(pipe, opening.session, 3, 1)
-    assert places(await tokens_of(client, web, opening.session, member="b")) == [(0, 4, "late")]
+    assert positions(await tokens_of(client, web, opening.session, member="b")) == [(0, 4, "late")]
 
 
-async def test_in_step_a_token_is_shown_once_the_others_have_come_as_far(
+async def test_in_step_mode_a_token_is_returned_when_the_others_have_written_as_far(
     redis: RedisServer, roles: Roles, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
     """
     a   " one"[0, 3)  " two"[3, 7)  " three"[7, 13)
-    b   "eight"[0, 5)                                then finished: nobody is waited for
+    b   "eight"[0, 5)                                then finished: a waits no longer
     """
     roles.ready("aggregator")
     opening = opening_of("a", "b", limits=PATIENT)
@@ -268,23 +268,23 @@ async def test_in_step_a_token_is_shown_once_the_others_have_come_as_far(
     for seq, text in enumerate((" one", " two", " three")):
         writer.say(claims[0], seq, text)
     await until_accepted(pipe, opening.session, 3, 0)
-    assert places(await tokens_of(client, web, opening.session, member=0)) == []
+    assert positions(await tokens_of(client, web, opening.session, member=0)) == []
     writer.say(claims[1], 0, "eight", member=1)
     await until_accepted(pipe, opening.session, 3, 1)
-    assert places(await tokens_of(client, web, opening.session, member=0)) == [(0, 3, " one")]
-    assert places(await tokens_of(client, web, opening.session, member=1)) == [(0, 5, "eight")]
+    assert positions(await tokens_of(client, web, opening.session, member=0)) == [(0, 3, " one")]
+    assert positions(await tokens_of(client, web, opening.session, member=1)) == [(0, 5, "eight")]
     writer.finish(1, claims[1], 1)
 
     async def all_shown() -> bool:
         return seqs(await tokens_of(client, web, opening.session, member=0)) == [0, 1, 2]
 
-    await until(all_shown, "what waited is shown")
+    await until(all_shown, "the waiting tokens are returned")
 
 
-async def test_text_that_waits_for_the_others_is_not_shown(
+async def test_text_that_is_not_released_is_not_returned(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
-    """Four tokens are accepted, and a frame has released the answer up to a byte within the third.
+    """Four tokens are accepted; a frame has released the answer up to a byte inside the third.
 
     answer    [0, 3) [3, 6) [6, 10) [10, 12)
     released  ----------------8
@@ -296,11 +296,11 @@ async def test_text_that_waits_for_the_others_is_not_shown(
     cut = [writer.say(claim, seq, text) for seq, text in enumerate(("one", "two", "four", "no"))][-1]
     committed = encode_progress((Progress(claim, 4, False), Progress("", 0, False)))
     redis.run("HSET", keys.state(opening.session), "cut", cut, "progress", committed)
-    assert places(await tokens_of(client, web, opening.session, member=0)) == []
+    assert positions(await tokens_of(client, web, opening.session, member=0)) == []
     for window, (position, shown) in enumerate(((0, 0), (2, 0), (8, 2), (10, 3), (12, 4))):
         write_frame(redis, opening, window, position)
         found = await tokens_of(client, web, opening.session, member=0)
-        assert places(found) == [(0, 3, "one"), (3, 6, "two"), (6, 10, "four"), (10, 12, "no")][:shown]
+        assert positions(found) == [(0, 3, "one"), (3, 6, "two"), (6, 10, "four"), (10, 12, "no")][:shown]
         end = (0, 3, 6, 10, 12)[shown]
         assert (found["to"], found["next"]) == (end, None)
         assert (await tokens_of(client, web, opening.session, member=0, **{"from": 0, "to": 99}))["to"] == end
@@ -309,7 +309,7 @@ async def test_text_that_waits_for_the_others_is_not_shown(
 
 
 def write_frame(redis: RedisServer, opening: Opening, window: int, position: int) -> None:
-    """A frame that has released the first member's answer up to there."""
+    """Writes a frame that has released the first member's answer up to `position`."""
     members = tuple(
         MemberFrame(member.model, "answering", 0.5, 1.0, None, position, 2, "", "", None) for member in opening.members
     )
@@ -317,11 +317,11 @@ def write_frame(redis: RedisServer, opening: Opening, window: int, position: int
     redis.run("XADD", keys.frames(opening.session), keys.frame_id(window), keys.ENTRY_FIELD, encode_frame(frame))
 
 
-async def test_a_long_answer_comes_page_by_page(
+async def test_a_long_answer_is_returned_in_pages(
     redis: RedisServer, roles: Roles, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
-    """No page has more than 200 tokens; those that start at one byte are never torn apart. More entries than one
-    reply holds, and the one member needs no name."""
+    """A page has at most 200 tokens; tokens that start at one byte are on one page. The stream has more entries than
+    one reply of Redis; a single member needs no name."""
     roles.ready("aggregator")
     opening = opening_of("a", max_tokens=1_000, limits=PATIENT)
     await open_session(pipe, opening)
@@ -335,20 +335,20 @@ async def test_a_long_answer_comes_page_by_page(
     assert (len(one["tokens"]), one["next"], one["to"]) == (199, 199, 901)
     two = await tokens_of(client, web, opening.session, **{"from": one["next"]})
     assert (seqs(two), two["next"]) == (list(range(199, 399)), 398)
-    assert places(two)[:4] == [(199, 199, ""), (199, 199, ""), (199, 201, "yy"), (201, 202, "z")]
+    assert positions(two)[:4] == [(199, 199, ""), (199, 199, ""), (199, 201, "yy"), (201, 202, "z")]
 
 
-async def test_a_session_that_has_gone_is_gone_here_too(
+async def test_tokens_of_a_session_that_redis_lost_are_refused_and_read_again_later(
     redis: RedisServer, roles: Roles, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
-    """As on the other routes, and also where its tokens were asked for before. What a Redis that was set back holds
-    under other ids is found at the second call."""
+    """Also if its tokens are in the cache. When Redis lost data and has the tokens under other ids, the second request
+    finds them."""
     aggregator = roles.ready("aggregator")
     opening = opening_of("a", limits=PATIENT)
     await open_session(pipe, opening)
     writer = Writer(redis, opening)
     claim = writer.claim(0)
-    said = writer.say(claim, 0, "a")
+    token_id = writer.say(claim, 0, "a")
     await until_accepted(pipe, opening.session, 1)
     before = await tokens_of(client, web, opening.session)
     aggregator.end()
@@ -359,8 +359,8 @@ async def test_a_session_that_has_gone_is_gone_here_too(
     assert await error_of(client, url) == expired
     assert await error_of(client, url) == expired
     state = await find_session(pipe, opening.session)
-    again = f"{said}1"
-    for entry_id, old_id in ((state.opened, state.opened), (claim, claim), (again, said)):
+    again = f"{token_id}1"
+    for entry_id, old_id in ((state.opened, state.opened), (claim, claim), (again, token_id)):
         redis.run("XADD", key, entry_id, keys.ENTRY_FIELD, entries[old_id])
     redis.run("EXPIRE", key, 60)
     redis.run("HSET", keys.state(opening.session), "cut", again)
@@ -372,11 +372,11 @@ async def test_a_session_that_has_gone_is_gone_here_too(
     assert await error_of(client, url) == (404, "session_gone", sentence)
 
 
-async def test_no_more_than_sixteen_sessions_are_kept_in_mind(redis: RedisServer, pipe: AsyncPipe) -> None:
-    """Those that were asked for last; whoever is asked for again is read again."""
-    answering = Answering(pipe)
+async def test_the_cache_keeps_the_sixteen_sessions_asked_for_last(redis: RedisServer, pipe: AsyncPipe) -> None:
+    """A session that is asked for again becomes the last to leave the cache."""
+    cache = AnswerCache(pipe)
     application = Application()
-    application.add_routes(routes_of(TokensApi(pipe, answering).operations()))
+    application.add_routes(routes_of(TokensApi(pipe, cache).operations()))
     sessions: list[str] = []
     async with TestClient(TestServer(application)) as client:
         for number in range(18):
@@ -386,13 +386,11 @@ async def test_no_more_than_sixteen_sessions_are_kept_in_mind(redis: RedisServer
             for session in (opening.session, sessions[0], opening.session)[: 3 if number else 1]:
                 async with client.get(f"/api/sessions/{session}/tokens") as answer:
                     assert answer.status == 200
-    assert list(answering._answers) == [*sessions[3:17], sessions[0], sessions[17]]
+    assert list(cache._answers) == [*sessions[3:17], sessions[0], sessions[17]]
 
 
-async def test_of_a_session_that_is_deleted_while_it_is_read_nothing_is_shown(
-    redis: RedisServer, pipe: AsyncPipe
-) -> None:
-    """Not the beginning of a text in place of the whole."""
+async def test_a_session_that_is_deleted_while_it_is_read_is_refused(redis: RedisServer, pipe: AsyncPipe) -> None:
+    """The beginning of a text is not returned as the whole."""
     opening = opening_of("a")
     await open_session(pipe, opening)
     writer = Writer(redis, opening)
@@ -419,12 +417,12 @@ async def test_of_a_session_that_is_deleted_while_it_is_read_nothing_is_shown(
 
 
 REFUSALS = [
-    ("", "no_member", "Say which member, by its index or its name; members: 0 a, 1 b."),
-    ("member=", "unknown_member", "There is no member '' in this session; members: 0 a, 1 b."),
-    ("member=2", "unknown_member", "There is no member '2' in this session; members: 0 a, 1 b."),
-    ("member=-1", "unknown_member", "There is no member '-1'"),
-    ("member=c%00%ED%A0%80", "unknown_member", "There is no member 'c"),
-    (f"member={'x' * 500}", "unknown_member", f"There is no member '{'x' * 100}…' in"),
+    ("", "no_member", "The member is missing: give its index or its name; members: 0 a, 1 b."),
+    ("member=", "unknown_member", "'' is not a member of this session; members: 0 a, 1 b."),
+    ("member=2", "unknown_member", "'2' is not a member of this session; members: 0 a, 1 b."),
+    ("member=-1", "unknown_member", "'-1' is not a member"),
+    ("member=c%00%ED%A0%80", "unknown_member", "'c"),
+    (f"member={'x' * 500}", "unknown_member", f"'{'x' * 100}…' is not a member"),
     (
         "member=0&from=x",
         "bad_from",
@@ -437,13 +435,13 @@ REFUSALS = [
     ("member=0&from=%D9%A3", "bad_from", "from is '٣'"),
     (f"member=0&from={'9' * 5_000}", "bad_from", "from is '999"),
     ("member=0&to=nan", "bad_to", "to is 'nan'"),
-    ("member=0&from=7&to=3", "bad_to", "to is 3 and from is 7: give a to that is not below from."),
-    ("member=0&form=7", "bad_request", "There is no parameter 'form': the parameters are member, from, to."),
+    ("member=0&from=7&to=3", "bad_to", "to is 3 and from is 7: give a to that is at least from."),
+    ("member=0&form=7", "bad_request", "Unknown parameter 'form'; known parameters: member, from, to."),
     ("member=0&from=1&from=2", "bad_request", "The parameter 'from' is given twice: give it once."),
 ]
 
 
-async def test_every_bad_question_is_refused_with_a_code_and_one_sentence(
+async def test_an_invalid_query_is_refused_with_a_code_and_one_sentence(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
     opening = opening_of("a", "b")

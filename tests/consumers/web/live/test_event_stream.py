@@ -1,4 +1,4 @@
-"""`/api/sessions/ID/events`: DECIPHER's events for curl and EventSource."""
+"""`/api/sessions/ID/events`: DECIPHER's events as Server-Sent Events, for curl and a browser's EventSource."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.live_clients import StreamListener, all_have_heard, server_se
 from tests.support.protocol import events_of, texts_by_model
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import Speaker
+from tests.support.scripted_sessions import ScriptedProducer
 from tests.support.sessions import opening_of, until_ended
 from tests.support.waiting import until
 from tests.support.web_server import WebServer
@@ -28,11 +28,11 @@ Client = aiohttp.ClientSession
 
 
 @pytest.fixture
-async def session(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> tuple[str, Speaker]:
-    """A session whose model says what the test tells it to."""
+async def session(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> tuple[str, ScriptedProducer]:
+    """A session, and its model, whose text the test writes."""
     roles.ready("aggregator")
     roles.ready("consumers.decipher")
-    opening, speaker = opening_of("test:speaker"), Speaker(redis, "test:speaker")
+    opening, speaker = opening_of("test:speaker"), ScriptedProducer(redis, "test:speaker")
     await open_session(pipe, opening)
     speaker.take(opening.session)
     return opening.session, speaker
@@ -48,11 +48,11 @@ async def until_composed(pipe: AsyncPipe, session: str) -> None:
     async def is_over() -> bool:
         return (await find_composed(pipe, session)).is_over
 
-    await until(is_over, "everything is composed")
+    await until(is_over, "all events are composed")
 
 
-async def test_every_event_comes_once_with_its_id_and_the_answer_ends_with_the_session(
-    web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, Speaker]
+async def test_every_event_comes_once_with_its_id_and_the_response_ends_with_the_session(
+    web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, ScriptedProducer]
 ) -> None:
     name, speaker = session
     speaker.say("The sky")
@@ -66,30 +66,32 @@ async def test_every_event_comes_once_with_its_id_and_the_answer_ends_with_the_s
     assert listener.breaks == 0
     assert listener.entries == await events_of(pipe, name)
     assert texts_by_model([event for _, event in listener.entries]) == {"test-speaker": "The sky is\nblue"}
-    # After the end it is all there still.
+    # After the end all events are still kept.
     assert await all_of(client, web, name) == listener.entries
 
 
-async def test_from_any_event_on_the_rest_comes(
-    web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, Speaker]
+async def test_last_event_id_continues_after_any_event(
+    web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, ScriptedProducer]
 ) -> None:
-    """Also from one in the middle of a window; and from the last one nothing but the word that this was all (204)."""
+    """Also after an event in the middle of a window; after the last one the response is 204."""
     name, speaker = session
     speaker.say("one")
     speaker.finish()
     await until_composed(pipe, name)
     events = await events_of(pipe, name)
     assert isinstance(events[-1][1], TokenStream)
-    for place, (entry_id, _) in enumerate(events):
-        assert await all_of(client, web, name, entry_id) == events[place + 1 :]
+    for index, (entry_id, _) in enumerate(events):
+        assert await all_of(client, web, name, entry_id) == events[index + 1 :]
     headers = {"Last-Event-ID": events[-1][0]}
     async with client.get(f"{web.http}/api/sessions/{name}/events", headers=headers) as answer:
         assert (answer.status, await answer.read()) == (204, b"")
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
-async def test_curl_reads_it(web: WebServer, pipe: AsyncPipe, session: tuple[str, Speaker], client: Client) -> None:
-    """HTTP/1.1 in chunks, HTTP/1.0 to the end of the connection: the same lines."""
+async def test_curl_reads_the_events_over_both_http_versions(
+    web: WebServer, pipe: AsyncPipe, session: tuple[str, ScriptedProducer], client: Client
+) -> None:
+    """HTTP/1.1 in chunks and HTTP/1.0 up to the end of the connection return the same lines."""
     name, speaker = session
     speaker.say("one")
     reading = [
@@ -117,8 +119,8 @@ async def test_curl_reads_it(web: WebServer, pipe: AsyncPipe, session: tuple[str
     assert [line.removeprefix("id: ") for line in lines if line.startswith("id: ")] == [i for i, _ in listener.entries]
 
 
-async def test_where_the_beginning_is_no_longer_kept_it_says_so(
-    redis: RedisServer, web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, Speaker]
+async def test_a_comment_reports_that_the_first_events_are_no_longer_kept(
+    redis: RedisServer, web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, ScriptedProducer]
 ) -> None:
     name, speaker = session
     speaker.say("one")
@@ -127,11 +129,11 @@ async def test_where_the_beginning_is_no_longer_kept_it_says_so(
     redis.run("XTRIM", keys.events(name), "MAXLEN", "=", "1")
     async with client.get(f"{web.http}/api/sessions/{name}/events") as answer:
         first = (await answer.text()).splitlines()[0]
-    assert first == ": the beginning is no longer kept; GET /api/sessions/ID has the whole text"
+    assert first == ": the first events are no longer kept; GET /api/sessions/ID returns the whole text"
 
 
-async def test_a_web_server_that_stops_cuts_the_answer_off_so_that_nobody_takes_it_for_the_whole(
-    web: WebServer, client: Client, session: tuple[str, Speaker]
+async def test_a_web_server_that_stops_does_not_end_the_response_as_complete(
+    web: WebServer, client: Client, session: tuple[str, ScriptedProducer]
 ) -> None:
     name, speaker = session
     speaker.say("one")
@@ -139,14 +141,14 @@ async def test_a_web_server_that_stops_cuts_the_answer_off_so_that_nobody_takes_
 
     async def read() -> None:
         async for pair in server_sent_events(client, web, name):
-            found.append(pair)  # noqa: PERF401  # seen while it grows
+            found.append(pair)  # noqa: PERF401  # the test reads it while it grows
 
     reading = asyncio.create_task(read())
 
     async def has_begun() -> bool:
         return any(isinstance(event, EnergyUpdate) for _, event in found)
 
-    await until(has_begun, "the answer begins")
+    await until(has_begun, "the response begins")
     assert await asyncio.to_thread(web.end) < 2.0
     with pytest.raises(aiohttp.ClientError):
         await reading
@@ -155,12 +157,14 @@ async def test_a_web_server_that_stops_cuts_the_answer_off_so_that_nobody_takes_
 REFUSED_IDS = ["x", "1", "1-", "-1", "1-1-1", "1-x", f"{2**64}-0", "9" * 50, "٣-0"]
 
 
-async def test_what_is_wrong_is_said(web: WebServer, client: Client, session: tuple[str, Speaker]) -> None:
+async def test_invalid_requests_are_refused(
+    web: WebServer, client: Client, session: tuple[str, ScriptedProducer]
+) -> None:
     name, _ = session
-    for written in REFUSED_IDS:
-        headers = {"Last-Event-ID": written}
+    for entry_id in REFUSED_IDS:
+        headers = {"Last-Event-ID": entry_id}
         async with client.get(f"{web.http}/api/sessions/{name}/events", headers=headers) as answer:
-            assert (answer.status, (await answer.json())["error"]["code"]) == (400, "bad_last_event_id"), written
+            assert (answer.status, (await answer.json())["error"]["code"]) == (400, "bad_last_event_id"), entry_id
     for address, status, code in ((f"{name}/events?after=1", 400, "bad_request"), ("abc/events", 404, "session_gone")):
         async with client.get(f"{web.http}/api/sessions/{address}") as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (status, code)

@@ -1,4 +1,4 @@
-"""`/frames?from=WINDOW`: all frames that are kept from there on, each once, and then each as it comes."""
+"""`/frames?from=WINDOW`: all kept frames from that window on, each once, and then each new one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 
 from consumers.web.live.feeds import RECENT_WINDOWS
-from consumers.web.live.viewers import PATIENCE_S
-from tests.consumers.web.live.test_slow_clients import deaf_socket
+from consumers.web.live.viewers import STALL_S
+from tests.consumers.web.live.test_slow_clients import unread_socket
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import Recorder
+from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until, wait_until
 from tests.support.web_server import WebServer, record_of
 
@@ -21,19 +21,20 @@ WINDOWS = 2_000
 
 
 @pytest.fixture
-def recorder(redis: RedisServer, web: WebServer) -> Recorder:
-    """A session of half a minute, which goes on."""
+def recorder(redis: RedisServer, web: WebServer) -> FrameWriter:
+    """A session of half a minute that is still open."""
     wait_until(lambda: record_of(redis, web), "the web is ready")
-    found = Recorder(redis, text="abc ")
+    found = FrameWriter(redis, text="abc ")
     found.write(WINDOWS)
     redis.run("HSET", f"council:{{{found.session}}}:state", "window", str(WINDOWS - 1))
     return found
 
 
-async def listen(client: aiohttp.ClientSession, web: WebServer, asked: str, into: list[Any]) -> int:
-    async with client.ws_connect(f"{web.http}/frames?{asked}") as socket:
+async def listen(client: aiohttp.ClientSession, web: WebServer, query: str, into: list[Any]) -> int:
+    """Appends every frame; returns the close code."""
+    async with client.ws_connect(f"{web.http}/frames?{query}") as socket:
         async for message in socket:
-            into.append(json.loads(message.data))  # noqa: PERF401  # what has come is looked at meanwhile
+            into.append(json.loads(message.data))  # noqa: PERF401  # the test reads it while it grows
         assert socket.close_code is not None
         return socket.close_code
 
@@ -46,30 +47,30 @@ async def listen(client: aiohttp.ClientSession, web: WebServer, asked: str, into
         (WINDOWS - RECENT_WINDOWS, WINDOWS - RECENT_WINDOWS),
         (WINDOWS - 10, WINDOWS - 10),
         (WINDOWS, WINDOWS),
-        # Not there yet: it begins when it is.
+        # A window of the future: the frames begin when it is committed.
         (WINDOWS + 20, WINDOWS + 20),
         (None, WINDOWS - 1 - RECENT_WINDOWS + 1),
     ],
 )
 async def test_every_frame_from_a_window_on_comes_once_and_in_order(
-    recorder: Recorder, web: WebServer, client: aiohttp.ClientSession, first: int | None, shown_from: int
+    recorder: FrameWriter, web: WebServer, client: aiohttp.ClientSession, first: int | None, shown_from: int
 ) -> None:
     frames: list[Any] = []
-    asked = f"session={recorder.session}" + ("" if first is None else f"&from={first}")
-    listening = asyncio.create_task(listen(client, web, asked, frames))
+    query = f"session={recorder.session}" + ("" if first is None else f"&from={first}")
+    listening = asyncio.create_task(listen(client, web, query, frames))
 
     async def has_the_past() -> bool:
         return len(frames) >= WINDOWS - shown_from
 
-    await until(has_the_past, "what was there has come")
+    await until(has_the_past, "the past frames have come")
     recorder.write(40)
     recorder.write(1, final=True)
     assert await listening == 1000
     assert [frame["window_index"] for frame in frames] == list(range(shown_from, WINDOWS + 41))
 
 
-async def test_of_a_session_that_has_ended_all_comes_and_then_the_end(
-    recorder: Recorder, web: WebServer, client: aiohttp.ClientSession
+async def test_a_session_that_has_ended_is_sent_whole_and_then_closed(
+    recorder: FrameWriter, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
     recorder.write(1, final=True)
     frames: list[Any] = []
@@ -77,47 +78,47 @@ async def test_of_a_session_that_has_ended_all_comes_and_then_the_end(
     assert [frame["window_index"] for frame in frames] == list(range(WINDOWS + 1))
 
 
-@pytest.mark.parametrize("written", ["-1", "1.5", "x", ""])
-async def test_a_window_that_is_none_is_refused(
-    recorder: Recorder, web: WebServer, client: aiohttp.ClientSession, written: str
+@pytest.mark.parametrize("window", ["-1", "1.5", "x", ""])
+async def test_an_invalid_window_is_refused(
+    recorder: FrameWriter, web: WebServer, client: aiohttp.ClientSession, window: str
 ) -> None:
-    async with client.get(f"{web.http}/frames?session={recorder.session}&from={written}") as answer:
+    async with client.get(f"{web.http}/frames?session={recorder.session}&from={window}") as answer:
         assert answer.status == 400
         assert (await answer.json())["error"]["code"] == "bad_from"
 
 
-async def test_who_asks_for_the_past_and_takes_nothing_is_sent_away(
+async def test_a_client_that_asks_for_the_past_and_reads_nothing_is_closed(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    """It waits in nobody's way: another client gets everything meanwhile."""
-    recorder = Recorder(redis, text="x" * 8_000)
+    """Another client receives everything meanwhile."""
+    recorder = FrameWriter(redis, text="x" * 8_000)
     recorder.write(WINDOWS)
     redis.run("HSET", f"council:{{{recorder.session}}}:state", "window", str(WINDOWS - 1))
     wait_until(lambda: record_of(redis, web), "the web is ready")
-    asleep = deaf_socket(web, f"/frames?session={recorder.session}&from=0")
+    stalled = unread_socket(web, f"/frames?session={recorder.session}&from=0")
     began_s = asyncio.get_running_loop().time()
     frames: list[Any] = []
-    awake = asyncio.create_task(listen(client, web, f"session={recorder.session}&from=0", frames))
+    reading = asyncio.create_task(listen(client, web, f"session={recorder.session}&from=0", frames))
 
-    async def is_sent_away() -> bool:
+    async def is_closed() -> bool:
         record = record_of(redis, web)
         return record is not None and record.detail["clients_too_slow"] == 1
 
-    await until(is_sent_away, "the client that takes nothing is sent away")
-    assert asyncio.get_running_loop().time() - began_s >= PATIENCE_S - 1
+    await until(is_closed, "the client that reads nothing is closed")
+    assert asyncio.get_running_loop().time() - began_s >= STALL_S - 1
     recorder.write(1, final=True)
-    assert await awake == 1000
+    assert await reading == 1000
     assert [frame["window_index"] for frame in frames] == list(range(WINDOWS + 1))
-    asleep.close()
+    stalled.close()
 
 
-async def test_what_one_asks_for_takes_nothing_from_those_who_come_later(
-    recorder: Recorder, web: WebServer, client: aiohttp.ClientSession
+async def test_a_viewer_far_ahead_does_not_cut_the_past_of_later_viewers(
+    recorder: FrameWriter, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    """One asks for a window that is far ahead, and watches first; others get the past all the same."""
+    """The first client asks for a window far ahead; clients that come later still receive the past."""
     first: list[Any] = []
     ahead = asyncio.create_task(listen(client, web, f"session={recorder.session}&from={WINDOWS + 10_000}", first))
-    await until(lambda: is_watched(client, web), "the first one watches")
+    await until(lambda: is_watched(client, web), "the first client watches")
     shown: list[list[Any]] = [[], []]
     others = [
         asyncio.create_task(listen(client, web, f"session={recorder.session}{asked}", into))

@@ -1,4 +1,4 @@
-"""What a slow client gets instead of the frames that it missed: the newest numbers, and every byte of text."""
+"""Merged packets for slow clients: the newest numbers, and every byte of text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from consumers.web.live.packets import (
     http_chunk,
     merged_event_packet,
     merged_frame_packet,
-    said_of,
+    packed_event,
     server_sent,
     websocket_text,
 )
@@ -56,9 +56,9 @@ texts = st.tuples(st.text(max_size=4), st.text(max_size=4))
 
 @given(st.lists(st.tuples(texts, st.text(max_size=3), st.floats(0, 1)), min_size=1, max_size=12))
 def test_a_merged_frame_is_the_newest_with_the_text_and_the_counts_of_all(
-    said: list[tuple[tuple[str, str], str, float]],
+    windows: list[tuple[tuple[str, str], str, float]],
 ) -> None:
-    frames = [frame_of(window, text, thinking, energy) for window, (text, thinking, energy) in enumerate(said)]
+    frames = [frame_of(window, text, thinking, energy) for window, (text, thinking, energy) in enumerate(windows)]
     merged, newest = merged_frame(frames), frames[-1]
     assert [m.text for m in merged.members] == ["".join(f.members[i].text for f in frames) for i in (0, 1)]
     assert [m.thinking for m in merged.members] == ["".join(f.members[i].thinking for f in frames) for i in (0, 1)]
@@ -73,8 +73,10 @@ def test_a_merged_frame_is_the_newest_with_the_text_and_the_counts_of_all(
 
 
 @given(st.lists(texts, min_size=1, max_size=12), st.integers(0, 12))
-def test_it_does_not_matter_in_how_many_steps_frames_are_merged(said: list[tuple[str, str]], cut: int) -> None:
-    packets = [FramePacket(window, encode_frame(frame_of(window, text))) for window, text in enumerate(said)]
+def test_merging_frames_in_steps_gives_the_same_as_merging_all_at_once(
+    windows: list[tuple[str, str]], cut: int
+) -> None:
+    packets = [FramePacket(window, encode_frame(frame_of(window, text))) for window, text in enumerate(windows)]
     first, last = packets[:cut], packets[cut:]
     if first and last:
         steps = merged_frame_packet([merged_frame_packet(first), *last])
@@ -107,7 +109,7 @@ def error(code: str, message: str) -> ErrorEvent:
 
 
 def test_merged_events_are_those_of_the_newest_frame_in_their_order() -> None:
-    """What an earlier frame said and is still true has the newest number, for numbers never fall."""
+    """Events of earlier frames that still hold have the newest frame number, because numbers never fall."""
     merged = merged_events(
         [
             energy(3, 0.1, 2), field(3, "stream"), text("one", "The", " sky"), error("A", "x"),
@@ -131,47 +133,47 @@ def test_merged_events_are_those_of_the_newest_frame_in_their_order() -> None:
     assert [event.payload.message for event in merged if isinstance(event, ErrorEvent)] == ["x", "y"]
 
 
-def test_a_resonance_that_is_over_is_not_told_any_more() -> None:
+def test_a_resonance_that_has_ended_is_left_out_of_merged_events() -> None:
     lasting = merged_events([energy(1), field(1, "resonance"), resonance(1), energy(2)])
     assert any(isinstance(event, ResonanceEvent) for event in lasting)
     over = merged_events([energy(1), field(1, "resonance"), resonance(1), energy(2), field(2, "stream")])
     assert not any(isinstance(event, ResonanceEvent) for event in over)
 
 
-def test_of_a_thousand_different_errors_the_newest_are_kept() -> None:
+def test_merged_events_keep_the_newest_of_a_thousand_different_errors() -> None:
     merged = merged_events([energy(1), *(error("A", str(number)) for number in range(1_000))])
     kept = [event.payload.message for event in merged if isinstance(event, ErrorEvent)]
     assert kept == [str(number) for number in range(968, 1_000)]
 
 
 def packet_of(window: int, *events: Event) -> EventPacket:
-    said = [said_of(f"{window + 1}-{n}", event, encode_event(event)) for n, event in enumerate(events)]
-    return EventPacket(window, said)
+    packed = [packed_event(f"{window + 1}-{n}", event, encode_event(event)) for n, event in enumerate(events)]
+    return EventPacket(window, packed)
 
 
-def test_of_merged_events_the_last_alone_is_a_place_to_come_back_from() -> None:
-    """Who comes back from an id in the middle would get what it had already."""
+def test_only_the_last_of_merged_events_has_an_id() -> None:
+    """A client that continued from an id in the middle would receive events again."""
     merged = merged_event_packet([packet_of(7, energy(7), text("one", "a")), packet_of(8, energy(8), text("one", "b"))])
     assert (merged.window, merged.count) == (8, 2)
-    assert [said.entry_id for said in merged.said] == [None, "9-1"]
+    assert [event.entry_id for event in merged.events] == [None, "9-1"]
     again = merged_event_packet([merged, packet_of(9, energy(9))])
-    assert [said.entry_id for said in again.said] == [None, "10-0"]
-    assert server_sent(merged.said).count(b"id: ") == 1
+    assert [event.entry_id for event in again.events] == [None, "10-0"]
+    assert server_sent(merged.events).count(b"id: ") == 1
 
 
-def test_entries_are_packed_by_their_windows_and_strangers_are_left_out() -> None:
+def test_entries_are_grouped_by_window_and_invalid_ones_are_counted() -> None:
     entries = [
         ("5-0", encode_event(energy(4))), ("5-1", encode_event(text("one", "a"))), ("6-0", b'{"type":"reward_event"}'),
         ("6-1", b"\xff"), ("7-0", encode_event(energy(6))),
     ]  # fmt: skip
-    packets, strange = event_packets(entries)
-    assert [(packet.window, len(packet.said)) for packet in packets] == [(4, 2), (6, 1)]
-    assert strange == 2
+    packets, invalid = event_packets(entries)
+    assert [(packet.window, len(packet.events)) for packet in packets] == [(4, 2), (6, 1)]
+    assert invalid == 2
 
 
-def test_a_server_sent_event_has_its_id_its_type_and_its_data_on_one_line() -> None:
+def test_a_server_sent_event_has_its_id_and_type_and_its_data_on_one_line() -> None:
     event = text("one", "two\nlines\r")
-    assert server_sent([said_of("5-1", event, encode_event(event))]) == (
+    assert server_sent([packed_event("5-1", event, encode_event(event))]) == (
         b"id: 5-1\nevent: token_stream\ndata: " + encode_event(event) + b"\n\n"
     )
     assert b"two\\nlines\\r" in encode_event(event)
@@ -179,9 +181,9 @@ def test_a_server_sent_event_has_its_id_its_type_and_its_data_on_one_line() -> N
 
 
 @given(st.sampled_from([0, 1, 125, 126, 127, 65_535, 65_536, 70_000]))
-def test_a_message_in_bytes_has_the_length_that_its_header_says(size: int) -> None:
-    wire = websocket_text(b"x" * size)
-    assert wire[0] == 0x81
+def test_the_header_of_a_websocket_message_contains_its_length(size: int) -> None:
+    message = websocket_text(b"x" * size)
+    assert message[0] == 0x81
     lengths = {126: (2, 4), 127: (2, 10)}
-    first, last = lengths.get(wire[1], (1, 2))
-    assert int.from_bytes(wire[first:last], "big") == size == len(wire) - last
+    first, last = lengths.get(message[1], (1, 2))
+    assert int.from_bytes(message[first:last], "big") == size == len(message) - last

@@ -1,4 +1,4 @@
-"""`/ws`: other people's frontends, on real sockets of the real process."""
+"""`/ws`: the real-time protocol, on real sockets of the real process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.live_clients import (
 from tests.support.protocol import checked, numbers_of, texts_by_model
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Role, Roles
-from tests.support.scripted_sessions import Recorder, Speaker
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.sessions import opening_of, until_ended
 from tests.support.web_server import WebServer
 from transport.redis.connection import AsyncPipe
@@ -38,15 +38,15 @@ Client = aiohttp.ClientSession
 
 
 @pytest.fixture
-def speaker(redis: RedisServer, roles: Roles) -> Speaker:
-    """A model that says what the test tells it to, an aggregator and DECIPHER."""
+def speaker(redis: RedisServer, roles: Roles) -> ScriptedProducer:
+    """A model whose text the test writes, an aggregator and DECIPHER."""
     roles.ready("aggregator")
     roles.ready("consumers.decipher")
-    return Speaker(redis, "test:speaker")
+    return ScriptedProducer(redis, "test:speaker")
 
 
-async def begun(pipe: AsyncPipe, speaker: Speaker, text: str = "") -> str:
-    """A session that the speaker has taken, and in which it has said this."""
+async def begun(pipe: AsyncPipe, speaker: ScriptedProducer, text: str = "") -> str:
+    """A session that the speaker has claimed, and in which it has written this text."""
     opening = opening_of(speaker.model)
     await open_session(pipe, opening)
     speaker.take(opening.session)
@@ -57,14 +57,14 @@ async def begun(pipe: AsyncPipe, speaker: Speaker, text: str = "") -> str:
 
 @contextlib.asynccontextmanager
 async def connected(client: Client, web: WebServer, query: str = "") -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    """A socket that has said startup_complete."""
+    """A socket that has received startup_complete."""
     async with client.ws_connect(f"{web.http}/ws{query}") as socket:
         first = checked(await text_of(socket))
         assert isinstance(first, StartupComplete)
         yield socket
 
 
-async def test_the_first_message_says_who_speaks_and_the_heart_beats_at_least_every_second(
+async def test_startup_complete_comes_first_and_heartbeats_at_least_every_second(
     web: WebServer, client: Client
 ) -> None:
     async with client.ws_connect(f"{web.http}/ws") as socket:
@@ -72,17 +72,17 @@ async def test_the_first_message_says_who_speaks_and_the_heart_beats_at_least_ev
         assert isinstance(first, StartupComplete)
         assert (first.payload.model, first.payload.tier, first.payload.frameRate) == ("ensemble", "Mid-Tier", 60)
         assert first.payload.capabilities == ("council", "turbo", "visualization")
-        beats = [checked(await text_of(socket)) for _ in range(3)]
-    assert all(isinstance(beat, Heartbeat) for beat in beats)
-    assert [beat.payload.sequence for beat in beats] == [0, 1, 2]  # type: ignore[union-attr]
-    assert len({beat.payload.connectionId for beat in beats}) == 1  # type: ignore[union-attr]
-    times = [first.timestamp, *(beat.timestamp for beat in beats)]
-    # The server's own clock says when it sent them: on a machine that is busy a timer may fire late.
+        heartbeats = [checked(await text_of(socket)) for _ in range(3)]
+    assert all(isinstance(heartbeat, Heartbeat) for heartbeat in heartbeats)
+    assert [heartbeat.payload.sequence for heartbeat in heartbeats] == [0, 1, 2]  # type: ignore[union-attr]
+    assert len({heartbeat.payload.connectionId for heartbeat in heartbeats}) == 1  # type: ignore[union-attr]
+    times = [first.timestamp, *(heartbeat.timestamp for heartbeat in heartbeats)]
+    # Times are the server's own; on a busy machine a timer may fire late.
     assert all(800 < later - earlier < 1_500 for earlier, later in pairwise(times))
 
 
-async def test_whoever_watches_from_the_beginning_hears_every_frame(
-    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker
+async def test_a_client_from_the_beginning_receives_every_frame(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer
 ) -> None:
     session = await begun(pipe, speaker)
     listener, frames = ProtocolListener(client, web, session, 1), FramesListener(client, web, session)
@@ -95,16 +95,18 @@ async def test_whoever_watches_from_the_beginning_hears_every_frame(
     await listening
     state = await until_ended(pipe, session)
     first = window_index_at(state.origin_ns)
-    told = energies(listener.events)
-    assert {number - first: energy for number, energy in told.items()} == {
-        frame["window_index"]: frame["energy"] for frame in frames.frames if frame["window_index"] + first >= min(told)
+    received = energies(listener.events)
+    assert {number - first: energy for number, energy in received.items()} == {
+        frame["window_index"]: frame["energy"]
+        for frame in frames.frames
+        if frame["window_index"] + first >= min(received)
     }
     assert texts_by_model(listener.events) == {"test-speaker": "The sky is blue"}
     assert numbers_of(listener.events) == sorted(numbers_of(listener.events))
 
 
-async def test_a_client_that_comes_later_is_told_the_text_so_far_and_what_is_true_now(
-    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker
+async def test_a_later_client_receives_the_text_so_far_and_the_current_state(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer
 ) -> None:
     session = await begun(pipe, speaker, "\n The sky")
     async with connected(client, web, f"?session={session}") as early:
@@ -126,7 +128,7 @@ async def test_a_client_that_comes_later_is_told_the_text_so_far_and_what_is_tru
             assert numbers == sorted(numbers)
     speaker.finish()
     await until_ended(pipe, session)
-    # Whoever comes after the end is told all of it, and that it was all.
+    # A client that connects after the end receives the whole text and isComplete.
     async with connected(client, web, f"?session={session}") as last:
         found = await messages_until(last, says("lue"))
         assert texts_by_model(found) == {"test-speaker": "\n The sky is blue"}
@@ -134,13 +136,13 @@ async def test_a_client_that_comes_later_is_told_the_text_so_far_and_what_is_tru
         assert isinstance(checked(await text_of(last)), Heartbeat)
 
 
-async def test_a_client_that_comes_back_is_told_what_it_missed_and_nothing_twice(
-    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker
+async def test_a_client_that_reconnects_receives_what_it_missed_and_nothing_twice(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer
 ) -> None:
     session = await begun(pipe, speaker, "one")
     async with connected(client, web, f"?session={session}") as socket:
-        heard = await messages_until(socket, says("one"))
-    seen = numbers_of(heard)[-1]
+        received = await messages_until(socket, says("one"))
+    seen = numbers_of(received)[-1]
     async with connected(client, web, f"?session={session}") as other:
         await messages_until(other, says("one"))
         speaker.say(", two")
@@ -154,7 +156,7 @@ async def test_a_client_that_comes_back_is_told_what_it_missed_and_nothing_twice
         assert texts_by_model(rest) == {"test-speaker": ", three"}
     speaker.finish()
     state = await until_ended(pipe, session)
-    # From before its beginning it is all news, from its end nothing but that it is complete.
+    # With a number before the session all is new; with its last number only a heartbeat follows.
     async with connected(client, web, f"?session={session}&after=0") as socket:
         assert texts_by_model(await messages_until(socket, says("three"))) == {"test-speaker": "one, two, three"}
     last = window_index_at(state.origin_ns) + state.window
@@ -162,56 +164,57 @@ async def test_a_client_that_comes_back_is_told_what_it_missed_and_nothing_twice
         assert isinstance(checked(await text_of(socket)), Heartbeat)
 
 
-async def test_without_a_session_it_is_the_newest_live_one_and_then_the_next(
-    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker, redis: RedisServer
+async def test_without_a_session_a_client_watches_the_newest_live_one_and_then_the_next(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer, redis: RedisServer
 ) -> None:
     """nothing runs | first | second, while the first goes on | the second ends: the first again | it ends | third"""
-    other, third = Speaker(redis, "test:other"), Speaker(redis, "test:third")
-    heard: list[ProtocolMessage] = []
+    other, third = ScriptedProducer(redis, "test:other"), ScriptedProducer(redis, "test:third")
+    received: list[ProtocolMessage] = []
 
-    async def hear(socket: aiohttp.ClientWebSocketResponse, text: str) -> set[str]:
+    async def sessions_of(socket: aiohttp.ClientWebSocketResponse, text: str) -> set[str]:
+        """The sessions of all texts up to this one."""
         found = await messages_until(socket, says(text))
-        heard.extend(found)
+        received.extend(found)
         texts = [message.payload for message in found if isinstance(message, TokenStream) and message.payload.tokens]
         return {payload.sessionId for payload in texts}
 
     async with connected(client, web) as socket:
         assert isinstance(checked(await text_of(socket)), Heartbeat)
         first = await begun(pipe, speaker, "first")
-        assert await hear(socket, "first") == {first}
+        assert await sessions_of(socket, "first") == {first}
         second = await begun(pipe, other, "second")
-        assert await hear(socket, "second") == {second}
-        speaker.say(", unheard")
+        assert await sessions_of(socket, "second") == {second}
+        speaker.say(", unseen")
         other.say(" ends")
         other.finish()
-        assert await hear(socket, " ends") == {second}
-        # The whole text of the first one: what was said meanwhile was missed.
-        assert await hear(socket, "first, unheard") == {first}
+        assert await sessions_of(socket, " ends") == {second}
+        # The whole text of the first session: the client did not receive what was written meanwhile.
+        assert await sessions_of(socket, "first, unseen") == {first}
         speaker.finish()
         await until_ended(pipe, first)
-        assert await hear_heartbeat(socket)
+        assert await receive_heartbeat(socket)
         latest = await begun(pipe, third, "third")
-        assert await hear(socket, "third") == {latest}
-    numbers = numbers_of(heard)
+        assert await sessions_of(socket, "third") == {latest}
+    numbers = numbers_of(received)
     assert numbers == sorted(numbers)
 
 
-async def test_a_session_after_a_replay_that_ran_ahead_is_told_with_numbers_that_rise(
-    web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker, redis: RedisServer
+async def test_frame_numbers_rise_from_a_replay_that_ran_ahead_to_the_next_session(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer, redis: RedisServer
 ) -> None:
-    """a replay shows a minute in a moment | it ends | a live session, a minute behind | the client comes back"""
+    """a replay shows a minute in a moment | it ends | a live session, a minute behind | the client reconnects"""
     async with connected(client, web) as socket:
-        replay = Recorder(redis, opened="1000000000000-0")
+        replay = FrameWriter(redis, opened="1000000000000-0")
         replay.announce()
         replay.write(3_600, final=True)
         state = await find_session(pipe, replay.session)
         first = window_index_at(state.shown_origin_ns)
-        heard = await messages_until(socket, lambda found: first + 3_599 in numbers_of(found))
+        received = await messages_until(socket, lambda found: first + 3_599 in numbers_of(found))
         redis.run("HSET", keys.state(replay.session), "status", "ended")
         session = await begun(pipe, speaker, "live")
-        heard += await messages_until(socket, says("live"))
-        heard += await messages_until(socket, lambda found: len(numbers_of(found)) > 60)
-    numbers = numbers_of(heard)
+        received += await messages_until(socket, says("live"))
+        received += await messages_until(socket, lambda found: len(numbers_of(found)) > 60)
+    numbers = numbers_of(received)
     assert numbers == sorted(numbers)
     assert numbers[0] >= first
     by_clock = window_index_at((await find_session(pipe, session)).origin_ns)
@@ -223,7 +226,7 @@ async def test_a_session_after_a_replay_that_ran_ahead_is_told_with_numbers_that
     assert texts_by_model(missed) == {"test-speaker": ", more"}
     assert numbers_of(missed) == sorted(numbers_of(missed))
     assert min(numbers_of(missed)) > numbers[-1]
-    # The last number of the replay says nothing of this session.
+    # The last number of the replay is not one of this session: the client receives all of its text.
     async with connected(client, web, f"?after={first + 3_599}") as socket:
         missed = await messages_until(socket, says(", more"))
         missed += await messages_until(socket, lambda found: len(numbers_of(found)) > 3)
@@ -231,8 +234,8 @@ async def test_a_session_after_a_replay_that_ran_ahead_is_told_with_numbers_that
     assert min(numbers_of(missed)) > ROUND
 
 
-async def hear_heartbeat(socket: aiohttp.ClientWebSocketResponse) -> bool:
-    """The connection lives, whatever else is said."""
+async def receive_heartbeat(socket: aiohttp.ClientWebSocketResponse) -> bool:
+    """Waits for the next heartbeat, whatever comes before it."""
     while not isinstance(checked(await text_of(socket)), Heartbeat):
         pass
     return True
@@ -249,8 +252,8 @@ REFUSALS = [
 ]
 
 
-async def test_what_is_wrong_is_said_before_the_upgrade(redis: RedisServer, web: WebServer, client: Client) -> None:
-    recorder = Recorder(redis)
+async def test_refusals_come_before_the_upgrade(redis: RedisServer, web: WebServer, client: Client) -> None:
+    recorder = FrameWriter(redis)
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     upgrade["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
     for query, status, code in REFUSALS:
@@ -260,8 +263,8 @@ async def test_what_is_wrong_is_said_before_the_upgrade(redis: RedisServer, web:
         assert (answer.status, (await answer.json())["error"]["code"]) == (426, "no_websocket")
 
 
-async def test_a_frame_that_is_no_longer_kept_is_no_place_to_come_back_to(
-    redis: RedisServer, web: WebServer, client: Client, pipe: AsyncPipe, speaker: Speaker
+async def test_reconnecting_with_a_frame_that_is_no_longer_kept_is_refused(
+    redis: RedisServer, web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer
 ) -> None:
     session = await begun(pipe, speaker, "one")
     async with connected(client, web, f"?session={session}") as socket:
@@ -272,12 +275,14 @@ async def test_a_frame_that_is_no_longer_kept_is_no_place_to_come_back_to(
     assert refusal.value.status == 410
 
 
-async def test_whatever_a_client_says_is_ignored_unless_it_is_large_or_no_text(web: WebServer, client: Client) -> None:
+async def test_messages_of_a_client_are_ignored_unless_they_are_too_large_or_not_utf_8(
+    web: WebServer, client: Client
+) -> None:
     async with connected(client, web) as socket:
-        for said in ('{"type":"prompt","payload":{"text":"never"}}', "\x00", "[]", "{"):
-            await socket.send_str(said)
+        for text in ('{"type":"prompt","payload":{"text":"never"}}', "\x00", "[]", "{"):
+            await socket.send_str(text)
         await socket.send_bytes(b"\xff\xfe" * 100)
-        assert await hear_heartbeat(socket)
+        assert await receive_heartbeat(socket)
         await socket.send_str("x" * 2_000)
         while (message := await socket.receive(5)).type is aiohttp.WSMsgType.TEXT:
             pass
@@ -289,8 +294,8 @@ async def test_whatever_a_client_says_is_ignored_unless_it_is_large_or_no_text(w
         assert message.data == 1007
 
 
-async def test_sigterm_sends_everybody_away_with_a_reason(web: WebServer, client: Client, redis: RedisServer) -> None:
-    recorder = Recorder(redis)
+async def test_sigterm_closes_all_sockets_with_a_reason(web: WebServer, client: Client, redis: RedisServer) -> None:
+    recorder = FrameWriter(redis)
     async with connected(client, web) as idle, connected(client, web, f"?session={recorder.session}") as watching:
         ending = asyncio.create_task(asyncio.to_thread(web.end))
         for socket in (idle, watching):
@@ -302,33 +307,33 @@ async def test_sigterm_sends_everybody_away_with_a_reason(web: WebServer, client
 
 @pytest.fixture
 def council(roles: Roles) -> tuple[Roles, Role]:
-    """Two models at a human pace, an aggregator and DECIPHER, which may be killed."""
+    """Two models at a human pace, an aggregator, and DECIPHER, which the test may kill."""
     roles.ready("aggregator")
     for model in ("word-3", "char-6"):
         roles.ready("producers", f"ngram:{model}", "--tokens-per-s", "30")
     return roles, roles.ready("consumers.decipher")
 
 
-async def test_all_kinds_of_clients_hear_the_same_though_web_and_decipher_are_killed_under_them(
+async def test_all_kinds_of_clients_receive_the_same_while_web_and_decipher_are_killed(
     web: WebServer, client: Client, pipe: AsyncPipe, council: tuple[Roles, Role]
 ) -> None:
-    """Two of the protocol, one of frames, one of Server-Sent Events; kill -9 of the web, of DECIPHER, of both: the same
-    text, the same numbers, no event twice."""
+    """Two clients of the protocol, one of frames, one of Server-Sent Events; kill -9 of the web, of DECIPHER, of both:
+    all receive the same text and the same numbers, and no event twice."""
     roles, decipher = council
     opening = opening_of("ngram:word-3", "ngram:char-6", max_tokens=150)
     await open_session(pipe, opening)
     session = opening.session
     protocols = [ProtocolListener(client, web, session, 2) for _ in range(2)]
     frames, stream = FramesListener(client, web, session), StreamListener(client, web, session)
-    everybody: tuple[Any, ...] = (*protocols, frames, stream)
-    listening = asyncio.gather(*(listener.listen() for listener in everybody))
-    await all_have_heard(*everybody)
+    clients: tuple[Any, ...] = (*protocols, frames, stream)
+    listening = asyncio.gather(*(listener.listen() for listener in clients))
+    await all_have_heard(*clients)
     web.kill()
     web.start()
-    await all_have_heard(*everybody)
+    await all_have_heard(*clients)
     decipher.kill()
     decipher = roles.ready("consumers.decipher")
-    await all_have_heard(*everybody)
+    await all_have_heard(*clients)
     web.kill()
     decipher.kill()
     roles.start("consumers.decipher")
@@ -336,7 +341,7 @@ async def test_all_kinds_of_clients_hear_the_same_though_web_and_decipher_are_ki
     await listening
     state = await find_session(pipe, session)
     first = window_index_at(state.origin_ns)
-    assert all(listener.breaks >= 2 for listener in everybody)
+    assert all(listener.breaks >= 2 for listener in clients)
     texts = ["".join(frame["members"][index]["text"] for frame in frames.frames) for index in (0, 1)]
     assert all(texts)
     of_frames = {frame["window_index"] + first: frame["energy"] for frame in frames.frames}
