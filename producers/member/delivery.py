@@ -136,11 +136,9 @@ class Delivery:
         self.outbox.take(trip, Replies(replies, orders, last_order, state, next_look_s), time.monotonic())
         if not self.outbox.is_held:
             self._granted.set()
-        if refusal := next((reply for reply in replies if isinstance(reply, ReplyError)), None):
-            self._presence.lose(refusal)
-        elif trip.entries:
-            self._presence.come_back()
-        if refusal or (self.outbox.is_lost and state is None):
+        if trip.entries:
+            self._presence.note(replies)
+        if any(isinstance(reply, ReplyError) for reply in replies) or (self.outbox.is_lost and state is None):
             await asyncio.sleep(_RETRY_S)
 
     def _state_in(self, reply: Any, redis_time: Any) -> tuple[MemberState | None, float | None]:

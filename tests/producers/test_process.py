@@ -1,5 +1,5 @@
-"""Producers as real processes on real Redis: claims, started text that is never repeated, and what a stream shows of
-them."""
+"""Producers as real processes on a real Redis: claims, started text that is never repeated, and the entries that they
+write."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def _has_begun(pipe: AsyncPipe, session: str, tokens: int) -> bool:
     return bool(state.progress) and state.progress[0].next_seq >= tokens
 
 
-async def test_a_producer_says_what_it_does_and_sequence_numbers_are_dense(roles: Roles, pipe: AsyncPipe) -> None:
+async def test_a_producer_writes_signs_and_its_sequence_numbers_are_dense(roles: Roles, pipe: AsyncPipe) -> None:
     roles.ready("aggregator")
     roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
     opening = opening_of("ngram:char-6", max_tokens=30)
@@ -52,14 +52,14 @@ async def test_a_producer_says_what_it_does_and_sequence_numbers_are_dense(roles
     assert (finished.tokens, finished.reason) == (30, "length")
 
 
-async def test_a_session_that_was_not_begun_is_taken_over(roles: Roles, pipe: AsyncPipe) -> None:
-    """The first producer is paused before it hears of the session, and killed: the second answers."""
+async def test_a_session_that_has_not_begun_is_taken_over(roles: Roles, pipe: AsyncPipe) -> None:
+    """The first producer is paused before it reads the session, and killed: the second answers."""
     roles.ready("aggregator")
     first = roles.ready("producers", "ngram:char-6")
     first.process.send_signal(signal.SIGSTOP)
     opening = opening_of("ngram:char-6", max_tokens=20)
     await open_session(pipe, opening)
-    # The paused one may hold the session: its read was under way when it was paused.
+    # The paused one may have the session's lease: its read was under way when it was paused.
     second = roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
     await until_ended(pipe, opening.session)
     frames = await check_the_law(pipe, opening.session)
@@ -68,18 +68,18 @@ async def test_a_session_that_was_not_begun_is_taken_over(roles: Roles, pipe: As
     first.kill()
 
 
-async def test_a_request_that_was_not_begun_goes_to_another_producer_when_its_own_is_killed(
+async def test_a_request_without_text_is_sent_by_another_producer_when_the_first_is_killed(
     roles: Roles, pipe: AsyncPipe
 ) -> None:
     """
-    first    claim ... asks its server, which says nothing ... SIGKILL
-    second                                    ready ...............  claim, the whole answer
+    first    claim ... asks its server, which is silent ... SIGKILL
+    second                                    ready ............  claim, the whole answer
     """
     async with faulty_server() as server:
         roles.ready("aggregator")
         first = roles.start("producers", "m", "--backend", server.url, "--name", "never")
         await asyncio.to_thread(first.wait_ready)
-        # More than the five beats that a member may be silent for: what is left by the dead is free after three.
+        # More than the five beats for which a member may be silent; the lease of a dead process ends after three.
         opening = opening_of("m", limits=Limits(beats_without_entry=15))
         await open_session(pipe, opening)
 
@@ -100,10 +100,10 @@ async def test_a_request_that_was_not_begun_goes_to_another_producer_when_its_ow
     assert {token.claim for _, raw in entries if isinstance(token := decode_entry(raw), Token)} == {claims[1]}
 
 
-async def test_a_member_whose_server_is_away_or_falls_silent_drops_and_the_others_go_on(
+async def test_a_member_whose_server_is_away_or_becomes_silent_drops_and_the_others_continue(
     roles: Roles, pipe: AsyncPipe
 ) -> None:
-    """What the others' text waits for is not there any more: all of theirs goes out."""
+    """The member that the others' text waited for is gone: all of their text is released."""
     reasons = {
         "away": "cannot be reached: check that the model server is running",
         "silent": "sent nothing for 0.3 s",
@@ -129,8 +129,8 @@ async def test_a_member_whose_server_is_away_or_falls_silent_drops_and_the_other
         assert "".join(frame.members[number].text for frame in frames) == text
 
 
-async def test_whoever_pauses_runs_no_further_ahead_than_its_lead(roles: Roles, pipe: AsyncPipe) -> None:
-    """A token starts within what the slowest has written, and a twentieth of what that wrote in a second."""
+async def test_a_member_that_pauses_is_ahead_by_its_lead_at_most(roles: Roles, pipe: AsyncPipe) -> None:
+    """A token starts within the slowest member's text, plus a twentieth of what that wrote in a second."""
     roles.ready("aggregator")
     roles.ready("producers", "ngram:char-6", "--tokens-per-s", "40")
     roles.ready("producers", "ngram:word-3", "--tokens-per-s", "1000")
@@ -146,7 +146,7 @@ async def test_whoever_pauses_runs_no_further_ahead_than_its_lead(roles: Roles, 
             break
         if isinstance(entry, Token):
             now_ms = entry_ms(entry_id)
-            # Sixty windows and the one under way.
+            # Sixty windows and the present one.
             before = next(end for ms, end in reversed(slowest) if ms < now_ms - 1_020 or not ms)
             assert ends[entry.member] <= min(ends) + max(1, (ends[0] - before) // 20)
             ends[entry.member] = lane_end(entry, ends[entry.member])
@@ -156,7 +156,7 @@ async def test_whoever_pauses_runs_no_further_ahead_than_its_lead(roles: Roles, 
 
 
 async def test_started_text_is_never_repeated(roles: Roles, pipe: AsyncPipe) -> None:
-    """The producer dies after it began; another of the same model takes the session over: failed, and no second
+    """The producer dies after it began; another one of the same model takes the session over: `failed`, and no second
     text."""
     roles.ready("aggregator")
     victim = roles.ready("producers", "ngram:char-6", "--tokens-per-s", "15")
@@ -169,7 +169,7 @@ async def test_started_text_is_never_repeated(roles: Roles, pipe: AsyncPipe) -> 
     frames = await check_the_law(pipe, opening.session)
     member = frames[-1].members[0]
     assert member.state == "dropped"
-    # Whoever is first says so: the producer that takes over, or five beats of silence.
+    # The reason is that of the first one: the producer that takes over, or five beats of silence.
     assert member.reason in ("producer died after it began", "producer gone")
     entries = await _entries(pipe, opening.session)
     assert len({entry.claim for entry in entries if isinstance(entry, Token)}) == 1
@@ -177,7 +177,7 @@ async def test_started_text_is_never_repeated(roles: Roles, pipe: AsyncPipe) -> 
     assert text == (await written_texts(pipe, opening.session))[0]
 
 
-async def test_a_producer_that_is_stopped_says_so_and_hands_over_what_it_has_not_begun(
+async def test_a_producer_that_is_stopped_ends_what_it_has_begun_and_hands_over_the_rest(
     roles: Roles, pipe: AsyncPipe
 ) -> None:
     roles.ready("aggregator")
@@ -192,10 +192,10 @@ async def test_a_producer_that_is_stopped_says_so_and_hands_over_what_it_has_not
     assert "Traceback" not in first.log()
 
 
-async def test_a_producer_looks_for_left_sessions_ten_times_a_second_beside_another_and_never_alone(
+async def test_a_producer_looks_for_abandoned_sessions_ten_times_a_second_unless_it_is_alone(
     roles: Roles, pipe: AsyncPipe
 ) -> None:
-    """Each refresh of the leases, one a second, looks once; what comes on top of that are the looks in between."""
+    """Each refresh of the leases, one a second, looks once; the others are the looks in between."""
     roles.ready("producers", "ngram:char-6")
     assert await _looks_a_refresh(pipe) < 1.5
     roles.ready("producers", "ngram:char-6")
@@ -204,7 +204,7 @@ async def test_a_producer_looks_for_left_sessions_ten_times_a_second_beside_anot
 
 
 async def _looks_a_refresh(pipe: AsyncPipe) -> float:
-    """How often producers ask for pending entries for each time that they refresh their leases."""
+    """How often producers ask for pending entries for each refresh of their leases."""
     looks, refreshes = await calls(pipe, "xpending"), await calls(pipe, "evalsha")
 
     async def have_refreshed() -> bool:
@@ -230,8 +230,8 @@ async def test_a_cancelled_session_stops_the_model(roles: Roles, pipe: AsyncPipe
     assert producer.process.poll() is None
 
 
-async def test_connections_that_are_cut_in_mid_answer_cost_no_token(own_redis: RedisServer) -> None:
-    """Redis cuts every connection, twice: producer and aggregator connect again, and every token is in one frame."""
+async def test_connections_that_break_during_an_answer_lose_no_token(own_redis: RedisServer) -> None:
+    """Redis closes every connection, twice: producer and aggregator connect again, and every token is in one frame."""
     pipe = AsyncPipe(own_redis.url)
     with roles_on(own_redis.url) as roles:
         roles.ready("aggregator")
@@ -252,7 +252,7 @@ async def test_connections_that_are_cut_in_mid_answer_cost_no_token(own_redis: R
     await pipe.close()
 
 
-async def test_a_member_of_another_model_is_left_alone(roles: Roles, pipe: AsyncPipe) -> None:
+async def test_a_member_of_another_model_is_not_served(roles: Roles, pipe: AsyncPipe) -> None:
     roles.ready("producers", "ngram:char-6")
     opening = opening_of("ngram:word-3")
     await open_session(pipe, opening)
@@ -266,8 +266,8 @@ async def test_a_member_of_another_model_is_left_alone(roles: Roles, pipe: Async
     assert len(await token_stream(pipe, opening.session)) == 1
 
 
-async def test_a_late_claimant_of_a_failed_session_writes_nothing(roles: Roles, pipe: AsyncPipe) -> None:
-    """The session has ended before its producer comes: acknowledged, not a word."""
+async def test_a_late_producer_of_a_failed_session_writes_nothing(roles: Roles, pipe: AsyncPipe) -> None:
+    """The session has ended before its producer starts, which acknowledges it and writes nothing."""
     roles.ready("aggregator")
     opening = opening_of("ngram:char-6", limits=Limits(beats_without_claim=1))
     await open_session(pipe, opening)
@@ -293,8 +293,8 @@ async def test_a_failed_mark_drops_the_member_with_its_reason(roles: Roles, pipe
     assert state.reason == "Every member dropped: x: reason 0; y: reason 1."
 
 
-async def test_a_redis_that_stalls_past_the_leases_costs_no_member(own_redis: RedisServer) -> None:
-    """Two producers of one model; Redis stops for longer than a lease: every lease looks left, and no member dies."""
+async def test_a_redis_that_stalls_longer_than_the_leases_loses_no_member(own_redis: RedisServer) -> None:
+    """Two producers of one model; Redis stops for longer than a lease: each lease looks abandoned, no member drops."""
     pipe = AsyncPipe(own_redis.url)
     with roles_on(own_redis.url) as roles:
         roles.ready("aggregator")
@@ -316,8 +316,8 @@ async def test_a_redis_that_stalls_past_the_leases_costs_no_member(own_redis: Re
     await pipe.close()
 
 
-async def test_an_error_of_redis_is_no_loss_of_a_lease(roles: Roles, pipe: AsyncPipe, redis: RedisServer) -> None:
-    """Redis forgets the scripts, then refuses writes for two seconds: the session is finished all the same."""
+async def test_an_error_of_redis_does_not_lose_a_lease(roles: Roles, pipe: AsyncPipe, redis: RedisServer) -> None:
+    """Redis forgets the scripts, then refuses writes for two seconds: the session is finished nevertheless."""
     roles.ready("aggregator")
     roles.ready("producers", "ngram:char-6", "--tokens-per-s", "30")
     opening = opening_of("ngram:char-6", max_tokens=200)
@@ -335,10 +335,10 @@ async def test_an_error_of_redis_is_no_loss_of_a_lease(roles: Roles, pipe: Async
 
 
 async def test_an_answer_that_waits_for_an_aggregator_is_written_once(roles: Roles, pipe: AsyncPipe) -> None:
-    """No aggregator for some seconds after the end: the stream does not grow meanwhile."""
+    """Without an aggregator for some seconds after the end, the stream does not grow."""
     aggregator = roles.ready("aggregator")
     roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
-    # In step it would first wait for its grants to lapse.
+    # In step mode it would first wait until its grants lapse.
     opening = msgspec.structs.replace(opening_of("ngram:char-6", max_tokens=100), sync="free")
     await open_session(pipe, opening)
     await until(lambda: _has_begun(pipe, opening.session, 5), "the member has begun")

@@ -15,7 +15,7 @@ from producers.source import Api, ModelSource, ProducerOrder, gguf_source, order
 from schemas.errors import Refused
 from tests.support.project import ROOT
 
-# What an argument of a process may hold: anything but a zero byte and half characters.
+# What an argument of a process may contain: anything but a zero byte and half characters.
 texts = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=40)
 numbers = st.integers(0, 2**31)
 sources = st.builds(
@@ -51,7 +51,7 @@ def test_an_order_arrives_through_a_real_command_line() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["ngram:word-3"], ["ngram:word-3", "--warm"], ["--order"], ["--help"]])
-def test_the_flags_of_a_person_are_no_order(arguments: list[str]) -> None:
+def test_a_persons_flags_are_not_an_order(arguments: list[str]) -> None:
     assert ordered(arguments) is None
 
 
@@ -74,7 +74,7 @@ FILE, GGUF = gguf_source("/m/tiny.gguf", 2, 3)
                                                                                       "http://gpu.example"))),
     ],
 )  # fmt: skip
-def test_the_flags_of_a_person_say_the_same(flags: str, order: ProducerOrder) -> None:
+def test_a_persons_flags_give_the_same_order(flags: str, order: ProducerOrder) -> None:
     assert order_of(argument_parser().parse_args(flags.split())) == order
 
 
@@ -86,7 +86,7 @@ def test_the_flags_of_a_person_say_the_same(flags: str, order: ProducerOrder) ->
         ("m --backend http://h --remote", "remote_model"),
     ],
 )
-def test_a_model_without_a_server_or_beyond_this_network_is_refused(
+def test_a_model_without_a_server_or_outside_this_network_is_refused(
     flags: str, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COUNCIL_TIER", "high")

@@ -1,4 +1,4 @@
-"""A council of a real model, as a stranger first meets it: real processes from the command to the frames."""
+"""A council of a real model, as a new user starts it: real processes from the command to the frames."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def first_text(frames: list[Frame]) -> int:
 def test_without_model_servers_three_members_of_the_model_in_the_box_answer(
     cache: dict[str, str], tmp_path: Path
 ) -> None:
-    """Loaded once, by one process; compared from their first byte; what they write is the same until they part."""
+    """Loaded once, by one process; compared from their first byte; their texts are equal until they part."""
     outcome = council(
         "ask", QUESTION, "--system", SYSTEM, "--max-tokens", "24", "--seed", "5", "--json", cwd=tmp_path, **cache
     )
@@ -67,12 +67,12 @@ def test_without_model_servers_three_members_of_the_model_in_the_box_answer(
     )
     assert summary["largest_sync_lag_ms"] == 0.0
     answers = [text.strip().encode() for text in texts_of(frames)]
-    told = [frame["diverged_at_bytes"] for frame in compared if frame["diverged_at_bytes"] is not None]
+    parted_at = [frame["diverged_at_bytes"] for frame in compared if frame["diverged_at_bytes"] is not None]
     same = next((at for at, bytes_at in enumerate(zip(*answers, strict=False)) if len({*bytes_at}) > 1), None)
-    assert told[:1] == ([] if same is None else [same])
+    assert parted_at[:1] == ([] if same is None else [same])
 
 
-def test_a_machine_without_the_model_says_how_to_get_it(tmp_path: Path) -> None:
+def test_without_the_model_the_message_tells_how_to_get_it(tmp_path: Path) -> None:
     outcome = council("ask", QUESTION, "--max-tokens", "3", "--json", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
     assert outcome.code == 0
     assert "the n-gram council, a demonstration, answers" in outcome.said
@@ -82,7 +82,7 @@ def test_a_machine_without_the_model_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 async def test_a_private_council_with_two_cold_files_compares_them_from_byte_0(smollm2: Path, tmp_path: Path) -> None:
-    """No text is shown before both are loaded, and each begins at the same time."""
+    """No text is shown before both are loaded, and both begin at the same time."""
     other = Path(shutil.copy(smollm2, tmp_path / "copy.gguf"))
     models = (f"one=gguf:{smollm2}:temperature=0", f"other=gguf:{other}:temperature=0.8,seed=3")
     async with TurboEnsemble(tier="mid", settings=load_settings(None, {})) as ensemble:
@@ -93,16 +93,16 @@ async def test_a_private_council_with_two_cold_files_compares_them_from_byte_0(s
     assert not any(member.awaited for frame in frames[begins:] for member in frame.members)
     compared = [frame for frame in frames if frame.alignment.frontier_bytes is not None]
     assert compared[0].window_index == begins
-    # In the first token of one of them.
+    # In the first token of one of the members.
     assert any(token.start == compared[0].alignment.frontier_bytes for token in compared[0].tokens)
     assert all(frame.alignment.sync_lag_ms in (None, 0.0) for frame in frames if frame.mode == "step")
     assert [member.state for member in frames[-1].members] == ["finished", "finished"]
 
 
-async def test_a_file_and_the_same_model_over_http_keep_in_step_and_say_the_same(
+async def test_a_file_and_the_same_model_over_http_keep_in_step_with_equal_texts(
     roles: Roles, pipe: AsyncPipe, smollm2: Path
 ) -> None:
-    """At temperature 0 they never part: one pauses at its grants, the other writes ahead and is held back."""
+    """At temperature 0 they never part: one pauses at its grants, the other's text is released later."""
     with llama_server(smollm2) as url:
         roles.ready("aggregator")
         roles.ready("producers", "file", "--path", str(smollm2), "--warm")
@@ -123,7 +123,7 @@ async def test_a_file_and_the_same_model_over_http_keep_in_step_and_say_the_same
 async def test_two_sessions_of_three_members_each_share_one_loaded_model(
     roles: Roles, pipe: AsyncPipe, smollm2: Path
 ) -> None:
-    """Three slots for six members: those of the later session wait, and are answered."""
+    """Three slots for six members: those of the later session wait, and are then answered."""
     roles.ready("aggregator")
     roles.ready("producers", "box", "--path", str(smollm2), "--parallel", "3", "--warm")
     usual = opening_of("box", "box", "box", max_tokens=12, prompt=QUESTION)
@@ -138,7 +138,7 @@ async def test_two_sessions_of_three_members_each_share_one_loaded_model(
         assert all("".join(frame.members[index].text for frame in frames) for index in range(3))
 
 
-async def test_a_critic_of_its_own_system_text_speaks_differently(smollm2: Path) -> None:
+async def test_a_member_with_its_own_system_text_answers_differently(smollm2: Path) -> None:
     async with TurboEnsemble(tier="mid", settings=load_settings(None, {})) as ensemble:
         path = f"gguf:{smollm2}"
         request = SessionRequest(
@@ -158,7 +158,7 @@ async def test_a_critic_of_its_own_system_text_speaks_differently(smollm2: Path)
     assert plain != pirate
 
 
-def test_a_toy_and_a_real_model_of_different_tokenizers_are_compared(smollm2: Path, tmp_path: Path) -> None:
+def test_a_toy_and_a_real_model_with_different_tokenizers_are_compared(smollm2: Path, tmp_path: Path) -> None:
     toy = gguf_model(tmp_path)
     outcome = council(
         "ask", QUESTION, "--models", f"toy=gguf:{toy},real=gguf:{smollm2}", "--max-tokens", "12", "--json",
@@ -170,10 +170,10 @@ def test_a_toy_and_a_real_model_of_different_tokenizers_are_compared(smollm2: Pa
     assert any(frame["di_source"] == "logprobs" for frame in frames)
 
 
-async def test_a_private_council_answers_the_next_question_too(
+async def test_a_private_council_answers_the_next_question(
     cache: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own members are known by name: a question that names one of them does not start another council."""
+    """It knows its members by name: a question that names one of them does not start another council."""
     monkeypatch.setenv("XDG_CACHE_HOME", cache["XDG_CACHE_HOME"])
     async with TurboEnsemble(tier="mid", settings=load_settings(None, {})) as ensemble:
         running = ensemble.generate_ensemble(QUESTION, ["smollm2-cold"], max_tokens=200)
@@ -181,7 +181,7 @@ async def test_a_private_council_answers_the_next_question_too(
         others = [
             frame async for frame in ensemble.generate_ensemble(QUESTION, ["smollm2-hot", "smollm2-warm"], max_tokens=5)
         ]
-        # It would have ended with the first council.
+        # The member would have ended with the first council.
         rest = [frame async for frame in running]
     assert [member.name for member in others[-1].members] == ["smollm2-hot", "smollm2-warm"]
     assert (first.members[0].name, rest[-1].final) == ("smollm2-cold", True)

@@ -1,4 +1,4 @@
-"""A GGUF member of a real model: what toy models are too small and too fast to show."""
+"""A GGUF member of a real model, where toy models are too small and too fast."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
 
 FRANCE = asked(prompt="What is the capital of France?", system="Answer in one short sentence.", temperature=0.0)
 STORY = asked(prompt="Tell a long story of a lighthouse keeper.", system="", temperature=0.9, max_tokens=60)
-# Its tokens are parts of characters, two to four each.
+# Its characters have two to four tokens each.
 EMOJI = asked(prompt="Continue this list of animals: 🦁 🐯 🐻 🐼 🐨", system="", temperature=0.0, max_tokens=40)
-# SmolLM2's template writes one where a chat has none.
+# SmolLM2's template adds one to a chat without one.
 OWN_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
 
@@ -54,8 +54,10 @@ async def backend(smollm2: Path) -> AsyncIterator[LlamaBackend]:
 
 
 @pytest.mark.parametrize("chat", [FRANCE, msgspec.structs.replace(STORY, temperature=0.0), EMOJI])
-async def test_it_says_what_the_same_model_says_over_http(smollm2: Path, backend: LlamaBackend, chat: Request) -> None:
-    """Text, pieces, logprobs and lists; of a character that several tokens share HTTP tells only the last token."""
+async def test_the_answer_is_the_one_that_the_same_model_sends_over_http(
+    smollm2: Path, backend: LlamaBackend, chat: Request
+) -> None:
+    """Text, pieces, logprobs and lists; for a character of several tokens HTTP sends only the last token."""
     pieces, reason = await answer_of(backend, chat)
     with llama_server(smollm2) as url:
         served = OpenAIBackend("smollm2", ModelSource("openai", "smollm2", url))
@@ -74,7 +76,7 @@ async def test_it_says_what_the_same_model_says_over_http(smollm2: Path, backend
 
 
 async def test_a_chat_is_written_as_the_models_template_writes_it(smollm2: Path, backend: LlamaBackend) -> None:
-    """ChatML, to the letter; so the answer is what the bare model makes of that text."""
+    """Exactly ChatML; so the answer is the continuation of that text by the model."""
     model = LlamaModel("smollm2", child_of(backend), 0)
     user = Message("user", "Hi")
     turns = (user, Message("assistant", "Yes?"), Message("user", FRANCE.prompt))
@@ -92,7 +94,7 @@ async def test_a_chat_is_written_as_the_models_template_writes_it(smollm2: Path,
     assert await text_of(backend, request) == bare
 
 
-async def test_an_answer_ends_by_itself_and_its_last_token_is_no_text(backend: LlamaBackend) -> None:
+async def test_an_answer_ends_by_itself_and_its_end_token_is_not_text(backend: LlamaBackend) -> None:
     pieces, reason = await answer_of(backend, FRANCE)
     text = "".join(piece.text for piece in pieces)
     assert (reason, text) == ("stop", "The capital of France is Paris.")
@@ -100,14 +102,14 @@ async def test_an_answer_ends_by_itself_and_its_last_token_is_no_text(backend: L
 
 
 async def test_a_prompt_beyond_the_context_is_refused_with_numbers(backend: LlamaBackend) -> None:
-    told = await failure_of(backend, asked(prompt="word " * 8_192))
-    assert " has a context of 8192 tokens, and the prompt has 8211: shorten it" in told
+    message = await failure_of(backend, asked(prompt="word " * 8_192))
+    assert " has a context of 8192 tokens, and the prompt has 8211: shorten it" in message
 
 
-async def test_cancelled_in_the_middle_of_a_prompt_its_slot_is_free_again_soon(smollm2: Path) -> None:
-    """Long before the prompt would have been computed: it is taken back with the batch that is computed.
+async def test_after_a_cancel_during_the_prompt_its_slot_is_soon_free(smollm2: Path) -> None:
+    """Long before the prompt would have been computed: llama.cpp stops after the present batch.
 
-    llama.cpp looks after lost connections when it has had nothing to tell for a second: so nothing is asked meanwhile.
+    It looks for closed connections when it has sent nothing for a second: so nothing is requested meanwhile.
     """
     prompt_tokens = 6_000
     async with backend_of(smollm2, parallel=1) as backend:
@@ -127,7 +129,7 @@ async def test_cancelled_in_the_middle_of_a_prompt_its_slot_is_free_again_soon(s
 
 @pytest.mark.parametrize("members", [2, 3])
 async def test_members_of_several_sessions_write_at_once(members: int, backend: LlamaBackend) -> None:
-    """In slots of one model, computed in one batch. Before any has ended all have begun."""
+    """In slots of one model, computed in one batch. All have begun before one has ended."""
     order: list[int] = []
     pieces: dict[int, list[Piece]] = {number: [] for number in range(members)}
 
@@ -144,7 +146,7 @@ async def test_members_of_several_sessions_write_at_once(members: int, backend: 
     for number, own in pieces.items():
         assert len(own) == STORY.max_tokens
         assert {piece.quality for piece in own} == {"real"}
-        # The same draw but for the last digits of what a batch computes.
+        # The same draw, except for the last digits that a batch computes.
         assert own[0].text == alone[number][0].text
         assert own[0].logprob == pytest.approx(alone[number][0].logprob, abs=1e-2)
     assert len({"".join(piece.text for piece in own) for own in pieces.values()}) == members
@@ -182,27 +184,27 @@ async def test_characters_of_several_tokens_are_whole_and_each_token_is_measured
     assert {piece.quality for piece in pieces} == {"real"}
 
 
-async def test_a_cut_stretch_goes_on_with_the_token_that_was_drawn(backend: LlamaBackend) -> None:
-    """Were that token drawn anew, whole characters would come too often: the same draw, asked for again behind what was
-    told of it, is found again."""
+async def test_a_cut_stretch_continues_with_the_token_that_was_drawn(backend: LlamaBackend) -> None:
+    """If that token were drawn again, whole characters would come too often: the same draw, requested again after its
+    known tokens, is found again."""
     model = LlamaModel("smollm2", child_of(backend), 0)
     prompt = await model.tokens(await model.prompt([Message("user", "Lion 🦁, Tiger 🐯, Bear 🐻, Panda")]))
     cuts = 0
     for seed in range(40):
         first = await model.step(Continuation(prompt, 0, is_first=True), Draw(1.6, seed, 1))
         place, draw = Continuation((*prompt, first.token), 0, is_first=False), Draw(1.6, seed + 1_000, 1)
-        told = [step async for step in model.stretch(place, draw, STRETCH_TOKENS)]
-        if 0 < len(told) < STRETCH_TOKENS and not told[-1].is_end:
-            found = await model.step_behind([step.token for step in told], place, draw)
+        streamed = [step async for step in model.stretch(place, draw, STRETCH_TOKENS)]
+        if 0 < len(streamed) < STRETCH_TOKENS and not streamed[-1].is_end:
+            found = await model.step_behind([step.token for step in streamed], place, draw)
             assert found is not None
             assert found.begins_character
             cuts += 1
     assert cuts > 5
 
 
-async def test_a_process_that_breaks_in_the_middle_of_a_stretch_fails_its_answer(backend: LlamaBackend) -> None:
+async def test_a_process_that_crashes_during_a_stretch_fails_its_answer(backend: LlamaBackend) -> None:
     items = await first_token(backend, STORY)
-    # The fourth is the first of a stretch of four.
+    # The fourth token is the first of a stretch of four.
     for _ in range(3):
         assert isinstance(await anext(items), Chunk)
     os.kill(pid_of(child_of(backend)), signal.SIGKILL)

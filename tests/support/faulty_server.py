@@ -1,11 +1,10 @@
-"""A model server that does what a real one cannot be made to do: one behaviour for each model name.
+"""A model server with faults that a real one cannot be made to have: one behaviour for each model name.
 
     async with faulty_server() as server: ... OpenAIBackend("half_a_line", server.url) ...
 
-The wire format, down to headers and the order of JSON keys, is llama-server's, which also closes the connection after
-each answer; where another server is meant, its name is said. What a name means is said in four tables: WHOLE,
-STREAMED, REFUSING and SPECIAL. What it says of itself (GET) is whatever `says` holds, by path; a path that it does not
-hold is 404, and one in `hangs` is not answered.
+The wire format, with its headers and the order of JSON keys, is llama-server's, which also closes the connection after
+each answer; a comment names any other server. Four tables define the behaviours: WHOLE, STREAMED, REFUSING and SPECIAL.
+A GET request is answered from `says`, by its path; an unknown path is 404, and one in `hangs` is not answered.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ LOADING_ANSWERS = 2
 CROWDED_ANSWERS = 2
 
 
-# One answer that does not stream: status (and more headers, if any), content type, body.
+# An answer that is not a stream: status (and further headers), content type, body.
 Whole = tuple[str, str, bytes]
 
 
 @dataclass
 class FaultyServer:
-    """Where it listens and what it saw: the bodies and heads of all requests for an answer, the heads of all looks at
-    what it says of itself, and how many connections are open."""
+    """Its URL and what it received: the bodies and heads of all requests for an answer, the heads of all GET requests,
+    and how many connections are open."""
 
     url: str = ""
     says: dict[str, Whole] = field(default_factory=dict)
@@ -47,8 +46,8 @@ class FaultyServer:
 
 @dataclass
 class Answer:
-    """One response on a bare connection. `number` counts the requests for this model from 1; `head` and `body` are the
-    request's."""
+    """One response on a connection. `number` counts the requests for this model from 1; `head` and `body` are those of
+    the request."""
 
     number: int
     reader: asyncio.StreamReader
@@ -66,7 +65,7 @@ class Answer:
         await self.raw(head.encode() + body)
 
     async def stream(self, *parts: bytes) -> None:
-        """Begins a stream and sends these parts, each as one HTTP chunk, as llama-server sends its events."""
+        """Begins a stream and sends these parts, each as one HTTP chunk, as llama-server does."""
         self.chunked = True
         await self.raw(
             b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nAccess-Control-Allow-Origin: \r\nX-Accel-Buffering: no\r\n"
@@ -99,7 +98,7 @@ def refusal(status: str, message: str, kind: str) -> Whole:
 
 
 def openai_refusal(status: str, message: str, param: str | None, code: str | None) -> Whole:
-    """As OpenAI words it."""
+    """In OpenAI's format."""
     kind = "invalid_request_error"
     return as_json({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
 
@@ -120,13 +119,13 @@ def event(choice: dict[str, Any] | None, **more: object) -> bytes:
     return b"data: " + compact({**head, **tail, **more}) + b"\n\n"
 
 
-def delta(said: dict[str, Any], *entries: dict[str, Any], reason: str | None = None) -> bytes:
-    choice: dict[str, Any] = {"finish_reason": reason, "index": 0, "delta": said}
+def delta(content: dict[str, Any], *entries: dict[str, Any], reason: str | None = None) -> bytes:
+    choice: dict[str, Any] = {"finish_reason": reason, "index": 0, "delta": content}
     return event({**choice, "logprobs": {"content": list(entries)}} if entries else choice)
 
 
 def listed(text: str | bytes, logprob: float | None, number: int | None = None) -> dict[str, Any]:
-    """A token as llama-server lists it: its bytes, and as much of its text as is whole characters."""
+    """A token as llama-server lists it: its bytes, and the whole characters of its text."""
     own = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     name = own.decode("utf-8", "ignore")
     return {"id": zlib.crc32(own) if number is None else number, "token": name, "bytes": list(own), "logprob": logprob}
@@ -167,7 +166,7 @@ WHOLE: dict[str, Whole] = {
     "moved": ("308 Permanent Redirect\r\nLocation: http://127.0.0.1:1/v1/chat/completions", "text/plain", b""),
     "unpaid": openai_refusal("429 Too Many Requests", "You exceeded your current quota", None, "insufficient_quota"),
     "come_back_tomorrow": ("429 Too Many Requests\r\nRetry-After: 86400", "text/plain", b"Rate limit reached\n"),
-    # FastAPI's, of a server that takes nothing it does not know.
+    # FastAPI's, of a server that refuses unknown fields.
     "strange_field": as_json(
         {"detail": [{"type": "missing", "loc": ["body", "session"], "msg": "Field required", "input": {}}]},
         "422 Unprocessable Entity",
@@ -178,7 +177,7 @@ WHOLE: dict[str, Whole] = {
     ),
 }
 
-# The parts of a stream that ends as HTTP wants it.
+# The parts of streams that end properly in HTTP.
 STREAMED: dict[str, tuple[bytes, ...]] = {
     "good": (*BEGUN, STOP, USAGE, DONE),
     "finish_only": (*BEGUN, delta({}, reason="length")),
@@ -191,7 +190,7 @@ STREAMED: dict[str, tuple[bytes, ...]] = {
     "other_shape": (*BEGUN, b'data: {"choices":[{"delta":{"content":17}}]}\n\n'),
     "deep": (b'data: {"choices":' + b"[" * 500_000 + b"\n\n",),
     "error_object": (*BEGUN, b"data: " + compact({"error": {"code": 500, "message": "out of memory"}}) + b"\n\n"),
-    # As older llama-servers wrote it.
+    # The format of older llama-servers.
     "error_line": (*BEGUN, b"error: " + compact({"code": 500, "message": "slot was lost"}) + b"\n\n"),
     "several_entries": (
         delta({"content": "One fine day"}, entry("One"), entry(" fine", -0.25), entry(" day")),
@@ -200,7 +199,7 @@ STREAMED: dict[str, tuple[bytes, ...]] = {
         STOP,
         DONE,
     ),
-    # The first half has logprobs and no text, the second half all of the text.
+    # The first half has logprobs and no text, the second half has the whole text.
     "split_character": (delta({"content": ""}, entry(b"\xc3")), delta({"content": "é"}, entry(b"\xa9")), STOP, DONE),
     "thinking": (
         ROLE,
@@ -213,7 +212,7 @@ STREAMED: dict[str, tuple[bytes, ...]] = {
         STOP,
         DONE,
     ),
-    # A speculating server's stand-ins, zeros, null, NaN, none at all, one token twice and above 0, two that look alike.
+    # Stand-ins of speculative decoding, zeros, null, NaN, none, one token twice and above 0, two that look the same.
     "doubtful_logprobs": (
         delta({"content": "a"}, {**listed("a", 0.0), "top_logprobs": []}),
         delta({"content": "b"}, entry("b", 0.0, listed("b", 0.0), listed("c", 0.0))),
@@ -235,7 +234,7 @@ STREAMED: dict[str, tuple[bytes, ...]] = {
         delta({"content": "!"}, entry("!"), reason="stop"),
         DONE,
     ),
-    # vLLM before 0.10 in the middle of a stream; then as if nothing had happened.
+    # vLLM before 0.10 in the middle of a stream, which then continues.
     "vllm_error": (
         *BEGUN,
         b"data: " + compact({"object": "error", "message": "CUDA is gone", "code": 500}) + b"\n\n",
@@ -247,7 +246,7 @@ STREAMED: dict[str, tuple[bytes, ...]] = {
     "too_large": (
         b'data: {"choices":[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":-1e999}]}}]}\n\n',
     ),
-    # Lone surrogates, as a JavaScript server cuts them.
+    # Lone surrogates, as JavaScript servers send them.
     "half_characters": (
         b'data: {"choices":[{"delta":{"content":"a\\ud83d"},"logprobs":{"content":[{"token":"a\\ud83d","logprob":-1,'
         b'"top_logprobs":[{"token":"\\ude00","logprob":-1}]}]}}]}\n\n',
@@ -258,7 +257,7 @@ STREAMED: dict[str, tuple[bytes, ...]] = {
 
 
 def no_logprobs(body: dict[str, Any]) -> Whole | None:
-    """llama-server with tools, and whoever has no logprobs."""
+    """llama-server with tools, and servers without logprobs."""
     if "logprobs" not in body and "top_logprobs" not in body:
         return None
     return refusal("400 Bad Request", "logprobs is not supported with tools + stream", "invalid_request_error")
@@ -283,7 +282,7 @@ def reasoner(body: dict[str, Any]) -> Whole | None:
 
 
 def no_usage(body: dict[str, Any]) -> Whole | None:
-    """Mistral's words."""
+    """Mistral's message."""
     if "stream_options" not in body:
         return None
     detail = [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]
@@ -291,11 +290,11 @@ def no_usage(body: dict[str, Any]) -> Whole | None:
 
 
 def stubborn(body: dict[str, Any]) -> Whole | None:
-    """Says of everything that it is a matter of logprobs."""
+    """Refuses everything with a message about logprobs."""
     return refusal("400 Bad Request", "top_logprobs must be 2 at most", "invalid_request_error")
 
 
-# What is refused of a request; None where it is taken, and answered with logprobs if these are asked for.
+# The refusal of a request; None where it is accepted, and answered with logprobs if it asks for them.
 REFUSING: dict[str, Callable[[dict[str, Any]], Whole | None]] = {
     refuse.__name__: refuse for refuse in (no_logprobs, few_logprobs, reasoner, no_usage, stubborn)
 }
@@ -317,7 +316,7 @@ async def crowded(answer: Answer) -> None:
 
 
 async def locked(answer: Answer) -> None:
-    """Refuses any key, and quotes it whole, as OpenAI quotes parts of it."""
+    """Rejects every key, and quotes it whole, as OpenAI quotes parts of it."""
     sent = next((line for line in answer.head.split("\r\n") if line.lower().startswith("authorization: bearer")), "")
     key = sent.rpartition(" ")[2]
     message = (
@@ -345,7 +344,7 @@ async def reset(answer: Answer) -> None:
 
 
 async def broken_chunk(answer: Answer) -> None:
-    """A chunk whose length is no number; it comes after the others."""
+    """A chunk with a length that is not a number, after valid ones."""
     await answer.stream(*BEGUN)
     answer.chunked = False
     await asyncio.sleep(PING_S)
@@ -364,7 +363,7 @@ async def long_header(answer: Answer) -> None:
 
 
 async def hangs_up(answer: Answer) -> None:
-    """Takes the request and answers with nothing at all."""
+    """Takes the request and closes the connection without an answer."""
 
 
 async def never(answer: Answer) -> None:
@@ -464,7 +463,7 @@ async def faulty_server() -> AsyncIterator[FaultyServer]:
             if answer.chunked:
                 await answer.raw(b"0\r\n\r\n")
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client had enough
+            pass  # the client has closed the connection
         finally:
             state.connections -= 1
             running.discard(task)

@@ -1,4 +1,4 @@
-"""llama.cpp as a backend, with real models: what its server says over HTTP, in stretches of some tokens."""
+"""llama.cpp as a backend, with real models: in stretches of some tokens it sends what its server sends over HTTP."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.llama import needs_llama
 from tests.support.session_folder import session_folder
 from tests.support.waiting import until, wait_until
 
-# Far more than any of it takes; a bound for what would never end.
+# Far more than any step takes; a bound for steps that would never end.
 QUICKLY_S = 60.0
 # Models of different sizes and tokenizers: of words, of sentence pieces, of Hangul in parts of characters.
 MODELS = {
@@ -73,7 +73,7 @@ def tiny(folder: Path) -> Path:
 
 @contextlib.asynccontextmanager
 async def backend_of(path: Path, parallel: int = 0) -> AsyncIterator[LlamaBackend]:
-    """Not loaded; within a time limit, closed in the end, and nothing is left of it."""
+    """A backend that is not loaded, within a time limit; it is closed at the end, and nothing is left of it."""
     backend = LlamaBackend(*gguf_source(path, parallel))
     folder = ""
     try:
@@ -95,7 +95,7 @@ async def backend(tiny: Path) -> AsyncIterator[LlamaBackend]:
 
 
 async def answer_of(backend: LlamaBackend, request: Request) -> tuple[list[Piece], str]:
-    """(the pieces, how it ended) of a whole answer, a chunk a token."""
+    """(the pieces, how it ended) of a whole answer with one chunk for each token."""
     *chunks, ending = [item async for item in backend.generate(request) if not isinstance(item, ModelLoading)]
     assert isinstance(ending, Ending)
     assert all(isinstance(chunk, Chunk) and chunk.pieces for chunk in chunks)
@@ -119,7 +119,7 @@ def child_of(backend: LlamaBackend) -> LlamaChild:
 
 
 async def decodes(backend: LlamaBackend) -> int:
-    """How often llama.cpp has computed anything."""
+    """How many decodes llama.cpp has computed."""
     return await metric(backend, "n_decode_total")
 
 
@@ -133,7 +133,7 @@ async def is_idle(backend: LlamaBackend) -> bool:
 
 
 async def first_token(backend: LlamaBackend, request: Request) -> AsyncIterator[object]:
-    """The answer behind its first token."""
+    """The answer after its first token."""
     items = backend.generate(request)
     assert isinstance(await anext(items), Chunk)
     return items
@@ -156,14 +156,14 @@ def pid_of(child: LlamaChild) -> int:
     raise AssertionError("There is no such process.")
 
 
-# What it says
+# What it generates
 
 
 @pytest.mark.parametrize("name", MODELS)
-async def test_it_says_what_the_server_says_over_http(name: str, folder: Path) -> None:
-    """The most probable answer to a chat of several turns: text, bytes, logprobs and alternatives.
+async def test_the_answer_is_the_one_that_the_server_sends_over_http(name: str, folder: Path) -> None:
+    """The likeliest answer to a chat of several turns: text, bytes, logprobs and alternatives.
 
-    Over HTTP the first token of a character of several is not told; here each is.
+    Over HTTP the first token of a character of several tokens is missing; here no token is.
     """
     path = gguf_model(folder, **MODELS[name])  # type: ignore[arg-type]
     history = (Message("user", "What is x?"), Message("assistant", "한글 and a name."))
@@ -192,8 +192,8 @@ async def test_it_says_what_the_server_says_over_http(name: str, folder: Path) -
         )
 
 
-async def test_numbers_are_those_before_sampling(backend: LlamaBackend) -> None:
-    """Whatever the temperature: as of every other server."""
+async def test_logprobs_are_those_before_sampling(backend: LlamaBackend) -> None:
+    """At every temperature, as with every other server."""
     tops = {(await answer_of(backend, asked(temperature=t, max_tokens=1)))[0][0].top for t in (0.0, 0.7, 2.0)}
     assert len(tops) == 1
     assert len(tops.pop()) == 20
@@ -233,11 +233,11 @@ async def test_an_answer_ends_with_its_context_and_a_prompt_must_fit(folder: Pat
         pieces, reason = await answer_of(backend, asked(prompt="a " * 150, max_tokens=8_192, temperature=0.0))
         assert reason == "length"
         assert 0 < len(pieces) < 512
-        told = await failure_of(backend, asked(prompt="a " * 512, max_tokens=8_192))
-        assert re.fullmatch(r"gguf:\S+ has a context of 512 tokens, and the prompt has \d+: shorten it", told)
+        message = await failure_of(backend, asked(prompt="a " * 512, max_tokens=8_192))
+        assert re.fullmatch(r"gguf:\S+ has a context of 512 tokens, and the prompt has \d+: shorten it", message)
 
 
-# Chance
+# Randomness
 
 
 async def test_the_seed_decides_the_text(backend: LlamaBackend) -> None:
@@ -245,13 +245,13 @@ async def test_the_seed_decides_the_text(backend: LlamaBackend) -> None:
     assert first == again != other
 
 
-async def test_without_a_seed_chance_decides(backend: LlamaBackend) -> None:
+async def test_without_a_seed_the_answer_is_random(backend: LlamaBackend) -> None:
     first, again = [await text_of(backend, asked(seed=None, temperature=1.5)) for _ in range(2)]
     assert first != again
 
 
 async def test_an_answer_depends_on_its_own_chat_alone(folder: Path) -> None:
-    """Neither on those before it in its slot, nor on those beside it."""
+    """Not on the answers before it in its slot, and not on those computed beside it."""
     async with backend_of(gguf_model(folder, **MODELS["words"])) as backend:  # type: ignore[arg-type]
         alone = [await text_of(backend, asked(prompt=prompt)) for prompt in ("One", "Two", "One")]
         beside = await asyncio.gather(*(text_of(backend, asked(prompt=prompt)) for prompt in ("One", "Two")))
@@ -263,8 +263,8 @@ async def test_an_answer_depends_on_its_own_chat_alone(folder: Path) -> None:
 
 
 async def test_no_more_than_a_stretch_is_computed_ahead_of_the_reader(backend: LlamaBackend) -> None:
-    """The first token of a stretch has it computed to its end; then nothing is, until the first of the next is asked
-    for."""
+    """With its first token a stretch is computed to its end; nothing more is, until the first token of the next one is
+    requested."""
     items = backend.generate(asked(temperature=0.0))
     assert await decodes(backend) == 0
     ends = [1, 3, 7, 15, 23, 31]
@@ -277,7 +277,7 @@ async def test_no_more_than_a_stretch_is_computed_ahead_of_the_reader(backend: L
 
 
 async def test_of_two_answers_in_turn_each_token_is_computed_once(backend: LlamaBackend) -> None:
-    """Each has a cache of its own: of what is asked again with each stretch only the last token is not in it."""
+    """Each slot has its own cache: of the tokens that each stretch repeats, only the last one is not in it."""
     answers = [await first_token(backend, asked(prompt=prompt, temperature=0.0)) for prompt in ("One", "Another")]
     await until(lambda: is_idle(backend), "the first stretches are computed", QUICKLY_S)
     before = await metric(backend, "prompt_tokens_total")
@@ -292,7 +292,7 @@ async def test_of_two_answers_in_turn_each_token_is_computed_once(backend: Llama
 
 @pytest.mark.parametrize("name", MODELS)
 async def test_an_answer_is_the_same_however_its_reader_pauses(name: str, folder: Path) -> None:
-    """Also where characters of several tokens cut its stretches short."""
+    """Also where characters of several tokens end its stretches early."""
     async with backend_of(gguf_model(folder, **MODELS[name])) as backend:  # type: ignore[arg-type]
         at_once, reason = await answer_of(backend, asked(max_tokens=60))
         slowly: list[Piece] = []
@@ -323,7 +323,7 @@ async def test_closing_or_cancelling_gives_the_slot_back(tiny: Path) -> None:
         await until(lambda: is_idle(backend), "nothing is computed any more", QUICKLY_S)
 
 
-async def test_more_requests_than_slots_wait_and_say_so(tiny: Path) -> None:
+async def test_more_requests_than_slots_wait_with_a_sign(tiny: Path) -> None:
     async with backend_of(tiny, parallel=2) as backend:
         await backend.load()
         assert (backend.slots, backend.facts.slots) == (2, 2)
@@ -341,7 +341,7 @@ async def test_more_requests_than_slots_wait_and_say_so(tiny: Path) -> None:
 
 @pytest.mark.parametrize("name", THINKERS)
 async def test_thinking_is_a_lane_of_its_own(name: str, folder: Path) -> None:
-    """The tags are nobody's text, and each token is measured."""
+    """The tags belong to neither lane, and each token is measured."""
     async with backend_of(gguf_model(folder, **THINKERS[name])) as backend:  # type: ignore[arg-type]
         answers = [await answer_of(backend, asked(seed=seed, max_tokens=300)) for seed in range(3)]
     for pieces, _ in answers:
@@ -356,8 +356,8 @@ async def test_thinking_is_a_lane_of_its_own(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", THINKERS)
-def test_thinking_is_what_the_server_takes_for_it(name: str, folder: Path) -> None:
-    """The server's own tokens, parted here, are what it says itself."""
+def test_thinking_is_divided_as_the_server_divides_it(name: str, folder: Path) -> None:
+    """The server's own tokens, divided here, are what it sends itself."""
     path = gguf_model(folder, **THINKERS[name])  # type: ignore[arg-type]
     messages = [{"role": "user", "content": "Why?"}]
     parted = 0
@@ -368,10 +368,10 @@ def test_thinking_is_what_the_server_takes_for_it(name: str, folder: Path) -> No
             answer = client.post("/v1/chat/completions", json=body).raise_for_status().json()["choices"][0]
             raw = b"".join(bytes(entry["bytes"]) for entry in answer["logprobs"]["content"])
             if not raw.isascii():
-                continue  # a part of a character is not told over HTTP
+                continue  # a part of a character is not sent over HTTP
             lanes = ThinkingSplitter(prompt)
             shares = dict([*lanes.feed(raw.decode()), *lanes.end()])
-            # Of the white space behind a tag the server drops as much as the template writes there.
+            # Of the white space after a tag the server drops as much as the template writes there.
             assert shares.get("thinking", "").strip() == answer["message"].get("reasoning_content", "").strip()
             assert shares.get("answer", "").strip() == answer["message"]["content"].strip()
             parted += len(shares) == 2
@@ -405,7 +405,7 @@ async def test_a_model_is_loaded_unloaded_and_loaded_again(tiny: Path) -> None:
         assert first == await text_of(backend, asked())
 
 
-async def test_a_model_that_answers_stays(backend: LlamaBackend) -> None:
+async def test_a_model_that_is_answering_is_not_unloaded(backend: LlamaBackend) -> None:
     items = await first_token(backend, asked())
     with pytest.raises(BackendFailed, match=r"is answering 1 request"):
         await backend.unload(backend.facts.model)
@@ -413,8 +413,10 @@ async def test_a_model_that_answers_stays(backend: LlamaBackend) -> None:
     await backend.unload(backend.facts.model)
 
 
-async def test_what_does_not_fit_is_told_with_numbers_before_it_is_loaded(tiny: Path, tmp_path: Path) -> None:
-    """A file of four terabytes, most of it a hole."""
+async def test_a_model_that_does_not_fit_is_refused_with_numbers_before_it_is_loaded(
+    tiny: Path, tmp_path: Path
+) -> None:
+    """A sparse file of four terabytes."""
     huge = tmp_path / "huge.gguf"
     shutil.copy(tiny, huge)
     os.truncate(huge, 4 * 10**12)
@@ -437,10 +439,10 @@ async def test_closing_while_it_is_loaded_leaves_nothing(tiny: Path) -> None:
         assert backend.child is None
 
 
-# What goes wrong
+# Failures
 
 
-def test_what_can_be_no_model_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_a_model_is_refused_before_a_process_starts(tmp_path: Path) -> None:
     (tmp_path / "page.gguf").write_text("<html>")
     for name, code in (("none.gguf", "no_model_file"), ("page.gguf", "bad_model_file")):
         with pytest.raises(Refused) as refused:
@@ -448,13 +450,13 @@ def test_what_can_be_no_model_is_refused_before_anything_starts(tmp_path: Path) 
         assert refused.value.code == code
 
 
-def test_without_llama_cpp_the_way_to_get_it_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_llama_cpp_the_message_tells_how_to_install_it(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Refused, match=r"-m pip install xllamacpp"):
         LlamaBackend(*gguf_source(tiny))
 
 
-def test_without_openmp_the_library_to_install_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_openmp_the_message_names_the_library_to_install(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producers.llama.backend._OPENMP", "libnosuch.so.1")
     with pytest.raises(Refused, match=r"libnosuch.so.1 is missing: install it \(Debian and Ubuntu: apt install"):
         LlamaBackend(*gguf_source(tiny))
@@ -469,15 +471,15 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("words", "change"), CHANGES.items())
-async def test_what_llama_cpp_refuses_is_told_in_its_words_and_nothing_on_the_terminal(
+async def test_a_model_that_llama_cpp_refuses_fails_with_its_message_and_prints_nothing(
     words: str, change: tuple[bytes, bytes], tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "odd.gguf"
     path.write_bytes(_bytes_of(tiny).replace(*change, 1) if change[0] else _bytes_of(tiny)[:-100])
     async with backend_of(path) as backend:
-        told = await failure_of(backend, asked())
-        assert told.startswith("gguf:odd cannot be loaded: llama.cpp reports: ")
-        assert words in told
+        message = await failure_of(backend, asked())
+        assert message.startswith("gguf:odd cannot be loaded: llama.cpp reports: ")
+        assert words in message
         assert type(await load_failure_of(backend)) is BackendFailed
     assert capfd.readouterr() == ("", "")
 
@@ -488,7 +490,9 @@ async def load_failure_of(backend: LlamaBackend) -> BackendFailed:
     return failed.value
 
 
-async def test_a_template_that_refuses_a_chat_is_told_without_the_prompt(tiny: Path, tmp_path: Path) -> None:
+async def test_a_template_that_refuses_a_chat_fails_with_its_message_without_the_prompt(
+    tiny: Path, tmp_path: Path
+) -> None:
     whole = _bytes_of(tiny)
     begin, end = b"{% for message in messages %}", b"{% endfor %}"
     template = whole[whole.index(begin) : whole.index(end)]
@@ -497,12 +501,12 @@ async def test_a_template_that_refuses_a_chat_is_told_without_the_prompt(tiny: P
     path.write_bytes(whole.replace(template, refusing.ljust(len(template))))
     assert len(refusing) <= len(template)
     async with backend_of(path) as backend:
-        told = await failure_of(backend, asked(prompt="zz is my darkest secret"))
-        assert told == "gguf:strict refused the request: Jinja Exception: no …"
+        message = await failure_of(backend, asked(prompt="zz is my darkest secret"))
+        assert message == "gguf:strict refused the request: Jinja Exception: no …"
         assert len((await answer_of(backend, asked()))[0]) == 40
 
 
-async def test_a_process_that_breaks_fails_its_answers_and_is_started_again(backend: LlamaBackend) -> None:
+async def test_a_process_that_crashes_fails_its_answers_and_is_started_again(backend: LlamaBackend) -> None:
     items = await first_token(backend, asked())
     before = child_of(backend)
     os.kill(pid_of(before), signal.SIGKILL)
@@ -514,7 +518,7 @@ async def test_a_process_that_breaks_fails_its_answers_and_is_started_again(back
     assert child_of(backend) is not before
 
 
-async def test_a_model_that_falls_silent_is_given_up(backend: LlamaBackend) -> None:
+async def test_a_model_that_becomes_silent_fails(backend: LlamaBackend) -> None:
     items = await first_token(backend, asked(silence_ms=50))
     pid = pid_of(child_of(backend))
     os.kill(pid, signal.SIGSTOP)
@@ -529,8 +533,8 @@ async def test_a_model_that_falls_silent_is_given_up(backend: LlamaBackend) -> N
 # Its process
 
 
-async def test_nobody_else_can_reach_it(backend: LlamaBackend) -> None:
-    """A socket in a folder of this user alone; no port, in whatever family."""
+async def test_other_users_cannot_reach_it(backend: LlamaBackend) -> None:
+    """A socket in a folder that only this user can open, and no port of any address family."""
     child = child_of(backend)
     assert stat.S_IMODE(os.stat(os.path.dirname(child.socket)).st_mode) == 0o700
     assert stat.S_ISSOCK(os.stat(child.socket).st_mode)
@@ -541,7 +545,7 @@ async def test_nobody_else_can_reach_it(backend: LlamaBackend) -> None:
 
 
 def sockets_of(pid: int) -> tuple[set[str], set[str]]:
-    """(the sockets of a process, those on this machine that have a port)."""
+    """(the sockets of a process, the sockets of this machine that have a port)."""
     links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
     own = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:")}
     families = [Path(f"/proc/{pid}/net/{family}") for family in ("tcp", "tcp6", "udp", "udp6")]
@@ -575,7 +579,7 @@ ENDS = {
 
 @pytest.mark.parametrize("way", ENDS)
 def test_however_its_producer_ends_nothing_is_left(way: str, tiny: Path) -> None:
-    """In the middle of a generation, and without a word to the backend."""
+    """In the middle of a generation, without closing the backend."""
     end, code = ENDS[way]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.replace("{end}", end), str(tiny)],

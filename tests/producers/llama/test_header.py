@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself, whatever its bytes are, and the memory that it will take."""
+"""The header of a GGUF file, whatever its bytes are, and the memory that its model will take."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @functools.cache
 def parts_of(model: Path) -> tuple[bytes, int, int]:
-    """(the file's bytes, where its weights begin, where the last of them do). No fixture: hypothesis would show it."""
+    """(the file's bytes, where its weights begin, where the last tensor begins). Not a fixture: hypothesis prints
+    fixtures."""
     reader = gguf.GGUFReader(model)
     return model.read_bytes(), int(reader.data_offset), max(int(tensor.data_offset) for tensor in reader.tensors)
 
@@ -68,10 +69,10 @@ def refusal(path: Path) -> str:
     return sentence.replace(str(path), "FILE")
 
 
-# A file that is one
+# A valid file
 
 
-def test_a_file_tells_what_it_is_and_what_it_takes(model: Path) -> None:
+def test_a_header_contains_what_the_model_is_and_what_it_takes(model: Path) -> None:
     """One layer of 4 heads, each with 32 numbers of keys and 32 of values, of two bytes."""
     facts = gguf_facts(model)
     assert (facts.architecture, facts.context_tokens, facts.vocabulary) == ("llama", 1 << 20, 512)
@@ -80,8 +81,8 @@ def test_a_file_tells_what_it_is_and_what_it_takes(model: Path) -> None:
     assert (facts.size_bytes, facts.context_token_bytes) == (model.stat().st_size, 1 * 4 * (32 + 32) * 2)
 
 
-def test_the_context_costs_what_the_layers_that_have_one_keep(tmp_path: Path) -> None:
-    """A hybrid model names its heads layer by layer, and none for layers without attention."""
+def test_a_context_costs_what_the_layers_with_attention_keep(tmp_path: Path) -> None:
+    """A hybrid model has a number of heads for each layer, 0 for layers without attention."""
     sizes = {"llama.block_count": 4, "llama.embedding_length": 512, "llama.attention.head_count": 8}
     assert gguf_facts(written(tmp_path / "a", sizes)).context_token_bytes == 2 * 4 * 8 * (64 + 64)
     of_layers = {"llama.attention.head_count_kv": [2, 0, 0, 2], "llama.attention.key_length": 128}
@@ -97,13 +98,13 @@ def test_capabilities_follow_from_the_template_and_the_pooling(tmp_path: Path) -
     assert gguf_facts(embeds).capabilities == ("embedding",)
 
 
-def test_what_a_file_calls_itself_can_be_shown(tmp_path: Path) -> None:
+def test_a_terminal_can_show_the_name_in_a_file(tmp_path: Path) -> None:
     label = written(tmp_path / "a", {"general.size_label": "8B\x1b[2J\n" + "x" * 100})
     assert gguf_facts(label).details == "llama 8B [2J " + "x" * 56 + "…"
     assert refusal(written(tmp_path / "b", {}, "lla\nma")) == DAMAGED
 
 
-def test_file_types_have_the_names_that_llama_cpp_gives_them() -> None:
+def test_file_types_have_llama_cpps_names() -> None:
     theirs = {kind.value: kind.name.removeprefix("MOSTLY_").removeprefix("ALL_") for kind in gguf.LlamaFileType}
     assert theirs | FILE_TYPES == theirs
 
@@ -130,7 +131,7 @@ def test_a_model_in_several_files_is_as_large_as_all_of_them(tmp_path: Path) -> 
     assert refusal(first) == f"FILE is the first of 3 files of a model, and {second.name} is missing beside it."
 
 
-def test_reading_a_header_takes_neither_numpy_nor_llama_cpp() -> None:
+def test_reading_a_header_imports_neither_numpy_nor_llama_cpp() -> None:
     """`council models` reads headers where neither is installed."""
     program = (
         "import sys, producers.llama.backend; print({'numpy', 'gguf', 'xllamacpp'} & {*sys.modules}, file=sys.stderr)"
@@ -139,10 +140,10 @@ def test_reading_a_header_takes_neither_numpy_nor_llama_cpp() -> None:
     assert done.stderr == "set()\n"
 
 
-# A file that is none
+# An invalid file
 
 
-def test_what_is_no_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.gguf") == "There is no file FILE: name a GGUF file, such as gguf:model.gguf."
     assert refusal(tmp_path) == "FILE is not a file: name a GGUF file, such as gguf:model.gguf."
     assert refusal(tmp_path / ("x" * 300)) == "FILE cannot be read: File name too long."
@@ -174,13 +175,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("content", "sentence"), BROKEN.items(), ids=range(len(BROKEN)))
-def test_bytes_that_are_no_header_are_refused_in_one_sentence(content: bytes, sentence: str, tmp_path: Path) -> None:
+def test_bytes_that_are_not_a_header_are_refused_in_one_sentence(content: bytes, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.gguf"
     path.write_bytes(content)
     assert refusal(path) == sentence
 
 
-def test_a_header_without_end_is_given_up_at_its_bound(tmp_path: Path) -> None:
+def test_an_endless_header_is_read_up_to_the_bound(tmp_path: Path) -> None:
     path = tmp_path / "endless.gguf"
     with path.open("wb") as file:
         file.write(HEAD.pack(b"GGUF", 3, 0, 1) + PAIR.pack(1, b"k", 9) + struct.pack("<IQ", 0, 1 << 40))
@@ -190,8 +191,8 @@ def test_a_header_without_end_is_given_up_at_its_bound(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 1 << 20))
-def test_a_file_cut_anywhere_is_refused_but_in_its_last_tensor(cut: int, model: Path) -> None:
-    """What is missing of the last tensor only llama.cpp notices."""
+def test_a_file_that_is_cut_is_refused_except_in_its_last_tensor(cut: int, model: Path) -> None:
+    """Only llama.cpp notices that a part of the last tensor is missing."""
     whole, weights, last = parts_of(model)
     cut %= last + 1
     path = model.with_name(f"cut-{os.getpid()}")
@@ -204,7 +205,7 @@ def test_a_file_cut_anywhere_is_refused_but_in_its_last_tensor(cut: int, model: 
 
 @given(data=st.data())
 def test_no_bytes_break_the_reader(data: st.DataObject, model: Path) -> None:
-    """A header with some bytes changed, or bytes at random behind the right beginning: facts, or one sentence."""
+    """A header with some bytes changed, or random bytes after a valid beginning: facts, or one sentence."""
     whole, weights, _ = parts_of(model)
     changed = bytearray(whole[:weights])
     for _ in range(data.draw(st.integers(1, 8))):
@@ -220,7 +221,7 @@ def test_no_bytes_break_the_reader(data: st.DataObject, model: Path) -> None:
 
 
 def test_a_header_is_decoded_from_any_readable_bytes(model: Path) -> None:
-    """No file is needed, and nothing behind the header is read."""
+    """No file is needed, and nothing after the header is read."""
     whole, weights, _ = parts_of(model)
 
     class HeaderOnly(io.BytesIO):
@@ -251,8 +252,8 @@ def facts_of(size_bytes: int, *, trained: int = 1 << 17, token_bytes: int = 131_
     )  # fmt: skip
 
 
-def test_the_context_is_the_longest_that_fits_and_that_the_model_knows() -> None:
-    """8 GB of weights; 131 KB a token of context, in each of two slots."""
+def test_the_context_is_the_longest_that_fits_and_that_the_model_supports() -> None:
+    """8 GB of weights; 131 KB for each token of context, in each of two slots."""
     facts = facts_of(8 * GB)
     needs = {tokens: 8 * GB + 2 * tokens * 131_072 + WORKING_BYTES for tokens in CONTEXTS_TOKENS}
     for tokens, needed in needs.items():

@@ -1,4 +1,4 @@
-"""From tokens to shown text: characters and tags that several tokens share, and llama.cpp's words when it fails."""
+"""From tokens to shown text: characters and tags of several tokens, and llama.cpp's messages when it fails."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def lanes_of(prompt: str, parts: list[str | tuple[str]]) -> tuple[str, str]:
 
 
 def parted(prompt: str, text: str) -> tuple[str, str]:
-    """The same of a whole text, from the definition."""
+    """The same for a whole text, by the definition."""
     text = text.replace("\0", "")
     begun = text.lstrip()
     found = [(close, text) for opening, close in TAGS if prompt.rstrip().endswith(opening)]
@@ -67,8 +67,8 @@ def parted(prompt: str, text: str) -> tuple[str, str]:
     if not found:
         return "", text
     close, rest = found[0]
-    thought, _, said = rest.lstrip().partition(close)
-    return thought, said.lstrip()
+    thinking, _, answer = rest.lstrip().partition(close)
+    return thinking, answer.lstrip()
 
 
 # Thinking and answer
@@ -91,12 +91,12 @@ def parted(prompt: str, text: str) -> tuple[str, str]:
         ("<think>\n\n</think>\n\n", "b", ("", "b")),
     ],
 )
-def test_tags_part_thinking_from_the_answer(prompt: str, text: str, expected: tuple[str, str]) -> None:
+def test_tags_separate_thinking_from_the_answer(prompt: str, text: str, expected: tuple[str, str]) -> None:
     assert lanes_of(prompt, [text]) == expected
 
 
 @given(st.sampled_from(BEGUN), TEXTS, st.lists(st.integers(0, 60), max_size=6))
-def test_where_text_is_cut_changes_nothing(prompt: str, text: str, cuts: list[int]) -> None:
+def test_where_the_text_is_cut_changes_nothing(prompt: str, text: str, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     parts: list[str | tuple[str]] = [text[a:b] for a, b in pairwise(places)]
     assert lanes_of(prompt, parts) == lanes_of(prompt, list(text)) == parted(prompt, text)
@@ -109,7 +109,7 @@ def test_special_tokens_are_never_shown(parts: list[str | tuple[str]]) -> None:
 
 
 def test_tags_of_special_tokens_are_understood() -> None:
-    """gpt-oss: what it thinks is in a channel, what it says in another."""
+    """gpt-oss: its thinking is in one channel, its answer in another."""
     channel, message, end, start = (("<|channel|>",), ("<|message|>",), ("<|end|>",), ("<|start|>",))
     final: list[str | tuple[str]] = [channel, "final", message, "It is ", ("<|x|>",), "four."]
     thought: list[str | tuple[str]] = [channel, "analysis", message, "2 + 2", end, start, "assistant"]
@@ -128,7 +128,7 @@ def step(raw: bytes, token: int = 7, logprob: float = -0.5) -> Step:
 
 @given(st.text(max_size=30), st.lists(st.integers(0, 90), max_size=12))
 def test_each_token_is_one_measured_piece_and_the_text_is_whole(text: str, cuts: list[int]) -> None:
-    """Wherever tokens cut a character; special ones have no bytes."""
+    """Wherever tokens cut a character; special tokens have no bytes."""
     text = text.replace("\0", "")
     raw = text.encode()
     places = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
@@ -153,7 +153,7 @@ def test_no_bytes_of_a_model_break_the_text(tokens: list[bytes]) -> None:
 
 
 def test_a_token_is_shown_where_its_text_is_certain() -> None:
-    """< | think> | a | </think>b | é | and the tags are of the thinking, whatever they show."""
+    """< | think> | a | </think>b | é | and the tags belong to the thinking, whatever they show."""
     shown = Text("", 0)
     tokens = [b"<", b"think>", b"a", b"</think>b", b"\xc3", b"\xa9"]
     pieces = [piece for token in tokens for piece in shown.pieces(step(token), "", is_last=False)]
@@ -163,14 +163,14 @@ def test_a_token_is_shown_where_its_text_is_certain() -> None:
     assert [piece.piece for piece in pieces] == [b"<", b"think>", b"", b"</think>b", b"\xc3", b"\xa9"]
 
 
-def test_a_token_that_ends_the_thinking_and_says_more_is_measured_once() -> None:
+def test_a_token_with_text_of_both_lanes_is_measured_once() -> None:
     shown = Text("<think>", 0)
     first, second = shown.pieces(step(b"yes</think>No"), "", is_last=False)
     assert first == Piece("yes", "thinking")
     assert second == Piece("No", "answer", -0.5, "real", b"yes</think>No")
 
 
-def test_what_was_kept_goes_out_with_the_last_token_or_with_the_end() -> None:
+def test_text_that_was_kept_back_is_shown_with_the_last_token_or_the_end() -> None:
     for is_last in (True, False):
         shown = Text("", 0)
         (piece,) = shown.pieces(step(b"<thi"), "", is_last=is_last)
@@ -183,19 +183,19 @@ def test_half_a_character_at_the_end_is_not_shown() -> None:
     assert (piece.text, piece.piece) == ("a", b"a\xed\x95")
 
 
-def test_a_token_that_nobody_measured_says_so() -> None:
+def test_a_token_without_a_measurement_has_the_quality_missing() -> None:
     assert piece_of("", "answer", Step(7, False, None), 20) == Piece("", "answer")
 
 
 @given(st.integers(), st.integers(0, 10_000))
-def test_the_seed_of_a_token_is_one_that_llama_cpp_takes_for_a_seed(seed: int, index: int) -> None:
+def test_the_seed_of_a_token_is_a_valid_seed_for_llama_cpp(seed: int, index: int) -> None:
     assert 0 <= step_seed(seed, index) < 2**32 - 1
     assert step_seed(seed, index) == step_seed(seed, index) != step_seed(seed, index + 1)
     assert step_seed(seed, index) != step_seed(seed + 1, index)
 
 
-def test_questions_differ_in_what_must_not_come_from_a_cache() -> None:
-    """The first token of an answer is computed afresh; the others from what was; a second look from the same."""
+def test_only_the_first_request_of_an_answer_uses_no_cache() -> None:
+    """The first token of an answer is computed anew; the others, and a second request for one, use the cache."""
     first, later = Continuation([1, 2], 1, is_first=True), Continuation([1, 2], 1, is_first=False)
     asked = [question(place, Draw(0.7, 3, 0), 5, is_streamed=True) for place in (first, later)]
     assert [one["cache_prompt"] for one in asked] == [False, True]
@@ -216,21 +216,21 @@ def test_a_sampled_token_is_found_in_the_list_of_another() -> None:
     assert found is not None
     assert (found.bytes, found.logprob, [one.id for one in found.top_logprobs or ()]) == ([103], -3.0, [1, 2])
     assert entry_of(99, body, top_k=2) is None
-    told = step_in(body, ())
-    assert told is not None
-    assert (told.token, told.is_end, told.entry is not None) == (5, False, True)
+    step = step_in(body, ())
+    assert step is not None
+    assert (step.token, step.is_end, step.entry is not None) == (5, False, True)
     assert step_in(b'{"tokens":[2],"stop_type":"eos"}', ()) == Step(2, True, None)
 
 
-def test_a_token_counts_only_behind_those_that_were_told() -> None:
-    """Of three tokens two were told, and have their entries: the third begins a character."""
+def test_a_token_counts_only_after_the_ones_that_were_sent() -> None:
+    """Of three tokens two were sent, with their entries: the third begins a character."""
     body = b'{"tokens":[4,5,6],"stop_type":"limit","completion_probabilities":[%s,%s]}' % (ENTRY % b"", ENTRY % b"")
     assert step_in(body, (4, 5)) == Step(6, False, None)
     assert [step_in(body, before) for before in ((), (4,), (4, 6), (4, 5, 6))] == [None] * 4
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"tokens":[]}', b'{"tokens":["a"]}'])
-def test_what_is_no_completion_is_a_fault(body: bytes) -> None:
+def test_an_answer_that_is_not_a_completion_is_a_fault(body: bytes) -> None:
     with pytest.raises(ServerFault, match="sent an answer"):
         step_in(body, ())
 
@@ -239,36 +239,40 @@ def test_what_is_no_completion_is_a_fault(body: bytes) -> None:
 
 
 def event(count: int, raw: bytes = b"x") -> bytes:
-    """The one with which the token `count` of a stretch is told; a special token has no bytes."""
-    told = {"tokens": [count], "tokens_predicted": count, "completion_probabilities": [{"bytes": [*raw], "id": count}]}
-    return msgspec.json.encode({"content": "", "stop": False, **told})
+    """The event of the token `count` of a stretch; a special token has no bytes."""
+    content = {
+        "tokens": [count],
+        "tokens_predicted": count,
+        "completion_probabilities": [{"bytes": [*raw], "id": count}],
+    }
+    return msgspec.json.encode({"content": "", "stop": False, **content})
 
 
 def last_event(stop_type: str) -> bytes:
     return msgspec.json.encode({"tokens": [], "tokens_predicted": 9, "stop_type": stop_type})
 
 
-def told_by(*events: bytes) -> list[list[tuple[int, bool]]]:
-    """(token, whether it is the end) of each token, by the event that makes it certain, until the stretch is over."""
-    reader, told = StretchReader(), []
+def tokens_by_event(*events: bytes) -> list[list[tuple[int, bool]]]:
+    """(token, whether it is the end) of each token, by the event that makes it certain, to the end of the stretch."""
+    reader, found = StretchReader(), []
     for one in events:
-        told.append([(step.token, step.is_end) for step in reader.read(one)])
+        found.append([(step.token, step.is_end) for step in reader.read(one)])
         if reader.is_over:
             break
-    return told
+    return found
 
 
-def test_each_token_of_a_stretch_is_told_with_its_event_and_a_special_one_with_the_next() -> None:
-    assert told_by(event(1), event(2), last_event("limit"), event(3)) == [[(1, False)], [(2, False)], []]
-    assert told_by(event(1, b""), event(2)) == [[], [(1, False), (2, False)]]
-    assert told_by(event(1, b""), event(2, b""), last_event("limit")) == [[], [(1, False)], [(2, False)]]
-    assert told_by(event(1), event(2, b""), last_event("eos")) == [[(1, False)], [], [(2, True)]]
+def test_a_token_is_certain_with_its_event_and_a_special_one_with_the_next() -> None:
+    assert tokens_by_event(event(1), event(2), last_event("limit"), event(3)) == [[(1, False)], [(2, False)], []]
+    assert tokens_by_event(event(1, b""), event(2)) == [[], [(1, False), (2, False)]]
+    assert tokens_by_event(event(1, b""), event(2, b""), last_event("limit")) == [[], [(1, False)], [(2, False)]]
+    assert tokens_by_event(event(1), event(2, b""), last_event("eos")) == [[(1, False)], [], [(2, True)]]
 
 
-def test_a_stretch_is_over_before_a_token_that_is_not_told() -> None:
-    assert told_by(event(1), event(3), event(4)) == [[(1, False)], []]
-    assert told_by(event(2), event(3)) == [[]]
-    assert told_by(event(1, b""), event(3)) == [[], [(1, False)]]
+def test_a_stretch_is_over_before_a_token_that_is_missing() -> None:
+    assert tokens_by_event(event(1), event(3), event(4)) == [[(1, False)], []]
+    assert tokens_by_event(event(2), event(3)) == [[]]
+    assert tokens_by_event(event(1, b""), event(3)) == [[], [(1, False)]]
 
 
 @pytest.mark.parametrize(
@@ -279,12 +283,12 @@ def test_a_stretch_is_over_before_a_token_that_is_not_told() -> None:
         (b'{"error":{"code":500,"message":"no\\nslot"}}', "reported an error: no slot"),
     ],
 )
-def test_an_event_that_is_none_is_a_fault(body: bytes, words: str) -> None:
+def test_an_event_that_is_not_valid_is_a_fault(body: bytes, words: str) -> None:
     with pytest.raises(ServerFault, match=words):
         StretchReader().read(body)
 
 
-def test_behind_a_cut_stretches_grow_again() -> None:
+def test_after_a_cut_stretches_grow_again() -> None:
     lengths = [next_length(STRETCH_TOKENS, is_cut=True)]
     while lengths[-1] < STRETCH_TOKENS:
         lengths.append(next_length(lengths[-1], is_cut=False))
@@ -320,7 +324,7 @@ def socket_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-async def test_a_stream_is_read_wherever_it_is_cut_and_counts_only_whole(socket_folder: Path) -> None:
+async def test_a_stream_is_read_wherever_it_is_cut_and_must_be_complete(socket_folder: Path) -> None:
     for cut in range(len(STREAM)):
         assert await events_in(STREAM, cut, socket_folder) == [b'{"a":1}', b"2"]
     for end in range(len(STREAM) - 4):
@@ -331,12 +335,12 @@ async def test_a_stream_is_read_wherever_it_is_cut_and_counts_only_whole(socket_
         await events_in(refusal.replace(b"27", b"28"), 5, socket_folder)
 
 
-# llama.cpp's own words
+# llama.cpp's own messages
 
 OK = b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: 5\r\n\r\nhello"
 
 
-def test_an_answer_counts_only_whole() -> None:
+def test_an_answer_must_be_complete() -> None:
     assert body_of(OK) == b"hello"
     for cut in range(len(OK)):
         with pytest.raises(ConnectionError):
@@ -364,13 +368,13 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("body", "sentence"), REFUSALS.items())
-def test_a_refusal_is_told_in_the_servers_words(body: str, sentence: str) -> None:
+def test_a_refusal_has_the_servers_message(body: str, sentence: str) -> None:
     with pytest.raises(ServerFault) as fault:
         body_of(f"HTTP/1.1 400 Bad Request\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
     assert str(fault.value) == f"refused the request{sentence}"
 
 
-def test_a_question_is_one_http_request() -> None:
+def test_a_request_has_a_length_and_closes_its_connection() -> None:
     assert request("/slots").startswith(b"GET /slots HTTP/1.1\r\n")
     head, _, body = request("/tokenize", {"content": "é"}).partition(b"\r\n\r\n")
     assert body == '{"content":"é"}'.encode()
@@ -392,9 +396,9 @@ LOGGED = {
 }
 
 
-@pytest.mark.parametrize(("said", "reason"), LOGGED.items())
-def test_why_a_model_was_not_loaded_is_told_by_the_first_reason(said: str, reason: str) -> None:
-    failure = load_failure("gguf:m", 1, said.splitlines())
+@pytest.mark.parametrize(("log", "reason"), LOGGED.items())
+def test_a_failed_load_has_the_first_reason_of_the_log(log: str, reason: str) -> None:
+    failure = load_failure("gguf:m", 1, log.splitlines())
     assert str(failure) == f"gguf:m cannot be loaded: {reason}"
     assert type(failure) is BackendFailed
 
@@ -405,7 +409,7 @@ NO_MEMORY = """\
 0.01.077.636 E srv          init: exiting due to model loading error"""
 
 
-def test_memory_that_does_not_suffice_is_told_apart_and_with_numbers() -> None:
+def test_a_lack_of_memory_is_a_failure_of_its_own_with_numbers() -> None:
     failure = load_failure("gguf:m", 1, NO_MEMORY.splitlines())
     assert type(failure) is OutOfMemory
     assert "attempted to allocate 3043.12 MB" in str(failure)

@@ -1,4 +1,4 @@
-"""Requests on their way to a model: no more at once than it has slots, identical ones together, chance to each."""
+"""Requests to a model: as many at once as it has slots, identical ones together, random answers for each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEEDED = Request("Why?", "", 9, 0.7, 7, 20, 1_000)
 
 
 class Scripted:
-    """A backend that says what a test tells it to, when it does: every request waits for its words."""
+    """A backend whose items a test sets one by one; every request waits for its next item."""
 
     residence, facts = None, ModelFacts("scripted")
 
@@ -34,18 +34,18 @@ class Scripted:
         self.slots, self.pauses = slots, pauses
         self.asked: list[Request] = []
         self.closed = 0
-        self.words: list[asyncio.Queue[Chunk | ModelLoading | Ending | BackendFailed]] = []
+        self.items: list[asyncio.Queue[Chunk | ModelLoading | Ending | BackendFailed]] = []
 
     async def start(self) -> None: ...
     async def close(self) -> None: ...
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk | ModelLoading | ModelWaiting | Ending]:
         self.asked.append(request)
-        words: asyncio.Queue[Chunk | ModelLoading | Ending | BackendFailed] = asyncio.Queue()
-        self.words.append(words)
+        items: asyncio.Queue[Chunk | ModelLoading | Ending | BackendFailed] = asyncio.Queue()
+        self.items.append(items)
         try:
             while True:
-                word = await words.get()
+                word = await items.get()
                 if isinstance(word, BackendFailed):
                     raise word
                 yield word
@@ -54,28 +54,28 @@ class Scripted:
 
 
 class Follower:
-    """One session's share of a generation. `most` chunks are enough for it."""
+    """One session that follows a generation, until it has `most` chunks."""
 
     def __init__(self, generations: Generations, request: Request, most: int = 99) -> None:
-        self.heard: list[Item] = []
+        self.received: list[Item] = []
         self._most = most
         self.task = asyncio.create_task(generations.follow(request, self._take))
 
     @property
     def text(self) -> str:
-        return "".join(piece.text for item in self.heard if isinstance(item, Chunk) for piece in item.pieces)
+        return "".join(piece.text for item in self.received if isinstance(item, Chunk) for piece in item.pieces)
 
     def _take(self, item: Item) -> Ending | None:
-        self.heard.append(item)
-        return Ending("length") if sum(isinstance(one, Chunk) for one in self.heard) >= self._most else None
+        self.received.append(item)
+        return Ending("length") if sum(isinstance(one, Chunk) for one in self.received) >= self._most else None
 
 
-def said(text: str) -> Chunk:
+def chunk_of(text: str) -> Chunk:
     return Chunk((Piece(text),))
 
 
 async def turns(count: int = 30) -> None:
-    """Lets everybody who can go on go on: nothing here waits for time."""
+    """Runs all tasks as far as they can go: nothing here waits for time."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -84,36 +84,36 @@ def of(backend: Backend) -> Generations:
     return Generations(backend)
 
 
-async def test_identical_requests_that_wait_are_generated_once_and_handed_to_each() -> None:
+async def test_identical_requests_that_wait_are_generated_once_for_all() -> None:
     backend = Scripted(1)
     generations = of(backend)
     busy = Follower(generations, Request("Else?", "", 9, 0.7, 1, 20, 1_000))
     await turns()
     first, second = Follower(generations, SEEDED), Follower(generations, SEEDED)
     await turns()
-    assert (first.heard, second.heard) == ([ModelWaiting()], [ModelWaiting()])
-    backend.words[0].put_nowait(Ending("stop"))
+    assert (first.received, second.received) == ([ModelWaiting()], [ModelWaiting()])
+    backend.items[0].put_nowait(Ending("stop"))
     assert await busy.task == Ending("stop")
     await turns()
     assert len(backend.asked) == 2
-    for word in (said("one"), said(" day"), Ending("stop")):
-        backend.words[1].put_nowait(word)
+    for item in (chunk_of("one"), chunk_of(" day"), Ending("stop")):
+        backend.items[1].put_nowait(item)
     assert [await first.task, await second.task] == [Ending("stop")] * 2
     assert (first.text, second.text) == ("one day", "one day")
     assert (generations.asked, generations.shared) == (2, 1)
 
 
-async def test_who_comes_before_the_first_word_joins_and_who_comes_after_it_asks_anew() -> None:
+async def test_a_request_joins_before_the_first_chunk_and_is_sent_anew_after_it() -> None:
     backend = Scripted(2)
     generations = of(backend)
     first = Follower(generations, SEEDED)
     await turns()
-    backend.words[0].put_nowait(ModelLoading())
+    backend.items[0].put_nowait(ModelLoading())
     await turns()
     second = Follower(generations, SEEDED)
     await turns()
-    assert (len(backend.asked), second.heard) == (1, [ModelLoading()])
-    backend.words[0].put_nowait(said("one"))
+    assert (len(backend.asked), second.received) == (1, [ModelLoading()])
+    backend.items[0].put_nowait(chunk_of("one"))
     await turns()
     third = Follower(generations, SEEDED)
     await turns()
@@ -135,7 +135,7 @@ async def test_who_comes_before_the_first_word_joins_and_who_comes_after_it_asks
         Request("Why?", "", 9, 0.8, 7, 20, 1_000),
     ],
 )
-async def test_requests_that_differ_in_anything_are_asked_each(other: Request) -> None:
+async def test_requests_that_differ_in_any_field_are_sent_each(other: Request) -> None:
     backend = Scripted(2)
     generations = of(backend)
     followers = [Follower(generations, request) for request in (SEEDED, other)]
@@ -145,7 +145,7 @@ async def test_requests_that_differ_in_anything_are_asked_each(other: Request) -
         follower.task.cancel()
 
 
-async def test_without_a_seed_each_request_gets_chance_of_its_own_and_without_chance_they_are_the_same() -> None:
+async def test_without_a_seed_each_request_is_sent_unless_the_temperature_is_0() -> None:
     backend = Scripted(4)
     generations = of(backend)
     chance, none = Request("Why?", "", 9, 0.7, None, 20, 1_000), Request("Why?", "", 9, 0.0, None, 20, 1_000)
@@ -157,8 +157,8 @@ async def test_without_a_seed_each_request_gets_chance_of_its_own_and_without_ch
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-async def test_a_backend_that_pauses_is_asked_for_each_session(temperature: float) -> None:
-    """Whoever follows it tells it when to go on, and no two at the same moments; also where both wait for a slot."""
+async def test_a_backend_that_pauses_generates_for_each_session(temperature: float) -> None:
+    """Each session decides when its generation continues, at moments of its own; also where both wait for a slot."""
     backend = Scripted(1, pauses=True)
     generations = of(backend)
     request = msgspec.structs.replace(SEEDED, temperature=temperature)
@@ -166,58 +166,58 @@ async def test_a_backend_that_pauses_is_asked_for_each_session(temperature: floa
     for number, text in enumerate(("one", "two", "three")):
         await turns(12)
         assert len(backend.asked) == number + 1
-        for word in (said(text), Ending("stop")):
-            backend.words[number].put_nowait(word)
+        for item in (chunk_of(text), Ending("stop")):
+            backend.items[number].put_nowait(item)
     await asyncio.gather(*(follower.task for follower in followers))
     assert [follower.text for follower in followers] == ["one", "two", "three"]
     assert (generations.asked, generations.shared) == (3, 0)
 
 
-async def test_a_chunk_is_taken_when_its_session_says_so_and_leaving_stops_the_wait() -> None:
+async def test_a_chunk_is_taken_when_its_session_allows_it_and_leaving_ends_the_wait() -> None:
     """
-    says it may go on   '     1      2
+    allows the next     '     1      2
     taken               ready one    day  (left: nothing more, and its slot goes to the next)
     """
     backend = Scripted(1, pauses=True)
     generations = of(backend)
     may_go_on = asyncio.Semaphore(0)
-    heard: list[Item] = []
+    received: list[Item] = []
 
     async def wait() -> None:
         await may_go_on.acquire()
 
-    task = asyncio.create_task(generations.follow(SEEDED, heard.append, wait))
+    task = asyncio.create_task(generations.follow(SEEDED, received.append, wait))
     await turns()
-    assert (heard, backend.asked) == ([ModelReady()], [])
+    assert (received, backend.asked) == ([ModelReady()], [])
     may_go_on.release()
     await turns()
     for text in ("one", " day", " more"):
-        backend.words[0].put_nowait(said(text))
+        backend.items[0].put_nowait(chunk_of(text))
     await turns()
-    assert (heard, backend.words[0].qsize()) == ([ModelReady(), said("one")], 2)
+    assert (received, backend.items[0].qsize()) == ([ModelReady(), chunk_of("one")], 2)
     may_go_on.release()
     await turns()
-    assert (heard, backend.words[0].qsize()) == ([ModelReady(), said("one"), said(" day")], 1)
+    assert (received, backend.items[0].qsize()) == ([ModelReady(), chunk_of("one"), chunk_of(" day")], 1)
     next_one = Follower(generations, SEEDED)
     await turns()
-    assert (next_one.heard, len(backend.asked)) == ([ModelWaiting()], 1)
+    assert (next_one.received, len(backend.asked)) == ([ModelWaiting()], 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (backend.closed, backend.words[0].qsize()) == (1, 1)
+    assert (backend.closed, backend.items[0].qsize()) == (1, 1)
     await turns()
     assert len(backend.asked) == 2
     next_one.task.cancel()
 
 
-async def test_who_waits_is_sent_together_as_soon_as_there_are_slots_and_never_more_at_once() -> None:
+async def test_waiting_requests_are_sent_as_soon_as_there_are_slots_and_never_more_at_once() -> None:
     backend = Scripted(3)
     generations = of(backend)
     followers = [Follower(generations, Request(f"{i}?", "", 9, 0.7, i, 20, 1_000)) for i in range(7)]
     await turns()
     assert len(backend.asked) == 3
-    for words in backend.words[:3]:
-        words.put_nowait(Ending("stop"))
+    for items in backend.items[:3]:
+        items.put_nowait(Ending("stop"))
     await turns(12)
     assert len(backend.asked) == 6
     assert sum(follower.task.done() for follower in followers) == 3
@@ -225,7 +225,7 @@ async def test_who_waits_is_sent_together_as_soon_as_there_are_slots_and_never_m
         follower.task.cancel()
 
 
-async def test_one_that_leaves_takes_nothing_from_the_others_and_the_last_stops_the_generation() -> None:
+async def test_a_session_that_leaves_takes_nothing_from_the_others_and_the_last_stops_the_generation() -> None:
     backend = Scripted(1)
     generations = of(backend)
     first, second, brief = (
@@ -236,9 +236,9 @@ async def test_one_that_leaves_takes_nothing_from_the_others_and_the_last_stops_
     await turns()
     first.task.cancel()
     await turns()
-    backend.words[0].put_nowait(said("one"))
+    backend.items[0].put_nowait(chunk_of("one"))
     assert await brief.task == Ending("length")
-    backend.words[0].put_nowait(said(" day"))
+    backend.items[0].put_nowait(chunk_of(" day"))
     await turns()
     assert (second.text, backend.closed) == ("one day", 0)
     second.task.cancel()
@@ -251,23 +251,23 @@ async def test_one_that_leaves_takes_nothing_from_the_others_and_the_last_stops_
     again.task.cancel()
 
 
-async def test_a_failure_reaches_everybody_who_follows() -> None:
+async def test_a_failure_reaches_every_session() -> None:
     backend = Scripted(1)
     generations = of(backend)
     followers = [Follower(generations, SEEDED), Follower(generations, SEEDED)]
     await turns()
-    backend.words[0].put_nowait(BackendFailed("the server is gone"))
+    backend.items[0].put_nowait(BackendFailed("the server is gone"))
     for follower in followers:
         with pytest.raises(BackendFailed, match="the server is gone"):
             await follower.task
 
 
 def held_back(generations: Generations, age: int) -> tuple[asyncio.Task[Ending], list[Item], asyncio.Event]:
-    """A request of a session so young, what it hears, and what lets it start."""
-    heard: list[Item] = []
+    """A request of a session of this age, the items it receives, and the event that lets it start."""
+    received: list[Item] = []
     starts = asyncio.Event()
-    follow = generations.follow(SEEDED, heard.append, starts.wait, (age, 0))
-    return asyncio.create_task(follow), heard, starts
+    follow = generations.follow(SEEDED, received.append, starts.wait, (age, 0))
+    return asyncio.create_task(follow), received, starts
 
 
 async def test_a_request_that_is_held_back_gives_its_slot_to_an_older_session() -> None:
@@ -288,11 +288,11 @@ async def test_a_request_that_is_held_back_gives_its_slot_to_an_older_session() 
     assert backend.asked == []
     older_starts.set()
     await turns()
-    backend.words[0].put_nowait(Ending("stop"))
+    backend.items[0].put_nowait(Ending("stop"))
     assert (await older).reason == "stop"
     await turns()
     assert younger_heard == [ModelReady(), ModelWaiting(), ModelReady()]
-    backend.words[1].put_nowait(Ending("stop"))
+    backend.items[1].put_nowait(Ending("stop"))
     assert (await younger).reason == "stop"
 
 
@@ -308,7 +308,7 @@ async def test_a_request_that_has_started_keeps_its_slot_and_a_younger_one_waits
     older, older_heard, _ = held_back(generations, 3)
     await turns()
     assert (first_heard, older_heard) == ([ModelReady()], [ModelWaiting()])
-    backend.words[0].put_nowait(Ending("stop"))
+    backend.items[0].put_nowait(Ending("stop"))
     await first
     await turns()
     assert (older_heard, younger_heard) == ([ModelWaiting(), ModelReady()], [ModelWaiting()])
@@ -319,7 +319,7 @@ async def test_a_request_that_has_started_keeps_its_slot_and_a_younger_one_waits
     assert generations.has_room
 
 
-async def test_two_sessions_that_hold_what_the_other_waits_for_both_go_on() -> None:
+async def test_two_sessions_that_need_each_others_slots_both_continue() -> None:
     """Each needs a slot of both models before it starts; they ask the models in opposite order."""
     models = [of(Scripted(1, pauses=True)), of(Scripted(1, pauses=True))]
     asked: dict[tuple[int, int], tuple[asyncio.Task[Ending], list[Item], asyncio.Event]] = {}

@@ -1,5 +1,5 @@
-"""Grants: a backend that pauses generates as far as it is told, and not a token further. On a real Redis, with what an
-aggregator's commits would write."""
+"""Grants: a backend that pauses generates as far as it is allowed, and not one token further. On a real Redis, with the
+state that an aggregator's commits would write."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ from transport.sessions import cancel_session, open_session
 
 MODEL = "ngram:bpe-2"
 AS_FAST_AS_IT_CAN = float("inf")
-# State reads of a held producer: more than any hurry would hide.
+# State reads of a held producer: enough to see whether it goes on.
 SOME_READS = 12
 
 
 class Served:
-    """One session's member at work in this process, and what its stream shows of it."""
+    """One session's member, served in this process, and what its stream contains."""
 
     def __init__(self, pipe: AsyncPipe, opening: Opening, task: asyncio.Task[None]) -> None:
         self.pipe, self.opening, self.task = pipe, opening, task
@@ -63,7 +63,7 @@ class Served:
         return next(entry_id for entry_id, raw in stream if isinstance(decode_entry(raw), Claim))
 
     async def bounds(self) -> list[tuple[int, int]]:
-        """[start, end) of each token of the answer, in bytes; one that was written twice counts once."""
+        """[start, end) of each token of the answer, in bytes; a token that was written twice counts once."""
         ends, tokens = [0], {token.seq: token for token in await self.entries(Token)}
         for token in tokens.values():
             if token.lane == "answer":
@@ -71,7 +71,7 @@ class Served:
         return list(pairwise(ends))
 
     async def commit(self, window: int, grant: int | None) -> None:
-        """What a window's commit leaves in the state for the producers, once the member is claimed."""
+        """Writes what a window's commit leaves in the state for the producers, once the member is claimed."""
 
         async def is_claimed() -> bool:
             return bool(await self.entries(Claim))
@@ -81,11 +81,11 @@ class Served:
         await self.pipe.one("HSET", keys.state(self.opening.session), "window", window, "progress", progress)
 
     async def start(self) -> None:
-        """The first window that lets it start."""
+        """Commits the first window that lets it start."""
         await self.commit(0, 0)
 
     async def until_held(self, grant: int) -> None:
-        """Returns when all is written that `grant` allows, and the state was read again and again since."""
+        """Returns when everything that `grant` allows is written, and the state was read several times since."""
 
         async def is_written() -> bool:
             bounds = await self.bounds()
@@ -102,19 +102,19 @@ class Served:
 
 
 async def calls(pipe: AsyncPipe, command: str) -> int:
-    """How often this Redis was given the command."""
+    """How often this Redis has executed the command."""
     lines = (await pipe.one("INFO", "commandstats")).decode().splitlines()
     found = [line for line in lines if line.startswith(f"cmdstat_{command}:")]
     return int(found[0].partition("calls=")[2].partition(",")[0]) if found else 0
 
 
 async def state_reads(pipe: AsyncPipe) -> int:
-    """How often this Redis was asked for a session's state."""
+    """How often a session's state was read from this Redis."""
     return await calls(pipe, "hmget")
 
 
 async def looks_at_a_time(pipe: AsyncPipe) -> float:
-    """How often the only producer reads the state for each time that it reads the control stream (ten a second)."""
+    """State reads of the only producer for each read of the control stream, of which there are ten a second."""
     states, controls = await state_reads(pipe), await calls(pipe, "xrange")
 
     async def was_read() -> bool:
@@ -134,7 +134,9 @@ async def served(pipe: AsyncPipe, backend: Backend, opening: Opening) -> AsyncIt
     its_pipe = AsyncPipe(pipe.url)
     ready: asyncio.Future[ServedModel] = asyncio.get_running_loop().create_future()
     registration = ProcessRegistration("producer", model=model)
-    ready.set_result(ServedModel(its_pipe, model, source, backend, registration, TIERS["high"], log))
+    served_model = ServedModel(its_pipe, model, source, backend, registration, TIERS["high"], log)
+    ready.set_result(served_model)
+    keeping = [asyncio.create_task(served_model.keeper.run(is_warmed=False))] if served_model.keeper else []
     await open_session(pipe, opening)
     service = Service(its_pipe, model, ready, backend.pauses, "p", RedisPresence(log), log)
     work = SessionServing(service, opening.session)
@@ -142,8 +144,9 @@ async def served(pipe: AsyncPipe, backend: Backend, opening: Opening) -> AsyncIt
     try:
         yield Served(pipe, opening, task)
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for one in (task, *keeping):
+            one.cancel()
+        await asyncio.gather(task, *keeping, return_exceptions=True)
         await backend.close()
         await its_pipe.close()
 
@@ -154,8 +157,8 @@ def opened(model: str = MODEL, max_tokens: int = 400, **changed: Any) -> Opening
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every token that an n-gram model of this process has drawn, taken or not. It begins anew where it would end: how
-    long its answer is depends on this Python's help texts."""
+    """Every token that an n-gram model of this process has drawn, taken or not. It begins again where it would end,
+    because the length of its answer depends on this Python's help texts."""
     tokens: list[str] = []
     answer = PromptedModel.answer
 
@@ -174,12 +177,12 @@ def shorter_lapse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "GrantGate", functools.partial(GrantGate, 0.3))
 
 
-async def test_no_token_is_drawn_before_the_start_and_each_grant_is_written_out_and_no_further(
+async def test_no_token_is_drawn_before_the_start_and_each_grant_is_used_and_not_exceeded(
     pipe: AsyncPipe, drawn: list[str]
 ) -> None:
     """
     grant   (none)   -1   0   1       9        80
-    drawn   0        0    1   1..     all that start in [0, 9], and not one more    ...
+    drawn   0        0    1   1..     all that start in [0, 9], and no other one    ...
     """
     async with served(pipe, NgramBackend(MODEL, AS_FAST_AS_IT_CAN), opened()) as member:
         await member.commit(0, NOT_STARTED)
@@ -204,7 +207,7 @@ async def test_no_token_is_drawn_before_the_start_and_each_grant_is_written_out_
 
 @needs_llama
 async def test_llama_computes_at_most_a_stretch_ahead_while_it_is_held(pipe: AsyncPipe, llama_file: Path) -> None:
-    """Its own count of decodes: one for each token that is written, and what is left of the stretch."""
+    """By llama.cpp's own count of decodes: one for each written token, and the rest of the stretch."""
     name, source = gguf_source(llama_file)
     backend = LlamaBackend(name, source)
     async with served(pipe, backend, opened(name, max_tokens=60)) as member:
@@ -228,7 +231,7 @@ def llama_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Thinker:
-    """A backend that thinks for five tokens, answers with eight of three bytes each, and says no more."""
+    """A backend that thinks for five tokens, answers with eight of three bytes each, and then waits for ever."""
 
     residence, slots, facts = None, 1, ModelFacts("thinker")
 
@@ -247,25 +250,25 @@ class Thinker:
         yield Ending("stop")
 
 
-async def test_thinking_needs_no_grant_but_the_start(pipe: AsyncPipe) -> None:
+async def test_thinking_needs_only_the_start(pipe: AsyncPipe) -> None:
     async with served(pipe, Thinker(pauses=True), opened("thinker")) as member:
         await member.start()
         await member.until_held(0)
         assert [token.lane for token in await member.entries(Token)] == ["thinking"] * 5 + ["answer"]
 
 
-async def test_a_backend_that_does_not_pause_needs_no_grant_and_asks_for_none(pipe: AsyncPipe) -> None:
+async def test_a_backend_that_does_not_pause_needs_no_grant_and_looks_for_none(pipe: AsyncPipe) -> None:
     async with served(pipe, Thinker(pauses=False), opened("thinker")) as member:
 
         async def has_answered() -> bool:
             return len(await member.entries(Token)) == 13
 
-        await until(has_answered, "it has written all that its model said so far")
+        await until(has_answered, "it has written all that its model has produced")
         assert await looks_at_a_time(pipe) < 0.5
 
 
-async def test_what_is_granted_to_another_claim_is_not_granted(pipe: AsyncPipe, drawn: list[str]) -> None:
-    """A producer that died before it began had a grant; whoever takes its session over begins with none."""
+async def test_a_grant_of_another_claim_does_not_count(pipe: AsyncPipe, drawn: list[str]) -> None:
+    """A producer that died before it began had a grant; the one that takes its session over begins without one."""
     async with served(pipe, NgramBackend(MODEL, AS_FAST_AS_IT_CAN), opened()) as member:
         await member.start()
         await member.until_held(0)
@@ -275,8 +278,8 @@ async def test_what_is_granted_to_another_claim_is_not_granted(pipe: AsyncPipe, 
         assert len(drawn) == 1
 
 
-async def test_a_free_session_knows_no_grants(pipe: AsyncPipe, drawn: list[str]) -> None:
-    """No aggregator, no progress: all is written all the same."""
+async def test_a_free_session_has_no_grants(pipe: AsyncPipe, drawn: list[str]) -> None:
+    """Without an aggregator, and so without progress, everything is written."""
     async with served(pipe, NgramBackend(MODEL, AS_FAST_AS_IT_CAN), opened(max_tokens=50, sync="free")) as member:
         await until(lambda: member.entries(Finished), "it is written to its end")
         assert len(drawn) == len(await member.entries(Token)) > 1
@@ -286,8 +289,8 @@ async def test_a_grant_lapses_with_its_aggregator_and_counts_again_when_that_is_
     pipe: AsyncPipe, drawn: list[str], shorter_lapse: None
 ) -> None:
     """
-    window   5 ----- stands still ----- 6
-    drawn    1        one by one        none
+    window   5 ----- does not move ----- 6
+    drawn    1        one by one         none
     """
     async with served(pipe, NgramBackend(MODEL, 100.0), opened(max_tokens=8_000)) as member:
         await until(lambda: member.entries(Token), "it has begun")
@@ -300,7 +303,7 @@ async def test_a_grant_lapses_with_its_aggregator_and_counts_again_when_that_is_
         window = 6
 
         async def is_held() -> bool:
-            """The window moves all the time: the grant of 0 counts."""
+            """While the window moves, the grant of 0 counts."""
             nonlocal window
             window += 1
             await member.commit(window, 0)
@@ -314,8 +317,8 @@ async def test_a_grant_lapses_with_its_aggregator_and_counts_again_when_that_is_
         await until(is_held, "it stops again")
 
 
-async def test_a_held_member_lives_and_looks_for_its_grant(pipe: AsyncPipe, drawn: list[str]) -> None:
-    """It looks for it six times for each time that it looks for a stop."""
+async def test_a_held_member_writes_signs_of_life_and_looks_for_its_grant(pipe: AsyncPipe, drawn: list[str]) -> None:
+    """It looks for its grant six times for each time that it looks for a stop."""
     async with served(pipe, NgramBackend(MODEL, AS_FAST_AS_IT_CAN), opened()) as member:
         await member.start()
         await member.until_held(0)
@@ -329,9 +332,9 @@ async def test_a_held_member_lives_and_looks_for_its_grant(pipe: AsyncPipe, draw
 
 
 @pytest.mark.parametrize("way", ["cancel", "ended", "dropped", "gone"])
-async def test_a_held_member_that_is_not_wanted_any_more_leaves_nothing_behind(pipe: AsyncPipe, way: str) -> None:
-    """Cancelled by a person, ended with its session, dropped by the aggregator, or its session expired: no task, and
-    its slot is free."""
+async def test_a_held_member_that_is_no_longer_needed_leaves_nothing_behind(pipe: AsyncPipe, way: str) -> None:
+    """Cancelled by a user, ended with its session, dropped by the aggregator, or its session expired: no task is left,
+    and its slot is free."""
     backend = NgramBackend(MODEL, AS_FAST_AS_IT_CAN)
     backend.slots = 1
     before = asyncio.all_tasks()
@@ -353,8 +356,8 @@ async def test_a_held_member_that_is_not_wanted_any_more_leaves_nothing_behind(p
         assert asyncio.all_tasks() == before
 
 
-async def test_a_break_of_the_connection_is_no_grant(pipe: AsyncPipe, drawn: list[str]) -> None:
-    """Redis cuts the connection of a held member: it is held again, and goes on with its grant."""
+async def test_a_break_of_the_connection_does_not_release_a_held_member(pipe: AsyncPipe, drawn: list[str]) -> None:
+    """Redis closes the connection of a held member: it is held again, and continues with its grant."""
     async with served(pipe, NgramBackend(MODEL, AS_FAST_AS_IT_CAN), opened()) as member:
         await member.start()
         await member.until_held(0)
@@ -366,8 +369,8 @@ async def test_a_break_of_the_connection_is_no_grant(pipe: AsyncPipe, drawn: lis
         assert len(drawn) == len(await member.bounds()) > 1
 
 
-async def test_a_member_that_has_ended_asks_for_no_grant(pipe: AsyncPipe) -> None:
-    """Its end is past its grant, and nothing is to come: it looks now and then, as everybody does."""
+async def test_a_member_that_has_ended_looks_for_no_grant(pipe: AsyncPipe) -> None:
+    """Its end is past its grant, and no token follows: it reads the state once a second, as every member does."""
     async with served(pipe, NgramBackend(MODEL, AS_FAST_AS_IT_CAN), opened(max_tokens=2)) as member:
         await member.start()
         await member.until_held(0)

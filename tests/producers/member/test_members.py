@@ -1,4 +1,4 @@
-"""Members of one model: how they are described, what each is asked for, and one producer that serves them all."""
+"""Members of one model: how they are described, what each asks its model, and one producer that serves them all."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def written_of(spec: MemberSpec) -> str:
 
 
 @given(st.lists(specs, min_size=1, max_size=4))
-def test_whatever_is_described_is_understood_alone_and_in_a_list(described: list[MemberSpec]) -> None:
-    """Also where a system text holds commas, colons and equals signs."""
+def test_every_description_is_read_alone_and_in_a_list(described: list[MemberSpec]) -> None:
+    """Also where a system text contains commas, colons and equals signs."""
     assert [member_spec(written_of(spec)) for spec in described] == described
     joined = ",".join(map(written_of, described))
     assert [member_spec(one) for one in split_members(joined)] == described
@@ -125,13 +125,13 @@ def test_whatever_is_described_is_understood_alone_and_in_a_list(described: list
 
 
 @given(st.text(max_size=80))
-def test_whatever_is_written_is_a_member_or_a_refusal(written: str) -> None:
+def test_every_text_is_a_member_or_a_refusal(written: str) -> None:
     for one in split_members(written):
         with contextlib.suppress(Refused):
             assert member_spec(one).model
 
 
-def test_a_list_of_models_without_names_is_what_it_was() -> None:
+def test_a_list_of_models_without_names_is_a_list_of_names() -> None:
     assert members_of_flag("a, b,c:latest") == ["a", "b", "c:latest"]
     with pytest.raises(Refused, match="--models contains an empty name"):
         members_of_flag("a,,b")
@@ -147,7 +147,7 @@ def test_a_list_of_models_without_names_is_what_it_was() -> None:
         ({"model": " "}, "has no model"),
     ],
 )
-def test_an_object_that_is_no_member_is_refused(values: dict[str, Any], words: str) -> None:
+def test_an_object_that_is_not_a_member_is_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(Refused, match=words.split("`")[0].replace("(", "\\(")):
         member_spec_of(values)
 
@@ -179,8 +179,8 @@ def test_the_same_model_twice_needs_different_names() -> None:
     assert admitted(MODEL, CALM).opening.names == (MODEL, "calm")
 
 
-def test_a_name_of_the_councils_own_comes_before_a_models() -> None:
-    """A person who calls a member as a model means that member."""
+def test_a_members_name_comes_before_a_models() -> None:
+    """A name that is both a member's and a model's means the member."""
     own = MemberSpec(MODEL, "other", temperature=0.0)
     assert admitted("other", named=(own,)).opening.members == (
         Member(MODEL, sampling=Sampling(512, 0.0), name="other"),
@@ -188,7 +188,7 @@ def test_a_name_of_the_councils_own_comes_before_a_models() -> None:
     assert admitted(named=(own,)).opening.members == admitted("other", named=(own,)).opening.members
 
 
-def test_a_description_by_a_members_name_says_so() -> None:
+def test_a_description_of_a_members_name_is_refused_with_the_reason() -> None:
     for written in ("calm:temperature=0", "again=calm"):
         with pytest.raises(Refused, match="has no model, because 'calm' is a member"):
             admitted(written, named=(CALM,))
@@ -206,12 +206,12 @@ def test_a_description_by_a_members_name_says_so() -> None:
         (7, "give a text or a MemberSpec"),
     ],
 )
-def test_what_python_hands_over_is_checked(given: Any, words: str) -> None:
+def test_values_of_the_python_api_are_checked(given: Any, words: str) -> None:
     with pytest.raises(Refused, match=words):
         admitted(given)
 
 
-def test_a_number_beyond_all_bounds_is_refused() -> None:
+def test_a_number_out_of_every_range_is_refused() -> None:
     for number in (10**400, float("inf"), float("nan")):
         with pytest.raises(Refused, match="seed of 'calm'"):
             admitted(CALM, options={"calm": {"seed": number}})
@@ -224,7 +224,7 @@ def test_a_long_description_is_read_in_one_pass() -> None:
     assert len(split_members(",".join(["a=m"] * 100_000))) == 100_000
 
 
-def test_weights_and_options_go_by_the_members_name() -> None:
+def test_weights_and_options_are_given_by_the_members_name() -> None:
     opening = admitted(
         CALM, OPEN, weights={"open": 3.0}, options={"calm": {"seed": 9.0}, "open": {"temperature": 1.0}}
     ).opening
@@ -234,7 +234,7 @@ def test_weights_and_options_go_by_the_members_name() -> None:
         admitted(CALM, OPEN, weights={MODEL: 2.0})
 
 
-def test_members_of_the_council_answer_where_none_is_named_and_can_be_named() -> None:
+def test_the_councils_members_answer_by_default_and_can_be_named() -> None:
     assert admitted(named=(CALM, OPEN)).opening.names == ("calm", "open")
     assert admitted("open", named=(CALM, OPEN)).opening.members == (
         Member(MODEL, sampling=Sampling(512, 0.8), name="open"),
@@ -269,7 +269,7 @@ def offered(*models: str, api: Any = "gguf") -> Catalogue:
     )
 
 
-def test_members_of_the_settings_are_the_council_and_can_be_chosen_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_in_the_settings_are_the_council_and_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     described = '{"calm": {"model": "m", "temperature": 0}, "critic": {"model": "m", "system": "Doubt."}}'
     monkeypatch.setenv("COUNCIL_MEMBERS", described)
     settings = load_settings(None, {})
@@ -291,7 +291,7 @@ def test_members_of_the_settings_are_the_council_and_can_be_chosen_from(monkeypa
         ('{"calm": {"model": "m", "colour": "red"}}', "calm.colour"),
     ],
 )
-def test_a_setting_that_is_no_member_is_refused_with_its_key(
+def test_a_setting_that_is_not_a_member_is_refused_with_its_key(
     monkeypatch: pytest.MonkeyPatch, described: str, words: str
 ) -> None:
     monkeypatch.setenv("COUNCIL_MEMBERS", described)
@@ -311,7 +311,7 @@ def test_a_file_is_loaded_with_a_slot_for_each_of_its_members() -> None:
     assert [source.threads > 0 for source in sources.values()] == [True, True, False]
 
 
-def test_the_default_members_share_one_model_and_are_named_for_what_they_are() -> None:
+def test_the_default_members_share_one_model_and_have_its_name_and_their_temperature() -> None:
     assert [(spec.model, spec.name, spec.temperature) for spec in BOX_MEMBERS] == [
         ("smollm2", "smollm2-cold", 0.0), ("smollm2", "smollm2-warm", 0.4), ("smollm2", "smollm2-hot", 0.8),
     ]  # fmt: skip
@@ -320,8 +320,8 @@ def test_the_default_members_share_one_model_and_are_named_for_what_they_are() -
 def test_a_record_of_another_version_names_no_members() -> None:
     record = ProcessRecord("c", "council", "h", 1, 0, True, 0, 0.0, {"members": "{", "tier": "mid"})
     assert named_members([record]) == []
-    told = msgspec.structs.replace(record, detail={"members": msgspec.json.encode([CALM]).decode()})
-    assert named_members([told]) == [CALM]
+    record_with_members = msgspec.structs.replace(record, detail={"members": msgspec.json.encode([CALM]).decode()})
+    assert named_members([record_with_members]) == [CALM]
 
 
 # --- one producer, several members ------------------------------------------------------------------------------------
@@ -343,7 +343,7 @@ async def claims(pipe: AsyncPipe, session: str) -> list[Claim]:
 
 
 async def test_one_producer_process_serves_all_members_of_its_model(roles: Roles, pipe: AsyncPipe) -> None:
-    """Two at temperature 0 say the same; the third is on its own. Every token is in one frame."""
+    """Two at temperature 0 have the same answer; the third has its own. Every token is in one frame."""
     roles.ready("aggregator")
     roles.ready("producers", MODEL, "--tokens-per-s", "200")
     opening = opening_of_twins()
@@ -369,7 +369,7 @@ async def until_all_have_begun(pipe: AsyncPipe, session: str) -> None:
 
 
 async def test_a_producer_that_is_killed_loses_each_member_that_has_begun(roles: Roles, pipe: AsyncPipe) -> None:
-    """Its successor finds all three begun, and repeats none of their texts."""
+    """The next producer finds that all three have begun, and repeats none of their texts."""
     roles.ready("aggregator")
     first = roles.ready("producers", MODEL, "--tokens-per-s", "20")
     opening = opening_of_twins(max_tokens=400)
@@ -395,7 +395,7 @@ async def test_a_producer_that_is_stopped_ends_each_member_that_has_begun(roles:
     assert [member.reason for member in frames[-1].members] == ["its producer was stopped"] * 3
 
 
-async def test_members_are_asked_for_by_description_on_the_command_line(
+async def test_the_command_line_takes_descriptions_of_members(
     redis: RedisServer, roles: Roles, pipe: AsyncPipe
 ) -> None:
     roles.ready("aggregator")

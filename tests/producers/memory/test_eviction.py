@@ -1,4 +1,4 @@
-"""Who leaves memory for another: never who is in use, nobody in vain, the least recently used first."""
+"""Which models are evicted: none in use, none in vain, the least recently used first."""
 
 from __future__ import annotations
 
@@ -31,53 +31,53 @@ def evicted(loaded: list[Loaded], gb: float, *, server: str = OLLAMA, most: int 
     return names(models_to_evict(loaded, Wanted(server, int(gb * GB), most), tier, NOW_MS))
 
 
-def test_nobody_leaves_where_there_is_room() -> None:
+def test_no_model_is_evicted_where_there_is_room() -> None:
     assert evicted([], 8.0) == []
     assert evicted([model("a", 8, 60), model("b", 4, 60)], 4.0) == []
 
 
-def test_the_least_recently_used_leaves_first_and_nobody_more_than_needed() -> None:
+def test_the_least_recently_used_is_evicted_first_and_no_more_than_needed() -> None:
     loaded = [model("a", 8, 60), model("b", 4, 300), model("c", 4, 120)]
     assert evicted(loaded, 4.0) == ["b"]
     assert evicted(loaded, 8.0) == ["b", "c"]
-    # b alone would not do, and with a gone b may stay.
+    # b alone would not be enough, and without a, b can stay.
     assert evicted([model("a", 12, 60), model("b", 2, 300)], 12.0) == ["a"]
 
 
-def test_who_is_in_use_or_has_just_been_stays_and_the_answer_is_to_wait() -> None:
+def test_a_model_in_use_or_used_just_now_stays_and_the_answer_is_to_wait() -> None:
     assert evicted([model("a", 12, 60, in_use=True), model("b", 4, 300)], 4.0) == ["b"]
     assert evicted([model("a", 12, 60, in_use=True), model("b", 4, 1)], 4.0) is None
     assert evicted([model("a", 12, COOL_DOWN_MS / 1_000)], 8.0) == ["a"]
 
 
-def test_the_tiers_and_the_servers_counts_are_kept() -> None:
+def test_the_limits_of_the_tier_and_of_the_server_are_kept() -> None:
     six = [model(f"m{i}", 0.1, 60 + i) for i in range(6)]
     assert evicted(six, 0.1) == ["m5"]
     three = [model(f"m{i}", 0.1, 60 + i, most=3) for i in range(3)]
     assert evicted(three, 0.1, most=3) == ["m2"]
     assert evicted(three, 0.1, server=INSIDE) == []
-    # At that server somebody has to go: who else is idle elsewhere stays.
+    # A model of that server must be evicted: an idle one elsewhere stays.
     assert evicted([*three, model("old", 0.1, 900, server=INSIDE)], 0.1, most=3) == ["m2"]
 
 
-def test_a_model_is_counted_against_the_memory_that_it_will_go_to() -> None:
-    # Where a server has its models in VRAM the wanted one fills that up, and the rest goes to RAM.
+def test_a_model_counts_against_the_memory_into_which_it_is_loaded() -> None:
+    # Where a server has its models in VRAM, the wanted one fills that, and the rest goes to RAM.
     assert evicted([model("a", 10, 60, vram=True)], 16.0) == []
     assert evicted([model("a", 10, 60, vram=True), model("b", 4, 60, server=INSIDE)], 16.0) == ["a"]
-    # A process loads into RAM, whatever is free in VRAM.
+    # A process loads into RAM, even if VRAM is free.
     assert evicted([model("a", 12, 60, server=INSIDE)], 8.0, server=INSIDE) == ["a"]
     # A server that has everything in RAM has no VRAM.
     assert evicted([model("a", 12, 60)], 8.0) == ["a"]
 
 
-def test_what_turned_out_too_large_makes_others_leave_afterwards() -> None:
+def test_a_model_that_is_larger_than_known_evicts_others_afterwards() -> None:
     loaded = [model("new", 9, 0), model("a", 9, 60), model("b", 1, 90)]
     assert names(models_to_evict(loaded, None, MID, NOW_MS)) == ["a"]
     assert names(models_to_evict([model("new", 9, 0, vram=True)], None, MID, NOW_MS)) == []
     assert models_to_evict([model("new", 20, 0)], None, MID, NOW_MS) is None
 
 
-def test_a_full_memory_takes_whoever_is_idle_however_recently() -> None:
+def test_a_full_memory_evicts_an_idle_model_even_if_it_was_used_just_now() -> None:
     assert least_recently_used([model("a", 1, 1), model("b", 1, 2), model("c", 1, 9, in_use=True)]) == model("b", 1, 2)
     assert least_recently_used([model("c", 1, 9, in_use=True)]) is None
 
@@ -93,7 +93,7 @@ loaded_models = st.lists(
 
 
 @given(loaded_models, st.sampled_from([0.0, 1.0, 6.0, 20.0]), st.sampled_from([OLLAMA, INSIDE]))
-def test_nobody_leaves_who_is_in_use_or_cooling_and_nobody_leaves_in_vain(
+def test_no_model_in_use_or_used_just_now_is_evicted_and_none_in_vain(
     loaded: list[Loaded], gb: float, server: str
 ) -> None:
     wanted = Wanted(server, int(gb * GB))
@@ -109,5 +109,5 @@ def test_nobody_leaves_who_is_in_use_or_cooling_and_nobody_leaves_in_vain(
 
 
 @pytest.mark.parametrize("server", [OLLAMA, INSIDE])
-def test_a_model_whose_size_nobody_knows_is_loaded_and_counted_afterwards(server: str) -> None:
+def test_a_model_of_unknown_size_is_loaded_and_counted_afterwards(server: str) -> None:
     assert evicted([model("a", 16, 60)], 0.0, server=server) == []

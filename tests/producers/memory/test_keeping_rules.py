@@ -1,4 +1,4 @@
-"""The pure state of a model's residency, in a world that the test moves: three processes, two memories, one Redis.
+"""The pure state of a model's residency, with a simulated world: three processes, two memories, one Redis.
 
 Replies come in any order that one connection allows, or not at all; servers fail, and drop models by themselves.
 """
@@ -103,7 +103,7 @@ class Process:
 
 
 class World:
-    """What is true outside of the processes. Times in Redis are until when."""
+    """The state outside of the processes. A time in Redis is the end of a use, an eviction or a lease."""
 
     def __init__(self, tier: TierPolicy = HIGH) -> None:
         self.now_ms = 1_000_000
@@ -182,7 +182,7 @@ class World:
         if command.kind == "load":
             self.memory[process.known.memory_key] = process.known.size_bytes
         else:
-            assert not self.is_used(key), f"{key} is unloaded under an answer"
+            assert not self.is_used(key), f"{key} is unloaded while it is in use"
             self.memory.pop(key, None)
         return None
 
@@ -251,7 +251,7 @@ def perform(world: World, action: str, number: int) -> None:
 
 
 @given(st.lists(actions, max_size=80), st.sampled_from([HIGH, ONE]), st.booleans())
-def test_no_model_is_unloaded_under_an_answer_one_process_loads_and_every_wait_ends(
+def test_no_model_in_use_is_unloaded_one_process_loads_at_a_time_and_every_wait_ends(
     performed: list[tuple[str, int]], tier: TierPolicy, is_warmed: bool
 ) -> None:
     """The world itself checks each load and unload; afterwards everything is given back."""
@@ -261,7 +261,7 @@ def test_no_model_is_unloaded_under_an_answer_one_process_loads_and_every_wait_e
     for action, number in performed:
         perform(world, action, number)
     for _ in range(6):
-        # Sessions end one after another, so that idle models may leave for those that still wait.
+        # Sessions end one after another, so that idle models can be evicted for those that still wait.
         world.calm(12_000)
         for process in world.processes:
             done = [user for user, waiter in process.waiting.items() if waiter is None]
@@ -338,7 +338,7 @@ def test_the_time_to_leave_begins_when_redis_takes_the_request() -> None:
     assert asking.outcomes == [None]
 
 
-def test_what_a_load_holds_is_given_back_at_once() -> None:
+def test_a_load_gives_back_at_once_what_it_holds() -> None:
     """One model at a time: b replaces a at its server, c asks b's process to leave, and a asks c's."""
     world = World(ONE)
     for process in world.processes:
@@ -350,7 +350,7 @@ def test_what_a_load_holds_is_given_back_at_once() -> None:
         assert set(world.memory) == {process.known.memory_key}
         assert (world.loader, world.evicting, world.leave) == (("", 0), {}, {})
         process.end_session()
-        # No later than with the next look a record is true.
+        # A record is true at the latest after the next look.
         world.calm(LOOK_MS + RENEW_MS)
         shown = [facts_in(record.detail).residency for record in world.records.values()]
         assert shown == ["loaded" if other is process else "absent" for other in world.processes]
@@ -415,7 +415,7 @@ def test_the_last_session_that_leaves_ends_the_load_and_releases_the_lease() -> 
     assert world.loader == ("", 0)
 
 
-def test_an_ordered_model_is_loaded_though_it_was_seen_loaded() -> None:
+def test_an_ordered_model_is_loaded_although_it_was_seen_in_memory() -> None:
     world = World()
     process = world.processes[0]
     process.residency.begin(is_warmed=False)
@@ -428,7 +428,7 @@ def test_an_ordered_model_is_loaded_though_it_was_seen_loaded() -> None:
     assert set(world.memory) == {process.known.memory_key}
 
 
-def test_an_order_to_unload_ends_no_load_and_takes_no_model_from_an_answer() -> None:
+def test_an_order_to_unload_ends_no_load_and_evicts_no_model_in_use() -> None:
     world = World()
     process = world.processes[0]
     process.residency.begin(is_warmed=False)
@@ -463,7 +463,7 @@ def test_a_request_to_leave_ends_no_load() -> None:
 
 
 def test_a_request_to_leave_that_is_not_followed_is_taken_back() -> None:
-    """The process that holds c does nothing any more; its record says that c is loaded."""
+    """The process that has c does not react; by its record c is loaded."""
     world = World(ONE)
     asking, _, holder = world.processes
     loaded = msgspec.structs.replace(holder.known, residency="loaded")
@@ -510,7 +510,7 @@ def test_a_model_that_was_seen_and_not_evicted_since_needs_no_look() -> None:
     assert process.to_server == []
 
 
-def test_a_server_that_breaks_off_makes_its_model_absent_and_the_reason_is_shown() -> None:
+def test_after_a_failed_look_the_model_is_absent_and_the_reason_is_in_its_record() -> None:
     world = World()
     process = world.processes[0]
     process.residency.begin(is_warmed=False)
@@ -544,7 +544,7 @@ def test_a_model_that_takes_more_than_was_known_evicts_others_once_it_is_loaded(
     assert set(world.memory) == {second.known.memory_key}
 
 
-def test_a_load_that_is_stuck_evicts_an_idle_model_of_its_server_and_one_that_has_ended_does_not() -> None:
+def test_a_load_that_is_stuck_evicts_an_idle_model_of_its_server_and_an_ended_load_does_not() -> None:
     world = World()
     first, second, _ = world.processes
     world.memory[first.known.memory_key] = first.known.size_bytes
@@ -581,7 +581,7 @@ def test_an_idle_model_that_is_kept_warm_is_loaded_again_every_four_minutes() ->
 
 
 @pytest.mark.parametrize("others", [True, False])
-def test_a_lack_of_memory_says_whether_room_would_help(others: bool) -> None:
+def test_a_lack_of_memory_reports_whether_other_models_are_there(others: bool) -> None:
     world = World()
     process, other, _ = world.processes
     if others:

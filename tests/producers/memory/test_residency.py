@@ -1,4 +1,4 @@
-"""Models in and out of memory: one loader at a time, never a model under an answer, and a fall when memory runs out."""
+"""Models in and out of memory: one loader at a time, no eviction during an answer, a lower tier without memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
 from transport.sessions import cancel_session, find_session, open_session
 
-PLACE = ("http://127.0.0.1:11434", "a:latest")
+KEY = ("http://127.0.0.1:11434", "a:latest")
 SMALL, MIDDLE, LARGE = (StoredModel(f"{name}:latest", size * GB) for name, size in (("s", 1), ("m", 3), ("l", 6)))
 
 
@@ -38,22 +38,22 @@ async def answer(pipe: AsyncPipe, *commands: Any) -> list[Any]:
 
 async def test_a_use_and_an_eviction_of_one_model_exclude_each_other(pipe: AsyncPipe) -> None:
     """use, evict: refused | end of use, evict: granted | use: refused | end of eviction, use: granted."""
-    other = (PLACE[0], "b")
-    assert await answer(pipe, ledger.use(PLACE, "p s1"), ledger.begin_eviction(PLACE)) == [1, 0]
+    other = (KEY[0], "b")
+    assert await answer(pipe, ledger.use(KEY, "p s1"), ledger.begin_eviction(KEY)) == [1, 0]
     assert await answer(pipe, ledger.begin_eviction(other)) == [1]
-    assert await answer(pipe, ledger.end_use(PLACE, "p s1"), ledger.begin_eviction(PLACE)) == [1, 1]
-    assert await answer(pipe, ledger.use(PLACE, "p s2"), ledger.use(other, "p s2")) == [0, 0]
-    # The use says how often the model was evicted: whoever saw it loaded before looks again.
-    assert await answer(pipe, ledger.end_eviction(PLACE), ledger.use(PLACE, "p s2")) == [1, 2]
-    assert ledger.keys_in_use(await pipe.run(ledger.read_uses())) == {PLACE}
+    assert await answer(pipe, ledger.end_use(KEY, "p s1"), ledger.begin_eviction(KEY)) == [1, 1]
+    assert await answer(pipe, ledger.use(KEY, "p s2"), ledger.use(other, "p s2")) == [0, 0]
+    # The reply contains how often the model was evicted: a process that saw it loaded before looks again.
+    assert await answer(pipe, ledger.end_eviction(KEY), ledger.use(KEY, "p s2")) == [1, 2]
+    assert ledger.keys_in_use(await pipe.run(ledger.read_uses())) == {KEY}
 
 
 async def test_a_use_of_a_dead_process_ends_by_itself(pipe: AsyncPipe) -> None:
-    await pipe.run([ledger.use(PLACE, "p s1")])
+    await pipe.run([ledger.use(KEY, "p s1")])
     (field,) = [name for name in await pipe.one("HKEYS", "council:residency") if name.startswith(b"use")]
     await pipe.one("HSET", "council:residency", field, 1)
     assert ledger.keys_in_use(await pipe.run(ledger.read_uses())) == frozenset()
-    assert await answer(pipe, ledger.begin_eviction(PLACE)) == [1]
+    assert await answer(pipe, ledger.begin_eviction(KEY)) == [1]
     assert field not in await pipe.one("HKEYS", "council:residency")
 
 
@@ -73,8 +73,8 @@ async def test_one_process_loads_at_a_time(pipe: AsyncPipe) -> None:
     await until_it_loads(pipe, "p2")
 
 
-async def test_of_several_that_want_to_load_the_smallest_comes_first(pipe: AsyncPipe) -> None:
-    """They ask in the order of their names, again and again; those that wait wait for the smallest that is left."""
+async def test_of_several_processes_the_one_with_the_smallest_model_loads_first(pipe: AsyncPipe) -> None:
+    """They ask in the order of their names, again and again; the smallest model that is left comes next."""
     sizes = {"p1": 300, "p2": 100, "p3": 200, "p4": 100}
     order: list[str] = []
 
@@ -90,7 +90,7 @@ async def test_of_several_that_want_to_load_the_smallest_comes_first(pipe: Async
     assert order == ["p2", "p4", "p3", "p1"]
 
 
-async def test_a_process_that_died_while_it_wanted_to_load_is_not_waited_for(pipe: AsyncPipe) -> None:
+async def test_a_process_that_died_before_it_loaded_does_not_block_the_others(pipe: AsyncPipe) -> None:
     await pipe.run([ledger.hold_loader("dead", 1)])
     await until_it_loads(pipe, "p1", 1_000)
 
@@ -108,7 +108,7 @@ async def test_an_order_is_taken_once_and_the_latest_counts(pipe: AsyncPipe) -> 
 
 
 class Council:
-    """An aggregator and a producer for each model of an Ollama, in a tier of our own."""
+    """An aggregator and a producer for each model of an Ollama, in a tier of the test."""
 
     def __init__(self, pipe: AsyncPipe, roles: Roles, server: OllamaServer) -> None:
         self.pipe, self._roles, self.server = pipe, roles, server
@@ -124,7 +124,7 @@ class Council:
                 )
             )
         for role in started:
-            # In a thread: the server that it asks at its start runs in this one.
+            # In a thread, because the server that it asks at its start runs in this one.
             await asyncio.to_thread(role.wait_ready)
 
     async def open(self, opening: Opening) -> str:
@@ -149,7 +149,7 @@ def texts(frames: list[Frame]) -> list[str]:
     return ["".join(frame.members[i].text for frame in frames) for i in range(len(frames[0].members))]
 
 
-async def test_a_model_is_loaded_when_it_is_first_asked_and_the_session_shows_it(roles: Roles, pipe: AsyncPipe) -> None:
+async def test_a_model_is_loaded_with_its_first_request_and_the_session_shows_it(roles: Roles, pipe: AsyncPipe) -> None:
     async with ollama_server(SMALL, limits=Limits(load_s=0.5)) as server:
         council = Council(pipe, roles, server)
         await council.start("s:latest")
@@ -166,7 +166,7 @@ async def test_a_model_is_loaded_when_it_is_first_asked_and_the_session_shows_it
 async def test_models_are_warmed_at_the_start_as_far_as_they_fit_and_one_at_a_time(
     roles: Roles, pipe: AsyncPipe
 ) -> None:
-    """Two of three fit into the tier's count; the third stays out, and nobody leaves for it."""
+    """Two of three are within the tier's number; the third is not loaded, and none is evicted for it."""
     two = msgspec.structs.replace(TIERS["high"], max_loaded_models=2)
     async with ollama_server(SMALL, MIDDLE, LARGE) as server:
         council = Council(pipe, roles, server)
@@ -181,8 +181,10 @@ async def test_models_are_warmed_at_the_start_as_far_as_they_fit_and_one_at_a_ti
         assert len(server.loaded) == 2
 
 
-async def test_the_least_recently_used_leaves_for_another_and_never_who_answers(roles: Roles, pipe: AsyncPipe) -> None:
-    """One model at a time: l waits while s answers, and until s has cooled down; then s leaves, idle."""
+async def test_the_least_recently_used_model_is_evicted_and_never_one_that_answers(
+    roles: Roles, pipe: AsyncPipe
+) -> None:
+    """One model at a time: l waits while s answers, and some seconds more; then the idle s is evicted."""
     one = msgspec.structs.replace(TIERS["high"], max_loaded_models=1)
     async with ollama_server(SMALL, LARGE) as server:
         council = Council(pipe, roles, server)
@@ -208,7 +210,7 @@ async def test_the_least_recently_used_leaves_for_another_and_never_who_answers(
         assert await council.residency("l:latest") == "loaded"
 
 
-async def test_when_memory_runs_out_the_session_falls_a_tier_and_the_others_go_on(
+async def test_when_memory_runs_out_the_session_falls_a_tier_and_the_others_continue(
     roles: Roles, pipe: AsyncPipe
 ) -> None:
     async with ollama_server(LARGE, limits=Limits(memory_bytes=5 * GB)) as server:
@@ -227,7 +229,9 @@ async def test_when_memory_runs_out_the_session_falls_a_tier_and_the_others_go_o
         assert Failed not in kinds
 
 
-async def test_nobody_leaves_for_the_heaviest_where_that_would_free_nothing(roles: Roles, pipe: AsyncPipe) -> None:
+async def test_no_member_is_dropped_for_the_heaviest_where_that_would_free_nothing(
+    roles: Roles, pipe: AsyncPipe
+) -> None:
     async with ollama_server(LARGE, limits=Limits(memory_bytes=5 * GB)) as server:
         council = Council(pipe, roles, server)
         await council.start("l:latest", "ngram:char-6")
@@ -238,10 +242,10 @@ async def test_nobody_leaves_for_the_heaviest_where_that_would_free_nothing(role
 
 
 @pytest.mark.parametrize("frees", [True, False])
-async def test_the_heaviest_gets_the_room_of_the_others_and_tries_once_more(
+async def test_the_heaviest_member_gets_the_memory_of_the_others_and_tries_once_more(
     roles: Roles, pipe: AsyncPipe, frees: bool
 ) -> None:
-    """Two servers share this machine: s answers at one, l finds no memory at the other; s leaves for it."""
+    """Two servers share this machine: s answers at one, l finds no memory at the other; s is dropped for it."""
     slow, small = Limits(tokens_per_s=1.0), Limits(memory_bytes=5 * GB)
     async with ollama_server(SMALL, limits=slow) as first, ollama_server(LARGE, limits=small) as second:
         council = Council(pipe, roles, first)
@@ -273,7 +277,7 @@ async def test_the_heaviest_gets_the_room_of_the_others_and_tries_once_more(
         await council.ended(alone)
 
 
-async def test_what_can_never_fit_is_refused_and_does_not_wait(roles: Roles, pipe: AsyncPipe) -> None:
+async def test_a_model_that_can_never_fit_fails_at_once(roles: Roles, pipe: AsyncPipe) -> None:
     little = msgspec.structs.replace(TIERS["high"], ram_budget_gb=2.0, vram_budget_gb=1.0)
     async with ollama_server(LARGE) as server:
         council = Council(pipe, roles, server)
@@ -282,7 +286,7 @@ async def test_what_can_never_fit_is_refused_and_does_not_wait(roles: Roles, pip
         assert "has 6.0 GB and the high tier has 3 GB of memory for models" in (frames[-1].members[0].reason or "")
 
 
-async def test_a_server_that_was_away_at_the_start_is_held_to_the_tiers_limits(roles: Roles, pipe: AsyncPipe) -> None:
+async def test_a_server_that_was_away_at_the_start_is_within_the_tiers_limits(roles: Roles, pipe: AsyncPipe) -> None:
     small = msgspec.structs.replace(TIERS["high"], max_model_size_gb=4.0)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as held:
         port = held.getsockname()[1]
@@ -340,8 +344,8 @@ async def test_identical_requests_that_wait_are_generated_once_and_written_to_ea
         server.limits.tokens_per_s = 200.0
         await cancel_session(pipe, busy)
         answered = [await council.ended(session) for session in [busy, *twins]]
-        said = [texts(frames)[0] for frames in answered]
-        assert said[1] == said[2] == said[3] != ""
+        answers_of = [texts(frames)[0] for frames in answered]
+        assert answers_of[1] == answers_of[2] == answers_of[3] != ""
         assert [frames[-1].members[0].state for frames in answered] == ["dropped", "finished", "finished", "finished"]
         prompts = [str(question) for question in server.questions if "What is a list?" in str(question)]
         assert len(prompts) == 1
@@ -396,8 +400,8 @@ async def test_a_model_that_its_server_dropped_is_loaded_again(roles: Roles, pip
         assert frames[-1].members[0].state == "finished"
 
 
-async def test_a_loader_that_died_blocks_nobody_for_long(roles: Roles, pipe: AsyncPipe) -> None:
-    """Its lease lasts five seconds and no longer."""
+async def test_a_loader_that_died_blocks_the_others_for_seconds_only(roles: Roles, pipe: AsyncPipe) -> None:
+    """Its lease ends after five seconds."""
     await until_it_loads(pipe, "dead")
     async with ollama_server(SMALL) as server:
         council = Council(pipe, roles, server)

@@ -1,4 +1,4 @@
-"""The n-gram council: what its tokenizers, its probabilities and its backends promise."""
+"""N-gram models: their tokenizers, probabilities and backends."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def a_request(max_tokens: int = 40, temperature: float = 0.7, seed: int | None =
 
 
 async def answered(name: str, request: Request) -> tuple[list[Piece], Ending]:
-    """All that a model says to a request, as fast as it can."""
+    """All items of a model's answer, as fast as possible."""
     backend = NgramBackend(name, math.inf)
     await backend.start()
     pieces: list[Piece] = []
@@ -111,7 +111,7 @@ def test_the_pieces_of_the_corpus_concatenate_to_the_corpus(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_token_but_the_end_has_a_text_of_its_own(kind: Kind) -> None:
+def test_every_token_except_the_end_has_its_own_text(kind: Kind) -> None:
     pieces = tokenizer(kind).pieces
     assert pieces[END] == ""
     assert all(pieces[END + 1 :])
@@ -135,7 +135,7 @@ def test_a_text_is_encoded_exactly_or_not_at_all(kind: Kind, text: str) -> None:
 
 
 def naive_byte_pairs(counts: Counter[str], merges: int) -> dict[str, tuple[str, ...]]:
-    """Counts everything anew before each merge."""
+    """Counts all pairs again before each merge."""
     spelt = {word: tuple(word) for word in counts}
     for _ in range(merges):
         pairs: Counter[tuple[str, str]] = Counter()
@@ -161,21 +161,21 @@ def naive_byte_pairs(counts: Counter[str], merges: int) -> dict[str, tuple[str, 
     st.dictionaries(st.text("abc", min_size=1, max_size=9), st.integers(1, 4), max_size=6),
     st.integers(0, 9),
 )
-def test_byte_pairs_are_those_of_the_algorithm_that_counts_everything_anew(counts: dict[str, int], merges: int) -> None:
+def test_byte_pairs_are_those_of_the_algorithm_that_counts_all_pairs_again(counts: dict[str, int], merges: int) -> None:
     assert byte_pair_spelling(Counter(counts), merges) == naive_byte_pairs(Counter(counts), merges)
 
 
 # Relevance
 
 
-def test_a_passage_that_shares_the_rare_word_counts_most_and_the_others_count_one() -> None:
+def test_a_passage_with_the_rare_word_has_the_largest_weight_and_the_others_have_one() -> None:
     texts = ["Bees make honey."] * MIN_PASSAGES + ["Cats sleep all day."] * 7
     weights = PassageIndex(texts).weights("Please tell me about honeys!")
     assert weights.tolist() == [BEST_MATCH] * MIN_PASSAGES + [1.0] * 7
 
 
 @pytest.mark.parametrize("prompt", ["", "?!", "Why should I?", "xyzzy plugh", "warum ist der Himmel blau"])
-def test_a_prompt_without_a_known_word_leaves_all_passages_alike(prompt: str) -> None:
+def test_a_prompt_without_a_known_word_gives_all_passages_one_weight(prompt: str) -> None:
     assert set(PassageIndex(passages()).weights(prompt)) == {1.0}
 
 
@@ -188,7 +188,7 @@ def test_weights_lie_between_one_and_the_best_match(prompt: str) -> None:
 
 
 @pytest.mark.parametrize("name", NGRAM_MODELS)
-def test_the_passage_that_fits_the_prompt_best_is_more_probable_than_without_a_prompt(name: str) -> None:
+def test_the_best_passage_for_a_prompt_is_more_probable_than_without_it(name: str) -> None:
     best = passages()[int(model(name).index.weights(PROMPT).argmax())]
     tokens = [END] * (model(name).order - 1) + model(name).tokenizer.encode(best)[:60]
 
@@ -205,7 +205,7 @@ def test_the_passage_that_fits_the_prompt_best_is_more_probable_than_without_a_p
 @unhurried
 @given(models, st.sampled_from([PROMPT, "", "for loops and while loops"]), st.data())
 def test_every_context_has_a_distribution_that_sums_to_one(name: str, prompt: str, data: st.DataObject) -> None:
-    """Contexts as they occur in the corpus, and contexts that nobody ever wrote."""
+    """Contexts of the corpus, and contexts that do not occur in it."""
     order, learnt = model(name).order, model(name).tokenizer
     seen = learnt.encode(data.draw(st.sampled_from(passages())))
     start = data.draw(st.integers(0, len(seen)))
@@ -222,7 +222,7 @@ def test_every_context_has_a_distribution_that_sums_to_one(name: str, prompt: st
 def defined_probability(
     of: NgramModel, weights: list[float], texts: list[str], context: list[int], token: int
 ) -> float:
-    """Witten-Bell as its definition says, by looking at every place of every text for each context length."""
+    """Witten-Bell by its definition, from every position of every text for each context length."""
     probability = 1.0 / len(of.tokenizer.pieces)
     for length in range(of.order):
         wanted = context[len(context) - length :]
@@ -262,7 +262,7 @@ def test_probabilities_are_those_of_the_definition(
 
 @unhurried
 @given(models, st.lists(st.lists(st.integers(0, 90), min_size=7, max_size=7), min_size=1, max_size=20))
-def test_sums_that_are_kept_change_no_probability(name: str, contexts: list[list[int]]) -> None:
+def test_cached_sums_change_no_probability(name: str, contexts: list[list[int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("producers.ngram.model.LONG_RANGE", 0)
         keeping = model(name).prompted(PROMPT)
@@ -274,7 +274,7 @@ def test_sums_that_are_kept_change_no_probability(name: str, contexts: list[list
 
 @cache
 def only_followers(name: str) -> tuple[list[tuple[tuple[int, ...], int]], Counter[int]]:
-    """The full contexts that one token always follows, with that token; and how often each token occurs."""
+    """The full contexts that one token always follows, with that token; and the number of each token."""
     learnt = model(name)
     followers: defaultdict[tuple[int, ...], set[int]] = defaultdict(set)
     frequency: Counter[int] = Counter()
@@ -288,7 +288,7 @@ def only_followers(name: str) -> tuple[list[tuple[tuple[int, ...], int]], Counte
 
 @unhurried
 @given(models, st.integers(0))
-def test_what_always_follows_a_context_is_more_probable_after_it_than_by_itself(name: str, number: int) -> None:
+def test_a_token_that_always_follows_a_context_is_more_probable_after_it_than_alone(name: str, number: int) -> None:
     always, frequency = only_followers(name)
     context, follower = always[number % len(always)]
     by_itself = frequency[follower] / frequency.total()
@@ -296,7 +296,7 @@ def test_what_always_follows_a_context_is_more_probable_after_it_than_by_itself(
 
 
 @pytest.mark.parametrize("order", [1, 64])
-def test_an_order_that_no_key_can_hold_is_an_error(order: int) -> None:
+def test_an_order_that_does_not_fit_into_a_key_is_an_error(order: int) -> None:
     with pytest.raises(ValueError, match="is too large: a context has 62 bits"):
         NgramModel("char", order, ["ab"])
 
@@ -326,7 +326,7 @@ def test_the_least_and_the_largest_random_number_draw_possible_tokens(temperatur
 
 
 @pytest.mark.parametrize("name", NGRAM_MODELS)
-def test_temperature_zero_takes_the_most_probable_token(name: str) -> None:
+def test_temperature_zero_takes_the_likeliest_token(name: str) -> None:
     learnt, context = model(name), [END] * (model(name).order - 1)
     for drawn in islice(prompted(name).answer(0.0, Random(), 1), 30):
         token = int(prompted(name).distribution(context).argmax())
@@ -337,7 +337,7 @@ def test_temperature_zero_takes_the_most_probable_token(name: str) -> None:
 
 @unhurried
 @given(models, st.integers(0, 2**32), st.sampled_from([0.3, 1.0, 2.0]), st.integers(0, 200))
-def test_logprobs_are_the_distribution_s_whatever_the_temperature(
+def test_logprobs_are_those_of_the_distribution_at_every_temperature(
     name: str, seed: int, temperature: float, top_k: int
 ) -> None:
     learnt, context = model(name), [END] * (model(name).order - 1)
@@ -354,7 +354,7 @@ def test_logprobs_are_the_distribution_s_whatever_the_temperature(
         context.append(token_of[drawn.text])
 
 
-def test_a_list_as_long_as_the_vocabulary_holds_what_is_possible_and_sums_to_one() -> None:
+def test_a_list_as_long_as_the_vocabulary_has_every_possible_token_and_sums_to_one() -> None:
     first = next(prompted("ngram:char-6").answer(1.0, Random(3), 10_000))
     assert b"" not in dict(first.top)
     assert math.fsum(math.exp(logprob) for _, logprob in first.top) == pytest.approx(1.0, abs=1e-9)
@@ -396,7 +396,7 @@ async def test_the_same_seed_gives_the_same_answer_and_no_seed_gives_others() ->
 
 
 def test_another_process_gives_the_same_answer_to_the_same_seed() -> None:
-    """Strings hash differently in each process: nothing that is learnt may depend on it."""
+    """Strings hash differently in each process: what a model learns must not depend on that."""
     script = (
         "from random import Random; from itertools import islice;"
         "from producers.ngram.corpus import load_passages; from producers.ngram.model import NgramModel;"
@@ -409,12 +409,12 @@ def test_another_process_gives_the_same_answer_to_the_same_seed() -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [1, 7])
-async def test_an_answer_that_is_cut_has_max_tokens_and_says_so(max_tokens: int) -> None:
+async def test_an_answer_that_is_cut_has_max_tokens_and_the_reason_length(max_tokens: int) -> None:
     pieces, ending = await answered("ngram:char-6", a_request(max_tokens=max_tokens))
     assert (len(pieces), ending) == (max_tokens, Ending("length"))
 
 
-async def test_an_answer_that_the_model_ends_says_stop() -> None:
+async def test_an_answer_that_the_model_ends_has_the_reason_stop() -> None:
     pieces, ending = await answered("ngram:word-3", a_request(max_tokens=8_192))
     assert 0 < len(pieces) < 8_192
     assert ending == Ending("stop")
@@ -428,7 +428,7 @@ def test_an_unknown_model_is_refused_in_a_sentence_that_names_the_known_ones() -
 
 
 @pytest.mark.parametrize("pace", [0.0, -1.0, math.nan])
-def test_a_pace_that_is_none_is_refused(pace: float) -> None:
+def test_a_pace_that_is_not_above_zero_is_refused(pace: float) -> None:
     with pytest.raises(Refused, match="give a number above 0"):
         NgramBackend("ngram:word-3", pace)
 
@@ -438,13 +438,13 @@ async def test_a_model_that_has_not_learnt_fails_in_a_sentence() -> None:
         await anext(NgramBackend("ngram:word-3").generate(a_request()))
 
 
-async def test_a_python_without_its_topics_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_python_without_help_topics_fails_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(Unavailable, match=r"install the full standard library"):
         await NgramBackend("ngram:word-3").start()
 
 
-async def test_the_loop_lives_while_a_model_learns() -> None:
+async def test_the_event_loop_runs_while_a_model_learns() -> None:
     starting = asyncio.create_task(NgramBackend("ngram:bpe-3").start())
     turns = 0
     while not starting.done():
@@ -464,7 +464,7 @@ def test_the_names_are_known_without_numpy_and_without_the_corpus() -> None:
 
 
 def python(script: str, **environment: str) -> str:
-    """What a new Python prints."""
+    """The output of a new Python process."""
     process = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "utf-8", **environment},
@@ -476,11 +476,11 @@ def python(script: str, **environment: str) -> str:
     return process.stdout.strip()
 
 
-# Its pace, by a clock that runs only while the loop sleeps, and wakes it late
+# The pace, by a clock that runs only while the loop sleeps, and wakes it late
 
 
 class LateClock(asyncio.SelectorEventLoop):
-    """A loop whose every sleep ends `late_s` after its time."""
+    """An event loop in which every sleep ends `late_s` after its time."""
 
     def __init__(self, late_s: float) -> None:
         super().__init__(LateSelector(self, late_s))
@@ -513,7 +513,7 @@ def by_late_clock() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
 
 def test_late_wake_ups_do_not_add_up(by_late_clock: Callable[[Coroutine[Any, Any, None]], None]) -> None:
     """
-    due      |    1    2    3    4   ...   each 0.1 s after the one before, whenever that one came
+    due      |    1    2    3    4   ...   each 0.1 s after the due time before it
     yielded  |    '1   '2   '3   '4  ...   3 ms late, the hundredth too
     """
 
@@ -531,7 +531,7 @@ def test_late_wake_ups_do_not_add_up(by_late_clock: Callable[[Coroutine[Any, Any
     assert arrivals == pytest.approx([0.1 * (token + 1) + 0.003 for token in range(100)], abs=1e-6)
 
 
-def test_whoever_pauses_gets_the_next_token_at_once_and_no_burst(
+def test_a_reader_that_paused_gets_the_next_token_at_once_and_no_burst(
     by_late_clock: Callable[[Coroutine[Any, Any, None]], None],
 ) -> None:
     """

@@ -1,4 +1,4 @@
-"""Laws of the Ollama backend and its residence, against a server that keeps Ollama's books."""
+"""The Ollama backend and its residence, with a test server that schedules models as Ollama does."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ def text_of(pieces: Sequence[Piece]) -> str:
 
 
 async def failure_of(backend: OllamaBackend, request: Request = REQUEST) -> tuple[str, str]:
-    """The text that came before the failure, and the failure's sentence less the server's name."""
-    said: list[Piece] = []
+    """(the text that came before the failure, the failure's sentence without the server's name)."""
+    pieces: list[Piece] = []
     try:
         async for item in backend.generate(request):
-            said += pieces_in([item])
+            pieces += pieces_in([item])
     except BackendFailed as failed:
-        return text_of(said), sentence(backend, failed)
-    pytest.fail(f"it did not fail: it said {text_of(said)!r}")
+        return text_of(pieces), sentence(backend, failed)
+    pytest.fail(f"it did not fail, but answered {text_of(pieces)!r}")
 
 
 def sentence(backend: OllamaBackend, failure: Exception) -> str:
@@ -129,7 +129,7 @@ async def test_a_stream_adds_up_to_the_whole_answer_and_every_token_is_measured(
         assert len(piece.top) == 20
 
 
-async def test_the_request_says_what_was_asked_for(server: OllamaServer) -> None:
+async def test_the_request_contains_what_was_asked_for(server: OllamaServer) -> None:
     history = (Message("user", "Hello"), Message("assistant", "Good day"))
     async with started("small", server.url, keep_alive_s=77) as backend:
         await items_of(backend, asked(system="Be brief \ud83d", history=history, top_k=100))
@@ -155,8 +155,8 @@ async def test_the_request_says_what_was_asked_for(server: OllamaServer) -> None
     assert {path for path in server.paths if path in ("/api/chat", "/api/generate")} == {"/api/chat"}
 
 
-async def test_a_model_without_a_template_goes_on_with_the_text(server: OllamaServer) -> None:
-    """Its template would leave the system text and the turns before out."""
+async def test_a_model_without_a_template_continues_the_text(server: OllamaServer) -> None:
+    """Its template would leave out the system text and the turns before."""
     async with started("base:1b", server.url) as backend:
         await items_of(backend, asked(system="A fable.", history=(Message("user", "Once"),)))
     (question,) = server.questions
@@ -164,13 +164,13 @@ async def test_a_model_without_a_template_goes_on_with_the_text(server: OllamaSe
     assert server.paths[-1] == "/api/generate"
 
 
-async def test_a_model_whose_chat_is_built_in_is_asked_in_a_chat(server: OllamaServer) -> None:
+async def test_a_model_with_a_built_in_chat_gets_a_chat(server: OllamaServer) -> None:
     async with started("rendered:30b", server.url) as backend:
         await items_of(backend)
     assert server.paths[-1] == "/api/chat"
 
 
-async def test_a_model_that_thinks_is_asked_to_and_does_so_in_its_lane(server: OllamaServer) -> None:
+async def test_a_thinking_model_is_asked_to_think_and_does_so_in_its_lane(server: OllamaServer) -> None:
     async with started("thinker:8b", server.url) as backend:
         pieces = pieces_in(await items_of(backend))
     assert server.questions[0]["think"] is True
@@ -186,7 +186,7 @@ async def test_the_seed_decides_the_text(server: OllamaServer) -> None:
 
 
 async def test_an_older_ollama_answers_without_logprobs(server: OllamaServer) -> None:
-    """That is no trouble: its text is as good as any."""
+    """That is not a trouble: its text is as good."""
     server.version = "0.12.10"
     async with started("small", server.url) as backend:
         pieces = pieces_in(await items_of(backend))
@@ -194,7 +194,7 @@ async def test_an_older_ollama_answers_without_logprobs(server: OllamaServer) ->
     assert {(piece.quality, piece.top) for piece in pieces} == {("missing", ())}
 
 
-async def test_answers_come_side_by_side_over_as_many_connections(server: OllamaServer) -> None:
+async def test_simultaneous_answers_have_a_connection_each(server: OllamaServer) -> None:
     server.limits.parallel = 3
     async with started("small", server.url, parallel=3) as backend:
         assert backend.slots == 3
@@ -219,12 +219,12 @@ async def test_a_connection_that_closes_as_it_is_used_is_no_failure(server: Olla
 
 
 @pytest.mark.parametrize("tail", ["/", "/api", "/api/", "?a=b"])
-async def test_a_url_may_end_as_people_write_it(server: OllamaServer, tail: str) -> None:
+async def test_a_url_may_end_in_the_usual_ways(server: OllamaServer, tail: str) -> None:
     async with started("small", server.url + tail) as backend:
         assert (backend.facts.trouble, backend.facts.server) == ("", server.url)
 
 
-async def test_a_url_that_is_not_ollamas_is_no_model_that_is_missing(server: OllamaServer) -> None:
+async def test_a_url_of_another_server_is_not_reported_as_a_missing_model(server: OllamaServer) -> None:
     async with started("small", f"{server.url}/v1") as backend:
         assert backend.facts.trouble == f"small at {server.url}/v1 answered HTTP 404: 404 page not found"
 
@@ -239,7 +239,7 @@ async def _restarted(server: OllamaServer, port: int) -> AsyncIterator[OllamaSer
 # Loading and waiting
 
 
-async def test_loading_is_told_until_the_model_is_in_memory(server: OllamaServer) -> None:
+async def test_loading_is_shown_until_the_model_is_in_memory(server: OllamaServer) -> None:
     async with started("small", server.url) as backend:
         first, *others = await items_of(backend)
         assert first == ModelLoading()
@@ -249,7 +249,7 @@ async def test_loading_is_told_until_the_model_is_in_memory(server: OllamaServer
 
 @pytest.mark.parametrize("tells", [True, False])
 async def test_a_model_answers_while_another_one_is_loaded(server: OllamaServer, tells: bool) -> None:
-    """A later Ollama does not say what is in memory then; the answer comes all the same."""
+    """Newer versions of Ollama do not list their models then; the answer comes nevertheless."""
     server.tells_while_loading = tells
     async with started("small", server.url) as backend, started("other:1b", server.url) as other:
         await items_of(backend)
@@ -263,7 +263,7 @@ async def test_a_model_answers_while_another_one_is_loaded(server: OllamaServer,
     assert (items[0] == ModelLoading()) is not tells
 
 
-async def test_whoever_finds_the_queue_full_waits_and_asks_again(
+async def test_a_request_that_finds_the_queue_full_is_sent_again(
     server: OllamaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BUSY_PAUSES_S", (0.0, 0.01))
@@ -276,7 +276,7 @@ async def test_whoever_finds_the_queue_full_waits_and_asks_again(
     assert server.begun["small:latest"] == 1
 
 
-async def test_a_queue_that_stays_full_is_given_up(server: OllamaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_queue_that_stays_full_is_a_failure(server: OllamaServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BUSY_PAUSES_S", (0.0,))
     monkeypatch.setattr(module, "BUSY_ASKS", 7)
     monkeypatch.setattr(module, "BUSY_LOADS", 5)
@@ -293,7 +293,7 @@ def test_the_pauses_grow_and_end() -> None:
     assert list(module._pauses(6)) == [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
 
 
-async def test_before_the_first_token_silence_is_no_failure(server: OllamaServer) -> None:
+async def test_before_the_first_token_silence_is_not_a_failure(server: OllamaServer) -> None:
     server.limits.load_s = 0.1
     async with started("small", server.url) as backend:
         assert pieces_in(await items_of(backend, asked(silence_ms=20)))
@@ -327,34 +327,34 @@ OF_MEMORY = {
 }
 
 
-@pytest.mark.parametrize(("model", "told"), BEFORE_IT_BEGAN.items())
-async def test_a_refusal_is_one_clear_sentence(server: OllamaServer, model: str, told: str) -> None:
+@pytest.mark.parametrize(("model", "expected"), BEFORE_IT_BEGAN.items())
+async def test_a_refusal_is_one_clear_sentence(server: OllamaServer, model: str, expected: str) -> None:
     secret = "My darkest secret is that I count in base 7"
     async with started(model, server.url) as backend:
         for request in (asked(prompt=secret), asked(history=(Message("user", secret),))):
-            said, failure = await failure_of(backend, request)
-            assert said == ""
-            assert failure.startswith(told)
+            text, failure = await failure_of(backend, request)
+            assert text == ""
+            assert failure.startswith(expected)
             assert "secret" not in failure
 
 
-@pytest.mark.parametrize(("model", "told"), AFTER_IT_BEGAN.items())
-async def test_what_was_said_is_kept_when_a_stream_breaks(server: OllamaServer, model: str, told: str) -> None:
+@pytest.mark.parametrize(("model", "expected"), AFTER_IT_BEGAN.items())
+async def test_the_text_before_a_break_of_the_stream_is_kept(server: OllamaServer, model: str, expected: str) -> None:
     async with started(model, server.url) as backend:
-        said, failure = await failure_of(backend, asked(silence_ms=200))
-    assert said == "One fine day"
-    assert failure.startswith(told)
+        text, failure = await failure_of(backend, asked(silence_ms=200))
+    assert text == "One fine day"
+    assert failure.startswith(expected)
 
 
-@pytest.mark.parametrize(("model", "told"), OF_MEMORY.items())
-async def test_words_about_memory_are_told_apart(server: OllamaServer, model: str, told: str) -> None:
+@pytest.mark.parametrize(("model", "expected"), OF_MEMORY.items())
+async def test_a_lack_of_memory_is_a_failure_of_its_own(server: OllamaServer, model: str, expected: str) -> None:
     async with started(model, server.url) as backend:
         with pytest.raises(OutOfMemory) as failed:
             await items_of(backend)
-        assert sentence(backend, failed.value) == f"has too little memory: it {told}"
+        assert sentence(backend, failed.value) == f"has too little memory: it {expected}"
 
 
-async def test_a_quoted_prompt_about_memory_is_no_lack_of_it(server: OllamaServer) -> None:
+async def test_a_quoted_prompt_about_memory_is_not_a_lack_of_memory(server: OllamaServer) -> None:
     async with started("quotes_the_prompt", server.url) as backend:
         with pytest.raises(BackendFailed) as failed:
             await items_of(backend, asked(prompt="My darkest secret is that I count, out of memory"))
@@ -385,7 +385,7 @@ async def test_closing_the_iterator_stops_the_generation(server: OllamaServer) -
     assert server.ended["small:latest"] == 0
 
 
-async def test_whoever_gives_up_waiting_closes_the_connection(server: OllamaServer) -> None:
+async def test_closing_the_iterator_while_it_waits_closes_the_connection(server: OllamaServer) -> None:
     async with started("never", server.url) as backend:
         items = backend.generate(REQUEST)
         assert await anext(items) == ModelLoading()
@@ -400,7 +400,7 @@ async def test_whoever_gives_up_waiting_closes_the_connection(server: OllamaServ
 # What is known of a model
 
 
-async def test_the_facts_are_the_servers(server: OllamaServer) -> None:
+async def test_the_facts_are_those_of_the_server(server: OllamaServer) -> None:
     async with started("SMALL", server.url, max_loaded=5) as backend:
         facts = backend.facts
     assert (facts.model, facts.server, facts.size_bytes) == ("small:latest", server.url, SIZE)
@@ -409,7 +409,7 @@ async def test_the_facts_are_the_servers(server: OllamaServer) -> None:
     assert (facts.slots, facts.remote, facts.trouble, backend.pauses) == (1, False, "", False)
 
 
-async def test_the_limits_come_from_the_source_or_the_environment_or_are_ollamas(
+async def test_the_limits_are_the_sources_or_the_environments_or_ollamas(
     server: OllamaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with started("small", server.url) as backend:
@@ -422,13 +422,13 @@ async def test_the_limits_come_from_the_source_or_the_environment_or_are_ollamas
         assert (backend.facts.max_loaded, backend.slots) == (1, 2)
 
 
-async def test_a_model_that_is_not_pulled_says_how_to_pull_it(server: OllamaServer) -> None:
+async def test_a_model_that_is_not_pulled_fails_with_the_command_that_pulls_it(server: OllamaServer) -> None:
     async with started("phi3:mini", server.url) as backend:
-        told = f"phi3:mini at {server.url} has no model 'phi3:mini': run `ollama pull phi3:mini`"
-        assert backend.facts.trouble == told
+        expected = f"phi3:mini at {server.url} has no model 'phi3:mini': run `ollama pull phi3:mini`"
+        assert backend.facts.trouble == expected
         with pytest.raises(BackendFailed) as failed:
             await items_of(backend)
-        assert str(failed.value) == told
+        assert str(failed.value) == expected
         with pytest.raises(BackendFailed, match="ollama pull phi3:mini"):
             await backend.load()
         server.books.models["phi3:mini"] = StoredModel("phi3:mini")
@@ -436,17 +436,17 @@ async def test_a_model_that_is_not_pulled_says_how_to_pull_it(server: OllamaServ
         assert backend.facts.trouble == ""
 
 
-async def test_an_ollama_that_is_away_is_told_and_served_when_it_comes() -> None:
+async def test_an_absent_ollama_is_a_trouble_until_it_answers() -> None:
     async with ollama_server(*MODELS) as server:
         port = int(server.url.rpartition(":")[2])
     async with started("small", server.url) as backend:
-        told = f"small at {server.url} cannot be reached: check that Ollama is running"
-        assert backend.facts.trouble == told
+        expected = f"small at {server.url} cannot be reached: check that Ollama is running"
+        assert backend.facts.trouble == expected
         assert backend.facts.model == "small:latest"
         for asking in (items_of(backend), backend.load(), backend.residents(), backend.unload("small")):
             with pytest.raises(BackendFailed) as failed:
                 await asking
-            assert str(failed.value) == told
+            assert str(failed.value) == expected
         async with ollama_server(*MODELS, port=port):
             assert pieces_in(await items_of(backend))
 
@@ -458,12 +458,12 @@ async def test_a_model_that_only_embeds_is_refused(server: OllamaServer) -> None
     assert not server.questions
 
 
-async def test_a_prompt_goes_to_a_cloud_only_where_the_source_says_so(server: OllamaServer) -> None:
-    """Ollama lists such models beside its own, and passes the prompt on without a word."""
+async def test_a_prompt_is_sent_to_a_cloud_only_where_the_source_is_remote(server: OllamaServer) -> None:
+    """Ollama lists such models beside its own, and silently sends the prompt on."""
     async with started("far:120b-cloud", server.url) as backend:
         assert backend.facts.remote
-        told = "runs at ollama.com:443, so the prompt would leave this machine"
-        assert (await failure_of(backend))[1] == told
+        expected = "runs at ollama.com:443, so the prompt would leave this machine"
+        assert (await failure_of(backend))[1] == expected
         assert backend.residence is None
     assert not server.questions
     async with started("far:120b-cloud", server.url, remote=True) as backend:
@@ -473,8 +473,8 @@ async def test_a_prompt_goes_to_a_cloud_only_where_the_source_says_so(server: Ol
     assert server.books.loads == []
 
 
-async def test_the_memory_of_a_remote_ollama_is_its_own_business(server: OllamaServer) -> None:
-    """Its loading is told all the same: who waits must know what for."""
+async def test_the_council_does_not_manage_the_memory_of_a_remote_ollama(server: OllamaServer) -> None:
+    """Its loading is shown nevertheless, as the reason of the wait."""
     async with started("small", server.url, remote=True) as backend:
         assert (backend.residence, backend.facts.remote, backend.facts.trouble) == (None, True, "")
         assert (await items_of(backend))[0] == ModelLoading()
@@ -516,7 +516,7 @@ def test_a_source_without_a_url_is_refused(url: str) -> None:
 # Its residence
 
 
-async def test_what_is_in_memory_is_told_with_where_it_is(server: OllamaServer) -> None:
+async def test_residents_have_their_sizes_in_ram_and_vram(server: OllamaServer) -> None:
     async with started("small", server.url) as small, started("other:1b", server.url) as other:
         assert await small.residents() == ()
         await small.load()
@@ -528,8 +528,8 @@ async def test_what_is_in_memory_is_told_with_where_it_is(server: OllamaServer) 
     }
 
 
-async def test_a_model_is_loaded_once_and_stays_as_long_as_it_is_to(server: OllamaServer) -> None:
-    """A model with a draft would be loaded again if the answer were asked for with other options than the load."""
+async def test_a_model_is_loaded_once_and_kept_for_the_configured_time(server: OllamaServer) -> None:
+    """A model with a draft would be loaded again if the request had other options than the load."""
     async with started("drafted:7b", server.url, keep_alive_s=1_234) as backend:
         await backend.load()
         await backend.load()
@@ -538,7 +538,7 @@ async def test_a_model_is_loaded_once_and_stays_as_long_as_it_is_to(server: Olla
     assert [asked.body["keep_alive"] for asked in server.requests if "keep_alive" in asked.body] == [1_234] * 3
 
 
-async def test_a_model_that_is_kept_for_no_time_is_loaded_all_the_same(server: OllamaServer) -> None:
+async def test_a_model_with_keep_alive_0_is_loaded_nevertheless(server: OllamaServer) -> None:
     """An empty prompt with keep_alive 0 would unload it."""
     async with started("small", server.url, keep_alive_s=0) as backend:
         await backend.load()
@@ -547,7 +547,7 @@ async def test_a_model_that_is_kept_for_no_time_is_loaded_all_the_same(server: O
         await until(lambda: _is(server.loaded == set()), "it has left memory", QUICKLY_S)
 
 
-async def test_a_model_that_does_not_fit_says_so_in_numbers(server: OllamaServer) -> None:
+async def test_a_model_that_does_not_fit_fails_with_numbers(server: OllamaServer) -> None:
     server.limits.memory_bytes = GB
     async with started("small", server.url) as backend:
         with pytest.raises(OutOfMemory) as failed:
@@ -560,7 +560,7 @@ async def test_a_model_that_does_not_fit_says_so_in_numbers(server: OllamaServer
             await items_of(backend)
 
 
-async def test_unloading_returns_when_the_model_has_left(server: OllamaServer) -> None:
+async def test_unloading_returns_when_the_model_is_gone(server: OllamaServer) -> None:
     async with started("small", server.url) as small, started("other:1b", server.url) as other:
         await small.load()
         await other.load()
@@ -570,14 +570,14 @@ async def test_unloading_returns_when_the_model_has_left(server: OllamaServer) -
         assert await small.residents() == ()
 
 
-async def test_unloading_what_is_not_there_asks_for_nothing(server: OllamaServer) -> None:
+async def test_unloading_an_absent_model_sends_no_request(server: OllamaServer) -> None:
     async with started("small", server.url) as backend:
         await backend.unload("small")
         await backend.unload("nobody:7b")
     assert "/api/generate" not in server.paths
 
 
-async def test_unloading_waits_for_an_answer_and_no_longer_than_it_must(
+async def test_unloading_waits_for_an_answer_with_a_time_limit(
     server: OllamaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "UNLOAD_S", 0.1)
@@ -598,7 +598,7 @@ async def test_unloading_waits_for_an_answer_and_no_longer_than_it_must(
 async def test_the_time_to_unload_begins_with_the_request_to_unload(
     server: OllamaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ollama lists nothing while it loads another model; then it unloads this one after the answer that it gives."""
+    """Ollama lists nothing while it loads another model; then it unloads this one after its answer."""
     monkeypatch.setattr(module, "UNLOAD_S", 1.0)
     monkeypatch.setattr(module, "UNLOAD_LOOKS_S", 0.01)
     async with started("silent", server.url) as backend, started("other:1b", server.url) as other:
@@ -620,8 +620,8 @@ async def test_the_time_to_unload_begins_with_the_request_to_unload(
     assert server.loaded == {"other:1b"}
 
 
-async def test_a_model_that_is_in_memory_under_another_name_is_there(server: OllamaServer) -> None:
-    """Two tags of one model share a runner, and Ollama tells the name that it was loaded under."""
+async def test_a_model_in_memory_under_another_name_is_found(server: OllamaServer) -> None:
+    """Two tags of one model share a runner, and Ollama lists it by the name that was loaded."""
 
     class Copy(StoredModel):
         digest = MODELS[0].digest
@@ -637,7 +637,7 @@ async def test_a_model_that_is_in_memory_under_another_name_is_there(server: Oll
     assert server.books.loads == ["small:latest"]
 
 
-async def test_what_is_loaded_is_waited_for_while_something_is_loaded(server: OllamaServer) -> None:
+async def test_the_list_of_residents_waits_for_a_load(server: OllamaServer) -> None:
     server.books.may_load.clear()
     async with started("small", server.url) as small, started("other:1b", server.url) as other:
         loading = asyncio.create_task(other.load())

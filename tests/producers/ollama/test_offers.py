@@ -1,4 +1,4 @@
-"""Laws of what an Ollama offers, of its limits, and of where it is."""
+"""What an Ollama offers, its limits, and its address."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ async def offers_of(server: OllamaServer, **more: str) -> dict[str, Offer]:
     return {offer.facts.model: offer for offer in offers}
 
 
-# Where it is
+# Its address
 
 
 @pytest.mark.parametrize(
-    ("told", "url"),
+    ("given", "url"),
     [
         (None, URL),
         ("", URL),
@@ -79,8 +79,8 @@ async def offers_of(server: OllamaServer, **more: str) -> dict[str, Offer]:
         ("ollama.com", "https://ollama.com:443"),
     ],
 )
-def test_ollama_host_is_read_as_ollama_reads_it(told: str | None, url: str) -> None:
-    assert ollama_url({} if told is None else {"OLLAMA_HOST": told}) == url
+def test_ollama_host_is_read_as_ollama_reads_it(given: str | None, url: str) -> None:
+    assert ollama_url({} if given is None else {"OLLAMA_HOST": given}) == url
 
 
 def test_a_password_in_ollama_host_is_refused_and_not_shown() -> None:
@@ -89,17 +89,17 @@ def test_a_password_in_ollama_host_is_refused_and_not_shown() -> None:
     assert "love" not in str(caught.value)
 
 
-@pytest.mark.parametrize("told", ["ftp://gpu-box", "unix:///run/ollama", "gpu box"])
-def test_an_ollama_host_that_is_no_address_is_refused_and_not_repeated(told: str) -> None:
+@pytest.mark.parametrize("given", ["ftp://gpu-box", "unix:///run/ollama", "gpu box"])
+def test_an_invalid_ollama_host_is_refused_and_not_repeated(given: str) -> None:
     with pytest.raises(Refused, match="OLLAMA_HOST is not a valid address") as refused:
-        ollama_url({"OLLAMA_HOST": told})
-    assert told not in str(refused.value)
+        ollama_url({"OLLAMA_HOST": given})
+    assert given not in str(refused.value)
 
 
 # What it offers
 
 
-async def test_every_model_is_offered_with_what_is_known_of_it(server: OllamaServer) -> None:
+async def test_every_model_is_offered_with_its_facts(server: OllamaServer) -> None:
     offers = await offers_of(server)
     assert list(offers) == ["far:120b-cloud", "twin:8b", "embedder:latest", "second:8b", "first:1b"]
     first = offers["first:1b"]
@@ -116,7 +116,7 @@ async def test_an_embedding_model_is_offered_with_its_trouble(server: OllamaServ
 
 
 async def test_two_names_of_one_file_have_one_digest(server: OllamaServer) -> None:
-    """Their entries in Ollama's list differ, for their templates may; the runner is shared all the same."""
+    """Their entries in Ollama's list differ, as their templates may; they share a runner nevertheless."""
     offers = await offers_of(server)
     assert offers["twin:8b"].facts.digest == offers["second:8b"].facts.digest != offers["first:1b"].facts.digest
 
@@ -127,7 +127,7 @@ async def test_a_model_of_a_cloud_is_offered_as_remote(server: OllamaServer) -> 
     assert (offer.facts.size_bytes, offer.facts.max_loaded) == (0, 0)
 
 
-async def test_what_is_loaded_is_said(server: OllamaServer) -> None:
+async def test_loaded_models_are_offered_as_loaded(server: OllamaServer) -> None:
     runner = await server.books.acquire(server.books.models["first:1b"], {}, None)
     server.books.release(runner)
     residencies = {name: offer.facts.residency for name, offer in (await offers_of(server)).items()}
@@ -150,8 +150,8 @@ async def test_offers_do_not_wait_for_a_load(server: OllamaServer, monkeypatch: 
         await loading
 
 
-async def test_a_model_that_cannot_be_shown_hides_no_other(server: OllamaServer) -> None:
-    """It was removed between the list and the look at it."""
+async def test_a_model_that_cannot_be_shown_does_not_hide_the_others(server: OllamaServer) -> None:
+    """It was removed after it was listed."""
     shown = server.books.stored
     server.books.stored = lambda name: None if name == "first:1b" else shown(name)  # type: ignore[method-assign]
     offers = await offers_of(server)
@@ -159,7 +159,7 @@ async def test_a_model_that_cannot_be_shown_hides_no_other(server: OllamaServer)
     assert offers["second:8b"].facts.trouble == ""
 
 
-async def test_what_the_source_says_goes_before_what_the_environment_says(server: OllamaServer) -> None:
+async def test_the_sources_limits_have_priority_over_the_environments(server: OllamaServer) -> None:
     environ = {"OLLAMA_MAX_LOADED_MODELS": "5", "OLLAMA_NUM_PARALLEL": "2"}
     offer = (await offers_of(server, **environ))["first:1b"]
     assert (offer.facts.max_loaded, offer.facts.slots) == (5, 2)
@@ -170,7 +170,7 @@ async def test_what_the_source_says_goes_before_what_the_environment_says(server
     assert (offer.source.name, offer.source.parallel) == ("first:1b", 7)
 
 
-async def test_a_name_that_a_terminal_would_obey_is_not_offered(server: OllamaServer) -> None:
+async def test_a_name_with_control_characters_is_not_offered(server: OllamaServer) -> None:
     server.books.models["x"] = StoredModel("\x1b[2Jx:1b")
     server.books.models["y"] = StoredModel("y:1b", family="\x1b[2J" + "y" * 99)
     offers = await offers_of(server)
@@ -190,7 +190,7 @@ async def test_an_ollama_without_models_offers_none() -> None:
         assert await ollama_offers(server.url) == ()
 
 
-async def test_an_ollama_that_is_away_is_said_to_be() -> None:
+async def test_an_absent_ollama_is_a_failure_of_its_own() -> None:
     async with ollama_server() as server:
         pass
     for asking in (ollama_offers(server.url), ollama_version(server.url.replace("//", "//ada:love@"))):
@@ -199,7 +199,7 @@ async def test_an_ollama_that_is_away_is_said_to_be() -> None:
         assert str(failed.value) == f"Ollama at {server.url} cannot be reached: check that Ollama is running"
 
 
-async def test_another_kind_of_server_is_told_apart(server: OllamaServer) -> None:
+async def test_another_kind_of_server_is_noticed(server: OllamaServer) -> None:
     with pytest.raises(BackendFailed, match="answered HTTP 404: 404 page not found"):
         await ollama_version(f"{server.url}/v1")
 
@@ -207,7 +207,7 @@ async def test_another_kind_of_server_is_told_apart(server: OllamaServer) -> Non
 # Its version
 
 
-async def test_an_old_version_is_told_with_each_offer(server: OllamaServer) -> None:
+async def test_an_old_version_is_in_the_details_of_each_offer(server: OllamaServer) -> None:
     server.version = "0.12.10"
     assert await ollama_version(server.url) == "0.12.10"
     offer = (await offers_of(server))["first:1b"]
@@ -237,7 +237,7 @@ def test_versions_are_compared_by_number(version: str, has: bool) -> None:
 
 @contextlib.contextmanager
 def serving_process(folder: Path, **environ: str) -> Iterator[None]:
-    """A process that is called `ollama serve`, with this environment."""
+    """A process with the command line `ollama serve` and this environment."""
     (folder / "serve").write_text("import sys; sys.stdin.read()")
     with subprocess.Popen(
         ["ollama", "serve"], executable=sys.executable, cwd=folder, stdin=subprocess.PIPE, env=environ
@@ -279,11 +279,11 @@ def test_three_models_fit_each_gpu(tmp_path: Path) -> None:
     assert ollama_limits("http://10.0.0.7:11434", {}, tmp_path).max_loaded == 3
 
 
-# Its names and words
+# Its names and messages
 
 
 @pytest.mark.parametrize(
-    ("told", "name"),
+    ("given", "name"),
     [
         ("llama3.2", "llama3.2:latest"),
         (" llama3.2:1b ", "llama3.2:1b"),
@@ -294,15 +294,15 @@ def test_three_models_fit_each_gpu(tmp_path: Path) -> None:
         ("box:5000/ada/phi3", "box:5000/ada/phi3:latest"),
     ],
 )
-def test_a_name_is_written_as_ollama_lists_it(told: str, name: str) -> None:
-    assert canonical_name(told) == canonical_name(name) == name
+def test_a_name_is_written_as_ollama_lists_it(given: str, name: str) -> None:
+    assert canonical_name(given) == canonical_name(name) == name
 
 
 @pytest.mark.parametrize(
     ("name", "cloud"),
     [("gpt-oss:120b-cloud", True), ("glm:Cloud", True), ("cloud", False), ("cloud:7b", False), ("x:cloudy", False)],
 )
-def test_a_name_of_the_cloud_is_known(name: str, cloud: bool) -> None:
+def test_a_name_of_the_cloud_is_recognized(name: str, cloud: bool) -> None:
     assert is_cloud_name(name) is cloud
 
 
@@ -317,6 +317,6 @@ def test_a_name_of_the_cloud_is_known(name: str, cloud: bool) -> None:
         "llama runner process has terminated: signal: killed",
     ],
 )
-def test_words_about_memory_are_known(words: str) -> None:
+def test_messages_about_memory_are_recognized(words: str) -> None:
     assert is_about_memory(words)
     assert not is_about_memory("model runner has unexpectedly stopped")

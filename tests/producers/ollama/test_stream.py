@@ -1,4 +1,4 @@
-"""Laws of the pure half of the Ollama backend: from bytes to chunks."""
+"""The pure half of the Ollama backend: from bytes to chunks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HALF_BYTES = HALF.encode()
 
 
 def outcome(parts: Sequence[bytes], *, thinks: bool = False) -> tuple[list[Chunk], str]:
-    """What a stream says when it is read in these parts, and how it ends."""
+    """(the chunks of a stream that comes in these parts, how it ends)."""
     stream = OllamaStream(20, thinks=thinks)
     chunks: list[Chunk] = []
     try:
@@ -36,11 +36,11 @@ def pieces_of(behaviour: str, path: str = "/api/chat", *, thinks: bool = False) 
     return [piece for chunk in chunks for piece in chunk.pieces]
 
 
-# What the pieces say
+# Pieces
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_both_ways_to_ask_say_the_same(path: str) -> None:
+def test_both_paths_have_the_same_pieces(path: str) -> None:
     for behaviour in ("good", "several_entries", "split_character", "thinking", "doubtful_logprobs"):
         assert pieces_of(behaviour, path) == pieces_of(behaviour)
 
@@ -53,7 +53,7 @@ def test_several_entries_of_a_chunk_share_its_text() -> None:
 
 
 def test_a_split_character_is_shown_whole_and_each_of_its_tokens_is_measured() -> None:
-    """Its halves came in one chunk, or the first of them in one without text."""
+    """Both halves in one chunk, or the first one in a chunk without text."""
     pieces = pieces_of("split_character")
     assert [(piece.text, piece.piece) for piece in pieces] == [
         ("", b" "),
@@ -66,7 +66,7 @@ def test_a_split_character_is_shown_whole_and_each_of_its_tokens_is_measured() -
 
 @pytest.mark.parametrize(("behaviour", "name"), [("split_character", HALF_BYTES), ("nameless_tokens", b"")])
 def test_alternatives_that_share_a_name_all_count(behaviour: str, name: bytes) -> None:
-    """Half characters have one name between them; which one was meant is lost, how probable it was is not."""
+    """Half characters all have the same name: their identity is lost, their probability is not."""
     tops = [piece.top for piece in pieces_of(behaviour)]
     assert ((name, -0.5), (name, -1.5), (b"e", -3.0)) in tops
 
@@ -86,12 +86,12 @@ def test_thinking_is_a_lane_of_its_own() -> None:
     assert [piece.quality for piece in pieces] == ["real"] * 5 + ["missing"] + ["real"] * 2
 
 
-def test_what_comes_before_any_text_is_thinking_where_the_model_thinks() -> None:
+def test_entries_before_any_text_are_thinking_if_the_model_thinks() -> None:
     assert pieces_of("thinking", thinks=True)[0].lane == "thinking"
     assert pieces_of("thinking", thinks=False)[0].lane == "answer"
 
 
-def test_the_thinking_of_imitators_is_found_too() -> None:
+def test_the_thinking_of_imitating_servers_is_found() -> None:
     assert [(piece.lane, piece.text) for piece in pieces_of("other_names")] == [("thinking", "a"), ("thinking", "b")]
 
 
@@ -104,7 +104,7 @@ def test_only_what_was_measured_is_called_real() -> None:
     ]
 
 
-# How it ends
+# The end
 
 ENDS = {
     "good": "stop",
@@ -123,7 +123,7 @@ ENDS = {
     "garbage": "sent a line that is not Ollama's: JSON is malformed: invalid character (byte 0)",
     "other_shape": "sent a line that is not Ollama's: Expected `str | null`, got `int` - at `$.message.content`",
 }
-SAYS_NOTHING = {
+WITHOUT_TEXT = {
     "nothing": "ended the stream without an answer",
     "only_loads": "only loaded the model: it found nothing to answer",
     "html": "answered with HTML instead of a stream: check the URL",
@@ -131,26 +131,26 @@ SAYS_NOTHING = {
 
 
 @pytest.mark.parametrize(("behaviour", "end"), ENDS.items())
-def test_what_was_said_is_kept_and_the_end_is_named(behaviour: str, end: str) -> None:
-    chunks, told = outcome(lines_of(behaviour))
+def test_the_text_is_kept_and_the_end_has_a_reason(behaviour: str, end: str) -> None:
+    chunks, reason = outcome(lines_of(behaviour))
     assert ["".join(piece.text for piece in chunk.pieces) for chunk in chunks] == ["One", " fine", " day"]
-    assert told == end
+    assert reason == end
 
 
-@pytest.mark.parametrize(("behaviour", "end"), SAYS_NOTHING.items())
-def test_who_says_nothing_has_not_answered(behaviour: str, end: str) -> None:
+@pytest.mark.parametrize(("behaviour", "end"), WITHOUT_TEXT.items())
+def test_a_stream_without_text_is_not_an_answer(behaviour: str, end: str) -> None:
     assert outcome(lines_of(behaviour)) == ([], end)
 
 
-def test_a_page_without_a_line_end_is_known_as_one() -> None:
-    assert outcome([b"<html>no"])[1] == SAYS_NOTHING["html"]
+def test_html_without_a_line_end_is_recognized() -> None:
+    assert outcome([b"<html>no"])[1] == WITHOUT_TEXT["html"]
 
 
 def test_a_line_is_bounded() -> None:
-    """As one part, or as many that never end."""
-    told = f"sent a line of more than {MAX_LINE_BYTES >> 20} MiB"
-    assert outcome([b"x" * (MAX_LINE_BYTES + 1) + b"\n"]) == ([], told)
-    assert outcome([b" " * 65_536] * 17) == ([], told)
+    """In one part, or in many."""
+    reason = f"sent a line of more than {MAX_LINE_BYTES >> 20} MiB"
+    assert outcome([b"x" * (MAX_LINE_BYTES + 1) + b"\n"]) == ([], reason)
+    assert outcome([b" " * 65_536] * 17) == ([], reason)
     assert outcome([b" " * MAX_LINE_BYTES + b"\n"])[1] == "ended the stream without an answer"
 
 
@@ -174,7 +174,7 @@ def test_where_the_bytes_are_cut_changes_no_chunk(behaviour: str, data: st.DataO
 @given(st.lists(st.binary(max_size=40), max_size=8))
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_end_in_chunks_or_in_a_sentence(parts: list[bytes]) -> None:
-    chunks, told = outcome(parts)
-    assert told
-    assert "\n" not in told
+    chunks, reason = outcome(parts)
+    assert reason
+    assert "\n" not in reason
     assert all(chunk.pieces for chunk in chunks)

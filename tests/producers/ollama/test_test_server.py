@@ -1,4 +1,4 @@
-"""The test server is an Ollama: what it says has the types of Ollama's own Python client, and its books are kept."""
+"""The test server behaves as an Ollama: its answers have the types of Ollama's own client, and it schedules models."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ async def until_loaded(server: OllamaServer, *models: str) -> None:
     await until(loaded, f"{models} are loaded", QUICKLY_S)
 
 
-# The client that everybody uses
+# Ollama's own client
 
 
-async def test_ollamas_own_client_talks_to_it(server: OllamaServer) -> None:
+async def test_ollamas_own_client_can_use_it(server: OllamaServer) -> None:
     client = ollama.AsyncClient(server.url)
     listed = await client.list()
     assert listed.models[-1].model == "a:1b"
@@ -77,9 +77,9 @@ async def test_ollamas_own_client_talks_to_it(server: OllamaServer) -> None:
     assert "".join(texts) == (await client.generate("a:1b", "Hello", options=options)).response
     thoughts, words = "", ""
     messages = [{"role": "user", "content": "Hello"}]
-    async for said in await client.chat("thinker:8b", messages, stream=True, logprobs=True, top_logprobs=4, think=True):
-        thoughts, words = thoughts + (said.message.thinking or ""), words + (said.message.content or "")
-        assert said.done or (said.logprobs and len(said.logprobs[0].top_logprobs or []) == 4)
+    async for part in await client.chat("thinker:8b", messages, stream=True, logprobs=True, top_logprobs=4, think=True):
+        thoughts, words = thoughts + (part.message.thinking or ""), words + (part.message.content or "")
+        assert part.done or (part.logprobs and len(part.logprobs[0].top_logprobs or []) == 4)
     assert thoughts
     with pytest.raises(ollama.ResponseError, match="model 'nobody' not found"):
         await client.show("nobody")
@@ -89,7 +89,7 @@ async def test_ollamas_own_client_talks_to_it(server: OllamaServer) -> None:
 
 
 async def test_every_answer_has_the_types_of_ollamas_client(server: OllamaServer) -> None:
-    """And no field that those do not know, but for the ones that Ollama itself sends beside them."""
+    """And no unknown field, except the ones that Ollama itself sends in addition."""
     beside = {"name", "capabilities", "bytes", "remote_model", "remote_host", "tensors", "type", "shape"}
     async with asking(server) as client:
         await load(client, "a:1b")
@@ -148,7 +148,7 @@ async def test_the_list_of_alternatives_is_bounded(server: OllamaServer, top: in
         assert answer.text == '{"error":"top_logprobs must be between 0 and 20"}'
 
 
-async def test_an_older_one_knows_nothing_of_logprobs(server: OllamaServer) -> None:
+async def test_an_older_version_has_no_logprobs(server: OllamaServer) -> None:
     server.version = "0.12.10"
     async with asking(server) as client:
         ask = {"model": "a:1b", "prompt": "x", "logprobs": True, "top_logprobs": 99}
@@ -164,10 +164,10 @@ async def test_the_seed_decides_the_text(server: OllamaServer) -> None:
     assert (await client.generate("a:1b", "Hello")).response != (await client.generate("a:1b", "Hello")).response
 
 
-# Its books
+# Its scheduler
 
 
-async def test_the_longest_idle_model_leaves_for_one_more(server: OllamaServer) -> None:
+async def test_the_longest_idle_model_is_evicted_for_another(server: OllamaServer) -> None:
     async with asking(server) as client:
         for model, keep_alive in zip(MODELS, ("10m", "5m", "20m", "10m"), strict=True):
             await load(client, model, keep_alive=keep_alive)
@@ -175,7 +175,7 @@ async def test_the_longest_idle_model_leaves_for_one_more(server: OllamaServer) 
     assert server.books.unloads == ["b:1b"]
 
 
-async def test_a_model_in_use_is_waited_for(server: OllamaServer) -> None:
+async def test_a_load_waits_for_a_model_in_use(server: OllamaServer) -> None:
     server.limits.max_loaded = 1
     server.books.models["a:1b"].behaves = "silent"
     async with asking(server) as client, asking(server) as other:
@@ -187,8 +187,8 @@ async def test_a_model_in_use_is_waited_for(server: OllamaServer) -> None:
     assert server.loaded == {"b:1b"}
 
 
-async def test_an_idle_model_leaves_before_one_in_use(server: OllamaServer) -> None:
-    """Whoever is in use was to be kept for the shorter time."""
+async def test_an_idle_model_is_evicted_before_one_in_use(server: OllamaServer) -> None:
+    """The model in use has the shorter keep_alive."""
     server.limits.max_loaded = 2
     server.books.models["a:1b"].behaves = "silent"
     question = {"model": "a:1b", "prompt": "x", "keep_alive": 1}
@@ -199,7 +199,7 @@ async def test_an_idle_model_leaves_before_one_in_use(server: OllamaServer) -> N
             assert server.loaded == {"a:1b", "c:1b"}
 
 
-async def test_a_client_that_leaves_while_a_model_is_loaded_keeps_nobody_waiting(server: OllamaServer) -> None:
+async def test_a_client_that_leaves_during_a_load_does_not_delay_the_others(server: OllamaServer) -> None:
     server.books.may_load.clear()
     async with asking(server) as client:
         loading = asyncio.create_task(load(client, "a:1b"))
@@ -213,7 +213,7 @@ async def test_a_client_that_leaves_while_a_model_is_loaded_keeps_nobody_waiting
     await until(lambda: _is(runner.users == 0), "nobody uses it", QUICKLY_S)
 
 
-async def test_models_leave_for_memory_and_who_is_too_large_alone_is_refused(server: OllamaServer) -> None:
+async def test_models_are_evicted_for_memory_and_one_that_is_too_large_alone_is_refused(server: OllamaServer) -> None:
     server.limits.memory_bytes = 4 * GB
     async with asking(server) as client:
         for model in ("a:1b", "b:1b", "c:1b"):
@@ -228,7 +228,7 @@ async def test_models_leave_for_memory_and_who_is_too_large_alone_is_refused(ser
     assert server.loaded == set()
 
 
-async def test_a_full_queue_is_refused_in_ollamas_words(server: OllamaServer) -> None:
+async def test_a_full_queue_is_refused_with_ollamas_message(server: OllamaServer) -> None:
     server.limits.max_queue = 0
     server.books.may_load.clear()
     async with asking(server) as client, asking(server) as other:
@@ -245,7 +245,7 @@ async def _is(value: bool) -> bool:
     return value
 
 
-async def test_an_idle_model_leaves_when_its_time_is_over(server: OllamaServer) -> None:
+async def test_an_idle_model_is_unloaded_after_its_keep_alive(server: OllamaServer) -> None:
     async with asking(server) as client:
         await load(client, "a:1b", keep_alive="30ms")
         await load(client, "b:1b", keep_alive=-1)
@@ -261,7 +261,7 @@ async def test_an_idle_model_leaves_when_its_time_is_over(server: OllamaServer) 
 
 
 async def test_other_runner_options_load_a_model_again(server: OllamaServer) -> None:
-    """Speculation is on for a model that has a draft, unless it is asked not to."""
+    """Speculative decoding is on for a model with a draft, unless the request turns it off."""
     async with asking(server) as client:
         for options in ({}, {"draft_num_predict": 0}, {"draft_num_predict": 0, "seed": 1}):
             await load(client, "drafted:7b", options=options)
@@ -287,7 +287,7 @@ async def test_a_model_answers_as_many_at_once_as_it_has_slots(server: OllamaSer
             await third
 
 
-async def test_what_nobody_waits_for_is_given_up(server: OllamaServer) -> None:
+async def test_a_request_without_a_client_is_ended(server: OllamaServer) -> None:
     server.limits.tokens_per_s = 1.0
     async with asking(server) as client:
         async with client.stream("POST", "/api/generate", json={"model": "a:1b", "prompt": "x"}) as answer:
@@ -311,10 +311,10 @@ async def test_a_keep_alive_without_a_unit_is_refused_as_go_refuses_it(server: O
         assert (await load(client, "a:1b", keep_alive="-1")).json() == {"error": 'time: missing unit in duration "-1"'}
 
 
-# As a process of its own
+# As a process
 
 
-def test_it_runs_by_itself_tells_its_books_and_ends_with_its_input() -> None:
+def test_it_runs_as_a_process_prints_its_models_and_ends_with_its_input() -> None:
     command = [sys.executable, "-m", "tests.support.ollama.server", "--model", "one=2.5", "--model", "bad=1:silent"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

@@ -1,4 +1,4 @@
-"""Laws of asking an OpenAI-compatible server: what a refusal leads to, and when asking ends. No server, no clock."""
+"""Requests to an OpenAI-compatible server: what follows a refusal, and when the attempts end. No server, no clock."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def body_of(dialect: Dialect, request: Request = REQUEST) -> dict[str, Any]:
 
 
 def accepted_after(name: str, request: Request = REQUEST) -> tuple[Asking, int]:
-    """How a server that refuses as `name` is asked in the end, and how often it refused."""
+    """(the dialect in the end for a server that refuses as `name`, how often it refused)."""
     asking = Asking(Dialect(), request)
     for refused in range(10):
         if (answer := faults.REFUSING[name](body_of(asking.dialect, request))) is None:
@@ -51,7 +51,7 @@ def fault_of(refused: RefusedAnswer, key_variable: str = "", absence: str = "") 
     return str(fault.value)
 
 
-# What is sent
+# The request
 
 
 def test_the_turns_of_a_chat_are_sent_in_order() -> None:
@@ -66,7 +66,7 @@ def test_the_turns_of_a_chat_are_sent_in_order() -> None:
 
 
 @given(st.text(), st.sampled_from([None, 0, 5, 20]), st.sampled_from(["max_tokens", "max_completion_tokens"]))
-def test_every_dialect_asks_for_the_same_answer(prompt: str, most_top: int | None, length: Any) -> None:
+def test_every_dialect_requests_the_same_answer(prompt: str, most_top: int | None, length: Any) -> None:
     body = body_of(Dialect(most_top, length, False), msgspec.structs.replace(REQUEST, prompt=prompt))
     assert (body["messages"][-1]["content"], body[length], body["seed"]) == (prompt, 40, 3)
     assert ("logprobs" in body) == ("top_logprobs" in body) == (most_top is not None)
@@ -76,22 +76,22 @@ def test_every_dialect_asks_for_the_same_answer(prompt: str, most_top: int | Non
 # Another dialect
 
 
-def test_whoever_has_no_logprobs_is_asked_once_more_without() -> None:
+def test_a_server_without_logprobs_is_asked_again_without_them() -> None:
     asking, refused = accepted_after("no_logprobs")
     assert (asking.dialect, refused) == (Dialect(most_top=None), 1)
 
 
-def test_whoever_has_fewer_alternatives_is_asked_for_as_many_as_it_has() -> None:
+def test_a_server_with_fewer_alternatives_is_asked_for_that_many() -> None:
     asking, refused = accepted_after("few_logprobs")
     assert (asking.dialect, refused) == (Dialect(most_top=5), 1)
 
 
-def test_whoever_knows_the_newer_name_only_is_asked_with_it() -> None:
+def test_a_server_that_knows_only_the_newer_name_is_asked_with_it() -> None:
     asking, refused = accepted_after("reasoner")
     assert (asking.dialect, refused) == (Dialect(most_top=None, length="max_completion_tokens"), 2)
 
 
-def test_whoever_knows_no_usage_is_asked_without() -> None:
+def test_a_server_without_usage_is_asked_without_it() -> None:
     asking, refused = accepted_after("no_usage")
     assert (asking.dialect, refused) == (Dialect(reports_usage=False), 1)
 
@@ -107,13 +107,13 @@ def test_whoever_knows_no_usage_is_asked_without() -> None:
         ("top_logprobs: at most 128", None),
     ],
 )
-def test_a_limit_is_read_from_the_words_where_there_is_one(words: str, most_top: int | None) -> None:
+def test_a_limit_is_read_from_the_message_if_it_contains_one(words: str, most_top: int | None) -> None:
     dialect = Dialect().without(words, REQUEST)
     assert dialect == Dialect(most_top=most_top)
 
 
 def test_a_server_that_always_refuses_is_not_asked_for_ever() -> None:
-    """It is asked with 20, with 2 and without; then its words are told."""
+    """It is asked with 20, with 2 and without logprobs; then it fails with the server's message."""
     tops: list[int | None] = []
 
     def ask_on(asking: Asking) -> None:
@@ -139,7 +139,7 @@ def test_changes_of_dialect_come_to_an_end(words: list[bytes]) -> None:
         ask_on(Asking(Dialect(), REQUEST))
 
 
-def test_only_what_names_a_parameter_changes_the_dialect() -> None:
+def test_only_a_message_that_names_a_parameter_changes_the_dialect() -> None:
     asking = Asking(Dialect(), REQUEST)
     for status, body in ((400, b"the context is too long"), (500, b"logprobs broke"), (404, b"logprobs")):
         with pytest.raises(ServerFault):
@@ -147,7 +147,7 @@ def test_only_what_names_a_parameter_changes_the_dialect() -> None:
     assert asking.dialect == Dialect()
 
 
-# A little later
+# Waiting
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_only_what_names_a_parameter_changes_the_dialect() -> None:
         ({}, 1.0),
     ],
 )
-def test_a_full_server_is_asked_again_when_it_says(headers: dict[str, str], pause_s: float) -> None:
+def test_a_busy_server_is_asked_again_when_it_asks_for_that(headers: dict[str, str], pause_s: float) -> None:
     asking = Asking(Dialect(), REQUEST)
     assert asking.refused(refusal(429, b"slow down", **headers)) == ModelWaiting()
     assert asking.pause_s == pause_s
@@ -172,12 +172,12 @@ def test_a_full_server_is_asked_again_when_it_says(headers: dict[str, str], paus
 
 @given(st.lists(st.sampled_from(["", "0", "1", "30", "1e9", "nan"]), min_size=200, max_size=200))
 @example(["0"] * 200)
-def test_waiting_for_room_comes_to_an_end(told: list[str]) -> None:
-    """Whatever it says, no more than MOST_WAITING_S are waited, and these not in many small pieces."""
+def test_waiting_for_a_busy_server_ends(retry_afters: list[str]) -> None:
+    """Whatever its headers contain, the wait is at most MOST_WAITING_S, with few attempts."""
 
     def ask_on(asking: Asking) -> None:
         waited_s = 0.0
-        for asks, retry_after in enumerate(told):
+        for asks, retry_after in enumerate(retry_afters):
             assert asks < 30
             assert asking.refused(refusal(429, b"slow down", retry_after=retry_after)) == ModelWaiting()
             waited_s += asking.pause_s
@@ -187,12 +187,12 @@ def test_waiting_for_room_comes_to_an_end(told: list[str]) -> None:
         ask_on(Asking(Dialect(), REQUEST))
 
 
-def test_who_has_to_come_back_tomorrow_is_told_now() -> None:
-    told = fault_of(refusal_of(faults.WHOLE["come_back_tomorrow"]))
-    assert told == "is too busy for the request, it asks for a retry in 86400 s (HTTP 429: Rate limit reached)"
+def test_a_retry_tomorrow_is_a_failure_now() -> None:
+    fault = fault_of(refusal_of(faults.WHOLE["come_back_tomorrow"]))
+    assert fault == "is too busy for the request, it asks for a retry in 86400 s (HTTP 429: Rate limit reached)"
 
 
-def test_what_has_to_be_paid_for_is_not_waited_for() -> None:
+def test_a_used_up_quota_is_not_waited_for() -> None:
     assert fault_of(refusal_of(faults.WHOLE["unpaid"])) == "answered HTTP 429: You exceeded your current quota"
 
 
@@ -204,7 +204,7 @@ def test_what_has_to_be_paid_for_is_not_waited_for() -> None:
         (refusal_of(faults.WHOLE["loading_for_ever"]), ModelLoading()),
     ],
 )
-def test_a_server_that_is_there_is_waited_for(refused: RefusedAnswer, sign: ModelLoading | ModelWaiting) -> None:
+def test_a_loading_or_busy_server_is_waited_for(refused: RefusedAnswer, sign: ModelLoading | ModelWaiting) -> None:
     asking = Asking(Dialect(), REQUEST)
     assert asking.refused(refused) == sign
     assert asking.pause_s > 0.0
@@ -216,7 +216,7 @@ def test_a_proxy_whose_server_is_away_is_not_waited_for() -> None:
     assert fault_of(refusal(503, b"no upstream")) == "answered HTTP 503: no upstream"
 
 
-# In words
+# Messages
 
 
 @pytest.mark.parametrize(
@@ -233,5 +233,7 @@ def test_a_proxy_whose_server_is_away_is_not_waited_for() -> None:
         (refusal(500), "", "", "answered HTTP 500: reason"),
     ],
 )
-def test_a_refusal_says_what_to_do(refused: RefusedAnswer, key_variable: str, absence: str, sentence: str) -> None:
+def test_a_refusal_is_a_message_with_what_to_do(
+    refused: RefusedAnswer, key_variable: str, absence: str, sentence: str
+) -> None:
     assert fault_of(refused, key_variable, absence).startswith(sentence)

@@ -1,4 +1,4 @@
-"""Laws of the OpenAI-compatible backend, against llama.cpp's own server and against one that misbehaves."""
+"""The OpenAI-compatible backend, with llama.cpp's own server and with a faulty one."""
 
 from __future__ import annotations
 
@@ -67,23 +67,23 @@ def text_of(pieces: Sequence[Piece]) -> str:
 
 
 async def raised_by(model: str, url: str, request: Request = REQUEST, **source: object) -> tuple[str, BackendFailed]:
-    """The text that came before the failure, and the failure."""
-    said: list[Piece] = []
+    """(the text that came before the failure, the failure)."""
+    pieces: list[Piece] = []
     async with asyncio.timeout(QUICKLY_S), started(model, url, **source) as backend:
         try:
             async for item in backend.generate(request):
-                said += pieces_in([item])
+                pieces += pieces_in([item])
         except BackendFailed as failed:
-            return text_of(said), failed
-    pytest.fail(f"{model} did not fail: it said {text_of(said)!r}")
+            return text_of(pieces), failed
+    pytest.fail(f"{model} did not fail, but answered {text_of(pieces)!r}")
 
 
 async def failure_of(model: str, url: str, request: Request = REQUEST, **source: object) -> tuple[str, str]:
-    """The text that came before the failure, and the failure's sentence less the server's name."""
-    said, failed = await raised_by(model, url, request, **source)
+    """(the text that came before the failure, the failure's sentence without the server's name)."""
+    text, failed = await raised_by(model, url, request, **source)
     name = f"{model} at {url} "
     assert str(failed).startswith(name)
-    return said, str(failed).removeprefix(name)
+    return text, str(failed).removeprefix(name)
 
 
 async def until_connected(server: FaultyServer, connections: int) -> None:
@@ -109,7 +109,7 @@ def llama(gguf_path: Path) -> Iterator[str]:
 
 
 async def whole_answer(url: str, request: Request) -> tuple[str, str, int]:
-    """Text, finish_reason and number of tokens of the same request without a stream: what the stream must add up to."""
+    """(text, finish_reason, number of tokens) of the same request without a stream."""
     body = {
         "messages": [{"role": turn.role, "content": turn.content} for turn in request.messages],
         "max_tokens": request.max_tokens,
@@ -139,8 +139,8 @@ async def test_a_stream_adds_up_to_the_whole_answer_and_every_token_is_measured(
     assert any((piece.piece or piece.text.encode()) == piece.top[0][0] for piece in pieces)
 
 
-async def test_a_long_answer_adds_up_and_ends_as_the_server_says(llama: str) -> None:
-    """Long enough for characters of several tokens; those come as one piece with the last token's logprob."""
+async def test_a_long_answer_adds_up_and_has_the_servers_reason(llama: str) -> None:
+    """Long enough for characters of several tokens, which come as one piece with the last token's logprob."""
     request = asked(max_tokens=3_000)
     items = await items_of("tiny", llama, request)
     text, reason, tokens = await whole_answer(llama, request)
@@ -153,7 +153,7 @@ async def test_the_seed_decides_the_text(llama: str) -> None:
     assert first == again != other
 
 
-async def test_the_backend_is_as_wide_as_the_server(llama: str) -> None:
+async def test_the_backend_has_as_many_slots_as_the_server(llama: str) -> None:
     async with started("tiny", llama) as backend:
         facts = backend.facts
         assert (backend.slots, facts.slots, facts.model, facts.server, facts.trouble) == (2, 2, "tiny", llama, "")
@@ -163,7 +163,7 @@ async def test_the_backend_is_as_wide_as_the_server(llama: str) -> None:
         assert (backend.slots, backend.facts.model, backend.facts.remote) == (7, "other", True)
 
 
-async def test_a_chat_with_turns_before_is_answered_like_any(llama: str) -> None:
+async def test_a_chat_with_earlier_turns_is_answered(llama: str) -> None:
     history = (Message("user", "One?"), Message("assistant", "Two."))
     request = asked(history=history, system="Be brief", temperature=0.0)
     text, reason, _ = await whole_answer(llama, request)
@@ -171,7 +171,7 @@ async def test_a_chat_with_turns_before_is_answered_like_any(llama: str) -> None
     assert (text_of(pieces_in(items)), items[-1]) == (text, Ending(reason))
 
 
-async def test_answers_come_side_by_side(llama: str) -> None:
+async def test_answers_come_at_the_same_time(llama: str) -> None:
     async with asyncio.timeout(QUICKLY_S), started("tiny", llama) as backend:
 
         async def answer(seed: int) -> str:
@@ -182,7 +182,7 @@ async def test_answers_come_side_by_side(llama: str) -> None:
 
 
 async def test_closing_the_iterator_frees_the_slot(llama: str) -> None:
-    """60,000 tokens take this server much longer than the test waits."""
+    """This server takes much longer for 60,000 tokens than the test waits."""
     async with (
         httpx.AsyncClient(base_url=llama, trust_env=False) as client,
         started("tiny", llama) as backend,
@@ -201,7 +201,7 @@ async def test_closing_the_iterator_frees_the_slot(llama: str) -> None:
         await until(is_free, "the slot is free", QUICKLY_S)
 
 
-async def test_a_server_that_is_killed_and_one_that_is_gone_are_told_apart(gguf_path: Path) -> None:
+async def test_a_server_that_is_killed_and_an_absent_one_are_different_failures(gguf_path: Path) -> None:
     with llama_process(gguf_path, context=65_536) as running:
         async with asyncio.timeout(QUICKLY_S), started("tiny", running.url) as backend:
             items = backend.generate(asked(max_tokens=60_000, temperature=0.0))
@@ -213,13 +213,13 @@ async def test_a_server_that_is_killed_and_one_that_is_gone_are_told_apart(gguf_
         assert await failure_of("tiny", running.url) == ("", AWAY)
 
 
-async def test_a_refusal_of_the_real_server_is_told_in_its_own_words(llama: str) -> None:
+async def test_a_refusal_of_the_real_server_has_its_message(llama: str) -> None:
     _, sentence = await failure_of("tiny", llama, asked(prompt="word " * 100_000))
     assert sentence.startswith("answered HTTP 400: request (")
     assert "exceeds the available context size" in sentence
 
 
-# A server that misbehaves
+# A faulty server
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ AFTER_IT_BEGAN = {
     "vllm_error": "reported an error: CUDA is gone",
     "closed": "closed the connection unexpectedly",
     "reset": "closed the connection unexpectedly",
-    # aiohttp closes the connection and tells nobody.
+    # aiohttp closes the connection without an error.
     "broken_chunk": "sent nothing for 0.2 s",
     "silent": "sent nothing for 0.2 s",
     "only_pings": "sent nothing for 0.2 s",
@@ -267,28 +267,28 @@ AFTER_IT_BEGAN = {
 
 @pytest.mark.parametrize(("model", "sentence"), BEFORE_IT_BEGAN.items())
 async def test_a_refusal_is_one_clear_sentence(server: FaultyServer, model: str, sentence: str) -> None:
-    said, told = await failure_of(model, server.url, asked(prompt="My darkest secret is that I count in base 7"))
-    assert said == ""
-    assert told.startswith(sentence)
-    assert "secret" not in told
+    text, message = await failure_of(model, server.url, asked(prompt="My darkest secret is that I count in base 7"))
+    assert text == ""
+    assert message.startswith(sentence)
+    assert "secret" not in message
 
 
 async def test_no_turn_of_a_chat_is_quoted(server: FaultyServer) -> None:
     turn = Message("assistant", "My darkest secret is that I count in base 7")
-    _, told = await failure_of("quotes_the_prompt", server.url, asked(history=(turn,)))
-    assert told == "answered HTTP 400: cannot parse: …"
+    _, message = await failure_of("quotes_the_prompt", server.url, asked(history=(turn,)))
+    assert message == "answered HTTP 400: cannot parse: …"
 
 
 @pytest.mark.parametrize(("model", "sentence"), AFTER_IT_BEGAN.items())
-async def test_what_was_said_is_kept_when_a_stream_breaks(server: FaultyServer, model: str, sentence: str) -> None:
-    said, told = await failure_of(model, server.url, asked(silence_ms=200))
-    assert said == "One fine day"
-    assert told.startswith(sentence)
-    assert "My dar" not in told
+async def test_the_text_before_a_break_of_the_stream_is_kept(server: FaultyServer, model: str, sentence: str) -> None:
+    text, message = await failure_of(model, server.url, asked(silence_ms=200))
+    assert text == "One fine day"
+    assert message.startswith(sentence)
+    assert "My dar" not in message
 
 
-async def test_what_came_before_a_break_is_handed_out_before_it(server: FaultyServer) -> None:
-    """All of the text and then the break arrive while nobody reads."""
+async def test_bytes_that_came_before_a_break_are_returned_before_it(server: FaultyServer) -> None:
+    """The whole text and then the break arrive before the first read."""
     transport = AiohttpTransport(httpx.URL(server.url), 1)
     request = httpx.Request("POST", f"{server.url}/v1/chat/completions", json={"model": "closed"})
     response = await transport.handle_async_request(request)
@@ -306,10 +306,10 @@ async def test_what_came_before_a_break_is_handed_out_before_it(server: FaultySe
     await transport.aclose()
 
 
-async def test_the_servers_words_are_cut(server: FaultyServer) -> None:
-    _, told = await failure_of("long_winded", server.url)
-    assert told.endswith("word…")
-    assert 200 < len(told) < 250
+async def test_a_servers_long_message_is_cut(server: FaultyServer) -> None:
+    _, message = await failure_of("long_winded", server.url)
+    assert message.endswith("word…")
+    assert 200 < len(message) < 250
 
 
 @pytest.mark.parametrize("model", ["good", "done_only", "finish_only", "finishes_and_stays", "babbles_on"])
@@ -324,14 +324,14 @@ async def test_a_finished_answer_ends_however_the_stream_does(
     assert ending.reason == reasons.get(model, "stop")
 
 
-async def test_before_the_first_token_silence_is_no_failure(server: FaultyServer) -> None:
-    """silence_ms passes several times before the first token, then the answer comes."""
+async def test_before_the_first_token_silence_is_not_a_failure(server: FaultyServer) -> None:
+    """The first token comes after several times silence_ms."""
     silence_ms = 1_000 * faults.PING_S * faults.PINGS_BEFORE_BEGINNING / 4
     pieces = await pieces_of("slow_to_begin", server.url, asked(silence_ms=round(silence_ms)))
     assert text_of(pieces) == "One fine day"
 
 
-async def test_whoever_gives_up_waiting_closes_the_connection(server: FaultyServer) -> None:
+async def test_closing_the_iterator_while_it_waits_closes_the_connection(server: FaultyServer) -> None:
     async with started("never", server.url) as backend:
         items = backend.generate(asked(silence_ms=1))
         waiting = asyncio.create_task(anext(items))
@@ -361,7 +361,7 @@ async def test_a_loading_server_is_asked_again_until_it_serves(
     assert server.asked["loading"] == faults.LOADING_ANSWERS + 1
 
 
-async def test_a_server_that_never_stops_loading_is_given_up(
+async def test_a_server_that_never_stops_loading_is_a_failure(
     server: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openai_asking, "LOADING_PAUSE_S", 0.0)
@@ -370,10 +370,10 @@ async def test_a_server_that_never_stops_loading_is_given_up(
     assert server.asked["loading_for_ever"] == 7
 
 
-async def test_a_full_server_is_asked_again_until_it_has_room(
+async def test_a_busy_server_is_asked_again_until_it_accepts(
     server: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each refusal is a sign, and so is the end of the waiting: from there the first token's time-out counts."""
+    """Each refusal is a sign, and so is the end of the wait, where the first-token timeout begins."""
     monkeypatch.setattr(openai_asking, "WAITING_PAUSES_S", (0.01,))
     items = await items_of("crowded", server.url)
     assert items[: faults.CROWDED_ANSWERS + 1] == [*[ModelWaiting()] * faults.CROWDED_ANSWERS, Chunk(())]
@@ -381,7 +381,7 @@ async def test_a_full_server_is_asked_again_until_it_has_room(
     assert server.asked["crowded"] == faults.CROWDED_ANSWERS + 1
 
 
-async def test_a_server_that_stays_full_is_given_up(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_stays_busy_is_a_failure(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_asking, "WAITING_PAUSES_S", (0.01,))
     monkeypatch.setattr(openai_asking, "MOST_WAITING_S", 0.05)
     _, sentence = await failure_of("busy", server.url)
@@ -399,7 +399,7 @@ async def test_a_server_that_stays_full_is_given_up(server: FaultyServer, monkey
         ("reasoner", {"missing"}, 4),
     ],
 )
-async def test_what_a_server_does_not_take_it_is_asked_without_from_then_on(
+async def test_a_dialect_that_was_found_is_used_from_then_on(
     server: FaultyServer, model: str, qualities: set[str], asked_in_all: int
 ) -> None:
     async with asyncio.timeout(QUICKLY_S), started(model, server.url) as backend:
@@ -411,8 +411,8 @@ async def test_what_a_server_does_not_take_it_is_asked_without_from_then_on(
     assert server.bodies[-1] == server.bodies[-2]
 
 
-async def test_a_refusal_that_nothing_helps_against_changes_nothing(server: FaultyServer) -> None:
-    """The next request is asked as the first was."""
+async def test_a_final_refusal_does_not_change_the_dialect(server: FaultyServer) -> None:
+    """The next request has the dialect of the first."""
     async with asyncio.timeout(QUICKLY_S), started("stubborn", server.url) as backend:
         for _ in range(2):
             with pytest.raises(BackendFailed, match="top_logprobs must be 2 at most"):
@@ -420,7 +420,7 @@ async def test_a_refusal_that_nothing_helps_against_changes_nothing(server: Faul
     assert [body.get("top_logprobs") for body in server.bodies] == [20, 2, None] * 2
 
 
-async def test_what_lm_studio_loads_for_a_request_is_said_to_load(server: FaultyServer) -> None:
+async def test_a_model_that_lm_studio_loads_for_a_request_is_shown_as_loading(server: FaultyServer) -> None:
     def say(state: str) -> None:
         card = {"id": "good", "object": "model", "type": "llm", "state": state}
         server.says = {"/v1/models": as_json({"data": []}), "/api/v0/models": as_json({"data": [card]})}
@@ -433,11 +433,11 @@ async def test_what_lm_studio_loads_for_a_request_is_said_to_load(server: Faulty
         assert isinstance(await anext(backend.generate(REQUEST)), Chunk)
         say("not-loaded")
         assert await anext(backend.generate(REQUEST)) == ModelLoading()
-        server.says = {}  # it says nothing now: what it said last holds
+        server.says = {}  # it reports nothing now: its last report counts
         assert await anext(backend.generate(REQUEST)) != ModelLoading()
 
 
-async def test_a_model_that_lm_studio_throws_out_is_said_to_be(server: FaultyServer) -> None:
+async def test_a_model_that_lm_studio_unloads_fails_with_the_setting_to_change(server: FaultyServer) -> None:
     card = {"id": "unloaded", "object": "model", "type": "llm", "state": "loaded"}
     server.says = {"/v1/models": as_json({"data": []}), "/api/v0/models": as_json({"data": [card]})}
     assert await failure_of("unloaded", server.url) == (
@@ -446,15 +446,15 @@ async def test_a_model_that_lm_studio_throws_out_is_said_to_be(server: FaultySer
     )
 
 
-async def test_a_model_that_finds_no_memory_can_make_the_session_fall(server: FaultyServer) -> None:
-    """But one that has begun has its memory, whatever it says."""
-    said, failed = await raised_by("no_memory", server.url)
-    assert (said, type(failed)) == ("", OutOfMemory)
-    said, failed = await raised_by("error_object", server.url)
-    assert (said, type(failed)) == ("One fine day", BackendFailed)
+async def test_a_lack_of_memory_is_a_failure_of_its_own(server: FaultyServer) -> None:
+    """But not for a model that has begun: it is in memory, whatever the message contains."""
+    text, failed = await raised_by("no_memory", server.url)
+    assert (text, type(failed)) == ("", OutOfMemory)
+    text, failed = await raised_by("error_object", server.url)
+    assert (text, type(failed)) == ("One fine day", BackendFailed)
 
 
-async def test_a_server_that_is_away_at_the_start_is_told_and_asked_all_the_same(
+async def test_a_server_that_is_away_at_the_start_is_a_trouble_and_is_asked_nevertheless(
     server: FaultyServer,
 ) -> None:
     server.says = {"/v1/models": ("502 Bad Gateway", "text/html", faults.HTML)}
@@ -468,7 +468,7 @@ async def test_a_server_that_is_away_at_the_start_is_told_and_asked_all_the_same
         assert backend.facts.trouble == ""
 
 
-async def test_a_model_that_is_not_there_is_told_with_those_that_are(server: FaultyServer) -> None:
+async def test_a_missing_model_is_a_trouble_that_lists_the_others(server: FaultyServer) -> None:
     server.says = {"/v1/models": as_json({"data": [{"id": "a"}, {"id": "b"}]})}
     async with started("not_found", server.url) as backend:
         assert backend.facts.trouble.endswith("does not list the model 'not_found': it lists a, b")
@@ -478,7 +478,7 @@ async def test_a_model_that_is_not_there_is_told_with_those_that_are(server: Fau
     )
 
 
-async def test_the_request_says_what_was_asked_for(server: FaultyServer) -> None:
+async def test_the_request_contains_what_was_asked_for(server: FaultyServer) -> None:
     await items_of("good", server.url + "/v1/", asked(system="Be brief \ud83d", seed=11))
     await items_of("good", server.url, asked(seed=None))
     with_system, without = server.bodies
@@ -512,29 +512,28 @@ async def test_credentials_in_the_url_are_sent_and_never_shown(server: FaultySer
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://host", "http://", "http://host:0", "http://host:99999"])
-def test_what_is_no_url_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(Refused, match="http://127"):
         OpenAIBackend("tiny", ModelSource("openai", "tiny", url))
 
 
-async def test_a_server_that_does_not_speak_tls_is_said_not_to() -> None:
+async def test_a_server_without_tls_fails_with_what_to_do() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
-        _, told = await failure_of("tiny", f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
-    assert told == "cannot be used: it does not use TLS: try http:// instead of https://"
+        _, message = await failure_of("tiny", f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+    assert message == "cannot be used: it does not use TLS: try http:// instead of https://"
 
 
-async def test_a_host_that_cannot_be_is_a_failure_like_any_other() -> None:
-    _, told = await failure_of("tiny", f"http://{'x' * 70}.invalid")
-    assert told
+async def test_an_impossible_host_name_is_a_failure() -> None:
+    _, message = await failure_of("tiny", f"http://{'x' * 70}.invalid")
+    assert message
 
 
-async def test_a_kept_connection_that_the_server_closes_costs_no_answer() -> None:
-    """The server keeps its connection after an answer, and closes it when it is asked again: as a server that is
-    tired of it."""
+async def test_a_kept_connection_that_the_server_has_closed_loses_no_answer() -> None:
+    """The server keeps its connection after an answer, and closes it with the next request."""
     requests: list[int] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -558,5 +557,5 @@ async def test_a_kept_connection_that_the_server_closes_costs_no_answer() -> Non
             for _ in range(4):
                 items = [item async for item in backend.generate(REQUEST)]
                 assert items[-1] == Ending("stop")
-    # A kept connection is asked a second time in vain; whoever finds that has a new one, which nobody keeps.
+    # The second request on a kept connection fails; it is repeated on a new connection, which is not kept.
     assert requests == [2, 1, 2, 1]

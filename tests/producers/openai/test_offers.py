@@ -1,4 +1,4 @@
-"""Laws of what OpenAI-compatible servers say of themselves: their models, their slots, and which of them are remote."""
+"""What OpenAI-compatible servers report: their models, their slots, and which of them are remote."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.session_folder import session_folder
 
 QUICKLY_S = 5.0
 
-# What each server sends, in its own words and as much of them.
+# What each server sends, shortened.
 VLLM = {
     "object": "list",
     "data": [
@@ -87,7 +87,7 @@ ROUTER = {
     ],
 }
 LISTED = {"data": [{"id": name, "object": "model", "owned_by": "someone"} for name in "abcdefg"]}
-# LM Studio's answer to a path that it does not know, under HTTP 200.
+# LM Studio's answer to an unknown path, with HTTP 200.
 UNEXPECTED = as_json({"error": "Unexpected endpoint or method. (GET /props)"})
 
 
@@ -120,27 +120,27 @@ def asked_paths(server: FaultyServer) -> list[str]:
     return [look.split()[1] for look in server.looks]
 
 
-# Who says what
+# Each kind of server
 
 
-async def test_a_real_llama_server_says_its_size_and_its_slots(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_a_real_llama_server_reports_its_size_and_its_slots(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = gguf_model(session_folder(tmp_path_factory))
     skip_without_llama()
     with llama_server(path, slots=3) as url:
         (offer,) = await openai_offers("gpu", source(f"{url}/v1"))
         (named,) = await openai_offers("gpu", source(url, parallel=2), ["any-name"])
     assert (offer.facts.server, offer.source.name) == (url, offer.facts.model)
-    # Its weights, without what the file has around them.
+    # Its weights, without the rest of the file.
     assert 0.9 * path.stat().st_size < offer.facts.size_bytes <= path.stat().st_size
     assert (offer.facts.slots, offer.facts.residency, offer.facts.trouble) == (3, "loaded", "")
     assert offer.capabilities == ("completion",)
     assert offer.details == "context 1,048,576"
-    # It answers to any name.
+    # It accepts any name.
     assert (named.facts.model, named.facts.slots, named.facts.trouble) == ("any-name", 2, "")
     assert named.facts.size_bytes == offer.facts.size_bytes
 
 
-async def test_a_llama_server_that_loads_says_so(server: FaultyServer) -> None:
+async def test_a_llama_server_that_is_loading_is_shown_as_loading(server: FaultyServer) -> None:
     loading: Whole = ("503 Service Unavailable", "application/json", b'{"error":{"message":"Loading model"}}')
     listed = {"data": [{"id": "a", "owned_by": "llamacpp", "meta": None}]}
     for says in ({"/v1/models": listed, "/props": loading}, {"/v1/models": loading}):
@@ -148,26 +148,28 @@ async def test_a_llama_server_that_loads_says_so(server: FaultyServer) -> None:
         assert (offers["a"].facts.residency, offers["a"].facts.trouble) == ("loading", "")
 
 
-async def test_a_llama_server_of_many_models_says_which_are_loaded(server: FaultyServer) -> None:
+async def test_a_llama_server_of_many_models_reports_the_loaded_ones(server: FaultyServer) -> None:
     offers = await offers_of(server, says={"/v1/models": ROUTER})
     assert {name: offer.facts.residency for name, offer in offers.items()} == {
         "a": "absent", "b": "loading", "c": "loaded",
     }  # fmt: skip
 
 
-async def test_vllm_says_its_context(server: FaultyServer) -> None:
+async def test_vllm_reports_its_context(server: FaultyServer) -> None:
     (offer,) = (await offers_of(server, says={"/v1/models": VLLM})).values()
     assert (offer.details, offer.facts.slots, offer.facts.residency) == ("context 32,768", DEFAULT_SLOTS, "loaded")
     assert asked_paths(server) == ["/v1/models"]
 
 
-async def test_ollama_answers_one_request_at_a_time_and_to_a_name_without_its_tag(server: FaultyServer) -> None:
+async def test_ollama_answers_one_request_at_a_time_and_accepts_a_name_without_its_tag(server: FaultyServer) -> None:
     offers = await offers_of(server, "llama3.2", says={"/v1/models": OLLAMA})
     assert (offers["llama3.2"].facts.slots, offers["llama3.2"].facts.trouble) == (1, "")
 
 
 @pytest.mark.parametrize("version", ["v0", "v1"])
-async def test_lm_studio_says_what_is_loaded_and_that_it_evicts(server: FaultyServer, version: str) -> None:
+async def test_lm_studio_reports_the_loaded_models_and_its_eviction_is_shown(
+    server: FaultyServer, version: str
+) -> None:
     says = {"/v1/models": STUDIO, f"/api/{version}/models": STUDIO_V0 if version == "v0" else STUDIO_V1}
     offers = await offers_of(server, says={"/props": UNEXPECTED, "/api/v1/models": UNEXPECTED, **says})
     assert list(offers) == ["qwen3-4b", "gemma-3-12b", "nomic"]
@@ -177,7 +179,7 @@ async def test_lm_studio_says_what_is_loaded_and_that_it_evicts(server: FaultySe
         assert offers[name].capabilities == ("completion",)
         assert (AUTO_EVICT in offers[name].details) == (name != loaded)
         assert "no logprobs" in offers[name].details
-        # One of the two would replace the other.
+        # Each of the two would replace the other.
         assert offers[name].facts.max_loaded == 1
     assert offers["nomic"].capabilities == ("embedding",)
     if version == "v1":
@@ -185,7 +187,7 @@ async def test_lm_studio_says_what_is_loaded_and_that_it_evicts(server: FaultySe
         assert offers["qwen3-4b"].details.startswith("4B; Q4_K_M; context 32,768")
 
 
-async def test_lm_studio_keeps_what_was_loaded_by_hand(server: FaultyServer) -> None:
+async def test_lm_studio_keeps_the_models_that_its_user_loaded(server: FaultyServer) -> None:
     both = {"data": [{**card, "state": "loaded"} for card in STUDIO_V0["data"]]}
     offers = await offers_of(server, says={"/v1/models": STUDIO, "/api/v0/models": both})
     assert offers["qwen3-4b"].facts.max_loaded == 2
@@ -202,24 +204,24 @@ async def test_a_remote_server_is_asked_for_its_list_alone(server: FaultyServer)
     assert asked_paths(server) == ["/v1/models"]
 
 
-# What is named and what is there
+# Named models
 
 
-async def test_only_what_is_named_is_offered_and_what_is_not_there_has_its_trouble(server: FaultyServer) -> None:
+async def test_only_named_models_are_offered_and_a_missing_one_has_its_trouble(server: FaultyServer) -> None:
     offers = await offers_of(server, "c", "z", says={"/v1/models": LISTED})
     assert list(offers) == ["c", "z"]
     assert offers["c"].facts.trouble == ""
     assert offers["z"].facts.trouble == (f"{server.url} does not list the model 'z': it lists a, b, c, d, e and 2 more")
 
 
-async def test_a_server_without_a_list_offers_what_is_named(server: FaultyServer) -> None:
+async def test_a_server_without_a_list_offers_the_named_models(server: FaultyServer) -> None:
     assert (await offers_of(server, "z", says={}))["z"].facts.trouble == ""
     assert await failure_of(server.url) == (
         f"{server.url} has no list of models: name those to use under models in [servers.gpu]"
     )
 
 
-async def test_a_server_that_is_away_or_lets_nobody_in_is_one_clear_sentence(
+async def test_a_server_that_is_away_or_requires_a_key_is_one_clear_sentence(
     server: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = "http://127.0.0.1:1"
@@ -236,13 +238,13 @@ async def test_a_server_that_is_away_or_lets_nobody_in_is_one_clear_sentence(
     assert "GPU_KEY2" in await failure_of(server.url, key_env="GPU_KEY2")
 
 
-async def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_a_silent_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
     monkeypatch.setattr(offers_module, "LOOK_S", 0.05)
-    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as listening:
+    async with await asyncio.start_server(stay_silent, "127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         async with asyncio.timeout(QUICKLY_S):
             assert await failure_of(url) == f"{url} did not list its models within 0.05 s"
@@ -260,7 +262,7 @@ async def test_a_server_that_does_not_answer_a_question_aside_is_described_by_it
         assert list(await offers_of(server, says={"/v1/models": listed})) == names
 
 
-# What servers send that is none of this
+# Any other answers
 
 NAMES = [
     "data",
@@ -291,7 +293,7 @@ JSON = st.recursive(
 
 
 @given(JSON, JSON, JSON, JSON)
-def test_whatever_a_server_sends_there_is_a_view_of_it(models: Any, props: Any, keys: Any, cards: Any) -> None:
+def test_every_answer_of_a_server_gives_a_view(models: Any, props: Any, keys: Any, cards: Any) -> None:
     for owner in ("llamacpp", "vllm", "library", None):
         listed = {"data": [{"id": "m", "owned_by": owner, "meta": models}, models], "models": models}
         view = view_of(packed(listed), packed(props), packed(keys), packed(cards))
@@ -301,7 +303,7 @@ def test_whatever_a_server_sends_there_is_a_view_of_it(models: Any, props: Any, 
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[" * 100_000, b'{"data":', b"\xff", b"null", b"3"])
-def test_what_is_no_list_says_nothing(body: bytes) -> None:
+def test_a_body_that_is_not_a_list_counts_as_empty(body: bytes) -> None:
     assert view_of(body, body, body, body) == View()
 
 
@@ -310,7 +312,7 @@ def test_a_bare_list_is_a_list() -> None:
     assert [model.name for model in view.models or ()] == ["a"]
 
 
-# What is remote
+# Remote servers
 
 HERE = [
     "http://localhost:8080", "http://127.0.0.1", "http://127.9.9.9:1/v1", "http://[::1]:8080", "http://0.0.0.0:8080",
@@ -338,15 +340,15 @@ def test_everything_else_is_remote(url: str) -> None:
 
 
 @given(st.text())
-def test_every_text_is_judged(url: str) -> None:
+def test_every_text_is_remote_or_not(url: str) -> None:
     is_remote(url)
     is_remote(f"http://{url}")
 
 
-# What lets us in
+# Keys and credentials
 
 
-def test_a_key_does_not_travel_for_everybody_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_not_sent_unencrypted_to_a_remote_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEY", "sesame-open-up")
     with pytest.raises(Refused, match=r"The key in KEY .* use https"):
         server_address("m", source("http://api.example.com", key_env="KEY", remote=True))
@@ -354,7 +356,7 @@ def test_a_key_does_not_travel_for_everybody_to_read(monkeypatch: pytest.MonkeyP
     assert server_address("m", source("http://gpu:8000", key_env="KEY"))[1]
 
 
-async def test_a_key_on_ones_own_network_is_told_to_be_readable(
+async def test_a_key_that_is_sent_unencrypted_on_the_local_network_is_mentioned(
     server: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEY", "sesame-open-up")
@@ -366,7 +368,7 @@ async def test_a_key_on_ones_own_network_is_told_to_be_readable(
     assert told_of.details == "the key in KEY is sent unencrypted"
 
 
-def test_two_ways_to_be_let_in_are_one_too_many() -> None:
+def test_a_key_and_credentials_in_the_url_are_refused() -> None:
     with pytest.raises(Refused, match="remove one of the two") as refused:
         server_address("m", source("http://ada:love@gpu/v1", key_env="KEY"))
     assert "love" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Laws of the pure half of the OpenAI-compatible backend: from bytes to chunks, from logprob entries to pieces."""
+"""The pure half of the OpenAI-compatible backend: from bytes to chunks, from logprob entries to pieces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support import faulty_server as faults
 
 
 def outcome(parts: Sequence[bytes]) -> tuple[list[Chunk], str]:
-    """What a stream says when it is read in these parts, and how it ends."""
+    """(the chunks of a stream that comes in these parts, how it ends)."""
     stream = ChatStream(top_k=20)
     chunks: list[Chunk] = []
     try:
@@ -37,7 +37,7 @@ def pieces_of(model: str) -> list[Piece]:
     return [piece for chunk in chunks for piece in chunk.pieces]
 
 
-# What the pieces say
+# Pieces
 
 
 def test_several_entries_of_a_chunk_share_its_text() -> None:
@@ -56,13 +56,13 @@ def test_a_split_character_is_shown_whole_and_both_its_tokens_are_measured() -> 
     ]
 
 
-def test_a_token_that_is_named_with_all_of_its_character_is_known_by_the_bytes_it_is_listed_with() -> None:
-    """llama-server tells the last token of "뱋" with three bytes, and lists it with its last one alone."""
+def test_a_last_token_with_the_name_of_its_whole_character_has_the_bytes_of_its_list() -> None:
+    """llama-server sends the last token of "뱋" with three bytes, and lists it with its last byte alone."""
     whole, last, other = list("뱋".encode()), [0x8B], [0x8C]
     top = [ListedToken("\ufffd", last, -0.025), ListedToken("\ufffd", other, -3.5)]
     (piece,) = measured_pieces("뱋", "answer", [LogprobEntry("뱋", whole, -0.025, None, top)], 20)
     assert (piece.text, piece.piece) == ("뱋", b"\x8b")
-    # A token of another probability, or one that is listed as it is named, is what its name says.
+    # A token with another probability, or one that is listed by its name, has the bytes of its name.
     (absent,) = measured_pieces("뱋", "answer", [LogprobEntry("뱋", whole, -4.5, None, top)], 20)
     (named,) = measured_pieces(
         "뱋", "answer", [LogprobEntry("뱋", whole, -0.025, None, [*top, ListedToken("뱋", whole, -0.025)])], 20
@@ -70,7 +70,7 @@ def test_a_token_that_is_named_with_all_of_its_character_is_known_by_the_bytes_i
     assert (absent.piece, named.piece) == (b"", b"")
 
 
-def test_thinking_is_a_lane_of_its_own_whatever_it_is_called() -> None:
+def test_thinking_is_a_lane_of_its_own_under_each_of_its_names() -> None:
     pieces = pieces_of("thinking")
     assert [(piece.lane, piece.text) for piece in pieces] == [
         ("thinking", "Hm"),
@@ -98,8 +98,8 @@ def test_only_what_was_measured_is_called_real() -> None:
     ]
 
 
-def test_minus_infinity_as_vllm_writes_it_is_no_measurement() -> None:
-    """A token that was drawn cannot have it; one that was not has no share, and is left out."""
+def test_minus_infinity_as_vllm_writes_it_is_not_a_measurement() -> None:
+    """A token that was drawn cannot have it; another one with it is left out."""
     pieces = pieces_of("vllm")
     assert [(piece.text, piece.quality, piece.logprob, piece.top) for piece in pieces] == [
         ("One", "real", -0.25, ((b"One", -0.25), (b" or", -1.5))),
@@ -110,7 +110,7 @@ def test_minus_infinity_as_vllm_writes_it_is_no_measurement() -> None:
     ]
 
 
-def test_a_list_that_nobody_asked_for_may_be_empty() -> None:
+def test_a_list_that_was_not_requested_may_be_empty() -> None:
     (piece,) = measured_pieces("a", "answer", [LogprobEntry("a", None, -0.5)], 0)
     assert (piece.quality, piece.logprob) == ("real", -0.5)
 
@@ -120,7 +120,7 @@ def test_a_number_too_large_for_a_float_is_missing() -> None:
     assert (piece.text, piece.quality) == ("a", "missing")
 
 
-def test_half_characters_are_replaced_so_that_they_can_travel() -> None:
+def test_half_characters_are_replaced_so_that_they_can_be_encoded() -> None:
     (piece,) = pieces_of("half_characters")
     assert (piece.text, piece.quality) == ("a\ufffd", "real")
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(piece), type=Piece) == piece
@@ -144,14 +144,14 @@ def test_a_list_is_no_longer_than_an_entry_may_carry() -> None:
         (ListedToken(), b""),
     ],
 )
-def test_a_piece_is_the_tokens_bytes_or_else_its_name(listed: ListedToken, piece: bytes) -> None:
+def test_a_piece_is_the_tokens_bytes_or_its_name(listed: ListedToken, piece: bytes) -> None:
     assert piece_bytes(listed) == piece
 
 
 @settings(deadline=None)
 @given(st.text(), st.lists(st.integers(0, 40)))
 def test_shares_always_add_up_to_the_text(text: str, cuts: list[int]) -> None:
-    """Pieces that concatenate to the text, cut anywhere, also inside of characters; and pieces that do not."""
+    """Pieces that concatenate to the text, cut anywhere, also inside characters; and pieces that do not."""
     whole = text.encode()
     bounds = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     pieces = [whole[start:end] for start, end in pairwise(bounds)]
@@ -167,7 +167,7 @@ def _cuts_a_character(piece: bytes) -> bool:
     return piece.decode("utf-8", "ignore").encode() != piece
 
 
-# What servers say when something is wrong
+# Error messages
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def _cuts_a_character(piece: bytes) -> bool:
         (b"", "", ""),
     ],
 )
-def test_a_servers_own_words_are_found_wherever_it_puts_them(body: bytes, message: str, code: str) -> None:
+def test_a_servers_message_is_found_in_each_of_its_places(body: bytes, message: str, code: str) -> None:
     assert (error_message(body), error_code(body)) == (message, code)
 
 
@@ -229,7 +229,7 @@ def test_even_single_bytes_make_the_same_chunks() -> None:
 
 @pytest.mark.parametrize("size", [1 << 10, 1 << 16, 1 << 22])
 def test_a_line_is_bounded_however_it_arrives(size: int) -> None:
-    """A line of just the limit is read, and so is what comes between it and the one that is too long."""
+    """A line of exactly the limit is read, and so are the lines between it and one that is too long."""
     stream = b": " + b"x" * (MAX_LINE_BYTES - 2) + b"\n" + faults.token("kept") + b"y" * (MAX_LINE_BYTES + 1)
     chunks, fault = outcome([stream[at : at + size] for at in range(0, len(stream), size)])
     assert ["".join(piece.text for piece in chunk.pieces) for chunk in chunks] == ["kept"]

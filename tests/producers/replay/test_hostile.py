@@ -1,4 +1,4 @@
-"""What no council writes into a recording is not replayed: all sessions share an aggregator and Redis with replays."""
+"""Content that no council writes is not replayed: replays share an aggregator and Redis with all sessions."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_replay_of_frames_ends_where_the_file_has_lost_windows_and_the_e
         ({"window_index": 10_000_001}, "a frame of window 10000001"),
     ],
 )
-async def test_a_frame_that_is_not_the_sessions_is_not_shown(
+async def test_a_frame_of_another_session_is_not_shown(
     pipe: AsyncPipe, tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
     frames = changed(frames_of(NAME), 30, lambda frame: replace(frame, **changes))
@@ -115,7 +115,7 @@ def test_an_entry_that_no_stream_has_is_not_replayed(tmp_path: Path, entry: tupl
 def test_an_opening_that_no_council_writes_is_not_replayed(
     tmp_path: Path, change: Callable[[Opening], Opening], words: str
 ) -> None:
-    """An aggregator that believes it computes windows of 100,000 members, until memory is full."""
+    """An aggregator that accepted it would compute windows of 100,000 members, until memory is full."""
     stream = golden(NAME).entries
     opening = decode_entry(stream[0][1])
     assert isinstance(opening, Opening)

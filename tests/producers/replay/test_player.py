@@ -1,6 +1,6 @@
 """A replay shows what was recorded: the same entries, the same frames, at any rate, whatever is killed meanwhile.
 
-golden stream --record_stream--> file --Player--> Redis --aggregator--> frames == the file's, but for the mark
+golden stream --record_stream--> file --Player--> Redis --aggregator--> frames == the file's, except for replay_of
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ async def shown_frames(pipe: AsyncPipe, session: str) -> list[Frame]:
 
 
 async def check_it_shows_what_was_recorded(pipe: AsyncPipe, opening: Opening, path: Path) -> None:
-    """The same frames but for the session and the mark; the same entries under the same ids but for the opening."""
+    """The same frames except for session and replay_of; the same entries with the same ids except for the opening."""
     assert opening.replay
     shown = await shown_frames(pipe, opening.session)
     assert {frame.replay_of for frame in shown} == {opening.replay.of}
@@ -93,7 +93,7 @@ async def test_recorded_frames_are_shown_as_they_are_without_an_aggregator(pipe:
         assert [progress.next_seq for progress in state.progress] == counts
 
 
-async def test_an_aggregator_leaves_a_replay_of_frames_alone(pipe: AsyncPipe, roles: Roles, path: Path) -> None:
+async def test_an_aggregator_does_not_take_a_replay_of_frames(pipe: AsyncPipe, roles: Roles, path: Path) -> None:
     roles.ready("aggregator")
     async with replaying(pipe, path, frames=True, rate=0.0) as (opening, _, playing):
         await asyncio.wait_for(playing, 30)
@@ -112,7 +112,7 @@ async def test_a_recording_without_text_is_shown_frame_by_frame(pipe: AsyncPipe,
         replay_opening(silent, "0" * 12)
 
 
-async def test_a_producer_of_the_same_model_leaves_a_replay_alone(
+async def test_a_producer_of_the_same_model_does_not_serve_a_replay(
     pipe: AsyncPipe, roles: Roles, tmp_path: Path
 ) -> None:
     stream = golden("twins").entries
@@ -163,7 +163,7 @@ async def test_orders_pause_step_seek_and_change_the_rate(pipe: AsyncPipe, roles
         for order, window in ((Play(window=40), 40), (Play(step=1), 41), (Play(step=-3), 38), (Play(window=20), 20)):
             await order_playback(pipe, session, order)
             await until_at(pipe, session, window)
-        # What was computed stays, though the position is before it.
+        # Computed frames stay, although the position is before them.
         assert (await find_session(pipe, session)).window >= 41
         await order_playback(pipe, session, Play(rate=16.0, paused=False))
 
@@ -173,7 +173,7 @@ async def test_orders_pause_step_seek_and_change_the_rate(pipe: AsyncPipe, roles
         await until(is_over, "the replay is over")
         await until_ended(pipe, session)
         await check_it_shows_what_was_recorded(pipe, opening, path)
-        # After the end it can be looked back at.
+        # After the end the position can be set back.
         await order_playback(pipe, session, Play(window=10, paused=True))
         await until_at(pipe, session, 10)
         assert not playing.done()
@@ -255,7 +255,7 @@ async def test_an_aggregator_that_is_killed_changes_nothing(pipe: AsyncPipe, rol
 async def test_a_replay_as_fast_as_possible_leaves_new_sessions_their_aggregator(
     pipe: AsyncPipe, roles: Roles, tmp_path: Path
 ) -> None:
-    """It takes all the time that there is, and a live session that is opened meanwhile is taken at once."""
+    """It uses all the time that is left, and a live session that is opened meanwhile is taken at once."""
     long = record_stream(tmp_path / "long.mcap", repeated(golden("twins").entries, 200))
     roles.ready("aggregator")
     async with replaying(pipe, long, rate=0.0) as (opening, _, playing):
@@ -276,7 +276,7 @@ async def test_a_replay_whose_player_has_died_ends_with_a_reason(pipe: AsyncPipe
         assert "process that played this replay" in state.reason
 
 
-async def test_another_player_goes_on_where_the_first_one_was(pipe: AsyncPipe, roles: Roles, path: Path) -> None:
+async def test_another_player_continues_where_the_first_one_was(pipe: AsyncPipe, roles: Roles, path: Path) -> None:
     roles.ready("aggregator")
     async with replaying(pipe, path, rate=2.0) as (opening, _, first):
         await until_past(pipe, opening.session, 20)
@@ -300,7 +300,7 @@ async def test_a_redis_without_its_data_ends_the_player_with_a_sentence(
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
-    """A recording of three chunks, with one byte changed in the last of them."""
+    """A recording of three chunks, with one changed byte in the last one."""
     path = record_stream(tmp_path / "broken.mcap", golden("vocabularies").entries)
     raw = bytearray(path.read_bytes())
     raw[len(raw) * 3 // 4] ^= 0xFF
@@ -308,7 +308,7 @@ def broken(tmp_path: Path) -> Path:
     return path
 
 
-async def test_damage_is_told_when_the_replay_comes_to_it(pipe: AsyncPipe, roles: Roles, broken: Path) -> None:
+async def test_damage_is_reported_when_the_replay_reaches_it(pipe: AsyncPipe, roles: Roles, broken: Path) -> None:
     roles.ready("aggregator")
     async with replaying(pipe, broken, rate=0.0) as (_, _, playing):
         with pytest.raises(Malformed, match="damaged at byte"):

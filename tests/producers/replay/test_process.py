@@ -1,4 +1,4 @@
-"""The council's replay process: it plays the recordings of the library, and what it leaves another one goes on with."""
+"""The replay process: it plays the recordings of the library, and another process continues what it leaves."""
 
 from __future__ import annotations
 
@@ -46,20 +46,18 @@ async def reconnect(pipe: AsyncPipe) -> None:
         await pipe.one("PING")
 
 
-async def test_it_plays_what_is_opened_and_leaves_live_sessions_alone(
-    pipe: AsyncPipe, roles: Roles, library: Path
-) -> None:
+async def test_it_plays_replays_and_does_not_touch_live_sessions(pipe: AsyncPipe, roles: Roles, library: Path) -> None:
     roles.ready("aggregator")
     roles.ready("producers.replay", "--recordings", str(library))
     opening = await open_replay(pipe, library / "early.mcap")
     await until_ended(pipe, opening.session)
     await check_it_shows_what_was_recorded(pipe, opening, library / "early.mcap")
-    # It still follows those who look back.
+    # It still follows orders that look back.
     await order_playback(pipe, opening.session, Play(window=5, paused=True))
     await until_at(pipe, opening.session, 5)
 
 
-async def test_a_recording_that_is_gone_ends_the_replay_with_a_sentence(
+async def test_a_missing_recording_ends_the_replay_with_a_sentence(
     pipe: AsyncPipe, roles: Roles, library: Path
 ) -> None:
     roles.ready("aggregator")
@@ -70,7 +68,7 @@ async def test_a_recording_that_is_gone_ends_the_replay_with_a_sentence(
         assert "recording cannot be replayed" in state.reason
 
 
-async def test_a_process_that_is_killed_at_any_moment_leaves_nothing_out_and_nothing_twice(
+async def test_after_a_kill_at_any_moment_no_entry_is_missing_and_none_is_there_twice(
     pipe: AsyncPipe, roles: Roles, library: Path
 ) -> None:
     chance = random.Random(15)
@@ -112,7 +110,7 @@ async def test_a_restart_of_redis_with_its_file_loses_nothing(durable: DurableRe
     await pipe.close()
 
 
-async def test_a_redis_that_lost_the_end_is_written_again(durable: DurableRedis, library: Path) -> None:
+async def test_entries_that_redis_lost_are_written_again(durable: DurableRedis, library: Path) -> None:
     pipe = AsyncPipe(durable.url)
     with roles_on(durable.url) as roles:
         roles.ready("aggregator")
@@ -128,16 +126,16 @@ async def test_a_redis_that_lost_the_end_is_written_again(durable: DurableRedis,
     await pipe.close()
 
 
-def test_a_folder_that_is_none_is_no_trouble_until_something_is_replayed(roles: Roles, tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_problem_only_for_a_replay(roles: Roles, tmp_path: Path) -> None:
     assert roles.ready("producers.replay", "--recordings", str(tmp_path / "missing")).end() == 0
 
 
 @pytest.mark.parametrize("frames", [False, True])
-async def test_a_break_that_another_caller_of_the_connection_met_is_noticed(
+async def test_a_break_during_another_callers_commands_is_noticed(
     durable: DurableRedis, library: Path, frames: bool
 ) -> None:
-    """The player's own commands never fail: the connection is made anew before its next ones. What Redis lost is
-    written again all the same, before anything that follows."""
+    """The player's own commands never fail, because the connection is a new one before the next of them. What Redis
+    lost is written again nevertheless, before anything that follows."""
     own, path = AsyncPipe(durable.url), library / "early.mcap"
     with roles_on(durable.url) as roles:
         roles.ready("aggregator")
@@ -147,7 +145,7 @@ async def test_a_break_that_another_caller_of_the_connection_met_is_noticed(
             size = durable.append_only_file.stat().st_size
             player.order(Play(window=60))
             await until_at(own, opening.session, 60)
-            # Nothing of the player's is under way: it waits for its turn.
+            # No command of the player is under way: it waits for its turn.
             async with own._turn:
                 durable.roll_back(size)
                 await own.close()

@@ -1,4 +1,4 @@
-"""Where a replay stands: pure, so time is what a test says."""
+"""The position of a replay: pure, so a test sets the time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def timeline(rate: float = 1.0, *, paused: bool = False) -> Timeline:
     return Timeline(0, LAST, rate=rate, paused=paused, now_s=100.0)
 
 
-def test_the_position_goes_on_at_the_rate_and_stops_at_the_end() -> None:
+def test_the_position_moves_at_the_rate_and_stops_at_the_end() -> None:
     for rate in (0.25, 1.0, 4.0):
         line = timeline(rate)
         assert line.position_ns(102.0) == int(2 * rate * NS_PER_S)
@@ -28,7 +28,7 @@ def test_the_position_goes_on_at_the_rate_and_stops_at_the_end() -> None:
         assert line.is_over(100.0 + 11 / rate)
 
 
-def test_a_pause_and_a_hold_let_time_stand_still() -> None:
+def test_a_pause_and_a_hold_stop_the_position() -> None:
     line = timeline()
     line.order(Play(paused=True), 101.0)
     assert line.position_ns(105.0) == NS_PER_S
@@ -39,7 +39,7 @@ def test_a_pause_and_a_hold_let_time_stand_still() -> None:
     assert line.position_ns(110.5) == int(2.5 * NS_PER_S)
 
 
-def test_as_fast_as_possible_is_as_far_as_is_computed_and_no_further() -> None:
+def test_at_rate_0_the_position_is_as_far_as_frames_are_computed() -> None:
     line = timeline(0.0)
     assert line.position_ns(200.0) == 0
     line.computed_ns = 3 * NS_PER_S
@@ -48,7 +48,7 @@ def test_as_fast_as_possible_is_as_far_as_is_computed_and_no_further() -> None:
     assert line.position_ns(200.0) == END_NS
 
 
-def test_a_step_is_a_window_and_a_seek_shows_the_window_that_was_asked_for() -> None:
+def test_a_step_is_one_window_and_a_seek_shows_the_given_window() -> None:
     line = timeline(paused=True)
     line.order(Play(window=100), 101.0)
     assert line.playback(101.0).window == 100
@@ -94,7 +94,7 @@ def test_between_orders_the_position_never_falls_and_never_leaves_the_recording(
         if isinstance(step, bool):
             at = line.position_ns(now)
             line.hold(step, now)
-            # As fast as possible it is, once it may go on, at once as far as is computed.
+            # At rate 0 it is at once as far as frames are computed, when it moves again.
             assert at <= line.position_ns(now) <= (at + NS_PER_S if line.rate else max(at, line.computed_ns))
         else:
             line.order(step, now)
@@ -110,7 +110,7 @@ def test_the_achieved_rate_counts_neither_pauses_nor_the_time_after_the_end() ->
     assert timeline(paused=True).achieved_rate(200.0) is None
 
 
-def test_lateness_is_known_for_what_comes_in_its_time_and_not_for_what_was_passed_over() -> None:
+def test_an_entry_has_a_lateness_unless_it_was_skipped() -> None:
     line = timeline()
     assert line.late_s(NS_PER_S, 101.5) == pytest.approx(0.5)
     line.order(Play(window=300), 102.0)

@@ -1,4 +1,4 @@
-"""Laws of API keys: they come from the environment, go to their server, and are shown nowhere."""
+"""API keys: they come from the environment, are sent to their server, and are never shown."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ async def sentence_of(backend: OpenAIBackend) -> str:
 
 
 def shows(text: str, key: str) -> bool:
-    """True where eight characters of the key in a row are in the text."""
+    """True where the text contains eight characters of the key in a row."""
     return any(key[at : at + 8] in text for at in range(len(key) - 7))
 
 
-async def test_a_key_goes_to_its_server_with_every_question(
+async def test_a_key_is_sent_to_its_server_with_every_request(
     server: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, f" {KEY}\n")
@@ -81,8 +81,8 @@ async def test_a_server_that_quotes_the_key_shows_nothing_of_it(
     assert not shows(repr(vars(backend)), KEY)
 
 
-async def test_not_even_a_traceback_holds_the_key(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The failure comes after the server has closed the connection upon the request."""
+async def test_a_traceback_does_not_contain_the_key(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a failure after the server has closed the connection."""
     monkeypatch.setenv(VARIABLE, KEY)
     backend = backend_of(server, "hangs_up")
     await backend.start()
@@ -92,7 +92,7 @@ async def test_not_even_a_traceback_holds_the_key(server: FaultyServer, monkeypa
     assert not shows("".join(traceback.format_exception(failed.value)), KEY)
 
 
-async def test_a_server_without_a_key_says_what_is_missing(server: FaultyServer) -> None:
+async def test_without_a_key_the_message_tells_what_is_missing(server: FaultyServer) -> None:
     backend = OpenAIBackend("locked", ModelSource("openai", "locked", server.url))
     assert "name its environment variable with key_env" in await sentence_of(backend)
 
@@ -120,10 +120,10 @@ KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, m
 
 @given(KEYS, st.text(), st.text(), st.integers(0, 60))
 def test_however_a_key_is_quoted_nothing_of_it_is_shown(key: str, before: str, after: str, cut: int) -> None:
-    """Whole, and cut at the end of what is said, as sentences are."""
+    """Whole, and cut at the end of the text, as long messages are."""
     secret = ApiKey("VARIABLE", {"VARIABLE": key})
-    for told in (f"{before}{key}{after}", f"{before}{key}{key}", f"{before}{key[:cut]}…", f"{before}{key}"[: cut + 8]):
-        assert not shows(secret.cut_from(told), key)
+    for text in (f"{before}{key}{after}", f"{before}{key}{key}", f"{before}{key[:cut]}…", f"{before}{key}"[: cut + 8]):
+        assert not shows(secret.cut_from(text), key)
 
 
 def test_the_beginning_of_a_key_at_the_end_is_cut() -> None:
@@ -133,12 +133,12 @@ def test_the_beginning_of_a_key_at_the_end_is_cut() -> None:
 
 
 @given(st.text(max_size=40))
-def test_what_holds_nothing_of_the_key_is_left_alone(text: str) -> None:
+def test_a_text_without_the_key_is_not_changed(text: str) -> None:
     assert ApiKey("VARIABLE", {"VARIABLE": "\x21" * 30 + KEY}).cut_from(text) == text or "!!!!" in text
     assert ApiKey("VARIABLE", {"VARIABLE": "abc"}).cut_from(text) == text
 
 
-def test_a_key_hides_in_whatever_it_is_part_of() -> None:
+def test_a_key_inside_a_longer_text_is_cut() -> None:
     secret = ApiKey("VARIABLE", {"VARIABLE": KEY})
     client = httpx.Client(auth=secret)
     request = client.build_request("GET", "http://gpu")

@@ -10,5 +10,5 @@ SMOLLM2 = MODELS["smollm2"]
 
 
 def smollm2_path() -> Path:
-    """Where the council keeps SmolLM2, whether it is there or not."""
+    """The path at which the council keeps SmolLM2; the file may be missing."""
     return (models_folder() or Path("/")) / SMOLLM2.file

@@ -1,14 +1,14 @@
-"""Ollama's books: which models there are, which are in memory, for how long, and who waits.
+"""The scheduler of the test server, as Ollama's: which models exist, which are in memory, how long, and what waits.
 
     request --> loaded? --yes--> a slot of its runner: OLLAMA_NUM_PARALLEL answers at once
                    |
                    no --> the queue (OLLAMA_MAX_QUEUE, else "server busy")
                             --> room for one more (OLLAMA_MAX_LOADED_MODELS, memory)? load it
-                            --> no: the idle model that is kept for the shortest time leaves; none idle: wait for one
-                            --> nobody else is there and it does not fit: it requires more memory than there is
+                            --> no: the idle model with the shortest keep_alive is evicted; none idle: wait
+                            --> no other model is there and it does not fit: "requires more system memory"
 
-One load at a time; whoever waits in the queue waits for it. A model leaves memory when it was idle for its keep_alive.
-Tags of one file of weights share one runner.
+One load at a time; the queue waits for it. A model is unloaded when it was idle for its keep_alive. Tags of one file of
+weights share one runner.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HOURS = (timedelta(hours=hour) for hour in itertools.count())
 
 @dataclass
 class StoredModel:
-    """A model that is pulled. Models with the same `weights` share the file; `behaves` names what it does wrong."""
+    """A pulled model. Models with the same `weights` share the file; `behaves` names its fault."""
 
     name: str
     size_bytes: int = 1_300_000_000
@@ -46,7 +46,7 @@ class StoredModel:
     has_draft: bool = False
     remote_host: str = ""
     behaves: str = ""
-    # Ollama lists the latest first: the one that was named last.
+    # Ollama lists the latest first: the last one of the arguments.
     modified_at: datetime = field(default_factory=lambda: datetime(2026, 1, 1, tzinfo=UTC) + next(_HOURS))
 
     @property
@@ -59,13 +59,13 @@ class StoredModel:
 
     @property
     def memory_bytes(self) -> int:
-        """Beside its weights a model needs room for its context."""
+        """A model needs memory for its weights and its context."""
         return self.size_bytes + self.size_bytes // 10
 
 
 @dataclass
 class Limits:
-    """What a test may change at any time. `load_s` is how long a load takes."""
+    """Limits that a test may change at any time. `load_s` is the duration of a load."""
 
     memory_bytes: int = 64 * GB
     max_loaded: int = 3
@@ -77,7 +77,7 @@ class Limits:
 
 
 class NoRunner(Exception):
-    """No runner for a request: the status and the words with which Ollama says so."""
+    """No runner for a request: Ollama's status and message for that."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -86,7 +86,7 @@ class NoRunner(Exception):
 
 @dataclass
 class Runner:
-    """A model in memory. `users` are the requests that hold it there."""
+    """A model in memory. `users` are the requests that use it."""
 
     model: StoredModel
     loaded_with: dict[str, Any]
@@ -108,7 +108,7 @@ class _Pending:
 
 
 class Books:
-    """The scheduler. `may_load` is set; a test that clears it holds every load until it sets it again."""
+    """The scheduler. `may_load` is set; while a test has cleared it, no load ends."""
 
     def __init__(self, models: tuple[StoredModel, ...], limits: Limits) -> None:
         self.models = {model.name: model for model in models}
@@ -118,7 +118,7 @@ class Books:
         self.unloads: list[str] = []
         self.may_load = asyncio.Event()
         self.may_load.set()
-        # Whoever is to make room, and is still in use.
+        # The model that is to be evicted, and is still in use.
         self.leaving = ""
         self.nothing_loads = asyncio.Event()
         self.nothing_loads.set()
@@ -127,13 +127,13 @@ class Books:
         self._at_work = False
 
     def stored(self, name: str) -> StoredModel | None:
-        """By any of its names: with the tag or without, in large letters or small."""
+        """The model with this name: with the tag or without, in upper or lower case."""
         name = name.lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
         name = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
         return next((model for model in self.models.values() if model.name.lower() == name), None)
 
     async def acquire(self, model: StoredModel, options: Mapping[str, Any], keep_alive_s: float | None) -> Runner:
-        """A runner that is ready, held until release(). Raises NoRunner."""
+        """A runner that is ready, in use until release(). Raises NoRunner."""
         loaded_with = {
             "num_ctx": options.get("num_ctx", 4096),
             "draft_num_predict": options.get("draft_num_predict", 4 if model.has_draft else 0),
@@ -161,7 +161,7 @@ class Books:
             self._rest(runner)
 
     def expire(self, model: StoredModel) -> None:
-        """The model leaves memory as soon as nobody uses it."""
+        """Unloads the model as soon as it is not in use."""
         if runner := self.loaded.get(model.blob):
             runner.keep_alive_s = 0.0
             runner.expires_at = datetime.now(UTC)
@@ -169,14 +169,14 @@ class Books:
                 self._rest(runner)
 
     def forget(self) -> None:
-        """Everything leaves memory at once, as when the process ends."""
+        """Unloads everything at once, as when the process ends."""
         for runner in self.loaded.values():
             if runner.expiry:
                 runner.expiry.cancel()
         self.loaded.clear()
 
     async def schedule(self) -> None:
-        """Serves the queue, until cancelled."""
+        """Serves the queue until it is cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -220,7 +220,7 @@ class Books:
         runner.gone.set()
 
     async def _ready(self, pending: _Pending) -> Runner:
-        """The runner of the model, loaded when there is room. Raises NoRunner."""
+        """The runner of the model, which is loaded when there is room. Raises NoRunner."""
         model, limits = pending.model, self.limits
         while True:
             runner = self.loaded.get(model.blob)

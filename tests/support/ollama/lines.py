@@ -1,7 +1,6 @@
-"""The lines of Ollama's streams, field by field in Ollama's order, and the streams that something is wrong with.
+"""The lines of Ollama's streams, field by field in Ollama's order, and streams with faults.
 
-Names, order and JSON are those of Ollama 0.12.11 and later, written by Go. What a behaviour's name means is said in one
-table, SAID.
+Names, order and JSON are those of Ollama 0.12.11 and later, written by Go. The table SAID defines the behaviours.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Said:
-    """What one line of a stream says; a `reason` makes it the last."""
+    """The content of one line of a stream; a `reason` makes it the last."""
 
     text: str = ""
     entries: tuple[dict[str, Any], ...] = ()
@@ -39,7 +38,7 @@ def now() -> str:
 
 
 def token_entry(name: str, logprob: float) -> dict[str, Any]:
-    """`bytes` is made from the name, so half a character has those of U+FFFD; a name without any has none."""
+    """`bytes` are made from the name, so half a character has those of U+FFFD; an empty name has none."""
     entry: dict[str, Any] = {"token": name, "logprob": logprob}
     return {**entry, "bytes": list(name.encode())} if name else entry
 
@@ -49,22 +48,22 @@ def logprob_entry(name: str, logprob: float = -0.5, *others: tuple[str, float]) 
     return {**token_entry(name, logprob), "top_logprobs": [token_entry(*other) for other in listed]}
 
 
-def line(path: str, model: str, said: Said) -> dict[str, Any]:
+def line(path: str, model: str, content: Said) -> dict[str, Any]:
     """One line of a stream, its fields in Ollama's order."""
     head: dict[str, Any] = {"model": model, "created_at": now()}
-    thinking = {"thinking": said.thinking} if said.thinking else {}
-    logprobs = {"logprobs": list(said.entries)} if said.entries else {}
-    done: dict[str, Any] = {"done": bool(said.reason)}
+    thinking = {"thinking": content.thinking} if content.thinking else {}
+    logprobs = {"logprobs": list(content.entries)} if content.entries else {}
+    done: dict[str, Any] = {"done": bool(content.reason)}
     metrics: dict[str, Any] = {}
-    if said.reason:
-        done["done_reason"] = said.reason
+    if content.reason:
+        done["done_reason"] = content.reason
         durations = dict.fromkeys(("total_duration", "load_duration"), 51_234_567)
         metrics = {**durations, "prompt_eval_count": 12, "prompt_eval_duration": 1_234_567}
         metrics |= {"eval_count": 3, "eval_duration": 2_345_678}
     if path == "/api/chat":
-        message = {"role": "assistant", "content": said.text, **thinking}
+        message = {"role": "assistant", "content": content.text, **thinking}
         return {**head, "message": message, **done, **logprobs, **metrics}
-    return {**head, "response": said.text, **thinking, **done, **metrics, **logprobs}
+    return {**head, "response": content.text, **thinking, **done, **metrics, **logprobs}
 
 
 def token(text: str) -> Said:
@@ -77,7 +76,7 @@ STOP = Said(reason="stop")
 HALF = "\ufffd"
 HTML = b"<!DOCTYPE html>\n<html><head><title>nginx</title></head><body>\nsecrets\n</body></html>\n"
 
-# What a stream holds, line by line: what is said, or the bytes of a line.
+# The streams, line by line: the content of a line, or its bytes.
 SAID: dict[str, tuple[Said | bytes, ...]] = {
     "good": (*BEGUN, STOP),
     "length": (*BEGUN, Said(reason="length")),
@@ -103,14 +102,14 @@ SAID: dict[str, tuple[Said | bytes, ...]] = {
         Said("cleaned", (logprob_entry(" cle"), logprob_entry("aned\n"))),
         STOP,
     ),
-    # A character that needs two tokens: both halves are called U+FFFD, and so are many of their alternatives.
+    # A character of two tokens: both halves have the name U+FFFD, and so have many of their alternatives.
     "split_character": (
         Said(" é", (logprob_entry(" "), logprob_entry(HALF, -0.5, (HALF, -0.5), (HALF, -1.5), ("e", -3.0)))),
         Said("", (logprob_entry(HALF, -0.25),)),
         Said("ü", (logprob_entry(HALF, -0.125),)),
         STOP,
     ),
-    # As a server with llama.cpp's names for half characters: none at all.
+    # A server with llama.cpp's names for half characters, which are empty.
     "nameless_tokens": (Said("é", (logprob_entry("", -0.5, ("", -0.5), ("", -1.5), ("e", -3.0)),)), STOP),
     "thinking": (
         Said("", (logprob_entry("<think>"),)),
@@ -126,7 +125,7 @@ SAID: dict[str, tuple[Said | bytes, ...]] = {
         b'{"message":{"content":null,"reasoning_content":"b"}}\n',
         STOP,
     ),
-    # Speculation's stand-ins: no alternatives, or nothing but zeros; then no logprobs at all.
+    # Stand-ins of speculative decoding: no alternatives, or only zeros; then no logprobs.
     "doubtful_logprobs": (
         Said("a", ({**token_entry("a", 0.0), "top_logprobs": []},)),
         Said("b", (logprob_entry("b", 0.0, ("b", 0.0), ("c", 0.0)),)),
@@ -139,5 +138,5 @@ SAID: dict[str, tuple[Said | bytes, ...]] = {
 
 def lines_of(behaviour: str, path: str = "/api/chat", model: str = "m") -> tuple[bytes, ...]:
     """The lines of a behaviour as bytes."""
-    said = SAID[behaviour]
-    return tuple(part if isinstance(part, bytes) else go_json(line(path, model, part)) + b"\n" for part in said)
+    parts = SAID[behaviour]
+    return tuple(part if isinstance(part, bytes) else go_json(line(path, model, part)) + b"\n" for part in parts)

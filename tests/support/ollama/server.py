@@ -1,11 +1,10 @@
-"""An Ollama that keeps Ollama's books and speaks its exact format, for what a real one cannot be made to do.
+"""A test server with Ollama's scheduler and its exact format, and with faults that a real one cannot be made to have.
 
     async with ollama_server(StoredModel("small:latest"), ...) as server: ... server.url ... server.books.loads ...
     python -m tests.support.ollama.server --model small=1.3 --model large=9 --memory-gb 8    until its input ends
 
-What is loaded is in books.py, the format in lines.py; what a model says comes from voice.py. What
-one with a `behaves` does wrong is in two tables, SAID and SPECIAL. Over HTTP, GET /books tells what was asked and
-loaded, and POST /books takes new limits.
+books.py is the scheduler, lines.py the format, voice.py the models. Two tables, SAID and SPECIAL, define the faults of
+models with `behaves`. Over HTTP, GET /books returns the requests and loads, and POST /books sets limits.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MOST_TOKENS = 2_000
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it came."""
+    """A request as it was received."""
 
     method: str
     path: str
@@ -43,23 +42,23 @@ class Asked:
 
 @dataclass
 class OllamaServer:
-    """Where it listens, its books, and what it saw. `version` before 0.12.11 has no logprobs."""
+    """Its URL, its scheduler, and what it received. A `version` before 0.12.11 has no logprobs."""
 
     books: Books
     version: str = "0.12.11"
     url: str = ""
     requests: list[Asked] = field(default_factory=list)
-    # For each model: how many answers have begun, and how many of them ended by themselves.
+    # For each model: how many answers have begun, and how many have ended by themselves.
     begun: Counter[str] = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
-    # Connections that are open now, and all that there were.
+    # The connections that are open now, and all connections.
     connections: int = 0
     accepted: int = 0
-    # So many of the next requests that need a model find the queue full.
+    # How many of the next requests for a model find the queue full.
     busy: int = 0
-    # A later Ollama does not say what is in memory while it loads a model.
+    # Newer versions of Ollama do not list the models in memory while they load one.
     tells_while_loading: bool = False
-    # Ends it before its context does.
+    # The server ends with the first of this event and its context.
     stop: Callable[[], Awaitable[None]] = field(init=False, repr=False)
 
     @property
@@ -72,7 +71,7 @@ class OllamaServer:
 
     @property
     def questions(self) -> list[dict[str, Any]]:
-        """The bodies of the requests that asked a model for an answer."""
+        """The bodies of the requests for an answer."""
         return [asked.body for asked in self.requests if asked.body.get("prompt") or asked.body.get("messages")]
 
     @property
@@ -81,7 +80,7 @@ class OllamaServer:
 
 
 class Reader(asyncio.StreamReader):
-    """It says when the client has left, also while nobody reads."""
+    """A reader that notices that the client has closed the connection, also between reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,12 +93,12 @@ class Reader(asyncio.StreamReader):
 
 @dataclass
 class Answer:
-    """One response on a connection that stays open after it."""
+    """One response on a connection that stays open."""
 
     reader: Reader
     writer: asyncio.StreamWriter
     streams: bool = False
-    # How often this model was asked, from 1.
+    # The number of this request for its model, from 1.
     number: int = 0
 
     async def whole(self, status: str, body: bytes, kind: str = "application/json; charset=utf-8") -> None:
@@ -112,7 +111,7 @@ class Answer:
         await self.json({"error": message}, status)
 
     async def part(self, data: bytes) -> None:
-        """One part of a stream; the head goes with the first, as gin writes it."""
+        """Sends one part of a stream; the head goes with the first, as gin writes it."""
         head = (
             b""
             if self.streams
@@ -171,7 +170,7 @@ async def finishes_and_stays(answer: Answer, begun: tuple[bytes, ...]) -> None:
 
 
 async def hangs_up_once(answer: Answer, begun: tuple[bytes, ...]) -> None:
-    """As a connection that was kept looks to a request that comes while it is closed."""
+    """Closes the connection as a kept one that closes while a request arrives."""
     if answer.number == 1:
         answer.cut()
         return
@@ -208,7 +207,7 @@ SPECIAL: dict[str, Special] = {
 
 
 class _Site:
-    """Requests, one after another on each connection."""
+    """Answers the requests of a connection, one after another."""
 
     def __init__(self, server: OllamaServer) -> None:
         self._server, self._books = server, server.books
@@ -235,13 +234,13 @@ class _Site:
                 if not await self._answered(answer, method, path, head, raw):
                     return
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client had enough
+            pass  # the client has closed the connection
         finally:
             self._server.connections -= 1
             writer.close()
 
     async def _answered(self, answer: Answer, method: str, path: str, head: str, raw: bytes) -> bool:
-        """False where the client left before the end: what it asked for is given up then, as Ollama does."""
+        """False where the client left before the end: its request is then ended, as Ollama does."""
         working = asyncio.create_task(self._route(answer, method, path, head, raw))
         leaving = asyncio.create_task(answer.reader.left.wait())
         try:
@@ -294,7 +293,7 @@ class _Site:
             await answer.error("404 Not Found", f"model '{name}' not found")
 
     async def _inference(self, answer: Answer, path: str, body: dict[str, Any]) -> None:
-        """One of the two ways to load, unload or ask a model."""
+        """/api/generate and /api/chat: loads, unloads or asks a model."""
         name = str(body.get("model", ""))
         has_logprobs = _numbers(self._server.version) >= (0, 12, 11)
         if has_logprobs and not 0 <= body.get("top_logprobs", 0) <= 20:
@@ -359,23 +358,23 @@ class _Site:
             if not answer.streams:  # nothing was written: Go ends the response before it has a body
                 await answer.whole("200 OK", b"", "application/x-ndjson")
         else:
-            said = list(_voice(model, body, has_logprobs, self._server.begun.total()))
+            parts = list(_voice(model, body, has_logprobs, self._server.begun.total()))
             if body.get("stream", True):
-                for one in said:
+                for one in parts:
                     await answer.part(go_json(line(path, name, one)) + b"\n")
                     if not one.reason:
                         await asyncio.sleep(1 / self._server.limits.tokens_per_s)
             else:
-                entries = tuple(entry for one in said for entry in one.entries)
-                text, thinking = "".join(one.text for one in said), "".join(one.thinking for one in said)
-                await answer.json(line(path, name, Said(text, entries, thinking, said[-1].reason)))
+                entries = tuple(entry for one in parts for entry in one.entries)
+                text, thinking = "".join(one.text for one in parts), "".join(one.thinking for one in parts)
+                await answer.json(line(path, name, Said(text, entries, thinking, parts[-1].reason)))
         self._server.ended[model.name] += 1
 
     async def _tell_books(self, answer: Answer, body: dict[str, Any]) -> None:
         server = self._server
-        told = {"loads": self._books.loads, "unloads": self._books.unloads, "loaded": sorted(server.loaded)}
+        counts = {"loads": self._books.loads, "unloads": self._books.unloads, "loaded": sorted(server.loaded)}
         asked = [{"path": asked.path, "body": asked.body} for asked in server.requests]
-        await answer.json({**told, "begun": server.begun, "ended": server.ended, "requests": asked})
+        await answer.json({**counts, "begun": server.begun, "ended": server.ended, "requests": asked})
 
     async def _change_books(self, answer: Answer, body: dict[str, Any]) -> None:
         for name, value in body.items():
@@ -397,7 +396,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _voice(model: StoredModel, body: dict[str, Any], has_logprobs: bool, number: int) -> Iterator[Said]:
-    """What the model says to a request; without a seed, something else each time."""
+    """Streams the model's answer to a request; without a seed, another one each time."""
     options = body.get("options") or {}
     seed = options.get("seed", -1)
     prompt = body.get("prompt") or json.dumps(body.get("messages"))
@@ -417,8 +416,8 @@ def _voice(model: StoredModel, body: dict[str, Any], has_logprobs: bool, number:
 
 
 def _empty(path: str, model: str, reason: str) -> dict[str, Any]:
-    said = {"message": {"role": "assistant", "content": ""}} if path == "/api/chat" else {"response": ""}
-    return {"model": model, "created_at": now(), **said, "done": True, "done_reason": reason}
+    content = {"message": {"role": "assistant", "content": ""}} if path == "/api/chat" else {"response": ""}
+    return {"model": model, "created_at": now(), **content, "done": True, "done_reason": reason}
 
 
 def _details(model: StoredModel) -> dict[str, Any]:
@@ -488,7 +487,7 @@ def _shown(model: StoredModel) -> dict[str, Any]:
 async def ollama_server(
     *models: StoredModel, limits: Limits | None = None, port: int = 0
 ) -> AsyncIterator[OllamaServer]:
-    """The server on a loopback port, until the context ends."""
+    """Runs the server on a loopback port until the context ends."""
     server = OllamaServer(Books(models, limits or Limits()))
     site, running = _Site(server), set[asyncio.Task[None]]()
 
@@ -521,16 +520,16 @@ async def ollama_server(
 
 
 async def _main() -> None:
-    told = argparse.ArgumentParser(description=__doc__)
-    told.add_argument("--model", action="append", default=[], help="NAME=GB, and :BEHAVIOUR after it")
-    told.add_argument("--memory-gb", type=float, default=64.0)
-    told.add_argument("--max-loaded", type=int, default=3)
-    told.add_argument("--parallel", type=int, default=1)
-    told.add_argument("--max-queue", type=int, default=512)
-    told.add_argument("--load-s", type=float, default=0.2)
-    told.add_argument("--tokens-per-s", type=float, default=50.0)
-    told.add_argument("--port", type=int, default=0)
-    given = told.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", action="append", default=[], help="NAME=GB, and :BEHAVIOUR after it")
+    parser.add_argument("--memory-gb", type=float, default=64.0)
+    parser.add_argument("--max-loaded", type=int, default=3)
+    parser.add_argument("--parallel", type=int, default=1)
+    parser.add_argument("--max-queue", type=int, default=512)
+    parser.add_argument("--load-s", type=float, default=0.2)
+    parser.add_argument("--tokens-per-s", type=float, default=50.0)
+    parser.add_argument("--port", type=int, default=0)
+    given = parser.parse_args()
     models = []
     for text in given.model or ["small=1.3", "middle=4.7"]:
         name, _, rest = text.partition("=")
@@ -542,7 +541,7 @@ async def _main() -> None:
     )
     async with ollama_server(*models, limits=limits, port=given.port) as server:
         print(server.url, flush=True)
-        # It ends with whoever started it.
+        # It ends with the process that started it.
         with contextlib.suppress(KeyboardInterrupt):
             await asyncio.to_thread(sys.stdin.read)
 

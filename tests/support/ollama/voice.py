@@ -1,4 +1,4 @@
-"""What the models of the test server say: a bigram model of one short text, with honest logprobs."""
+"""The models of the test server: a bigram model of one short text, with real logprobs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ of words, and beside the river a thin line that rises when the members agree and
 line is flat, the table is quiet, and every member forgets what the question was.
 """
 END = ""
-# How often a word follows another one counts for much, how often it is written at all for little.
+# How often a word follows another one counts much, how often it occurs counts little.
 FOLLOWS, OCCURS = 8.0, 0.2
-# An answer is longer than this, where it may be.
+# An answer is longer than this, if max_tokens allows it.
 LEAST = 24
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """A token, the natural logarithm of its probability, and the most probable ones at its place."""
+    """A token, the natural logarithm of its probability, and the likeliest tokens at its position."""
 
     text: str
     logprob: float
@@ -38,7 +38,7 @@ def _tokens() -> list[str]:
 
 
 def _distributions() -> dict[str, tuple[list[str], list[float]]]:
-    """For each token, what may follow it and with which probability, the most probable first."""
+    """For each token, the possible next tokens with their probabilities, the likeliest first."""
     tokens = _tokens()
     occurs = Counter(tokens)
     follows: dict[str, Counter[str]] = defaultdict(Counter)
@@ -61,7 +61,7 @@ _FOLLOWERS = _distributions()
 
 
 def spoken(key: str, temperature: float, most: int) -> Iterator[Spoken]:
-    """At most `most` tokens, the same for the same key. The last one is not the end where `most` was too few."""
+    """At most `most` tokens, the same for the same key. The last one is the end, unless `most` is too few."""
     chance = random.Random(key)
     token = "."
     for place in range(most):
