@@ -138,7 +138,7 @@ def main(folder: Path, names: Sequence[str]) -> None:
     with council() as address, sync_playwright() as playwright:
         wait_until_loaded(address)
         # Chromium makes a Unix socket in its temporary folder, whose path may be too long for that.
-        environment = os.environ | {"TMPDIR": "/tmp"}
+        environment: dict[str, str | float | bool] = {**os.environ, "TMPDIR": "/tmp"}
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_SWITCHES, env=environment)
         for name in names:
             photograph(browser, address, PICTURES[name], folder / f"{name}.png")

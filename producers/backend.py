@@ -76,6 +76,10 @@ class BackendFailed(Exception):
     """The model or its server failed. The message is a sentence for a person, without secrets and prompts."""
 
 
+class ServerAway(BackendFailed):
+    """No server listens at the address."""
+
+
 class OutOfMemory(BackendFailed):
     """The model does not fit into memory; the message contains numbers where they are known. `room_helps`: other models
     of the council are in that memory."""

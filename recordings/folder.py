@@ -23,7 +23,7 @@ from recordings.contents import SUFFIX, About, RecordingSummary
 from schemas.errors import CouncilError, Refused
 
 STAR, PART = ".star", ".part"
-# A recorder's own: whoever finds such a file goes on with it.
+# A recorder's own: the next recorder that finds such a file continues it.
 UNFINISHED = ".recording"
 # A folder of more is not listed whole: 5,000 recordings are a minute each for half a year of days.
 MOST_RECORDINGS = 5_000
@@ -149,7 +149,7 @@ class Library:
             try:
                 self._read[name] = (version, *read_metadata(self.folder / name), "")
             except CouncilError as error:
-                # Whoever sees a list knows which folder it is of.
+                # The list shows which folder it is from.
                 self._read[name] = version, None, None, str(error).replace(str(self.folder / name), name)
         _, about, summary, problem = self._read[name]
         starred = (self.folder / f"{name}{STAR}").exists()

@@ -7,20 +7,20 @@ import msgspec
 from schemas.entries import UNDECODABLE
 from schemas.errors import Malformed
 
-# The grant of a member that the others' models keep from starting: less than any place in its answer.
+# The grant of a member that must not start yet: less than any position in its answer.
 NOT_STARTED = -1
 
 
 class Stop(msgspec.Struct, array_like=True, frozen=True, tag="stop"):
-    """These members' producers stop generating; an empty list means all of them."""
+    """The producers of these members stop generating; an empty list means all members."""
 
     members: tuple[int, ...] = ()
     reason: str = "cancelled"
 
 
 class Play(msgspec.Struct, array_like=True, frozen=True, tag="play"):
-    """How a replay goes on; what is None stays as it is. `rate` is 1 for the recorded pace, 0 for as fast as the
-    council computes; `window` is shown next, `step` so many windows after the present one."""
+    """An order to a replay; None leaves a field as it is. `rate` is 1 for the recorded pace, 0 for as fast as the
+    council computes. `window` is shown next; with `step`, the window that is so many after the present one."""
 
     rate: float | None = None
     paused: bool | None = None
@@ -29,8 +29,8 @@ class Play(msgspec.Struct, array_like=True, frozen=True, tag="play"):
 
 
 class Playback(msgspec.Struct, frozen=True):
-    """How far a replay is. `window` is the one that is shown (-1: none yet), `last_window` the last one of the
-    recording; `rate` as in Play. `is_over`: the last window is shown."""
+    """The position of a replay: `window` is shown (-1: none yet), `last_window` is the last one of the recording.
+    `rate` is that of Play. `is_over`: the last window is shown."""
 
     window: int
     last_window: int
@@ -42,8 +42,8 @@ class Playback(msgspec.Struct, frozen=True):
 class Progress(msgspec.Struct, array_like=True, frozen=True):
     """What the aggregator has accepted of one member: the winning claim, the next seq, and whether it has ended.
 
-    `grant` is for producers whose backend pauses: a token may be written whose start in the answer, in bytes, is not
-    past it; NOT_STARTED: the model is not asked yet; None lets it write as it likes.
+    `grant` is for producers whose backend pauses: a token may be written if its start in the answer, in bytes, is not
+    past the grant. NOT_STARTED: no request is sent to the model yet. None: there is no limit.
     """
 
     claim: str
@@ -53,18 +53,18 @@ class Progress(msgspec.Struct, array_like=True, frozen=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_word_decoder: msgspec.msgpack.Decoder[Stop | Play] = msgspec.msgpack.Decoder(Stop | Play)
+_order_decoder: msgspec.msgpack.Decoder[Stop | Play] = msgspec.msgpack.Decoder(Stop | Play)
 _progress_decoder = msgspec.msgpack.Decoder(tuple[Progress, ...])
 
 
-def encode_control(word: Stop | Play) -> bytes:
-    return _encoder.encode(word)
+def encode_control(order: Stop | Play) -> bytes:
+    return _encoder.encode(order)
 
 
 def decode_control(raw: bytes) -> Stop | Play:
     """Raises Malformed."""
     try:
-        return _word_decoder.decode(raw)
+        return _order_decoder.decode(raw)
     except UNDECODABLE as error:
         raise Malformed(f"a control entry does not decode: {error}") from error
 

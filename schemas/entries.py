@@ -1,14 +1,14 @@
-"""The entries of a session's token stream: the only things that can influence a frame.
+"""The entries of a session's token stream. Nothing else influences a frame.
 
-    open                        the whole request, first in the stream
-    claim, waiting, loading,    marks of one member's producer; a member's claim is the id of its claim mark
+    open                        the whole request, the first entry
+    claim, waiting, loading,    marks of one member's producer; a claim is identified by the id of its mark
     alive, starved, finished,
     failed
-    token                       what the model wrote, with what was measured about it
-    cancel, beat                marks of the council: a person's wish, and the aggregator's second
+    token                       a token of the model, with its measurements
+    cancel, beat                marks of the council: the user stops members; the aggregator counts a second
 
-Every struct is a msgpack array whose first element is its tag. New fields come last, with a default; none is ever
-moved.
+Every struct is a msgpack array whose first element is its tag. New fields are added at the end, with a default; the
+position of a field never changes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from schemas.errors import Malformed
 from schemas.sessions import Opening
 
 Lane = Literal["answer", "thinking"]
-# real: measured by the model server; placeholder: asked for, but the server sent a stand-in; missing: not sent.
+# real: measured by the model server; placeholder: requested, and the server sent a constant; missing: not sent.
 Quality = Literal["real", "placeholder", "missing"]
 
 NO_TOP = msgspec.Raw(b"\x90")
@@ -35,10 +35,9 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Token(Entry, array_like=True, frozen=True, gc=False, tag="t"):
     """One token of one member.
 
-    `text` is what is shown; `piece` the token's own bytes where they differ from it (empty: they do not). `logprob`
-    is the natural logarithm of the sampled token's probability, None where it was not measured. `top` is a packed
-    list of (piece, logprob), as the server sent it, at most 200 long. Times are wall clock, kept rising by the
-    monotonic clock.
+    `text` is shown; `piece` has the token's own bytes where they differ from it, else it is empty. `logprob` is the
+    natural logarithm of the sampled token's probability, None where it was not measured. `top` is a packed list of at
+    most 200 (piece, logprob), as the server sent it. Times are wall clock that never falls.
     """
 
     member: int
@@ -55,8 +54,8 @@ class Token(Entry, array_like=True, frozen=True, gc=False, tag="t"):
 
 
 class Claim(Entry, frozen=True, tag="claim"):
-    """A producer takes a member; `pauses` says whether its backend stops while it has no grant. `waits`: its model is
-    not known to be loaded, with a slot for it; what it does next says more."""
+    """A producer announces that it writes a member. `pauses`: its backend stops while it has no grant. `waits`: the
+    model may not be loaded, or may have no free slot; the next marks have the details."""
 
     member: int
     written_ns: int
@@ -82,7 +81,7 @@ class Loading(Entry, frozen=True, tag="loading"):
 
 
 class Alive(Entry, frozen=True, tag="alive"):
-    """The producer is there, whatever its model does."""
+    """The producer runs, whether or not its model writes."""
 
     member: int
     claim: str
@@ -100,7 +99,7 @@ class Finished(Entry, frozen=True, tag="finished"):
 
 
 class Failed(Entry, frozen=True, tag="failed"):
-    """The model or its server failed; `reason` is a sentence for a person."""
+    """The model or its server failed; `reason` is a sentence for the user."""
 
     member: int
     claim: str
@@ -109,8 +108,8 @@ class Failed(Entry, frozen=True, tag="failed"):
 
 
 class Starved(Entry, frozen=True, tag="starved"):
-    """There is no memory to load the model; `reason` is a sentence for a person. Where `room_helps` others could leave
-    that memory, and its producer tries again when the session has made room."""
+    """There is not enough memory to load the model; `reason` is a sentence for the user. `room_helps`: other models of
+    the session could leave that memory, and the producer tries again after they have left."""
 
     member: int
     claim: str
@@ -120,20 +119,20 @@ class Starved(Entry, frozen=True, tag="starved"):
 
 
 class Cancel(Entry, frozen=True, tag="cancel"):
-    """A person stops these members; an empty list stops the session."""
+    """The user stops these members; an empty list stops the session."""
 
     members: tuple[int, ...] = ()
     reason: str = "cancelled"
 
 
 class Beat(Entry, frozen=True, tag="beat"):
-    """The aggregator lives: silence of a producer is counted in these and not in time."""
+    """The aggregator runs. The silence of a producer is counted in beats, not in time."""
 
 
 Mark = Claim | Waiting | Loading | Alive | Starved | Finished | Failed | Cancel | Beat
 AnyEntry = Opening | Token | Mark
 
-# What msgspec raises for bytes that are not what they should be; the last for lists nested beyond reason.
+# The exceptions of msgspec for bytes that do not decode; the last one for lists that are nested too deep.
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _encoder = msgspec.msgpack.Encoder()
@@ -148,8 +147,7 @@ def encode_entry(entry: AnyEntry) -> bytes:
 
 
 def decode_entry(raw: bytes) -> AnyEntry:
-    """The entry in `raw`. Raises Malformed where there is none; whether `top` decodes is found out when it is
-    needed."""
+    """The entry in `raw`. Raises Malformed. A token's `top` is not decoded here, and may be malformed."""
     try:
         return _decoder.decode(raw)
     except UNDECODABLE as error:
@@ -157,19 +155,19 @@ def decode_entry(raw: bytes) -> AnyEntry:
 
 
 def pack_top(top: list[tuple[bytes, float]]) -> msgspec.Raw:
-    """A token's most probable pieces with their logprobs, as received."""
+    """The list of a token's most probable pieces with their logprobs, packed as it was received."""
     return msgspec.Raw(_encoder.encode(top)) if top else NO_TOP
 
 
 def unpack_top(top: msgspec.Raw) -> list[tuple[bytes, float]]:
-    """The reverse of pack_top, less what is no number. Empty where the bytes are no such list: then nothing was
-    measured."""
+    """The reverse of pack_top, without logprobs that are not numbers. Empty where the bytes do not decode: then nothing
+    was measured."""
     pairs = unpack_sent(top)
     return [(piece, logprob) for piece, logprob in pairs if logprob is not None and not math.isnan(logprob)]
 
 
 def unpack_sent(top: msgspec.Raw) -> list[tuple[bytes, float | None]]:
-    """The list as it was packed, whatever numbers it holds; empty where the bytes are no such list."""
+    """The list as it was packed, whatever its logprobs are; empty where the bytes do not decode."""
     try:
         return _top_decoder.decode(top)
     except UNDECODABLE:

@@ -1,10 +1,10 @@
-"""The real-time protocol: what DECIPHER and the web say to other people's frontends, one JSON object a message.
+"""The real-time protocol: the messages of DECIPHER and the web process to frontends, one JSON object each.
 
     {"type": …, "channel": …, "timestamp": Unix ms, "frameNumber": window on the global 60 Hz grid, "payload": {…}}
 
-Every object is strict: these keys, these ranges, no others. `frameNumber` is on what belongs to one window, and rises
-across sessions. A key that nothing measures is left out (UNSET); none is ever filled with a guess. The JSON Schemas in
-docs/protocol/ are made from these structs.
+Every object has exactly the keys and ranges that are defined here. Messages about one window have a `frameNumber`,
+which rises across sessions. A key that is not measured is left out (UNSET), and never filled with a guess. The JSON
+Schemas in docs/protocol/ are made from these structs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from schemas.errors import Malformed
 
-# The model id that stands for all members together.
+# The model id for all members together.
 ENSEMBLE = "ensemble"
-# What a frame may take to compose: more is said with an error_event FRAME_OVERRUN.
+# The time for composing one frame; a longer one causes an error_event FRAME_OVERRUN.
 FRAME_BUDGET_MS = 16.67
 MOST_MESSAGE_CHARS = 1_000
 
@@ -41,11 +41,11 @@ Component = Literal["orchestrator", "decipher", "websocket", "model", "ui"]
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An object with no keys but these."""
+    """An object without other keys."""
 
 
 class StartupPayload(_Strict, frozen=True):
-    """Who speaks: `model` is what all messages without a model of their own are about."""
+    """The sender: messages that name no model are about `model`."""
 
     model: ModelId
     tier: ProtocolTier
@@ -55,7 +55,7 @@ class StartupPayload(_Strict, frozen=True):
 
 
 class EnergyDistribution(_Strict, frozen=True):
-    """What energy is spent on; nothing here measures it."""
+    """The purposes of the energy. The council does not measure them."""
 
     generation: Amount
     attention: Amount
@@ -63,8 +63,8 @@ class EnergyDistribution(_Strict, frozen=True):
 
 
 class EnergyPayload(_Strict, frozen=True):
-    """totalEnergy is the ensemble's, deltaEnergy what it changed by since the last energy_update; tokensGenerated are
-    the tokens that this frame released; processingTime is what it took to compose, in ms."""
+    """totalEnergy is the ensemble's; deltaEnergy is its change since the last energy_update. tokensGenerated is how
+    many tokens this frame released; processingTime is the time for composing it, in ms."""
 
     totalEnergy: Amount
     deltaEnergy: float
@@ -75,7 +75,7 @@ class EnergyPayload(_Strict, frozen=True):
 
 
 class Coordinate(_Strict, frozen=True):
-    """One member in the field: x its place among the members in [0, 1], y and energy its energy."""
+    """One member in the field: x is its position among the members, in [0, 1]; y and energy are its energy."""
 
     x: float
     y: float
@@ -83,7 +83,7 @@ class Coordinate(_Strict, frozen=True):
 
 
 class FieldPayload(_Strict, frozen=True):
-    """The members' energies as a field, and what kind of field it is."""
+    """The members' energies as a field, and the kind of field."""
 
     fieldType: FieldType
     intensity: Share
@@ -92,8 +92,8 @@ class FieldPayload(_Strict, frozen=True):
 
 
 class TokenStreamPayload(_Strict, frozen=True):
-    """What one frame released of one member's answer: its tokens' texts, which concatenate to it. `isComplete`: no more
-    will come of this member."""
+    """The text of one member's answer that one frame released, as the texts of its tokens. `isComplete`: no further
+    text of this member follows."""
 
     tokens: tuple[str, ...]
     isComplete: bool
@@ -103,7 +103,7 @@ class TokenStreamPayload(_Strict, frozen=True):
 
 
 class InterferencePayload(_Strict, frozen=True):
-    """coherenceScore is the agreement a, intensity |2a - 1|."""
+    """coherenceScore is the agreement a; intensity is |2a - 1|."""
 
     patternType: Literal["constructive", "destructive", "neutral"]
     models: Members
@@ -112,7 +112,7 @@ class InterferencePayload(_Strict, frozen=True):
 
 
 class ResonancePayload(_Strict, frozen=True):
-    """frequency: advances of the frontier in a second while it lasts, in Hz; amplitude: the wave."""
+    """frequency is how often the frontier advances per second during the resonance, in Hz; amplitude is the wave."""
 
     resonanceType: Literal["harmonic", "fundamental", "overtone"]
     frequency: Amount
@@ -122,7 +122,7 @@ class ResonancePayload(_Strict, frozen=True):
 
 
 class HeartbeatPayload(_Strict, frozen=True):
-    """`sequence` counts the heartbeats of one connection, which `connectionId` names."""
+    """`sequence` counts the heartbeats of the connection `connectionId`."""
 
     sequence: Count
     serverTime: UnixMs
@@ -131,7 +131,7 @@ class HeartbeatPayload(_Strict, frozen=True):
 
 
 class ErrorPayload(_Strict, frozen=True):
-    """What went wrong, in one sentence for a person and a stable `code` for a program."""
+    """An error: `message` is one sentence for the user, `code` a stable name for programs."""
 
     severity: Severity
     code: Annotated[str, Meta(pattern=r"^[A-Z0-9_]+$")]
@@ -150,7 +150,7 @@ class StartupComplete(_Strict, frozen=True, tag_field="type", tag="startup_compl
 
 
 class EnergyUpdate(_Strict, frozen=True, tag_field="type", tag="energy_update"):
-    """The ensemble's energy, each frame. What a frame says else follows it."""
+    """The ensemble's energy, for each frame. The other messages of the frame follow it."""
 
     timestamp: UnixMs
     frameNumber: Count
@@ -159,7 +159,7 @@ class EnergyUpdate(_Strict, frozen=True, tag_field="type", tag="energy_update"):
 
 
 class EnergyField(_Strict, frozen=True, tag_field="type", tag="energy_field"):
-    """The members' energies, when they have changed."""
+    """The members' energies, after a change."""
 
     timestamp: UnixMs
     frameNumber: Count
@@ -176,7 +176,7 @@ class TokenStream(_Strict, frozen=True, tag_field="type", tag="token_stream"):
 
 
 class InterferenceEvent(_Strict, frozen=True, tag_field="type", tag="interference_event"):
-    """How the members interfere, when that has changed."""
+    """How the members interfere, after a change."""
 
     timestamp: UnixMs
     frameNumber: Count
@@ -185,7 +185,7 @@ class InterferenceEvent(_Strict, frozen=True, tag_field="type", tag="interferenc
 
 
 class ResonanceEvent(_Strict, frozen=True, tag_field="type", tag="resonance_event"):
-    """Resonance has begun, or others take part in it."""
+    """A resonance has begun, or its participants have changed."""
 
     timestamp: UnixMs
     frameNumber: Count
@@ -194,7 +194,7 @@ class ResonanceEvent(_Strict, frozen=True, tag_field="type", tag="resonance_even
 
 
 class Heartbeat(_Strict, frozen=True, tag_field="type", tag="heartbeat"):
-    """The connection lives."""
+    """The connection works."""
 
     timestamp: UnixMs
     payload: HeartbeatPayload
@@ -202,14 +202,14 @@ class Heartbeat(_Strict, frozen=True, tag_field="type", tag="heartbeat"):
 
 
 class ErrorEvent(_Strict, frozen=True, tag_field="type", tag="error_event"):
-    """Something went wrong."""
+    """An error."""
 
     timestamp: UnixMs
     payload: ErrorPayload
     channel: Literal["system"] = "system"
 
 
-# What DECIPHER composes; a connection adds its own startup_complete and heartbeats.
+# DECIPHER composes events; each connection adds its own startup_complete and heartbeats.
 Event = EnergyUpdate | EnergyField | TokenStream | InterferenceEvent | ResonanceEvent | ErrorEvent
 ProtocolMessage = Event | StartupComplete | Heartbeat
 MESSAGES: tuple[type[msgspec.Struct], ...] = get_args(ProtocolMessage)
@@ -224,7 +224,7 @@ def encode_event(event: ProtocolMessage) -> bytes:
 
 
 def decode_event(raw: bytes | str) -> ProtocolMessage:
-    """Raises Malformed for whatever is not exactly one of the protocol's objects."""
+    """Raises Malformed for bytes that are not exactly one of the protocol's objects."""
     try:
         return _decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -232,14 +232,14 @@ def decode_event(raw: bytes | str) -> ProtocolMessage:
 
 
 def protocol_tier(tier: str) -> ProtocolTier:
-    """The protocol's name of a tier; hybrid runs as many models as high does."""
+    """The protocol's name of a tier. It has none for hybrid, which runs as many models as high."""
     tiers: dict[str, ProtocolTier] = {"low": "Low-Tier", "mid": "Mid-Tier"}
     return tiers.get(tier, "High-Tier")
 
 
 def protocol_model_ids(models: tuple[str, ...]) -> tuple[str, ...]:
-    """Each model's name in the alphabet of the protocol, `^[a-zA-Z0-9_-]+$`, all of them different, and none that of
-    the ensemble."""
+    """An id for each model in the protocol's alphabet, `^[a-zA-Z0-9_-]+$`. The ids differ from each other and from
+    ENSEMBLE."""
     ids: list[str] = []
     for model in models:
         plain = _NOT_IN_MODEL_ID.sub("-", model)
@@ -251,5 +251,5 @@ def protocol_model_ids(models: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def frame_number_of(event: ProtocolMessage) -> int | None:
-    """The frame number of what belongs to one window; None for all else."""
+    """The frame number of a message about one window; None for other messages."""
     return getattr(event, "frameNumber", None)

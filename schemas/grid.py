@@ -1,13 +1,14 @@
 """The 60 Hz grid, in integers.
 
-A sixtieth of a second is no whole number of nanoseconds, so no float and no rounded period may stand for it: a period
-of 16 ms drifts by 144 s an hour, and floor(t / (1/60)) is wrong at 1.6 % of the grid's points. Window k is half-open:
+A sixtieth of a second is not a whole number of nanoseconds, so neither a float nor a rounded period is used for it: a
+period of 16 ms drifts by 144 s an hour, and floor(t / (1/60)) is wrong at 1.6 % of the grid's points. Window k is
+half-open:
 
     k        0                1                2                3
     start_ns 0       16_666_667       33_333_334       50_000_000         = ceil(k * 10^9 / 60)
              |----------------|----------------|----------------|--->
 
-Every function here takes and returns nanoseconds, unless its name says otherwise.
+Times are in nanoseconds unless the name has another unit.
 """
 
 from __future__ import annotations
@@ -23,29 +24,28 @@ def window_start_ns(window_index: int) -> int:
 
 
 def window_index_at(t_ns: int) -> int:
-    """The window that holds `t_ns`: window_start_ns(k) <= t_ns < window_start_ns(k + 1). Negative times give negative
-    windows."""
+    """The window that contains `t_ns`: window_start_ns(k) <= t_ns < window_start_ns(k + 1). Negative for negative
+    times."""
     return t_ns * FRAME_RATE_HZ // NS_PER_S
 
 
 def next_grid_point_ns(t_ns: int) -> int:
-    """The first point of the global grid at or after `t_ns`; a session's origin is that of its opening entry."""
+    """The first point of the global grid at or after `t_ns`. For the opening entry it is the session's origin."""
     return window_start_ns(window_index_at(t_ns - 1) + 1)
 
 
 def last_ms_of_window(origin_ns: int, window_index: int) -> int:
-    """The last millisecond (of Redis's clock) whose entries belong to this window of the session that began at
-    `origin_ns`."""
+    """The last millisecond of Redis's clock whose entries belong to this window of a session with this origin."""
     return (origin_ns + window_start_ns(window_index + 1) - 1) // NS_PER_MS
 
 
 def window_of_entry(origin_ns: int, entry_ms: int) -> int:
-    """The window of an entry by its id's millisecond; whatever came before the origin belongs to window 0."""
+    """The window of an entry, by its id's millisecond. Entries before the origin belong to window 0."""
     return max(0, window_index_at(entry_ms * NS_PER_MS - origin_ns))
 
 
 def due_ms(origin_ns: int, window_index: int) -> int:
-    """The first millisecond at which no entry that Redis still writes can belong to the window."""
+    """The first millisecond at which a new entry can no longer belong to the window."""
     return -(-(origin_ns + window_start_ns(window_index + 1)) // NS_PER_MS)
 
 

@@ -1,6 +1,6 @@
-"""The names of everything the council keeps in Redis, and how large it may grow.
+"""The names of the council's keys in Redis, and the bounds of what they contain.
 
-The `{session}` hash tag keeps all keys of a session in one slot of a Redis Cluster, so that one script may touch them.
+The `{session}` hash tag puts all keys of a session into one slot of a Redis Cluster, so that one script can use them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ AGGREGATOR_GROUP = "aggregator"
 DECIPHER_GROUP = "decipher"
 REPLAY_GROUP = "replay"
 
-# A minute of silence of every role is forgiven many times over; a day also ends a council that nobody came back to.
+# Every role renews it each minute. After a day without any role, the council has ended.
 SESSIONS_TTL_S = 86_400
 PROCESS_TTL_S = 5
 RETENTION_S = 3_600
-# Ten minutes of frames at 60 Hz: what a page can scrub back over, and what bounds a session's memory.
+# Ten minutes of frames at 60 Hz: a page can go back so far, and a session's memory is bounded.
 FRAMES_MAXLEN = 36_000
-# Enough to see what went wrong; what is wrong a thousand times is wrong in the same way.
+# Enough to find out what is wrong.
 SIDE_STREAM_MAXLEN = 1_000
-# XADD's field names: one field an entry.
+# The field names of entries, which have one field each.
 ENTRY_FIELD = b"e"
 SESSION_FIELD = b"s"
 
@@ -52,15 +52,15 @@ def state(session: str) -> str:
 
 
 def of_session(session: str) -> tuple[str, str, str, str, str, str]:
-    """All keys of a session: state, tokens, frames, events, control, dead. In the order the scripts take them."""
+    """All keys of a session, in the order of the scripts: state, tokens, frames, events, control, dead."""
     return state(session), tokens(session), frames(session), events(session), control(session), dead(session)
 
 
 def session_named(raw: bytes) -> str:
-    """The session id in an entry of the streams of sessions and orders.
+    """The session id in an entry of the streams of sessions and of orders.
 
-    Another client may write there. Bytes that are not text become replacement characters: an id that no session has, so
-    that its reader treats it as that of a session that has expired.
+    Another client may have written it. Bytes that are not text become replacement characters: no session has such an
+    id, so its readers treat it as a session that has expired.
     """
     return raw.decode("utf-8", "replace")
 
@@ -79,7 +79,7 @@ def entry_ms(entry_id: str) -> int:
 
 
 def entry_order(entry_id: str) -> tuple[int, int]:
-    """A key that sorts entry ids as Redis does."""
+    """A sort key for entry ids, in the order of Redis."""
     ms, _, seq = entry_id.partition("-")
     return int(ms), int(seq)
 

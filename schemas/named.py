@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-# How JSON treats a field whose value is None: it is shown as null, or left out; "read" accepts both.
+# The JSON of a field whose value is None: null, or the field is left out; "read" accepts both.
 Null = Literal["shown", "left out", "read"]
 
 
@@ -24,8 +24,8 @@ def named_struct(
     """The struct with named fields for the wire struct `wire`, and for the structs in it. `order` are the names of all
     its fields (default: the order of the wire struct).
 
-    Where null is "left out", every other field is always there, and each field has one type: such a struct has a simple
-    JSON Schema. To read that JSON, or the JSON of an earlier version that lacks newer fields, null must be "read".
+    Where null is "left out", every other field is always present and each field has one type, which makes a simple JSON
+    Schema. To read that JSON, or the JSON of an earlier version that lacks newer fields, null must be "read".
     """
     flat = flat_fields(wire)
     fields: list[Any] = []
@@ -73,7 +73,7 @@ def _may_be_null(annotation: Any) -> bool:
 def plain_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
     """The JSON Schema of a struct whose fields may be left out, with one type for each field and no references.
 
-    Readers of recordings (Foxglove) take no more than that: no `$ref`, no `anyOf`.
+    Readers of recordings (Foxglove) accept neither `$ref` nor `anyOf`.
     """
     schema = msgspec.json.schema(struct)
     plain: dict[str, Any] = _plain(schema, schema.get("$defs", {}))

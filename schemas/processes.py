@@ -1,4 +1,4 @@
-"""A running process of the council, as it describes itself each second."""
+"""The record of a running process of the council, which it writes each second."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from schemas.entries import UNDECODABLE
 from schemas.errors import Malformed
 
 Role = Literal["council", "producer", "aggregator", "decipher", "web", "recorder", "replay"]
-# Larger numbers are no measurements, and some are no JSON either.
+# Larger numbers are not measurements, and JSON cannot represent all of them.
 _Count = Annotated[int, Meta(ge=0, lt=2**53)]
 _Seconds = Annotated[float, Meta(ge=0.0, lt=2.0**53)]
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
-    """`detail` is the role's own: its model, its address, its tier. Sizes in bytes, CPU in seconds since the start."""
+    """`detail` has the role's own facts: its model, its address, its tier. Sizes in bytes, CPU in seconds since the
+    start."""
 
     name: str
     role: Role

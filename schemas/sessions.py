@@ -1,4 +1,4 @@
-"""A session: what a person asks for, and its opening entry, which holds all that can influence a frame."""
+"""A session: its request, and its opening entry, which contains every setting that influences a frame."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from schemas.errors import Refused
 
 ENTRY_VERSION = 1
 
-# step: text goes out as far as the slowest member has come. free: as it comes.
+# step: text is released as far as the slowest member has come. free: as it arrives.
 Sync = Literal["step", "free"]
-# What a member's confidence weight is multiplied with: nothing, or its smoothed certainty.
+# Whether a member's confidence weight is used as it is, or multiplied by its smoothed certainty.
 Weighting = Literal["fixed", "certainty"]
 Speaker = Literal["system", "user", "assistant"]
-# A session's state machine, which DECIPHER keeps.
+# The states of a session's state machine, which DECIPHER runs.
 Phase = Literal["IDLE", "CHARGING", "FLOWING", "STALLING", "SATURATED", "DRAINED"]
 MAX_PROMPT_BYTES = 32 * 1024
 MAX_TOKENS_LIMIT = 8_192
-# More turns than a chat of 32 KiB has in earnest.
+# More than the turns of any real chat of 32 KiB.
 MAX_TURNS = 256
-# More than any tier takes. What an aggregator computes in each window grows with the square of it.
+# More than any tier allows. An aggregator's work in each window grows with the square of it.
 MAX_MEMBERS = 16
-# What a member may have of its own.
+# The options that a member may have of its own.
 MEMBER_OPTIONS = ("temperature", "seed", "max_tokens")
-# No limit may be longer than a day: what is kept for the longest session is bounded by this.
+# The longest limit, a day: it bounds how long keys of a session are kept.
 LONGEST_MS = 86_400_000
 
 
 class EnergyProfile(msgspec.Struct, array_like=True, frozen=True):
-    """The constants of a member's energy. Tokens a second; milliseconds; `smoothing` is the weight of the newest
-    base, in (0, 1]."""
+    """The constants of a member's energy. `tps_*` are tokens a second; `smoothing` is the weight of the newest base, in
+    (0, 1]."""
 
     tps_max: float
     stall_ms: float
@@ -43,7 +43,7 @@ class EnergyProfile(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Limits(msgspec.Struct, array_like=True, frozen=True):
-    """When patience ends. Milliseconds of window time, or counts of beats (one a second)."""
+    """The longest times of a session, in milliseconds of window time or in beats (one a second)."""
 
     first_token_ms: int = 60_000
     loading_ms: int = 300_000
@@ -52,30 +52,31 @@ class Limits(msgspec.Struct, array_like=True, frozen=True):
     beats_without_claim: int = 5
     allowed_lateness_ms: int = 20
     life_ms: int = 3_600_000
-    # Tokens of one member that wait for the others at the frontier; past that the alignment falls back.
+    # The most unaligned tokens of one member; beyond it they are not compared.
     unaligned_tokens: int = 4_096
-    # For memory, or for a place in the queue.
+    # For memory, or for a slot.
     waiting_ms: int = 600_000
-    # How long the others wait for a member's first text, from when its model is free: else the first one to write runs
-    # ahead, and nobody of its own speed is ever in step or compared with it.
+    # How long the others wait for a member's first text after its model is free. Otherwise the first member to write
+    # gets ahead, and even a member as fast as it never comes into step and is never compared with it.
     frontier_waits_ms: int = 5_000
-    # The same, from the opening on, for the claim of a member that nobody has claimed: producers claim within moments
-    # of each other, and the first of them must not run ahead.
+    # How long the others wait, from the opening on, for the claim of a member: producers claim one shortly after
+    # another, and the first of them must not get ahead.
     claim_waits_ms: int = 1_000
-    # A member that holds the others' text back, and writes nothing for so long, is waited for no more.
+    # The others no longer wait for a member that holds their text back, and has written nothing for so long.
     detach_ms: int = 1_500
-    # How long the others wait in step mode for a member whose model loads, from its last sign of loading, or that waits
-    # for memory or a slot, from its first sign of waiting: a model that loads gets on by itself, but one that waits may
-    # wait for what the others hold.
+    # How long the others wait in step mode for a member whose model loads, from its last `loading` mark, or that waits
+    # for memory or a slot, from its first `waiting` mark: loading makes progress, but the memory or the slot that a
+    # member waits for may be in use by the others.
     loading_waits_ms: int = 60_000
 
 
 def limits_with(overrides: Mapping[str, int]) -> Limits:
-    """The default limits with some of them changed. Raises Refused for an unknown name or a number out of bounds."""
+    """The default limits with some of them changed. Raises Refused for an unknown name, or a number that is out of
+    range."""
     for name, value in overrides.items():
         if name not in Limits.__struct_fields__:
             raise Refused(
-                "unknown_limit", f"There is no limit {name!r}: the limits are {', '.join(Limits.__struct_fields__)}."
+                "unknown_limit", f"Unknown limit {name!r}; known limits: {', '.join(Limits.__struct_fields__)}."
             )
         if not isinstance(value, int) or not 1 <= value <= LONGEST_MS:
             raise Refused("bad_limit", f"The limit {name} is {value!r}: give a whole number from 1 to {LONGEST_MS}.")
@@ -90,7 +91,8 @@ class Message(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Sampling(msgspec.Struct, array_like=True, frozen=True):
-    """What a model server is asked for. `top_k` is how many alternatives a token, not a sampling cut."""
+    """The options of a request to a model server. `top_k` is how many alternatives it lists for each token; it does not
+    restrict the sampling."""
 
     max_tokens: int = 512
     temperature: float = 0.7
@@ -100,9 +102,9 @@ class Sampling(msgspec.Struct, array_like=True, frozen=True):
 
 class Member(msgspec.Struct, array_like=True, frozen=True):
     """One member of a session: its model and its confidence weight (finite, >= 0). `remote`: its server is not on this
-    machine or its network. `sampling` and `system` are its own where they differ from the session's. `name` is empty
-    where it is called as its model. `queues`: there is no slot or no memory for it beside the members before it, so the
-    others do not wait until it begins."""
+    machine or its network. `sampling` and `system` are set where they differ from the session's. `name` is empty where
+    the member has the name of its model. `queues`: there is no slot or no memory for it beside the members before it,
+    so the others do not wait for it to begin."""
 
     model: str
     weight: float = 1.0
@@ -114,23 +116,22 @@ class Member(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def display_name(self) -> str:
-        """What it is called; each member of a session has another display name."""
+        """Its name, which no other member of the session has."""
         return self.name or self.model
 
 
 class Rung(msgspec.Struct, array_like=True, frozen=True):
-    """One step of the ladder of tiers that a session falls down when memory runs out."""
+    """One tier of the ladder, which a session falls down when memory runs out."""
 
     tier: str
     max_parallel_models: int
 
 
 class Replay(msgspec.Struct, array_like=True, frozen=True):
-    """Marks a session as the replay of a recorded one, `of`.
+    """Marks a session as the replay of the recorded session `of`.
 
-    `recording` is the name of the file in the library, which the council's replay process reads; empty where the
-    process that opened the session replays it itself. `frames`: the recorded frames are shown as they are, and no
-    aggregator computes them.
+    `recording` is the name of the file in the library, for the council's replay process; empty where the process that
+    opened the session replays it itself. `frames`: the recorded frames are shown, and no aggregator computes them.
     """
 
     of: str
@@ -141,8 +142,8 @@ class Replay(msgspec.Struct, array_like=True, frozen=True):
 class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
     """The first entry of a token stream. The core reads no other setting.
 
-    `prompt` is the user's turn that is to be answered, `history` the turns before it; `ladder` are the tiers below
-    `tier`, the next lower one first. Of a replay it is the recorded opening with another session and the mark `replay`.
+    `prompt` is the user's turn to be answered, `history` the turns before it; `ladder` are the tiers below `tier`, the
+    next lower one first. In a replay it is the recorded opening with another `session` and with `replay`.
     """
 
     version: int
@@ -166,7 +167,7 @@ class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
         return tuple(member.display_name for member in self.members)
 
     def sampling_of(self, member: int) -> Sampling:
-        """What the server of this member is asked for."""
+        """The options of requests for this member."""
         return self.members[member].sampling or self.sampling
 
     def system_of(self, member: int) -> str:
@@ -176,8 +177,8 @@ class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
 
 
 class MemberSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One member that is asked for. `name` is empty where it is called as its model; an option that is None is the
-    session's."""
+    """A member in a request or in settings. `name` is empty where the member has the name of its model. An option that
+    is None is the session's."""
 
     model: str
     name: str = ""
@@ -188,22 +189,22 @@ class MemberSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def display_name(self) -> str:
-        """What it is called, in one session no other member."""
+        """Its name, which no other member of the session has."""
         return self.name or self.model
 
     @property
     def options(self) -> dict[str, float]:
-        """Its own sampling options, less those that are the session's."""
+        """Its own sampling options, without those that are the session's."""
         own = {name: getattr(self, name) for name in MEMBER_OPTIONS}
         return {name: value for name, value in own.items() if value is not None}
 
 
 class SessionRequest(msgspec.Struct, frozen=True):
-    """What a person asks for, before the tier and the models that are served have had their say.
+    """A request for a session, before it is checked against the tier and the served models.
 
-    `models` are the members that are asked for: each a model's name, the name of a member that the council has, or a
-    description (schemas/rules/members.py). `weights`, and `options` (temperature, seed and max_tokens), are by the
-    member's display name. `allow_remote` is the person's word that the prompt may go to a remote member.
+    `models` are the members: each a model's name, the name of a member of the council, or a description
+    (schemas/rules/members.py). The keys of `weights`, and of `options` (temperature, seed and max_tokens), are display
+    names. `allow_remote`: the user allows that the prompt is sent to a remote member.
     """
 
     prompt: str

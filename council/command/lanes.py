@@ -14,7 +14,7 @@ from council.command.answers import AnswerComparison
 from council.command.awaited import Awaited
 from schemas.frames import Frame, MemberFrame
 
-# Okabe and Ito's colours, which most people can tell apart.
+# Okabe and Ito's colours, which most people can distinguish.
 _COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
 # A narrow terminal has shorter bars. With six characters a half and a third still differ.
 _MOST_BAR, _LEAST_BAR = 20, 6

@@ -18,7 +18,7 @@ import msgspec
 
 from council.models.store import stored_path
 from council.settings.schema import Server, Settings
-from producers.backend import BackendFailed
+from producers.backend import BackendFailed, ServerAway
 from producers.ngram.backend import NGRAM_MODELS
 from producers.source import ModelSource, Offer, gguf_source
 from schemas.errors import Refused
@@ -67,14 +67,11 @@ async def find_models(settings: Settings, models: Sequence[str | MemberSpec] = (
     """
     names = list(settings.servers)
     asked = [_offers_of(name, settings.servers[name]) for name in names]
-    *found, (of_ollama, absence) = await asyncio.gather(*asked, _offers_of_ollama(settings))
+    found, (of_ollama, trouble, absence) = await asyncio.gather(asyncio.gather(*asked), _offers_of_ollama(settings))
     offers = [(name, offer) for name, (offered, _) in zip(names, found, strict=True) for offer in offered]
     offers += [(OLLAMA, offer) for offer in of_ollama]
     named = [*models, *(settings.models or ()), *settings.member_specs]
-    troubles = [trouble for _, trouble in found if trouble]
-    if absence and not absence.endswith("?"):
-        troubles.append(absence)  # it answers, with an error
-        absence = ""
+    troubles = [sentence for sentence in (*(sentence for _, sentence in found), trouble) if sentence]
     in_box, box = _box_offers()
     offered = _named([*_gguf_offers(named), *offers, *in_box, *_ngram_offers()])
     return Catalogue(offered, tuple(troubles), absence, box)
@@ -173,24 +170,26 @@ async def _ollama_offers_of(server: Server) -> list[Offer]:
     ]
 
 
-async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str]:
-    """(the models of the default Ollama, why it does not answer or an empty text)."""
+async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str, str]:
+    """(the models of the default Ollama, its trouble, that it is away); one or two of the three are empty."""
     if not settings.ollama:
-        return [], ""
+        return [], "", ""
     from producers.ollama.offers import DEFAULTS, ollama_offers, ollama_url
     from producers.servers.address import is_remote
 
     url = ollama_url(os.environ)
     source = msgspec.structs.replace(DEFAULTS, remote=is_remote(url))
     if any(server.address == url for server in settings.servers.values()):
-        return [], ""
+        return [], "", ""
     try:
         async with asyncio.timeout(_ANSWER_S):
-            return list(await ollama_offers(url, source)), ""
+            return list(await ollama_offers(url, source)), "", ""
+    except ServerAway as away:
+        return [], "", _sentence(str(away))
     except BackendFailed as failure:
-        return [], _sentence(str(failure))
+        return [], _sentence(str(failure)), ""
     except TimeoutError:
-        return [], f"Ollama at {url} does not answer within {_ANSWER_S:g} s."
+        return [], f"Ollama at {url} does not answer within {_ANSWER_S:g} s.", ""
 
 
 def _gguf_offers(written: Iterable[str | MemberSpec]) -> list[tuple[str, Offer]]:

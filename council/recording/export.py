@@ -184,7 +184,7 @@ def _write_parquet(reader: RecordingReader, what: str, part: Path, progress: Pro
         "flag": pyarrow.bool_(),
     }
     columns = _columns(reader, what)
-    place = [kind for _, kind in columns].index("time")
+    time_column = [kind for _, kind in columns].index("time")
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns])
     total, gathered = 0, list[list[Any]]()
     with contextlib.closing(parquet.ParquetWriter(str(part), schema, compression="zstd")) as writer:
@@ -198,7 +198,7 @@ def _write_parquet(reader: RecordingReader, what: str, part: Path, progress: Pro
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
 
         for row in _rows(reader, what, progress):
-            gathered.append([value // 1_000 if at == place else value for at, value in enumerate(row)])
+            gathered.append([value // 1_000 if at == time_column else value for at, value in enumerate(row)])
             total += 1
             if len(gathered) == _ROW_GROUP:
                 write()

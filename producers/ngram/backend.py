@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from producers.backend import Chunk, Ending, ModelLoading, Piece, Request
+from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, Piece, Request
 from schemas.errors import Refused, Unavailable
 from schemas.models import ModelFacts
 
@@ -81,7 +81,7 @@ class NgramBackend:
     async def generate(self, request: Request) -> AsyncIterator[Chunk | ModelLoading | Ending]:
         """One chunk for each token, by the clock: only a token that is late by a whole interval delays the next one."""
         if self._model is None:
-            raise RuntimeError("start() comes before generate()")
+            raise BackendFailed(f"the model {self.name} has not learnt yet")
         prompted = self._model.prompted(request.prompt)
         answer = prompted.answer(request.temperature, Random(request.seed), request.top_k)
         loop = asyncio.get_running_loop()

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from producers.backend import BackendFailed
+from producers.backend import BackendFailed, ServerAway
 from producers.ollama.server import OllamaServer, PulledModel, Running, Shown, canonical_name, is_cloud_name
 from producers.servers.address import is_this_machine
 from producers.servers.faults import ServerFault, one_line
@@ -115,7 +115,7 @@ def ollama_limits(url: str, environ: Mapping[str, str], proc: Path = Path("/proc
 
 
 async def ollama_version(url: str) -> str:
-    """Raises BackendFailed where it is away."""
+    """Raises ServerAway, BackendFailed."""
     async with _probing(msgspec.structs.replace(DEFAULTS, url=url)) as server:
         return await server.version()
 
@@ -124,7 +124,7 @@ async def ollama_offers(
     url: str, defaults: ModelSource = DEFAULTS, environ: Mapping[str, str] = os.environ
 ) -> tuple[Offer, ...]:
     """The models of that Ollama, the latest first, with what each can do. `defaults` is their source without name and
-    URL. Raises BackendFailed where it is away."""
+    URL. Raises ServerAway, BackendFailed."""
     async with _probing(msgspec.structs.replace(defaults, url=url)) as server:
         listed = (await server.listed())[:MAX_OFFERS]
         version = await server.version()
@@ -232,7 +232,8 @@ async def _probing(source: ModelSource) -> AsyncIterator[OllamaServer]:
     try:
         yield server
     except ServerFault as fault:
-        raise BackendFailed(server.shown(f"Ollama at {server.shown_url} {fault}")) from fault
+        kind = ServerAway if fault.is_away else BackendFailed
+        raise kind(server.shown(f"Ollama at {server.shown_url} {fault}")) from fault
     finally:
         await server.close()
 

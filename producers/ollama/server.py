@@ -216,7 +216,8 @@ class OllamaServer:
 
     def fault_of(self, error: httpx.HTTPError) -> ServerFault:
         """What the network did, as a predicate."""
-        return ServerFault(network_fault(error, self._connect_s, "Ollama"))
+        predicate = network_fault(error, self._connect_s, "Ollama")
+        return ServerFault(predicate, is_away=isinstance(error, httpx.ConnectError))
 
     def shown(self, sentence: str) -> str:
         """The sentence without the key, in case the server quoted it."""

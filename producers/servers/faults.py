@@ -26,7 +26,11 @@ ENDED_IN_LINE = "ended the stream in the middle of a line"
 
 
 class ServerFault(Exception):
-    """What a model server did wrong, as a predicate."""
+    """What a model server did wrong, as a predicate. `is_away`: no server listens at the address."""
+
+    def __init__(self, predicate: str, *, is_away: bool = False) -> None:
+        super().__init__(predicate)
+        self.is_away = is_away
 
 
 def error_message(body: bytes) -> str:

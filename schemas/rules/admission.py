@@ -1,5 +1,4 @@
-"""From a request to an opening: everything that can be wrong with a request is found here, before anything is
-started."""
+"""Admission: checks a request completely, before anything is started, and makes the session's opening."""
 
 from __future__ import annotations
 
@@ -30,16 +29,16 @@ from schemas.sessions import (
 )
 
 _WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
-# The default first: what a person is told to give.
+# The default first, as the refusal of another one lists them.
 _SYNCS: tuple[Sync, ...] = ("step", "free")
 
 
-# Larger numbers are not exact, and no option takes one.
+# Larger numbers are not exact, and no option needs one.
 _LARGEST = 2**53
 
 
 class Admission(msgspec.Struct, frozen=True):
-    """An opening that may be written, and a sentence for whatever of the request it leaves out."""
+    """An opening that may be written, and a sentence for each part of the request that it leaves out."""
 
     opening: Opening
     warnings: tuple[str, ...]
@@ -56,10 +55,10 @@ def admit(
     tiers: Mapping[str, TierPolicy] = TIERS,
     named: Sequence[MemberSpec] = (),
 ) -> Admission:
-    """The opening of `session`. `served` are the models in order of preference; where the request names no member the
-    council's own run, which are `named`, or else the first models.
+    """The opening of `session`. `served` are the models in order of preference. Where the request names no member,
+    those of the council are chosen, which are `named`, or else the first models.
 
-    A model that is only `known` may be asked for as well: its member is dropped if no producer serves it. `tiers` are
+    A request may also name a model that is only `known`: its member is dropped if no producer serves it. `tiers` are
     all tiers, which the session may fall down.
 
     Raises Refused (with a code) for a prompt, turn, member, weight, weighting, sync or number that is not valid.
@@ -129,7 +128,7 @@ def _left_out_warning(tier: TierPolicy, left_out: list[str]) -> tuple[str, ...]:
 
 def _check_text(request: SessionRequest) -> None:
     if not request.prompt.strip():
-        raise Refused("empty_prompt", "The prompt is empty: write what the council should answer.")
+        raise Refused("empty_prompt", "The prompt is empty: write the text that the council is to answer.")
     turns = [("prompt", request.prompt), ("system text", request.system)]
     turns += [(f"message {number}", turn.content) for number, turn in enumerate(request.history, 1)]
     total = 0
@@ -139,22 +138,24 @@ def _check_text(request: SessionRequest) -> None:
     if total > MAX_PROMPT_BYTES:
         raise _too_long("The messages together have", total)
     if len(request.history) > MAX_TURNS:
-        raise Refused("too_many_messages", f"There are {len(request.history) + 1} messages: give {MAX_TURNS} at most.")
+        raise Refused("too_many_messages", f"There are {len(request.history) + 1} messages: give at most {MAX_TURNS}.")
 
 
 def _check_size_of(name: str, text: str) -> int:
-    """How many bytes it has. Raises Refused where those are too many, or are no valid Unicode."""
+    """The size of the text in bytes. Raises Refused for a text that is too long, or not valid Unicode."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise Refused(f"bad_{name.split()[0]}", f"The {name} holds characters that are not valid Unicode.") from None
+        raise Refused(
+            f"bad_{name.split()[0]}", f"The {name} contains characters that are not valid Unicode: remove them."
+        ) from None
     if size > MAX_PROMPT_BYTES:
         raise _too_long(f"The {name} has", size)
     return size
 
 
 def _too_long(what: str, size: int) -> Refused:
-    sentence = f"{what} {size} bytes and the limit is {MAX_PROMPT_BYTES}: shorten it."
+    sentence = f"{what} {size} bytes, and the limit is {MAX_PROMPT_BYTES}: shorten it."
     return Refused("prompt_too_long", sentence, status=413)
 
 
@@ -169,21 +170,22 @@ def _check_sampling(sampling: Sampling, of: str = "") -> None:
 
 
 def _own_samplings(request: SessionRequest, members: Sequence[ChosenMember], usual: Sampling) -> dict[str, Sampling]:
-    """What the members are asked for that have options of their own, by name. Options of the request outweigh those of
-    a member's description."""
+    """The sampling of each member that has options of its own, by its name. Options of the request replace those of a
+    member's description."""
     own = {member.name: dict(member.spec.options) for member in members}
     for named, options in request.options.items():
         name = full_name(named, own)
         if name not in own:
             raise Refused(
                 "unknown_option",
-                f"There are options for {shortened(named)!r}, which is no member; members: {', '.join(own)}.",
+                f"There are options for the unknown member {shortened(named)!r}; members: {', '.join(own)}.",
             )
         for option, number in options.items():
             if option not in MEMBER_OPTIONS:
                 raise Refused(
                     "unknown_option",
-                    f"There is no option {shortened(option)!r} of a member: there are {', '.join(MEMBER_OPTIONS)}.",
+                    f"{name!r} has an unknown option {shortened(option)!r}; "
+                    f"known options: {', '.join(MEMBER_OPTIONS)}.",
                 )
             is_exact = abs(number) <= _LARGEST
             if option != "temperature" and not (is_exact and float(number).is_integer()):
@@ -200,7 +202,7 @@ def _own_samplings(request: SessionRequest, members: Sequence[ChosenMember], usu
 
 
 def checked_weighting(name: str) -> Weighting:
-    """The weighting of this name. Raises Refused where there is none."""
+    """The weighting with this name. Raises Refused for an unknown name."""
     for weighting in _WEIGHTINGS:
         if name == weighting:
             return weighting
@@ -208,7 +210,7 @@ def checked_weighting(name: str) -> Weighting:
 
 
 def checked_sync(name: str) -> Sync:
-    """The sync of this name. Raises Refused where there is none."""
+    """The sync with this name. Raises Refused for an unknown name."""
     for sync in _SYNCS:
         if name == sync:
             return sync
@@ -224,7 +226,7 @@ def _checked_weights(
         if name not in names:
             raise Refused(
                 "unknown_weight",
-                f"There is a weight for {shortened(name)!r}, which is no member; members: {', '.join(names)}.",
+                f"There is a weight for the unknown member {shortened(name)!r}; members: {', '.join(names)}.",
             )
         if not (math.isfinite(weight) and weight >= 0):
             raise Refused("bad_weight", f"The weight of {name!r} is {weight}: give a finite number, 0 or more.")
@@ -232,5 +234,5 @@ def _checked_weights(
     if not any(weights.values()):
         raise Refused("zero_weights", "All weights are 0: give at least one member a weight above 0.")
     if not math.isfinite(sum(weights.values())):
-        raise Refused("bad_weight", "The weights add up to more than a number can hold: give smaller ones.")
+        raise Refused("bad_weight", "The sum of the weights is too large for a number: give smaller weights.")
     return weights

@@ -1,5 +1,5 @@
-"""A chat as people hand it over, a list of messages, and as a session keeps it: system text, earlier turns, the turn to
-be answered."""
+"""A chat: the list of messages in a request, and its parts in a session: system text, earlier turns, the turn to be
+answered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.sessions import Message
 
 
 class Chat(msgspec.Struct, frozen=True):
-    """`prompt` is the user's last turn; the turns before it are `history`."""
+    """`prompt` is the user's last turn, `history` are the turns before it."""
 
     prompt: str
     system: str = ""
@@ -20,7 +20,7 @@ class Chat(msgspec.Struct, frozen=True):
 
 
 class _Turn(msgspec.Struct, forbid_unknown_fields=True):
-    """A message as model servers take it, less what a council has no use for."""
+    """A message as model servers accept it, with the fields that a council uses."""
 
     role: str
     content: str
@@ -30,13 +30,13 @@ def chat_of(messages: Sequence[object]) -> Chat:
     """The chat. A leading system message is the system text; the last turn must be the user's. Raises Refused."""
     turns = [_turn(number, message) for number, message in enumerate(messages, 1)]
     if not turns:
-        raise Refused("no_messages", "There are no messages: give at least one of the user's.")
+        raise Refused("no_messages", "There are no messages: give at least one with the role user.")
     system = turns.pop(0).content if turns[0].role == "system" else ""
     for number, turn in enumerate(turns, 2 if len(turns) < len(messages) else 1):
         if turn.role == "system":
-            raise Refused("bad_messages", f"Message {number} is the system's: only the first may be.")
+            raise Refused("bad_messages", f"Message {number} has the role system: only the first message may have it.")
     if not turns or turns[-1].role != "user":
-        raise Refused("bad_messages", "The last message must be the user's: it is what the council answers.")
+        raise Refused("bad_messages", "The last message must have the role user: the council answers it.")
     return Chat(turns[-1].content, system, tuple(turns[:-1]))
 
 
@@ -44,7 +44,9 @@ def _turn(number: int, message: object) -> Message:
     try:
         turn = msgspec.convert(message, _Turn)
     except msgspec.ValidationError as error:
-        raise Refused("bad_messages", f"Message {number} is none ({error}): give its role and its content.") from None
+        raise Refused(
+            "bad_messages", f"Message {number} is not valid ({error}): give its role and its content."
+        ) from None
     match turn.role:
         case "system" | "user" | "assistant":
             return Message(turn.role, turn.content)

@@ -1,4 +1,4 @@
-"""Who becomes a member: those that are named or come first, what the tier carries, and what is too much at once."""
+"""The choice of members: the written ones or the first ones, within the tier; and which of them must wait."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from schemas.rules.members import resolved_spec
 from schemas.rules.tiers import GB, TierPolicy
 from schemas.sessions import MemberSpec
 
-# Longer names are no names.
+# The most characters of a name that a message repeats.
 MOST_REPEATED_CHARS = 100
 
 
 class ChosenMember(msgspec.Struct, frozen=True):
-    """A member that is asked for, and what is known of its model."""
+    """A member that is chosen, and the facts about its model."""
 
     spec: MemberSpec
     facts: ModelFacts
@@ -104,7 +104,7 @@ def unique_models(members: Iterable[ChosenMember]) -> list[ModelFacts]:
 
 
 def unknown_model(model: str, available: Iterable[str]) -> Refused:
-    """The refusal of a name that nobody knows, with the one that was perhaps meant."""
+    """The refusal of an unknown name, with the most similar known one."""
     names = list(dict.fromkeys(available))
     near = difflib.get_close_matches(model[:MOST_REPEATED_CHARS].lower(), [name.lower() for name in names], 1)
     meant = next((name for name in names if near and name.lower() == near[0]), None)
@@ -116,17 +116,17 @@ def unknown_model(model: str, available: Iterable[str]) -> Refused:
 
 
 def full_name(model: str, available: Collection[str]) -> str:
-    """The name of a model as it is known: Ollama's `llama3` is `llama3:latest`."""
+    """The full name of a model: Ollama's `llama3` is `llama3:latest`."""
     return model if model in available else f"{model}:latest" if f"{model}:latest" in available else model
 
 
 def shortened(text: str) -> str:
-    """What a person wrote, as an error sentence may repeat it."""
+    """The user's text, short enough to be repeated in a message."""
     return text if len(text) <= MOST_REPEATED_CHARS else f"{text[:MOST_REPEATED_CHARS]}…"
 
 
 def check_size(facts: ModelFacts, tier: TierPolicy) -> None:
-    """Raises Refused for a model that is larger than the tier carries, where its memory is ours to manage."""
+    """Raises Refused for a model that is too large for the tier, unless the council does not load it (unmanaged)."""
     if facts.residency == "unmanaged":
         return
     if facts.size_bytes > tier.max_model_size_gb * GB:
@@ -161,7 +161,7 @@ def check_twins(chosen: Sequence[ModelFacts]) -> None:
 
 
 def check_remote_tier(facts: ModelFacts, tier: TierPolicy, *, allowed: bool) -> None:
-    """Raises Refused unless the tier is hybrid and the person has allowed it."""
+    """Raises Refused unless the tier is hybrid and the user has allowed it."""
     if tier.name != "hybrid":
         raise Refused(
             "remote_model",
@@ -177,15 +177,15 @@ def check_remote_tier(facts: ModelFacts, tier: TierPolicy, *, allowed: bool) -> 
 
 
 class Crowding(msgspec.Struct, frozen=True):
-    """Which members cannot answer at the same time as those before them: a sentence for each memory and each server
-    that is too small, with the setting to change; and the members' indexes."""
+    """The members that cannot answer at the same time as those before them: their indexes, and a sentence for each
+    memory and each server that is too small, with the setting to change."""
 
     warnings: tuple[str, ...]
     queued: frozenset[int]
 
 
 def crowding(running: Sequence[ChosenMember], tier: TierPolicy) -> Crowding:
-    """What of the members is too much for memory, or for the slots of one model."""
+    """The members for which there is not enough memory, or no slot of their model."""
     models = unique_models(running)
     found = [*_crowded_servers(models), *_crowded_budgets(models, tier)]
     warnings = [warning for warning, _ in found]
@@ -207,7 +207,7 @@ def crowding(running: Sequence[ChosenMember], tier: TierPolicy) -> Crowding:
 
 
 def _crowded_servers(models: Sequence[ModelFacts]) -> list[tuple[str, list[ModelFacts]]]:
-    """(the sentence, the models that wait) for each server that keeps fewer models in memory than are asked of it."""
+    """(the sentence, the models that wait) for each server that keeps fewer models in memory than the session needs."""
     found: list[tuple[str, list[ModelFacts]]] = []
     for server in dict.fromkeys(facts.server for facts in models):
         there = [facts for facts in models if facts.server == server]
@@ -234,13 +234,13 @@ def _crowded_servers(models: Sequence[ModelFacts]) -> list[tuple[str, list[Model
 
 
 def gigabytes(size_bytes: int) -> str:
-    """A size for a person, in units of 10^9 bytes as model servers count."""
+    """A size in text, in units of 10^9 bytes as model servers count."""
     return f"{size_bytes / GB:.1f} GB" if size_bytes >= GB / 10 else f"{size_bytes / 10**6:.1f} MB"
 
 
 def _crowded_budgets(models: Sequence[ModelFacts], tier: TierPolicy) -> list[tuple[str, list[ModelFacts]]]:
-    """The same for the tier's memory. Whether a server puts its models into VRAM or RAM shows when they are loaded:
-    before, the two count together."""
+    """As _crowded_servers, for the tier's memory. Whether a server loads a model into VRAM or RAM is not known before:
+    the two are counted together."""
     managed = [facts for facts in models if facts.residency != "unmanaged"]
     here = [facts for facts in managed if facts.server == IN_PROCESS]
     ram, both = tier.ram_budget_gb, tier.ram_budget_gb + tier.vram_budget_gb

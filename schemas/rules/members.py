@@ -1,11 +1,11 @@
-"""A member as a person describes it: a model, and what this member alone is asked for.
+"""The text that describes a member: a model, and options of this member alone.
 
-    smollm2                                        the member is called as its model
+    smollm2                                        the member has the name of its model
     calm=smollm2:temperature=0,seed=7              a name of its own, and options
-    critic=smollm2:system="Doubt it, briefly."     a system text; double quotes keep commas
+    critic=smollm2:system="Doubt it, briefly."     a system text; commas in it need double quotes
 
-The same text is understood everywhere: on the command line, in settings, over HTTP and from Python. So one model can be
-several members of a session, each under a name of its own.
+The same text is accepted on the command line, in settings, over HTTP and from Python. So one model can be several
+members of a session, each with a name of its own.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import msgspec
 from schemas.errors import Refused
 from schemas.sessions import MEMBER_OPTIONS, MemberSpec
 
-# No colon, comma or equals sign: those separate. A letter first: digits alone are a member's index.
+# No colon, comma or equals sign, which are separators. A letter first: digits alone are a member's index.
 NAME_PATTERN = r"[A-Za-z][A-Za-z0-9._-]{0,63}"
 SPEC_OPTIONS = (*MEMBER_OPTIONS, "system")
 _NAMED = re.compile(rf"\s*({NAME_PATTERN})\s*=(.*)", re.DOTALL)
-# The first option follows a colon; a model's name may hold colons, but none before a word with an equals sign.
+# The first option follows a colon. A model's name may contain colons, but not before a word with an equals sign.
 _MODEL_AND_OPTIONS = re.compile(r"(.*?)(?::\s*(\w+\s*=.*))?", re.DOTALL)
 _SEPARATORS = re.compile('[",]')
 _MOST_REPEATED_CHARS = 100
-# Larger numbers are not exact, and no option takes one.
+# Larger numbers are not exact, and no option needs one.
 _LARGEST = 2**53
 
 
 def split_members(joined: str) -> list[str]:
-    """The members in a list separated by commas, one text each. A part `option=value` belongs to the member before it,
-    so option names cannot be members' names."""
+    """The texts of the members in a list that is separated by commas. A part `option=value` belongs to the member
+    before it, so a member cannot have the name of an option."""
     parts: list[str] = []
     for part in _parts(joined):
         word = part.partition("=")[0].strip()
@@ -46,7 +46,7 @@ def split_members(joined: str) -> list[str]:
 
 
 def _parts(text: str) -> list[str]:
-    """The text between commas that no double quotes enclose."""
+    """The parts between commas that are not in double quotes."""
     parts, start, is_quoted = [], 0, False
     for separator in _SEPARATORS.finditer(text):
         if separator[0] == '"':
@@ -67,14 +67,14 @@ def member_spec(written: str) -> MemberSpec:
     assert found is not None  # it matches every text
     model, options = found[1].strip(), found[2] or ""
     if not model:
-        raise Refused("bad_member", f"{_quoted(written)} names no model: write NAME=MODEL or MODEL.")
+        raise Refused("bad_member", f"{_quoted(written)} has no model: write NAME=MODEL or MODEL.")
     values: dict[str, Any] = {}
     for part in _parts(options) if options else ():
         option, separator, value = part.partition("=")
         option = option.strip()
         if not separator:
             raise Refused("bad_member", f"{_quoted(part.strip())} of {_quoted(written)} is not an option: write it "
-                          "as option=value, and a text that holds a comma in double quotes.")  # fmt: skip
+                          "as option=value, and a text with a comma in double quotes.")  # fmt: skip
         if option in values:
             raise Refused("bad_member", f"{_quoted(written)} gives {option} twice: give it once.")
         values[option] = _value(option, value.strip(), written)
@@ -95,17 +95,17 @@ def member_spec_of(values: Mapping[str, Any]) -> MemberSpec:
     if spec.name:
         check_member_name(spec.name)
     if not spec.model.strip():
-        raise Refused("bad_member", "A member names no model: give its model.")
+        raise Refused("bad_member", "A member has no model: give its model.")
     return spec
 
 
 def check_member_name(name: str) -> None:
-    """Raises Refused for a name that no member can have."""
+    """Raises Refused for a name that is not a valid member name."""
     if name in SPEC_OPTIONS or not re.fullmatch(NAME_PATTERN, name):
         raise Refused(
             "bad_member_name",
-            f"{_quoted(name)} is not a valid member name: begin with a letter, then up to 63 letters, digits, dots, "
-            f"hyphens and underscores, and none of {', '.join(SPEC_OPTIONS)}.",
+            f"{_quoted(name)} is not a valid member name: begin with a letter; up to 63 letters, digits, dots, "
+            f"hyphens and underscores may follow; the names {', '.join(SPEC_OPTIONS)} are reserved.",
         )
 
 
@@ -136,8 +136,8 @@ def _quoted(text: str) -> str:
 
 
 def resolved_spec(written: object, models: Collection[str], named: Sequence[MemberSpec]) -> MemberSpec:
-    """What `written` means where these models are there, and these members have a name: a member's name first, then a
-    model's, then a description. Raises Refused, also for what is neither a text nor a MemberSpec."""
+    """The member that `written` stands for: one of the `named` members, or else one of these models, or else a
+    description. Raises Refused, also for an object that is neither a text nor a MemberSpec."""
     if isinstance(written, MemberSpec):
         # Python does not check the fields of a struct.
         return member_spec_of(msgspec.structs.asdict(written))
@@ -150,6 +150,6 @@ def resolved_spec(written: object, models: Collection[str], named: Sequence[Memb
     if spec.model not in models and any(spec.model == other.name for other in named):
         raise Refused(
             "bad_member",
-            f"{_quoted(written)} names no model: {_quoted(spec.model)} is a member. Give that member's model.",
+            f"{_quoted(written)} has no model, because {_quoted(spec.model)} is a member: give that member's model.",
         )
     return spec

@@ -1,4 +1,4 @@
-"""What the processes of a council serve, by their records: models, and members that have names."""
+"""The models that the processes of a council serve, and the council's named members, from process records."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from schemas.sessions import MemberSpec
 
 
 def served_models(records: Sequence[ProcessRecord]) -> list[ModelFacts]:
-    """What producers serve, each model once: first in the order in which a council prefers them, then as they came.
+    """The models that producers serve, each once: first in the council's order of preference, then by the age of their
+    producers.
 
-    Of several producers of a model the one counts that has it in memory, else the one that came first.
+    Of several producers of a model, one that has it in memory counts, else the oldest one.
     """
     served: dict[str, ModelFacts] = {}
     for record in records:
@@ -30,13 +31,13 @@ def served_models(records: Sequence[ProcessRecord]) -> list[ModelFacts]:
 
 
 def council_models(council: ProcessRecord) -> list[str]:
-    """The models that a council serves, by its own record, in the order in which it prefers them."""
+    """The models of a council, from its own record, in its order of preference."""
     return [model for model in str(council.detail.get("models", "")).split(",") if model]
 
 
 def named_members(records: Sequence[ProcessRecord]) -> list[MemberSpec]:
-    """The members that the council has by name: those that answer where a request names none; empty where the council
-    has none, or its roles run alone."""
+    """The council's named members, which answer a request that names no member. Empty where it has none, or where roles
+    run without a council."""
     for record in records:
         if record.role == "council":
             with contextlib.suppress(msgspec.MsgspecError):

@@ -1,4 +1,4 @@
-"""Tiers: how many models a machine carries at once, in how much memory, and how lively its energy is drawn."""
+"""Tiers: how many models a machine can run at once, in how much memory, and with which energy profile."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PROFILES = {
 
 
 class TierPolicy(msgspec.Struct, frozen=True):
-    """`max_parallel_models` answer one session at once; `max_loaded_models` may be in memory at the same time, each of
-    at most `max_model_size_gb`, all of them in `vram_budget_gb` and `ram_budget_gb` (10^9 bytes). `target_fps` is how
-    often a page draws, never the window."""
+    """`max_parallel_models` answer one session at once. `max_loaded_models` may be in memory at the same time, each of
+    at most `max_model_size_gb`, all of them within `vram_budget_gb` and `ram_budget_gb` (10^9 bytes). `target_fps` is
+    how often a page draws; windows do not depend on it."""
 
     name: str
     max_parallel_models: int
@@ -34,7 +34,7 @@ class TierPolicy(msgspec.Struct, frozen=True):
 
     @property
     def largest_model_gb(self) -> float:
-        """No model may be larger, whatever else is loaded."""
+        """The size of the largest model that the tier allows."""
         return min(self.max_model_size_gb, self.vram_budget_gb + self.ram_budget_gb)
 
 
@@ -47,11 +47,11 @@ TIERS: dict[str, TierPolicy] = {
 
 
 def tier_named(name: str, tiers: Mapping[str, TierPolicy] = TIERS) -> TierPolicy:
-    """Raises Refused for a name that is no tier."""
+    """The tier with this name. Raises Refused for an unknown name."""
     try:
         return tiers[name]
     except KeyError:
-        raise Refused("unknown_tier", f"There is no tier {name!r}: choose one of {', '.join(tiers)}.") from None
+        raise Refused("unknown_tier", f"Unknown tier {name!r}; known tiers: {', '.join(tiers)}.") from None
 
 
 def tier_for_memory(total_bytes: int, tiers: Mapping[str, TierPolicy] = TIERS) -> TierPolicy:

@@ -204,7 +204,7 @@ def test_an_idle_page_draws_nothing(speaker: ScriptedProducer, open_page: Open) 
 def test_an_error_is_shown_with_the_servers_message(speaker: ScriptedProducer, open_page: Open) -> None:
     page = open_page()
     ask(page, "  ")
-    expect(page.get_by_role("alert")).to_have_text("The prompt is empty: write what the council should answer.")
+    expect(page.get_by_role("alert")).to_have_text("The prompt is empty: write the text that the council is to answer.")
     expect(page.get_by_role("status")).to_have_text("")
     page.get_by_role("checkbox").uncheck()
     page.get_by_label("Your prompt").press("Enter")

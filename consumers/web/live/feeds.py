@@ -40,8 +40,8 @@ class Source(ABC, Generic[P]):
 
     @abstractmethod
     async def read(self, pipe: BlockingPipe, session: str, after: str, block_ms: int | None) -> tuple[list[P], str]:
-        """The packets after the entry id `after`, and the id to read on from; waits up to block_ms for the first packet,
-        or not at all (None)."""
+        """The packets after the entry id `after`, and the id to read on from; waits up to block_ms for the first
+        packet, or not at all (None)."""
 
     @abstractmethod
     async def find_end(self, pipe: AsyncPipe, session: str, after: str, packets: list[P]) -> CloseReason | None:

@@ -43,7 +43,7 @@ BAD_BODIES = [
     ),
     (b'{"prompt": "a", "models": [{"model": "m", "seed": 1.5}]}', "bad_request", "The field 'models.0.seed' is wrong"),
     (b'{"prompt": "a", "models": [{"model": "m", "name": "7"}]}', "bad_member_name", "'7' is not a valid member name"),
-    (b'{"prompt": "a", "tier": "top"}', "unknown_tier", "There is no tier 'top'"),
+    (b'{"prompt": "a", "tier": "top"}', "unknown_tier", "Unknown tier 'top'"),
 ]
 
 
@@ -131,9 +131,9 @@ async def test_a_socket_is_refused_before_the_upgrade(
         (["--port", "http"], {}, "--port is 'http'"),
         (["--host", "no.such.host.invalid"], {}, "'no.such.host.invalid' is not an address of this machine"),
         (["--fd", "0"], {}, "File descriptor 0 is not a listening socket."),
-        ([], {"COUNCIL_TIER": "top"}, "There is no tier 'top'"),
+        ([], {"COUNCIL_TIER": "top"}, "Unknown tier 'top'"),
         ([], {"COUNCIL_LIMITS": "[1]"}, "COUNCIL_LIMITS is not a JSON object"),
-        ([], {"COUNCIL_LIMITS": '{"patience": 1}'}, "There is no limit 'patience'"),
+        ([], {"COUNCIL_LIMITS": '{"patience": 1}'}, "Unknown limit 'patience'"),
         ([], {"REDIS_URL": "unix:///no/redis.sock"}, "No Redis answers"),
     ],
 )

@@ -79,8 +79,8 @@ def test_a_member_is_a_model_or_a_name_a_model_and_options(written: str, spec: M
 @pytest.mark.parametrize(
     ("written", "code", "words"),
     [
-        ("calm=", "bad_member", "names no model: write NAME=MODEL or MODEL"),
-        ("", "bad_member", "names no model"),
+        ("calm=", "bad_member", "has no model: write NAME=MODEL or MODEL"),
+        ("", "bad_member", "has no model"),
         ("seed=7", "bad_member_name", "'seed' is not a valid member name"),
         ("c=m:temprature=0", "unknown_option", "known options: temperature, seed, max_tokens, system"),
         ("c=m:temperature=warm", "bad_temperature", "temperature of 'c=m:temperature=warm' is 'warm': give a number"),
@@ -133,7 +133,7 @@ def test_whatever_is_written_is_a_member_or_a_refusal(written: str) -> None:
 
 def test_a_list_of_models_without_names_is_what_it_was() -> None:
     assert members_of_flag("a, b,c:latest") == ["a", "b", "c:latest"]
-    with pytest.raises(Refused, match="names an empty model"):
+    with pytest.raises(Refused, match="--models contains an empty name"):
         members_of_flag("a,,b")
 
 
@@ -144,7 +144,7 @@ def test_a_list_of_models_without_names_is_what_it_was() -> None:
         ({"name": "calm"}, "missing required field `model`"),
         ({"model": "m", "temperature": "hot"}, "temperature"),
         ({"model": "m", "name": "7"}, "'7' is not a valid member name"),
-        ({"model": " "}, "names no model"),
+        ({"model": " "}, "has no model"),
     ],
 )
 def test_an_object_that_is_no_member_is_refused(values: dict[str, Any], words: str) -> None:
@@ -190,7 +190,7 @@ def test_a_name_of_the_councils_own_comes_before_a_models() -> None:
 
 def test_a_description_by_a_members_name_says_so() -> None:
     for written in ("calm:temperature=0", "again=calm"):
-        with pytest.raises(Refused, match="names no model: 'calm' is a member"):
+        with pytest.raises(Refused, match="has no model, because 'calm' is a member"):
             admitted(written, named=(CALM,))
 
 
@@ -230,7 +230,7 @@ def test_weights_and_options_go_by_the_members_name() -> None:
     ).opening
     assert [member.weight for member in opening.members] == [1.0, 3.0]
     assert [opening.sampling_of(index) for index in (0, 1)] == [Sampling(512, 0.0, 9), Sampling(512, 1.0)]
-    with pytest.raises(Refused, match=f"{MODEL!r}, which is no member; members: calm, open"):
+    with pytest.raises(Refused, match=f"unknown member {MODEL!r}; members: calm, open"):
         admitted(CALM, OPEN, weights={MODEL: 2.0})
 
 

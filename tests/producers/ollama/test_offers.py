@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from producers.backend import BackendFailed
+from producers.backend import BackendFailed, ServerAway
 from producers.ollama import offers as module
 from producers.ollama.offers import (
     OllamaLimits,
@@ -194,7 +194,7 @@ async def test_an_ollama_that_is_away_is_said_to_be() -> None:
     async with ollama_server() as server:
         pass
     for asking in (ollama_offers(server.url), ollama_version(server.url.replace("//", "//ada:love@"))):
-        with pytest.raises(BackendFailed) as failed:
+        with pytest.raises(ServerAway) as failed:
             await asking
         assert str(failed.value) == f"Ollama at {server.url} cannot be reached: check that Ollama is running"
 

@@ -7,19 +7,19 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
-from aggregator.loop import AggregatorLoop
+from aggregator.closing import WindowCloser
 from aggregator.owned import OwnedSession
+from aggregator.tenure import Tenure
 from producers.replay.source import RecordedSource
 from recordings.contents import SESSION
 from recordings.opening import replay_opening
 from recordings.records import Item
-from runtime.log import Log
 from schemas.entries import decode_entry, encode_entry
 from schemas.errors import Malformed
 from schemas.grid import window_start_ns
@@ -27,10 +27,8 @@ from schemas.sessions import Opening
 from tests.golden import golden
 from tests.producers.replay.test_player import replaying, shown_frames
 from tests.support.recording_files import NAME, about_of, changed, frames_of, write_recording
-from tests.support.redis_servers import RedisServer
 from tests.support.waiting import until
-from transport.redis.connection import AsyncPipe
-from transport.register import ProcessRegistration
+from transport.redis.connection import AsyncPipe, Command
 from transport.sessions import cancel_session, find_session
 
 
@@ -127,14 +125,21 @@ def test_an_opening_that_no_council_writes_is_not_replayed(
         replay_opening(path, "0" * 12)
 
 
-def test_all_replays_together_have_a_share_of_a_tick(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows that take long make no live session late."""
-    loop = AggregatorLoop(redis.url, ProcessRegistration("aggregator"), Log(50), lambda: True)
-    clock = iter(range(1_000))
-    # Each window takes 4 ms.
-    monkeypatch.setattr("aggregator.loop.time.thread_time", lambda: next(clock) * 0.004)
-    monkeypatch.setattr(loop, "_closed", lambda *_, **__: [("PING",)])
-    one, other = cast(OwnedSession, SimpleNamespace(name="one")), cast(OwnedSession, SimpleNamespace(name="other"))
-    loop._replays_took_s = -1 / 120
-    assert len(loop._closed_of_replay(one, 0, 10)) == 3
-    assert loop._closed_of_replay(other, 0, 10) == []
+def test_all_replays_together_have_a_share_of_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of 4 ms each: the first replay uses the half tick up, and no live session is late."""
+    spent_s = 0.0
+    monkeypatch.setattr("aggregator.closing.time.thread_time", lambda: spent_s)
+
+    def close_due(*_: Any) -> list[Command]:
+        nonlocal spent_s
+        spent_s += 0.004
+        return [("PING",)]
+
+    def session(name: str, *, is_replay: bool) -> OwnedSession:
+        about = {"name": name, "is_replay": is_replay, "close_due": close_due, "due_ns": 1, "beat_due_s": math.inf}
+        return cast(OwnedSession, SimpleNamespace(**about))
+
+    sessions = [session("one", is_replay=True), session("other", is_replay=True), session("live", is_replay=False)]
+    tenure = SimpleNamespace(owned={one.name: one for one in sessions}, owns=lambda _session: True)
+    commits, _ = WindowCloser(cast(Tenure, tenure)).close_due([(one, 0) for one in sessions], 0.0)
+    assert [one.name for one, _ in commits] == ["one"] * 3 + ["live"]

@@ -194,8 +194,12 @@ def test_a_members_own_options_replace_the_sessions() -> None:
 @pytest.mark.parametrize(
     ("options", "code", "part"),
     [
-        ({"x": {"seed": 1.0}}, "unknown_option", "'x', which is no member; members: a"),
-        ({"a": {"top_p": 1.0}}, "unknown_option", "no option 'top_p' of a member: there are temperature, seed"),
+        ({"x": {"seed": 1.0}}, "unknown_option", "unknown member 'x'; members: a"),
+        (
+            {"a": {"top_p": 1.0}},
+            "unknown_option",
+            "'a' has an unknown option 'top_p'; known options: temperature, seed",
+        ),
         ({"a": {"seed": 1.5}}, "bad_seed", "seed of 'a' is 1.5: give a whole number"),
         ({"a": {"max_tokens": 0.0}}, "bad_max_tokens", "max_tokens of 'a' is 0"),
         ({"a": {"temperature": float("nan")}}, "bad_temperature", "temperature of 'a' is nan"),
@@ -222,18 +226,24 @@ def test_a_chat_is_a_system_text_earlier_turns_and_the_turn_to_answer() -> None:
     ("messages", "part"),
     [
         ([], "There are no messages"),
-        ([USER, ASSISTANT], "The last message must be the user's"),
-        ([{"role": "system", "content": "x"}], "The last message must be the user's"),
-        ([USER, {"role": "system", "content": "x"}, USER], "Message 2 is the system's: only the first may be"),
-        ([{"role": "system", "content": "x"}, {"role": "system", "content": "x"}, USER], "Message 2 is the system's"),
+        ([USER, ASSISTANT], "The last message must have the role user"),
+        ([{"role": "system", "content": "x"}], "The last message must have the role user"),
+        (
+            [USER, {"role": "system", "content": "x"}, USER],
+            "Message 2 has the role system: only the first message may have it",
+        ),
+        (
+            [{"role": "system", "content": "x"}, {"role": "system", "content": "x"}, USER],
+            "Message 2 has the role system",
+        ),
         ([{"role": "robot", "content": "x"}], "Message 1 has the role 'robot'"),
-        (["hi"], "Message 1 is none"),
-        ([{"role": "user"}], "Message 1 is none"),
-        ([{"role": "user", "content": [{"type": "text"}]}], "Message 1 is none"),
-        ([USER | {"name": "x"}], "Message 1 is none"),
+        (["hi"], "Message 1 is not valid"),
+        ([{"role": "user"}], "Message 1 is not valid"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "Message 1 is not valid"),
+        ([USER | {"name": "x"}], "Message 1 is not valid"),
     ],
 )
-def test_what_is_no_chat_is_refused_with_the_message_that_is_wrong(messages: list[object], part: str) -> None:
+def test_the_refusal_of_a_chat_has_the_number_of_the_wrong_message(messages: list[object], part: str) -> None:
     with pytest.raises(Refused) as caught:
         chat_of(messages)
     assert part in str(caught.value)
@@ -242,14 +252,14 @@ def test_what_is_no_chat_is_refused_with_the_message_that_is_wrong(messages: lis
 def test_all_turns_together_have_the_prompts_limit() -> None:
     half = Message("user", "x" * 20_000)
     assert refusal([at_ollama("a")], history=(half,), prompt="y" * 20_000) == (
-        "prompt_too_long", "The messages together have 40000 bytes and the limit is 32768: shorten it.",
+        "prompt_too_long", "The messages together have 40000 bytes, and the limit is 32768: shorten it.",
     )  # fmt: skip
     assert refusal([at_ollama("a")], history=(Message("user", "\ud800"),))[0] == "bad_message"
     assert refusal([at_ollama("a")], history=(Message("user", "x"),) * (MAX_TURNS + 1))[0] == "too_many_messages"
     assert admitted([at_ollama("a")], history=(Message("user", "x"),)).opening.history == (Message("user", "x"),)
 
 
-def test_facts_are_read_from_a_record_as_they_were_told() -> None:
+def test_facts_are_read_from_a_record_as_they_were_written() -> None:
     facts = at_ollama("a", 2.5, "d1", model_there="a:latest", slots=4, trouble="away")
     assert facts_in(facts.as_detail() | {"sessions": 3}) == facts
     assert facts_in({"model": "a", "size_bytes": "many"}) == ModelFacts("a")
