@@ -12,7 +12,7 @@ import pytest
 from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from producers.backend import Piece
-from producers.member.outbox import Outbox
+from producers.member.delivery import Delivery
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from runtime.registration import keep_record
@@ -138,7 +138,7 @@ async def test_a_full_redis_and_its_end_are_logged_once(each_redis: RedisServer)
     presence, opening = RedisPresence(log), opening_of("a")
     await open_session(pipe, opening)
     claim = (await pipe.one(*write_entry(opening.session, Claim(0, 1)))).decode()
-    outbox, reads, refusals = Outbox(pipe, opening.session, 0, claim, presence), 0, 0
+    delivery, reads, refusals = Delivery(pipe, opening.session, 0, claim, presence), 0, 0
 
     async def read() -> None:
         nonlocal reads
@@ -163,8 +163,8 @@ async def test_a_full_redis_and_its_end_are_logged_once(each_redis: RedisServer)
     _, limit = await pipe.one("CONFIG", "GET", "maxmemory")
     each_redis.run("CONFIG", "SET", "maxmemory", "1")
     try:
-        async with working(read, compose, record, outbox.deliver):
-            outbox.add((Piece(" a"),))
+        async with working(read, compose, record, delivery.run):
+            delivery.add((Piece(" a"),))
 
             async def has_worked() -> bool:
                 return reads > 50 and refusals > 5
