@@ -144,7 +144,7 @@ BROKEN = {
     "html": "HTML",
     "half_a_line": "",
     "nothing": "without an answer",
-    "unfinished": "without finishing",
+    "unfinished": "before the answer was complete",
     "error_object": "out of memory",
 }
 
