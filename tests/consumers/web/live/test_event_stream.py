@@ -94,7 +94,7 @@ async def test_curl_reads_the_events_over_both_http_versions(
     """HTTP/1.1 in chunks and HTTP/1.0 up to the end of the connection return the same lines."""
     name, speaker = session
     speaker.say("one")
-    reading = [
+    commands = [
         asyncio.create_task(
             asyncio.to_thread(
                 subprocess.run,
@@ -111,7 +111,7 @@ async def test_curl_reads_the_events_over_both_http_versions(
     await all_receive(reader)
     speaker.finish()
     await reading
-    modern, old = [(await task).stdout.decode() for task in reading]
+    modern, old = [(await command).stdout.decode() for command in commands]
     assert modern == old
     lines = modern.splitlines()
     assert lines[0].startswith("id: 1-0")
