@@ -137,7 +137,7 @@ def _windows(run: _MinuteRun) -> tuple[Table, Aim]:
     first = window_index_at(run.began_ns - run.origin_ns)
     after = window_index_at(run.ended_ns - run.origin_ns)
     frames = [receipt for receipt in run.receipts.frames if first <= receipt.window_index < after]
-    jitter = [
+    delays_ms = [
         (receipt.read_ns - run.origin_ns - window_start_ns(receipt.window_index + 1)) / NS_PER_MS for receipt in frames
     ]
     bare = [(run.receipts.bare[entry_id] - middle_ns) / NS_PER_MS for entry_id, middle_ns in run.ticks.items()]
@@ -148,26 +148,26 @@ def _windows(run: _MinuteRun) -> tuple[Table, Aim]:
         _WINDOWS_CAPTION,
         ("", "expected", "committed", "late", "late %", "p50 ms", "p99 ms", "max ms"),
     )
-    table.add_row("windows", str(after - first), str(len(frames)), *_jitter_cells(jitter))
-    table.add_row("bare ticks", str(len(bare)), "", *_jitter_cells(bare))
-    ratios = [f"{quantile(jitter, share) / quantile(bare, share):.2f}" for share in (0.5, 0.99, 1.0)]
+    table.add_row("windows", str(after - first), str(len(frames)), *_delay_cells(delays_ms))
+    table.add_row("bare ticks", str(len(bare)), "", *_delay_cells(bare))
+    ratios = [f"{quantile(delays_ms, share) / quantile(bare, share):.2f}" for share in (0.5, 0.99, 1.0)]
     table.add_row("windows / bare ticks", "", "", "", "", *ratios)
     table.add_section()
     expected_tokens = round(_MEMBERS * _TOKENS_PER_S * seconds)
     table.add_row("tokens", f"about {expected_tokens}", str(tokens))
-    late, missing = _late(jitter), after - first - len(frames)
+    late, missing = _late(delays_ms), after - first - len(frames)
     measured = f"{late} of {after - first} late, {missing} missing (bare ticks late: {_late(bare)})"
     return table, Aim("every window on time (within one window of its end)", measured, late == missing == 0)
 
 
-def _late(jitter_ms: list[float]) -> int:
-    return sum(ms > _WINDOW_MS for ms in jitter_ms)
+def _late(delays_ms: list[float]) -> int:
+    return sum(ms > _WINDOW_MS for ms in delays_ms)
 
 
-def _jitter_cells(jitter_ms: list[float]) -> list[str]:
-    late = _late(jitter_ms)
-    shares = [f"{quantile(jitter_ms, share):.2f}" for share in (0.5, 0.99, 1.0)]
-    return [str(late), f"{100 * late / len(jitter_ms):.2f}", *shares]
+def _delay_cells(delays_ms: list[float]) -> list[str]:
+    late = _late(delays_ms)
+    shares = [f"{quantile(delays_ms, share):.2f}" for share in (0.5, 0.99, 1.0)]
+    return [str(late), f"{100 * late / len(delays_ms):.2f}", *shares]
 
 
 def _processes(run: _MinuteRun) -> tuple[Table, Aim]:

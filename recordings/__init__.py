@@ -1,2 +1,2 @@
-"""Session files: what a recording contains, writing and reading one, saving what is sound of a damaged one, and the
-folder that recordings are kept in. No Redis in here."""
+"""Recordings: their format, writing and reading them, repairing damaged ones, and the library. It does not use
+Redis."""

@@ -1,19 +1,19 @@
-"""What a recording contains: a session as an MCAP file (https://mcap.dev/spec).
+"""The format of recordings: a session as an MCAP file (https://mcap.dev/spec).
 
     header         profile "turbo-ensemble"
-    metadata       council            About: the question, the members, the options, what recorded it
+    metadata       council            About: the prompt, the members, the options, what recorded it
     chunks, each of a second at most:
-      /session            the opening, and the entries that belong to no member (cancel, beat)
+      /session            the opening, and the entries of no member (cancel, beat)
       /tokens/MEMBER      the other entries of the token stream, each with its id and byte for byte
       /frames             one frame for each window
       /events             the real-time protocol's events
-      /health             how far the council's processes were, once a second
-    metadata       council.summary    Summary: what came of the session
-    indexes        so that the file can be searched, by any reader of MCAP
+      /health             the positions of the council's processes, once a second
+    metadata       council.summary    RecordingSummary: the outcome of the session
+    indexes        for searching the file, with any reader of MCAP
 
-Messages are JSON with a JSON Schema beside them. A message's log_time is the event's own time: of an entry its id's
-millisecond, of a frame and its events the end of the window. JSON has no integers over 2**53, so times in nanoseconds
-of Unix time are strings.
+Messages are JSON, with a JSON Schema in the file. The log_time of a message is the time of its event: the millisecond
+of an entry's id, or the end of a frame's window, also for the events of the frame. JSON has no integers over 2**53, so
+times in nanoseconds of Unix time are strings.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ M = TypeVar("M", bound=msgspec.Struct)
 
 
 class RecordedMember(msgspec.Struct, frozen=True):
-    """A member as the metadata shows it; an option that is None is the session's."""
+    """A member in the metadata. An option that is None is the session's."""
 
     model: str
     name: str
@@ -55,11 +55,11 @@ class RecordedMember(msgspec.Struct, frozen=True):
 
 
 class About(msgspec.Struct, frozen=True):
-    """The metadata `council`: what was asked, and what recorded it.
+    """The metadata `council`: the request, and the software that recorded it.
 
-    `opened` is the id of the opening entry and `origin_ns` the beginning of window 0 in nanoseconds of Unix time.
-    Without `text` the file contains numbers alone: no prompt, no answers, no token entries. `gaps` are windows
-    [first, last] that were lost before the file was recovered.
+    `opened` is the id of the opening entry, `origin_ns` the beginning of window 0 in nanoseconds of Unix time. Without
+    `text` the file contains numbers alone: no prompt, no answers, no token entries. `gaps` are the windows [first,
+    last] that were lost before the file was recovered.
     """
 
     recording_version: int
@@ -90,16 +90,16 @@ class About(msgspec.Struct, frozen=True):
 
     @property
     def opened_ms(self) -> int:
-        """When the session was opened, in milliseconds of Unix time."""
+        """The time at which the session was opened, in milliseconds of Unix time."""
         return int(self.opened.partition("-")[0])
 
 
 class RecordingSummary(msgspec.Struct, frozen=True):
-    """The metadata `council.summary`: what came of the session, as the file contains it.
+    """The metadata `council.summary`: the outcome of the session, from the messages of the file.
 
     `first_window` and `last_window` are those of the first and last frame (-1: none). `final`: the last frame ends the
-    session. `tokens` and `states` are each member's. `agreement` is its mean over equal parts of the session, at most
-    64, None where it was not measured. `bytes_of` are the bytes of each channel's messages, before compression.
+    session. `tokens` and `states` are in the order of the members. `agreement` has the means over up to 64 equal parts
+    of the session, None where it was not measured. `bytes_of` are the bytes of each channel's messages, uncompressed.
     """
 
     first_window: int = -1
@@ -123,8 +123,9 @@ class RecordingSummary(msgspec.Struct, frozen=True):
 
 
 class RecordedEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """An entry of the token stream. `entry` are its bytes as they are in Redis, in base64 in JSON; the rest says of a
-    token what can be plotted. `kind` is the entry's tag, `token` for a token, empty for what did not decode."""
+    """An entry of the token stream. `entry` are its bytes as they are in Redis (JSON: base64). `kind` is its tag:
+    `token` for a token, empty for an entry that does not decode. The other fields are set for tokens, so that they can
+    be plotted."""
 
     id: str
     entry: bytes = b""
@@ -139,8 +140,8 @@ class RecordedEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """How far a session's readers were: windows that were due and not committed, and committed and not composed; the
-    owners that it had; Redis's memory; the CPU time of the council's processes in seconds."""
+    """The positions of a session's readers: windows due and not committed, and committed and not composed. And the
+    number of owners, Redis's memory, and the CPU time of the council's processes in seconds."""
 
     window_index: int
     aggregator_lag: int
@@ -152,8 +153,8 @@ class Health(msgspec.Struct, frozen=True):
 
 
 def metadata_of(struct: msgspec.Struct) -> dict[str, str]:
-    """The struct as MCAP's metadata, which has texts only: each field's JSON, of texts the text itself; and a checksum
-    of them all, since MCAP has none for metadata."""
+    """The struct as MCAP's metadata, whose values are texts: text fields as they are, others as JSON; and a checksum of
+    all, since MCAP has none for metadata."""
     values = {name: getattr(struct, name) for name in struct.__struct_fields__}
     texts = {n: v if isinstance(v, str) else msgspec.json.encode(v).decode() for n, v in values.items()}
     return {**texts, _CHECKSUM: _checksum(texts)}
@@ -164,7 +165,7 @@ def _checksum(texts: Mapping[str, str]) -> str:
 
 
 def struct_of(metadata: Mapping[str, str], kind: type[M]) -> M:
-    """The reverse of metadata_of; unknown keys are passed over. Raises Malformed."""
+    """The reverse of metadata_of; unknown keys are ignored. Raises Malformed."""
     found = {name: text for name, text in metadata.items() if name != _CHECKSUM}
     if _CHECKSUM in metadata and metadata[_CHECKSUM] != _checksum(found):
         raise Malformed("the checksum of its metadata is wrong")
@@ -181,8 +182,7 @@ def struct_of(metadata: Mapping[str, str], kind: type[M]) -> M:
 
 
 def recorded_entry(entry_id: str, raw: bytes, origin_ns: int, *, text: bool = True) -> tuple[RecordedEntry, int | None]:
-    """(the entry as a recording contains it, its member or None). Without `text` its bytes and its text are left
-    out."""
+    """(the entry for a recording, its member or None). Without `text` its bytes and its text are left out."""
     kept = raw if text else b""
     try:
         entry = decode_entry(raw)
@@ -190,7 +190,7 @@ def recorded_entry(entry_id: str, raw: bytes, origin_ns: int, *, text: bool = Tr
         return RecordedEntry(entry_id, kept), None
     if isinstance(entry, Token):
         logprob = entry.logprob
-        # JSON has neither NaN nor infinities; the entry's own bytes have them.
+        # JSON has neither NaN nor infinities; the entry's bytes contain the exact value.
         shown = logprob if logprob is not None and -1e308 < logprob < 1e308 else None
         return (
             RecordedEntry(
@@ -207,7 +207,7 @@ def recorded_entry(entry_id: str, raw: bytes, origin_ns: int, *, text: bool = Tr
 
 
 def topics_of(about: About) -> dict[int, str]:
-    """The channels of a recording by their ids, as the council numbers them."""
+    """The topics of a recording's channels, by the ids that the council gives them."""
     topics = (SESSION, *(f"{TOKENS}{name}" for name in about.names), FRAMES, EVENTS, HEALTH)
     return dict(enumerate(topics, 1))
 
@@ -223,7 +223,7 @@ def schemas_of_channels() -> dict[str, dict[str, Any]]:
 
 
 def _event_schema() -> dict[str, Any]:
-    """What all events of the protocol have in common; docs/protocol has the schema of each."""
+    """A schema that fits all events of the protocol; docs/protocol has the schema of each."""
     number, text = {"type": "number"}, {"type": "string"}
     payload = {
         **dict.fromkeys(("totalEnergy", "deltaEnergy", "intensity", "coherenceScore"), number),

@@ -1,8 +1,7 @@
-"""Where two recordings differ, or a recording and the frames that are computed from its entries.
+"""Differences between two recordings, or between a recording and the frames that are computed from its entries.
 
-Frames are compared field by field, as the JSON objects that a recording contains. There a field that is null is left
-out; the JSON Schema in the file names the fields that its writer knew, so that a field of a later version is not taken
-for one that is null.
+Frames are compared field by field, as the JSON objects in a recording, where a null field is left out. The JSON Schema
+in the file lists the fields that its writer had, so that a field of a later version is not taken for a null one.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ if TYPE_CHECKING:
     from recordings.reading import RecordingReader
 
 FRAME_SCHEMA = "council.Frame"
-# What is another in each session, and in a replay of it: names, and ids, which are times.
+# Fields that differ in each session and in each replay of it: names, and ids, which are times.
 _OF_THE_SESSION = ("session", "replay_of", "cut")
 _TEXTS = ("text", "thinking")
-# What the opening contains of a question, as the metadata shows it.
+# The fields of the metadata that describe the request.
 _ASKED = (
     "prompt", "system", "members", "temperature", "max_tokens", "seed", "sync", "weighting", "tier",
 )  # fmt: skip
@@ -32,8 +31,8 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """A field that differs. `window` is None for one of the opening; `field` is a path such as `members[0].energy`,
-    `frame` where only one of the two has a frame of this window. A value that is missing is None."""
+    """A field that differs. `window` is None for a field of the opening. `field` is a path such as `members[0].energy`,
+    or `frame` where only one recording has a frame of this window. A missing value is None."""
 
     window: int | None
     field: str
@@ -42,7 +41,7 @@ class Difference(msgspec.Struct, frozen=True):
 
     @property
     def distance(self) -> float | None:
-        """How far two measured numbers are from each other; None for anything else."""
+        """The absolute difference of two measured numbers; None for other values."""
         is_measured = isinstance(self.one, float) or isinstance(self.other, float)
         if is_measured and _is_number(self.one) and _is_number(self.other):
             return abs(float(self.one) - float(self.other))
@@ -65,7 +64,7 @@ def frame_values(raw: bytes) -> dict[str, Any]:
 
 
 def known_fields(schema: bytes | None) -> Any:
-    """The JSON Schema of frames as `differences` takes it; None where it is missing or not valid."""
+    """The JSON Schema of frames, for `differences`; None where it is missing or not valid."""
     try:
         return msgspec.json.decode(schema) if schema else None
     except _UNREADABLE:
@@ -75,8 +74,8 @@ def known_fields(schema: bytes | None) -> Any:
 def differences(
     window: int, recorded: Mapping[str, Any], computed: Mapping[str, Any], known: Any = None
 ) -> list[Difference]:
-    """Where a recorded frame differs from the computed one. `known`: the schema of what the recorded one may have; a
-    field outside it is not compared where the recorded frame lacks it."""
+    """The fields in which a recorded frame differs from the computed one. `known` is the schema of the recorded one: a
+    missing field that is not in the schema is not compared. Raises Malformed."""
     try:
         return list(_differences(window, recorded, computed, known, ""))
     except RecursionError:
@@ -86,7 +85,7 @@ def differences(
 def _differences(window: int, one: Any, other: Any, known: Any, path: str) -> Iterator[Difference]:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         fields = known.get("properties") if isinstance(known, Mapping) else None
-        # In the order of the computed frame, which is that of the fields.
+        # In the order of the computed frame's fields.
         for name in dict.fromkeys((*other, *one)):
             inner = fields.get(name) if isinstance(fields, Mapping) else None
             if name not in one and isinstance(fields, Mapping) and inner is None:
@@ -103,7 +102,7 @@ def _differences(window: int, one: Any, other: Any, known: Any, path: str) -> It
 
 
 def opening_differences(one: About, other: About) -> list[Difference]:
-    """Where the questions, members and options of two recordings differ."""
+    """The differences between the prompts, members and options of two recordings."""
     left, right = msgspec.to_builtins(one), msgspec.to_builtins(other)
     asked = [name for name in _ASKED if one.text == other.text or name not in ("prompt", "system")]
     found = differences(0, {name: left[name] for name in asked}, {name: right[name] for name in asked})
@@ -113,10 +112,10 @@ def opening_differences(one: About, other: About) -> list[Difference]:
 def first_frame_difference(one: Path, other: Path) -> Difference | None:
     """The first window and field in which two recordings differ; None where all frames are the same.
 
-    Not compared: the session's id, and what it is a replay of; texts where one of the two is without text. Raises
+    The session's id, its `replay_of` and its `cut` are not compared, nor texts where one recording has none. Raises
     Refused, Damage; Malformed where a frame does not decode.
     """
-    from recordings.reading import RecordingReader  # a process that compares nothing does without its libraries
+    from recordings.reading import RecordingReader  # most processes compare nothing, and do not need its libraries
 
     with RecordingReader(one) as left_file, RecordingReader(other) as right_file:
         with_text = left_file.about.text and right_file.about.text
@@ -149,9 +148,9 @@ def _frames(reader: RecordingReader, *, with_text: bool) -> Iterator[dict[str, A
 
 
 def first_difference(one: Path, other: Path) -> Difference | None:
-    """The first difference of two recordings: of their openings, else of their frames; None where there is none.
+    """The first difference of two recordings, in their openings or else in their frames; None where there is none.
     Raises Refused, Damage, Malformed."""
-    from recordings.reading import RecordingReader  # a process that compares nothing does without its libraries
+    from recordings.reading import RecordingReader  # as above
 
     with RecordingReader(one) as left, RecordingReader(other) as right:
         opening = opening_differences(left.about, right.about)

@@ -1,11 +1,11 @@
-"""The library: the folder that recordings are kept in.
+"""The library: the folder of the recordings.
 
     2026-11-29_22-45-10_what-is-a-list_3f2a9c0b1d2e.mcap         a recording: time, first words, session
-    2026-11-29_22-45-10_what-is-a-list_3f2a9c0b1d2e.mcap.star    it is starred
+    2026-11-29_22-45-10_what-is-a-list_3f2a9c0b1d2e.mcap.star    the recording is starred
     .2026-11-29_22-45-10_what-is-a-list_3f2a9c0b1d2e.mcap.recording   it is being recorded; .part: it is being copied
 
-A file has its final name only when it is whole. The folder may be changed by hand, and by several processes: nothing
-about it is remembered but what is read again when a file has changed.
+A file has its final name only when it is complete. Users and several processes may change the folder: its content is
+read each time, and a file that has changed is read again.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from recordings.contents import SUFFIX, About, RecordingSummary
 from schemas.errors import CouncilError, Refused
 
 STAR, PART = ".star", ".part"
-# A recorder's own: the next recorder that finds such a file continues it.
+# The recorder's: after a restart it continues such a file.
 UNFINISHED = ".recording"
-# A folder of more is not listed whole: 5,000 recordings are a minute each for half a year of days.
+# The most recordings in a list: one every hour of half a year.
 MOST_RECORDINGS = 5_000
 # Some thousand sessions of a minute.
 DEFAULT_GB = 2.0
-# File systems allow names of 255 bytes; the words of a question are at most so many of them.
+# File systems allow names of 255 bytes; the words of the prompt take at most so many of them.
 _MOST_WORDS_BYTES = 80
 _SEPARATORS = re.compile(r"[\W_]+")
 _MOST_NAME_BYTES = 200
@@ -47,7 +47,7 @@ class KeptRecording(msgspec.Struct, frozen=True):
     problem: str = ""
 
     def matches(self, words: str) -> bool:
-        """True where each of the words occurs in the question, a member's name, or the file's name."""
+        """True where each of the words is in the prompt, a member's name, or the file's name."""
         names = self.about.names if self.about else ()
         text = " ".join([self.name, self.about.prompt if self.about else "", *names]).casefold()
         return all(word in text for word in words.casefold().split())
@@ -56,7 +56,7 @@ class KeptRecording(msgspec.Struct, frozen=True):
 def default_folder() -> Path | None:
     """The user's data folder for recordings; None where the user has no home folder.
 
-    As the XDG specification says, a relative XDG_DATA_HOME does not count.
+    A relative XDG_DATA_HOME is ignored, as the XDG specification requires.
     """
     for data in (os.environ.get("XDG_DATA_HOME", ""), os.path.expanduser("~/.local/share")):
         if os.path.isabs(data):
@@ -65,18 +65,21 @@ def default_folder() -> Path | None:
 
 
 def library_of_role(folder: Path | None) -> Library:
-    """The library of a process: `folder`, or that of COUNCIL_RECORDINGS, or the user's. Raises Refused where there is
-    none of these."""
+    """The library of a process: `folder`, or COUNCIL_RECORDINGS, or else the user's data folder. Raises Refused where
+    all three are missing."""
     named = os.environ.get("COUNCIL_RECORDINGS")
     found = folder or (Path(named) if named else default_folder())
     if found is None:
-        raise Refused("no_recordings_folder", "There is no home folder for recordings: name one with --recordings DIR.")
+        raise Refused(
+            "no_recordings_folder", "There is no home folder for recordings: name a folder with --recordings DIR."
+        )
     return Library(found)
 
 
 def recording_name(session: str, prompt: str, opened_ms: int) -> str:
-    """The name of a session's recording: when it was opened (local time), the question's first words, its id."""
-    # So many characters have the words in any case.
+    """The file name of a session's recording: the time at which it was opened (local), first words of the prompt, its
+    id."""
+    # So many characters contain enough words in any case.
     words = _SEPARATORS.sub("-", prompt[: 4 * _MOST_WORDS_BYTES].casefold()).strip("-")
     short = words.encode("utf-8", "ignore")[:_MOST_WORDS_BYTES].decode("utf-8", "ignore").strip("-")
     when = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(opened_ms / 1000))
@@ -84,16 +87,16 @@ def recording_name(session: str, prompt: str, opened_ms: int) -> str:
 
 
 class Library:
-    """The recordings in one folder. Each method raises Refused where the folder cannot be used, and for a name that is
-    not a recording's."""
+    """The recordings in one folder. The methods raise Refused where the folder cannot be used, and for a name that is
+    not that of a recording."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # What was read of each file, as long as its size and time stay the same.
+        # The metadata of each file, until its size or time changes.
         self._read: dict[str, tuple[tuple[int, int], About | None, RecordingSummary | None, str]] = {}
 
     def make(self) -> None:
-        """Makes the folder, for this user alone."""
+        """Creates the folder, which only this user may open."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
@@ -104,13 +107,13 @@ class Library:
     def _unusable(self, error: OSError) -> Refused:
         return Refused(
             "no_recordings_folder",
-            f"The folder for recordings, {self.folder}, cannot be used: {error.strerror or error}. Name another with "
-            "--recordings.",
+            f"The folder for recordings, {self.folder}, cannot be used ({error.strerror or error}): name another one "
+            "with --recordings.",
             status=503,
         )
 
     def names(self) -> list[str]:
-        """The names of all recordings, the newest file first; none where the folder does not exist."""
+        """The names of all recordings, the newest file first; empty where the folder does not exist."""
         return [name for name, _ in self._files()]
 
     def _files(self) -> list[tuple[str, os.stat_result]]:
@@ -130,7 +133,7 @@ class Library:
         return found[:MOST_RECORDINGS]
 
     def listed(self) -> list[KeptRecording]:
-        """All recordings, the newest first. Reads of each file its beginning and its end, where it is new."""
+        """All recordings, the newest first. Reads the beginning and the end of each new file."""
         files = self._files()
         self._read = {name: self._read[name] for name, _ in files if name in self._read}
         return [self._kept(name, status) for name, status in files]
@@ -143,40 +146,41 @@ class Library:
         version = status.st_size, status.st_mtime_ns
         if name not in self._read or self._read[name][0] != version:
             from recordings.reading import (
-                read_metadata,  # a process that has read no recording does without its library
+                read_metadata,  # most processes read no recording, and do not need its library
             )
 
             try:
                 self._read[name] = (version, *read_metadata(self.folder / name), "")
             except CouncilError as error:
-                # The list shows which folder it is from.
+                # A list is about one folder, so its path is left out.
                 self._read[name] = version, None, None, str(error).replace(str(self.folder / name), name)
         _, about, summary, problem = self._read[name]
         starred = (self.folder / f"{name}{STAR}").exists()
         return KeptRecording(name, status.st_size, status.st_mtime_ns // 10**6, starred, about, summary, problem)
 
     def path(self, name: str) -> Path:
-        """The file of a recording that is there. Raises Refused where it is not; no name leads out of the folder."""
+        """The file of an existing recording. Raises Refused where there is none; a name never leads out of the
+        folder."""
         path = self.folder / name
         is_name = bool(name) and name == os.path.basename(name) and not name.startswith(".") and "\0" not in name
         is_there = False
-        # A name that is too long, or that the file system cannot have, is not there either.
+        # A name that is too long or not valid for the file system raises an error, and does not exist.
         with contextlib.suppress(OSError, ValueError):
             is_there = is_name and name.endswith(SUFFIX) and path.is_file() and not path.is_symlink()
         if not is_there:
             raise Refused(
                 "no_recording",
-                f"There is no recording {name[:_MOST_NAME_BYTES]!r}: `council recordings` lists those that are.",
+                f"There is no recording {name[:_MOST_NAME_BYTES]!r}: `council recordings` lists those that exist.",
                 status=404,
             )
         return path
 
     def part_path(self, name: str) -> Path:
-        """Where a recording of this name is written until it is whole."""
+        """The path of a recording with this name until it is complete."""
         return self.folder / f".{name}{PART}"
 
     def unfinished(self) -> list[Path]:
-        """The final names of the recordings that a recorder has begun and not finished."""
+        """The final paths of the recordings that a recorder has begun and not finished."""
         try:
             names = sorted(path.name for path in self.folder.iterdir())
         except OSError:
@@ -188,8 +192,8 @@ class Library:
         ]
 
     def free_name(self, wanted: str) -> str:
-        """A name for a file that is taken in: as it is called, or with a number where that name is taken. What is no
-        part of a plain file name is replaced."""
+        """A name for an imported file: its own, with a number where that is in use. Characters that are unusual in file
+        names are replaced."""
         stem = re.sub(r"[^\w.()+ -]", "-", os.path.basename(wanted.replace("\\", "/"))).strip(". ")
         stem = stem.removesuffix(SUFFIX).encode("utf-8", "ignore")[:_MOST_NAME_BYTES].decode("utf-8", "ignore")
         stem = stem.strip(". ") or "recording"
@@ -197,10 +201,10 @@ class Library:
             name = f"{stem}{f'-{number}' if number > 1 else ''}{SUFFIX}"
             if not (self.folder / name).exists() and not self.part_path(name).exists():
                 return name
-        raise Refused("name_taken", f"There are too many recordings called {stem!r}: rename the file.")
+        raise Refused("name_taken", f"There are too many recordings with the name {stem!r}: rename the file.")
 
     def star(self, name: str, *, is_starred: bool) -> None:
-        """Marks a recording as one that is never deleted for space, or takes the mark away."""
+        """Stars a recording, which is then never deleted to save space, or removes its star."""
         mark = Path(f"{self.path(name)}{STAR}")
         try:
             mark.touch(mode=0o600) if is_starred else mark.unlink(missing_ok=True)
@@ -208,7 +212,7 @@ class Library:
             raise self._unusable(error) from None
 
     def delete(self, name: str) -> None:
-        """Deletes a recording, with its mark."""
+        """Deletes a recording and its star."""
         path = self.path(name)
         try:
             path.unlink(missing_ok=True)
@@ -217,13 +221,13 @@ class Library:
             raise self._unusable(error) from None
 
     def of_session(self, session: str) -> str | None:
-        """The recording that this council made of a session, if it is there."""
+        """The name of the recording of a session; None where there is none."""
         ending = f"_{session}{SUFFIX}"
         return next((name for name in self.names() if name.endswith(ending)), None)
 
     def trim(self, most_bytes: int, keep: Sequence[str] = ()) -> list[str]:
-        """Deletes the oldest recordings until all together have at most so many bytes; never a starred one, nor one
-        of `keep`. Returns the names of those that were deleted."""
+        """Deletes the oldest recordings until all together have at most so many bytes, but no starred one, and none of
+        `keep`. Returns the names of the deleted ones."""
         files = self._files()
         total, deleted = sum(status.st_size for _, status in files), list[str]()
         for name, status in reversed(files):

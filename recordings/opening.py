@@ -12,13 +12,13 @@ from schemas.entries import decode_entry
 from schemas.errors import Malformed, Refused
 from schemas.sessions import ENTRY_VERSION, LONGEST_MS, MAX_MEMBERS, Member, Opening, Replay, Sampling
 
-# Six members with a system text of 32 KiB each, and a chat.
+# More than six members with a system text of 32 KiB each, and a chat.
 _MOST_BYTES = 1024 * 1024
 
 
 def check_importable(path: Path) -> None:
-    """Reads all of a file that is to be taken into the library. Raises Refused where it is not a recording or cannot be
-    replayed, Malformed where it is damaged."""
+    """Reads a whole file before it is imported into the library. Raises Refused where it is not a recording or cannot
+    be replayed, Malformed where it is damaged."""
     from recordings.reading import RecordingReader  # as below
 
     with RecordingReader(path) as reader:
@@ -30,11 +30,11 @@ def check_importable(path: Path) -> None:
 def replay_opening(path: Path, session: str, recording: str = "", *, frames: bool = False) -> tuple[str, Opening]:
     """(the id of the opening entry, the opening of the replay `session`) of the recording in the file `path`.
 
-    `recording` is the file's name in the library, where the council's replay process is to read it there. With `frames`
-    the recorded frames are shown as they are; a recording without text can be replayed in no other way. Raises Refused
-    where the file is not a recording or cannot be replayed, Malformed where it is damaged.
+    `recording` is the file's name in the library, for the council's replay process. With `frames` the recorded frames
+    are shown as they are, which a recording without text requires. Raises Refused where the file is not a recording or
+    cannot be replayed, Malformed where it is damaged.
     """
-    from recordings.reading import RecordingReader  # a process that has read no recording does without its libraries
+    from recordings.reading import RecordingReader  # most processes read no recording, and do not need its libraries
 
     with RecordingReader(path) as reader:
         about = reader.about
@@ -43,8 +43,8 @@ def replay_opening(path: Path, session: str, recording: str = "", *, frames: boo
             if not frames:
                 raise Refused(
                     "without_text",
-                    f"{path} was recorded without text, so its frames cannot be computed again: replay them as they "
-                    "are, with --frames.",
+                    f"{path} was recorded without text, so its frames cannot be computed again: show the recorded ones "
+                    "with --frames.",
                 )
             return about.opened, _opening_without_text(about, session, replay)
         first = next((item for item in reader.items() if item.kind == "entry"), None)
@@ -62,8 +62,8 @@ def replay_opening(path: Path, session: str, recording: str = "", *, frames: boo
 
 
 def _problem_of(opening: Opening, size: int) -> str:
-    """What no council writes into an opening; empty where there is nothing of that kind. The aggregator believes an
-    opening, and shares its time and memory among all sessions."""
+    """Why the opening cannot be from a council; empty where it can. The aggregator does not check openings, and shares
+    its time and memory among all sessions."""
     profile, limits = opening.profile, msgspec.structs.astuple(opening.limits)
     numbers = (*msgspec.structs.astuple(profile), *(member.weight for member in opening.members))
     if size > _MOST_BYTES:
@@ -73,14 +73,14 @@ def _problem_of(opening: Opening, size: int) -> str:
     if not all(0 <= limit <= LONGEST_MS for limit in limits):
         return f"a limit is not between 0 and {LONGEST_MS}"
     if not all(math.isfinite(number) and number >= 0 for number in numbers):
-        return "a weight, or a constant of the energy, is not a number from 0 on"
+        return "a weight or a constant of the energy is not a number, or is negative"
     if not (profile.tps_min < profile.tps_max and profile.stall_ms < profile.ceil_ms and profile.half_life_ms):
         return "a constant of the energy is out of range"
     return ""
 
 
 def _opening_without_text(about: About, session: str, replay: Replay) -> Opening:
-    """As much of the opening as the metadata contains: enough to show frames."""
+    """An opening with the values of the metadata, which are enough to show frames."""
     members = tuple(Member(one.model, one.weight, one.remote, name=one.name) for one in about.members)
     return Opening(
         ENTRY_VERSION,

@@ -1,7 +1,7 @@
-"""A file that is written whole or not at all.
+"""Writing a file completely or not at all.
 
-.NAME.XXXXXXXX.part   hidden, in the folder of the file, until it is whole; deleted where that fails
-NAME                  whole
+.NAME.XXXXXXXX.part   hidden, in the folder of the file, until it is complete; deleted after an error
+NAME                  complete
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from pathlib import Path
 
 from schemas.errors import Refused, Unavailable
 
-# File systems allow names of 255 bytes; of a longer one a part of it is enough for a hidden name.
+# File systems allow names of 255 bytes; the hidden name needs only the beginning of a longer one.
 _MOST_STEM_CHARACTERS = 40
 
 
 def check_free(path: Path) -> None:
-    """Raises Refused where a file of this name is there."""
+    """Raises Refused where a file with this name exists."""
     if os.path.lexists(path):
-        raise Refused("file_exists", f"{path} is there already: name another file, or delete it first.")
+        raise Refused("file_exists", f"{path} exists already: name another file, or delete it first.")
 
 
 @contextlib.contextmanager
 def part_of(path: Path, *, replaces: bool = False, is_private: bool = False) -> Iterator[Path]:
-    """The name of a new, empty file, which has the name `path` once the block has ended without an error.
+    """The path of a new, empty file, which gets the name `path` when the block ends without an error.
 
-    With `is_private` only this user may read it. Raises Refused where the file is there already (unless `replaces`) or
-    the folder cannot be written to, Unavailable where the disk is full or fails.
+    With `is_private` only this user may read it. Raises Refused where the file exists (unless `replaces`) or the folder
+    cannot be written to, Unavailable where the disk is full or fails.
     """
     if not replaces:
         check_free(path)
@@ -49,7 +49,7 @@ def part_of(path: Path, *, replaces: bool = False, is_private: bool = False) -> 
             os.fsync(file.fileno())
         _give_name(part, path, replaces=replaces)
     except OSError as error:
-        raise Unavailable(f"{path} cannot be written: {_reason(error)}. Nothing of it was kept.") from None
+        raise Unavailable(f"{path} cannot be written: {_reason(error)}. No part of it is kept.") from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -59,12 +59,12 @@ def _give_name(part: Path, path: Path, *, replaces: bool) -> None:
         part.replace(path)
         return
     try:
-        # Unlike a rename a link never replaces a file that another process has made meanwhile.
+        # Unlike a rename, a link never replaces a file that another process has created meanwhile.
         os.link(part, path)
     except FileExistsError:
         check_free(path)
     except OSError:
-        # A file system without links.
+        # The file system has no links.
         check_free(path)
         part.rename(path)
 

@@ -1,4 +1,4 @@
-"""Text from a recording as a terminal may be given it: without characters that steer the terminal."""
+"""Text from a recording for a terminal, without characters that control the terminal."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-# C0 with escape, delete, C1 (some terminals obey them), and the marks that turn the direction of writing.
-_STEERING = {
+# C0 with escape, delete, C1 (some terminals execute them), and the marks that change the direction of writing.
+_CONTROLS = {
     **dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), " "),
     **dict.fromkeys((0x2028, 0x2029), " "),
     **dict.fromkeys((0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), None),
@@ -18,15 +18,15 @@ _MOST_CHARACTERS = 200
 
 def plain(text: str) -> str:
     """The text without control characters, in one line."""
-    return text.translate(_STEERING)
+    return text.translate(_CONTROLS)
 
 
 def short(text: str, most: int = _MOST_CHARACTERS) -> str:
-    """The same, and no longer than that."""
+    """As plain, with at most `most` characters."""
     line = plain(text[: most + 1])
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def shown_value(value: Any) -> str:
-    """A value of a frame, as JSON in one line."""
+    """A value of a frame, as short JSON in one line."""
     return short(msgspec.json.encode(value).decode())

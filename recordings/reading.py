@@ -1,8 +1,8 @@
-"""Reading a recording: message after message, with bounded memory, whatever the file contains.
+"""Reading a recording: message by message, with bounded memory for any file.
 
-    file --records--> header, metadata, chunks --messages--> entries, frames, events, health --> CRC of it all
+    file --records--> header, metadata, chunks --messages--> entries, frames, events, health --> CRC of the file
 
-A recording is read in the order in which it was written, which is the order of its entries and of its frames.
+A recording is read in the order in which it was written, which is that of its entries and of its frames.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ from schemas.sessions import MAX_MEMBERS
 
 # Ten hours of chunk indexes are 5 MB.
 _MOST_SUMMARY_BYTES = 64 * 1024 * 1024
-# Unpacked, recordings are 5 to 60 times as large, most where nobody writes. What is larger still is made to keep a
+# Unpacked recordings are 5 to 60 times as large, the most where members are silent. A larger ratio is made to keep a
 # reader busy.
 _MOST_UNPACKED, _MOST_RATIO = 64 * 1024 * 1024, 200
 _BLOCK_BYTES = 1024 * 1024
-# A council's has some kilobytes, and a library keeps it in memory of each file.
+# The council's metadata has some kilobytes; a library keeps that of each file in memory.
 _MOST_METADATA_BYTES = 1024 * 1024
-# A message's time has 64 bits; so have those of a session. More digits are not even made a number.
+# Times of messages and of a session have 64 bits. Texts with more digits are not converted.
 _MOST_NS, _MOST_DIGITS = 2**64, 20
 _FOOTER_BYTES = RECORD_HEAD.size + 20
 
 
 class Damage(Malformed):
-    """A recording that is cut, or whose bytes were changed. `at_bytes` is where the damaged record begins."""
+    """A recording that is cut off, or whose bytes were changed. `at_bytes` is the position of the damaged record."""
 
     def __init__(self, path: Path, at_bytes: int, problem: str) -> None:
         super().__init__(
-            f"{path} is damaged at byte {at_bytes} ({problem}): `council recover` makes a sound file of what is whole."
+            f"{path} is damaged at byte {at_bytes} ({problem}): `council recover` makes a new file of its sound parts."
         )
         self.at_bytes, self.problem = at_bytes, problem
 
 
 class RecordingReader:
-    """A recording that is open. `about` is its metadata; `summary` is set once all items were read; `schemas` are the
-    JSON Schemas of its messages, by name, as far as it was read.
+    """An open recording. `about` is its metadata; `summary` is set after all items were read; `schemas` are the JSON
+    Schemas of its messages, by name, as far as it was read.
 
     Raises Refused where the file cannot be opened, is not a recording, or is of a later version; Damage.
     """
@@ -70,7 +70,7 @@ class RecordingReader:
         self.path = path
         self.summary: RecordingSummary | None = None
         self.schemas: dict[str, bytes] = {}
-        # Where the record begins that is being read.
+        # The position of the record that is read now.
         self.at_bytes = 0
         self._crc = 0
         self._file, self._size = open_file(path)
@@ -94,9 +94,9 @@ class RecordingReader:
         return self._size
 
     def _begin(self) -> About:
-        """Reads up to the metadata that says what was recorded."""
+        """Reads up to the metadata `council`."""
         if self._take(len(MCAP0_MAGIC)) != MCAP0_MAGIC:
-            raise Refused("not_a_recording", f"{self.path} is not an MCAP file: name a recording of a council.")
+            raise not_mcap(self.path)
         try:
             for opcode, body in self._records():
                 if opcode == Opcode.HEADER and Header.read(record_stream(body)).profile != PROFILE:
@@ -107,17 +107,15 @@ class RecordingReader:
                     break
         except UNREADABLE as error:
             raise self._damage(error) from None
-        raise Refused(
-            "not_a_recording", f"{self.path} is an MCAP file of something else: name a recording of a council."
-        )
+        raise Refused("not_a_recording", f"{self.path} is an MCAP file, but not a recording of a council: name one.")
 
     def _checked_about(self, found: Metadata, size: int) -> About:
         version = found.metadata.get("recording_version", "")
         if version.isascii() and version.isdigit() and int(version[:9]) > RECORDING_VERSION:
             raise Refused(
                 "newer_recording",
-                f"{self.path} was recorded by a later version of the council (recordings of version {version[:9]}, and "
-                f"this one reads up to {RECORDING_VERSION}): update the council.",
+                f"{self.path} was recorded by a later version of the council (format {version[:9]}; "
+                f"this council reads versions up to {RECORDING_VERSION}): update the council.",
             )
         try:
             if size > _MOST_METADATA_BYTES:
@@ -132,8 +130,8 @@ class RecordingReader:
         return about
 
     def items(self) -> Iterator[Item]:
-        """The messages that follow, in the order of the file, to its end. Raises Damage where one is not sound; what
-        was returned before is."""
+        """The following messages, in the order of the file, to its end. Raises Damage at the first one that is not
+        sound; those before it are sound."""
         topics: dict[int, str] = {}
         most_unpacked = _MOST_UNPACKED + _MOST_RATIO * self._size
         try:
@@ -170,8 +168,8 @@ class RecordingReader:
             if length > self._size - self._file.tell():
                 raise Damage(self.path, self.at_bytes, "it is cut off here")
             if opcode == Opcode.ATTACHMENT or opcode > Opcode.DATA_END:
-                # Another tool's, and of any size.
-                self._pass_over(length)
+                # From another tool, and of any size.
+                self._skip(length)
                 continue
             if length > MOST_RECORD_BYTES:
                 raise Damage(self.path, self.at_bytes, f"a record of {length} bytes")
@@ -184,23 +182,23 @@ class RecordingReader:
         data = self._file.read(count)
         if len(data) < count:
             if not self.at_bytes:
-                raise Refused("not_a_recording", f"{self.path} is not an MCAP file: name a recording of a council.")
+                raise not_mcap(self.path)
             raise Damage(self.path, self.at_bytes, "it is cut off here")
         self._crc = zlib.crc32(data, self._crc)
         return data
 
-    def _pass_over(self, count: int) -> None:
+    def _skip(self, count: int) -> None:
         while count:
             count -= len(self._take(min(count, _BLOCK_BYTES)))
 
     def _check_end(self, end: DataEnd) -> None:
-        """The CRC of all records before it, and that of the indexes behind it, up to the file's last byte."""
+        """Checks the CRC of all records before `end`, and that of the indexes after it, up to the file's last byte."""
         if end.data_section_crc not in (0, self._crc):
             raise Damage(self.path, self.at_bytes, "its checksum is wrong")
         if self.summary is None:
             raise Damage(self.path, self.at_bytes, "its summary is missing")
         self.at_bytes, self._crc = self._file.tell(), 0
-        self._pass_over(max(0, self._size - self.at_bytes - _FOOTER_BYTES - len(MCAP0_MAGIC)))
+        self._skip(max(0, self._size - self.at_bytes - _FOOTER_BYTES - len(MCAP0_MAGIC)))
         footer_at, summary_crc = self._file.tell(), self._crc
         tail = self._take(_FOOTER_BYTES + len(MCAP0_MAGIC))
         if RECORD_HEAD.unpack_from(tail) != (Opcode.FOOTER, _FOOTER_BYTES - RECORD_HEAD.size) or not tail.endswith(
@@ -209,18 +207,23 @@ class RecordingReader:
             raise Damage(self.path, footer_at, "its end is missing")
         footer = Footer.read(record_stream(tail[RECORD_HEAD.size :]))
         if footer.summary_start not in (0, self.at_bytes):
-            raise Damage(self.path, footer_at, "its end does not fit its beginning")
+            raise Damage(self.path, footer_at, "its footer has the wrong position of the indexes")
         if footer.summary_crc not in (0, zlib.crc32(tail[: RECORD_HEAD.size + 16], summary_crc)):
             raise Damage(self.path, self.at_bytes, "the checksum of its indexes is wrong")
 
     def _damage(self, error: BaseException) -> Damage:
-        return Damage(self.path, self.at_bytes, _words(error))
+        return Damage(self.path, self.at_bytes, _problem_in(error))
+
+
+def not_mcap(path: Path) -> Refused:
+    """The error for a file without the first bytes of an MCAP file."""
+    return Refused("not_a_recording", f"{path} is not an MCAP file: name a recording of a council.")
 
 
 def open_file(path: Path) -> tuple[IO[bytes], int]:
     """(the file, its size). Raises Refused where it is not a readable file."""
     try:
-        # Opening a pipe would wait for its writer, and a device may do anything.
+        # Opening a pipe would wait for its writer, and opening a device may have any effect.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise Refused("not_a_recording", f"{path} is not a file: name a recording of a council.")
         file = path.open("rb")
@@ -228,12 +231,12 @@ def open_file(path: Path) -> tuple[IO[bytes], int]:
     except OSError as error:
         raise Refused("unreadable", f"{path} cannot be read: {error.strerror or error}.") from None
     except ValueError:
-        raise Refused("unreadable", f"{str(path)!r} is not the name of a file.") from None
+        raise Refused("unreadable", f"{str(path)!r} is not a valid name of a file.") from None
 
 
 def read_metadata(path: Path) -> tuple[About, RecordingSummary]:
-    """What a list shows of a recording, from its beginning and its end, without reading it all. Raises Refused, Damage;
-    a file without its end is damaged."""
+    """The metadata of a recording, from its beginning and its end, without reading the rest. Raises Refused, Damage; a
+    file without its end is damaged."""
     with RecordingReader(path) as reader:
         about = reader.about
     file, size = open_file(path)
@@ -241,7 +244,7 @@ def read_metadata(path: Path) -> tuple[About, RecordingSummary]:
         try:
             return about, _summary_at_end(file, size)
         except (*UNREADABLE, Malformed) as error:
-            raise Damage(path, size, _words(error)) from None
+            raise Damage(path, size, _problem_in(error)) from None
 
 
 def _summary_at_end(file: IO[bytes], size: int) -> RecordingSummary:
@@ -273,15 +276,15 @@ def _summary_at_end(file: IO[bytes], size: int) -> RecordingSummary:
 
 
 def _is_time(written: str, unit_ns: int = 1) -> bool:
-    """True for the digits of a time that a message of the file may have; what follows a dash is left out."""
+    """True for the digits of a time that a message may have; a dash and what follows it are ignored."""
     digits = written.partition("-")[0]
     is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS
     return is_number and int(digits) * unit_ns < _MOST_NS
 
 
-def _words(error: BaseException) -> str:
+def _problem_in(error: BaseException) -> str:
     if isinstance(error, Damage):
         return error.problem
     if isinstance(error, Malformed):
         return str(error)
-    return "its bytes are not what they should be"
+    return "its bytes do not decode"

@@ -1,7 +1,7 @@
-"""The records of an MCAP file, one by one: each bounded before it is unpacked, and taken apart by the library `mcap`.
+"""The records of an MCAP file: the size of each is checked before it is unpacked, and the library `mcap` decodes it.
 
-The library's own reader believes the lengths in a file, and unpacks a chunk to whatever size its compressed data claims
-(seen with mcap 1.6, zstandard 0.25).
+The library's own reader does not check the lengths in a file, and unpacks a chunk to any size that its compressed data
+has (seen with mcap 1.6, zstandard 0.25).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from recordings.contents import EVENTS, FRAMES, HEALTH, SESSION, TOKENS
 from schemas.errors import Malformed
 from schemas.keys import is_entry_id
 
-# A chunk that the council writes has one MiB and a message more. Of a file that another tool has compressed anew,
-# several; a larger one is damaged, or made to fill memory.
+# A chunk of the council has at most one MiB and one message, after another tool has compressed the file again some
+# more. A larger one is damaged, or made to fill memory.
 MOST_RECORD_BYTES = MOST_CHUNK_BYTES = 32 * 1024 * 1024
 _MOST_CHANNELS = 1_024
 _MOST_SCHEMA_BYTES = 64 * 1024
-# A member of an enumeration takes longer to compare.
+# Comparing a member of an enumeration takes longer.
 _MESSAGE_OPCODE = int(Opcode.MESSAGE)
 # opcode, length of the body
 RECORD_HEAD = struct.Struct("<BQ")
@@ -40,7 +40,7 @@ _LONGEST_ID = 41
 
 Kind = Literal["entry", "frame", "event", "health"]
 
-# What the library and the decompressors raise for bytes that are not what they should be.
+# The exceptions of the library and the decompressors for bytes that do not decode.
 UNREADABLE = (
     McapError, struct.error, UnicodeDecodeError, zstandard.ZstdError, RuntimeError, EOFError, ValueError, OverflowError,
     MemoryError,
@@ -48,9 +48,8 @@ UNREADABLE = (
 
 
 class Item(NamedTuple):
-    """One message. `id` and `raw` are an entry's id and its bytes (empty in a file without text); `raw` of the others
-    is the message's JSON. `topic` is its channel's, `log_ns` its time, in nanoseconds of Unix time. `data` is the
-    message's JSON, of entries too."""
+    """One message. `data` is its JSON, `topic` its channel's, `log_ns` its time in nanoseconds of Unix time. For an
+    entry, `id` is its id and `raw` its bytes (empty in a file without text); else `raw` is the JSON too."""
 
     kind: Kind
     id: str
@@ -73,8 +72,8 @@ _entry_decoder = msgspec.json.Decoder(_EntryBytes)
 
 
 def messages_of(chunk: Chunk, topics: dict[int, str], schemas: dict[str, bytes] | None = None) -> Iterator[Item]:
-    """The messages of a chunk that a recording has; `topics` learns its channels, and `schemas` the JSON Schemas of
-    messages by their names. Raises Malformed and UNREADABLE."""
+    """The messages of a chunk. Adds its channels to `topics`, and the JSON Schemas of its messages, by name, to
+    `schemas`. Raises Malformed and UNREADABLE."""
     data = unpacked(chunk)
     at, end, head_bytes, head_of = 0, len(data), RECORD_HEAD.size, RECORD_HEAD.unpack_from
     while at < end:
@@ -94,18 +93,18 @@ def messages_of(chunk: Chunk, topics: dict[int, str], schemas: dict[str, bytes] 
 
 
 def unpacked(chunk: Chunk) -> bytes:
-    """The records of a chunk. Raises Malformed where it has another size or checksum than it says, or a larger size
-    than is allowed; UNREADABLE."""
+    """The records of a chunk. Raises Malformed where its size or checksum differs from the stated one, or it is too
+    large; UNREADABLE."""
     size = chunk.uncompressed_size
     if size > MOST_CHUNK_BYTES:
         raise Malformed(f"a chunk of {size} bytes")
     match chunk.compression:
         case "zstd":
-            # A decompressor that is given a frame whose header contains a size allocates that.
+            # A decompressor allocates the size in the header of a compressed frame.
             claimed = zstandard.frame_content_size(chunk.data)
             if claimed not in (-1, size):
-                raise Malformed("a chunk has another size than it says")
-            # Without a size it allocates the window that the frame asks for: 128 MiB, unless that is bounded.
+                raise Malformed("the stated size of a chunk is wrong")
+            # Without a size it allocates the window that the header states: up to 128 MiB, unless that is bounded.
             unpacking = zstandard.ZstdDecompressor(max_window_size=MOST_CHUNK_BYTES)
             data = unpacking.decompress(chunk.data, max_output_size=size or 1)
         case "":
@@ -113,14 +112,14 @@ def unpacked(chunk: Chunk) -> bytes:
         case _:
             raise Malformed("a chunk has an unknown compression")
     if len(data) != size:
-        raise Malformed("a chunk has another size than it says")
+        raise Malformed("the stated size of a chunk is wrong")
     if chunk.uncompressed_crc not in (0, zlib.crc32(data)):
         raise Malformed("a chunk's checksum is wrong")
     return data
 
 
 def learn_channel(topics: dict[int, str], body: bytes) -> None:
-    """Adds the channel in this record, where its messages are JSON. Raises Malformed and UNREADABLE."""
+    """Adds the channel in this record, if its messages are JSON. Raises Malformed and UNREADABLE."""
     channel = Channel.read(record_stream(body))
     if channel.message_encoding != "json":
         return
@@ -130,14 +129,14 @@ def learn_channel(topics: dict[int, str], body: bytes) -> None:
 
 
 def learn_schema(schemas: dict[str, bytes], body: bytes) -> None:
-    """Adds the JSON Schema in this record, where it has the size of one of ours. Raises UNREADABLE."""
+    """Adds the JSON Schema in this record, unless it is too large for one of the council's. Raises UNREADABLE."""
     if len(body) <= _MOST_SCHEMA_BYTES and len(schemas) < _MOST_CHANNELS:
         schema = Schema.read(record_stream(body))
         schemas.setdefault(schema.name, schema.data)
 
 
 def item_in(data: bytes, start: int, end: int, topics: dict[int, str]) -> Item | None:
-    """The message in data[start:end]; None for one of a channel that is not ours."""
+    """The message in data[start:end]; None for a message of a foreign channel."""
     if end - start < _MESSAGE.size:
         raise Malformed("a message is too short")
     channel, _, log_ns, _ = _MESSAGE.unpack_from(data, start)
@@ -158,7 +157,7 @@ def item_in(data: bytes, start: int, end: int, topics: dict[int, str]) -> Item |
 
 @lru_cache(maxsize=_MOST_CHANNELS)
 def _kind_of(topic: str) -> Kind | None:
-    """What the messages of a channel are; None of one that is not ours."""
+    """The kind of a channel's messages; None for a foreign channel."""
     if topic == SESSION or topic.startswith(TOKENS):
         return "entry"
     kinds: dict[str, Kind] = {FRAMES: "frame", EVENTS: "event", HEALTH: "health"}
@@ -166,5 +165,5 @@ def _kind_of(topic: str) -> Kind | None:
 
 
 def record_stream(body: bytes) -> ReadDataStream:
-    """The bytes of one record, of which nothing beyond it can be read."""
+    """A stream of the bytes of one record, beyond which it cannot read."""
     return ReadDataStream(io.BytesIO(body))

@@ -1,9 +1,10 @@
-"""What is sound of a recording that was cut or damaged.
+"""Finding the sound parts of a recording that is cut off or damaged.
 
-    chunk | chunk | damage | chunk        each chunk has a checksum of its own, so those after the damage are sound
+    chunk | chunk | damage | chunk        each chunk has its own checksum, so those after the damage are sound
     windows 0-59 | 60-119 | ? | 180-239   gap: windows 120 to 179, whose frames can neither be shown nor computed again
 
-The frames after a gap are kept as they were recorded. They cannot be proved: what was lost is needed to compute them.
+The frames after a gap are kept as they were recorded. They cannot be verified, because computing them needs the lost
+entries.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mcap.writer import MCAP0_MAGIC
 
 from recordings.contents import ABOUT, About, struct_of, topics_of
 from recordings.difference import FRAME_SCHEMA, frame_values
-from recordings.reading import Damage, RecordingReader, open_file
+from recordings.reading import Damage, RecordingReader, not_mcap, open_file
 from recordings.records import (
     MOST_CHUNK_BYTES,
     MOST_RECORD_BYTES,
@@ -40,18 +41,18 @@ from schemas.keys import entry_order
 from schemas.sessions import Opening
 
 _BLOCK_BYTES = 1024 * 1024
-# What stands before the data of a chunk: start and end time, size, checksum, and the length of the compression's name.
+# The bytes before the data of a chunk: start and end time, size, checksum, and the length of the compression's name.
 _BEFORE_COMPRESSION = 8 + 8 + 8 + 4
 _CHUNK_SIGN = b"\x04\x00\x00\x00zstd"
 _BEFORE_DATA = _BEFORE_COMPRESSION + len(_CHUNK_SIGN) + 8
-# A file can contain any number of beginnings of chunks that are none. They are tried for as long as reading takes.
+# A file can contain many false beginnings of chunks. They are tried up to this many times the size of the file.
 _MOST_TRIED = 4
 
 
 class Salvage(msgspec.Struct):
-    """What is sound of a file. `lost_bytes` are the bytes of damaged records; `gaps` are windows [first, last] that
-    are lost between frames that are not; `is_whole`: nothing is lost. `frame_schema` is the JSON Schema of its
-    frames, `reason` why its session ended, where something was wrong."""
+    """The sound parts of a file. `lost_bytes` are the bytes of damaged records; `gaps` are the lost windows [first,
+    last] between sound frames; `is_whole`: nothing is lost. `frame_schema` is the JSON Schema of its frames; `reason`
+    is why its session ended, if not by itself."""
 
     about: About
     entries: int = 0
@@ -65,7 +66,7 @@ class Salvage(msgspec.Struct):
 
 
 def salvage(path: Path, progress: Callable[[int], None] | None = None) -> Salvage:
-    """Looks through the file for what is sound. Raises Refused where nothing of a recording is."""
+    """Searches the file for sound parts. Raises Refused where no part is sound."""
     is_whole, reason = True, ""
     try:
         with RecordingReader(path) as reader:
@@ -82,7 +83,7 @@ def salvage(path: Path, progress: Callable[[int], None] | None = None) -> Salvag
         if item is None:
             is_torn = True
         elif item.kind == "entry":
-            # What was lost before the opening was no message.
+            # Before the opening there were no messages to lose.
             is_torn = is_torn and item.id != about.opened
             found.entries += 1
         elif item.kind == "frame":
@@ -96,7 +97,7 @@ def salvage(path: Path, progress: Callable[[int], None] | None = None) -> Salvag
 
 
 def _united(gaps: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """The gaps in order, those that touch as one."""
+    """The gaps in order; adjacent ones are joined."""
     found = list[tuple[int, int]]()
     for first, last in sorted(gaps):
         if found and first <= found[-1][1] + 1:
@@ -107,7 +108,7 @@ def _united(gaps: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 
 def write_salvaged(path: Path, found: Salvage, writer: RecordingWriter) -> None:
-    """Writes what is sound of the file into another recording, whose metadata is `found.about` with its gaps. Raises
+    """Writes the sound parts of the file into another recording, whose metadata is `found.about` with its gaps. Raises
     OSError."""
     seconds = 0
     for item, _ in _session_items(path, found.about, Salvage(found.about), {}):
@@ -122,8 +123,8 @@ def write_salvaged(path: Path, found: Salvage, writer: RecordingWriter) -> None:
 def _session_items(
     path: Path, about: About, found: Salvage, schemas: dict[str, bytes]
 ) -> Iterator[tuple[Item | None, int]]:
-    """The sound messages, each entry and each frame once and in order, and None where something was lost; of a frame
-    also its window."""
+    """(sound message, its window if it is a frame), each entry and each frame once and in order; (None, 0) where
+    something was lost."""
     last_window, last_entry = -1, (-1, -1)
     for item in _sound_items(path, found, topics_of(about), schemas):
         window = 0
@@ -145,7 +146,7 @@ def _session_items(
 
 
 def _about(path: Path, *, is_trusted: bool) -> About:
-    """The metadata; of a damaged file what the opening contains comes from there, or all of it."""
+    """The metadata. For a damaged file it is made from the opening, if that is found."""
     about, problem = None, ""
     try:
         with RecordingReader(path) as reader:
@@ -162,33 +163,33 @@ def _about(path: Path, *, is_trusted: bool) -> About:
             except Malformed:
                 continue
             if isinstance(opening, Opening):
-                told = about_session(opening, item.id, about.council_version if about else "unknown")
+                made = about_session(opening, item.id, about.council_version if about else "unknown")
                 if about is None:
-                    return msgspec.structs.replace(told, python="unknown", platform="unknown")
-                return msgspec.structs.replace(told, python=about.python, platform=about.platform, gaps=about.gaps)
+                    return msgspec.structs.replace(made, python="unknown", platform="unknown")
+                return msgspec.structs.replace(made, python=about.python, platform=about.platform, gaps=about.gaps)
             if about is not None:
                 break
     if about is None:
-        raise Refused("nothing_sound", f"{path} has no sound part ({problem}): nothing can be saved.")
+        raise Refused("nothing_sound", f"{path} has no sound part ({problem}), so it cannot be recovered.")
     return about
 
 
 def _sound_items(
     path: Path, found: Salvage | None, topics: dict[int, str], schemas: dict[str, bytes]
 ) -> Iterator[Item | None]:
-    """The messages of every sound chunk in the order of the file, and None where something was lost. `topics` are the
-    channels as the council numbers them, for a file whose first chunk is lost."""
+    """The messages of each sound chunk, in the order of the file, and None where something was lost. `topics` are the
+    channels by the council's ids, for a file whose first chunk is lost."""
     file, size = open_file(path)
     trials = [_MOST_TRIED * size + MOST_RECORD_BYTES]
     with file:
         if file.read(len(MCAP0_MAGIC)) != MCAP0_MAGIC:
-            raise Refused("not_a_recording", f"{path} is not an MCAP file: name a recording of a council.")
+            raise not_mcap(path)
         while (at := file.tell()) < size:
             head = file.read(RECORD_HEAD.size)
             opcode, length = RECORD_HEAD.unpack(head) if len(head) == RECORD_HEAD.size else (0, 0)
             is_inside = 0 < length <= size - file.tell()
             if is_inside and (opcode == Opcode.ATTACHMENT or opcode > Opcode.DATA_END) and found and found.is_whole:
-                # Another tool's, and of any size.
+                # From another tool, and of any size.
                 file.seek(length, 1)
                 continue
             is_inside = is_inside and length <= MOST_RECORD_BYTES
@@ -207,8 +208,8 @@ def _sound_items(
 
 
 def _items_of(opcode: int, body: bytes, topics: dict[int, str], schemas: dict[str, bytes]) -> list[Item] | None:
-    """The messages of a record, all of them or None where it is damaged. A record with another length than its content
-    is damaged: sound ones may be inside it."""
+    """All messages of a record; None where it is damaged. A record whose length differs from that of its content is
+    damaged too, because sound records may be inside it."""
     stream = record_stream(body)
     try:
         match opcode:
@@ -241,17 +242,17 @@ def _items_of(opcode: int, body: bytes, topics: dict[int, str], schemas: dict[st
 
 
 def _next_chunk(file: IO[bytes], start: int, size: int, trials: list[int]) -> int:
-    """Where the next sound chunk begins, from `start` on; `size` where there is none."""
+    """The position of the next sound chunk at `start` or after it; `size` where there is none."""
     at, kept = start, b""
     while at < size:
         file.seek(at)
         block = kept + file.read(_BLOCK_BYTES)
-        base, place = at - len(kept), 0
-        while (place := block.find(_CHUNK_SIGN, place)) >= 0:
-            begin = base + place - _BEFORE_COMPRESSION - RECORD_HEAD.size
+        base, index = at - len(kept), 0
+        while (index := block.find(_CHUNK_SIGN, index)) >= 0:
+            begin = base + index - _BEFORE_COMPRESSION - RECORD_HEAD.size
             if begin >= start and trials[0] > 0 and _is_chunk(file, begin, size, trials):
                 return begin
-            place += 1
+            index += 1
         at += _BLOCK_BYTES
         kept = block[-(len(_CHUNK_SIGN) - 1) :]
     return size

@@ -1,4 +1,4 @@
-"""A recording's summary, gathered from its messages as they are written. Pure."""
+"""The summary of a recording, computed while its messages are written. Pure."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from recordings.contents import RecordingSummary
 from schemas.frames import Frame
 from schemas.grid import FRAME_RATE_HZ
 
-# What a list shows of a session's agreement: as many points as a sparkline has pixels to spare.
+# The points of agreement that a list shows of a session: enough for a sparkline.
 _POINTS = 64
-# A day, the longest session: a file with a window from nowhere must not make a list as long as its number.
+# A day, the longest session: a wrong window index in a file must not make a long list.
 _MOST_SECONDS = 86_400
 
 
 class Summing:
-    """Gathers a summary. `add_frame` takes the frames in order."""
+    """Computes a summary from the frames in order."""
 
     def __init__(self, members: int) -> None:
         self._tokens = [0] * members
         self._first, self._frames = -1, 0
         self._last: Frame | None = None
-        # Each second's sum of agreement, and of how many frames it is.
+        # (the sum of agreement, the number of frames with one) of each second.
         self._seconds: list[tuple[float, int]] = []
         self._parted: tuple[int, int] | None = None
         self._late = self._duplicates = self._dead_letters = 0
@@ -34,7 +34,7 @@ class Summing:
         return -1 if self._last is None else self._last.window_index
 
     def add_frame(self, frame: Frame) -> None:
-        """Takes in the next frame."""
+        """Adds the next frame."""
         if self._last is None:
             self._first = frame.window_index
         self._last = frame
@@ -45,7 +45,7 @@ class Summing:
         self._late += frame.counts.late
         self._duplicates += frame.counts.duplicates
         self._dead_letters += frame.counts.dead_letters
-        # Once a member has ended, the others may be said to have parted later; the council parted here.
+        # After a member has ended, frames may contain a later byte at which the others parted; the first one counts.
         if frame.alignment.diverged_at_bytes is not None and self._parted is None:
             self._parted = frame.alignment.diverged_at_bytes, frame.window_index
         self._add_agreement(frame)
@@ -59,7 +59,7 @@ class Summing:
             self._seconds[second] = total + frame.measures.agreement, count + 1
 
     def summary(self, reason: str) -> RecordingSummary:
-        """What was gathered; `reason` is why the session ended, where something was wrong."""
+        """The summary; `reason` is why the session ended, if not by itself."""
         last = self._last
         total, count = math.fsum(part[0] for part in self._seconds), sum(part[1] for part in self._seconds)
         return RecordingSummary(

@@ -1,9 +1,9 @@
 """Writing a recording.
 
-    entries, frames, events, health --add_*--> the chunk in progress --flush, each second--> the file
-                                                        finish --> summary and indexes; the file is whole
+    entries, frames, events, health --add_*--> the open chunk --flush, each second--> the file
+                                                        finish --> summary and indexes; the file is complete
 
-What was flushed survives the end of the process: `recordings/repair.py` makes a whole file of it.
+Flushed messages survive a crash of the process: `recordings/repair.py` makes a complete file of them.
 """
 
 from __future__ import annotations
@@ -40,14 +40,13 @@ from schemas.grid import NS_PER_MS, next_grid_point_ns, window_start_ns
 from schemas.keys import entry_ms
 from schemas.sessions import Opening
 
-# A chunk is ended each second by its writer; one that grows faster than this is ended sooner, so that a reader needs
-# little memory.
+# The writer ends a chunk each second, and a chunk of this size at once, so that a reader needs little memory.
 _MOST_CHUNK_BYTES = 1024 * 1024
 _LIBRARY = "turbo-ensemble"
 
 
 def about_session(opening: Opening, opened: str, council_version: str, *, text: bool = True) -> About:
-    """The metadata of a recording that this process makes of a session, whose opening is the entry `opened`."""
+    """The metadata of a recording by this process; `opened` is the id of the session's opening entry."""
     members = [
         RecordedMember(
             member.model, member.display_name, member.weight, member.remote,
@@ -84,16 +83,16 @@ def this_python() -> str:
 
 
 def this_platform() -> str:
-    """Where numbers may differ in the last digit: system, processor and C library."""
+    """System, processor and C library, by which the last digits of numbers may differ."""
     return " ".join(filter(None, (platform.system(), platform.machine(), *platform.libc_ver())))
 
 
 class RecordingWriter:
-    """Writes one recording into `file`, which it does not close. Each method raises OSError where the file cannot be
+    """Writes one recording into `file`, and does not close it. The methods raise OSError where the file cannot be
     written."""
 
     def __init__(self, file: IO[bytes], about: About, frame_schema: bytes | None = None) -> None:
-        """`frame_schema` is the JSON Schema of frames that another version recorded, which are copied."""
+        """`frame_schema` is the JSON Schema of copied frames that another version recorded."""
         self._about, self._origin_ns = about, int(about.origin_ns)
         # The library leaves some of it untyped.
         self._writer: Any = Writer(file, chunk_size=_MOST_CHUNK_BYTES, enable_data_crcs=True)
@@ -118,8 +117,8 @@ class RecordingWriter:
 
     def _add(self, channel: int, at_ns: int, data: bytes) -> None:
         if not 0 <= at_ns < 2**64:
-            raise Malformed(f"a message at {at_ns} ns, which no file can contain")
-        # Of messages of one time the sequence tells the order.
+            raise Malformed(f"a message has the time {at_ns} ns, which is out of range")
+        # The sequence is the order of messages with the same time.
         self._sequence += 1
         counted = self._summing.bytes_of
         topic = self._topics[channel]
@@ -127,7 +126,7 @@ class RecordingWriter:
         self._writer.add_message(channel, at_ns, data, at_ns, self._sequence & 0xFFFF_FFFF)
 
     def add_entry(self, entry_id: str, raw: bytes) -> None:
-        """The next entry of the token stream."""
+        """Adds the next entry of the token stream."""
         entry, member = recorded_entry(entry_id, raw, self._origin_ns, text=self._about.text)
         is_known = member is not None and 0 <= member < len(self._tokens)
         channel = self._tokens[member] if is_known and member is not None else self._session
@@ -135,7 +134,7 @@ class RecordingWriter:
         self._add(channel, entry_ms(entry_id) * NS_PER_MS, msgspec.json.encode(entry))
 
     def add_frame(self, frame: Frame) -> None:
-        """The frame of the next window."""
+        """Adds the frame of the next window."""
         self._summing.add_frame(frame)
         if not self._about.text:
             silent = tuple([msgspec.structs.replace(one, text="", thinking="") for one in frame.members])
@@ -143,19 +142,19 @@ class RecordingWriter:
         self._add(self._frames, self._origin_ns + frame.end_ns, recorded_frame_json(frame))
 
     def add_event(self, window: int, raw: bytes) -> None:
-        """The next event of the real-time protocol, as JSON, and its window."""
+        """Adds the next event of the real-time protocol, as JSON, and its window."""
         if not self._about.text and b'"token_stream"' in raw:
             return
         self._summing.events += 1
         self._add(self._events, self._origin_ns + window_start_ns(window + 1), raw)
 
     def add_health(self, at_ns: int, health: Health) -> None:
-        """How far the council's processes were at a time, in nanoseconds of Unix time."""
+        """Adds the positions of the council's processes at a time, in nanoseconds of Unix time."""
         self._add(self._health, at_ns, msgspec.json.encode(health))
 
     def add_recorded(self, item: Item) -> None:
-        """A message of another recording of this session, byte for byte. Raises Malformed where it is a frame that
-        does not decode."""
+        """Copies a message of another recording of this session, byte for byte. Raises Malformed for a frame that does
+        not decode."""
         if item.kind == "frame":
             self._summing.add_frame(frame_of_json(item.raw))
         self._summing.entries += item.kind == "entry"
@@ -164,11 +163,11 @@ class RecordingWriter:
         self._add(channel, item.log_ns, item.data)
 
     def flush(self) -> None:
-        """Ends the chunk in progress: what was added so far survives the end of this process."""
+        """Ends the open chunk: the messages so far survive a crash of this process."""
         self._writer.flush()
 
     def finish(self, reason: str = "") -> RecordingSummary:
-        """Makes the file whole; returns its summary. `reason` is why the session ended, where something was wrong."""
+        """Completes the file, and returns its summary. `reason` is why the session ended, if not by itself."""
         self._writer.flush()
         summary = self._summing.summary(reason)
         self._writer.add_metadata(SUMMARY, metadata_of(summary))

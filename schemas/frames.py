@@ -16,11 +16,11 @@ from schemas.entries import UNDECODABLE, Lane, Quality
 from schemas.errors import Malformed
 from schemas.named import flat_fields, named_struct
 
-# Of a packed frame: a program reads frames of its own version alone.
+# The version of packed frames. A program reads frames of its own version only.
 FRAME_VERSION = 2
-# Of the fields in JSON, which recordings contain.
+# The version of frames in JSON, in recordings.
 FRAME_JSON_VERSION = 1
-# The diversity index where a member's logprobs were not measured.
+# The diversity index where it was not measured.
 FALLBACK_INDEX = 0.5
 
 MemberState = Literal["waiting", "loading", "thinking", "answering", "held", "detached", "finished", "dropped"]
@@ -77,10 +77,10 @@ class TokenFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Measures(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What was measured at the frontier, rounded to 1e-9; all but the first two are None where it was not measured.
+    """The measurements at the frontier, rounded to 1e-9; all but the first two are None where nothing was measured.
 
-    Numbers in [0, 1], but entropy_total and entropy_within in nats and span_bytes in bytes. di_source is logprobs where
-    diversity_index was measured; di_low <= the true index <= diversity_index.
+    The numbers are in [0, 1], except entropy_total and entropy_within in nats and span_bytes in bytes. di_source is
+    logprobs where diversity_index was measured; di_low <= the true index <= diversity_index.
     """
 
     diversity_index: float = FALLBACK_INDEX
@@ -99,8 +99,8 @@ class Measures(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class AlignmentFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Where the members are compared: frontier_bytes of their answers, and diverged_at_bytes, where they parted. The
-    spreads of releases and of arrivals there, in milliseconds, are None with fewer than two members."""
+    """The positions at which the members are compared (frontier_bytes) and at which they parted (diverged_at_bytes).
+    The spreads of releases and of arrivals at the frontier, in milliseconds, are None with fewer than two members."""
 
     frontier_bytes: int | None = None
     shared_prefix: bool | None = None
@@ -132,9 +132,9 @@ class WindowCounts(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Frame(msgspec.Struct, array_like=True, frozen=True):
     """One window of one session: a pure function of its token stream up to and including `cut`.
 
-    start_ns and end_ns count from the session's origin. energy lies in [0, 1]. tier is the one that the session runs
-    in: a lower one than it was opened in after memory ran out. replay_of is the recorded session in the frames of a
-    replay, else empty. docs/frames.md and docs/maths.md explain every field.
+    start_ns and end_ns count from the session's origin. energy is in [0, 1]. tier is the present one, which is lower
+    than that of the opening after memory ran out. replay_of is the recorded session in the frames of a replay, else
+    empty. docs/frames.md and docs/maths.md explain every field.
     """
 
     version: int
@@ -156,7 +156,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     replay_of: str = ""
 
 
-# The order of the fields in JSON. A new one goes to the end.
+# The order of the fields in JSON. New ones are added at the end.
 FRAME_FIELDS = (
     "session", "window_index", "start_ns", "end_ns", "mode", "final", "cut", "energy", "diversity_index", "di_source",
     "sync_lag_ms", "arrival_skew_ms", "late", "duplicates", "dead_letters", "members", "tokens", "tier",
@@ -165,7 +165,7 @@ FRAME_FIELDS = (
     "compares", "wave", "amplified", "dampened", "interference", "resonance", "replay_of",
 )  # fmt: skip
 
-# A frame as JSON shows it, and as a recording contains it: there a field whose value is null is left out.
+# A frame in JSON, and in a recording, where a field whose value is null is left out.
 NamedFrame = named_struct(Frame, "shown", FRAME_FIELDS)
 RecordedFrame = named_struct(Frame, "left out", FRAME_FIELDS)
 _ReadFrame = named_struct(Frame, "read", FRAME_FIELDS)
@@ -211,7 +211,7 @@ def decode_frame(raw: bytes) -> Frame:
 
 
 def _version_of(raw: bytes) -> int | None:
-    """The version that the packed frame begins with; None where these bytes are no such array."""
+    """The version in the first field of a packed frame; None where the bytes are not such an array."""
     try:
         found = msgspec.msgpack.decode(raw)
     except UNDECODABLE:
@@ -220,7 +220,7 @@ def _version_of(raw: bytes) -> int | None:
 
 
 def shown_logprob(logprob: float | None) -> float | None:
-    """The logprob as frames show it: at most 0, to 1e-9; None where it is not a finite number, which JSON lacks."""
+    """The logprob for a frame: at most 0, rounded to 1e-9; None where it is not finite, which JSON cannot represent."""
     # Plus 0.0: a number that is rounded to 0 loses its sign.
     return round(min(logprob, 0.0), 9) + 0.0 if logprob is not None and math.isfinite(logprob) else None
 
@@ -234,7 +234,7 @@ def every_drop(reasons: list[tuple[str, str]]) -> str:
 
 
 def shown_values(frame: Frame) -> dict[str, Any]:
-    """The values that JSON shows of the frame, by the names of FRAME_FIELDS."""
+    """The values of the frame in JSON, by the names of FRAME_FIELDS."""
     return dict(zip(FRAME_FIELDS, _values_of(frame), strict=True))
 
 
@@ -244,7 +244,7 @@ def frame_json(frame: Frame) -> bytes:
 
 
 def recorded_frame_json(frame: Frame) -> bytes:
-    """The frame as a recording contains it."""
+    """The frame as JSON for a recording."""
     return msgspec.json.encode(msgspec.convert(_FlatFrame(*_values_of(frame)), RecordedFrame, from_attributes=True))
 
 

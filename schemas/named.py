@@ -1,8 +1,8 @@
-"""Wire structs with their fields named: the JSON of a struct that travels as an array.
+"""Structs with named fields, for the JSON of wire structs, which are arrays.
 
-A named struct has the fields of its wire struct, less its version. It is made once, when the module that needs it is
-imported; values are copied by msgspec, without Python code for each field. A struct that is a field of the wire struct
-is flattened: in JSON its fields are beside the others.
+A named struct has the fields of its wire struct without the version. It is made once, when the module that needs it is
+imported; msgspec copies the values, without Python code for each field. A struct in a field of the wire struct is
+flattened: in JSON its fields are beside the others.
 """
 
 from __future__ import annotations

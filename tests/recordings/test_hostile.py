@@ -1,6 +1,6 @@
-"""Whatever is given to a command that reads recordings, it answers in one sentence, soon, and with bounded memory.
+"""For any file, a command that reads recordings ends soon, with one sentence and bounded memory.
 
-a file that is none, of another tool, newer, or made to do harm --> exit 1 or 2, a sentence, nothing of it obeyed
+a file of another kind, another tool or a later version, or made to do harm --> exit 1 or 2, a sentence, no other effect
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from tests.support.council_in_process import council
 from tests.support.recording_files import NAME, about_of, frames_of, recording, repeated, write_recording
 
 MAGIC = b"\x89MCAP0\r\n"
-# So much address space has a process that may not fill memory: the interpreter and its libraries take half of it.
+# The address space of a process whose memory is limited: the interpreter and its libraries take half of it.
 MOST_ADDRESSES = 1_000_000_000
 READERS = (("verify",), ("inspect",), ("export", "--format", "jsonl", "--what", "frames"))
 
@@ -77,12 +77,12 @@ def bomb(*, with_size: bool, claimed: int) -> bytes:
 
 
 def small_bomb() -> bytes:
-    """A sound chunk of 16 MB in half a kilobyte, with a record in it that nobody knows."""
+    """A sound chunk of 16 MB in half a kilobyte, with a record of an unknown kind in it."""
     data = record(0x90, bytes(16_000_000))
     return chunk(zstandard.compress(data), len(data), zlib.crc32(data))
 
 
-def lying_frame_header() -> bytes:
+def false_frame_header() -> bytes:
     """A frame of zstd whose header claims 2**62 bytes."""
     return b"\x28\xb5\x2f\xfd" + b"\xe0" + struct.pack("<Q", 2**62) + b"\x01\x00\x00"
 
@@ -129,11 +129,11 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a record of 2**63 bytes": lambda: begun() + record(6, b"x" * 100, 2**63),
     "a record of 1 GB in a small file": lambda: begun() + record(6, b"x" * 100, 10**9),
     "a chunk of 2**60 bytes": lambda: begun() + chunk(b"x" * 100, 2**60),
-    "a chunk of 30 MB that is none": lambda: begun() + chunk(b"x" * 100, 30_000_000),
-    "a bomb that says its size": lambda: begun() + bomb(with_size=True, claimed=200_000_000),
-    "a bomb that lies": lambda: begun() + bomb(with_size=True, claimed=1_000),
+    "a false chunk of 30 MB": lambda: begun() + chunk(b"x" * 100, 30_000_000),
+    "a bomb that states its size": lambda: begun() + bomb(with_size=True, claimed=200_000_000),
+    "a bomb that states a false size": lambda: begun() + bomb(with_size=True, claimed=1_000),
     "a bomb without a size": lambda: begun() + bomb(with_size=False, claimed=1_000),
-    "a frame of zstd that lies": lambda: begun() + chunk(lying_frame_header(), 1_000),
+    "a frame of zstd that states a false size": lambda: begun() + chunk(false_frame_header(), 1_000),
     "bombs one after another": lambda: begun() + 20 * small_bomb(),
     "an unknown compression": lambda: begun() + chunk(b"x", 1, compression=b"lzma"),
     "a message longer than its chunk": lambda: begun() + chunk(
@@ -162,7 +162,7 @@ def test_no_file_breaks_a_command(name: str, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_a_session_of_nothing_is_told_as_what_it_is(tmp_path: Path) -> None:
+def test_a_recording_without_messages_is_read_and_does_not_verify(tmp_path: Path) -> None:
     path = tmp_path / "nothing.mcap"
     path.write_bytes(messages(SESSION))
     codes = {command[0]: council(command[0], str(path), *command[1:]).code for command in READERS}
@@ -173,7 +173,7 @@ def test_a_session_of_nothing_is_told_as_what_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a folder", "a pipe", "/dev/zero", "a loop", "a name with a zero"])
-def test_what_is_no_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_regular_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
     path = tmp_path / "it"
     if name == "a folder":
         path.mkdir()
@@ -191,7 +191,7 @@ def test_what_is_no_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
 
 
 def limited(*arguments: str, addresses: int = MOST_ADDRESSES) -> subprocess.CompletedProcess[str]:
-    """A command that cannot have more memory."""
+    """A command with limited memory."""
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({addresses}, {addresses}));"
         "from council.command.cli import run; run()"
@@ -214,7 +214,7 @@ def test_a_file_that_is_made_to_fill_memory_does_not(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("with_size", [True, False])
-def test_a_chunk_is_refused_before_it_is_unpacked_to_another_size_than_it_says(with_size: bool) -> None:
+def test_a_chunk_with_a_false_size_is_refused_before_it_is_unpacked(with_size: bool) -> None:
     packed = record_stream(bomb(with_size=with_size, claimed=1_000)[9:])
     tracemalloc.start()
     with pytest.raises((Malformed, zstandard.ZstdError)):
@@ -222,14 +222,15 @@ def test_a_chunk_is_refused_before_it_is_unpacked_to_another_size_than_it_says(w
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
     if with_size:
-        with pytest.raises(Malformed, match="another size"):
+        with pytest.raises(Malformed, match="stated size"):
             unpacked(Chunk.read(record_stream(bomb(with_size=True, claimed=1_000)[9:])))
 
 
-def test_beginnings_of_chunks_that_are_none_do_not_take_the_time_of_their_lengths(
+def test_false_beginnings_of_chunks_do_not_take_the_time_of_their_lengths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """50,000 beginnings, each of which claims the rest of the file: to read it each time would take hours."""
+    """50,000 beginnings, each of which has the length of the rest of the file: reading that each time would take
+    hours."""
     head = struct.pack("<QQQI", 0, 0, 1_000, 1) + b"\x04\x00\x00\x00zstd"
     size = len(head) + 17
     count = 50_000
@@ -284,7 +285,7 @@ def test_a_long_recording_takes_no_more_memory_than_a_short_one(command: tuple[s
     assert long_one < short + 4_000
 
 
-def test_a_session_of_entries_that_no_producer_writes_is_wrong_and_no_more(tmp_path: Path) -> None:
+def test_entries_that_no_producer_writes_only_make_the_verification_fail(tmp_path: Path) -> None:
     opening = decode_entry(golden(NAME).entries[0][1])
     assert isinstance(opening, Opening)
     opened = golden(NAME).entries[0][0]
@@ -317,7 +318,7 @@ def test_a_bug_of_the_core_is_one_sentence(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_control_characters_never_reach_a_terminal(tmp_path: Path) -> None:
-    """A name and a question that would clear the screen, set its title, and write from right to left."""
+    """A name and a prompt that would clear the screen, set its title, and write from right to left."""
     evil = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202eevil\r\n\x00"
     stream = list(golden(NAME).entries)
     opening = decode_entry(stream[0][1])
@@ -363,7 +364,7 @@ def test_plain_text_is_one_line_without_control_characters() -> None:
     assert plain("日本語 🎉 é") == "日本語 🎉 é"
 
 
-def test_an_uncompressed_file_of_another_tool_is_read_like_ours(tmp_path: Path) -> None:
+def test_an_uncompressed_file_of_another_tool_is_read_like_the_councils(tmp_path: Path) -> None:
     """`mcap compress --compression none`, and files without chunks, have the same messages."""
     path, other = recording(tmp_path), tmp_path / "other.mcap"
     with RecordingReader(path) as reader:
@@ -382,10 +383,10 @@ def test_an_uncompressed_file_of_another_tool_is_read_like_ours(tmp_path: Path) 
     assert verified(other).is_right
 
 
-def test_a_part_is_deleted_whatever_happens_and_a_file_that_came_meanwhile_stays(tmp_path: Path) -> None:
+def test_a_part_is_deleted_after_any_error_and_a_file_that_was_created_meanwhile_stays(tmp_path: Path) -> None:
     path = tmp_path / "file"
 
-    def stopped() -> None:
+    def interrupted() -> None:
         with part_of(path) as part:
             part.write_bytes(b"half")
             raise KeyboardInterrupt
@@ -400,8 +401,8 @@ def test_a_part_is_deleted_whatever_happens_and_a_file_that_came_meanwhile_stays
             raise OSError(28, "No space left on device")
 
     with pytest.raises(KeyboardInterrupt):
-        stopped()
-    with pytest.raises(Refused, match="there already"):
+        interrupted()
+    with pytest.raises(Refused, match="exists already"):
         overtaken()
     with pytest.raises(Unavailable, match="No space"):
         full()

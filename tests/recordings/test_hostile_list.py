@@ -1,4 +1,4 @@
-"""One hostile file in the library costs its own line of the list, and nothing else."""
+"""A hostile file in the library has a line in the list, and affects no other line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.recording_files import NAME, about_of, recording, write_recor
         {"prompt": "A" * 2_000_000},
     ],
 )
-def test_metadata_that_no_council_writes_is_damage_and_does_not_break_the_list(
+def test_metadata_that_no_council_writes_is_reported_as_damage_and_does_not_break_the_list(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     write_recording(tmp_path / "hostile.mcap", [], [], about=about_of(golden(NAME).entries, **changes))
@@ -39,11 +39,11 @@ def test_metadata_that_no_council_writes_is_damage_and_does_not_break_the_list(
     assert {one["name"]: bool(one["problem"]) for one in listed} == {"hostile.mcap": True, f"{NAME}.mcap": False}
 
 
-def test_no_agreement_breaks_the_line_of_the_list() -> None:
+def test_no_value_of_agreement_breaks_the_list() -> None:
     assert sparkline([1e308, 1e308, -1e308, None, *([1e308] * 61)]).strip(" ▁▂▃▄▅▆▇█") == ""
 
 
-def test_a_file_name_in_the_list_steers_no_terminal(tmp_path: Path) -> None:
+def test_a_file_name_in_the_list_does_not_control_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "\x1b[31mred.mcap").write_bytes(b"not a recording")
     outcome = council("recordings", "--recordings", str(tmp_path))
     assert outcome.code == 0
@@ -51,6 +51,6 @@ def test_a_file_name_in_the_list_steers_no_terminal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [f"{'x' * 300}.mcap", "\ud800.mcap", "a\0b.mcap", "../a.mcap"])
-def test_a_name_that_no_file_can_have_is_not_there(name: str, tmp_path: Path) -> None:
+def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="There is no recording"):
         Library(tmp_path).path(name)

@@ -1,4 +1,4 @@
-"""Whatever happens to a file, what is read of it is what was recorded, and recovering it gives a file that verifies.
+"""From a damaged file only recorded messages are read, and recovering it makes a file that verifies.
 
 whole file --cut at any byte, any byte flipped--> reading: the same messages up to the damage, then Damage or Refused
                                               \\--> recover: a file that verifies, or one sentence and no file
@@ -43,7 +43,7 @@ def whole(name: str = "early-end") -> bytes:
 
 
 def items(path: Path) -> tuple[list[Item], CouncilError | None]:
-    """The messages that can be read, and what ended the reading."""
+    """The messages that can be read, and the error that ended the reading."""
     found = list[Item]()
     try:
         with RecordingReader(path) as reader:
@@ -99,7 +99,7 @@ def test_a_file_that_is_cut_at_any_byte_reads_as_damaged_and_recovers(data: st.D
 
 @some_bytes
 @given(data=st.data())
-def test_a_flipped_byte_is_found_and_never_taken_for_content(data: st.DataObject, tmp_path: Path) -> None:
+def test_a_flipped_byte_is_found_and_its_record_is_not_read(data: st.DataObject, tmp_path: Path) -> None:
     place = data.draw(st.integers(0, len(whole()) - 1))
     flip = data.draw(st.integers(1, 255))
     raw = bytearray(whole())
@@ -116,7 +116,7 @@ def test_a_flipped_byte_is_found_and_never_taken_for_content(data: st.DataObject
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 3, -1])
-def test_the_frames_after_a_lost_chunk_are_kept_and_the_gap_is_told(chunk: int, tmp_path: Path) -> None:
+def test_the_frames_after_a_lost_chunk_are_kept_and_the_gap_is_listed(chunk: int, tmp_path: Path) -> None:
     raw = bytearray(whole())
     places = [at for at in range(len(raw)) if raw[at : at + 8] == b"\x04\x00\x00\x00zstd"]
     starts = [at for at in places if raw[at - 37] == 6]
@@ -146,7 +146,7 @@ def test_the_frames_after_a_lost_chunk_are_kept_and_the_gap_is_told(chunk: int, 
 
 
 def test_metadata_with_a_changed_letter_is_damaged_and_not_carried_over(tmp_path: Path) -> None:
-    """MCAP has no checksum for metadata: ours is in it."""
+    """MCAP has no checksum for metadata, so the council's is in the metadata."""
     raw = whole().replace(b"CPython", b"JPython", 1)
     assert raw != whole()
     path, out = tmp_path / "letter.mcap", tmp_path / "out.mcap"
@@ -158,7 +158,7 @@ def test_metadata_with_a_changed_letter_is_damaged_and_not_carried_over(tmp_path
         assert reader.about.python == "unknown"
 
 
-def test_an_index_that_claims_to_be_longer_swallows_no_chunk(tmp_path: Path) -> None:
+def test_an_index_with_a_false_length_hides_no_chunk(tmp_path: Path) -> None:
     raw = bytearray(whole())
     sign = raw.find(b"\x04\x00\x00\x00zstd")
     chunk_length = int.from_bytes(raw[sign - 36 : sign - 28], "little")
@@ -188,7 +188,7 @@ def test_a_file_without_text_keeps_its_numbers(tmp_path: Path) -> None:
     assert items(out)[0] == items(path)[0]
 
 
-def test_a_recording_that_was_killed_is_recovered_up_to_its_last_chunk(tmp_path: Path) -> None:
+def test_the_file_of_a_killed_recorder_is_recovered_up_to_its_last_chunk(tmp_path: Path) -> None:
     stream = golden(NAME).entries
     path = write_recording(tmp_path / "killed.mcap", stream, frames_of(NAME)[:100], finish=False)
     out = tmp_path / "out.mcap"
@@ -196,7 +196,7 @@ def test_a_recording_that_was_killed_is_recovered_up_to_its_last_chunk(tmp_path:
     assert (result.found.last_window, result.verdict.compared, result.found.gaps) == (99, 100, ())
 
 
-def test_a_file_that_lost_its_opening_keeps_its_frames_and_says_that_they_are_not_proved(tmp_path: Path) -> None:
+def test_a_file_without_its_opening_keeps_its_frames_and_they_are_not_verified(tmp_path: Path) -> None:
     frames = frames_of(NAME)
     path = write_recording(
         tmp_path / "headless.mcap", golden(NAME).entries, frames, about=about_of(golden(NAME).entries, gaps=((0, 0),))
@@ -217,7 +217,7 @@ def test_no_file_is_written_over_another_one_or_itself(tmp_path: Path) -> None:
     out.write_bytes(b"mine")
     for name in (out, path):
         before = name.read_bytes()
-        council("recover", str(path), "-o", str(name)).assert_refused("there already")
+        council("recover", str(path), "-o", str(name)).assert_refused("exists already")
         assert name.read_bytes() == before
 
 
@@ -257,10 +257,10 @@ def test_a_result_that_does_not_verify_is_not_kept(tmp_path: Path) -> None:
     frames = list(frames_of(NAME))
     frames[50] = frames[51]
     path = write_recording(tmp_path / "wrong.mcap", golden(NAME).entries, frames, finish=False)
-    # What another session's frames are: no damage of the file explains them.
+    # Frames of another session cannot be the result of damage.
     others = [frames_of(NAME)[0], *frames_of("thinking")[1:]]
-    lie = write_recording(tmp_path / "lie.mcap", golden(NAME).entries, others)
+    mixed = write_recording(tmp_path / "mixed.mcap", golden(NAME).entries, others)
     with pytest.raises(Malformed, match="cannot be verified"):
-        recovered(lie, tmp_path / "out.mcap")
+        recovered(mixed, tmp_path / "out.mcap")
     assert not (tmp_path / "out.mcap").exists()
     assert recovered(path, tmp_path / "out.mcap").found.gaps == ((50, 50),)

@@ -30,10 +30,10 @@ def test_an_exception_is_logged_with_its_traceback_and_without_variables(capsys:
         raise ValueError(len(prompt))
     except ValueError:
         log_to_stderr("aggregator").exception("a session cannot be computed", session="abc")
-    said = capsys.readouterr().err
-    assert "[error    ] a session cannot be computed role=aggregator session=abc\nTraceback" in said
-    assert "ValueError: 6" in said
-    assert "secret" not in said
+    written = capsys.readouterr().err
+    assert "[error    ] a session cannot be computed role=aggregator session=abc\nTraceback" in written
+    assert "ValueError: 6" in written
+    assert "secret" not in written
 
 
 @pytest.mark.parametrize(("level", "lines"), [("info", 3), ("warning", 2), ("", 2), ("nonsense", 2), ("ERROR", 1)])

@@ -1,4 +1,4 @@
-"""What a process logs about Redis: the state it is in, once, however many tasks notice it and whatever still works."""
+"""A process logs each state of Redis once, however many tasks notice it and whichever commands still succeed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from producers.backend import Piece
-from producers.member.outbox import Outbox
+from producers.member.delivery import Delivery
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from runtime.registration import keep_record
@@ -84,7 +84,7 @@ def away(cause: Exception) -> RedisAway:
         (refused(ResponseError("MISCONF Redis is configured to save RDB snapshots")), REFUSES, ACCEPTS),
     ],
 )
-def test_each_state_is_said_once_and_its_end_once(error: Exception, sentence: str, end: str) -> None:
+def test_each_state_and_its_end_are_logged_once(error: Exception, sentence: str, end: str) -> None:
     log, clock = Lines(), Clock()
     presence = RedisPresence(log, clock)
     for _ in range(5):
@@ -96,7 +96,7 @@ def test_each_state_is_said_once_and_its_end_once(error: Exception, sentence: st
     assert (log.lines, presence.is_away) == ([sentence, end], False)
 
 
-def test_what_still_works_does_not_end_a_refusal() -> None:
+def test_a_command_that_succeeds_does_not_end_a_refusal() -> None:
     """For a minute reads succeed sixty times a second while a write is refused once a second."""
     log, clock = Lines(), Clock()
     presence = RedisPresence(log, clock)
@@ -131,14 +131,14 @@ async def working(*work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterat
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_full_redis_is_said_once_and_so_is_its_end(each_redis: RedisServer) -> None:
+async def test_a_full_redis_and_its_end_are_logged_once(each_redis: RedisServer) -> None:
     """A producer's outbox, a reader of frames, a writer of events and the process record share one presence: some of
     their commands are refused, others are not."""
     log, pipe, reader = Lines(), AsyncPipe(each_redis.url), BlockingPipe(each_redis.url)
     presence, opening = RedisPresence(log), opening_of("a")
     await open_session(pipe, opening)
     claim = (await pipe.one(*write_entry(opening.session, Claim(0, 1)))).decode()
-    outbox, reads, refusals = Outbox(pipe, opening.session, 0, claim, presence), 0, 0
+    delivery, reads, refusals = Delivery(pipe, opening.session, 0, claim, presence), 0, 0
 
     async def read() -> None:
         nonlocal reads
@@ -163,8 +163,8 @@ async def test_a_full_redis_is_said_once_and_so_is_its_end(each_redis: RedisServ
     _, limit = await pipe.one("CONFIG", "GET", "maxmemory")
     each_redis.run("CONFIG", "SET", "maxmemory", "1")
     try:
-        async with working(read, compose, record, outbox.deliver):
-            outbox.add((Piece(" a"),))
+        async with working(read, compose, record, delivery.run):
+            delivery.add((Piece(" a"),))
 
             async def has_worked() -> bool:
                 return reads > 50 and refusals > 5

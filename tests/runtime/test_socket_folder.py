@@ -1,4 +1,5 @@
-"""Sockets open whatever the name of the temporary folder, and two temporary folders stay two."""
+"""Sockets can be opened with a temporary folder of any name, and two temporary folders have different socket
+folders."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from runtime.socket_folder import MOST_SOCKET_PATH_BYTES, is_socket_folder, new_
 from tests.support.council_command import council
 from tests.support.running_council import Up
 
-# With /tmp/ before it: where the socket of the folder "7" just fits, and where it does not.
+# The longest name of a temporary folder in /tmp with which the socket of the folder "7" fits.
 _FITS = MOST_SOCKET_PATH_BYTES - len("/tmp/" + "/council-7-xxxxxxxx/redis.sock")
 
 
@@ -37,7 +38,7 @@ def temporary_folder(length: int) -> Iterator[Path]:
 
 @given(st.integers(1, 200) | st.sampled_from((_FITS - 1, _FITS, _FITS + 1)))
 def test_a_socket_opens_in_a_folder_of_any_length(length: int) -> None:
-    """In the temporary folder exactly where its path fits there."""
+    """In the temporary folder if its path is not too long there."""
     with temporary_folder(length) as temporary, socket.socket(socket.AF_UNIX) as tried:
         folder = new_socket_folder("7")
         try:
@@ -49,7 +50,7 @@ def test_a_socket_opens_in_a_folder_of_any_length(length: int) -> None:
             shutil.rmtree(folder)
 
 
-def test_two_long_temporary_folders_do_not_meet_in_tmp() -> None:
+def test_two_long_temporary_folders_have_different_socket_folders_in_tmp() -> None:
     with temporary_folder(150):
         one = new_socket_folder("7")
     try:
@@ -75,7 +76,7 @@ def test_folders_that_others_may_open_are_left_out(tmp_path: Path, monkeypatch: 
 def test_a_council_with_a_long_temporary_folder_is_found_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on any other: `ask` meets `up`, by itself `ask` has a council of its own; neither leaves a folder in /tmp."""
+    """As with a short one: `ask` finds the council of `up`, else it starts its own; neither leaves a folder in /tmp."""
     long, name = tmp_path / ("d" * 100), str(os.getuid())
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))

@@ -1,4 +1,4 @@
-"""What is written is what is read, and bytes that are nothing of ours are Malformed and nothing else."""
+"""Structs are read as they were written; other bytes raise Malformed and no other exception."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_an_entry_is_read_as_it_was_written(entry: entries.AnyEntry) -> None:
 
 
 @given(st.sampled_from(["answer", "thinking"]), TEXTS, st.none() | FLOATS, st.binary(max_size=6), TOPS)
-def test_a_token_is_read_as_it_was_measured(
+def test_a_token_is_read_as_it_was_written(
     lane: entries.Lane, text: str, logprob: float | None, piece: bytes, top: list[tuple[bytes, float]]
 ) -> None:
     token = decode_entry(encode_entry(Token(1, "5-0", 7, lane, text, 8, 9, logprob, "real", piece, pack_top(top))))
@@ -100,7 +100,7 @@ def test_a_token_is_read_as_it_was_measured(
 
 
 @given(FRAMES)
-def test_a_frame_is_read_as_it_was_written_and_shown_with_every_name(frame: Frame) -> None:
+def test_a_frame_is_read_as_it_was_written_and_its_json_has_every_field(frame: Frame) -> None:
     assert decode_frame(encode_frame(frame)) == frame
     shown = msgspec.json.decode(frame_json(frame))
     assert tuple(shown) == FRAME_FIELDS
@@ -111,12 +111,12 @@ def test_a_frame_is_read_as_it_was_written_and_shown_with_every_name(frame: Fram
 
 @pytest.mark.parametrize("version", [0, FRAME_VERSION + 1])
 @given(frame=FRAMES)
-def test_a_frame_of_another_version_is_refused_by_a_sentence_that_names_both(version: int, frame: Frame) -> None:
-    """Whether its layout is another one or only its version."""
-    said = f"A frame has version {version}, and this program reads version {FRAME_VERSION}: "
+def test_the_refusal_of_a_frame_of_another_version_names_both_versions(version: int, frame: Frame) -> None:
+    """Whether or not its layout is another one."""
+    sentence = f"A frame has version {version}, and this program reads version {FRAME_VERSION}: "
     same_layout, other_layout = msgspec.structs.replace(frame, version=version), [version, frame.session]
     for raw in (encode_frame(same_layout), msgspec.msgpack.encode(other_layout)):
-        with pytest.raises(Malformed, match=f"^{said}"):
+        with pytest.raises(Malformed, match=f"^{sentence}"):
             decode_frame(raw)
 
 
@@ -127,7 +127,7 @@ def test_control_is_read_as_it_was_written(progress: tuple[Progress, ...], membe
 
 
 @given(st.binary(max_size=60))
-def test_any_other_bytes_are_malformed_and_nothing_else(raw: bytes) -> None:
+def test_other_bytes_raise_no_exception_but_malformed(raw: bytes) -> None:
     for decode in (decode_entry, decode_frame, decode_control, decode_progress):
         with contextlib.suppress(Malformed):
             decode(raw)

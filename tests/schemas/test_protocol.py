@@ -1,4 +1,4 @@
-"""The protocol's messages: strict objects, and JSON Schemas of them that say the same."""
+"""The protocol's messages: strict objects, and JSON Schemas that accept exactly these."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ EXAMPLES: list[ProtocolMessage] = [
 ]
 
 
-def test_the_messages_are_those_of_the_card() -> None:
+def test_the_messages_are_those_of_the_design_card() -> None:
     assert {message.__struct_config__.tag for message in MESSAGES} == set(CARD)
     for name, (channel, is_numbered, keys) in CARD.items():
         schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
@@ -74,21 +74,21 @@ def test_the_messages_are_those_of_the_card() -> None:
 
 
 def test_every_object_in_a_schema_forbids_unknown_keys() -> None:
-    """But for the details of an error, which are whatever helps."""
+    """Except in the details of an error, which may have any keys."""
     for path in SCHEMAS.glob("*.json"):
         schema = json.loads(path.read_text())
         for part in [schema, *schema.get("$defs", {}).values()]:
             assert part["type"] != "object" or part["additionalProperties"] is False
 
 
-def test_the_schemas_in_the_repository_are_what_the_structs_make(tmp_path: Path) -> None:
+def test_the_schemas_in_the_repository_are_made_from_the_structs(tmp_path: Path) -> None:
     script = "import sys; sys.path.insert(0, 'docs'); import event_schemas as e, json; print(json.dumps(e.texts()))"
     made = json.loads(subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True).stdout)
     assert made == {path.name: path.read_text() for path in SCHEMAS.glob("*.json")}, "run `make schemas`"
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: message.__struct_config__.tag)
-def test_a_message_is_read_back_as_it_was_and_a_key_too_many_is_refused(message: ProtocolMessage) -> None:
+def test_a_message_is_read_as_it_was_written_and_an_extra_key_is_refused(message: ProtocolMessage) -> None:
     raw = encode_event(message)
     assert checked(raw) == message
     for broken in (raw[:-1] + b',"extra":1}', raw.replace(b'"payload":{', b'"payload":{"extra":1,')):
@@ -124,7 +124,7 @@ def test_a_value_out_of_range_is_refused(number: int, right: str, wrong: str) ->
         checked(raw.replace(right, wrong, 1))
 
 
-def test_hybrid_is_of_the_high_tier() -> None:
+def test_the_protocols_tier_of_hybrid_is_that_of_high() -> None:
     assert [protocol_tier(tier) for tier in ("low", "mid", "high", "hybrid")] == [
         "Low-Tier", "Mid-Tier", "High-Tier", "High-Tier",
     ]  # fmt: skip

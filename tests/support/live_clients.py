@@ -21,29 +21,29 @@ _BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)
 _READ_S = 20.0
 
 
-class Listener:
+class LiveClient:
     """Reads to the end of a session, and connects again when its connection breaks. `breaks` counts that."""
 
     def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str) -> None:
         self.client, self.web, self.session = client, web, session
         self.breaks = 0
-        self.heard = asyncio.Event()
+        self.has_received = asyncio.Event()
 
-    async def listen(self) -> None:
+    async def read(self) -> None:
         """Reads to the end of the session."""
         while True:
             with contextlib.suppress(*_BROKEN):
-                if await self.hear():
+                if await self.read_connection():
                     return
             self.breaks += 1
             await asyncio.sleep(_AGAIN_S)
 
-    async def hear(self) -> bool:
+    async def read_connection(self) -> bool:
         """Reads one connection; True at the end of the session. Raises aiohttp's errors where the connection breaks."""
         raise NotImplementedError
 
 
-class ProtocolListener(Listener):
+class ProtocolClient(LiveClient):
     """Of `/ws`. `events` are all but startup_complete and heartbeats; it connects again from the last frame number."""
 
     def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str, members: int) -> None:
@@ -64,7 +64,7 @@ class ProtocolListener(Listener):
         numbers = [number for event in self.events if (number := frame_number_of(event)) is not None]
         return numbers[-1] if numbers else None
 
-    async def hear(self) -> bool:
+    async def read_connection(self) -> bool:
         after = "" if self.seen is None else f"&after={self.seen}"
         async with self.client.ws_connect(f"{self.web.http}/ws?session={self.session}{after}") as socket:
             first = checked(await text_of(socket))
@@ -76,28 +76,28 @@ class ProtocolListener(Listener):
                     self.heartbeats.append(message)
                 else:
                     self.events.append(message)
-                    self.heard.set()
+                    self.has_received.set()
         return True
 
 
-class FramesListener(Listener):
+class FramesClient(LiveClient):
     """Of `/frames`. `frames` has each window once."""
 
     def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str) -> None:
         super().__init__(client, web, session)
         self.frames: list[dict[str, Any]] = []
 
-    async def hear(self) -> bool:
+    async def read_connection(self) -> bool:
         async with self.client.ws_connect(f"{self.web.http}/frames?session={self.session}") as socket:
             while not (self.frames and self.frames[-1]["final"]):
                 frame = json.loads(await text_of(socket))
                 if not self.frames or frame["window_index"] > self.frames[-1]["window_index"]:
                     self.frames.append(frame)
-                    self.heard.set()
+                    self.has_received.set()
         return True
 
 
-class StreamListener(Listener):
+class EventStreamClient(LiveClient):
     """Of the Server-Sent Events; it connects again from the last id. `entries` are (id, event)."""
 
     def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str) -> None:
@@ -105,11 +105,11 @@ class StreamListener(Listener):
         self.entries: list[tuple[str, Event]] = []
         self.last_id = ""
 
-    async def hear(self) -> bool:
+    async def read_connection(self) -> bool:
         async for entry_id, event in server_sent_events(self.client, self.web, self.session, self.last_id):
             self.entries.append((entry_id, event))
             self.last_id = entry_id or self.last_id
-            self.heard.set()
+            self.has_received.set()
         return True
 
 
@@ -155,7 +155,7 @@ async def messages_until(
     return found
 
 
-def says(text: str) -> Callable[[list[ProtocolMessage]], bool]:
+def text_ends_with(text: str) -> Callable[[list[ProtocolMessage]], bool]:
     """A condition for messages_until: the text of a model ends with `text`."""
     return lambda messages: any(whole.endswith(text) for whole in texts_by_model(messages).values())
 
@@ -165,12 +165,12 @@ def energies(events: list[Event]) -> dict[int, float]:
     return {event.frameNumber: event.payload.totalEnergy for event in events if isinstance(event, EnergyUpdate)}
 
 
-async def all_have_heard(*listeners: Listener) -> None:
+async def all_receive(*readers: LiveClient) -> None:
     """Waits until each client has received a new message."""
-    for listener in listeners:
-        listener.heard.clear()
+    for reader in readers:
+        reader.has_received.clear()
 
-    async def is_heard() -> bool:
-        return all(listener.heard.is_set() for listener in listeners)
+    async def have_received() -> bool:
+        return all(reader.has_received.is_set() for reader in readers)
 
-    await until(is_heard, "every client receives a message")
+    await until(have_received, "every client receives a message")

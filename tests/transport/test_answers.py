@@ -1,4 +1,4 @@
-"""Where a token lies: for every stream what the frames released, for every range the tokens of that range."""
+"""Positions of tokens: for any stream the tokens that the frames released, for any range the tokens of that range."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ from tests.support.sessions import opening_of
 from tests.support.streams import Recorded, recorded
 from transport.answers import Answer, Answers
 
-# White space, split characters and special tokens among the rest: what has no bytes of its own.
+# White space, split characters, and special tokens, which have no bytes.
 TEXTS = ("", "", " ", "\n", "a", " the", "é", "🙂", "   x")
 
 
 @given(recorded(), st.data())
 def test_the_tokens_of_an_answer_are_those_that_the_frames_released(found: Recorded, data: st.DataObject) -> None:
-    """Whatever is in the stream, and however often it is read on: entry and place of each released token."""
+    """For any stream, and reading on after any windows: the entry and the position of each released token."""
     _check_answers(found, lambda window: data.draw(st.booleans(), label=f"read on after window {window}"))
 
 
-def test_tokens_that_are_not_accepted_have_no_place() -> None:
-    """Before the claim's mark, of a claim that lost, twice, too far ahead, of no member, after the drop.
+def test_tokens_that_are_not_accepted_have_no_position() -> None:
+    """Before the mark of the claim, of a losing claim, twice, too far ahead, of an unknown member, after the drop.
 
     member 0   claim A   B:0   claim B   A:0   B:0   B:0   B:2   B:1   | cancel |   B:2
     member -1                                                    B:1
     """
     opening = opening_of("a", "b")
 
-    def said(member: int, claim: str, seq: int, text: str) -> Token:
+    def token(member: int, claim: str, seq: int, text: str) -> Token:
         return Token(member, claim, seq, "answer", text, 0, 0)
 
     entries = [
-        opening, Claim(0, 0), said(0, "12-0", 0, "early"), Claim(0, 0), said(0, "10-0", 0, "lost"),
-        said(0, "12-0", 0, "one"), said(0, "12-0", 0, "twice"), said(0, "12-0", 2, "ahead"), Claim(1, 0),
-        said(-1, "17-0", 0, "nobody"), said(1, "17-0", 0, "other"), said(0, "12-0", 1, "two"), Cancel((0,)),
-        said(0, "12-0", 2, "three"),
+        opening, Claim(0, 0), token(0, "12-0", 0, "early"), Claim(0, 0), token(0, "10-0", 0, "lost"),
+        token(0, "12-0", 0, "one"), token(0, "12-0", 0, "twice"), token(0, "12-0", 2, "ahead"), Claim(1, 0),
+        token(-1, "17-0", 0, "unknown"), token(1, "17-0", 0, "other"), token(0, "12-0", 1, "two"), Cancel((0,)),
+        token(0, "12-0", 2, "three"),
     ]  # fmt: skip
     stream = [(f"{9 + number}-0", encode_entry(entry)) for number, entry in enumerate(entries)]
     assert _check_answers(Recorded(opening, stream, 0), lambda _window: True) == ["onetwo", "other"]
 
 
 @given(recorded())
-def test_the_text_up_to_a_frame_is_what_all_frames_up_to_it_released(found: Recorded) -> None:
-    """In step and free, whatever is in the stream."""
+def test_the_text_up_to_a_frame_is_the_text_that_all_frames_up_to_it_released(found: Recorded) -> None:
+    """In step and free, for any stream."""
     _check_texts(found)
 
 
 @pytest.mark.parametrize("name", golden_names())
-def test_the_text_up_to_a_frame_is_what_a_real_servers_frames_released(name: str) -> None:
+def test_the_text_up_to_a_frame_of_a_real_server_is_the_text_that_the_frames_released(name: str) -> None:
     entries = golden(name).entries
     opening = decode_entry(entries[0][1])
     assert isinstance(opening, Opening)
@@ -66,25 +66,25 @@ def test_the_text_up_to_a_frame_is_what_a_real_servers_frames_released(name: str
 
 
 def _check_texts(found: Recorded) -> None:
-    """At every frame, when it is the newest and when everything is known that came later."""
+    """Checks the texts at every frame, while it is the newest and after all later entries were read."""
     core, answers = Session(found.opening, found.stream[0][0]), Answers(found.opening, found.stream[0][0])
-    said, thought = [""] * len(found.opening.members), [""] * len(found.opening.members)
+    answered, thought = [""] * len(found.opening.members), [""] * len(found.opening.members)
     shown: list[tuple[Frame, list[str], list[str]]] = []
     for _, entries in _windows(core, found):
         if core.record.ended:
             break
         frame = core.close(entries).frame
-        said = [text + member.text for text, member in zip(said, frame.members, strict=True)]
+        answered = [text + member.text for text, member in zip(answered, frame.members, strict=True)]
         thought = [text + member.thinking for text, member in zip(thought, frame.members, strict=True)]
-        shown.append((frame, said, thought))
+        shown.append((frame, answered, thought))
         answers.add_entries(entries, core.progress)
-        assert answers.texts(frame) == (said, thought)
+        assert answers.texts(frame) == (answered, thought)
     for frame, texts, thinking in shown:
         assert answers.texts(frame) == (texts, thinking)
 
 
 def _check_answers(found: Recorded, reads_on: Callable[[int], bool]) -> list[str]:
-    """Compares with the core, which reads every window; returns the answers' texts."""
+    """Compares with the core, which reads every window; returns the texts of the answers."""
     core = Session(found.opening, found.stream[0][0])
     answers = Answers(found.opening, found.stream[0][0])
     unread: list[StreamEntry] = []
@@ -108,7 +108,7 @@ def _check_answers(found: Recorded, reads_on: Callable[[int], bool]) -> list[str
 
 
 def _check_found(found: Recorded, answers: Answers, released: list[TokenFrame]) -> list[str]:
-    """The tokens that are found are those that frames released, each with its entry; returns the members' texts."""
+    """Checks that the found tokens are those that frames released, each with its entry; returns the members' texts."""
     texts = []
     by_id = dict(found.stream)
     for member, answer in enumerate(answers.of_member):
@@ -125,7 +125,7 @@ def _check_found(found: Recorded, answers: Answers, released: list[TokenFrame]) 
 
 
 def _windows(core: Session, found: Recorded) -> list[tuple[int, list[StreamEntry]]]:
-    """The stream's entries, window by window, up to the last window that has one."""
+    """(window, its entries), up to the last window with an entry."""
     windows: dict[int, list[StreamEntry]] = {}
     for entry in found.stream[1:]:
         windows.setdefault(window_of_entry(core.origin_ns, entry_ms(entry[0])), []).append(entry)
@@ -148,7 +148,7 @@ def _all_bounds(answer: Answer) -> list[tuple[int, int]]:
 
 
 @given(answers_drawn, st.integers(0, 40), st.integers(0, 40))
-def test_a_range_finds_what_overlaps_it_and_what_stands_inside_without_bytes(
+def test_a_range_finds_the_tokens_that_overlap_it_and_those_without_bytes_inside_it(
     texts: list[str], first: int, length: int
 ) -> None:
     answer, last = _answer_of(texts), first + length
@@ -166,9 +166,11 @@ def test_a_range_finds_what_overlaps_it_and_what_stands_inside_without_bytes(
 
 
 @given(answers_drawn, st.integers(1, 4), st.integers(0, 40), st.none() | st.integers(1, 40))
-def test_pages_hold_every_token_once_and_in_order(texts: list[str], most: int, first: int, length: int | None) -> None:
-    """Page after page gives the whole range; of more than a page at one byte, the last ones, with the one that has
-    bytes."""
+def test_pages_contain_every_token_once_and_in_order(
+    texts: list[str], most: int, first: int, length: int | None
+) -> None:
+    """All pages together are the whole range. Of more than a page of tokens at one byte only the last ones are
+    returned, with the one that has bytes."""
     answer, last = _answer_of(texts), None if length is None else first + length
     bounds = _all_bounds(answer)
     whole = list(answer.overlapping(first, last))
@@ -189,8 +191,11 @@ def test_pages_hold_every_token_once_and_in_order(texts: list[str], most: int, f
 
 
 @given(answers_drawn, st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
-def test_what_no_frame_has_released_is_not_found(texts: list[str], released: int, first: int, length: int) -> None:
-    """Only tokens whose last byte is out; what was out stays out, and the rest is found when it has come out."""
+def test_tokens_that_no_frame_has_released_are_not_found(
+    texts: list[str], released: int, first: int, length: int
+) -> None:
+    """Only tokens whose last byte is released are found. A released token stays so; the others are found after their
+    release."""
     whole, answer = _answer_of(texts), Answer()
     for seq, text in enumerate(texts):
         answer.add(f"5-{seq}", Token(0, "1-0", seq, "answer", text, 0, 0))
@@ -208,7 +213,7 @@ def test_what_no_frame_has_released_is_not_found(texts: list[str], released: int
 
 
 def test_a_token_costs_24_bytes() -> None:
-    """What is kept of the largest session there is, six members of 8,192 tokens: 1.2 MB."""
+    """The largest session, six members of 8,192 tokens, takes 1.2 MB."""
     answer = _answer_of(["x"] * 8_192)
     kept = [getattr(answer, name) for name in ("_starts", "_ms", "_numbers")]
     assert sum(column.itemsize * len(column) for column in kept) == 24 * 8_192

@@ -1,4 +1,4 @@
-"""The scripts on real Redis, 6.2 and 7.0: a session opens whole, and a window is committed exactly once."""
+"""The scripts on real Redis, 6.2 and 7.0: a session is opened completely, and a window is committed exactly once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transport.tokens import entries_read, read_entries, write_entry
 
 
 class Owner:
-    """A hand-driven aggregator: one core, one epoch."""
+    """An aggregator that the test controls: one core, one epoch."""
 
     def __init__(self, pipe: AsyncPipe, found: Taken) -> None:
         self.pipe, self.epoch = pipe, found.epoch
@@ -51,7 +51,7 @@ async def each_pipe(each_redis: RedisServer) -> AsyncPipe:
     return AsyncPipe(each_redis.url)
 
 
-async def test_every_key_of_a_session_has_a_life_from_the_first_moment(
+async def test_every_key_of_a_session_has_a_time_to_live_from_the_beginning(
     each_redis: RedisServer, each_pipe: AsyncPipe
 ) -> None:
     opening = opening_of("a")
@@ -90,12 +90,12 @@ async def test_an_earlier_owner_is_stale(each_pipe: AsyncPipe) -> None:
 
 
 async def test_a_window_with_an_unread_entry_is_not_closed(each_pipe: AsyncPipe) -> None:
-    """open ... claim (in the window) ... the owner, who has not read the claim, commits: AGAIN."""
+    """open ... claim (in the window) ... the owner, which has not read the claim, commits: AGAIN."""
     opening = opening_of("a")
     await open_session(each_pipe, opening)
     owner = await Owner.of(each_pipe, opening)
     await each_pipe.one(*write_entry(opening.session, Claim(0, 0)))
-    # The window of the claim: far enough for a slow machine.
+    # A window after that of the claim, also on a slow machine.
     assert await owner.close([], window=600) == "AGAIN"
     assert await committed_frames(each_pipe, opening.session) == []
     reloaded = await Owner.of(each_pipe, opening)
@@ -104,7 +104,7 @@ async def test_a_window_with_an_unread_entry_is_not_closed(each_pipe: AsyncPipe)
 
 
 async def test_no_later_entry_falls_into_a_closed_window(each_pipe: AsyncPipe) -> None:
-    """A window far in the future is closed; the clock is still before its end; the next entry is numbered after it."""
+    """A window far in the future is closed, while the clock is before its end: the id of the next entry is after it."""
     opening = opening_of("a")
     await open_session(each_pipe, opening)
     owner = await Owner.of(each_pipe, opening)
@@ -126,7 +126,7 @@ async def test_a_session_that_is_gone_is_not_created_again(each_redis: RedisServ
     assert each_redis.run("KEYS", "*") == []
 
 
-async def test_what_does_not_decode_is_counted_and_kept_aside(each_pipe: AsyncPipe) -> None:
+async def test_entries_that_do_not_decode_are_counted_and_copied_to_the_dead_letters(each_pipe: AsyncPipe) -> None:
     opening = opening_of("a")
     await open_session(each_pipe, opening)
     owner = await Owner.of(each_pipe, opening)

@@ -1,4 +1,4 @@
-"""What another client, or another version of the council, wrote into the shared keys is passed over, and counted."""
+"""Values that another client, or another version of the council, wrote into shared keys are skipped, and counted."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ UNREADABLE = [
         )
     ),
 ]
-# A name in a known role's detail that is not what that role writes there, or hides the record's own.
+# Details of a known role that this role does not write, or that have the names of the record's own fields.
 STRANGE = [
     RECORD | {"detail": {"pid": "twelve", "up_s": "long", "ready": "yes", "rss_bytes": True, "host": 4}},
     RECORD | {"detail": {}},
@@ -65,7 +65,7 @@ async def put(pipe: AsyncPipe, name: bytes, raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("raw", UNREADABLE, ids=range(len(UNREADABLE)))
-async def test_a_record_that_cannot_be_read_is_passed_over_and_counted(pipe: AsyncPipe, raw: bytes) -> None:
+async def test_a_record_that_does_not_decode_is_skipped_and_counted(pipe: AsyncPipe, raw: bytes) -> None:
     await put(pipe, b"sound", msgspec.json.encode(RECORD))
     await put(pipe, b"foreign \xff", raw)
     found = await read_register(pipe)
@@ -108,10 +108,10 @@ def test_what_decodes_as_a_record_can_be_encoded_again(change: dict[str, Any], d
         assert decode_record(encode_record(found)) == found
 
 
-async def test_the_council_works_beside_what_another_client_wrote(
+async def test_the_council_works_beside_values_of_another_client(
     redis: RedisServer, roles: Roles, pipe: AsyncPipe, web: WebServer, client: aiohttp.ClientSession
 ) -> None:
-    """In every key that is shared: records, announced sessions and their state, orders."""
+    """In every shared key: records, announced sessions and their state, orders."""
     for number, raw in enumerate(UNREADABLE):
         await put(pipe, b"foreign-%d \xff" % number, raw)
     names = [b"\xff\xfe", b"", b"a}b{c", b"text", b"list", b"hash", b"half"]
@@ -144,7 +144,7 @@ async def test_the_council_works_beside_what_another_client_wrote(
     async def has_no_orders() -> bool:
         return bool(await pipe.one("XLEN", keys.KEEP) == 0)
 
-    await until(has_no_orders, "the recorder has done with every order")
+    await until(has_no_orders, "the recorder has deleted every order")
     assert [state.session for state in await list_sessions(pipe)] == [opening.session]
     for name in ("list", "hash", "text", "half", "\ufffd\ufffd"):
         with pytest.raises(SessionGone):

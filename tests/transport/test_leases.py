@@ -1,4 +1,4 @@
-"""Leases on real Redis, 6.2 and 7.0: one owner at a time, and none for ever."""
+"""Leases on real Redis, 6.2 and 7.0: a session has one owner at a time, and a silent owner loses it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IDLE_MS = 60
 
 
 class Consumer:
-    """A consumer of the aggregator's group, driven by hand."""
+    """A consumer of the aggregator's group that the test controls."""
 
     def __init__(self, pipe: AsyncPipe, name: str) -> None:
         self.pipe = pipe
@@ -57,7 +57,7 @@ async def test_a_refreshed_lease_is_not_taken_over(pipe: AsyncPipe) -> None:
 
 
 async def test_a_silent_owner_loses_its_lease_and_cannot_take_it_back(pipe: AsyncPipe) -> None:
-    """first takes ... silence ... second takes over; first wakes up, refreshes: lost, and second still holds it."""
+    """first takes ... silence ... second takes over; first continues and refreshes: lost, and second still has it."""
     first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
     await open_session(pipe, opening_of("a"))
     (lease,) = await first.take_new()
@@ -72,8 +72,8 @@ async def test_a_silent_owner_loses_its_lease_and_cannot_take_it_back(pipe: Asyn
     assert list(second.leases.held) == [lease.entry_id]
 
 
-async def test_deaths_of_owners_are_counted_until_one_goes_on_well(pipe: AsyncPipe) -> None:
-    """first dies, second dies, third goes on well for a while and dies: fourth is the second since then."""
+async def test_failed_deliveries_are_counted_until_a_session_is_proven(pipe: AsyncPipe) -> None:
+    """The first and second owner die; the third proves the session and dies; the fourth is the second since then."""
     owners = [await Consumer(pipe, name).join() for name in ("first", "second", "third", "fourth")]
     await open_session(pipe, opening_of("a"))
     held, deliveries = await owners[0].take_new(), [1]
@@ -90,7 +90,7 @@ async def test_deaths_of_owners_are_counted_until_one_goes_on_well(pipe: AsyncPi
     assert deliveries == [1, 2, 3, 2]
 
 
-async def test_handing_over_gives_the_lease_away_at_once(pipe: AsyncPipe) -> None:
+async def test_a_hand_over_gives_the_lease_free_at_once(pipe: AsyncPipe) -> None:
     first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
     second.leases.takeover_idle_ms = 60_000
     await open_session(pipe, opening_of("a"))
@@ -101,8 +101,8 @@ async def test_handing_over_gives_the_lease_away_at_once(pipe: AsyncPipe) -> Non
     assert [found.session for found in taken] == [lease.session]
 
 
-async def test_what_is_left_is_seen_by_a_look(pipe: AsyncPipe) -> None:
-    """Nothing while it is held; at once when its owner says goodbye; nothing any more when somebody has it."""
+async def test_look_for_left_finds_a_session_that_another_consumer_has_left(pipe: AsyncPipe) -> None:
+    """Not while it is held; at once after a hand-over; and no longer after a takeover."""
     first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
     first.leases.takeover_idle_ms = second.leases.takeover_idle_ms = 60_000
 
@@ -119,8 +119,8 @@ async def test_what_is_left_is_seen_by_a_look(pipe: AsyncPipe) -> None:
     assert not await sees()
 
 
-async def test_owners_that_say_goodbye_wear_no_session_out(pipe: AsyncPipe) -> None:
-    """Twenty hand-overs of one session: nobody has died of it."""
+async def test_hand_overs_are_not_counted_as_failed_deliveries(pipe: AsyncPipe) -> None:
+    """After twenty hand-overs of one session."""
     consumers = [await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()]
     for consumer in consumers:
         consumer.leases.takeover_idle_ms = 60_000
@@ -134,8 +134,8 @@ async def test_owners_that_say_goodbye_wear_no_session_out(pipe: AsyncPipe) -> N
             await giving.refresh(0)
 
 
-async def test_consumers_that_are_long_gone_are_swept_unless_they_hold_something(pipe: AsyncPipe) -> None:
-    """In every group. Whoever holds a session stays, since with it its lease would be lost, until it is taken over."""
+async def test_consumers_of_ended_processes_are_deleted_unless_they_hold_a_lease(pipe: AsyncPipe) -> None:
+    """In every group. Deleting a consumer loses its leases, so one with a lease stays until that is taken over."""
     holder, gone = await Consumer(pipe, "holder").join(), await Consumer(pipe, "gone").join()
     producer = Consumer(pipe, "gone too")
     producer.leases.group = keys.producer_group("a")
@@ -150,21 +150,21 @@ async def test_consumers_that_are_long_gone_are_swept_unless_they_hold_something
         await pipe.run([sweep_consumers(50)])
         return await names(pipe, gone) == {b"holder"} and await names(pipe, producer) == set()
 
-    await until(swept, "those that hold nothing are forgotten")
+    await until(swept, "the consumers without leases are deleted")
     following = await Consumer(pipe, "next").join()
 
     async def taken_over() -> list[Lease]:
         return (await following.refresh())[1]
 
-    (taken,) = await until(taken_over, "what the holder left is taken over")
+    (taken,) = await until(taken_over, "the lease of the first consumer is taken over")
     assert taken.session == lease.session
 
     async def swept_too() -> bool:
         await pipe.run([sweep_consumers(50)])
         return b"holder" not in await names(pipe, gone)
 
-    await until(swept_too, "the former holder is forgotten")
-    # Whoever was only slow is made again when it asks.
+    await until(swept_too, "the first consumer is deleted")
+    # A consumer that was only slow is created again when it asks.
     await open_session(pipe, opening_of("a"))
     assert len(await gone.take_new()) == 1
 
@@ -174,7 +174,7 @@ async def names(pipe: AsyncPipe, of: Consumer) -> set[bytes]:
     return {fields[1] for fields in await pipe.one("XINFO", "CONSUMERS", keys.SESSIONS, of.leases.group)}
 
 
-async def test_nothing_is_swept_where_there_is_nothing(pipe: AsyncPipe) -> None:
+async def test_a_sweep_without_a_stream_deletes_nothing(pipe: AsyncPipe) -> None:
     assert await pipe.one(*sweep_consumers(0)) == 0
 
 
@@ -201,8 +201,8 @@ async def test_an_acknowledged_session_is_never_delivered_again(pipe: AsyncPipe)
 
 
 async def test_a_consumer_looks_for_left_sessions_only_while_another_may_leave_one(pipe: AsyncPipe) -> None:
-    """alone: no; another waits: yes; it is not seen any more: no; it holds a session, and is not seen: yes; it has
-    acknowledged that: no."""
+    """Alone: no. Another one waits: yes. It is not seen any more: no. It holds a session and is not seen: yes. It has
+    acknowledged the session: no."""
     first, second = await Consumer(pipe, "first").join(), Consumer(pipe, "second")
     first.leases = Leases(keys.AGGREGATOR_GROUP, "first", 60_000, present_ms=IDLE_MS)
 
@@ -233,7 +233,7 @@ async def test_a_consumer_looks_for_left_sessions_only_while_another_may_leave_o
     assert not await looks()
 
 
-async def test_a_session_that_was_trimmed_away_is_no_longer_pending(pipe: AsyncPipe) -> None:
+async def test_a_trimmed_session_is_no_longer_pending(pipe: AsyncPipe) -> None:
     first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
     await open_session(pipe, opening_of("a"))
     (lease,) = await first.take_new()
@@ -246,7 +246,7 @@ async def test_a_session_that_was_trimmed_away_is_no_longer_pending(pipe: AsyncP
     await until(nothing_pending, "a deleted entry leaves the pending list")
 
 
-async def test_a_group_that_vanished_is_noticed_and_made_again(each_redis: RedisServer, pipe: AsyncPipe) -> None:
+async def test_a_missing_group_is_noticed_and_created_again(each_redis: RedisServer, pipe: AsyncPipe) -> None:
     first = await Consumer(pipe, "first").join()
     await open_session(pipe, opening_of("a"))
     (lease,) = await first.take_new()

@@ -1,4 +1,4 @@
-"""Orders about models in memory: none is lost, and what another client wrote into the same hash breaks nothing."""
+"""Orders about models in memory are never lost, and values of another client in the same hash break nothing."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_request_to_leave_that_is_placed_while_one_is_taken_is_not_lost(
         ("\n\n\n", ""),
     ],
 )
-async def test_what_another_client_wrote_into_the_books_breaks_nothing(
+async def test_values_of_another_client_break_nothing(
     each_redis: RedisServer, fields: tuple[str | bytes, str | bytes]
 ) -> None:
     pipe = AsyncPipe(each_redis.url)
@@ -87,7 +87,7 @@ async def test_what_another_client_wrote_into_the_books_breaks_nothing(
 
 
 @pytest.mark.parametrize("fields", [("want x", "much"), ("want me", ""), ("holder", "x", "held_to", "late")])
-async def test_what_another_client_wrote_does_not_keep_models_from_loading(
+async def test_values_of_another_client_do_not_keep_models_from_loading(
     each_redis: RedisServer, fields: tuple[str, ...]
 ) -> None:
     pipe = AsyncPipe(each_redis.url)

@@ -143,7 +143,7 @@ BROKEN = {
     "broken": "500",
     "html": "HTML",
     "half_a_line": "",
-    "nothing": "without a word",
+    "nothing": "without an answer",
     "unfinished": "without finishing",
     "error_object": "out of memory",
 }

@@ -63,7 +63,7 @@ ASKS = {
     "up same model": (["up", "--models", "ngram:bpe-2,ngram:bpe-2"], ["named twice"]),
     "up unknown tier": (["up", "--tier", "huge"], ["--tier", "'low'"]),
     "up bad port": (["up", "--port", "70000"], ["--port"]),
-    "up bad host": (["up", "--host", "256.256.256.256"], ["no address '256.256.256.256'"]),
+    "up bad host": (["up", "--host", "256.256.256.256"], ["'256.256.256.256' is not an address"]),
     "up unreachable redis": (["up", "--redis-url", "redis://127.0.0.1:1"], ["No Redis answers"]),
     "unknown command": (["frobnicate"], ["frobnicate"]),
 }

@@ -89,7 +89,7 @@ def test_an_ollama_is_found_its_models_are_warmed_with_progress_and_answer(tmp_p
         wait_until(lambda: residency(up, "small:1b") == "loaded", "small is loaded again")
         status, answer = call(up.address, "POST", "/api/models/nothing/load")
         assert (status, answer["error"]["code"]) == (404, "unknown_model")
-        assert "available: " in answer["error"]["message"]
+        assert "; models: " in answer["error"]["message"]
 
         # A model that answers is not unloaded.
         asking = subprocess.Popen(

@@ -113,7 +113,7 @@ def test_an_unknown_format_or_kind_is_refused(tmp_path: Path) -> None:
     council("export", path, "--format", "csv", "--what", "events").assert_refused("choose one of tokens, frames")
     council("export", path, "--format", "parquet").assert_refused("-o")
     out.write_text("mine")
-    council("export", path, "--format", "csv", "-o", str(out)).assert_refused("there already")
+    council("export", path, "--format", "csv", "-o", str(out)).assert_refused("exists already")
     assert out.read_text() == "mine"
     assert council("export", path, "--format", "csv", "-o", str(out), "--force").code == 0
     assert out.read_text().startswith("id,time,")

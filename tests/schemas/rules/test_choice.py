@@ -1,4 +1,4 @@
-"""What may be asked for: which models become members, with which options, after which turns."""
+"""The rules of admission: which models become members, with which options, after which turns."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_model_over_the_tiers_size_is_refused_by_name_and_number() -> None:
     assert members(admitted(served, "high", models=("small", "huge"))) == ["small", "huge"]
 
 
-def test_a_model_over_the_tiers_memory_is_refused_before_it_waits_for_ever() -> None:
+def test_a_model_over_the_tiers_memory_is_refused() -> None:
     little = msgspec.structs.replace(TIERS["mid"], ram_budget_gb=2.0, vram_budget_gb=3.0)
     code, sentence = _refused(lambda: admitted([at_ollama("m", 5.5)], little, models=("m",)))
     assert (code, "the mid tier has 5 GB of memory for models" in sentence) == ("model_too_large", True)
@@ -80,7 +80,7 @@ def test_a_name_without_its_tag_is_the_latest_in_models_weights_and_options() ->
     assert refusal(served, models=("llama3", "llama3:latest"))[0] == "duplicate_model"
 
 
-def test_a_weighting_stands_in_the_opening_beside_the_weights_as_they_were_given() -> None:
+def test_the_opening_contains_the_weighting_and_the_weights_of_the_request() -> None:
     served = [at_ollama("a"), at_ollama("b")]
     assert admitted(served).opening.weighting == "fixed"
     opening = admitted(served, weighting="certainty", weights={"a": 2.0}).opening
@@ -90,7 +90,7 @@ def test_a_weighting_stands_in_the_opening_beside_the_weights_as_they_were_given
         assert (code, sentence.endswith("give fixed or certainty.")) == ("bad_weighting", True)
 
 
-def test_the_members_keep_in_step_unless_they_are_to_be_free() -> None:
+def test_the_members_are_in_step_unless_the_request_has_sync_free() -> None:
     served = [at_ollama("a"), at_ollama("b")]
     assert admitted(served).opening.sync == "step"
     assert admitted(served, sync="free").opening.sync == "free"
@@ -98,25 +98,25 @@ def test_the_members_keep_in_step_unless_they_are_to_be_free() -> None:
         assert refusal(served, sync=bad) == ("bad_sync", f"sync is {str(bad)!r}: give step or free.")
 
 
-def test_what_a_person_wrote_is_repeated_in_bounds() -> None:
+def test_a_message_repeats_only_the_beginning_of_a_long_text() -> None:
     assert len(refusal([at_ollama("a")], models=("x" * 20_000,))[1]) < 300
     assert len(refusal([at_ollama("a")], weighting="z" * 20_000)[1]) < 300
     assert len(refusal([at_ollama("a")], sync="s" * 20_000)[1]) < 300
     assert len(refusal([at_ollama("a")], options={"y" * 20_000: {"seed": 1.0}})[1]) < 300
 
 
-def test_a_server_that_loads_by_itself_is_told_where_it_may_swap() -> None:
+def test_a_warning_lists_the_models_of_an_unmanaged_server_that_may_replace_each_other() -> None:
     served = [ModelFacts(f"m{i}", "http://127.0.0.1:1234", max_loaded=1) for i in range(2)]
     (warning,) = admitted(served).warnings
     assert "has 1 model in memory and this session asks for 2 of its models: load them there before (m1)" in warning
 
 
-def test_a_server_that_somebody_else_started_is_not_held_to_the_size_that_we_would_load() -> None:
+def test_the_size_of_an_unmanaged_model_is_not_limited() -> None:
     facts = ModelFacts("big", "http://127.0.0.1:8080", 40 * GB)
     assert members(admitted([facts], models=("big",))) == ["big"]
 
 
-def test_two_names_of_one_model_are_refused_as_a_pair_and_never_chosen_together() -> None:
+def test_two_names_of_one_model_are_refused_and_never_chosen_together() -> None:
     served = [at_ollama("a:latest", digest="d1"), at_ollama("b:7b", digest="d1"), at_ollama("c", digest="d2")]
     code, sentence = refusal(served, models=("a:latest", "b:7b"))
     assert (code, "'a:latest' and 'b:7b' are two names of one model" in sentence) == ("same_model", True)
@@ -125,14 +125,14 @@ def test_two_names_of_one_model_are_refused_as_a_pair_and_never_chosen_together(
     assert members(admitted([served[0], elsewhere], models=("a:latest", "b:7b"))) == ["a:latest", "b:7b"]
 
 
-def test_without_names_the_first_that_fit_are_chosen() -> None:
+def test_a_request_without_models_gets_the_first_ones_that_fit() -> None:
     served = [at_ollama("huge", 9.0), *(at_ollama(f"m{i}") for i in range(5))]
     assert members(admitted(served)) == ["m0", "m1", "m2", "m3"]
     assert refusal([at_ollama("huge", 9.0)])[0] == "model_too_large"
     assert refusal([])[0] == "no_models"
 
 
-def test_a_remote_model_needs_the_hybrid_tier_and_a_word_and_is_never_chosen_for_anybody() -> None:
+def test_a_remote_model_needs_the_hybrid_tier_and_consent_and_is_never_a_default() -> None:
     served = [remote("far"), at_ollama("near"), remote("farther")]
     assert refusal(served, models=("far", "near"))[0] == "remote_model"
     code, sentence = refusal(served, "hybrid", models=("far", "near"))
@@ -147,7 +147,7 @@ def test_a_remote_model_needs_the_hybrid_tier_and_a_word_and_is_never_chosen_for
     assert refusal([remote("far")], "hybrid", allow_remote=True)[0] == "no_models"
 
 
-def test_members_that_cannot_be_in_memory_together_are_named_with_the_setting_to_change() -> None:
+def test_a_warning_lists_the_members_that_do_not_fit_into_memory_and_the_setting() -> None:
     served = [at_ollama(f"m{i}") for i in range(5)]
     (warning,) = admitted(served).warnings
     assert f"{OLLAMA} keeps 3 models in memory and this session has 4 of them: m3 waits until another" in warning
@@ -158,7 +158,7 @@ def test_members_that_cannot_be_in_memory_together_are_named_with_the_setting_to
     assert admitted([ModelFacts(f"n{i}", max_loaded=0) for i in range(4)]).warnings == ()
 
 
-def test_members_over_the_memory_budget_are_named_with_the_budget() -> None:
+def test_a_warning_lists_the_members_over_the_memory_budget_and_the_budget() -> None:
     inside = [ModelFacts(f"g{i}", size_bytes=7 * GB, residency="absent") for i in range(3)]
     (warning,) = admitted(inside).warnings
     assert "The members need 21.0 GB and the mid tier has 16 GB for them: g2 waits" in warning
@@ -170,7 +170,7 @@ def test_members_over_the_memory_budget_are_named_with_the_budget() -> None:
     assert "need 32.0 GB and the mid tier has 28 GB for them: m3 waits" in warning
 
 
-def test_the_opening_holds_the_ladder_of_its_own_tiers() -> None:
+def test_the_opening_contains_the_ladder_of_the_councils_tiers() -> None:
     served = [at_ollama("a")]
     assert admitted(served, "high").opening.ladder == (Rung("mid", 4), Rung("low", 2))
     assert admitted(served, "hybrid").opening.ladder == (Rung("mid", 4), Rung("low", 2))

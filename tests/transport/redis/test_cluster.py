@@ -1,4 +1,4 @@
-"""A council on a Redis Cluster: three masters, each session wholly on one of them, the law on all."""
+"""A council on a Redis Cluster of three masters: each session is on one of them, and the law holds on all."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def opening_at(cluster: Cluster, node: Server, *models: str, max_tokens: int) ->
 
 
 async def test_roles_share_the_sessions_of_all_nodes_and_the_law_holds(cluster: Cluster, pipe: AsyncPipe) -> None:
-    """Two aggregators, two producers and DECIPHER; a session on each master, and one that a person asks for."""
+    """Two aggregators, two producers and DECIPHER; a session on each master, and one of `council ask`."""
     models = ("ngram:word-3", "ngram:char-6")
     with roles_on(cluster.url) as roles:
         aggregators = [roles.start("aggregator"), roles.start("aggregator")]
@@ -140,7 +140,7 @@ async def test_the_clock_and_the_memory_of_a_sessions_own_node_are_asked(cluster
 
 
 async def test_a_key_that_moved_is_found_and_nothing_is_written_twice(cluster: Cluster, pipe: AsyncPipe) -> None:
-    """A slot goes to another node: on the way (ASK), there (MOVED), and back. Each XADD adds one entry."""
+    """A slot is moved to another node: during the move (ASK), after it (MOVED), and back. Each XADD adds one entry."""
     source, target = cluster.nodes[:2]
     key = keys.tokens(session_at(cluster, source))
     slot, add = slot_of(key), ("XADD", key, "*", "e", "x")
@@ -158,7 +158,7 @@ async def test_a_key_that_moved_is_found_and_nothing_is_written_twice(cluster: C
         assert sync.run([("XLEN", key)]) == [14]
 
 
-async def test_a_run_that_does_not_follow_is_told_that_a_key_has_moved(cluster: Cluster) -> None:
+async def test_a_run_that_does_not_follow_gets_an_error_for_a_key_that_has_moved(cluster: Cluster) -> None:
     source, target = cluster.nodes[:2]
     key = keys.tokens(session_at(cluster, source))
     slot, add = slot_of(key), ("XADD", key, "*", "e", "x")
@@ -168,14 +168,14 @@ async def test_a_run_that_does_not_follow_is_told_that_a_key_has_moved(cluster: 
         refused, clock = sync.run([add, ("TIME",)], follows=False)
         assert is_moved(refused)
         assert not is_moved(clock)
-        # The next one goes where it is now.
+        # The next one goes to the node that serves it now.
         (length,) = sync.run([("XLEN", key)], follows=False)
         assert length == 1
         cluster.move(slot, target, source)
 
 
-async def test_a_key_on_its_way_is_waited_for(cluster: Cluster) -> None:
-    """Half of a session's keys are at the new node: a script that needs all is refused, and nothing was written."""
+async def test_a_key_that_is_being_moved_is_waited_for(cluster: Cluster) -> None:
+    """Half of a session's keys are on the new node: a script that needs all is refused, and writes nothing."""
     source, target = cluster.nodes[:2]
     session = session_at(cluster, source)
     first, second = keys.tokens(session), keys.frames(session)
@@ -193,7 +193,7 @@ async def test_a_key_on_its_way_is_waited_for(cluster: Cluster) -> None:
 
 
 def test_leases_are_read_while_other_nodes_are_asked(cluster: Cluster) -> None:
-    """A blocking read waits at one node, and the other nodes' replies are in their places."""
+    """A blocking read waits at one node, and the replies of the other nodes are in their order."""
     leases = Leases(keys.AGGREGATOR_GROUP, "one")
     name = keys.state(session_at(cluster, cluster.nodes[2]))
     with contextlib.closing(Pipe(cluster.url)) as sync:
@@ -202,7 +202,7 @@ def test_leases_are_read_while_other_nodes_are_asked(cluster: Cluster) -> None:
     assert replies == [None, 0, []]
 
 
-def test_any_node_is_a_redis_for_a_council(cluster: Cluster) -> None:
+def test_the_address_of_any_node_is_accepted(cluster: Cluster) -> None:
     for node in cluster.nodes:
         check_server(node.url)
     check_server(f"redis://127.0.0.1:{free_port()},127.0.0.1:{cluster.nodes[2].port}/0")
@@ -240,8 +240,8 @@ def test_all_keys_of_a_session_are_in_one_slot_and_a_transaction_goes_to_one_nod
     assert dispatch.parcels(slots) == {low: [0, 1, 2], high: [3, 4, 5, 6]}
 
 
-def test_what_several_nodes_refuse_is_sent_where_they_say_even_if_the_map_does_not_know_yet() -> None:
-    """Two slots have just moved away from one node; a third is on its way."""
+def test_refused_commands_go_to_the_nodes_that_the_refusals_name_before_the_slot_map_has_them() -> None:
+    """Two slots have just been moved away from one node; a third is being moved."""
     one, two, three = ("h", 1), ("h", 2), ("h", 3)
     slots = SlotMap([[0, 16383, [b"h", 1, b"1"]]], one)
     dispatch = Dispatch([("GET", "a"), ("GET", "b"), ("GET", "c"), ("GET", "d")])
@@ -255,11 +255,11 @@ def test_what_several_nodes_refuse_is_sent_where_they_say_even_if_the_map_does_n
     dispatch.take([1], [b"B"])
     dispatch.end_round()
     assert (dispatch.has_left, dispatch.replies) == (False, [b"A", b"B", b"C", b"D"])
-    # What is on its way is asked for at its old place the next time.
+    # A slot that is being moved is looked for at its old node the next time.
     assert slots.find("c") == one
 
 
-def test_a_url_names_some_nodes_of_a_cluster_and_any_lets_us_in(cluster: Cluster) -> None:
+def test_a_url_names_some_nodes_of_a_cluster_and_one_that_runs_is_enough(cluster: Cluster) -> None:
     dead, live = f"127.0.0.1:{free_port()}", f"127.0.0.1:{cluster.nodes[2].port}"
     with contextlib.closing(Pipe(f"redis://{dead},{live}/0")) as sync:
         with pytest.raises(RedisAway):
@@ -269,7 +269,7 @@ def test_a_url_names_some_nodes_of_a_cluster_and_any_lets_us_in(cluster: Cluster
         assert sync.run([("PING",)]) == [b"PONG"]
 
 
-def test_what_is_no_url_of_sentinels_or_nodes_is_refused() -> None:
+def test_a_url_that_is_not_valid_for_sentinels_or_nodes_is_refused() -> None:
     for url in (
         "redis://h:1,h:x",
         "redis://h,/0",
@@ -284,9 +284,9 @@ def test_what_is_no_url_of_sentinels_or_nodes_is_refused() -> None:
     assert (address.sentinels, address.service) == ((("one", 1), ("::2", 2), ("three", 26379)), "council")
 
 
-def test_a_place_changes_when_another_node_serves_it_and_not_while_nobody_is_known() -> None:
-    place, one, two = SessionNode(), ("h", 1), ("h", 2)
-    assert [place.has_changed(node) for node in (None, one, one, None, one, two, two, None, one)] == [
+def test_a_session_node_changes_when_another_node_serves_the_session_and_not_while_none_is_known() -> None:
+    node, one, two = SessionNode(), ("h", 1), ("h", 2)
+    assert [node.has_changed(found) for found in (None, one, one, None, one, two, two, None, one)] == [
         False, False, False, False, False, True, False, False, True,
     ]  # fmt: skip
 

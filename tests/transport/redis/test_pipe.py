@@ -1,4 +1,4 @@
-"""The asyncio pipes: callers share writes and never each other's errors, deadlines or cancellations."""
+"""The asyncio pipes: callers share writes, but not errors, deadlines or cancellations."""
 
 from __future__ import annotations
 
@@ -40,25 +40,23 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return found
 
 
-async def _ask_for_ever(pipe: AsyncPipe) -> None:
+async def _ping_for_ever(pipe: AsyncPipe) -> None:
     while True:
         await pipe.run([("PING",)])
 
 
 @pytest.mark.parametrize("kind", [AsyncPipe, BlockingPipe])
-async def test_a_cancelled_task_ends_in_whichever_turn_of_the_loop_it_is_cancelled(
-    redis: RedisServer, kind: type[AsyncPipe]
-) -> None:
-    """Before 3.12 asyncio.wait_for, which redis-py sends with where it has a time-out, forgets a cancellation that
-    comes when it is done: so ours have none."""
+async def test_a_task_that_is_cancelled_in_any_turn_of_the_loop_ends(redis: RedisServer, kind: type[AsyncPipe]) -> None:
+    """Before Python 3.12 asyncio.wait_for, which redis-py uses for sending with a time-out, loses a cancellation that
+    comes when it is done. So the council's connections have no time-out."""
     for turns in range(_TURNS):
         pipe = kind(redis.url)
-        asking = asyncio.create_task(_ask_for_ever(pipe))
+        asking = asyncio.create_task(_ping_for_ever(pipe))
         for _ in range(turns):
             await asyncio.sleep(0)
         asking.cancel()
         done, _ = await asyncio.wait([asking], timeout=5)
-        assert done, f"it went on after {turns} turns"
+        assert done, f"it continues after {turns} turns"
         assert asking.cancelled()
         await pipe.close()
 
@@ -85,7 +83,7 @@ async def test_every_caller_of_a_stopped_redis_fails_at_its_own_deadline(
 
 
 async def test_callers_that_wait_share_one_write(pipe: AsyncPipe, writes: list[bytes]) -> None:
-    """The first one's commands are on the way when the others come. A write has a bound, however many wait."""
+    """The first caller's commands are under way when the others come. The number of commands in a write is bounded."""
     await pipe.run([("PING",)])
     for callers, most in ((50, 2), (200, 5)):
         writes.clear()
@@ -119,8 +117,8 @@ async def test_an_error_of_one_callers_command_is_that_callers_alone(pipe: Async
 def test_a_caller_that_is_cancelled_changes_nothing_for_the_others(
     redis: RedisServer, callers: list[tuple[int, int, int | None]]
 ) -> None:
-    """Each caller comes after some turns of the loop and sends some commands; some are cancelled some turns later. The
-    others get their own replies, on the connection that there is."""
+    """Each caller starts after some turns of the loop and sends some commands; some are cancelled some turns later. The
+    others get their own replies, on the same connection."""
 
     async def turns(count: int) -> None:
         for _ in range(count):
@@ -150,7 +148,7 @@ def test_a_caller_that_is_cancelled_changes_nothing_for_the_others(
 
 
 async def test_close_ends_the_calls_that_are_under_way_or_wait(own_redis: RedisServer) -> None:
-    """One of them was cancelled before, and asyncio reports no error that nobody retrieves."""
+    """One of them was cancelled before. asyncio reports no exception that was never retrieved."""
     pipe, reported = AsyncPipe(own_redis.url), list[dict[str, Any]]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     await pipe.run([("PING",)])
@@ -172,8 +170,10 @@ async def test_close_ends_the_calls_that_are_under_way_or_wait(own_redis: RedisS
     assert reported == []
 
 
-async def test_what_reads_at_once_sends_no_block(redis: RedisServer, pipe: AsyncPipe, writes: list[bytes]) -> None:
-    """An idle Redis 6.2 holds a connection 100 ms with BLOCK 1, and whoever shares it."""
+async def test_reads_on_a_shared_connection_send_no_block(
+    redis: RedisServer, pipe: AsyncPipe, writes: list[bytes]
+) -> None:
+    """An idle Redis 6.2 ends BLOCK 1 after 100 ms, in which all callers of the connection wait."""
     assert await read_frames(pipe, "abc", "0") == []
     assert await read_events(pipe, "abc", "0") == []
     assert _blocks(writes) == [False] * 2
@@ -193,7 +193,7 @@ def _blocks(writes: Iterable[bytes]) -> list[bool]:
     return [b"\r\nBLOCK\r\n" in written for written in writes if b"\r\nXREAD\r\n" in written]
 
 
-async def test_a_pipe_that_waits_belongs_to_one_task(redis: RedisServer) -> None:
+async def test_a_blocking_pipe_belongs_to_one_task(redis: RedisServer) -> None:
     pipe = BlockingPipe(redis.url)
     waiting = asyncio.create_task(pipe.wait(("XREAD", "STREAMS", "s", "0"), 10_000))
     await asyncio.sleep(0)

@@ -1,6 +1,6 @@
-"""What we use of redis-py and hiredis beyond their documented clients, so that a version that changes it is noticed.
+"""The parts of redis-py and hiredis that the council uses beyond their documented clients.
 
-pyproject.toml bounds both to the major versions for which these tests pass.
+A version that changes them fails here. pyproject.toml bounds both to the major versions with which these tests pass.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ async def test_each_error_of_redis_has_its_type(answer: bytes, kind: type[Respon
             assert (error.slot_id, error.node_addr) == (7, ("h", 6))
 
 
-async def test_a_wrong_password_is_found_in_what_connect_raises(redis: RedisServer) -> None:
+async def test_a_wrong_password_is_recognized_in_the_exception_of_connect(redis: RedisServer) -> None:
     redis.run("ACL", "SETUSER", "other", "on", ">secret")
     address = Address(redis.url.replace("unix://", "unix://other:guessed@"))
     try:

@@ -400,7 +400,7 @@ async def test_a_recording_that_cannot_be_played_is_refused(
     name = write_golden(folder, text=False).name
     code, sentence = await refused(api, "POST", at(name, "/replay"), 400, json={})
     assert code == "without_text"
-    assert sentence.endswith('replay them as they are, with "frames": true.')
+    assert sentence.endswith('show the recorded ones with "frames": true.')
     await api.ask("POST", at(name, "/replay"), 201, json={"frames": True})
     (folder / "cut.mcap").write_bytes((folder / name).read_bytes()[:400])
     (folder / "other.mcap").write_bytes(b"something else")

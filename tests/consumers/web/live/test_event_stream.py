@@ -12,7 +12,7 @@ import pytest
 
 from schemas import keys
 from schemas.events import EnergyUpdate, Event, TokenStream
-from tests.support.live_clients import StreamListener, all_have_heard, server_sent_events
+from tests.support.live_clients import EventStreamClient, all_receive, server_sent_events
 from tests.support.protocol import events_of, texts_by_model
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
@@ -56,18 +56,18 @@ async def test_every_event_comes_once_with_its_id_and_the_response_ends_with_the
 ) -> None:
     name, speaker = session
     speaker.say("The sky")
-    listener = StreamListener(client, web, name)
-    listening = asyncio.create_task(listener.listen())
-    await all_have_heard(listener)
+    reader = EventStreamClient(client, web, name)
+    reading = asyncio.create_task(reader.read())
+    await all_receive(reader)
     speaker.say(" is\nblue")
-    await all_have_heard(listener)
+    await all_receive(reader)
     speaker.finish()
-    await listening
-    assert listener.breaks == 0
-    assert listener.entries == await events_of(pipe, name)
-    assert texts_by_model([event for _, event in listener.entries]) == {"test-speaker": "The sky is\nblue"}
+    await reading
+    assert reader.breaks == 0
+    assert reader.entries == await events_of(pipe, name)
+    assert texts_by_model([event for _, event in reader.entries]) == {"test-speaker": "The sky is\nblue"}
     # After the end all events are still kept.
-    assert await all_of(client, web, name) == listener.entries
+    assert await all_of(client, web, name) == reader.entries
 
 
 async def test_last_event_id_continues_after_any_event(
@@ -104,19 +104,19 @@ async def test_curl_reads_the_events_over_both_http_versions(
         )
         for version in ("--http1.1", "--http1.0")
     ]  # fmt: skip
-    listener = StreamListener(client, web, name)
-    listening = asyncio.create_task(listener.listen())
-    await all_have_heard(listener)
+    reader = EventStreamClient(client, web, name)
+    reading = asyncio.create_task(reader.read())
+    await all_receive(reader)
     speaker.say(", two")
-    await all_have_heard(listener)
+    await all_receive(reader)
     speaker.finish()
-    await listening
+    await reading
     modern, old = [(await task).stdout.decode() for task in reading]
     assert modern == old
     lines = modern.splitlines()
     assert lines[0].startswith("id: 1-0")
     assert lines[1] == "event: energy_update"
-    assert [line.removeprefix("id: ") for line in lines if line.startswith("id: ")] == [i for i, _ in listener.entries]
+    assert [line.removeprefix("id: ") for line in lines if line.startswith("id: ")] == [i for i, _ in reader.entries]
 
 
 async def test_a_comment_reports_that_the_first_events_are_no_longer_kept(

@@ -16,13 +16,13 @@ from schemas import keys
 from schemas.events import EnergyUpdate, Heartbeat, ProtocolMessage, StartupComplete, TokenStream
 from schemas.grid import window_index_at
 from tests.support.live_clients import (
-    FramesListener,
-    ProtocolListener,
-    StreamListener,
-    all_have_heard,
+    EventStreamClient,
+    FramesClient,
+    ProtocolClient,
+    all_receive,
     energies,
     messages_until,
-    says,
+    text_ends_with,
     text_of,
 )
 from tests.support.protocol import checked, numbers_of, texts_by_model
@@ -85,24 +85,24 @@ async def test_a_client_from_the_beginning_receives_every_frame(
     web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer
 ) -> None:
     session = await begun(pipe, speaker)
-    listener, frames = ProtocolListener(client, web, session, 1), FramesListener(client, web, session)
-    listening = asyncio.gather(listener.listen(), frames.listen())
-    await all_have_heard(listener)
+    reader, frames = ProtocolClient(client, web, session, 1), FramesClient(client, web, session)
+    reading = asyncio.gather(reader.read(), frames.read())
+    await all_receive(reader)
     for word in ("The", " sky", " is", " blue"):
         speaker.say(word)
-        await all_have_heard(listener)
+        await all_receive(reader)
     speaker.finish()
-    await listening
+    await reading
     state = await until_ended(pipe, session)
     first = window_index_at(state.origin_ns)
-    received = energies(listener.events)
+    received = energies(reader.events)
     assert {number - first: energy for number, energy in received.items()} == {
         frame["window_index"]: frame["energy"]
         for frame in frames.frames
         if frame["window_index"] + first >= min(received)
     }
-    assert texts_by_model(listener.events) == {"test-speaker": "The sky is blue"}
-    assert numbers_of(listener.events) == sorted(numbers_of(listener.events))
+    assert texts_by_model(reader.events) == {"test-speaker": "The sky is blue"}
+    assert numbers_of(reader.events) == sorted(numbers_of(reader.events))
 
 
 async def test_a_later_client_receives_the_text_so_far_and_the_current_state(
@@ -110,19 +110,19 @@ async def test_a_later_client_receives_the_text_so_far_and_the_current_state(
 ) -> None:
     session = await begun(pipe, speaker, "\n The sky")
     async with connected(client, web, f"?session={session}") as early:
-        await messages_until(early, says("The sky"))
+        await messages_until(early, text_ends_with("The sky"))
         speaker.say(" is", "thinking")
         speaker.say(" is b")
-        await messages_until(early, says(" is b"))
+        await messages_until(early, text_ends_with(" is b"))
         async with connected(client, web, f"?session={session}") as late:
-            energy, *found = await messages_until(late, says("b"))
+            energy, *found = await messages_until(late, text_ends_with("b"))
             assert isinstance(energy, EnergyUpdate)
             assert (energy.payload.deltaEnergy, energy.payload.tokensGenerated) == (0.0, 0)
             assert energy.payload.totalEnergy > 0
             assert texts_by_model(found) == {"test-speaker": "\n The sky is b"}
             assert [type(message).__name__ for message in found[:2]] == ["EnergyField", "TokenStream"]
             speaker.say("lue")
-            rest = await messages_until(late, says("lue"))
+            rest = await messages_until(late, text_ends_with("lue"))
             assert texts_by_model(rest) == {"test-speaker": "lue"}
             numbers = numbers_of([energy, *found, *rest])
             assert numbers == sorted(numbers)
@@ -130,7 +130,7 @@ async def test_a_later_client_receives_the_text_so_far_and_the_current_state(
     await until_ended(pipe, session)
     # A client that connects after the end receives the whole text and isComplete.
     async with connected(client, web, f"?session={session}") as last:
-        found = await messages_until(last, says("lue"))
+        found = await messages_until(last, text_ends_with("lue"))
         assert texts_by_model(found) == {"test-speaker": "\n The sky is blue"}
         assert found[-1].payload.isComplete  # type: ignore[union-attr]
         assert isinstance(checked(await text_of(last)), Heartbeat)
@@ -141,24 +141,26 @@ async def test_a_client_that_reconnects_receives_what_it_missed_and_nothing_twic
 ) -> None:
     session = await begun(pipe, speaker, "one")
     async with connected(client, web, f"?session={session}") as socket:
-        received = await messages_until(socket, says("one"))
+        received = await messages_until(socket, text_ends_with("one"))
     seen = numbers_of(received)[-1]
     async with connected(client, web, f"?session={session}") as other:
-        await messages_until(other, says("one"))
+        await messages_until(other, text_ends_with("one"))
         speaker.say(", two")
-        await messages_until(other, says(", two"))
+        await messages_until(other, text_ends_with(", two"))
     async with connected(client, web, f"?session={session}&after={seen}") as socket:
-        missed = await messages_until(socket, says(", two"))
+        missed = await messages_until(socket, text_ends_with(", two"))
         assert texts_by_model(missed) == {"test-speaker": ", two"}
         assert min(numbers_of(missed)) > seen
         speaker.say(", three")
-        rest = await messages_until(socket, says(", three"))
+        rest = await messages_until(socket, text_ends_with(", three"))
         assert texts_by_model(rest) == {"test-speaker": ", three"}
     speaker.finish()
     state = await until_ended(pipe, session)
     # With a number before the session all is new; with its last number only a heartbeat follows.
     async with connected(client, web, f"?session={session}&after=0") as socket:
-        assert texts_by_model(await messages_until(socket, says("three"))) == {"test-speaker": "one, two, three"}
+        assert texts_by_model(await messages_until(socket, text_ends_with("three"))) == {
+            "test-speaker": "one, two, three"
+        }
     last = window_index_at(state.origin_ns) + state.window
     async with connected(client, web, f"?session={session}&after={last}") as socket:
         assert isinstance(checked(await text_of(socket)), Heartbeat)
@@ -173,7 +175,7 @@ async def test_without_a_session_a_client_watches_the_newest_live_one_and_then_t
 
     async def sessions_of(socket: aiohttp.ClientWebSocketResponse, text: str) -> set[str]:
         """The sessions of all texts up to this one."""
-        found = await messages_until(socket, says(text))
+        found = await messages_until(socket, text_ends_with(text))
         received.extend(found)
         texts = [message.payload for message in found if isinstance(message, TokenStream) and message.payload.tokens]
         return {payload.sessionId for payload in texts}
@@ -212,7 +214,7 @@ async def test_frame_numbers_rise_from_a_replay_that_ran_ahead_to_the_next_sessi
         received = await messages_until(socket, lambda found: first + 3_599 in numbers_of(found))
         redis.run("HSET", keys.state(replay.session), "status", "ended")
         session = await begun(pipe, speaker, "live")
-        received += await messages_until(socket, says("live"))
+        received += await messages_until(socket, text_ends_with("live"))
         received += await messages_until(socket, lambda found: len(numbers_of(found)) > 60)
     numbers = numbers_of(received)
     assert numbers == sorted(numbers)
@@ -221,14 +223,14 @@ async def test_frame_numbers_rise_from_a_replay_that_ran_ahead_to_the_next_sessi
     assert by_clock <= numbers[-1] - ROUND <= by_clock + 600
     speaker.say(", more")
     async with connected(client, web, f"?after={numbers[-1]}") as socket:
-        missed = await messages_until(socket, says(", more"))
+        missed = await messages_until(socket, text_ends_with(", more"))
         missed += await messages_until(socket, lambda found: len(numbers_of(found)) > 3)
     assert texts_by_model(missed) == {"test-speaker": ", more"}
     assert numbers_of(missed) == sorted(numbers_of(missed))
     assert min(numbers_of(missed)) > numbers[-1]
     # The last number of the replay is not one of this session: the client receives all of its text.
     async with connected(client, web, f"?after={first + 3_599}") as socket:
-        missed = await messages_until(socket, says(", more"))
+        missed = await messages_until(socket, text_ends_with(", more"))
         missed += await messages_until(socket, lambda found: len(numbers_of(found)) > 3)
     assert texts_by_model(missed) == {"test-speaker": "live, more"}
     assert min(numbers_of(missed)) > ROUND
@@ -323,25 +325,25 @@ async def test_all_kinds_of_clients_receive_the_same_while_web_and_decipher_are_
     opening = opening_of("ngram:word-3", "ngram:char-6", max_tokens=150)
     await open_session(pipe, opening)
     session = opening.session
-    protocols = [ProtocolListener(client, web, session, 2) for _ in range(2)]
-    frames, stream = FramesListener(client, web, session), StreamListener(client, web, session)
+    protocols = [ProtocolClient(client, web, session, 2) for _ in range(2)]
+    frames, stream = FramesClient(client, web, session), EventStreamClient(client, web, session)
     clients: tuple[Any, ...] = (*protocols, frames, stream)
-    listening = asyncio.gather(*(listener.listen() for listener in clients))
-    await all_have_heard(*clients)
+    reading = asyncio.gather(*(reader.read() for reader in clients))
+    await all_receive(*clients)
     web.kill()
     web.start()
-    await all_have_heard(*clients)
+    await all_receive(*clients)
     decipher.kill()
     decipher = roles.ready("consumers.decipher")
-    await all_have_heard(*clients)
+    await all_receive(*clients)
     web.kill()
     decipher.kill()
     roles.start("consumers.decipher")
     web.start()
-    await listening
+    await reading
     state = await find_session(pipe, session)
     first = window_index_at(state.origin_ns)
-    assert all(listener.breaks >= 2 for listener in clients)
+    assert all(reader.breaks >= 2 for reader in clients)
     texts = ["".join(frame["members"][index]["text"] for frame in frames.frames) for index in (0, 1)]
     assert all(texts)
     of_frames = {frame["window_index"] + first: frame["energy"] for frame in frames.frames}
@@ -350,7 +352,7 @@ async def test_all_kinds_of_clients_receive_the_same_while_web_and_decipher_are_
     assert energies(stream_events) == of_frames
     ids = [entry_id for entry_id, _ in stream.entries]
     assert len(set(ids)) == len(ids)
-    for events in (stream_events, *(listener.events for listener in protocols)):
+    for events in (stream_events, *(reader.events for reader in protocols)):
         assert sorted(texts_by_model(events).values()) == sorted(texts)
         numbers = numbers_of(events)
         assert numbers == sorted(numbers)

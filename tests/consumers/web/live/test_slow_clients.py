@@ -16,7 +16,7 @@ from consumers.web.live.packets import FramePacket, merged_frame_packet
 from consumers.web.live.viewers import CLIENT_STALLED, MOST_BEHIND, MOST_BUFFERED_BYTES, STALL_S, CloseReason, Viewer
 from schemas.frames import encode_frame
 from tests.consumers.web.live.test_merging import frame_of
-from tests.support.live_clients import FramesListener
+from tests.support.live_clients import FramesClient
 from tests.support.redis_servers import RedisServer
 from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until, wait_until
@@ -304,8 +304,8 @@ async def test_a_slow_client_does_not_slow_the_others(
 ) -> None:
     """One client reads, one reads nothing for a while: the first receives every frame at once, the other all text
     in fewer frames."""
-    reader = FramesListener(client, web, recorder.session)
-    listening = asyncio.create_task(reader.listen())
+    reader = FramesClient(client, web, recorder.session)
+    reading = asyncio.create_task(reader.read())
     other = aiohttp.ClientSession()
     async with other, other.ws_connect(f"{web.http}/frames?session={recorder.session}") as slow:
         assert slow._conn is not None
@@ -322,7 +322,7 @@ async def test_a_slow_client_does_not_slow_the_others(
         recorder.write(1, final=True)
         messages = [json.loads(message.data) async for message in slow]
         assert slow.close_code == 1000
-    await listening
+    await reading
     assert [frame["window_index"] for frame in reader.frames] == list(range(1_801))
     shown = [frame["window_index"] for frame in messages]
     assert shown == sorted(set(shown))
@@ -346,18 +346,18 @@ async def test_frames_are_read_from_redis_once_for_fifty_clients(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, recorder: FrameWriter
 ) -> None:
     """Fifty clients receive the same frames."""
-    listeners = [FramesListener(client, web, recorder.session) for _ in range(50)]
-    listening = asyncio.gather(*(listener.listen() for listener in listeners))
+    readers = [FramesClient(client, web, recorder.session) for _ in range(50)]
+    reading = asyncio.gather(*(reader.read() for reader in readers))
     recorder.write(30)
 
     async def have_begun() -> bool:
-        return all(listener.frames for listener in listeners)
+        return all(reader.frames for reader in readers)
 
     await until(have_begun, "every client watches")
     before = reads_of(redis)
     recorder.write(30, final=True)
-    await listening
+    await reading
     # At most one for each frame, and some of the processes that wait for sessions.
     assert reads_of(redis) - before <= 40
-    assert all(listener.frames == listeners[0].frames for listener in listeners)
-    assert len(listeners[0].frames) == 60
+    assert all(reader.frames == readers[0].frames for reader in readers)
+    assert len(readers[0].frames) == 60
