@@ -98,9 +98,9 @@ class ModelKeeper:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-            if partings := self._residency.close():
+            if final_commands := self._residency.close():
                 with contextlib.suppress(RedisAway):
-                    await self._pipe.run([self._in_redis(command) for command in partings])
+                    await self._pipe.run([self._in_redis(command) for command in final_commands])
 
     def _turn(self) -> None:
         """Takes the replies that came, sends what is due, and ends the work that nothing waits for any more."""

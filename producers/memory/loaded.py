@@ -114,7 +114,7 @@ class CouncilMemory:
             return True
         finally:
             self.evicting.discard(memory_key)
-            self._procedures.partings.append(self.command("end_eviction", memory_key))
+            self._procedures.final_commands.append(self.command("end_eviction", memory_key))
 
     def _ask_to_leave(self, memory_key: MemoryKey) -> Procedure[bool]:
         """Asks the process that holds the model to unload it; True once it has."""
@@ -128,4 +128,4 @@ class CouncilMemory:
                 yield ASK_AGAIN_MS
             return False
         finally:
-            self._procedures.partings.append(self.command("end_asking", memory_key))
+            self._procedures.final_commands.append(self.command("end_asking", memory_key))

@@ -95,7 +95,7 @@ class ModelLoad:
             return (yield from self._load_if_it_fits(evicts=evicts))
         finally:
             self.has_lease = False
-            self._procedures.partings.append(self._memory.command("release_loader"))
+            self._procedures.final_commands.append(self._memory.command("release_loader"))
 
     def _load_if_it_fits(self, *, evicts: bool) -> Procedure[bool]:
         """True when it is loaded; False where it has to wait for memory. Raises OutOfMemory, BackendFailed."""

@@ -1,11 +1,11 @@
 """Procedures that wait for replies and for time, as generators. Pure: no clock, no I/O, no asyncio.
 
-    procedure:  reply = yield command     waits for the reply of a command, or raises the exception that came instead
+    procedure:  reply = yield command     waits for the reply of a command; an exception in its place is raised
                 yield 150                 waits so many milliseconds
 
                 due(now) --> commands --(keeper.py)--> Redis, model server --> take(command, reply, now)
 
-A procedure that is closed leaves nothing behind: its `finally` clauses append their last commands to `partings`.
+A procedure that is closed leaves nothing behind: its `finally` clauses append their last commands to `final_commands`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-# All go to Redis, but for the last three, which go to the model's server.
+# All are for Redis, except the last three, which are for the model's server.
 Kind = Literal[
     "use", "end_use", "hold_loader", "release_loader", "begin_eviction", "end_eviction", "ask_to_leave", "end_asking",
     "read_records", "read_uses", "take_order", "take_request_to_leave", "publish", "look", "load", "unload",
@@ -43,7 +43,7 @@ Procedure = Generator[MemoryCommand | int, Any, T]
 
 
 class StartedProcedure:
-    """A procedure on its way. `command` is what it waits for, None while it waits for time."""
+    """A procedure that has begun. `command` is what it waits for, None while it waits for time."""
 
     __slots__ = ("command", "ended", "is_asked", "steps", "wake_ms")
 
@@ -64,7 +64,7 @@ class Procedures:
 
     def __init__(self) -> None:
         self.now_ms = 0
-        self.partings: list[MemoryCommand] = []
+        self.final_commands: list[MemoryCommand] = []
         self._running: list[StartedProcedure] = []
 
     def next_ms(self, latest_ms: int) -> int:
@@ -97,7 +97,7 @@ class Procedures:
         for one in [*self._running]:
             if one.command is None and one.wake_ms <= now_ms and one in self._running:
                 self._resume(one, None)
-        commands, self.partings = self.partings, []
+        commands, self.final_commands = self.final_commands, []
         for one in self._running:
             if one.command and not one.is_asked and one.wake_ms <= now_ms:
                 one.is_asked = True

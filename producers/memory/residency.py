@@ -51,7 +51,7 @@ class ModelResidency:
         self._uses: dict[str, StartedProcedure] = {}
         self._users: set[str] = set()
         self._load = ModelLoad(self._procedures, self._memory, self.record, tier, self._show)
-        self._wants_warmth = False
+        self._is_kept_warm = False
         self._renew_ms, self._published = 0, self.record.news
         self._waiters: list[Waiter] = []
         self._sign: Sign = ModelWaiting()
@@ -68,7 +68,7 @@ class ModelResidency:
         self._procedures.start(self._follow_orders())
         self._procedures.start(self._look_again())
         if is_warmed:
-            self._wants_warmth = True
+            self._is_kept_warm = True
             self._warming = self._procedures.start(self._load.warm(self._process), self._end_order)
 
     def due(self, now_ms: int) -> list[MemoryCommand]:
@@ -108,7 +108,7 @@ class ModelResidency:
     def close(self) -> list[MemoryCommand]:
         """Ends everything; returns the commands that give up what this process holds."""
         self._procedures.close_all()
-        return self._procedures.partings
+        return self._procedures.final_commands
 
     def begin_use(self, user: str, begun: Callable[[Exception | None], None]) -> None:
         """Calls `begun` once the use is in Redis: from then on the model is not evicted. `user` differs from each other
@@ -162,7 +162,7 @@ class ModelResidency:
         while True:
             order = yield self._memory.command("take_order")
             if order is not None:
-                self._wants_warmth = order == "load"
+                self._is_kept_warm = order == "load"
                 self._procedures.close(self._warming)
                 self.leave(self._ordered)
             if order == "load":
@@ -205,7 +205,7 @@ class ModelResidency:
                 leaving = models_to_evict((yield from self._memory.loaded()), None, self._tier, self._procedures.now_ms)
                 if any(one.memory_key == self.record.facts.memory_key for one in leaving or ()):
                     yield from self._unload()
-                elif self._wants_warmth and self._procedures.now_ms - warmed_ms >= KEEP_WARM_MS:
+                elif self._is_kept_warm and self._procedures.now_ms - warmed_ms >= KEEP_WARM_MS:
                     warmed_ms = self._procedures.now_ms
                     yield self._memory.command("load")
             except TimeoutError:

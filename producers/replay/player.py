@@ -166,21 +166,32 @@ class Player:
         assert timeline is not None
         now = self._loop.time()
         self._follow_orders(now)
+        is_all = await self._write_due(timeline, now)
+        if is_all is None:
+            # The break may have happened during another caller's commands.
+            await self._begin()
+            return False
+        now = self._loop.time()
+        behind = window_index_at(timeline.position_ns(now)) - 1 - self._committed
+        timeline.hold(timeline.rate > 0 and (not is_all or behind > _MOST_BEHIND_WINDOWS), now)
+        if self._is_at_end(timeline) and await self._end(timeline, now):
+            return True
+        if is_all or self._committed + _LEAD_WINDOWS <= window_index_at(timeline.reached_ns):
+            await self._wait(timeline)
+        return False
+
+    async def _write_due(self, timeline: Timeline, now: float) -> bool | None:
+        """One round trip: writes due entries and frames, and reads orders. True where no due entry is left, None where
+        Redis has lost entries."""
         target_ns = self._target_ns(timeline, now)
         to_ms = self._source.ms_at(target_ns)
         entries = self._source.take_entries(to_ms, _MOST_AT_ONCE)
         is_all = len(entries) < _MOST_AT_ONCE
         clock_ms = to_ms + 1 if is_all else entry_ms(entries[-1][0])
         self._note_lateness(timeline, entries)
+        playback, ttl_s = timeline.playback(now), self._ttl_s(now)
         commands: list[Command] = [
-            play(
-                self._session,
-                clock_ms,
-                timeline.playback(now),
-                entries,
-                after=self._last_written,
-                ttl_s=self._ttl_s(now),
-            ),
+            play(self._session, clock_ms, playback, entries, after=self._last_written, ttl_s=ttl_s),
             read_control(self._session, self._control_seen),
         ]
         reached_ns = target_ns if is_all else clock_ms * NS_PER_MS - self._source.origin_ns
@@ -189,9 +200,7 @@ class Player:
         there = played(replies[0])
         is_shown = self._show is None or self._show.take(replies[2:])
         if there.status == "LOST" or (there.status == "open" and not is_shown):
-            # Redis has lost entries; the break may have happened during another caller's commands.
-            await self._begin()
-            return False
+            return None
         self._take(there)
         self._last_written = there.last_id
         self._take_orders(replies[1])
@@ -202,14 +211,7 @@ class Player:
                 self._committed = max(self._committed, window_index_at(reached_ns) - 1)
         timeline.reach(reached_ns)
         timeline.computed_ns = window_start_ns(self._committed + 1)
-        now = self._loop.time()
-        behind = window_index_at(timeline.position_ns(now)) - 1 - self._committed
-        timeline.hold(timeline.rate > 0 and (not is_all or behind > _MOST_BEHIND_WINDOWS), now)
-        if self._is_at_end(timeline) and await self._end(timeline, now):
-            return True
-        if is_all or self._committed + _LEAD_WINDOWS <= window_index_at(timeline.reached_ns):
-            await self._wait(timeline)
-        return False
+        return is_all
 
     def _target_ns(self, timeline: Timeline, now: float) -> int:
         """The time up to which entries are to be written now."""
