@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from schemas.errors import Refused
+from transport.redis.prefix import DEFAULT_PREFIX, OPTION, checked_prefix
 
 # Host and port of a server.
 Node = tuple[str, int]
@@ -48,7 +49,7 @@ def without_password(url: str) -> str:
 
 class Address:
     """A parsed URL. `others` are the nodes of a cluster that it names after the first one; `sentinels` is empty unless
-    it names a service that Sentinels watch."""
+    it names a service that Sentinels watch. All keys of the council begin with `prefix`."""
 
     def __init__(self, url: str) -> None:
         """Raises Refused for a URL that is not a valid Redis URL."""
@@ -67,6 +68,7 @@ class Address:
                 "bad_redis_url", f"{without_password(url)!r} is not a valid Redis URL: {URL_FORMS}."
             ) from None
         self._kind = self._arguments.pop("connection_class", redis_sync.Connection)
+        self.prefix = checked_prefix(self._arguments.pop(OPTION, DEFAULT_PREFIX))
         # An unknown option is refused here, not when Redis is first needed.
         self.connection()
 
