@@ -11,6 +11,7 @@ from runtime.lifeline import is_supervised
 from runtime.memory import read_memory
 from schemas.errors import Refused
 from schemas.rules.tiers import TIERS, TierPolicy, tier_for_memory, tier_named
+from transport.redis.prefix import with_prefix
 from transport.redis.server_check import check_server
 
 
@@ -35,13 +36,17 @@ def tier_from_environment() -> TierPolicy:
 
 
 def redis_from_environment() -> str:
-    """REDIS_URL. Raises Refused where it is not set, or where no usable Redis answers there.
+    """REDIS_URL, with the prefix of COUNCIL_PREFIX. Raises Refused where it is not set, or where no usable Redis
+    answers there.
 
-    A supervised role does not check it: its supervisor did, and a role that is started again waits until Redis is back.
+    A supervised role gets the whole URL from its supervisor. It does not check it: its supervisor did, and a role that
+    is started again waits until Redis is back.
     """
     url = os.environ.get("REDIS_URL", "")
     if not url:
         raise Refused("no_redis_url", "REDIS_URL is not set: set it to your Redis, such as redis://127.0.0.1:6379/0.")
-    if not is_supervised():
-        check_server(url)
+    if is_supervised():
+        return url
+    url = with_prefix(url, os.environ.get("COUNCIL_PREFIX") or None)
+    check_server(url)
     return url

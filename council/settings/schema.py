@@ -38,6 +38,7 @@ from runtime.memory import read_memory
 from schemas.errors import Refused
 from schemas.rules.tiers import TierPolicy, tier_for_memory, tier_named
 from schemas.sessions import MemberSpec, limits_with
+from transport.redis.prefix import checked_prefix, with_prefix
 
 __all__ = ["Server", "Settings", "load_settings"]
 
@@ -61,6 +62,7 @@ class Settings(BaseSettings):
     origins: list[str] = []
     # It may contain a password, and is left out of the repr.
     redis_url: str | None = Field(None, repr=False)
+    prefix: str | None = None
     ollama: bool = True
     allow_remote: bool = False
     servers: dict[ServerName, Server] = Field({}, max_length=64)
@@ -87,6 +89,11 @@ class Settings(BaseSettings):
     @classmethod
     def _long_token(cls, value: str | None) -> str | None:
         return None if value is None else _placed(_allowed(checked_token), value)
+
+    @field_validator("prefix")
+    @classmethod
+    def _valid_prefix(cls, value: str | None) -> str | None:
+        return None if value is None else _placed(_allowed(checked_prefix), value)
 
     @field_validator("origins")
     @classmethod
@@ -206,6 +213,9 @@ def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
                 setattr(settings, name, value)
         except pydantic.ValidationError as error:
             raise Refused("bad_flag", f"--{name.replace('_', '-')}: {_problem(error)}.") from None
+    # A private Redis has one council, and needs no prefix.
+    if settings.redis_url:
+        settings.redis_url = with_prefix(settings.redis_url, settings.prefix)
     return settings
 
 

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from schemas.errors import Refused
+from transport.redis.prefix import DEFAULT_PREFIX, OPTION, checked_prefix
 
 # Host and port of a server.
 Node = tuple[str, int]
@@ -80,7 +81,7 @@ def _match(url: str) -> re.Match[str] | None:
 
 class Address:
     """A parsed URL. `others` are the nodes of a cluster that it names after the first one; `sentinels` is empty unless
-    it names a service that Sentinels watch."""
+    it names a service that Sentinels watch. All keys of the council begin with `prefix`."""
 
     def __init__(self, url: str) -> None:
         """Raises Refused for a URL that is not a valid Redis URL."""
@@ -94,6 +95,7 @@ class Address:
             shown = repr(without_password(url)) if without_password(url) else "This text"
             raise Refused("bad_redis_url", f"{shown} is not a valid Redis URL: {URL_FORMS}; {HOW_TO_ENCODE}.") from None
         self._kind = self._arguments.pop("connection_class", redis_sync.Connection)
+        self.prefix = checked_prefix(self._arguments.pop(OPTION, DEFAULT_PREFIX))
         # An unknown option is refused here, not when Redis is first needed.
         self.connection()
 

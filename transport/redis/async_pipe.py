@@ -62,7 +62,7 @@ class AsyncPipe:
     async def run(self, commands: Sequence[Command]) -> list[Any]:
         """As Pipe.run; it follows the moves of a cluster. Raises RedisAway within REPLY_TIMEOUT_S of the call."""
         loop = asyncio.get_running_loop()
-        call = _Call(commands, loop.time() + REPLY_TIMEOUT_S, loop.create_future())
+        call = _Call(self._endpoints.named(commands), loop.time() + REPLY_TIMEOUT_S, loop.create_future())
         self._waiting.append(call)
         if not self._has_first and (self._serving is None or self._serving.done()):
             if self._home.is_open and self._endpoints.slots is None:
@@ -242,6 +242,7 @@ class BlockingPipe(AsyncPipe):
         if self._is_busy:
             raise RuntimeError("a BlockingPipe belongs to one task: another one needs a pipe of its own")
         self._is_busy, has_scripts = True, False
+        commands = self._endpoints.named(commands)
         try:
             async with asyncio.timeout(within_s):
                 if not self._home.is_open:

@@ -42,6 +42,7 @@ _WITHOUT_KEY = frozenset(
      "SCRIPT", "SHUTDOWN", "TIME", "WAIT")
 )  # fmt: skip
 _KEY_IS_SECOND = frozenset(("XGROUP", "XINFO", "MEMORY", "OBJECT"))
+_ALL_ARE_KEYS = frozenset(("DEL", "EXISTS", "UNLINK"))
 
 
 class KeyedCommand(tuple[str | bytes | int | float, ...]):
@@ -134,16 +135,25 @@ def key_of(command: Command) -> str | bytes | None:
     """The first key of a command, which is in the same slot as its other keys; None where it has no key."""
     if isinstance(command, KeyedCommand):
         return command.key
+    at = key_positions(command)
+    key = command[at.start] if at else None
+    return str(key) if isinstance(key, int | float) else key
+
+
+def key_positions(command: Command) -> range:
+    """Where a command has its keys."""
     name = command[0]
     if name in _WITHOUT_KEY or len(command) < 2:
-        return None
+        return range(0)
     if name in ("EVALSHA", "EVAL"):
-        key = command[3] if command[2] else None
-    elif name in ("XREAD", "XREADGROUP"):
-        key = command[command.index("STREAMS") + 1]
-    else:
-        key = command[2 if name in _KEY_IS_SECOND else 1]
-    return str(key) if isinstance(key, int | float) else key
+        return range(3, 3 + int(command[2]))
+    if name in ("XREAD", "XREADGROUP"):
+        first = command.index("STREAMS") + 1
+        return range(first, (first + len(command)) // 2)
+    if name in _ALL_ARE_KEYS:
+        return range(1, len(command))
+    at = 2 if name in _KEY_IS_SECOND else 1
+    return range(at, at + 1)
 
 
 class Dispatch:

@@ -57,6 +57,7 @@ class Pipe:
 
         Without `follows`, a key that another node of a cluster serves now is answered by an error, is_moved.
         """
+        commands = self._endpoints.named(commands)
         try:
             if not self._home.is_open:
                 self._open()

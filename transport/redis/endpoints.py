@@ -11,6 +11,7 @@ from schemas.errors import RedisAway
 from transport.redis.address import Address, Node, without_password
 from transport.redis.cluster import Command, SlotMap
 from transport.redis.link import LOAD_SCRIPTS
+from transport.redis.namespace import named, named_key
 from transport.redis.replies import ReplyError, has_lost_script, info_fields, is_refused_connection, serves_nothing
 
 # The first commands on a new connection.
@@ -68,8 +69,14 @@ class Endpoints:
         self._nodes[self.address.url] = sorted(self.slots.nodes)
         return self.slots
 
+    def named(self, commands: Sequence[Command]) -> Sequence[Command]:
+        """The commands with the keys of this URL's council."""
+        return named(commands, self.address.prefix)
+
     def nodes_of(self, keys: Sequence[str]) -> list[Node | None]:
-        return [self.slots.find(key) for key in keys] if self.slots else [None] * len(keys)
+        if not self.slots:
+            return [None] * len(keys)
+        return [self.slots.find(named_key(key, self.address.prefix)) for key in keys]
 
     def away(self, error: BaseException) -> RedisAway:
         """The error for the caller, with its cause in words."""
