@@ -19,6 +19,7 @@ from runtime.log import log_to_stderr
 from runtime.role import run_role, run_until_stopped
 from schemas.errors import Refused
 from transport.register import ProcessRegistration
+from transport.rights import RECORDER_RIGHTS
 
 
 def recorder_settings(arguments: argparse.Namespace) -> RecorderSettings:
@@ -42,7 +43,7 @@ def recorder_settings(arguments: argparse.Namespace) -> RecorderSettings:
 async def record(arguments: argparse.Namespace) -> None:
     """Records until SIGTERM or SIGINT. Raises Refused."""
     settings = recorder_settings(arguments)
-    url, library = redis_from_environment(), library_of_role(arguments.recordings)
+    url, library = redis_from_environment(RECORDER_RIGHTS), library_of_role(arguments.recordings)
     recorder = Recorder(url, library, settings, ProcessRegistration("recorder"), log_to_stderr("recorder"))
     await run_until_stopped(recorder.run())
 
