@@ -187,6 +187,8 @@ def _parsed(url: str) -> dict[str, Any]:
     """redis-py's arguments for a URL without a login, with our time-outs. Raises ValueError."""
     arguments = dict(redis_sync.parse_url(url))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
     arguments |= {"socket_timeout": REPLY_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S, "protocol": 2}
+    # Without it redis-py sends CLIENT SETINFO first, which is a right of its own.
+    arguments["driver_info"] = None
     if arguments.get("path"):
         arguments.pop("socket_connect_timeout")
     return arguments
