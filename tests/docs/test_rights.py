@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.support.clusters import Cluster, Server, Watched
+from schemas.errors import Refused
+from tests.support.clusters import Cluster, Server
 from tests.support.council_command import council
 from tests.support.ollama.books import GB, StoredModel
 from tests.support.ollama.server import ollama_server
@@ -87,12 +89,11 @@ async def test_a_council_of_all_roles_works_with_the_documented_rights_alone(
                 for role in started:
                     await asyncio.to_thread(role.wait_ready, each_redis.url)
                 await _use(web, client)
-                for command in (["sessions"], ["status"], ["ask", "hi", "--models", CHAR, "--max-tokens", "5"]):
-                    done = await asyncio.to_thread(council, *command, url=restricted)
-                    assert done.code == 0, done.said
-                for role in started[1:]:
-                    assert await asyncio.to_thread(role.end) == 0, role.log()
-                # A killed process leaves its session to the next one.
+                asking = asyncio.to_thread(council, "ask", "hi", "--models", CHAR, "--max-tokens", "5", url=restricted)
+                showing = asyncio.to_thread(council, "status", url=restricted)
+                assert [(one.code, one.said) for one in await asyncio.gather(asking, showing)] == [(0, "")] * 2
+                ended = await asyncio.gather(*(asyncio.to_thread(role.end) for role in started[1:]))
+                assert ended == [0] * len(ended)
                 await _take_over(roles, started[0], restricted)
             finally:
                 web.close()
@@ -138,8 +139,9 @@ async def _take_over(roles: Roles, aggregator: Role, url: str) -> None:
     opening = opening_of(CHAR, max_tokens=60)
     await asyncio.to_thread(roles.ready, "producers", CHAR, "--tokens-per-s", "30")
     await open_session(pipe, opening)
-    aggregator.kill()
+    # It hands the session over to the other one, which takes over its lease and its epoch.
     await asyncio.to_thread(roles.ready, "aggregator")
+    assert await asyncio.to_thread(aggregator.end) == 0
     await until_ended(pipe, opening.session)
     await check_the_law(pipe, opening.session)
     await pipe.close()
@@ -176,16 +178,21 @@ async def test_the_rights_for_a_cluster_are_enough_and_each_is_needed() -> None:
         cluster.close()
 
 
-def test_the_rights_for_sentinels_are_enough() -> None:
-    watched = Watched(preferred_binary())
-    try:
-        watched.master.run(*rule())
-        for sentinel in watched.sentinels:
-            sentinel.run(*rule("redis-cli -p 26379"))
-        login = "council:PASSWORD@", "?sentinel_username=council&sentinel_password=PASSWORD"
-        url = watched.url.replace("://", f"://{login[0]}") + login[1]
+def test_the_rights_for_sentinels_are_enough(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as ending:
+        master = Server(preferred_binary(), tmp_path)
+        ending.callback(master.close)
+        watch = f"sentinel monitor main 127.0.0.1 {master.port} 1"
+        sentinel = Server(preferred_binary(), tmp_path, watch, sentinel=True)
+        ending.callback(sentinel.close)
+        master.run(*rule())
+        login = "sentinel_username=council&sentinel_password=PASSWORD"
+        url = f"redis+sentinel://council:PASSWORD@127.0.0.1:{sentinel.port}/main?{login}"
+        sentinel.run("ACL", "SETUSER", "council", "on", ">PASSWORD", "-@all")
+        with pytest.raises(Refused, match=r"lacks the right \+sentinel\|get-master-addr-by-name"):
+            check_rights(url, RECORDER_RIGHTS)
+        sentinel.run("ACL", "LOG", "RESET")
+        sentinel.run(*rule("redis-cli -p 26379"))
         check_rights(url, RECORDER_RIGHTS)
         check_server(url)
-        assert _logs([watched.master, *watched.sentinels]) == [[]] * 4
-    finally:
-        watched.close()
+        assert _logs([master, sentinel]) == [[], []]
