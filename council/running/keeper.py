@@ -26,6 +26,7 @@ import sys
 import time
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote, unquote
 
 from runtime.file_lock import is_at
 from runtime.lifeline import die_with_parent, end_with_parent
@@ -78,12 +79,18 @@ def _keeper_name() -> str:
 
 
 def url_of(folder: Path) -> str:
-    return f"unix://{folder}/redis.sock"
+    """The URL of the server in the folder."""
+    return f"unix://{quote(str(folder))}/redis.sock"
+
+
+def folder_of(url: str) -> Path:
+    """The folder in the URL of url_of()."""
+    return Path(unquote(url.removeprefix("unix://"))).parent
 
 
 def is_ended(url: str) -> bool:
     """True for the URL of a private server whose folder is gone: its keeper has ended, and it will not come back."""
-    folder = Path(url.removeprefix("unix://")).parent
+    folder = folder_of(url)
     return url.startswith("unix://") and is_socket_folder(folder, _keeper_name()) and not folder.exists()
 
 

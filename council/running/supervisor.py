@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from council.running.children import Child
-from council.running.keeper import NO_SERVER, find_server
+from council.running.keeper import NO_SERVER, find_server, folder_of
 from council.running.model_news import ModelNews
 from producers.source import ModelSource, ProducerOrder
 from schemas.errors import RedisAway, Refused, Unavailable
@@ -187,7 +187,7 @@ class Supervisor:
             self._end_keeper()
             raise Unavailable("The private Redis did not start; name one that runs with --redis-url.")
         url = str(json.loads(line)["url"])
-        self._folder = Path(url.removeprefix("unix://")).parent
+        self._folder = folder_of(url)
         return url
 
     def _end_keeper(self) -> None:

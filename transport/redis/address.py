@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis.asyncio.connection as redis_asyncio
 import redis.connection as redis_sync
@@ -32,6 +32,25 @@ URL_FORMS = (
     "write redis://HOST:PORT/0, rediss://HOST:PORT/0, unix:///PATH/TO/redis.sock, redis://HOST:PORT,HOST:PORT for a "
     "cluster, or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE"
 )
+HOW_TO_ENCODE = (
+    "in a user name or password write %23 for #, %2F for /, %3F for ?, %40 for @, %3A for :, %5B for [, %5D for ], "
+    "%25 for % and %20 for a space"
+)
+
+# Exactly what a URL may be. A character that must be percent-encoded is refused and not interpreted: urllib would take
+# `redis://:S3cr3t#Pw9@host` for a host without a password, and show the rest of the password as a fragment.
+_SCHEME = r"(?P<scheme>rediss?(?:\+sentinel)?|unix)://"
+_HOST = r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\])(?::[0-9]{1,5})?"
+_HOSTS = rf"(?P<hosts>{_HOST}(?:,{_HOST})*)"
+_ENCODED = "%[0-9A-Fa-f]{2}"
+_LOGIN = rf"(?:(?P<login>(?:[^\x00-\x20\x7f#/?@%\[\]]|{_ENCODED})*)@)?"
+_QUERY = rf"(?:\?(?P<query>(?:[^\x00-\x20\x7f#@%]|{_ENCODED})*))?"
+_ON_NETWORK = re.compile(rf"{_SCHEME}{_LOGIN}{_HOSTS}(?P<path>/[^\x00-\x20\x7f#@?%]*)?{_QUERY}")
+# Behind a login, a raw @ in the path may end the password: it is refused there.
+_ON_SOCKET = re.compile(rf"{_SCHEME}{_LOGIN}(?P<path>/(?(login)[^\x00-\x1f\x7f#?@]|[^\x00-\x1f\x7f#?])+){_QUERY}")
+# Where nothing but what follows the host is wrong, and holds no @ that may end a password, the host is certain.
+_CERTAIN_HOST = re.compile(rf"{_SCHEME}(?:[^#/?@]*@)?{_HOSTS}(?:[#/?][^@]*)?", re.DOTALL)
+_OF_SERVER, _OF_SERVICE = re.compile(r"(?:/[0-9]*)?"), re.compile(r"/(?P<service>[^/]+)(?P<db>/[0-9]*)?")
 
 _ASYNC_KIND: dict[Any, type[redis_asyncio.AbstractConnection]] = {
     redis_sync.Connection: redis_asyncio.Connection,
@@ -41,10 +60,23 @@ _ASYNC_KIND: dict[Any, type[redis_asyncio.AbstractConnection]] = {
 
 
 def without_password(url: str) -> str:
-    """The URL without its password and its query, to be shown."""
-    parts = urlsplit(url)
-    shown = url.replace(f":{parts.password}@", ":***@") if parts.password else url
-    return shown.partition("?")[0]
+    """The URL as it may be shown: without user name, password and query. Of a URL that is not valid only the scheme and
+    the hosts, if it is certain what they are."""
+    if found := _match(url):
+        return f"{found['scheme']}://{found.groupdict().get('hosts', '')}{found['path'] or ''}"
+    if (found := _CERTAIN_HOST.fullmatch(url)) and found["scheme"] != "unix":
+        return f"{found['scheme']}://{found['hosts']}"
+    found = re.match(_SCHEME, url)
+    return f"{found['scheme']}://…" if found else ""
+
+
+def _match(url: str) -> re.Match[str] | None:
+    """The parts of a valid URL; None for any other."""
+    if url.startswith("unix:"):
+        return _ON_SOCKET.fullmatch(url)
+    found = _ON_NETWORK.fullmatch(url)
+    path = _OF_SERVICE if found and found["scheme"].endswith("+sentinel") else _OF_SERVER
+    return found if found and path.fullmatch(found["path"] or "") else None
 
 
 class Address:
@@ -58,49 +90,40 @@ class Address:
         self.sentinels: tuple[Node, ...] = ()
         self.service = ""
         try:
-            parts = urlsplit(url)
-            if parts.scheme in ("redis+sentinel", "rediss+sentinel"):
-                self._arguments = self._of_service(url)
-            else:
-                self._arguments = self._of_server(url)
+            self._arguments = self._parse(url)
         except ValueError:
-            raise Refused(
-                "bad_redis_url", f"{without_password(url)!r} is not a valid Redis URL: {URL_FORMS}."
-            ) from None
+            shown = repr(without_password(url)) if without_password(url) else "This text"
+            raise Refused("bad_redis_url", f"{shown} is not a valid Redis URL: {URL_FORMS}; {HOW_TO_ENCODE}.") from None
         self._kind = self._arguments.pop("connection_class", redis_sync.Connection)
         self.prefix = checked_prefix(self._arguments.pop(OPTION, DEFAULT_PREFIX))
         # An unknown option is refused here, not when Redis is first needed.
         self.connection()
 
-    def _of_server(self, url: str) -> dict[str, Any]:
-        """redis-py's arguments for the first or only server; sets `others`. Raises ValueError."""
-        parts = urlsplit(url)
-        if parts.scheme == "unix":
-            return _parsed(url)
-        login, at, hosts = parts.netloc.rpartition("@")
-        first, *others = hosts.split(",")
-        self.others = tuple(_node(host) for host in others)
-        parts = parts._replace(netloc=login + at + first)
-        _ = parts.port
-        if not re.fullmatch(r"(/\d*)?", parts.path):
-            raise ValueError("the database is not a number")
-        return _parsed(parts.geturl())
-
-    def _of_service(self, url: str) -> dict[str, Any]:
-        """redis-py's arguments for the master, whose host is not known yet; sets `sentinels` and `service`. Raises
-        ValueError."""
-        parts = urlsplit(url)
-        login, _, hosts = parts.netloc.rpartition("@")
-        self.sentinels = tuple(_node(host, _SENTINEL_PORT) for host in hosts.split(","))
-        path = re.fullmatch(r"/([^/]+)(/\d*)?", parts.path)
-        if not path:
-            raise ValueError("the name of the service is missing")
-        self.service = path[1]
-        options = parse_qs(parts.query)
-        self._sentinel_password = options.pop("sentinel_password", [None])[0]
-        rest = "&".join(f"{name}={value}" for name, values in options.items() for value in values)
-        host = "[::1]" if not login else f"{login}@[::1]"
-        return _parsed(urlunsplit((parts.scheme.partition("+")[0], host, path[2] or "", rest, "")))
+    def _parse(self, url: str) -> dict[str, Any]:
+        """redis-py's arguments for the server, the first of several, or the master, whose host is not known yet; sets
+        `others`, or `sentinels` and `service`. Raises ValueError."""
+        url.encode()  # it raises for bytes of an environment variable that are not text
+        found = _match(url)
+        if not found:
+            raise ValueError("it has another form, or a character that must be percent-encoded")
+        options = dict(parse_qsl(found["query"] or "", keep_blank_values=True, errors="strict"))
+        self._sentinel_login = _login_in(options, "sentinel_")
+        login = _login_in(options)
+        if found["login"]:
+            user, _, password = found["login"].partition(":")
+            login = {"username": _decoded(user), "password": _decoded(password)}
+        scheme, path, host = found["scheme"], found["path"] or "", ""
+        if scheme.endswith("+sentinel"):
+            self.sentinels = tuple(_node(host, _SENTINEL_PORT) for host in found["hosts"].split(","))
+            service = _OF_SERVICE.fullmatch(path)
+            assert service
+            self.service, path = service["service"], service["db"] or ""
+            scheme, host = scheme.partition("+")[0], "[::1]"
+        elif scheme != "unix":
+            host, *others = found["hosts"].split(",")
+            _node(host)
+            self.others = tuple(map(_node, others))
+        return _parsed(f"{scheme}://{host}{path}?{urlencode(options)}") | login
 
     def connection(self, node: Node | None = None) -> redis_sync.AbstractConnection:
         """A connection, not connected yet: to the URL's server, or to another node with the same login. Raises
@@ -133,10 +156,9 @@ class Address:
         return self._arguments | ({} if node is None else {"host": node[0], "port": node[1]})
 
     def _sentinel_arguments(self, node: Node) -> dict[str, Any]:
-        """redis-py's arguments for a Sentinel, which has no databases, and its own password, if any."""
+        """redis-py's arguments for a Sentinel, which has no databases, and its own login, if any."""
         timeouts = {"socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
-        login = {"username": None, "password": self._sentinel_password}
-        return self._arguments_at(node) | timeouts | login | {"db": 0}
+        return self._arguments_at(node) | timeouts | self._sentinel_login | {"db": 0}
 
     @contextlib.contextmanager
     def _refusing_unknown_options(self) -> Iterator[None]:
@@ -151,8 +173,18 @@ class Address:
             ) from None
 
 
+def _login_in(options: dict[str, str], prefix: str = "") -> dict[str, str | None]:
+    """redis-py's arguments for the user name and the password among the options, which it takes out of them."""
+    return {name: options.pop(prefix + name, None) or None for name in ("username", "password")}
+
+
+def _decoded(text: str) -> str | None:
+    """The text without percent-encoding; None for an empty one. Raises ValueError where it is not UTF-8."""
+    return unquote(text, errors="strict") or None
+
+
 def _parsed(url: str) -> dict[str, Any]:
-    """redis-py's arguments for a URL, with our time-outs. Raises ValueError."""
+    """redis-py's arguments for a URL without a login, with our time-outs. Raises ValueError."""
     arguments = dict(redis_sync.parse_url(url))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
     arguments |= {"socket_timeout": REPLY_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S, "protocol": 2}
     if arguments.get("path"):
@@ -163,6 +195,6 @@ def _parsed(url: str) -> dict[str, Any]:
 def _node(text: str, port: int = 6379) -> Node:
     """HOST or HOST:PORT; an IPv6 host in brackets. Raises ValueError."""
     parts = urlsplit(f"//{text}")
-    if not parts.hostname:
-        raise ValueError("the host is missing")
+    if not parts.hostname or parts.port == 0:
+        raise ValueError("the host or the port is missing")
     return parts.hostname, parts.port or port

@@ -35,7 +35,8 @@ def with_prefix(url: str, prefix: str | None) -> str:
     if found and found != [prefix]:
         raise Refused(
             "bad_prefix",
-            f"The Redis URL has the prefix {found[0]!r}, and the setting is {prefix!r}: remove one of them.",
+            # What the URL has may be a part of a password that is not percent-encoded.
+            f"The Redis URL has another prefix than the setting, {prefix!r}: remove one of them.",
         )
     if found or prefix == DEFAULT_PREFIX:
         return url

