@@ -22,7 +22,7 @@ from runtime.presence import RedisPresence
 from schemas import keys
 from schemas.errors import RedisAway
 from schemas.grid import NS_PER_S
-from transport.leases import LOOK_S, REFRESH_S, SWEEP_S, Leases, has_left, sweep_consumers
+from transport.leases import LOOK_S, REFRESH_S, SWEEP_S, Leases, sweep_consumers
 from transport.redis.connection import Command, Pipe, ReplyError
 from transport.register import ProcessRegistration
 
@@ -107,7 +107,7 @@ class AggregatorLoop:
             if session.core.record.ended and self._tenure.owns(session):
                 self._tenure.release(session.lease)
         if looks:
-            self._look_due, self._tenure.has_left = now_s + LOOK_S, has_left(replies[-1])
+            self._look_due, self._tenure.has_left = now_s + LOOK_S, self._tenure.leases.has_left(replies[-1])
         if asks:
             self._tenure.add_new(replies[len(commits)])
         return replays_s
@@ -120,7 +120,7 @@ class AggregatorLoop:
         ask, looks = tenure.leases.read_new(MOST_NEW_A_TICK), self._looks()
         is_wanted = tenure.leases.held or tenure.has_left
         new, *left = self._pipe.run([ask, *looks]) if is_wanted else self._pipe.wait(ask, block_ms, *looks)
-        tenure.has_left = any(map(has_left, left))
+        tenure.has_left = any(map(tenure.leases.has_left, left))
         tenure.add_new(new)
         self._keep_up()
         if not tenure.owned and (tenure.leases.held or isinstance(new, ReplyError)):

@@ -13,7 +13,7 @@ from aggregator.owned import BEAT_S, OwnedSession, load_session
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas import keys
-from schemas.errors import Malformed, RedisAway, RedisRefuses
+from schemas.errors import Malformed, OtherVersion, RedisAway, RedisRefuses
 from transport.commit import Taken, end_session, epoch_taken, take_over, taken, verdict
 from transport.leases import MOST_DELIVERIES, Lease, Leases, is_missing_group
 from transport.redis.cluster import SessionNode
@@ -78,6 +78,9 @@ class Tenure:
         (reply,) = self._pipe.run([take_over(lease.session)])
         try:
             found = taken(reply)
+        except OtherVersion as error:
+            self._leave(lease, epoch_taken(reply), error)
+            return
         except Malformed as error:
             self.end(lease, epoch_taken(reply), f"The session cannot be read: {error}.")
             return
@@ -93,6 +96,17 @@ class Tenure:
         self.refresh(0)
         if lease.entry_id in self.leases.held and (core := self._loaded(lease, found)):
             self.owned[lease.session] = OwnedSession(lease, core, found, session_node, time.monotonic() + BEAT_S)
+
+    def _leave(self, lease: Lease, epoch: int, error: OtherVersion) -> None:
+        """Leaves a session of another version of the council to other aggregators. One of an earlier version that none
+        of them took is ended."""
+        was_left = self.leases.was_left(lease)
+        if was_left and error.is_older:
+            self.end(lease, epoch, "An earlier version of the council began this session, and none runs: ask again.")
+            return
+        if not was_left:
+            self._log.warning("a session is left to other aggregators", session=lease.session, error=str(error))
+        self._pipe.run([self.leases.leave(lease)])
 
     def _loaded(self, lease: Lease, found: Taken) -> Session | None:
         """None where a bug, brought out by this session, ends it. Raises RedisAway, RedisRefuses."""

@@ -13,7 +13,7 @@ from runtime.leasing import LeasedSessions
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas import keys
-from schemas.errors import RedisAway, RedisRefuses
+from schemas.errors import OtherVersion, RedisAway, RedisRefuses
 from schemas.rules.tiers import TierPolicy
 from transport.leases import REFRESH_S, Lease
 from transport.register import ProcessRegistration
@@ -48,7 +48,7 @@ class ProducerProcess:
         self._servings: dict[str, tuple[Lease, SessionServing, asyncio.Task[None]]] = {}
         self._presence = RedisPresence(log)
         self._leased = LeasedSessions(
-            url, keys.producer_group(model), registration, self._presence, _MOST_SESSIONS, serve=self._serve,
+            url, keys.producer_group(model), registration, self._presence, log, _MOST_SESSIONS, serve=self._serve,
             give_up=self._give_up, count=lambda: len(self._servings), facts=self._facts,
         )  # fmt: skip
         self._pipe = self._leased.pipe
@@ -121,6 +121,9 @@ class ProducerProcess:
             try:
                 await serving.run()
                 await self._leased.acknowledge(lease)
+                break
+            except OtherVersion as error:
+                await self._leased.leave(lease, error)
                 break
             except RedisAway:
                 # Before the claim nothing was written, and a session may be acknowledged twice: again from the start.

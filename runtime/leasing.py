@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from runtime.log import Log
 from runtime.presence import RedisPresence
-from schemas.errors import RedisAway, RedisRefuses
-from transport.leases import BLOCK_MS, LOOK_S, REFRESH_S, Lease, Leases, has_left, is_missing_group
+from schemas.errors import OtherVersion, RedisAway, RedisRefuses
+from transport.leases import BLOCK_MS, LOOK_S, REFRESH_S, Lease, Leases, is_missing_group
 from transport.redis.connection import AsyncPipe, BlockingPipe, ReplyError
 from transport.register import ProcessRegistration
 
@@ -35,6 +36,7 @@ class LeasedSessions:
         group: str,
         registration: ProcessRegistration,
         presence: RedisPresence,
+        log: Log,
         most: int,
         *,
         serve: Callable[[Lease], None],
@@ -44,7 +46,7 @@ class LeasedSessions:
     ) -> None:
         self.pipe, self._waiting_pipe = AsyncPipe(url), BlockingPipe(url)
         self.leases = Leases(group, registration.name)
-        self._registration, self._presence, self._most = registration, presence, most
+        self._registration, self._presence, self._log, self._most = registration, presence, log, most
         self._serve, self._give_up, self._count, self._facts = serve, give_up, count, facts
 
     async def keep_up(self) -> None:
@@ -79,7 +81,7 @@ class LeasedSessions:
             await asyncio.sleep(LOOK_S)
             with contextlib.suppress(RedisAway):
                 (left,) = await self.pipe.run([self.leases.look_for_left()])
-                if has_left(left):
+                if self.leases.has_left(left):
                     return
 
     async def take_new(self) -> None:
@@ -105,6 +107,13 @@ class LeasedSessions:
         """Ends the lease: the session needs no process of this group any more. Raises RedisAway."""
         await self.pipe.run([self.leases.acknowledge(lease)])
 
+    async def leave(self, lease: Lease, error: OtherVersion) -> None:
+        """Gives a session of another version of the council free for the other processes of the group."""
+        if not self.leases.was_left(lease):
+            self._log.warning("a session is left to other processes", session=lease.session, error=str(error))
+        with contextlib.suppress(RedisAway):
+            await self.pipe.run([self.leases.leave(lease)])
+
     async def hand_over(self) -> None:
         """Gives all leases free for the next process that looks, and deletes the process record. Raises RedisAway."""
         await self.pipe.run([self.leases.hand_over(), *self._registration.leave()])
@@ -118,7 +127,8 @@ class LeasedTasks:
     """Runs a task for each leased session, until it ends, which ends the lease too, or until another process has the
     lease.
 
-    `serve` is called again after it has raised RedisAway or RedisRefuses.
+    `serve` is called again after it has raised RedisAway or RedisRefuses. A session on which it raises OtherVersion is
+    left to other processes.
     """
 
     def __init__(
@@ -127,6 +137,7 @@ class LeasedTasks:
         group: str,
         registration: ProcessRegistration,
         presence: RedisPresence,
+        log: Log,
         most: int,
         serve: Callable[[Lease], Coroutine[Any, Any, None]],
         facts: Callable[[], Mapping[str, str | int | float | bool]] = dict,
@@ -134,7 +145,7 @@ class LeasedTasks:
         self._registration, self._presence, self._serve = registration, presence, serve
         self._tasks: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
         self.leased = LeasedSessions(
-            url, group, registration, presence, most, serve=self._start, give_up=self._give_up,
+            url, group, registration, presence, log, most, serve=self._start, give_up=self._give_up,
             count=lambda: len(self._tasks), facts=facts,
         )  # fmt: skip
 
@@ -171,6 +182,9 @@ class LeasedTasks:
             try:
                 await self._serve(lease)
                 await self.leased.acknowledge(lease)
+                break
+            except OtherVersion as error:
+                await self.leased.leave(lease, error)
                 break
             except (RedisAway, RedisRefuses) as error:
                 self._presence.lose(error)

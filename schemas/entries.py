@@ -18,8 +18,8 @@ from typing import Literal
 
 import msgspec
 
-from schemas.errors import Malformed
-from schemas.sessions import Opening
+from schemas.errors import Malformed, OtherVersion
+from schemas.sessions import ENTRY_VERSION, Opening
 
 Lane = Literal["answer", "thinking"]
 # real: measured by the model server; placeholder: requested, and the server sent a constant; missing: not sent.
@@ -152,6 +152,26 @@ def decode_entry(raw: bytes) -> AnyEntry:
         return _decoder.decode(raw)
     except UNDECODABLE as error:
         raise Malformed(f"an entry of a token stream does not decode: {error}") from error
+
+
+def decode_opening(raw: bytes) -> Opening:
+    """The opening in the first entry of a token stream. Raises OtherVersion, Malformed."""
+    version = version_in(raw, 1)
+    if version is not None and version != ENTRY_VERSION:
+        raise OtherVersion("A session", version, ENTRY_VERSION)
+    opening = decode_entry(raw)
+    if not isinstance(opening, Opening):
+        raise Malformed("the first entry of a session is not its opening")
+    return opening
+
+
+def version_in(raw: bytes, at: int) -> int | None:
+    """The version in the field `at` of a packed array, whatever its other fields are; None where there is no number."""
+    try:
+        found = msgspec.msgpack.decode(raw)
+    except UNDECODABLE:
+        return None
+    return found[at] if isinstance(found, list) and len(found) > at and isinstance(found[at], int) else None
 
 
 def pack_top(top: list[tuple[bytes, float]]) -> msgspec.Raw:

@@ -3,6 +3,7 @@
     CouncilError
     ├── Refused        a request, a setting or a file is not valid: exit 2, or HTTP 4xx with `code`
     ├── Malformed      bytes that do not decode; such an entry is counted and copied to the dead letters
+    │   └── OtherVersion   bytes that another version of the council wrote: its processes can read them
     └── Unavailable    something that is needed is missing for now: exit 1, or HTTP 503
         ├── RedisAway      Redis did not reply: wait and connect again
         ├── RedisRefuses   Redis replied with an error: out of memory, no permission
@@ -30,6 +31,17 @@ class Refused(CouncilError):
 
 class Malformed(CouncilError):
     """Bytes that do not decode into the struct that they should contain."""
+
+
+class OtherVersion(Malformed):
+    """Bytes of another version of the council. `is_older`: of an earlier one."""
+
+    def __init__(self, what: str, version: int, own: int) -> None:
+        super().__init__(
+            f"{what} has version {version}, and this program reads version {own}: "
+            "run one version of the council in all processes on this Redis."
+        )
+        self.is_older = version < own
 
 
 class Unavailable(CouncilError):

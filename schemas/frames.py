@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from schemas.entries import UNDECODABLE, Lane, Quality
-from schemas.errors import Malformed
+from schemas.entries import UNDECODABLE, Lane, Quality, version_in
+from schemas.errors import Malformed, OtherVersion
 from schemas.named import flat_fields, named_struct
 
-# The version of packed frames. A program reads frames of its own version only.
+# The version of packed frames. A program reads frames of its own version only, and goes on with sessions whose frames
+# have this version. It rises when the fields of a frame change, and when the same token stream gives another frame.
 FRAME_VERSION = 2
 # The version of frames in JSON, in recordings.
 FRAME_JSON_VERSION = 1
@@ -193,30 +194,18 @@ def encode_frame(frame: Frame) -> bytes:
 
 
 def decode_frame(raw: bytes) -> Frame:
-    """Raises Malformed for other bytes, and for a frame of another version."""
+    """Raises OtherVersion; Malformed for bytes that are not a frame."""
     try:
         frame = _decoder.decode(raw)
     except UNDECODABLE as error:
-        version = _version_of(raw)
+        version = version_in(raw, 0)
         if version is None or version == FRAME_VERSION:
             raise Malformed(f"a frame does not decode: {error}") from error
     else:
         if frame.version == FRAME_VERSION:
             return frame
         version = frame.version
-    raise Malformed(
-        f"A frame has version {version}, and this program reads version {FRAME_VERSION}: "
-        "run one version of the council in all processes on this Redis."
-    )
-
-
-def _version_of(raw: bytes) -> int | None:
-    """The version in the first field of a packed frame; None where the bytes are not such an array."""
-    try:
-        found = msgspec.msgpack.decode(raw)
-    except UNDECODABLE:
-        return None
-    return found[0] if isinstance(found, list) and found and isinstance(found[0], int) else None
+    raise OtherVersion("A frame", version, FRAME_VERSION)
 
 
 def shown_logprob(logprob: float | None) -> float | None:

@@ -8,7 +8,10 @@ import msgspec
 from msgspec import Meta
 
 from schemas.entries import UNDECODABLE
-from schemas.errors import Malformed
+from schemas.errors import Malformed, OtherVersion
+
+# It rises when the fields of a record change.
+RECORD_VERSION = 1
 
 Role = Literal["council", "producer", "aggregator", "decipher", "web", "recorder", "replay"]
 # Larger numbers are not measurements, and JSON cannot represent all of them.
@@ -29,6 +32,7 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     rss_bytes: _Count
     cpu_s: _Seconds
     detail: dict[str, str | int | float | bool] = {}
+    version: int = RECORD_VERSION
 
 
 _decoder = msgspec.json.Decoder(ProcessRecord)
@@ -39,8 +43,11 @@ def encode_record(record: ProcessRecord) -> bytes:
 
 
 def decode_record(raw: bytes) -> ProcessRecord:
-    """Raises Malformed: for a record of another version, or what another client wrote."""
+    """Raises OtherVersion; Malformed for what another client wrote."""
     try:
-        return _decoder.decode(raw)
+        record = _decoder.decode(raw)
     except UNDECODABLE as error:
         raise Malformed(f"a process record does not decode: {error}") from error
+    if record.version != RECORD_VERSION:
+        raise OtherVersion("A process record", record.version, RECORD_VERSION)
+    return record

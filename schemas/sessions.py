@@ -9,6 +9,8 @@ import msgspec
 
 from schemas.errors import Refused
 
+# The version of all entries and orders of a session, which its opening contains. It rises when their fields change. A
+# process that reads another version leaves the session to others.
 ENTRY_VERSION = 1
 
 # step: text is released as far as the slowest member has come. free: as it arrives.

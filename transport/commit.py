@@ -9,10 +9,10 @@ import msgspec
 
 from schemas import keys
 from schemas.control import Progress, Stop, encode_control, encode_progress
-from schemas.entries import Beat, decode_entry, encode_entry
+from schemas.entries import Beat, decode_opening, encode_entry
 from schemas.errors import Malformed
-from schemas.frames import Frame, encode_frame
-from schemas.sessions import ENTRY_VERSION, Opening
+from schemas.frames import Frame, decode_frame, encode_frame
+from schemas.sessions import Opening
 from transport.redis.connection import Command, ReplyError, accepted
 from transport.redis.scripts import SCRIPTS
 
@@ -38,7 +38,7 @@ class Taken(msgspec.Struct, frozen=True):
 
 def take_over(session: str) -> Command:
     """The command that makes the caller the session's owner: from then on commits of earlier owners are refused."""
-    return _TAKE_OVER.call([keys.state(session), keys.tokens(session)], [])
+    return _TAKE_OVER.call([keys.state(session), keys.tokens(session), keys.frames(session)], [])
 
 
 def epoch_taken(reply: Any) -> int:
@@ -47,14 +47,15 @@ def epoch_taken(reply: Any) -> int:
 
 
 def taken(reply: Any) -> Taken | None:
-    """The session in the reply to take_over; None where it is gone. Raises RedisRefuses; Malformed for a session of
-    another version of the council, or of another client."""
+    """The session in the reply to take_over; None where it is gone. Raises RedisRefuses; OtherVersion where its entries
+    or its frames have another version; Malformed for a session of another client."""
     if accepted(reply)[0] == b"GONE":
         return None
-    status, epoch, window, cut, checkpoint, opened, raw = reply
-    opening = decode_entry(raw)
-    if not isinstance(opening, Opening) or opening.version != ENTRY_VERSION:
-        raise Malformed("it was opened by another version of the council")
+    status, epoch, window, cut, checkpoint, opened, raw, last_frame = reply
+    opening = decode_opening(raw)
+    if last_frame:
+        # Another version of the core would go on with other frames.
+        decode_frame(last_frame)
     try:
         return Taken(status.decode(), epoch, int(window), cut.decode(), checkpoint, opened.decode(), opening)
     except (AttributeError, ValueError) as error:

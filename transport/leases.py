@@ -11,6 +11,8 @@ makes the commands and reads the replies; the aggregator sends them through a Pi
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -39,6 +41,11 @@ _GONE_IDLE_MS = 3_600_000
 MOST_DELIVERIES = 10
 # Longer than any idle limit, so that the next consumer that looks takes the session at once.
 _HANDED_OVER_IDLE_MS = 86_400_000
+# For how long a consumer does not take a session again that it has left to others. They look ten times a second; a
+# process of another version that starts needs some seconds.
+_LEFT_S = 10.0
+# Only sessions of another version are left: those that are open while the council is updated.
+_MOST_LEFT = 1_000
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -58,6 +65,7 @@ class Leases:
         consumer_name: str,
         takeover_idle_ms: int = TAKEOVER_IDLE_MS,
         present_ms: int = _PRESENT_MS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.group = group
         self.consumer_name = consumer_name
@@ -66,6 +74,9 @@ class Leases:
         # True where the latest refresh found another consumer in the group.
         self.has_others = False
         self._proven: set[str] = set()
+        # When each session was left, by its entry, in that order.
+        self._left: dict[str, float] = {}
+        self._clock = clock
 
     def create_group(self) -> list[Command]:
         """Creates the group and its stream where they are missing. The reply for an existing group is BUSYGROUP, which
@@ -89,11 +100,20 @@ class Leases:
     def refresh(self, take_over_most: int) -> Command:
         """The command that renews what is held, and takes over up to `take_over_most` sessions of silent owners."""
         limits = (self.takeover_idle_ms, take_over_most, 0, self._present_ms)
-        return _LEASE.call([keys.SESSIONS], [self.group, self.consumer_name, *limits, *self._each_held()])
+        return self._lease(*limits, left=self._left_alone(), held=self.held)
 
     def look_for_left(self) -> Command:
         """The command that finds whether there is a session to take over, at the cost of a read."""
-        return ("XPENDING", keys.SESSIONS, self.group, "IDLE", self.takeover_idle_ms, "-", "+", 1)
+        most = 1 + len(self._left_alone())
+        return ("XPENDING", keys.SESSIONS, self.group, "IDLE", self.takeover_idle_ms, "-", "+", most)
+
+    def has_left(self, reply: Any) -> bool:
+        """True where look_for_left found a session whose owner is silent, or handed it over, and that this consumer has
+        not left itself."""
+        if isinstance(reply, ReplyError):
+            return False
+        alone = set(self._left_alone())
+        return any(pending[0].decode() not in alone for pending in reply or ())
 
     def add_refresh(self, reply: Any) -> tuple[list[Lease], list[Lease]]:
         """(lost, taken over) by the reply to refresh; sets `has_others`.
@@ -117,33 +137,46 @@ class Leases:
     def hand_over(self) -> Command:
         """The command that gives all leases free for the next consumer that looks. It is not counted as a failed
         delivery."""
-        return _LEASE.call(
-            [keys.SESSIONS],
-            [self.group, self.consumer_name, self.takeover_idle_ms, 0, _HANDED_OVER_IDLE_MS, 0, *self._each_held()],
-        )
+        return self._lease(self.takeover_idle_ms, 0, _HANDED_OVER_IDLE_MS, 0, held=self.held)
+
+    def leave(self, lease: Lease) -> Command:
+        """The command that gives one session free, as hand_over does: this consumer cannot read it, and does not take
+        it for ten seconds."""
+        self.held.pop(lease.entry_id, None)
+        self._left.pop(lease.entry_id, None)
+        self._left[lease.entry_id] = self._clock()
+        if len(self._left) > _MOST_LEFT:
+            del self._left[next(iter(self._left))]
+        return self._lease(self.takeover_idle_ms, 0, _HANDED_OVER_IDLE_MS, 0, held=[lease.entry_id])
+
+    def was_left(self, lease: Lease) -> bool:
+        """True where this consumer has left the session before: no other one could read it in that time."""
+        return lease.entry_id in self._left
+
+    def _left_alone(self) -> list[str]:
+        """The entries of the sessions that it has left, and does not take for now."""
+        since_s = self._clock() - _LEFT_S
+        return [entry_id for entry_id, left_s in self._left.items() if left_s > since_s]
 
     def prove(self, lease: Lease) -> None:
         """Counts the session's deliveries from one again: it runs well here, so it is not what ended earlier owners."""
         self._proven.add(lease.entry_id)
 
-    def _each_held(self) -> list[str | int]:
-        """Each held entry, and 1 where its session is proven."""
+    def _lease(self, *limits: int, held: Iterable[str], left: Sequence[str] = ()) -> Command:
+        """The script's call, with each entry of `held`, and 1 where its session is proven."""
         self._proven &= self.held.keys()
-        return [part for entry_id in self.held for part in (entry_id, int(entry_id in self._proven))]
+        each = [part for entry_id in held for part in (entry_id, int(entry_id in self._proven))]
+        return _LEASE.call([keys.SESSIONS], [self.group, self.consumer_name, *limits, len(left), *left, *each])
 
     def acknowledge(self, lease: Lease) -> Command:
         """The command for a session that needs no consumer of this group any more; its lease is no longer held."""
         self.held.pop(lease.entry_id, None)
+        self._left.pop(lease.entry_id, None)
         return ("XACK", keys.SESSIONS, self.group, lease.entry_id)
 
     def _hold(self, leases: list[Lease]) -> list[Lease]:
         self.held |= {lease.entry_id: lease for lease in leases}
         return leases
-
-
-def has_left(reply: Any) -> bool:
-    """True where look_for_left found a session whose owner is silent, or handed it over."""
-    return bool(reply) and not isinstance(reply, ReplyError)
 
 
 def sweep_consumers(idle_ms: int = _GONE_IDLE_MS) -> Command:

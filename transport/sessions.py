@@ -11,7 +11,7 @@ import msgspec
 
 from schemas import keys
 from schemas.control import Progress, Stop, decode_progress, encode_control
-from schemas.entries import Cancel, decode_entry, encode_entry
+from schemas.entries import Cancel, decode_opening, encode_entry
 from schemas.errors import Malformed, Refused, expired, not_here
 from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.sessions import LONGEST_MS, Opening
@@ -156,28 +156,32 @@ async def find_session(pipe: AsyncPipe, session: str) -> SessionState:
 
 
 async def read_opening(pipe: AsyncPipe, state: SessionState) -> Opening:
-    """The session's opening. Raises SessionGone where it has expired or does not decode, RedisAway, RedisRefuses."""
-    found = await read_openings(pipe, [state])
-    if state.session not in found:
+    """The session's opening. Raises SessionGone where it has expired, OtherVersion, Malformed, RedisAway,
+    RedisRefuses."""
+    entries = await pipe.one(*_read_opening(state))
+    if not entries:
         raise expired(state.session)
-    return found[state.session]
+    return decode_opening(entries[0][1][1])
 
 
 async def read_openings(pipe: AsyncPipe, states: Sequence[SessionState]) -> dict[str, Opening]:
-    """The opening of each session by its id, in one round trip, without those that have expired.
+    """The opening of each session by its id, in one round trip, without those that have expired or do not decode.
 
     Raises RedisAway, RedisRefuses.
     """
     if not states:
         return {}
-    replies = await pipe.run([("XRANGE", keys.tokens(s.session), s.opened, s.opened) for s in states])
+    replies = await pipe.run(list(map(_read_opening, states)))
     openings = {}
     for state, reply in zip(states, replies, strict=True):
         with contextlib.suppress(Malformed):
-            entry = decode_entry(reply[0][1][1]) if accepted(reply) else None
-            if isinstance(entry, Opening):
-                openings[state.session] = entry
+            if entries := accepted(reply):
+                openings[state.session] = decode_opening(entries[0][1][1])
     return openings
+
+
+def _read_opening(state: SessionState) -> Command:
+    return ("XRANGE", keys.tokens(state.session), state.opened, state.opened)
 
 
 async def list_sessions(pipe: AsyncPipe) -> list[SessionState]:

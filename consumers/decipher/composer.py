@@ -27,6 +27,8 @@ from consumers.decipher.patterns import (
 )
 from consumers.decipher.pieces import pieces
 from consumers.decipher.troubles import overrun, troubles
+from schemas.entries import version_in
+from schemas.errors import OtherVersion
 from schemas.events import (
     ENSEMBLE,
     FRAME_BUDGET_MS,
@@ -178,7 +180,10 @@ _decoder = msgspec.msgpack.Decoder(ComposerState)
 
 
 def _loaded(checkpoint: bytes, members: int) -> ComposerState:
-    """The state in a checkpoint; a new one where these bytes are not a checkpoint of this version."""
+    """The state in a checkpoint; a new one where these bytes are not a checkpoint, or one of an earlier version. Raises
+    OtherVersion for a later version, which another DECIPHER can read."""
+    if (version := version_in(checkpoint, 0) or 0) > STATE_VERSION:
+        raise OtherVersion("DECIPHER's checkpoint of a session", version, STATE_VERSION)
     with contextlib.suppress(msgspec.MsgspecError):
         state = _decoder.decode(checkpoint)
         if state.version == STATE_VERSION and len(state.complete) == len(state.machine.pulses) == members:

@@ -20,7 +20,7 @@ from runtime.leasing import LeasedTasks
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas import keys
-from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
+from schemas.errors import Malformed, OtherVersion, RedisAway, RedisRefuses, SessionGone
 from transport.events import find_composed, read_checkpoint, write_events
 from transport.frames import read_frames, wait_for_frames
 from transport.leases import MOST_DELIVERIES, Lease
@@ -42,7 +42,7 @@ class Decipher:
     def __init__(self, url: str, registration: ProcessRegistration, log: Log) -> None:
         self._url, self._log, self._work = url, log, WorkCounts()
         self._sessions = LeasedTasks(
-            url, keys.DECIPHER_GROUP, registration, RedisPresence(log), _MOST_SESSIONS, self._compose_session,
+            url, keys.DECIPHER_GROUP, registration, RedisPresence(log), log, _MOST_SESSIONS, self._compose_session,
             facts=lambda: msgspec.structs.asdict(self._work),
         )  # fmt: skip
 
@@ -51,7 +51,7 @@ class Decipher:
         await self._sessions.run(stopping)
 
     async def _compose_session(self, lease: Lease) -> None:
-        """Composes the session to its end, or until it is gone. Raises RedisAway, RedisRefuses."""
+        """Composes the session to its end, or until it is gone. Raises RedisAway, RedisRefuses, OtherVersion."""
         pipe = BlockingPipe(self._url)
         try:
             if lease.deliveries >= MOST_DELIVERIES:
@@ -61,12 +61,16 @@ class Decipher:
                 await self._follow(pipe, lease)
         except SessionGone:
             return
+        except OtherVersion as error:
+            if not (error.is_older and self._sessions.leased.leases.was_left(lease)):
+                raise
+            await self._end_events(pipe, lease.session, str(error))
         finally:
             await pipe.close()
 
     async def _follow(self, pipe: BlockingPipe, lease: Lease) -> None:
         """After an error in composing it goes on from the cursor, frame by frame, so that the events of all frames
-        before the one that fails are written. Raises RedisAway, RedisRefuses, SessionGone."""
+        before the one that fails are written. Raises RedisAway, RedisRefuses, SessionGone, OtherVersion."""
         failed_at, failures, logged_at = "", 0, -MOST_FRAMES
         while True:
             composer = None
@@ -74,7 +78,7 @@ class Decipher:
                 composer = await self._composer(pipe, lease.session, 1 if failures else MOST_FRAMES)
                 if composer is None or await self._compose_from_cursor(pipe, lease, composer):
                     return
-            except (RedisAway, RedisRefuses, SessionGone):
+            except (OtherVersion, RedisAway, RedisRefuses, SessionGone):
                 raise
             except Exception as error:  # noqa: BLE001  # a bug that one session brings out must not end the others
                 cursor, windows = (composer.cursor, composer.windows) if composer else ("", 0)

@@ -19,7 +19,7 @@ from runtime.listening import follow_ids
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from runtime.registration import keep_record
-from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
+from schemas.errors import Malformed, OtherVersion, RedisAway, RedisRefuses, Refused, SessionGone
 from schemas.keys import entry_ms
 from transport.frames import wait_for_sessions
 from transport.keeping import forget_order, wait_for_orders
@@ -123,6 +123,10 @@ class Recorder:
         async with self._slots:
             try:
                 await self._record(session)
+            except OtherVersion as error:
+                # Its order stays for a recorder of that version.
+                self._log.warning("a session is left to other recorders", session=session, error=str(error))
+                return
             except Exception:  # noqa: BLE001  # a bug that one session brings out must not end the others
                 self._failed += 1
                 self._log.exception("a session cannot be recorded", session=session)
@@ -153,6 +157,8 @@ class Recorder:
             except (RedisAway, RedisRefuses) as error:
                 self._presence.lose(error)
                 await asyncio.sleep(_RETRY_S)
+            except OtherVersion:
+                raise
             except (SessionGone, Malformed):
                 return
             except Refused as error:

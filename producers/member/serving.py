@@ -25,7 +25,7 @@ from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas import entries
 from schemas.entries import AnyEntry, Beat, Cancel, Claim, Token, decode_entry
-from schemas.errors import Malformed, RedisAway, SessionGone
+from schemas.errors import Malformed, OtherVersion, RedisAway, SessionGone
 from schemas.keys import entry_order
 from schemas.rules.claims import ClaimLedger, ClaimVerdict
 from schemas.sessions import Opening
@@ -69,11 +69,13 @@ class SessionServing:
         return any(serving.has_begun for serving, _ in self._members.values())
 
     async def run(self) -> None:
-        """Raises RedisAway before it has read the session, RedisRefuses. Run again, it serves the members that are not
-        done."""
+        """Raises RedisAway before it has read the session, RedisRefuses, OtherVersion. Run again, it serves the members
+        that are not done."""
         try:
             state = await find_session(self._service.pipe, self._session)
             opening = await read_opening(self._service.pipe, state)
+        except OtherVersion:
+            raise
         except (SessionGone, Malformed):
             return
         if state.status != "open" or opening.replay is not None:

@@ -11,7 +11,7 @@ from runtime.leasing import LeasedTasks
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas import keys
-from schemas.errors import CouncilError, Malformed, RedisAway, RedisRefuses, Refused, SessionGone
+from schemas.errors import CouncilError, Malformed, OtherVersion, RedisAway, RedisRefuses, Refused, SessionGone
 from schemas.sessions import Opening
 from transport.leases import Lease
 from transport.register import ProcessRegistration
@@ -32,7 +32,9 @@ class ReplayProcess:
     ) -> None:
         self._library, self._log, self._stopping = library, log, stopping
         self._presence = RedisPresence(log)
-        self._replays = LeasedTasks(url, keys.REPLAY_GROUP, registration, self._presence, _MOST_REPLAYS, self._play)
+        self._replays = LeasedTasks(
+            url, keys.REPLAY_GROUP, registration, self._presence, log, _MOST_REPLAYS, self._play
+        )
         self._pipe = self._replays.leased.pipe
 
     async def run(self) -> None:
@@ -40,10 +42,11 @@ class ReplayProcess:
         await self._replays.run(self._stopping)
 
     async def _play(self, lease: Lease) -> None:
-        """Plays the session to its end, if it is a replay of this library. Raises RedisAway, RedisRefuses."""
+        """Plays the session to its end, if it is a replay of this library. Raises RedisAway, RedisRefuses,
+        OtherVersion."""
         try:
             await self._play_session(lease.session)
-        except (RedisAway, RedisRefuses):
+        except (OtherVersion, RedisAway, RedisRefuses):
             raise
         except Exception as bug:  # noqa: BLE001  # a bug in one replay must not end the others
             self._log.exception("a replay raised an unexpected exception", session=lease.session)
@@ -51,7 +54,7 @@ class ReplayProcess:
                 await cancel_session(self._pipe, lease.session, f"the replay failed ({type(bug).__name__})")
 
     async def _play_session(self, session: str) -> None:
-        """Raises RedisAway, RedisRefuses."""
+        """Raises RedisAway, RedisRefuses, OtherVersion."""
         try:
             state = await find_session(self._pipe, session)
             # Most sessions are not replays.
@@ -60,6 +63,8 @@ class ReplayProcess:
             opening = await read_opening(self._pipe, state)
             if opening.replay is not None and opening.replay.recording:
                 await self._play_recording(opening, opening.replay.recording)
+        except OtherVersion:
+            raise
         except (SessionGone, Malformed):
             return
 

@@ -8,10 +8,10 @@ import msgspec
 
 from schemas import keys
 from schemas.errors import RedisAway
-from schemas.sessions import ENTRY_VERSION, EnergyProfile, Limits
+from schemas.sessions import EnergyProfile, Limits
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Role, Roles, roles_on
-from tests.support.sessions import check_the_law, committed_frames, opening_of, until_ended, written_texts
+from tests.support.sessions import check_the_law, opening_of, until_ended, written_texts
 from tests.support.waiting import until
 from transport.commit import end_session, epoch_taken, take_over
 from transport.redis.connection import AsyncPipe
@@ -122,21 +122,6 @@ async def test_a_redis_that_lost_all_data_is_served_again(own_redis: RedisServer
         assert aggregator.log().count("Redis is away") <= 1
         assert "Traceback" not in aggregator.log()
     await pipe.close()
-
-
-async def test_a_session_of_another_version_is_ended_with_a_reason(roles: Roles, pipe: AsyncPipe) -> None:
-    """An opening that this version cannot compute: its session ends, the aggregator lives, others are served."""
-    foreign = msgspec.structs.replace(opening_of("ngram:word-3"), version=ENTRY_VERSION + 1)
-    await open_session(pipe, foreign)
-    aggregator = roles.ready("aggregator")
-    roles.ready("producers", "ngram:char-6", "--tokens-per-s", "200")
-    opening = opening_of("ngram:char-6", max_tokens=20)
-    await open_session(pipe, opening)
-    await until_ended(pipe, opening.session)
-    state = await until_ended(pipe, foreign.session)
-    assert "another version" in state.reason
-    assert await committed_frames(pipe, foreign.session) == []
-    assert aggregator.process.poll() is None
 
 
 async def test_a_session_that_brings_out_a_bug_ends_without_the_others(roles: Roles, pipe: AsyncPipe) -> None:

@@ -8,7 +8,7 @@ from schemas import keys
 from tests.support.redis_servers import RedisServer
 from tests.support.sessions import opening_of
 from tests.support.waiting import until
-from transport.leases import MOST_DELIVERIES, Lease, Leases, has_left, is_missing_group, sweep_consumers
+from transport.leases import MOST_DELIVERIES, Lease, Leases, is_missing_group, sweep_consumers
 from transport.redis.connection import AsyncPipe
 from transport.sessions import open_session
 
@@ -107,7 +107,7 @@ async def test_look_for_left_finds_a_session_that_another_consumer_has_left(pipe
     first.leases.takeover_idle_ms = second.leases.takeover_idle_ms = 60_000
 
     async def sees() -> bool:
-        return has_left((await pipe.run([second.leases.look_for_left()]))[0])
+        return second.leases.has_left((await pipe.run([second.leases.look_for_left()]))[0])
 
     assert not await sees()
     await open_session(pipe, opening_of("a"))
@@ -117,6 +117,40 @@ async def test_look_for_left_finds_a_session_that_another_consumer_has_left(pipe
     assert await sees()
     await second.refresh()
     assert not await sees()
+
+
+async def test_a_session_that_a_consumer_leaves_goes_to_the_others_and_comes_back_later(pipe: AsyncPipe) -> None:
+    """At once to another consumer, which also may leave it; to the first one after ten seconds. No delivery counts."""
+    now_s = [0.0]
+    first, second = await Consumer(pipe, "first").join(), await Consumer(pipe, "second").join()
+    for consumer in (first, second):
+        consumer.leases = Leases(keys.AGGREGATOR_GROUP, consumer.leases.consumer_name, 60_000, clock=lambda: now_s[0])
+        await consumer.refresh()
+    for _ in range(3):
+        await open_session(pipe, opening_of("a"))
+    lease, *others = await first.take_new()
+
+    async def sees(consumer: Consumer) -> bool:
+        return consumer.leases.has_left((await pipe.run([consumer.leases.look_for_left()]))[0])
+
+    for before in (False, True, True):
+        assert first.leases.was_left(lease) == second.leases.was_left(lease) == before
+        await pipe.run([first.leases.leave(lease)])
+        assert (first.leases.was_left(lease), await sees(first), await sees(second)) == (True, False, True)
+        assert await first.refresh(1) == ([], [])
+        assert (await second.refresh(1))[1] == [lease]
+        await pipe.run([second.leases.leave(lease)])
+        assert (await sees(first), await sees(second)) == (False, False)
+        assert (await first.refresh())[1] == (await second.refresh())[1] == []
+        now_s[0] += 10.5
+        assert await sees(first)
+        assert (await first.refresh(1))[1] == [lease]
+    # A session that was left does not hide the ones behind it.
+    await pipe.run([first.leases.leave(lease), first.leases.acknowledge(others[0])])
+    await pipe.run([second.leases.leave(others[1])])
+    first.leases.held.pop(others[1].entry_id)
+    first.leases.takeover_idle_ms = 0
+    assert [found.session for found in (await first.refresh(1))[1]] == [others[1].session]
 
 
 async def test_hand_overs_are_not_counted_as_failed_deliveries(pipe: AsyncPipe) -> None:

@@ -2,12 +2,14 @@
 -- A lease is a pending entry. Only entries that are still the consumer's own are claimed again: by a plain XCLAIM an owner
 -- that was paused would take a lease back from its new owner.
 -- KEYS sessions   ARGV group, consumer, idle_ms, the most leases to take over, the idle time that held leases get (0: a
--- refresh; a large one hands them over), within how many ms a running consumer was seen, then pairs: the id of a held entry,
--- and 1 where its session is proven to run well, else 0
+-- refresh; a large one hands them over), within how many ms a running consumer was seen, how many entries this consumer has
+-- left to others, their ids, then pairs: the id of a held entry, and 1 where its session is proven to run well, else 0
 -- Returns {ids still held, {id, session, deliveries} of each lease taken over, 1 where the group has other consumers}
 local group, consumer, idle_ms, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local held, taken = {}, {}
-for i = 7, #ARGV, 2 do
+local held, taken, left = {}, {}, {}
+local first = 8 + tonumber(ARGV[7])
+for i = 8, first - 1 do left[ARGV[i]] = true end
+for i = first, #ARGV, 2 do
   local mine = redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1)
   if mine[1] and mine[1][2] == consumer then
     local deliveries = mine[1][4]
@@ -20,12 +22,13 @@ for i = 7, #ARGV, 2 do
   end
 end
 if most > 0 then
-  local left = redis.call('XPENDING', KEYS[1], group, 'IDLE', idle_ms, '-', '+', most)
-  for _, pending in ipairs(left) do
+  local silent = redis.call('XPENDING', KEYS[1], group, 'IDLE', idle_ms, '-', '+', most + tonumber(ARGV[7]))
+  for _, pending in ipairs(silent) do
     local id = pending[1]
     local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
     if not entry then -- it was trimmed, so its session has expired
       redis.call('XACK', KEYS[1], group, id)
+    elseif left[id] or #taken == most then -- another consumer may take it
     elseif #redis.call('XCLAIM', KEYS[1], group, consumer, idle_ms, id) > 0 then
       taken[#taken + 1] = {id, entry[2][2], pending[4] + 1}
     end

@@ -65,10 +65,12 @@ def opening_at(cluster: Cluster, node: Server, *models: str, max_tokens: int) ->
     return msgspec.structs.replace(opening, session=session_at(cluster, node))
 
 
-async def test_roles_share_the_sessions_of_all_nodes_and_the_law_holds(cluster: Cluster, pipe: AsyncPipe) -> None:
-    """Two aggregators, two producers and DECIPHER; a session on each master, and one of `council ask`."""
+async def test_roles_share_the_sessions_of_all_nodes_and_the_law_holds(cluster: Cluster) -> None:
+    """Two aggregators, two producers and DECIPHER; a session on each master, and one of `council ask`. All with a
+    prefix, so that its keys are sent to their nodes as well."""
+    pipe = AsyncPipe(f"{cluster.url}?prefix=team-a")
     models = ("ngram:word-3", "ngram:char-6")
-    with roles_on(cluster.url) as roles:
+    with roles_on(pipe.url) as roles:
         aggregators = [roles.start("aggregator"), roles.start("aggregator")]
         producers = [roles.start("producers", model, "--tokens-per-s", "60") for model in models]
         for role in (*aggregators, *producers, roles.start("consumers.decipher")):
@@ -76,7 +78,9 @@ async def test_roles_share_the_sessions_of_all_nodes_and_the_law_holds(cluster: 
         openings = [opening_at(cluster, node, *models, max_tokens=60) for node in cluster.nodes]
         for opening in openings:
             await open_session(pipe, opening)
-        asked = council("ask", "What is a list?", "--json", "--max-tokens", "20", url=cluster.nodes[1].url)
+        asked = council(
+            "ask", "What is a list?", "--json", "--max-tokens", "20", url=f"{cluster.nodes[1].url}?prefix=team-a"
+        )
         assert asked.code == 0, asked.said
         for opening in openings:
             state = await until_ended(pipe, opening.session)
@@ -84,10 +88,12 @@ async def test_roles_share_the_sessions_of_all_nodes_and_the_law_holds(cluster: 
             frames = await check_the_law(pipe, opening.session)
             assert {member.state for member in frames[-1].members} == {"finished"}
             await until_composed(pipe, opening.session)
-        listed = council("sessions", "--json", url=cluster.nodes[2].url)
+        listed = council("sessions", "--json", url=f"{cluster.nodes[2].url}?prefix=team-a")
         assert {opening.session for opening in openings} < {found["session"] for found in listed.lines[0]}
         assert all(role.end() == 0 for role in aggregators)
         assert not any("Traceback" in role.log() for role in (*aggregators, *producers))
+    assert [node.run("KEYS", "council:*") for node in cluster.nodes] == [[], [], []]
+    await pipe.close()
 
 
 async def until_composed(pipe: AsyncPipe, session: str) -> None:
