@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from types import FrameType
@@ -11,12 +10,13 @@ from aggregator.loop import AggregatorLoop
 from runtime.environment import redis_from_environment
 from runtime.lifeline import end_with_supervisor
 from runtime.log import log_to_stderr
+from runtime.role import RoleParser
 from schemas.errors import Refused
 from transport.register import ProcessRegistration
 
 
 def main() -> int:
-    argparse.ArgumentParser(prog="python -m aggregator", description=__doc__).parse_args()
+    RoleParser(prog="python -m aggregator", description=__doc__).parse_args()
     stopping = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -16,7 +16,7 @@ from consumers.recorder.recorder import Recorder, RecorderSettings
 from recordings.folder import DEFAULT_GB, library_of_role
 from runtime.environment import redis_from_environment
 from runtime.log import log_to_stderr
-from runtime.role import run_role, run_until_stopped
+from runtime.role import RoleParser, run_role, run_until_stopped
 from schemas.errors import Refused
 from transport.register import ProcessRegistration
 from transport.rights import RECORDER_RIGHTS
@@ -49,7 +49,7 @@ async def record(arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m consumers.recorder", description=__doc__)
+    parser = RoleParser(prog="python -m consumers.recorder", description=__doc__)
     parser.add_argument("--record", choices=["asked", "all"], help="which sessions (default: asked)")
     parser.add_argument("--recordings", type=Path, metavar="DIR", help="the library's folder")
     parser.add_argument("--no-text", action="store_true", help="record numbers alone: no prompt, no answers")

@@ -23,7 +23,7 @@ from consumers.web.server import WebServer, WebSettings
 from recordings.folder import Library, library_of_role
 from runtime.environment import redis_from_environment, tier_from_environment, tiers_from_environment
 from runtime.log import log_to_stderr
-from runtime.role import run_role, stop_event
+from runtime.role import RoleParser, run_role, stop_event
 from schemas.errors import Refused
 from schemas.sessions import Limits, limits_with
 from transport.register import ProcessRegistration
@@ -94,7 +94,7 @@ async def serve(arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m consumers.web", description=__doc__)
+    parser = RoleParser(prog="python -m consumers.web", description=__doc__)
     parser.add_argument("--host", default=DEFAULT_HOST, help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", default=str(DEFAULT_PORT), help="the port to listen on (default: %(default)s)")
     parser.add_argument("--fd", metavar="N", help="an inherited listening socket, instead of host and port")

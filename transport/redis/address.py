@@ -70,6 +70,11 @@ def without_password(url: str) -> str:
     return f"{found['scheme']}://…" if found else ""
 
 
+def contains_secret(text: str) -> bool:
+    """True for a Redis URL, valid or not, of which a part is not shown."""
+    return re.match(_SCHEME, text) is not None and without_password(text) != text
+
+
 def _match(url: str) -> re.Match[str] | None:
     """The parts of a valid URL; None for any other."""
     if url.startswith("unix:"):
