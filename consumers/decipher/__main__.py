@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from consumers.decipher.follower import Decipher
+from runtime.check import add_check
 from runtime.environment import redis_from_environment
 from runtime.log import log_to_stderr
 from runtime.role import run_role, stop_event
@@ -20,7 +21,9 @@ async def compose() -> None:
 
 
 def main() -> int:
-    argparse.ArgumentParser(prog="python -m consumers.decipher", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="python -m consumers.decipher", description=__doc__)
+    add_check(parser, "decipher")
+    parser.parse_args()
     return run_role(compose())
 
 
