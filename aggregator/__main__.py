@@ -7,6 +7,7 @@ import sys
 from types import FrameType
 
 from aggregator.loop import AggregatorLoop
+from runtime.check import add_check
 from runtime.environment import redis_from_environment
 from runtime.lifeline import end_with_supervisor
 from runtime.log import log_to_stderr
@@ -16,7 +17,9 @@ from transport.register import ProcessRegistration
 
 
 def main() -> int:
-    RoleParser(prog="python -m aggregator", description=__doc__).parse_args()
+    parser = RoleParser(prog="python -m aggregator", description=__doc__)
+    add_check(parser, "aggregator")
+    parser.parse_args()
     stopping = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

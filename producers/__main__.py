@@ -13,6 +13,7 @@ from pathlib import Path
 from producers.backends import backend_for
 from producers.process import ProducerProcess
 from producers.source import ModelSource, ProducerOrder, gguf_source, ordered
+from runtime.check import add_check
 from runtime.environment import redis_from_environment, tier_from_environment
 from runtime.log import log_to_stderr
 from runtime.role import RoleParser, run_role, stop_event
@@ -97,6 +98,7 @@ def argument_parser() -> RoleParser:
     parser.add_argument(
         "--tokens-per-s", type=float, metavar="N", help="the pace of an n-gram model (default: a readable one)"
     )
+    add_check(parser, "producer")
     return parser
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from consumers.recorder.recorder import Recorder, RecorderSettings
 from recordings.folder import DEFAULT_GB, library_of_role
+from runtime.check import add_check
 from runtime.environment import redis_from_environment
 from runtime.log import log_to_stderr
 from runtime.role import RoleParser, run_role, run_until_stopped
@@ -53,6 +54,7 @@ def main() -> int:
     parser.add_argument("--record", choices=["asked", "all"], help="which sessions (default: asked)")
     parser.add_argument("--recordings", type=Path, metavar="DIR", help="the library's folder")
     parser.add_argument("--no-text", action="store_true", help="record numbers alone: no prompt, no answers")
+    add_check(parser, "recorder")
     return run_role(record(parser.parse_args()))
 
 
