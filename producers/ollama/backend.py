@@ -27,6 +27,7 @@ from producers.ollama.server import OllamaServer, StatusFault, canonical_name, i
 from producers.ollama.stream import OllamaStream
 from producers.servers.faults import ServerFault, unquoted
 from producers.servers.streaming import read_answer
+from producers.servers.thinking import template_thinks
 from producers.source import ModelSource
 from schemas.models import ModelFacts
 
@@ -62,6 +63,8 @@ class _Known(msgspec.Struct, frozen=True):
     in_cloud: bool
     has_chat: bool
     thinks: bool
+    # Its template opens the thinking, and Ollama does not send it apart.
+    begins_thinking: bool = False
 
 
 class OllamaBackend:
@@ -117,9 +120,11 @@ class OllamaBackend:
                         raise
                 else:
                     async with contextlib.aclosing(answer):
-                        stream = OllamaStream(request.top_k, thinks=model.thinks)
+                        stream = OllamaStream(request.top_k, thinks=model.thinks, begins_thinking=model.begins_thinking)
                         async for item in read_answer(answer, stream, request.silence_ms / 1_000):
                             yield item
+                        if stream.ended_unopened:
+                            self._known = msgspec.structs.replace(model, begins_thinking=True)
                     return
                 yield ModelWaiting()
                 await asyncio.sleep(pause_s)
@@ -204,7 +209,8 @@ class OllamaBackend:
         self._facts = known_facts(self._facts, self._title, own, shown, source)
         thinks = "thinking" in (shown.capabilities or ())
         manifest, in_cloud = own.digest if own else "", is_in_cloud(self._facts.model, own, shown)
-        self._known = _Known(self._facts.model, manifest, in_cloud, shown.has_chat, thinks)
+        begins_thinking = not thinks and template_thinks(shown.template)
+        self._known = _Known(self._facts.model, manifest, in_cloud, shown.has_chat, thinks, begins_thinking)
         return self._known
 
     def _question(self, model: _Known, request: Request) -> tuple[str, dict[str, object]]:

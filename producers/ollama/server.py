@@ -21,6 +21,7 @@ import msgspec
 from producers.servers.address import server_address
 from producers.servers.api_key import without_key
 from producers.servers.client import CONNECT_S, http_client, network_fault, send, short_body
+from producers.servers.encoding import decoded_parts
 from producers.servers.faults import NOT_JSON, ServerFault, error_message, is_html, one_line
 from producers.source import ModelSource
 
@@ -259,7 +260,7 @@ async def _body(response: httpx.Response) -> bytes:
     """A whole body. Raises ServerFault where it is too long."""
     body = bytearray()
     async with contextlib.aclosing(response):
-        async for part in response.aiter_raw():
+        async for part in decoded_parts(response):
             body += part
             if len(body) > MAX_ANSWER_BYTES:
                 raise ServerFault(f"sent an answer of more than {MAX_ANSWER_BYTES >> 20} MiB")

@@ -29,6 +29,7 @@ from producers.servers.api_key import without_key
 from producers.servers.client import http_client, network_fault, send, short_body
 from producers.servers.faults import ServerFault, unquoted
 from producers.servers.streaming import read_answer
+from producers.servers.thinking import name_thinks
 from producers.source import ModelSource
 from schemas.models import ModelFacts
 
@@ -61,6 +62,8 @@ class OpenAIBackend:
         self._view = View()
         self._trouble = ""
         self._dialect = Dialect()
+        # True where its chat template opens the thinking, as far as its name or an answer shows it.
+        self._begins_thinking = name_thinks(source.name)
         self._client: httpx.AsyncClient | None = None
 
     @property
@@ -112,12 +115,13 @@ class OpenAIBackend:
                 await asyncio.sleep(asking.pause_s)
             # The server accepts this dialect, and the trouble is over.
             self._dialect, self._trouble = asking.dialect, ""
-            stream = ChatStream(asking.dialect.top_k(request))
+            stream = ChatStream(asking.dialect.top_k(request), begins_thinking=self._begins_thinking)
             async with contextlib.aclosing(answer):
                 if asking.has_waited:
                     yield Chunk(())  # the wait is over: from here the first-token timeout counts
                 async for item in read_answer(answer, stream, request.silence_ms / 1_000):
                     yield item
+            self._begins_thinking |= stream.ended_unopened
         except ServerFault as fault:
             raise self._failed(str(fault), request, has_begun=stream.events > 0) from fault
         except httpx.HTTPError as error:

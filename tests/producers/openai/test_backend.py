@@ -252,7 +252,6 @@ AFTER_IT_BEGAN = {
     "unfinished": "ended the stream before the answer was complete",
     "half_a_line": "ended the stream in the middle of a line",
     "malformed": "sent a line that is not a chat completion: ",
-    "other_shape": "sent a line that is not a chat completion: Expected `str | null`, got `int`",
     "error_object": "reported an error: out of memory",
     "error_line": "reported an error: slot was lost",
     "vllm_error": "reported an error: CUDA is gone",
