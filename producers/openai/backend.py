@@ -20,7 +20,8 @@ import httpx
 import msgspec
 
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Request
-from producers.openai.asking import Asking, Dialect, RefusedAnswer
+from producers.openai.asking import Asking, RefusedAnswer
+from producers.openai.dialect import Dialect
 from producers.openai.offers import AUTO_EVICT, look_at
 from producers.openai.stream import ChatStream
 from producers.openai.view import View
@@ -107,17 +108,25 @@ class OpenAIBackend:
             if await self._loads_for_this(self._client):
                 yield ModelLoading()
             asking = Asking(self._dialect, request, self._source.key_env, self._view.lacks(self._source.name))
-            while not isinstance(answer := await self._answer(self._client, asking), httpx.Response):
-                yield answer
-                await asyncio.sleep(asking.pause_s)
-            # The server accepts this dialect, and the trouble is over.
-            self._dialect, self._trouble = asking.dialect, ""
-            stream = ChatStream(asking.dialect.top_k(request))
-            async with contextlib.aclosing(answer):
-                if asking.has_waited:
-                    yield Chunk(())  # the wait is over: from here the first-token timeout counts
-                async for item in read_answer(answer, stream, request.silence_ms / 1_000):
-                    yield item
+            while True:
+                while not isinstance(answer := await self._answer(self._client, asking), httpx.Response):
+                    yield answer
+                    await asyncio.sleep(asking.pause_s)
+                stream = ChatStream(asking.dialect.top_k(request))
+                try:
+                    async with contextlib.aclosing(answer):
+                        if asking.has_waited:
+                            yield Chunk(())  # the wait is over: from here the first-token timeout counts
+                        async for item in read_answer(answer, stream, request.silence_ms / 1_000):
+                            if stream.events:
+                                # The server accepts this dialect, and the trouble is over.
+                                self._dialect, self._trouble = asking.dialect, ""
+                            yield item
+                    return
+                except ServerFault as fault:
+                    # Some servers accept a request with HTTP 200, and refuse it in the stream.
+                    if stream.events or not asking.changes(str(fault)):
+                        raise
         except ServerFault as fault:
             raise self._failed(str(fault), request, has_begun=stream.events > 0) from fault
         except httpx.HTTPError as error:

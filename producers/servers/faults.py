@@ -5,6 +5,7 @@ Each sentence is a predicate, which follows the server's name: "tiny at http://1
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +18,10 @@ MAX_REASON_CHARS = 40
 # A quoted prompt is found by its beginning: a shorter one than the first could be any word; of a longer one these many
 # characters are compared.
 QUOTED_CHARS = (8, 24)
-# Where servers put their message, from the outside to the inside: OpenAI's way, FastAPI's, Mistral's.
-_MESSAGE_FIELDS = ("error", "message", "detail", "msg")
+# Where servers put their message, from the outside to the inside: OpenAI's way, FastAPI's, Mistral's, a list of errors.
+MESSAGE_FIELDS = ("error", "message", "detail", "msg", "errors", "error_message")
+# What colours a terminal.
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # What decoding raises for bytes that are not the JSON that they should be.
 NOT_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
 HTML = "answered with HTML instead of a stream: check the URL"
@@ -34,12 +37,19 @@ class ServerFault(Exception):
 
 
 def error_message(body: bytes) -> str:
-    """The server's own words in the body of a refusal, on one line; empty where it has none."""
+    """The server's own words in the body of a refusal: their first line; empty where it has none."""
     try:
-        return one_line(_message_in(msgspec.json.decode(body)), MAX_MESSAGE_CHARS)
+        return _first_line(_message_in(msgspec.json.decode(body)))
     except NOT_JSON:
         text = body.decode("utf-8", "replace").strip()
-        return "" if text.startswith(("<", "{", "[")) else one_line(text, MAX_MESSAGE_CHARS)
+        return "" if text.startswith(("<", "{", "[")) else _first_line(text)
+
+
+def _first_line(text: str) -> str:
+    """The first line with something on it; a heading that ends in a colon with what follows it."""
+    lines = [line for line in text[: 64 * MAX_MESSAGE_CHARS].splitlines() if line.strip()]
+    first = next((at for at, line in enumerate(lines) if not line.rstrip().endswith(":")), len(lines))
+    return one_line(" ".join(lines[: first + 1]), MAX_MESSAGE_CHARS)
 
 
 def error_code(body: bytes) -> str:
@@ -60,7 +70,7 @@ def _message_in(value: Any) -> str:
         return next(filter(None, map(_message_in, value)), "")
     if not isinstance(value, dict):
         return ""
-    message = next(filter(None, (_message_in(value.get(name)) for name in _MESSAGE_FIELDS)), "")
+    message = next(filter(None, (_message_in(value.get(name)) for name in MESSAGE_FIELDS)), "")
     field = value.get("loc")
     return f"{field[-1]}: {message}" if message and isinstance(field, list) and field else message
 
@@ -81,7 +91,8 @@ def is_html(body: bytes) -> bool:
 
 def one_line(text: str, most: int) -> str:
     """`text` on one line of at most `most` printable characters, so that a terminal can show it."""
-    printable = "".join(character if character.isprintable() else " " for character in text[: 8 * most])
+    text = _ESCAPES.sub("", text[: 8 * most])
+    printable = "".join(character if character.isprintable() else " " for character in text)
     line = " ".join(printable.split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
