@@ -128,7 +128,7 @@ class OpenAIBackend:
                     if stream.events or not asking.changes(str(fault)):
                         raise
         except ServerFault as fault:
-            raise self._failed(str(fault), request, has_begun=stream.events > 0) from fault
+            raise self._failed(str(fault), request, fault.words, has_begun=stream.events > 0) from fault
         except httpx.HTTPError as error:
             raise self._failed(network_fault(error), request) from error
 
@@ -159,12 +159,13 @@ class OpenAIBackend:
                 model = self._view.model_called(self._source.name)
         return model is not None and model.residency in ("absent", "loading")
 
-    def _failed(self, predicate: str, request: Request, *, has_begun: bool = True) -> BackendFailed:
-        """The sentence for a person, without the prompt, which a server may quote."""
+    def _failed(self, predicate: str, request: Request, words: str = "", *, has_begun: bool = True) -> BackendFailed:
+        """The sentence for a person, without the prompt, which a server may quote. `words` are all that it wrote."""
         predicate = unquoted(predicate, request.messages)
+        about = f"{predicate} {unquoted(words, request.messages)}".lower()
         if self._view.kind == "lm-studio" and _EVICTED.search(predicate):
             predicate = f"{predicate} ({AUTO_EVICT})"
         # A model that has begun to answer is in memory, whatever the message contains.
-        lacks_memory = not has_begun and any(words in predicate.lower() for words in _NO_MEMORY)
+        lacks_memory = not has_begun and any(sign in about for sign in _NO_MEMORY)
         kind = OutOfMemory if lacks_memory else BackendFailed
         return kind(without_key(f"{self._name} {predicate}", self._auth))

@@ -29,20 +29,30 @@ ENDED_IN_LINE = "ended the stream in the middle of a line"
 
 
 class ServerFault(Exception):
-    """What a model server did wrong, as a predicate. `is_away`: no server listens at the address."""
+    """What a model server did wrong, as a predicate. `is_away`: no server listens at the address. `words` are all that
+    the server wrote, where the predicate has their first line only."""
 
-    def __init__(self, predicate: str, *, is_away: bool = False) -> None:
+    def __init__(self, predicate: str, *, is_away: bool = False, words: str = "") -> None:
         super().__init__(predicate)
-        self.is_away = is_away
+        self.is_away, self.words = is_away, words or predicate
 
 
 def error_message(body: bytes) -> str:
     """The server's own words in the body of a refusal: their first line; empty where it has none."""
+    return _first_line(_words_in(body))
+
+
+def error_words(body: bytes) -> str:
+    """All of the server's own words in a body, on one line."""
+    return one_line(_words_in(body), MAX_MESSAGE_CHARS)
+
+
+def _words_in(body: bytes) -> str:
     try:
-        return _first_line(_message_in(msgspec.json.decode(body)))
+        return _message_in(msgspec.json.decode(body))
     except NOT_JSON:
         text = body.decode("utf-8", "replace").strip()
-        return "" if text.startswith(("<", "{", "[")) else _first_line(text)
+        return "" if text.startswith(("<", "{", "[")) else text
 
 
 def _first_line(text: str) -> str:
@@ -99,7 +109,7 @@ def one_line(text: str, most: int) -> str:
 
 def reported(body: bytes) -> str:
     """That the server reported an error, with its message."""
-    return f"reported an error: {error_message(body) or 'without a message'}"
+    return f"reported an error: {error_words(body) or 'without a message'}"
 
 
 def not_a_stream(line: bytes) -> str:

@@ -61,7 +61,7 @@ def complaints(body: bytes, sent: Collection[Parameter]) -> dict[Parameter, str]
 def _names_of(parameters: frozenset[Parameter]) -> re.Pattern[str]:
     """Finds their names. A name may be part of a longer one (response_logprobs), and not of a model's (seed-coder)."""
     names = "|".join(f"(?P<{parameter}>{_NAMES[parameter]})" for parameter in sorted(parameters))
-    before = r"(?<![A-Za-z0-9-])(?<![A-Za-z0-9]/)(?:[A-Za-z]+[_.])*(?:max|top|response|sample|num)?_?"
+    before = r"(?<![A-Za-z0-9-])(?<![A-Za-z0-9]/)(?:[A-Za-z]+[_.])*?(?:max|top|response|sample|num)?_?"
     return re.compile(f"{before}(?:{names or '(?!)'})(?![A-Za-z0-9/-])", re.IGNORECASE)
 
 
