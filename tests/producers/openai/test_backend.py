@@ -230,7 +230,7 @@ async def server() -> AsyncIterator[FaultyServer]:
 
 BEFORE_IT_BEGAN = {
     "not_found": "answered HTTP 404: File Not Found",
-    "broken": "answered HTTP 500: Compute error. [31mred",
+    "broken": "answered HTTP 500: Compute error.",
     "quotes_the_prompt": "answered HTTP 400: cannot parse: …",
     "forbidden": "answered HTTP 403: You are not allowed to use this model",
     "moved": "answered HTTP 308 with another address: give that address as the URL",
