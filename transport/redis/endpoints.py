@@ -12,7 +12,7 @@ from transport.redis.address import Address, Node, without_password
 from transport.redis.cluster import Command, SlotMap
 from transport.redis.link import LOAD_SCRIPTS
 from transport.redis.namespace import named, named_key
-from transport.redis.refusals import in_words
+from transport.redis.refusals import in_words, without_arguments
 from transport.redis.replies import ReplyError, has_lost_script, hello_fields, is_refused_connection, serves_nothing
 
 # The first commands on a new connection. Every user may send HELLO, which replies what the server is; INFO is a right.
@@ -82,7 +82,7 @@ class Endpoints:
     def away(self, error: BaseException) -> RedisAway:
         """The error for the caller, with its cause in words."""
         does = "refuses the connection" if is_refused_connection(error) else "does not answer"
-        return RedisAway(f"Redis at {without_password(self.address.url)} {does}: {in_words(error)}")
+        return RedisAway(f"Redis at {without_password(self.address.url)} {does}: {in_words(without_arguments(error))}")
 
     def check(self, replies: Sequence[Any]) -> bool:
         """False where Redis has lost the scripts, so that the connection is to be opened anew. Raises the ReplyError of
