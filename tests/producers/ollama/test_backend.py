@@ -311,7 +311,7 @@ BEFORE_IT_BEGAN = {
     "endless_line": "sent a line of more than 1 MiB",
 }
 AFTER_IT_BEGAN = {
-    "error_midway": "reported an error: an error was encountered while running the model: [31mGGML_ASSERT",
+    "error_midway": "reported an error: an error was encountered while running the model: GGML_ASSERT",
     "error_object": "reported an error: the upstream is gone",
     "no_done": "ended the stream before the answer was complete",
     "half_a_line": "ended the stream in the middle of a line",

@@ -117,7 +117,7 @@ ENDS = {
     "babbles_on": "stop",
     "empty_lines": "stop",
     "last_line_open": "stop",
-    "error_midway": "reported an error: an error was encountered while running the model: [31mGGML_ASSERT",
+    "error_midway": "reported an error: an error was encountered while running the model: GGML_ASSERT",
     "error_of_memory": "reported an error: CUDA error: out of memory current device: 0",
     "error_object": "reported an error: the upstream is gone",
     "no_done": "ended the stream before the answer was complete",
