@@ -355,6 +355,11 @@ async def test_a_template_that_opens_the_thinking_is_remembered(
     assert [text_of([piece for piece in pieces if piece.lane == "answer"]) for pieces in shown] == [
         "Hm\n</think>\n\nYes", "Yes",
     ]  # fmt: skip
+    # The template itself shows it before the first answer.
+    card = {"id": "opened", "object": "model", "owned_by": "llamacpp"}
+    template = "{{ prompt }}{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+    server.says = {"/v1/models": as_json({"data": [card]}), "/props": as_json({"chat_template": template})}
+    assert text_of([piece for piece in await pieces_of("opened", server.url) if piece.lane == "answer"]) == "Yes"
 
 
 async def test_before_the_first_token_silence_is_not_a_failure(server: FaultyServer) -> None:
