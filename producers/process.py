@@ -103,7 +103,7 @@ class ProducerProcess:
         facts = dict[str, str | int | float | bool]()
         if self._served.done():
             generations = self._served.result().generations
-            facts |= {"requests": generations.asked, "shared": generations.shared}
+            facts |= {"requests": generations.asked, "shared": generations.shared, "odd_answers": generations.odd}
         if self._backend.residence is None:
             # A server that was away at the start may be back, which a request notices.
             facts["trouble"] = self._backend.facts.trouble

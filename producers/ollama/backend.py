@@ -212,7 +212,7 @@ class OllamaBackend:
         self._facts = known_facts(self._facts, self._title, own, shown, source)
         thinks = "thinking" in (shown.capabilities or ())
         manifest, in_cloud = own.digest if own else "", is_in_cloud(self._facts.model, own, shown)
-        begins_thinking = not thinks and template_thinks(shown.template)
+        begins_thinking = template_thinks(shown.template)
         self._known = _Known(self._facts.model, manifest, in_cloud, shown.has_chat, thinks, begins_thinking)
         return self._known
 

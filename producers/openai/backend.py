@@ -115,7 +115,9 @@ class OpenAIBackend:
                 while not isinstance(answer := await self._answer(self._client, asking), httpx.Response):
                     yield answer
                     await asyncio.sleep(asking.pause_s)
-                stream = ChatStream(asking.dialect.top_k(request), begins_thinking=self._begins_thinking)
+                stream = ChatStream(
+                    asking.dialect.top_k(request), begins_thinking=self._begins_thinking or self._view.begins_thinking
+                )
                 try:
                     async with contextlib.aclosing(answer):
                         if asking.has_waited:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from producers.servers.faults import NOT_JSON, one_line
+from producers.servers.thinking import template_thinks
 from producers.source import ModelSource
 from schemas.models import ModelFacts, Residency
 
@@ -53,6 +54,8 @@ class View(msgspec.Struct, frozen=True):
     slots: int = DEFAULT_SLOTS
     # Of a model that it does not list.
     residency: Residency = "unmanaged"
+    # Its chat template opens the thinking.
+    begins_thinking: bool = False
 
     @property
     def max_loaded(self) -> int:
@@ -118,7 +121,13 @@ def view_of(
         }
         residency: Residency = "loading" if is_loading else "loaded"
         found = tuple(_of_card(card, able.get(card["id"], ()), residency) for card in listed or ())
-        return View("llama-server", found, _number(_decoded(props), "total_slots") or DEFAULT_SLOTS)
+        known = _decoded(props)
+        return View(
+            "llama-server",
+            found,
+            _number(known, "total_slots") or DEFAULT_SLOTS,
+            begins_thinking=template_thinks(_text(known, "chat_template")),
+        )
     if "vllm" in owners:
         return View("vllm", tuple(_of_card(card, residency="loaded") for card in listed or ()))
     found = tuple(_of_card(card) for card in listed or ())
