@@ -92,10 +92,16 @@ class ModelReady(msgspec.Struct, frozen=True):
     """A sign: the model is loaded and has a slot for the request."""
 
 
+# The reasons of an ending: by itself, at the limit of tokens, and by itself with the refusal of an answer.
+STOP, LENGTH, REFUSED = "stop", "length", "refused: its text is the refusal"
+
+
 class Ending(msgspec.Struct, frozen=True):
-    """The model has ended by itself: `reason` is stop or length."""
+    """The model has ended by itself: `reason` is STOP, LENGTH, REFUSED, or a word of its server. `odd` is what the
+    server sent and the backend did not understand, in words that follow "sent "."""
 
     reason: str
+    odd: tuple[str, ...] = ()
 
 
 class BackendFailed(Exception):

@@ -29,6 +29,7 @@ from producers.ollama.server import OllamaServer, StatusFault, UnansweredQuestio
 from producers.ollama.stream import OllamaStream
 from producers.servers.faults import ServerFault, unquoted
 from producers.servers.streaming import read_answer
+from producers.servers.thinking import template_thinks
 from producers.source import ModelSource
 from schemas.models import ModelFacts
 
@@ -61,6 +62,8 @@ class _Known(msgspec.Struct, frozen=True):
     in_cloud: bool
     has_chat: bool
     thinks: bool
+    # Its template opens the thinking, and Ollama does not send it apart.
+    begins_thinking: bool = False
 
 
 class OllamaBackend:
@@ -111,11 +114,13 @@ class OllamaBackend:
                 if not await self._is_loaded(model):
                     yield ModelLoading()
                 while True:
-                    stream = OllamaStream(request.top_k, thinks=model.thinks)
+                    stream = OllamaStream(request.top_k, thinks=model.thinks, begins_thinking=model.begins_thinking)
                     try:
                         async with contextlib.aclosing(await self._asked(model, request)) as answer:
                             async for item in read_answer(answer, stream, request.silence_ms / 1_000):
                                 yield item
+                        if stream.ended_unopened:
+                            self._known = msgspec.structs.replace(model, begins_thinking=True)
                         return
                     except ServerFault as refusal:
                         if isinstance(refusal, StatusFault) and refusal.is_busy:
@@ -218,7 +223,8 @@ class OllamaBackend:
         self._facts = known_facts(self._facts, self._title, own, shown, source)
         thinks = "thinking" in shown.capabilities
         manifest, in_cloud = own.digest if own else "", is_in_cloud(self._facts.model, own, shown)
-        self._known = _Known(self._facts.model, manifest, in_cloud, shown.has_chat, thinks)
+        begins_thinking = not thinks and template_thinks(shown.template)
+        self._known = _Known(self._facts.model, manifest, in_cloud, shown.has_chat, thinks, begins_thinking)
         return self._known
 
     async def _described(self) -> Shown:

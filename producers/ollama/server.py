@@ -29,6 +29,7 @@ from producers.ollama.answers import (
 from producers.servers.address import at_path, server_address
 from producers.servers.api_key import without_key
 from producers.servers.client import CONNECT_S, http_client, network_fault, send, short_body
+from producers.servers.encoding import decoded_parts
 from producers.servers.faults import ServerFault, error_message, error_words, is_html, one_line
 from producers.source import ModelSource
 
@@ -207,7 +208,7 @@ async def _body(response: httpx.Response) -> bytes:
     """A whole body. Raises ServerFault where it is too long."""
     body = bytearray()
     async with contextlib.aclosing(response):
-        async for part in response.aiter_raw():
+        async for part in decoded_parts(response):
             body += part
             if len(body) > MAX_ANSWER_BYTES:
                 raise ServerFault(f"sent an answer of more than {MAX_ANSWER_BYTES >> 20} MiB")

@@ -30,6 +30,7 @@ from producers.servers.api_key import without_key
 from producers.servers.client import http_client, network_fault, send, short_body
 from producers.servers.faults import ServerFault, unquoted
 from producers.servers.streaming import read_answer
+from producers.servers.thinking import name_thinks
 from producers.source import ModelSource
 from schemas.models import ModelFacts
 
@@ -63,6 +64,8 @@ class OpenAIBackend:
         self._view = View()
         self._trouble = ""
         self._dialect = Dialect()
+        # True where its chat template opens the thinking, as far as its name or an answer shows it.
+        self._begins_thinking = name_thinks(source.name)
         self._client: httpx.AsyncClient | None = None
 
     @property
@@ -113,7 +116,7 @@ class OpenAIBackend:
                 while not isinstance(answer := await self._answer(self._client, asking), httpx.Response):
                     yield answer
                     await asyncio.sleep(asking.pause_s)
-                stream = ChatStream(asking.dialect.top_k(request))
+                stream = ChatStream(asking.dialect.top_k(request), begins_thinking=self._begins_thinking)
                 try:
                     async with contextlib.aclosing(answer):
                         if asking.has_waited:
@@ -123,6 +126,7 @@ class OpenAIBackend:
                                 # The server accepts this dialect, and the trouble is over.
                                 self._dialect, self._trouble = asking.dialect, ""
                             yield item
+                    self._begins_thinking |= stream.ended_unopened
                     return
                 except ServerFault as fault:
                     # Some servers accept a request with HTTP 200, and refuse it in the stream.

@@ -321,7 +321,6 @@ AFTER_IT_BEGAN = {
     "half_a_line": "ended the stream in the middle of a line",
     "unloads": "unloaded the model",
     "garbage": "sent a line that is not Ollama's: ",
-    "other_shape": "sent a line that is not Ollama's: ",
     "cut": "closed the connection unexpectedly",
     "silent": "sent nothing for 0.2 s",
 }
