@@ -221,6 +221,7 @@ class MemberServing:
             async with model.in_use(f"{self._session} {self._member}"):
                 delivery.finish((await self._answer(model, delivery, request)).reason)
         except BackendFailed as failure:
+            self._service.served.result().failed(str(failure))
             delivery.fail(str(failure))
         except Exception as bug:  # noqa: BLE001  # a bug must end the member with a reason, not with silence
             self._service.log.bind(session=self._session).exception("the backend raised an unexpected exception")
