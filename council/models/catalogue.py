@@ -100,10 +100,6 @@ def require_key(source: ModelSource) -> None:
         ApiKey(source.key_env)
 
 
-def writes_text(offer: Offer) -> bool:
-    return not offer.capabilities or "completion" in offer.capabilities
-
-
 def _named(offers: Sequence[tuple[str, Offer]]) -> dict[str, Offer]:
     """The offers by their models' names. Where two servers have a model of one name, each server's name precedes it."""
     names = [offer.facts.model for _, offer in offers]

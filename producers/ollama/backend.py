@@ -28,6 +28,7 @@ from producers.ollama.offers import is_in_cloud, known_facts, known_limits, olla
 from producers.ollama.server import OllamaServer, StatusFault, UnansweredQuestion, canonical_name, is_about_memory
 from producers.ollama.stream import OllamaStream
 from producers.servers.faults import ServerFault, unquoted
+from producers.servers.recorded import Exchange
 from producers.servers.streaming import read_answer
 from producers.servers.thinking import template_thinks
 from producers.source import ModelSource
@@ -69,9 +70,10 @@ class _Known(msgspec.Struct, frozen=True):
 class OllamaBackend:
     """One model of one Ollama, and its residence: one pooled client, whose idle connections are kept open."""
 
-    def __init__(self, model: str, source: ModelSource) -> None:
-        """`model` is the council's name of it. Raises Refused for a URL or a key that is not valid."""
-        self._server = OllamaServer(source)
+    def __init__(self, model: str, source: ModelSource, exchanges: list[Exchange] | None = None) -> None:
+        """`model` is the council's name of it. `exchanges` receives what is sent and what comes back. Raises Refused
+        for a URL or a key that is not valid."""
+        self._server = OllamaServer(source, exchanges=exchanges)
         self._title = f"{model} at {self._server.shown_url}"
         self._source = source
         self._known: _Known | None = None
@@ -93,6 +95,10 @@ class OllamaBackend:
     @property
     def residence(self) -> OllamaBackend | None:
         return None if self._facts.remote else self
+
+    def left_out(self, request: Request) -> tuple[str, ...]:
+        """What the server has refused of such a request, and is no longer sent; in words."""
+        return self._dialect.changes(request)
 
     async def start(self) -> None:
         limits = ollama_limits(self._source.url, os.environ)

@@ -31,6 +31,7 @@ from producers.servers.api_key import without_key
 from producers.servers.client import CONNECT_S, http_client, network_fault, send, short_body
 from producers.servers.encoding import decoded_parts
 from producers.servers.faults import ServerFault, error_message, error_words, is_html, one_line
+from producers.servers.recorded import Exchange
 from producers.source import ModelSource
 
 # Ollama reads its list of models from disk: a slow disk and a hundred models take a second or two.
@@ -80,17 +81,19 @@ class UnansweredQuestion(StatusFault):
 class OllamaServer:
     """One Ollama behind one pooled client. Every request raises ServerFault."""
 
-    def __init__(self, source: ModelSource, connect_s: float = CONNECT_S) -> None:
+    def __init__(
+        self, source: ModelSource, connect_s: float = CONNECT_S, exchanges: list[Exchange] | None = None
+    ) -> None:
         """Credentials in the source's URL, or the key in its variable, are sent, never shown. Raises Refused for a URL
         that is not valid, and for a key that is missing or cannot be sent."""
         self._base, self._auth = server_address("Ollama", source)
-        self._connect_s = connect_s
+        self._connect_s, self._exchanges = connect_s, exchanges
         self._client: httpx.AsyncClient | None = None
         self.shown_url = str(self._base).rstrip("/")
 
     def open(self, connections: int) -> None:
         """`connections` is at least the number of requests at the same time."""
-        self._client = http_client(self._base, connections, self._auth, self._connect_s)
+        self._client = http_client(self._base, connections, self._auth, self._connect_s, self._exchanges)
 
     async def close(self) -> None:
         if self._client is not None:

@@ -29,6 +29,7 @@ from producers.servers.address import api_roots, at_path, server_address
 from producers.servers.api_key import without_key
 from producers.servers.client import http_client, network_fault, send, short_body
 from producers.servers.faults import ServerFault, unquoted
+from producers.servers.recorded import Exchange
 from producers.servers.streaming import read_answer
 from producers.servers.thinking import name_thinks
 from producers.source import ModelSource
@@ -52,15 +53,17 @@ _NO_MEMORY = (
 class OpenAIBackend:
     """One model behind an OpenAI-compatible server: one pooled client, whose idle connections are kept open."""
 
-    def __init__(self, model: str, source: ModelSource) -> None:
+    def __init__(self, model: str, source: ModelSource, exchanges: list[Exchange] | None = None) -> None:
         """`model` is the council's name of it. The source's URL has /v1 or not; credentials in it are sent, never
-        shown. Raises Refused for a URL that is not valid, and for a key that is missing or cannot be sent."""
+        shown. `exchanges` receives what is sent and what comes back. Raises Refused for a URL that is not valid, and
+        for a key that is missing or cannot be sent."""
         self._base, self._auth = server_address(model, source)
         self._server = str(self._base).rstrip("/")
         self._name = f"{model} at {self._server}"
         # The first of them that is found stays alone.
         self._roots = api_roots(model, source)
         self._source = source
+        self._exchanges = exchanges
         self._view = View()
         self._trouble = ""
         self._dialect = Dialect()
@@ -86,9 +89,13 @@ class OpenAIBackend:
         """These servers decide themselves when they load a model."""
         return None
 
+    def left_out(self, request: Request) -> tuple[str, ...]:
+        """What the server has refused of such a request, and is no longer sent; in words."""
+        return self._dialect.left_out(request)
+
     async def start(self) -> None:
         """Asks the server what it is, quickly. Where that fails, `facts.trouble` has the reason."""
-        async with http_client(self._base, 2, self._auth) as client:
+        async with http_client(self._base, 2, self._auth, exchanges=self._exchanges) as client:
             try:
                 self._see(await look_at(client, self._base, self._roots, self._source))
                 fault = self._view.lacks(self._source.name)
@@ -96,7 +103,7 @@ class OpenAIBackend:
                 fault = str(away)
         self._trouble = without_key(f"{self._name} {fault}", self._auth) if fault else ""
         # A connection for each slot, and as many for those that are being closed.
-        self._client = http_client(self._base, 2 * self.slots, self._auth)
+        self._client = http_client(self._base, 2 * self.slots, self._auth, exchanges=self._exchanges)
 
     async def close(self) -> None:
         if self._client is not None:
@@ -162,6 +169,7 @@ class OpenAIBackend:
 
     def _see(self, view: View) -> None:
         self._view = view
+        self._dialect = msgspec.structs.replace(self._dialect, has_continue_flag=view.kind == "vllm")
         if view.root:
             self._roots = (httpx.URL(view.root),)
 
