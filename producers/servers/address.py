@@ -66,8 +66,7 @@ def server_url(model: str, base_url: str) -> httpx.URL:
 def server_address(model: str, source: ModelSource) -> tuple[httpx.URL, httpx.Auth | None]:
     """(the server's address without its API's path and without credentials, the credentials). Raises Refused, with no
     secret in it, for a URL that is not valid, and for a key that is missing or would be sent unencrypted."""
-    url = server_url(model, source.url)
-    base = below(url, _without_api(_path(url), source.api))
+    url, base = server_url(model, source.url), base_address(model, source)
     if not source.key_env:
         named = url.username or url.password
         return base, httpx.BasicAuth(url.username, url.password) if named else None
@@ -83,6 +82,12 @@ def server_address(model: str, source: ModelSource) -> tuple[httpx.URL, httpx.Au
             "network, set remote = false.",
         )
     return base, ApiKey(source.key_env)
+
+
+def base_address(model: str, source: ModelSource) -> httpx.URL:
+    """The server's address without its API's path and without credentials. Raises Refused."""
+    url = server_url(model, source.url)
+    return below(url, _without_api(_path(url), source.api))
 
 
 def api_roots(model: str, source: ModelSource) -> tuple[httpx.URL, ...]:
