@@ -102,8 +102,10 @@ class ProducerProcess:
         """The part of the process record that is about requests; the model's keeper sets the rest."""
         facts = dict[str, str | int | float | bool]()
         if self._served.done():
-            generations = self._served.result().generations
+            model = self._served.result()
+            generations = model.generations
             facts |= {"requests": generations.asked, "shared": generations.shared, "odd_answers": generations.odd}
+            facts |= model.last_failure
         if self._backend.residence is None:
             # A server that was away at the start may be back, which a request notices.
             facts["trouble"] = self._backend.facts.trouble

@@ -225,6 +225,7 @@ class MemberServing:
                     model.generations.note_odd(ending.odd, self._service.log)
                 delivery.finish(shown_reason(ending.reason, delivery.outbox.lanes, request.max_tokens))
         except BackendFailed as failure:
+            self._service.served.result().failed(str(failure))
             delivery.fail(str(failure))
         except Exception as bug:  # noqa: BLE001  # a bug must end the member with a reason, not with silence
             self._service.log.bind(session=self._session).exception("the backend raised an unexpected exception")

@@ -229,7 +229,7 @@ async def server() -> AsyncIterator[FaultyServer]:
 
 
 BEFORE_IT_BEGAN = {
-    "not_found": "answered HTTP 404: File Not Found",
+    "not_found": "answered HTTP 404 at ",
     "broken": "answered HTTP 500: Compute error.",
     "quotes_the_prompt": "answered HTTP 400: cannot parse: …",
     "forbidden": "answered HTTP 403: You are not allowed to use this model",
@@ -512,7 +512,8 @@ async def test_a_missing_model_is_a_trouble_that_lists_the_others(server: Faulty
         assert backend.facts.trouble.endswith("does not list the model 'not_found': it lists a, b")
     assert await failure_of("not_found", server.url) == (
         "",
-        "answered HTTP 404: File Not Found; it does not list the model 'not_found': it lists a, b",
+        f"answered HTTP 404 at {server.url}/v1/chat/completions: File Not Found; "
+        "it does not list the model 'not_found': it lists a, b",
     )
 
 
