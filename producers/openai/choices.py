@@ -18,6 +18,8 @@ from producers.servers.pieces import LogprobEntry
 
 NOT_VALID = "sent a line that is not a chat completion: it is not valid JSON"
 ODD_EVENT = "events in an unknown form"
+# OpenAI's; Gemini's; Anthropic's.
+_WORDS = ("finish_reason", "finishReason", "stop_reason")
 ODD_REASON = "a finish_reason in an unknown form"
 
 
@@ -46,6 +48,7 @@ class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
+    finishReason: None = None
     text: None = None
     error: None = None
 
@@ -154,7 +157,7 @@ class ChoiceReader:
             if whole is not None:
                 so_far = "".join(self._answer)
                 texts.answer = texts.answer[len(so_far) :] if texts.answer.startswith(so_far) else texts.answer
-        word = choice.get("finish_reason") or choice.get("stop_reason")
+        word = next((choice[name] for name in _WORDS if choice.get(name)), None)
         if isinstance(word, dict):
             word = word.get("type") or word.get("reason")
         if not (word is None or isinstance(word, str)):

@@ -92,6 +92,13 @@ STREAMS: dict[str, tuple[bytes, str, str, str]] = {
         "",
         "stop",
     ),
+    "pretty in one data line": (
+        b'data: {\n  "choices": [\n    {"delta": {"content": "Hello"}}\n  ]\n}\n\n' + STOP,
+        "Hello",
+        "",
+        "stop",
+    ),
+    "a raw line end in a text": (said("a\nb") + STOP, "a\nb", "", "stop"),
     "bare json": (HELLO.replace(b"data: ", b"") + STOP, "Hello", "", "stop"),
     "no stream": (b'{"choices":[{"message":{"content":"Hello"},"finish_reason":"stop"}]}', "Hello", "", "stop"),
     "no stream, pretty": (
@@ -234,6 +241,7 @@ STREAMS: dict[str, tuple[bytes, str, str, str]] = {
         "length",
     ),
     "stop in the first chunk": (choice("{}", reason='"stop"') + HELLO + DONE, "Hello", "", "stop"),
+    "Gemini's reason": (said("Hello", ',"finishReason":"STOP"'), "Hello", "", "stop"),
     "the word null": (choice('{"content":"Hello"}', reason='"null"') + STOP, "Hello", "", "stop"),
     "only the word null": (
         choice('{"content":"Hello"}', reason='"null"'),
