@@ -125,12 +125,10 @@ class ProducerProcess:
             except OtherVersion as error:
                 await self._leased.leave(lease, error)
                 break
-            except RedisAway:
+            except (RedisAway, RedisRefuses) as error:
                 # Before the claim nothing was written, and a session may be acknowledged twice: again from the start.
-                await asyncio.sleep(_RETRY_S)
-            except RedisRefuses as error:
-                self._log.warning("Redis refuses a session", session=lease.session, error=str(error))
-                await asyncio.sleep(REFRESH_S)
+                self._presence.lose(error)
+                await asyncio.sleep(_RETRY_S if isinstance(error, RedisAway) else REFRESH_S)
         self._servings.pop(lease.entry_id, None)
 
     def _give_up(self, lease: Lease) -> None:
