@@ -129,10 +129,13 @@ class ChoiceReader:
         if not isinstance(event, dict):
             self._odd[ODD_EVENT] += 1
             return Found()
-        choice = self._loose_choice(event.get("choices"))
+        # Without choices, of llama.cpp's own interface and of some proxies: the event is its only choice.
+        own = {"delta": event} if event.get("content") else event if event.get("delta") else None
+        listed = event.get("choices")
+        choice = self._loose_choice([own] if listed is None and own else listed)
         # An older vLLM and FastAPI send their error's fields without an object around them.
         words = None if choice else event.get("message") or event.get("detail")
-        nested = event["choices"][0] if choice and isinstance(event["choices"], list) else None
+        nested = listed[0] if choice and isinstance(listed, list) else None
         has_error = bool(event.get("error")) or (isinstance(words, str) and bool(words))
         return Found(choice, has_error or (isinstance(nested, dict) and bool(nested.get("error"))))
 

@@ -169,6 +169,12 @@ STREAMS: dict[str, tuple[bytes, str, str, str]] = {
         "",
         "stop",
     ),
+    "no choices around it": (
+        b'data: {"content":"Hel","stop":false}\n\ndata: {"delta":{"content":"lo"}}\n\n' + STOP,
+        "Hello",
+        "",
+        "stop",
+    ),
     "text": (b'data: {"choices":[{"text":"Hello","index":0}]}\n\n' + STOP, "Hello", "", "stop"),
     "reasoning_details": (
         choice('{"content":"","reasoning_details":[{"type":"reasoning.text","text":"Hm"}]}') + HELLO + STOP,
@@ -337,7 +343,7 @@ def test_side_information_costs_the_measurement_and_never_the_text(logprobs: str
     found = Outcome([said("Hello", f',"logprobs":{logprobs}'), STOP])
     assert (found.answer, found.end) == ("Hello", "stop")
     assert {piece.quality for piece in found.pieces} == {"missing"}
-    assert found.odd == (("logprobs in an unknown form (1 times)",) if is_odd else ())
+    assert found.odd == (("logprobs in an unknown form (1 time)",) if is_odd else ())
     assert "$" not in "".join(found.odd)
 
 
