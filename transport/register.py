@@ -63,6 +63,11 @@ class ProcessRegistration:
             ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S),
         ]
 
+    def drain(self) -> None:
+        """The process takes no new sessions any more, and ends soon. The next renewal writes it into the record."""
+        self.ready = False
+        self.detail["draining"] = True
+
     def leave(self) -> list[Command]:
         """The commands that delete the record at once; it is not renewed any more."""
         self._has_left = True

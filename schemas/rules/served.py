@@ -14,13 +14,13 @@ from schemas.sessions import MemberSpec
 
 def served_models(records: Sequence[ProcessRecord]) -> list[ModelFacts]:
     """The models that producers serve, each once: first in the council's order of preference, then by the age of their
-    producers.
+    producers. A producer that is draining serves nothing new.
 
     Of several producers of a model, one that has it in memory counts, else the oldest one.
     """
     served: dict[str, ModelFacts] = {}
     for record in records:
-        if record.role == "producer":
+        if record.role == "producer" and not record.is_draining:
             facts = facts_in(record.detail)
             if facts.model and (facts.model not in served or facts.residency == "loaded"):
                 served[facts.model] = facts
