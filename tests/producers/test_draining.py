@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
 
+from council.running.children import Child
 from schemas.processes import ProcessRecord
 from schemas.rules.served import served_models
 from schemas.sessions import Member, Opening, Sampling
@@ -19,7 +18,7 @@ from tests.support.faulty_server import FaultyServer, faulty_server
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Role, Roles
 from tests.support.sessions import check_the_law, opening_of, until_ended
-from tests.support.waiting import until, wait_until
+from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
 from transport.sessions import find_session, open_session
@@ -151,22 +150,22 @@ async def test_what_is_not_complete_when_the_draining_ends_is_dropped(
     assert leaves.log().count("a second signal ends it at once") == 1
 
 
-async def test_the_end_of_the_supervisor_ends_a_producer_at_once(
-    redis: RedisServer, roles: Roles, server: FaultyServer, pipe: AsyncPipe
+@pytest.mark.parametrize("end", ["its supervisor ends it", "its supervisor is gone"])
+async def test_a_producer_ends_at_once_with_its_supervisor(
+    end: str, redis: RedisServer, roles: Roles, server: FaultyServer, pipe: AsyncPipe
 ) -> None:
-    """No process watches it any more."""
+    """The reason is the producer's own: it had the time to write it."""
     roles.ready("aggregator")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "producers", "m", "--backend", server.url, "--name", "waits", "--drain-s", "600"],
-        env={**os.environ, "REDIS_URL": redis.url, "COUNCIL_SUPERVISED": "1"},
-        stdin=subprocess.PIPE,
-    )
-    assert process.stdin
+    flags = ("--backend", server.url, "--name", "waits", "--drain-s", "600")
+    child = Child("producer m", ["producers", "m", *flags], {"REDIS_URL": redis.url}, print)
+    child.start()
     opening = opening_of("m")
     await open_session(pipe, opening)
     await until_begun(pipe, opening)
-    process.stdin.close()
-    # The exit code 1 is that of an end by force, after three seconds.
-    wait_until(lambda: process.poll() is not None, "the producer has ended")
-    assert process.returncode == 0
+    if end == "its supervisor ends it":
+        child.terminate()
+    elif child.input:
+        child.input.close()
+    await asyncio.to_thread(child.wait_or_kill, time.monotonic() + 10.0)
     assert await texts(pipe, opening.session) == [("dropped", BEGINNING)]
+    assert STOPPED in (await find_session(pipe, opening.session)).reason
