@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from types import FrameType
 
 from aggregator.loop import AggregatorLoop
+from runtime.check import add_check
 from runtime.environment import redis_from_environment
 from runtime.lifeline import end_with_supervisor
 from runtime.log import log_to_stderr
+from runtime.role import RoleParser
 from schemas.errors import Refused
 from transport.register import ProcessRegistration
 
 
 def main() -> int:
-    argparse.ArgumentParser(prog="python -m aggregator", description=__doc__).parse_args()
+    parser = RoleParser(prog="python -m aggregator", description=__doc__)
+    add_check(parser, "aggregator")
+    parser.parse_args()
     stopping = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -13,14 +13,10 @@ from pathlib import Path
 from producers.backends import backend_for
 from producers.process import ProducerProcess
 from producers.source import ModelSource, ProducerOrder, gguf_source, ordered
-from runtime.environment import (
-    checked_drain,
-    drain_from_environment,
-    redis_from_environment,
-    tier_from_environment,
-)
+from runtime.check import add_check
+from runtime.environment import checked_drain, drain_from_environment, redis_from_environment, tier_from_environment
 from runtime.log import log_to_stderr
-from runtime.role import run_role, stop_events
+from runtime.role import RoleParser, run_role, stop_events
 from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.rules.choice import check_remote_tier
@@ -79,8 +75,8 @@ async def serve(given: ProducerOrder | argparse.Namespace) -> None:
     await process.run()
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m producers", description=__doc__)
+def argument_parser() -> RoleParser:
+    parser = RoleParser(prog="python -m producers", description=__doc__)
     parser.add_argument("model", help="the model's name, as the council knows it; gguf:PATH for a file")
     parser.add_argument("--backend", metavar="URL", help="its server, such as http://127.0.0.1:8080")
     parser.add_argument("--api", choices=["openai", "ollama"], default="openai", help="the API of that server")
@@ -106,6 +102,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tokens-per-s", type=float, metavar="N", help="the pace of an n-gram model (default: a readable one)"
     )
+    add_check(parser, "producer")
     return parser
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -14,6 +14,7 @@ from schemas.errors import Refused
 from schemas.rules.tiers import TIERS, TierPolicy, tier_for_memory, tier_named
 from transport.redis.prefix import with_prefix
 from transport.redis.server_check import check_server
+from transport.rights import check_rights
 
 # Most answers end within it; service managers kill a process that has not ended after 30 to 90 s.
 DEFAULT_DRAIN_S = 20
@@ -56,9 +57,9 @@ def checked_drain(text: str) -> float:
     return drain_s
 
 
-def redis_from_environment() -> str:
+def redis_from_environment(rights: Sequence[str] = ()) -> str:
     """REDIS_URL, with the prefix of COUNCIL_PREFIX. Raises Refused where it is not set, or where no usable Redis
-    answers there.
+    answers there, or where its user lacks a right that every role needs, or one of `rights`.
 
     A supervised role gets the whole URL from its supervisor. It does not check it: its supervisor did, and a role that
     is started again waits until Redis is back.
@@ -69,5 +70,7 @@ def redis_from_environment() -> str:
     if is_supervised():
         return url
     url = with_prefix(url, os.environ.get("COUNCIL_PREFIX") or None)
+    # In this order: a user without rights gets one sentence about all of them.
+    check_rights(url, rights)
     check_server(url)
     return url

@@ -117,10 +117,15 @@ def _register(replies: Sequence[Any]) -> Register:
     return Register(sorted(records, key=lambda record: record.started_ms), unreadable)
 
 
+def processes_of_host(pipe: Pipe) -> list[ProcessRecord]:
+    """As read_processes, of this host alone. Raises RedisAway."""
+    host = socket.gethostname()
+    return [record for record in read_processes(pipe) if record.host == host]
+
+
 def ready_pids(pipe: Pipe) -> set[int]:
     """The processes of this host whose records say that they are ready. Raises RedisAway."""
-    host = socket.gethostname()
-    return {record.pid for record in read_processes(pipe) if record.ready and record.host == host}
+    return {record.pid for record in processes_of_host(pipe) if record.ready}
 
 
 def _rss_bytes() -> int:

@@ -210,7 +210,7 @@ class Supervisor:
     def _without_keys(self) -> dict[str, str]:
         """Empty variables in place of the secrets: each secret is given only to the process that needs it."""
         keys = {source.key_env: "" for source in self._plan.models.values() if source.key_env}
-        return keys | {"COUNCIL_TOKEN": ""}
+        return keys | {"COUNCIL_TOKEN": "", "COUNCIL_TOKEN_FILE": ""}
 
     def _planned_children(self) -> list[Child]:
         plan = self._plan

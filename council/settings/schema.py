@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from consumers.web.door.access import checked_token
+from consumers.web.door.access import checked_token, token_from_file
 from consumers.web.door.guard import checked_origins
 from council.settings.file import SettingsFile, read_settings_file
 from council.settings.member import MemberName, MemberSetting
@@ -156,6 +156,8 @@ class _Environment(EnvSettingsSource):
         if values.get("token") == "":
             # Processes of the council that do not need the token have an empty variable.
             del values["token"]
+        if token := token_from_file():
+            values["token"] = token
         try:
             return with_tier_limits(values)
         except WrongSetting as error:

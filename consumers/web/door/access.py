@@ -2,6 +2,7 @@
 
     Authorization: Bearer TOKEN     programs
     …?token=TOKEN                   sockets of pages of other origins, which cannot send a header
+    without                         GET /healthz and /readyz, for probes: yes or no, and no reason
     cookie                          this page, after POST /sign-in or GET /?token=TOKEN. It contains a digest, not the
                                     token: browsers send a cookie to every port of a host
 
@@ -14,6 +15,7 @@ import base64
 import hashlib
 import hmac
 import ipaddress
+import os
 import re
 import socket
 import time
@@ -27,7 +29,7 @@ from consumers.web.door.errors import error_response
 from consumers.web.door.guard import is_same_origin
 from consumers.web.door.limits import WRONG_TOKENS, Buckets, TooMany, address_of
 from consumers.web.door.request import read_body
-from schemas.errors import Refused
+from schemas.errors import CouncilError, Refused
 
 # 16 of 94 characters have 105 bits.
 SHORTEST_TOKEN = 16
@@ -37,6 +39,7 @@ _HOW_TO_SEND = "send it as 'Authorization: Bearer TOKEN', or open / in a browser
 _HOW_TO_CREATE = "COUNCIL_TOKEN=$(python3 -c 'import secrets; print(secrets.token_urlsafe(24))')"
 _STYLE = re.compile(r"<style>(.*?)</style>", re.S)
 SIGN_IN = "/sign-in"
+_PROBES = ("/healthz", "/readyz")
 # A form of one field, read from clients without a token: they must not occupy connections with it.
 _SIGN_IN_S = 2.0
 _MOST_SIGNING_IN = 32
@@ -52,6 +55,38 @@ def checked_token(token: str) -> str:
             f"spaces; create one with {_HOW_TO_CREATE}.",
         )
     return token
+
+
+def token_from_environment() -> str | None:
+    """The token in COUNCIL_TOKEN, or in the file of COUNCIL_TOKEN_FILE; None where neither is set. An empty variable
+    counts as not set. Raises Refused with a message that does not contain the token."""
+    if token := token_from_file():
+        return token
+    token = os.environ.get("COUNCIL_TOKEN")
+    return checked_token(token) if token else None
+
+
+def token_from_file() -> str | None:
+    """The token in the file that COUNCIL_TOKEN_FILE names, without the space around it; None where it is not set.
+    Raises Refused, also where COUNCIL_TOKEN is set, too."""
+    file = os.environ.get("COUNCIL_TOKEN_FILE")
+    if not file:
+        return None
+    if os.environ.get("COUNCIL_TOKEN"):
+        raise Refused("bad_token", "COUNCIL_TOKEN and COUNCIL_TOKEN_FILE are both set: unset one of them.")
+    try:
+        with open(file, encoding="ascii", errors="replace") as opened:
+            # Longer than the longest token with its line end, so that a longer file is refused.
+            text = opened.read(2 * _LONGEST_TOKEN)
+    except OSError as error:
+        raise Refused(
+            "bad_token",
+            f"COUNCIL_TOKEN_FILE names {file!r}, which cannot be read ({error.strerror}): write the token into it.",
+        ) from None
+    try:
+        return checked_token(text.strip())
+    except Refused as error:
+        raise Refused(error.code, f"COUNCIL_TOKEN_FILE names {file!r}: {error}") from None
 
 
 def require_token(listening: socket.socket, token: str | None) -> None:
@@ -94,6 +129,8 @@ class Access:
             token = _token_of(request)
             if token is None and self._has_cookie(request) and _is_of_this_page(request):
                 return await handler(request)
+            if token is None and request.path in _PROBES and request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
+                return await _yes_or_no(request, handler)
             if token is None:
                 return self._refuse(request, "no_token", f"This council requires its token: {_HOW_TO_SEND}.")
             if not self._is_right(request, token):
@@ -159,6 +196,17 @@ class Access:
         response.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="council"'
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
         return response
+
+
+async def _yes_or_no(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A probe's response, without the reason if it is no: that is for clients with the token."""
+    try:
+        response = await handler(request)
+    except CouncilError:
+        response = None
+    if response is not None and response.status == 200:
+        return response
+    return error_response(503, "not_ready", "The council is not ready: ask again with its token for the reason.")
 
 
 def _token_of(request: web.Request) -> str | None:

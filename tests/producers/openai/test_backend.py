@@ -511,6 +511,13 @@ async def test_credentials_in_the_url_are_sent_and_never_shown(server: FaultySer
     )
 
 
+@pytest.mark.parametrize("password", ["12/love", "12?love", "12#love", "12@love"])
+def test_a_password_that_is_not_percent_encoded_is_refused_and_not_shown(password: str) -> None:
+    with pytest.raises(Refused, match="is not valid") as refused:
+        OpenAIBackend("tiny", ModelSource("openai", "tiny", f"http://ada:{password}@127.0.0.1:8080"))
+    assert "love" not in str(refused.value)
+
+
 @pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://host", "http://", "http://host:0", "http://host:99999"])
 def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(Refused, match="http://127"):

@@ -27,6 +27,7 @@ from tests.consumers.web.test_refusals import assert_start_refused
 from tests.support.council_command import council, environment
 from tests.support.project import ROOT
 from tests.support.redis_servers import RedisServer
+from tests.support.role_processes import Roles
 from tests.support.running_council import Up
 from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until
@@ -52,7 +53,11 @@ async def test_every_route_file_and_socket_requires_the_token(
     for method, path in pages:
         assert await request_code(client, method, protected.http + path, headers=BEARER) == (200, ""), path
     sockets = [("GET", f"/frames?session={session}"), ("GET", "/ws"), ("GET", f"/ws?session={session}")]
-    for method, path in [*paths, *pages, *sockets, ("GET", "/"), ("GET", "/nothing"), ("HEAD", "/")]:
+    probes = [("GET", "/healthz"), ("GET", "/readyz")]
+    closed = [found for found in paths if found not in probes]
+    assert len(closed) == len(paths) - len(probes)
+    others = [("GET", "/"), ("GET", "/nothing"), ("HEAD", "/"), ("POST", "/healthz"), ("GET", "/healthz/")]
+    for method, path in [*closed, *pages, *sockets, *others]:
         # The token is checked before anything else; an invalid cookie counts as no token.
         for headers in ({}, {"Cookie": "council=x"}):
             status, code = await request_code(client, method, protected.http + path, headers=headers)
@@ -138,7 +143,57 @@ async def test_after_ten_wrong_tokens_even_the_right_one_is_refused_for_a_while(
     async with client.post(f"{protected.http}/sign-in", data={"token": TOKEN}) as answer:
         assert answer.status == 429
     # A request without a token is not counted as a wrong one.
-    assert await request_code(client, "GET", address) == (401, "no_token")
+    assert await request_code(client, "GET", f"{protected.http}/api/version") == (401, "no_token")
+
+
+async def test_probes_without_the_token_get_yes_or_no_and_no_reason(
+    redis: RedisServer, roles: Roles, protected: WebServer, client: aiohttp.ClientSession
+) -> None:
+    async def probe(path: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
+        async with client.get(protected.http + path, headers=headers) as answer:
+            return answer.status, await answer.text()
+
+    no = '{"error":{"code":"not_ready","message":"The council is not ready: ask again with its token for the reason."}}'
+    assert await probe("/healthz") == (200, '{"ok":true}')
+    assert await probe("/readyz") == (503, no)
+    status, reason = await probe("/readyz", BEARER)
+    assert (status, "no aggregator runs" in reason) == (503, True)
+    assert (await probe("/readyz", {"Authorization": "Bearer 0123456789abcdef"}))[0] == 401
+    for role in (["aggregator"], ["consumers.decipher"], ["producers", "ngram:word-3"]):
+        roles.ready(*role)
+    assert await probe("/readyz") == (200, '{"ready":true}')
+    redis.kill()
+    try:
+        assert await probe("/readyz") == (503, no)
+        assert "redis_away" in (await probe("/readyz", BEARER))[1]
+    finally:
+        redis.start()
+
+
+def test_the_token_is_read_from_a_file(redis: RedisServer, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    for text, sentence in (
+        (None, "which cannot be read (No such file or directory): write the token into it."),
+        ("short\n", "The token must have 16 to 512"),
+        (TOKEN * 20, "The token must have 16 to 512"),
+        ("schlüssel-schlüssel", "The token must have 16 to 512"),
+    ):
+        if text is not None:
+            file.write_text(text)
+        assert_start_refused(redis, ["--port", "0"], {"COUNCIL_TOKEN_FILE": str(file)}, sentence)
+        council("up", COUNCIL_TOKEN_FILE=str(file)).assert_refused(sentence)
+    file.write_text(f"  {TOKEN}\n")
+    both = {"COUNCIL_TOKEN_FILE": str(file), "COUNCIL_TOKEN": TOKEN}
+    assert_start_refused(redis, ["--port", "0"], both, "COUNCIL_TOKEN and COUNCIL_TOKEN_FILE are both set")
+
+
+async def test_a_client_sends_the_token_of_the_file(
+    redis: RedisServer, tmp_path: Path, client: aiohttp.ClientSession
+) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    with contextlib.closing(WebServer(redis.url, COUNCIL_TOKEN_FILE=str(tmp_path / "token"))) as web:
+        await until(lambda: answers_with_token(client, f"{web.http}/api/version"), "it answers")
+        assert await request_code(client, "GET", f"{web.http}/api/version") == (401, "no_token")
 
 
 def test_secrets_are_compared_in_constant_time() -> None:
