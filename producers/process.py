@@ -186,7 +186,7 @@ class ProducerProcess:
                 # Before the claim nothing was written, and a session may be acknowledged twice: again from the start.
                 await asyncio.sleep(_RETRY_S)
             except RedisRefuses as error:
-                self._log.warning("Redis refuses a session", session=lease.session, error=str(error))
+                self._presence.lose(error)
                 await asyncio.sleep(REFRESH_S)
         self._servings.pop(lease.entry_id, None)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from runtime.log import Log
@@ -56,8 +56,8 @@ class LeasedSessions:
 
     @property
     def _room(self) -> int:
-        """How many sessions it may take."""
-        return max(0, self._most - self._count()) if self._takes else 0
+        """How many sessions it may take. None while Redis refuses its writes: it could not serve them."""
+        return max(0, self._most - self._count()) if self._takes and self._presence.refusal is None else 0
 
     async def keep_up(self) -> None:
         """Once a second renews the process record and the leases, and takes over what others have left. Runs until it
@@ -70,6 +70,8 @@ class LeasedSessions:
                 self._presence.note(renewed)
                 if is_missing_group(reply):
                     await self.pipe.run(self.leases.create_group())
+                elif isinstance(reply, ReplyError):
+                    self._presence.lose(reply)
                 lost, taken = self.leases.add_refresh(reply)
                 for lease in lost:
                     self._give_up(lease)
@@ -104,8 +106,14 @@ class LeasedSessions:
                 if is_missing_group(reply):
                     await self._waiting_pipe.run(self.leases.create_group())
                 elif isinstance(reply, ReplyError):
+                    self._presence.lose(reply)
                     await asyncio.sleep(_RETRY_S)
-                for lease in self.leases.add_new(reply):
+                new = self.leases.add_new(reply)
+                if self._presence.refusal is not None:
+                    # It was noticed while this read waited.
+                    await self.hand_over(new)
+                    continue
+                for lease in new:
                     self._serve(lease)
             except RedisAway as error:
                 self._presence.lose(error)
@@ -124,8 +132,10 @@ class LeasedSessions:
         with contextlib.suppress(RedisAway):
             await self.pipe.run([self.leases.leave(lease)])
 
-    async def hand_over(self, leases: Iterable[Lease]) -> None:
+    async def hand_over(self, leases: Sequence[Lease]) -> None:
         """Gives the leases free for the next process that looks. Raises RedisAway."""
+        if not leases:
+            return
         await self.pipe.run([self.leases.hand_over(leases)])
 
     async def leave_group(self) -> None:

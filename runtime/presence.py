@@ -18,7 +18,7 @@ from runtime.log import Log
 from schemas.errors import RedisAway
 from transport.redis.connection import ReplyError, is_out_of_memory
 from transport.redis.refusals import in_words
-from transport.redis.replies import is_refused_connection
+from transport.redis.replies import is_refused_connection, refuses_writes
 
 # Each process writes its record once a second, and repeats what was refused at least as often.
 _CALM_S = 3.0
@@ -29,16 +29,22 @@ _ACCEPTS = "Redis no longer refuses the commands of this process"
 
 
 class RedisPresence:
-    """The state that this process has logged last. `is_away`: Redis does not reply."""
+    """The state that this process has logged last. `is_away`: Redis does not reply. `refusal`: the error with which it
+    refuses what this process writes, for whichever session; None where it accepts. A process with a refusal takes no
+    new work."""
 
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._log, self._clock = log, clock
         self.is_away = False
+        self.refusal: Exception | None = None
+        self._refused_s = 0.0
         # The time of the last refusal of each kind, by the sentence about its end.
         self._refused: dict[str, float] = {}
 
     def lose(self, error: Exception) -> None:
         """A command failed: `error` is a RedisAway, a RedisRefuses or a ReplyError."""
+        if refuses_writes(error):
+            self.refusal, self._refused_s = error, self._clock()
         if is_out_of_memory(error):
             self._refuse(_FULL, _HAS_ROOM)
         elif not isinstance(error, RedisAway) or is_refused_connection(error.__cause__):
@@ -54,6 +60,8 @@ class RedisPresence:
 
     def come_back(self) -> None:
         """A command succeeded."""
+        if self.refusal is not None and self._clock() - self._refused_s > _CALM_S:
+            self.refusal = None
         if self.is_away:
             self._log.warning("Redis is back")
             self.is_away = False

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from schemas.errors import NoAggregator
 from schemas.models import ModelFacts, facts_in
 from schemas.processes import ProcessRecord
 from schemas.sessions import MemberSpec
@@ -28,6 +29,12 @@ def served_models(records: Sequence[ProcessRecord]) -> list[ModelFacts]:
         model for record in records if record.role == "council" for model in council_models(record) if model in served
     ]
     return [served[model] for model in dict.fromkeys([*preferred, *served])]
+
+
+def require_aggregator(records: Sequence[ProcessRecord]) -> None:
+    """Raises NoAggregator where no aggregator is ready: a new session would have no frames."""
+    if not any(record.role == "aggregator" and record.ready for record in records):
+        raise NoAggregator("No aggregator runs: start one with `council up` or `python -m aggregator`.")
 
 
 def council_models(council: ProcessRecord) -> list[str]:

@@ -13,7 +13,7 @@ from redis.exceptions import (
 )
 
 from schemas.errors import RedisRefuses
-from transport.redis.refusals import in_words, login_problem
+from transport.redis.refusals import in_words, login_problem, missing_right
 
 ReplyError = ResponseError
 
@@ -21,6 +21,8 @@ ReplyError = ResponseError
 # server becomes a replica. Redis 6.2 puts READONLY into the middle of its own error text when a script writes;
 # elsewhere redis-py raises ReadOnlyError and removes the word.
 _NO_MASTER = ("READONLY", "UNBLOCKED")
+
+_TAKES_NO_WRITES = ("MISCONF", "NOREPLICAS")
 
 
 def accepted(reply: Any) -> Any:
@@ -45,6 +47,15 @@ def is_out_of_memory(reply: Any) -> bool:
 def is_unknown_command(reply: Any) -> bool:
     """True where this server does not have the command, or under another name."""
     return isinstance(reply, ReplyError) and str(reply).lower().startswith("unknown command")
+
+
+def refuses_writes(error: Any) -> bool:
+    """True for the reply, or the RedisRefuses, of a Redis that refuses what this client writes, for whichever session:
+    it is out of memory, the user lacks a right, its disk is full or it has too few replicas."""
+    reply = error.__cause__ if isinstance(error, RedisRefuses) else error
+    if is_out_of_memory(reply) or missing_right(reply) is not None:
+        return True
+    return isinstance(reply, ReplyError) and any(word in str(reply) for word in _TAKES_NO_WRITES)
 
 
 def is_wrong_type(reply: Any) -> bool:
