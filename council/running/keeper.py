@@ -135,15 +135,20 @@ def sweep() -> None:
                 shutil.rmtree(removed, ignore_errors=True)
 
 
+def server_arguments(folder: Path) -> list[str]:
+    """The arguments of a server whose socket and log are in `folder`."""
+    memory = min(_MOST_MEMORY_BYTES, read_memory().usable_bytes // 8)
+    return [
+        "--port", "0", "--unixsocket", str(folder / "redis.sock"), "--unixsocketperm", "700",
+        "--save", "", "--appendonly", "no", "--dir", str(folder), "--logfile", str(folder / "redis.log"),
+        "--maxmemory", str(memory), "--maxmemory-policy", "noeviction", "--daemonize", "no",
+    ]  # fmt: skip
+
+
 def start_server(binary: str, folder: Path) -> subprocess.Popen[bytes]:
     """Starts a server whose socket and log are in `folder`. On Linux it is killed when this thread ends."""
-    memory = min(_MOST_MEMORY_BYTES, read_memory().usable_bytes // 8)
     return subprocess.Popen(
-        [
-            binary, "--port", "0", "--unixsocket", str(folder / "redis.sock"), "--unixsocketperm", "700",
-            "--save", "", "--appendonly", "no", "--dir", str(folder), "--logfile", str(folder / "redis.log"),
-            "--maxmemory", str(memory), "--maxmemory-policy", "noeviction", "--daemonize", "no",
-        ],
+        [binary, *server_arguments(folder)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         preexec_fn=die_with_parent, start_new_session=True,
     )  # fmt: skip
