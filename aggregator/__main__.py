@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from types import FrameType
@@ -12,12 +11,13 @@ from runtime.check import add_check
 from runtime.environment import redis_from_environment
 from runtime.lifeline import end_with_supervisor
 from runtime.log import log_to_stderr
+from runtime.role import RoleParser
 from schemas.errors import Refused
 from transport.register import ProcessRegistration
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m aggregator", description=__doc__)
+    parser = RoleParser(prog="python -m aggregator", description=__doc__)
     add_check(parser, "aggregator")
     parser.parse_args()
     stopping = False

@@ -18,6 +18,7 @@ from transport.commit import Taken, end_session, epoch_taken, take_over, taken, 
 from transport.leases import MOST_DELIVERIES, Lease, Leases, is_missing_group
 from transport.redis.cluster import SessionNode
 from transport.redis.connection import Pipe, ReplyError, is_out_of_memory
+from transport.redis.refusals import in_words
 
 # Taking a session costs some round trips: more in one tick would delay the other sessions.
 MOST_NEW_A_TICK = 2
@@ -145,7 +146,7 @@ class Tenure:
         if is_out_of_memory(error):
             self._presence.lose(error)
         elif session not in self._rested_until:
-            self._log.error("Redis refuses a session for now; trying again", session=session, error=str(error))
+            self._log.error("Redis refuses a session for now; trying again", session=session, error=in_words(error))
         self._rested_until[session] = time.monotonic() + _REST_S
         self.owned.pop(session, None)
 

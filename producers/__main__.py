@@ -16,7 +16,7 @@ from producers.source import ModelSource, ProducerOrder, gguf_source, ordered
 from runtime.check import add_check
 from runtime.environment import redis_from_environment, tier_from_environment
 from runtime.log import log_to_stderr
-from runtime.role import run_role, stop_event
+from runtime.role import RoleParser, run_role, stop_event
 from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.rules.choice import check_remote_tier
@@ -72,8 +72,8 @@ async def serve(given: ProducerOrder | argparse.Namespace) -> None:
     await process.run()
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m producers", description=__doc__)
+def argument_parser() -> RoleParser:
+    parser = RoleParser(prog="python -m producers", description=__doc__)
     parser.add_argument("model", help="the model's name, as the council knows it; gguf:PATH for a file")
     parser.add_argument("--backend", metavar="URL", help="its server, such as http://127.0.0.1:8080")
     parser.add_argument("--api", choices=["openai", "ollama"], default="openai", help="the API of that server")

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from schemas.errors import RedisAway, Refused
 from schemas.processes import ProcessRecord, Role
 from transport.redis.connection import Pipe
+from transport.redis.prefix import with_prefix
+from transport.redis.replies import is_refused_connection
+from transport.redis.server_check import refusal
 from transport.register import processes_of_host
 
 
@@ -34,11 +37,13 @@ def _trouble(role: Role, answers: Callable[[ProcessRecord], bool] | None) -> str
     if not url:
         return "REDIS_URL is not set: set it to the Redis of the process.\n"
     try:
-        with contextlib.closing(Pipe(url)) as pipe:
+        with contextlib.closing(Pipe(with_prefix(url, os.environ.get("COUNCIL_PREFIX") or None))) as pipe:
             records = processes_of_host(pipe)
     except Refused as error:
         return f"{error}\n"
-    except RedisAway:
+    except RedisAway as error:
+        if is_refused_connection(error.__cause__):
+            return f"{refusal(url, error.__cause__)}\n"
         return "Redis does not answer: start it, or correct REDIS_URL.\n"
     for record in records:
         if record.role == role and record.ready and _is_running(record.pid) and (answers is None or answers(record)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -13,6 +13,7 @@ from schemas.errors import Refused
 from schemas.rules.tiers import TIERS, TierPolicy, tier_for_memory, tier_named
 from transport.redis.prefix import with_prefix
 from transport.redis.server_check import check_server
+from transport.rights import check_rights
 
 
 def tiers_from_environment() -> Mapping[str, TierPolicy]:
@@ -35,9 +36,10 @@ def tier_from_environment() -> TierPolicy:
     return tier_for_memory(read_memory().usable_bytes, tiers_from_environment())
 
 
-def redis_from_environment() -> str:
+def redis_from_environment(rights: Sequence[str] = ()) -> str:
     """REDIS_URL, with the prefix of COUNCIL_PREFIX. Raises Refused where it is not set, or where no usable Redis
-    answers there.
+    answers there, or
+    where its user lacks a right that every role needs, or one of `rights`.
 
     A supervised role gets the whole URL from its supervisor. It does not check it: its supervisor did, and a role that
     is started again waits until Redis is back.
@@ -48,5 +50,7 @@ def redis_from_environment() -> str:
     if is_supervised():
         return url
     url = with_prefix(url, os.environ.get("COUNCIL_PREFIX") or None)
+    # In this order: a user without rights gets one sentence about all of them.
+    check_rights(url, rights)
     check_server(url)
     return url

@@ -17,6 +17,7 @@ from typing import Any
 from runtime.log import Log
 from schemas.errors import RedisAway
 from transport.redis.connection import ReplyError, is_out_of_memory
+from transport.redis.refusals import in_words
 from transport.redis.replies import is_refused_connection
 
 # Each process writes its record once a second, and repeats what was refused at least as often.
@@ -41,7 +42,7 @@ class RedisPresence:
         if is_out_of_memory(error):
             self._refuse(_FULL, _HAS_ROOM)
         elif not isinstance(error, RedisAway) or is_refused_connection(error.__cause__):
-            self._refuse(_REFUSES, _ACCEPTS, error=str(error))
+            self._refuse(_REFUSES, _ACCEPTS, error=in_words(error))
         elif not self.is_away:
             self._log.warning("Redis is away; waiting for it", error=str(error))
             self.is_away = True

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 from runtime.lifeline import end_with_supervisor
 from schemas.errors import CouncilError, Refused
+
+
+class RoleParser(argparse.ArgumentParser):
+    """The flags of a role. Roles read REDIS_URL; an error does not quote a URL that was given as an argument."""
+
+    def error(self, message: str) -> NoReturn:
+        found = re.search(r"[a-z+]+://", message)
+        super().error(f"{message[: found.end()]}…; Redis is set as REDIS_URL, not as an argument" if found else message)
 
 
 def run_role(work: Coroutine[Any, Any, None]) -> int:

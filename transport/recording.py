@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from schemas import keys
 from schemas.frames import Frame, decode_frame, encode_frame
 from transport.redis.cluster import KeyedCommand
-from transport.redis.connection import AsyncPipe, Command, accepted, info_fields, redis_ns
+from transport.redis.connection import AsyncPipe, Command, accepted, redis_ns
+from transport.redis.replies import optional_info
 from transport.register import list_processes
 from transport.sessions import SessionState, read_state, session_state
 from transport.status import cursors
@@ -97,7 +98,7 @@ async def read_health(pipe: AsyncPipe, state: SessionState) -> tuple[int, dict[s
     now_ns = redis_ns(accepted(time_reply))
     return now_ns, {
         **cursors(state, now_ns),
-        "redis_used_bytes": int(info_fields(accepted(memory)).get("used_memory", 0)),
+        "redis_used_bytes": int(optional_info(memory).get("used_memory", 0)),
         "processes": len(records),
         "cpu_s": round(sum(record.cpu_s for record in records), 3),
     }

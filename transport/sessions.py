@@ -16,8 +16,8 @@ from schemas.errors import Malformed, Refused, expired, not_here
 from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.sessions import LONGEST_MS, Opening
 from transport.redis.cluster import KeyedCommand
-from transport.redis.connection import AsyncPipe, Command, accepted, atomically, info_fields, is_out_of_memory, redis_ns
-from transport.redis.replies import is_wrong_type
+from transport.redis.connection import AsyncPipe, Command, accepted, atomically, is_out_of_memory, redis_ns
+from transport.redis.replies import is_wrong_type, optional_info
 from transport.redis.scripts import SCRIPTS
 
 _CANCEL = SCRIPTS["cancel"]
@@ -98,7 +98,8 @@ async def open_session(pipe: AsyncPipe, opening: Opening, opened: str = "*") -> 
 
 async def _check_memory(pipe: AsyncPipe, session: str) -> None:
     (reply,) = await pipe.run([KeyedCommand(keys.state(session), ("INFO", "memory"))])
-    fields = info_fields(accepted(reply))
+    # Without the right to INFO, a full Redis refuses the opening itself.
+    fields = optional_info(reply)
     limit = int(fields.get("maxmemory", 0))
     if limit and int(fields["used_memory"]) > _FULLEST * limit:
         raise _full()

@@ -8,7 +8,8 @@ from typing import Any
 from schemas.grid import NS_PER_MS, window_index_at
 from schemas.keys import entry_order
 from schemas.processes import ProcessRecord
-from transport.redis.connection import AsyncPipe, ReplyError, info_fields, redis_ns
+from transport.redis.connection import AsyncPipe, redis_ns
+from transport.redis.replies import optional_info
 from transport.register import list_processes, read_register
 from transport.sessions import SessionState, list_sessions
 
@@ -21,13 +22,13 @@ _NEEDED = {
 
 
 async def read_status(pipe: AsyncPipe) -> dict[str, Any]:
-    """Redis's version and memory, the processes, and the open sessions. Redis's address is left out: clients need not
-    know it. Raises RedisAway, RedisRefuses."""
+    """Redis's version and memory (None and 0 for a user who may not send INFO), the processes, and the open sessions.
+    Redis's address is left out: clients need not know it. Raises RedisAway, RedisRefuses."""
     records, unreadable = await read_register(pipe)
     states = [state for state in await list_sessions(pipe) if state.status == "open"]
     time_reply, memory, server = await pipe.run([("TIME",), ("INFO", "memory"), ("INFO", "server")])
     now_ns = redis_ns(time_reply)
-    used, version = _fields(memory), _fields(server)
+    used, version = optional_info(memory), optional_info(server)
     return {
         "redis": {
             "version": version.get("redis_version"),
@@ -60,10 +61,6 @@ def _process(record: ProcessRecord, now_ns: int) -> dict[str, Any]:
         "cpu_s": record.cpu_s,
         "up_s": round(now_ns / 1e9 - record.started_ms / 1e3, 1),
     }
-
-
-def _fields(info: Any) -> dict[str, str]:
-    return {} if isinstance(info, ReplyError) else info_fields(info)
 
 
 def cursors(state: SessionState, now_ns: int) -> dict[str, int]:

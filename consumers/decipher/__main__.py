@@ -3,14 +3,13 @@ sessions."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from consumers.decipher.follower import Decipher
 from runtime.check import add_check
 from runtime.environment import redis_from_environment
 from runtime.log import log_to_stderr
-from runtime.role import run_role, stop_event
+from runtime.role import RoleParser, run_role, stop_event
 from transport.register import ProcessRegistration
 
 
@@ -21,7 +20,7 @@ async def compose() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m consumers.decipher", description=__doc__)
+    parser = RoleParser(prog="python -m consumers.decipher", description=__doc__)
     add_check(parser, "decipher")
     parser.parse_args()
     return run_role(compose())

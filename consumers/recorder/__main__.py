@@ -17,9 +17,10 @@ from recordings.folder import DEFAULT_GB, library_of_role
 from runtime.check import add_check
 from runtime.environment import redis_from_environment
 from runtime.log import log_to_stderr
-from runtime.role import run_role, run_until_stopped
+from runtime.role import RoleParser, run_role, run_until_stopped
 from schemas.errors import Refused
 from transport.register import ProcessRegistration
+from transport.rights import RECORDER_RIGHTS
 
 
 def recorder_settings(arguments: argparse.Namespace) -> RecorderSettings:
@@ -43,13 +44,13 @@ def recorder_settings(arguments: argparse.Namespace) -> RecorderSettings:
 async def record(arguments: argparse.Namespace) -> None:
     """Records until SIGTERM or SIGINT. Raises Refused."""
     settings = recorder_settings(arguments)
-    url, library = redis_from_environment(), library_of_role(arguments.recordings)
+    url, library = redis_from_environment(RECORDER_RIGHTS), library_of_role(arguments.recordings)
     recorder = Recorder(url, library, settings, ProcessRegistration("recorder"), log_to_stderr("recorder"))
     await run_until_stopped(recorder.run())
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m consumers.recorder", description=__doc__)
+    parser = RoleParser(prog="python -m consumers.recorder", description=__doc__)
     parser.add_argument("--record", choices=["asked", "all"], help="which sessions (default: asked)")
     parser.add_argument("--recordings", type=Path, metavar="DIR", help="the library's folder")
     parser.add_argument("--no-text", action="store_true", help="record numbers alone: no prompt, no answers")

@@ -8,12 +8,11 @@ the folder of the recordings (default: in the user's data folder).
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from runtime.check import add_check
-from runtime.role import run_role
+from runtime.role import RoleParser, run_role
 from schemas.processes import ProcessRecord
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8145
@@ -33,7 +32,7 @@ def _is_healthy(record: ProcessRecord) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m consumers.web", description=__doc__)
+    parser = RoleParser(prog="python -m consumers.web", description=__doc__)
     parser.add_argument("--host", default=DEFAULT_HOST, help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", default=str(DEFAULT_PORT), help="the port to listen on (default: %(default)s)")
     parser.add_argument("--fd", metavar="N", help="an inherited listening socket, instead of host and port")

@@ -57,7 +57,8 @@ def print_status(console: Console, status: dict[str, Any]) -> None:
     redis = status["redis"]
     limit = redis["maxmemory_bytes"]
     of_limit = f" of {_mib(limit)}" if limit else ""
-    console.print(f"Redis {redis['version']} at {redis['url']}, {_mib(redis['used_memory_bytes'])}{of_limit} used")
+    version = redis["version"] or "of an unknown version"
+    console.print(f"Redis {version} at {redis['url']}, {_mib(redis['used_memory_bytes'])}{of_limit} used")
     table = Table("process", "of", "state", "pid", "memory", "CPU", "up", "sessions", padding=(0, 0), pad_edge=False)
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for process in status["processes"]:

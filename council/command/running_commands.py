@@ -38,6 +38,7 @@ from council.running.supervisor import CouncilPlan
 from council.running.up import become_supervisor, say
 from council.settings.schema import load_settings
 from transport.redis.server_check import check_server
+from transport.rights import RECORDER_RIGHTS, check_rights
 
 app = new_app()
 
@@ -87,6 +88,7 @@ def up(
     policy = settings.tier_policy
     council = council_of(settings, uvloop.run(find_models(settings)), policy)
     if settings.redis_url:
+        check_rights(settings.redis_url, () if settings.record == "off" else RECORDER_RIGHTS)
         check_server(settings.redis_url)
     listening = (bind if settings.is_port_chosen else bind_from)(settings.host, settings.port)
     require_token(listening, settings.token)

@@ -55,6 +55,9 @@ class _Check(NamedTuple):
 def _checks(settings: Settings) -> list[_Check]:
     url = settings.redis_url
 
+    def redis() -> Finding:
+        return machine_checks.redis_finding(url, records=settings.record != "off")
+
     async def machine() -> list[Finding]:
         return machine_checks.memory_findings(settings, read_memory(), read_cards())
 
@@ -63,7 +66,7 @@ def _checks(settings: Settings) -> list[_Check]:
 
     checks = [
         _Check("Python", _alone(machine_checks.python_finding)),
-        _Check("Redis", _alone(lambda: machine_checks.redis_finding(url)), "missing", without_password(url or "")),
+        _Check("Redis", _alone(redis), "missing", without_password(url or "")),
         _Check("Temporary folder", _alone(lambda: machine_checks.folder_finding(url))),
         _Check("Port", _alone(lambda: machine_checks.port_finding(settings)), "missing"),
         _Check("Browser", _alone(machine_checks.browser_finding)),

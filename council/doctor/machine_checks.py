@@ -28,7 +28,9 @@ from runtime.socket_folder import new_socket_folder
 from schemas.errors import CouncilError, Refused
 from schemas.rules.tiers import GB, TIERS, TierPolicy, tier_for_memory
 from transport.redis.connection import Pipe, ReplyError, info_fields, without_password
+from transport.redis.replies import hello_fields
 from transport.redis.server_check import OLDEST_REDIS, check_server
+from transport.rights import RECORDER_RIGHTS, check_rights
 
 OLDEST_PYTHON = (3, 11)
 # A council on this machine answers in milliseconds.
@@ -47,25 +49,29 @@ def python_finding(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
     return Finding("Python", "missing", f"Python {shown} is too old.", "Install Python 3.11 or newer.")
 
 
-def redis_finding(url: str | None) -> Finding:
-    """The named Redis, or the private one that would be started."""
-    return _named_redis(url) if url else _private_redis(find_server())
+def redis_finding(url: str | None, *, records: bool = True) -> Finding:
+    """The named Redis, with the rights of its user, or the private one that would be started."""
+    return _named_redis(url, RECORDER_RIGHTS if records else ()) if url else _private_redis(find_server())
 
 
-def _named_redis(url: str) -> Finding:
+def _named_redis(url: str, rights: Sequence[str]) -> Finding:
     try:
+        check_rights(url, rights)
         check_server(url)
         pipe = Pipe(url)
         try:
-            server, memory = pipe.run([("INFO", "server"), ("INFO", "memory")])
+            hello, memory = pipe.run([("HELLO", 2), ("INFO", "memory")])
         finally:
             pipe.close()
     except CouncilError as error:
         return refused("Redis", error)
-    fields = {} if isinstance(memory, ReplyError) else info_fields(memory)
-    facts = {} if isinstance(server, ReplyError) else info_fields(server)
-    what = f"Valkey {facts['valkey_version']}" if "valkey_version" in facts else f"Redis {facts.get('redis_version')}"
+    server = hello_fields(hello)
+    what = f"{str(server.get('server', 'redis')).capitalize()} {server.get('version', 'of an unknown version')}"
     said = f"{what} answers at {without_password(url)}."
+    if isinstance(memory, ReplyError):
+        advice = "Allow INFO to see it: `ACL SETUSER NAME +info`."
+        return Finding("Redis", "ok", f"{said} Its user may not send INFO: its memory is not known.", advice)
+    fields = info_fields(memory)
     return _with_eviction(said, fields.get("maxmemory", "0"), fields.get("maxmemory_policy", "noeviction"))
 
 

@@ -61,7 +61,8 @@ class Server(BaseModel):
     @field_validator("url")
     @classmethod
     def _nothing_but_an_address(cls, url: HttpUrl) -> HttpUrl:
-        if url.username or url.password:
+        # An @ behind the host ends a password with a raw / that is not percent-encoded.
+        if url.username or url.password or "@" in str(url):
             raise ValueError(
                 "other users of this machine can see a password in a URL: put the server's key into an environment "
                 "variable and name that variable with key_env"

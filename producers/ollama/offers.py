@@ -66,7 +66,8 @@ def ollama_url(environ: Mapping[str, str]) -> str:
         scheme, rest = ("https", "ollama.com:443") if value == "ollama.com" else ("http", value)
     default_port = {"https": 443, "http": 80}.get(scheme, 11434) if separator else 11434
     authority, slash, path = rest.partition("/")
-    if "@" in authority:
+    # A raw / in a password ends the authority: an @ behind it belongs to a login, too.
+    if "@" in value:
         raise Refused(
             "bad_ollama_host",
             "OLLAMA_HOST contains a password, which other users of this machine could see: add that Ollama to "

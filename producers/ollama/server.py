@@ -21,7 +21,8 @@ import msgspec
 from producers.servers.address import server_address
 from producers.servers.api_key import without_key
 from producers.servers.client import CONNECT_S, http_client, network_fault, send, short_body
-from producers.servers.faults import NOT_JSON, ServerFault, error_message, is_html, one_line
+from producers.servers.encoding import decoded_parts
+from producers.servers.faults import NOT_JSON, ServerFault, error_message, error_words, is_html, one_line
 from producers.source import ModelSource
 
 # Ollama reads its list of models from disk: a slow disk and a hundred models take a second or two.
@@ -56,11 +57,11 @@ T = TypeVar("T")
 
 
 class StatusFault(ServerFault):
-    """An HTTP status other than 200, with the server's message."""
+    """An HTTP status other than 200, with the server's message and the body in which it was."""
 
-    def __init__(self, status: int, predicate: str, *, html: bool = False) -> None:
-        super().__init__(predicate)
-        self.status = status
+    def __init__(self, status: int, predicate: str, body: bytes = b"", *, html: bool = False) -> None:
+        super().__init__(predicate, words=error_words(body))
+        self.status, self.body = status, body
         # Ollama reports a full queue in JSON; HTML comes from a proxy whose Ollama is away.
         self.is_busy = status == httpx.codes.SERVICE_UNAVAILABLE and not html
 
@@ -252,14 +253,14 @@ async def _refusal(response: httpx.Response, body: Mapping[str, object] | None) 
         return StatusFault(status, f"has no model {model!r}: run `ollama pull {model}`")
     if is_html(answer):
         return StatusFault(status, f"answered HTTP {status} with HTML: check the URL", html=True)
-    return StatusFault(status, f"answered HTTP {status}: {message or response.reason_phrase}".rstrip(": "))
+    return StatusFault(status, f"answered HTTP {status}: {message or response.reason_phrase}".rstrip(": "), answer)
 
 
 async def _body(response: httpx.Response) -> bytes:
     """A whole body. Raises ServerFault where it is too long."""
     body = bytearray()
     async with contextlib.aclosing(response):
-        async for part in response.aiter_raw():
+        async for part in decoded_parts(response):
             body += part
             if len(body) > MAX_ANSWER_BYTES:
                 raise ServerFault(f"sent an answer of more than {MAX_ANSWER_BYTES >> 20} MiB")

@@ -20,7 +20,8 @@ import httpx
 import msgspec
 
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Request
-from producers.openai.asking import Asking, Dialect, RefusedAnswer
+from producers.openai.asking import Asking, RefusedAnswer
+from producers.openai.dialect import Dialect
 from producers.openai.offers import AUTO_EVICT, look_at
 from producers.openai.stream import ChatStream
 from producers.openai.view import View
@@ -29,6 +30,7 @@ from producers.servers.api_key import without_key
 from producers.servers.client import http_client, network_fault, send, short_body
 from producers.servers.faults import ServerFault, unquoted
 from producers.servers.streaming import read_answer
+from producers.servers.thinking import name_thinks
 from producers.source import ModelSource
 from schemas.models import ModelFacts
 
@@ -61,6 +63,8 @@ class OpenAIBackend:
         self._view = View()
         self._trouble = ""
         self._dialect = Dialect()
+        # True where its chat template opens the thinking, as far as its name or an answer shows it.
+        self._begins_thinking = name_thinks(source.name)
         self._client: httpx.AsyncClient | None = None
 
     @property
@@ -107,19 +111,28 @@ class OpenAIBackend:
             if await self._loads_for_this(self._client):
                 yield ModelLoading()
             asking = Asking(self._dialect, request, self._source.key_env, self._view.lacks(self._source.name))
-            while not isinstance(answer := await self._answer(self._client, asking), httpx.Response):
-                yield answer
-                await asyncio.sleep(asking.pause_s)
-            # The server accepts this dialect, and the trouble is over.
-            self._dialect, self._trouble = asking.dialect, ""
-            stream = ChatStream(asking.dialect.top_k(request))
-            async with contextlib.aclosing(answer):
-                if asking.has_waited:
-                    yield Chunk(())  # the wait is over: from here the first-token timeout counts
-                async for item in read_answer(answer, stream, request.silence_ms / 1_000):
-                    yield item
+            while True:
+                while not isinstance(answer := await self._answer(self._client, asking), httpx.Response):
+                    yield answer
+                    await asyncio.sleep(asking.pause_s)
+                stream = ChatStream(asking.dialect.top_k(request), begins_thinking=self._begins_thinking)
+                try:
+                    async with contextlib.aclosing(answer):
+                        if asking.has_waited:
+                            yield Chunk(())  # the wait is over: from here the first-token timeout counts
+                        async for item in read_answer(answer, stream, request.silence_ms / 1_000):
+                            if stream.events:
+                                # The server accepts this dialect, and the trouble is over.
+                                self._dialect, self._trouble = asking.dialect, ""
+                            yield item
+                    self._begins_thinking |= stream.ended_unopened
+                    return
+                except ServerFault as fault:
+                    # Some servers accept a request with HTTP 200, and refuse it in the stream.
+                    if stream.events or not asking.changes(str(fault)):
+                        raise
         except ServerFault as fault:
-            raise self._failed(str(fault), request, has_begun=stream.events > 0) from fault
+            raise self._failed(str(fault), request, fault.words, has_begun=stream.events > 0) from fault
         except httpx.HTTPError as error:
             raise self._failed(network_fault(error), request) from error
 
@@ -150,12 +163,13 @@ class OpenAIBackend:
                 model = self._view.model_called(self._source.name)
         return model is not None and model.residency in ("absent", "loading")
 
-    def _failed(self, predicate: str, request: Request, *, has_begun: bool = True) -> BackendFailed:
-        """The sentence for a person, without the prompt, which a server may quote."""
+    def _failed(self, predicate: str, request: Request, words: str = "", *, has_begun: bool = True) -> BackendFailed:
+        """The sentence for a person, without the prompt, which a server may quote. `words` are all that it wrote."""
         predicate = unquoted(predicate, request.messages)
+        about = f"{predicate} {unquoted(words, request.messages)}".lower()
         if self._view.kind == "lm-studio" and _EVICTED.search(predicate):
             predicate = f"{predicate} ({AUTO_EVICT})"
         # A model that has begun to answer is in memory, whatever the message contains.
-        lacks_memory = not has_begun and any(words in predicate.lower() for words in _NO_MEMORY)
+        lacks_memory = not has_begun and any(sign in about for sign in _NO_MEMORY)
         kind = OutOfMemory if lacks_memory else BackendFailed
         return kind(without_key(f"{self._name} {predicate}", self._auth))

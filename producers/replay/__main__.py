@@ -5,7 +5,6 @@ COUNCIL_RECORDINGS names the folder (default: the user's data folder).
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from recordings.folder import library_of_role
 from runtime.check import add_check
 from runtime.environment import redis_from_environment
 from runtime.log import log_to_stderr
-from runtime.role import run_role, stop_event
+from runtime.role import RoleParser, run_role, stop_event
 from transport.register import ProcessRegistration
 
 
@@ -27,7 +26,7 @@ async def serve(folder: Path | None) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m producers.replay", description=__doc__)
+    parser = RoleParser(prog="python -m producers.replay", description=__doc__)
     parser.add_argument("--recordings", type=Path, metavar="DIR", help="the library's folder")
     add_check(parser, "replay")
     return run_role(serve(parser.parse_args().recordings))

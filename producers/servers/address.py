@@ -45,9 +45,12 @@ def is_this_machine(url: str) -> bool:
 
 def server_url(model: str, base_url: str) -> httpx.URL:
     """`base_url`, which may contain credentials. Raises Refused, without them, where it is not a server's URL."""
+    # A password with a raw @ / ? or # would be taken for a host, and its rest be shown.
+    _, _, rest = base_url.partition("://")
     with contextlib.suppress(httpx.InvalidURL):
         url = httpx.URL(base_url.strip())
-        if url.scheme in ("http", "https") and url.host and (url.port is None or 0 < url.port < 65_536):
+        is_server = url.scheme in ("http", "https") and url.host and (url.port is None or 0 < url.port < 65_536)
+        if is_server and not any("@" in tail for tail in re.split("[@/?#]", rest, maxsplit=1)[1:]):
             return url
     raise Refused(
         "bad_backend", f"The URL of the server of {model!r} is not valid: give one like http://127.0.0.1:8080."

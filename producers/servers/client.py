@@ -18,7 +18,8 @@ import aiohttp
 import httpx
 from yarl import URL
 
-from producers.servers.faults import one_line
+from producers.servers.encoding import decoded_parts
+from producers.servers.faults import ServerFault, one_line
 
 # A running server accepts at once, also over a local network; 5 s allow for a lost packet or two.
 CONNECT_S = 5.0
@@ -148,9 +149,9 @@ async def send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Respo
 async def short_body(response: httpx.Response, most_bytes: int = MAX_REFUSAL_BYTES) -> bytes:
     """The beginning of a body that should be short; a late or longer rest is not read."""
     body = bytearray()
-    with contextlib.suppress(TimeoutError, httpx.TransportError):
+    with contextlib.suppress(TimeoutError, httpx.TransportError, ServerFault):
         async with asyncio.timeout(REFUSAL_S):
-            async for part in response.aiter_raw():
+            async for part in decoded_parts(response):
                 body += part
                 if len(body) >= most_bytes:
                     break

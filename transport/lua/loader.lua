@@ -18,7 +18,7 @@ if life == 0 then
 end
 if holder == me then
   redis.call('HSET', KEYS[1], 'held_to', now + life)
-  redis.call('PEXPIRE', KEYS[1], life)
+  redis.call('EXPIRE', KEYS[1], math.ceil(life / 1000))
   return 1
 end
 -- want <process> -> size, since when, until when
@@ -39,10 +39,10 @@ for i = 1, #fields, 2 do
 end
 if holder or not smallest or now - first < tonumber(moment) then
   redis.call('HSET', KEYS[1], mine, string.format('%.0f %.0f %.0f', size, first, now + wants))
-  redis.call('PEXPIRE', KEYS[1], math.max(life, wants))
+  redis.call('EXPIRE', KEYS[1], math.ceil(math.max(life, wants) / 1000))
   return 0
 end
 redis.call('HDEL', KEYS[1], mine)
 redis.call('HSET', KEYS[1], 'holder', me, 'held_to', now + life)
-redis.call('PEXPIRE', KEYS[1], life)
+redis.call('EXPIRE', KEYS[1], math.ceil(life / 1000))
 return 1

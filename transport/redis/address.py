@@ -70,6 +70,11 @@ def without_password(url: str) -> str:
     return f"{found['scheme']}://…" if found else ""
 
 
+def contains_secret(text: str) -> bool:
+    """True for a Redis URL, valid or not, of which a part is not shown."""
+    return re.match(_SCHEME, text) is not None and without_password(text) != text
+
+
 def _match(url: str) -> re.Match[str] | None:
     """The parts of a valid URL; None for any other."""
     if url.startswith("unix:"):
@@ -187,6 +192,8 @@ def _parsed(url: str) -> dict[str, Any]:
     """redis-py's arguments for a URL without a login, with our time-outs. Raises ValueError."""
     arguments = dict(redis_sync.parse_url(url))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
     arguments |= {"socket_timeout": REPLY_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S, "protocol": 2}
+    # Without it redis-py sends CLIENT SETINFO first, which is a right of its own.
+    arguments["driver_info"] = None
     if arguments.get("path"):
         arguments.pop("socket_connect_timeout")
     return arguments
@@ -197,4 +204,5 @@ def _node(text: str, port: int = 6379) -> Node:
     parts = urlsplit(f"//{text}")
     if not parts.hostname or parts.port == 0:
         raise ValueError("the host or the port is missing")
+    parts.hostname.encode("idna")  # as a connection does; it raises for a label that is empty or too long
     return parts.hostname, parts.port or port

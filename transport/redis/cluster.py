@@ -38,8 +38,8 @@ _ASKING: Command = ("ASKING",)
 # Several times the session keys of a process at its limit.
 _KEYS_REMEMBERED = 4_096
 _WITHOUT_KEY = frozenset(
-    ("CLIENT", "CLUSTER", "CONFIG", "DBSIZE", "DEBUG", "EXEC", "FLUSHALL", "INFO", "KEYS", "MULTI", "PING", "ROLE",
-     "SCRIPT", "SHUTDOWN", "TIME", "WAIT")
+    ("CLIENT", "CLUSTER", "CONFIG", "DBSIZE", "DEBUG", "EXEC", "FLUSHALL", "HELLO", "INFO", "KEYS", "MULTI", "PING",
+     "ROLE", "SCRIPT", "SHUTDOWN", "TIME", "WAIT")
 )  # fmt: skip
 _KEY_IS_SECOND = frozenset(("XGROUP", "XINFO", "MEMORY", "OBJECT"))
 _ALL_ARE_KEYS = frozenset(("DEL", "EXISTS", "UNLINK"))

@@ -12,10 +12,11 @@ from transport.redis.address import Address, Node, without_password
 from transport.redis.cluster import Command, SlotMap
 from transport.redis.link import LOAD_SCRIPTS
 from transport.redis.namespace import named, named_key
-from transport.redis.replies import ReplyError, has_lost_script, info_fields, is_refused_connection, serves_nothing
+from transport.redis.refusals import in_words, without_arguments
+from transport.redis.replies import ReplyError, has_lost_script, hello_fields, is_refused_connection, serves_nothing
 
-# The first commands on a new connection.
-GREETING: tuple[Command, ...] = (*LOAD_SCRIPTS, ("INFO", "cluster"), ("INFO", "replication"))
+# The first commands on a new connection. Every user may send HELLO, which replies what the server is; INFO is a right.
+GREETING: tuple[Command, ...] = (*LOAD_SCRIPTS, ("HELLO", 2))
 ASK_CLUSTER: tuple[Command, ...] = (("CLUSTER", "SLOTS"), ("CLUSTER", "MYID"))
 
 
@@ -49,13 +50,13 @@ class Endpoints:
 
         Raises redis-py's errors: for a replica, and for a user who may not send these commands.
         """
-        about = replies[len(LOAD_SCRIPTS) :]
-        if refusal := next((reply for reply in about if isinstance(reply, ReplyError)), None):
+        *loaded, hello = replies
+        if refusal := next((reply for reply in loaded if isinstance(reply, ReplyError)), None):
             raise refusal
-        cluster, replication = map(info_fields, about)
-        is_cluster = cluster.get("cluster_enabled") == "1"
+        server = hello_fields(hello)
+        is_cluster = server.get("mode") == "cluster"
         # A replica would answer readers, and refuse the next writer. In a cluster the masters are looked up.
-        if replication.get("role") == "slave" and not is_cluster:
+        if server.get("role") in ("replica", "slave") and not is_cluster:
             raise RedisConnectionError("this server is a replica, and takes no writes")
         self._last[self.address.url], self._failures = self._node, 0
         return is_cluster
@@ -81,8 +82,7 @@ class Endpoints:
     def away(self, error: BaseException) -> RedisAway:
         """The error for the caller, with its cause in words."""
         does = "refuses the connection" if is_refused_connection(error) else "does not answer"
-        reason = str(error) or "no reply in time"
-        return RedisAway(f"Redis at {without_password(self.address.url)} {does}: {reason}")
+        return RedisAway(f"Redis at {without_password(self.address.url)} {does}: {in_words(without_arguments(error))}")
 
     def check(self, replies: Sequence[Any]) -> bool:
         """False where Redis has lost the scripts, so that the connection is to be opened anew. Raises the ReplyError of

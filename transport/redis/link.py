@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from transport.redis.address import Node
 from transport.redis.cluster import Command
+from transport.redis.refusals import without_arguments
 from transport.redis.replies import ReplyError
 from transport.redis.scripts import SCRIPTS
 
@@ -58,7 +59,7 @@ class Link:
             try:
                 replies.append(read(disable_decoding=True))
             except ReplyError as error:
-                replies.append(error)
+                replies.append(without_arguments(error))
         return replies
 
     def close(self) -> None:
@@ -97,7 +98,7 @@ class AsyncLink:
             try:
                 replies.append(await read(disable_decoding=True, timeout=None, disconnect_on_error=False))
             except ReplyError as error:
-                replies.append(error)
+                replies.append(without_arguments(error))
         return replies
 
     async def close(self) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 from redis.exceptions import (
-    AuthenticationError,
     ClusterDownError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisError,
     ResponseError,
 )
 
 from schemas.errors import RedisRefuses
+from transport.redis.refusals import in_words, login_problem
 
 ReplyError = ResponseError
 
@@ -27,7 +26,7 @@ _NO_MASTER = ("READONLY", "UNBLOCKED")
 def accepted(reply: Any) -> Any:
     """The reply. Raises RedisRefuses where it is an error, which is then the cause."""
     if isinstance(reply, ReplyError):
-        raise RedisRefuses(f"Redis refuses: {reply}") from reply
+        raise RedisRefuses(f"Redis refuses: {in_words(reply)}") from reply
     return reply
 
 
@@ -41,6 +40,11 @@ def is_out_of_memory(reply: Any) -> bool:
     of its own error text when a script writes."""
     error = reply.__cause__ if isinstance(reply, RedisRefuses) else reply
     return isinstance(error, OutOfMemoryError) or (isinstance(error, ReplyError) and "OOM" in str(error))
+
+
+def is_unknown_command(reply: Any) -> bool:
+    """True where this server does not have the command, or under another name."""
+    return isinstance(reply, ReplyError) and str(reply).lower().startswith("unknown command")
 
 
 def is_wrong_type(reply: Any) -> bool:
@@ -58,16 +62,28 @@ def is_refused_connection(error: BaseException | None) -> TypeGuard[Exception]:
     a user without the rights to connect."""
     if isinstance(error, ReplyError):
         return not serves_nothing(error)
-    # redis-py's asyncio connection wraps it.
-    return isinstance(error, RedisError) and any(
-        isinstance(one, AuthenticationError) for one in (error, error.__cause__, error.__context__)
-    )
+    return login_problem(error) is not None
 
 
 def info_fields(info: bytes) -> dict[str, str]:
     """The reply of INFO as a dictionary."""
     pairs = (line.partition(":") for line in info.decode("utf-8", "replace").splitlines())
     return {name: value for name, separator, value in pairs if separator}
+
+
+def optional_info(reply: Any) -> dict[str, str]:
+    """The reply of INFO as a dictionary; empty where it is an error: a user needs no right to it."""
+    return {} if isinstance(reply, ReplyError) else info_fields(reply)
+
+
+def hello_fields(hello: Any) -> dict[str, Any]:
+    """The reply of HELLO 2 as a dictionary; empty where it is an error."""
+    if not isinstance(hello, list):
+        return {}
+    return {
+        name.decode(): value.decode() if isinstance(value, bytes) else value
+        for name, value in zip(hello[::2], hello[1::2], strict=True)
+    }
 
 
 def redis_ns(time_reply: Any) -> int:

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from transport.redis.address import SENTINEL_TIMEOUT_S, Address, Node
 from transport.redis.link import AsyncLink, Link
+from transport.redis.refusals import in_words
 
 
 def find_master(address: Address) -> Node:
@@ -56,7 +57,7 @@ def _master(reply: Any) -> Node | None:
 
 
 def _failure(node: Node, reply: Any) -> str:
-    trouble = (str(reply) or "no reply in time") if isinstance(reply, Exception) else "it does not know the service"
+    trouble = in_words(reply) if isinstance(reply, Exception) else "it does not know the service"
     return f"{node[0]}:{node[1]}: {trouble}"
 
 

@@ -311,13 +311,12 @@ BEFORE_IT_BEGAN = {
     "endless_line": "sent a line of more than 1 MiB",
 }
 AFTER_IT_BEGAN = {
-    "error_midway": "reported an error: an error was encountered while running the model: [31mGGML_ASSERT",
+    "error_midway": "reported an error: an error was encountered while running the model: GGML_ASSERT",
     "error_object": "reported an error: the upstream is gone",
     "no_done": "ended the stream before the answer was complete",
     "half_a_line": "ended the stream in the middle of a line",
     "unloads": "unloaded the model",
     "garbage": "sent a line that is not Ollama's: ",
-    "other_shape": "sent a line that is not Ollama's: ",
     "cut": "closed the connection unexpectedly",
     "silent": "sent nothing for 0.2 s",
 }

@@ -83,9 +83,10 @@ def test_ollama_host_is_read_as_ollama_reads_it(given: str | None, url: str) -> 
     assert ollama_url({} if given is None else {"OLLAMA_HOST": given}) == url
 
 
-def test_a_password_in_ollama_host_is_refused_and_not_shown() -> None:
+@pytest.mark.parametrize("login", ["ada:love", ":12/love", "ada:12?love", "ada:12#love", "ada:12@love"])
+def test_a_password_in_ollama_host_is_refused_and_not_shown(login: str) -> None:
     with pytest.raises(Refused, match="key_env") as caught:
-        ollama_url({"OLLAMA_HOST": "https://ada:love@gpu-box"})
+        ollama_url({"OLLAMA_HOST": f"https://{login}@gpu-box"})
     assert "love" not in str(caught.value)
 
 

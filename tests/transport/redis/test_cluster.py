@@ -303,7 +303,7 @@ def test_a_new_pipe_begins_with_the_node_that_worked_last() -> None:
     first = Endpoints(url)
     first.learn([[[0, 16_383, [b"node.example", 2, b"id"]]], b"id"], node)
     assert [first.next(), first.next()] == [None, node]
-    assert first.is_cluster([*(b"" for _ in LOAD_SCRIPTS), b"cluster_enabled:1", b"role:master"])
+    assert first.is_cluster([*(b"" for _ in LOAD_SCRIPTS), [b"mode", b"cluster", b"role", b"master"]])
     assert first.next() == node
     second = Endpoints(url)
     assert [second.next(), second.next(), second.next()] == [node, None, node]
