@@ -22,11 +22,13 @@ import httpx
 import msgspec
 
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Request, Resident
+from producers.ollama.answers import NOT_DESCRIBED, PulledModel, Shown
 from producers.ollama.dialect import LOADED_WITH, OllamaDialect
 from producers.ollama.offers import is_in_cloud, known_facts, known_limits, ollama_limits
-from producers.ollama.server import OllamaServer, StatusFault, canonical_name, is_about_memory
+from producers.ollama.server import OllamaServer, StatusFault, UnansweredQuestion, canonical_name, is_about_memory
 from producers.ollama.stream import OllamaStream
 from producers.servers.faults import ServerFault, unquoted
+from producers.servers.recorded import Exchange
 from producers.servers.streaming import read_answer
 from producers.servers.thinking import template_thinks
 from producers.source import ModelSource
@@ -68,9 +70,10 @@ class _Known(msgspec.Struct, frozen=True):
 class OllamaBackend:
     """One model of one Ollama, and its residence: one pooled client, whose idle connections are kept open."""
 
-    def __init__(self, model: str, source: ModelSource) -> None:
-        """`model` is the council's name of it. Raises Refused for a URL or a key that is not valid."""
-        self._server = OllamaServer(source)
+    def __init__(self, model: str, source: ModelSource, exchanges: list[Exchange] | None = None) -> None:
+        """`model` is the council's name of it. `exchanges` receives what is sent and what comes back. Raises Refused
+        for a URL or a key that is not valid."""
+        self._server = OllamaServer(source, exchanges=exchanges)
         self._title = f"{model} at {self._server.shown_url}"
         self._source = source
         self._known: _Known | None = None
@@ -92,6 +95,10 @@ class OllamaBackend:
     @property
     def residence(self) -> OllamaBackend | None:
         return None if self._facts.remote else self
+
+    def left_out(self, request: Request) -> tuple[str, ...]:
+        """What the server has refused of such a request, and is no longer sent; in words."""
+        return self._dialect.changes(request)
 
     async def start(self) -> None:
         limits = ollama_limits(self._source.url, os.environ)
@@ -140,12 +147,18 @@ class OllamaBackend:
     async def residents(self) -> tuple[Resident, ...]:
         """What is in Ollama's memory. This model has its name of the source, even if it was loaded by another name."""
         try:
-            # Newer versions of Ollama answer only when a load under way has ended.
-            running = await self._server.running(LOAD_S)
-            if self._known is None:
-                await self._learn()  # it was away before
+            return await self._residents()
+        except UnansweredQuestion:
+            # Such a server loads a model when it is asked: as far as the council knows, it is in memory.
+            return (Resident(self._facts.model, 0, 0),)
         except ServerFault as fault:
             raise self._failed(fault) from fault
+
+    async def _residents(self) -> tuple[Resident, ...]:
+        # Newer versions of Ollama answer only when a load under way has ended.
+        running = await self._server.running(LOAD_S)
+        if self._known is None:
+            await self._learn()  # it was away before
         return tuple(
             Resident(
                 self._facts.model if self._is_this(model.digest) else model.name,
@@ -178,7 +191,7 @@ class OllamaBackend:
         name, clock = canonical_name(model), asyncio.get_running_loop().time
         asked_at: float | None = None
         try:
-            while any(name == resident.model for resident in await self.residents()):
+            while any(name == resident.model for resident in await self._residents()):
                 if asked_at is None:
                     await self._server.command({"model": name, "keep_alive": 0}, UNLOAD_S)
                     # From here: the first look may have taken minutes, while Ollama loaded another model.
@@ -187,6 +200,8 @@ class OllamaBackend:
                     raise ServerFault(f"still has {name} in memory after {UNLOAD_S:g} s: is another program using it?")
                 else:
                     await asyncio.sleep(UNLOAD_LOOKS_S)
+        except UnansweredQuestion:
+            return  # it has no list of what is in memory, and unloads models itself
         except ServerFault as fault:
             raise self._failed(fault) from fault
 
@@ -200,21 +215,29 @@ class OllamaBackend:
 
     async def _learn(self) -> _Known:
         """Reads what there is to know into `facts`, or why that failed. Raises ServerFault."""
-        source, server = self._source, self._server
+        source, listed = self._source, tuple[PulledModel, ...]()
         try:
-            shown = await server.show(source.name)
-            listed = await server.listed()
+            shown = await self._described()
+            # One of the two is enough to know that this is the right kind of server.
+            with contextlib.suppress(*([UnansweredQuestion] if shown.is_described else [])):
+                listed = await self._server.listed()
         except ServerFault as fault:
             self._facts = msgspec.structs.replace(self._facts, trouble=self._server.shown(f"{self._title} {fault}"))
             raise
         name = canonical_name(source.name).lower()
         own = next((model for model in listed if model.name.lower() == name), None)
         self._facts = known_facts(self._facts, self._title, own, shown, source)
-        thinks = "thinking" in (shown.capabilities or ())
+        thinks = "thinking" in shown.capabilities
         manifest, in_cloud = own.digest if own else "", is_in_cloud(self._facts.model, own, shown)
-        begins_thinking = not thinks and template_thinks(shown.template)
+        begins_thinking = template_thinks(shown.template)
         self._known = _Known(self._facts.model, manifest, in_cloud, shown.has_chat, thinks, begins_thinking)
         return self._known
+
+    async def _described(self) -> Shown:
+        try:
+            return await self._server.show(self._source.name)
+        except UnansweredQuestion:
+            return NOT_DESCRIBED
 
     async def _asked(self, model: _Known, request: Request) -> httpx.Response:
         """The beginning of a stream, which the caller closes."""
@@ -229,6 +252,8 @@ class OllamaBackend:
             return True
         try:
             running = await self._server.running(GLANCE_S)
+        except UnansweredQuestion:
+            return True  # whether it is in memory stays unknown
         except ServerFault:
             return False
         return any(other.name == model.name or self._is_this(other.digest) for other in running)

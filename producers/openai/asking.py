@@ -32,16 +32,18 @@ WAITING_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 MOST_CHANGES = 2
 # llama-server, llama-cpp-python and TGI refuse a parameter with 500, 424 or 501.
 _MAY_NAME_PARAMETER = frozenset((400, 403, 406, 415, 422, 424, 500, 501))
+_WRONG_ADDRESS = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE)
 _BUSY = re.compile(r"busy|overloaded|capacity|too many", re.IGNORECASE)
 
 
 class RefusedAnswer(msgspec.Struct, frozen=True):
-    """An answer that is not a stream. `headers` have lower-case names."""
+    """An answer that is not a stream, from the address `url`. `headers` have lower-case names."""
 
     status: int
     reason: str
     headers: Mapping[str, str]
     body: bytes
+    url: str = ""
 
     @property
     def message(self) -> str:
@@ -141,16 +143,19 @@ def refusal_fault(refusal: RefusedAnswer, key_variable: str, absence: str = "") 
         return ServerFault(f"requires an API key (HTTP 401{quoted}): name its environment variable with key_env")
     if status == HTTPStatus.FORBIDDEN and key_variable:
         return ServerFault(f"forbids the request (HTTP 403{quoted}): check what the key in {key_variable} may use")
+    # A person has to compare the address that was asked with the server's.
+    where = f"HTTP {status} at {refusal.url}" if refusal.url and status in _WRONG_ADDRESS else f"HTTP {status}"
     if is_html(refusal.body):
-        return ServerFault(f"answered HTTP {status} with HTML instead of a stream: check the URL")
+        return ServerFault(f"answered {where} with HTML instead of a stream: check the URL")
     if status == HTTPStatus.NOT_FOUND and absence:
-        return ServerFault(f"answered HTTP 404{quoted}; it {absence}")
-    if status == HTTPStatus.NOT_FOUND:
-        return ServerFault(f"answered HTTP 404{quoted}: check the URL and the model's name")
+        return ServerFault(f"answered {where}{quoted}; it {absence}")
+    if status in _WRONG_ADDRESS:
+        return ServerFault(f"answered {where}{quoted}: check the URL and the model's name")
     if 300 <= status < 400:
-        return ServerFault(f"answered HTTP {status} with another address: give that address as the URL")
+        return ServerFault(f"answered {where} with another address: give that address as the URL")
     return ServerFault(f"answered HTTP {status}{quoted or f': {refusal.reason}'}".removesuffix(": "))
 
 
 def _quoted(refusal: RefusedAnswer) -> str:
-    return f": {refusal.message}" if refusal.message else ""
+    words = refusal.message.rstrip(".") if refusal.status in _WRONG_ADDRESS else refusal.message
+    return f": {words}" if words else ""

@@ -41,6 +41,8 @@ class Dialect(msgspec.Struct, frozen=True):
     takes_seed: bool = True
     takes_system: bool = True
     most_tokens: int | None = MAX_TOKENS_LIMIT
+    # vLLM continues a text that the request begins only where it is asked to.
+    has_continue_flag: bool = False
 
     def top_k(self, request: Request) -> int:
         """How many alternatives a token are requested."""
@@ -66,6 +68,8 @@ class Dialect(msgspec.Struct, frozen=True):
             body["stream_options"] = {"include_usage": True}
         if "seed" in sent:
             body["seed"] = request.seed
+        if request.prefix and self.has_continue_flag:
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
         return json.dumps(body).encode()
 
     def without(self, refusal: str, request: Request) -> Dialect | None:

@@ -22,6 +22,7 @@ from producers.servers.faults import (
     ENDED_IN_LINE,
     ServerFault,
     ended_early,
+    error_message,
     is_html,
     not_a_stream,
     reported,
@@ -97,7 +98,7 @@ class ChatStream:
             yield ending_of(
                 word, has_answer=self._text.has_answer, is_refusal=self._is_refusal, odd=odd_words(self._odd)
             )
-        elif other and not self._has_text:
+        elif other and (not self._has_text or (other.startswith(b"{") and error_message(other))):
             raise ServerFault(not_a_stream(other))
         else:
             raise ServerFault(_HTML_INSIDE if is_html(other) else ended_early(has_begun=self.events > 0))

@@ -98,9 +98,9 @@ class AnswerText:
 
     def _look_for_end(self, text: str) -> None:
         if not (self.ended_unopened or self.has_thinking):
-            self._tail += text
-            self.ended_unopened = _END_ALONE.search(self._tail) is not None
-            self._tail = self._tail[-_TAIL_CHARS:]
+            text = self._tail + text
+            self.ended_unopened = "</think>" in text and _END_ALONE.search(text) is not None
+            self._tail = text[-_TAIL_CHARS:]
 
     def _noted(self, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
         for piece in pieces:

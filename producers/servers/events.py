@@ -61,10 +61,13 @@ class Events:
         yield from self._gathered()
 
     def _read(self, line: bytes) -> Iterator[Event]:
-        field, _, value = line.partition(b":")
         if not line:
-            yield from self._gathered()
-        elif field == b"data":
+            if self._data:
+                yield from self._gathered()
+            self._is_error = False
+            return
+        field, _, value = line.partition(b":")
+        if field == b"data":
             value = value.removeprefix(b" ")
             if not self._data and (is_json(value) or value.strip() == DONE):
                 yield Event(value, self._is_error)
@@ -90,7 +93,7 @@ class Events:
     def _gathered(self) -> Iterator[Event]:
         """The event of the data lines so far. Lines that are JSON only one by one are events of their own."""
         lines, is_error = self._data, self._is_error
-        self._data, self._size, self._is_error = [], 0, False
+        self._data, self._size = [], 0
         whole = b"\n".join(lines)
         alone = [line for line in lines[1:] if line.strip() == DONE or (line.startswith(b"{") and is_json(line))]
         if alone and not is_json(whole):

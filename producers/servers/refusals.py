@@ -25,7 +25,7 @@ Parameter = Literal[
 _NAMES: dict[Parameter, str] = {
     "logprobs": r"log[_ -]?prob(s|abilit(y|ies))?|top_n_tokens|n_probs|logits_all",
     "temperature": r"temperature",
-    "max_tokens": r"max_?(completion|new|output)?_?tokens|num_predict|n_predict|in the completion",
+    "max_tokens": r"max_?(completion|new|output)?_?tokens|(?<!draft_)num_predict|n_predict|in the completion",
     "usage": r"stream_?options|include_?usage",
     "seed": r"seed",
     "system": (

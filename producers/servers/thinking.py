@@ -161,10 +161,10 @@ class ThinkingSplitter:
 
 
 def template_thinks(template: str) -> bool:
-    """True where the end of a chat template opens more blocks of thinking than it closes: then the model writes only
-    the closing tag."""
+    """True where the end of a chat template opens a block of thinking and never closes one: then the model writes only
+    the closing tag. A template that may also close it leaves the thinking to the request."""
     end = (template.rpartition(_GENERATION)[2] or template)[-_TEMPLATE_END_CHARS:]
-    return any(end.count(opening) > end.count(close) for opening, close in TAGS)
+    return any(opening in end and close not in end for opening, close in TAGS)
 
 
 def name_thinks(name: str) -> bool:

@@ -115,3 +115,15 @@ def test_waiting_and_loading_members_are_named_together(pair: FrameWriter, open_
     )
     # All running members are awaited, so no other member can continue.
     expect(page.get_by_role("button", name=re.compile("Continue without"))).to_have_count(0)
+
+
+def test_an_end_that_needs_attention_is_shown_with_its_reason(pair: FrameWriter, open_page: Open) -> None:
+    one, other = members(*pair.models)
+    used_up = "thinking used all max_tokens (512): raise --max-tokens"
+    pair.write(
+        5, members=(in_state(one, state="finished", reason=used_up), in_state(other, state="finished", reason="stop"))
+    )
+    page = open_page()
+    expect(page.locator("article .state")).to_have_text([f"finished: {used_up}", "finished"])
+    expect(page.locator("article").first).to_have_class(re.compile(r"\balarm\b"))
+    expect(page.locator("article").nth(1)).not_to_have_class(re.compile(r"\balarm\b"))

@@ -218,15 +218,19 @@ async def test_a_connection_that_closes_as_it_is_used_is_no_failure(server: Olla
         assert text_of(pieces_in(await items_of(backend))) == "One fine day"
 
 
-@pytest.mark.parametrize("tail", ["/", "/api", "/api/", "?a=b"])
+@pytest.mark.parametrize(
+    "tail", ["/", "/api", "/api/", "?a=b", "/api/chat", "/api/tags", "/v1", "/v1/chat/completions"]
+)
 async def test_a_url_may_end_in_the_usual_ways(server: OllamaServer, tail: str) -> None:
     async with started("small", server.url + tail) as backend:
         assert (backend.facts.trouble, backend.facts.server) == ("", server.url)
 
 
 async def test_a_url_of_another_server_is_not_reported_as_a_missing_model(server: OllamaServer) -> None:
-    async with started("small", f"{server.url}/v1") as backend:
-        assert backend.facts.trouble == f"small at {server.url}/v1 answered HTTP 404: 404 page not found"
+    """The sentence names the whole address that was asked."""
+    async with started("small", f"{server.url}/v2") as backend:
+        asked_at = f"{server.url}/v2/api/tags"
+        assert backend.facts.trouble == f"small at {server.url}/v2 answered HTTP 404 at {asked_at}: 404 page not found"
 
 
 @contextlib.asynccontextmanager

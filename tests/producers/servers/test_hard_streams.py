@@ -112,6 +112,12 @@ STREAMS: dict[str, tuple[bytes, str, str, str]] = {
     "error event, plain": (HELLO + b"event: error\ndata: gone\n\n", "Hello", "", "reported an error: gone"),
     "error inside": (HELLO + b'data: {"error":{"message":"gone"}}\n\n', "Hello", "", "reported an error: gone"),
     "bare error": (HELLO + b'{"error":{"message":"gone"}}\n', "Hello", "", "reported an error: gone"),
+    "bare error, pretty": (
+        HELLO + b'{\n  "error": {\n    "message": "gone"\n  }\n}\n',
+        "Hello",
+        "",
+        "reported an error: gone",
+    ),
     "error beside text": (
         said("Hel") + b'data: {"error":{"message":"gone"},"choices":[{"delta":{"content":"lo"}}]}\n\n',
         "Hello",
@@ -399,6 +405,10 @@ def test_a_tag_in_a_text_is_not_the_end_of_a_thinking() -> None:
         ("{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}", True),
         ("{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}", False),
         ("{{ '<think>' }}{% if add_generation_prompt %}{{ '<|a|><think>\\n\\n</think>' }}{% endif %}", False),
+        (
+            "{% if add_generation_prompt %}{% if no %}<think>\n\n</think>{% else %}<think>\n{% endif %}{% endif %}",
+            False,
+        ),
         ("{{ .Prompt }}<|Assistant|><think>\n", True),
         ("", False),
     ],
