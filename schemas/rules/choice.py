@@ -166,13 +166,14 @@ def check_remote_tier(facts: ModelFacts, tier: TierPolicy, *, allowed: bool) -> 
         raise Refused(
             "remote_model",
             f"The model {facts.model!r} is remote, at {facts.server}: only the hybrid tier may have a remote member "
-            "(--tier hybrid --allow-remote).",
+            "(--tier hybrid --allow-remote). If that server is in your own network, set remote = false for it.",
         )
     if not allowed:
         raise Refused(
             "remote_not_allowed",
             f"The model {facts.model!r} is remote: the prompt would leave this machine for {facts.server}. "
-            "Allow it with --allow-remote, or allow_remote in a request.",
+            "Allow it with --allow-remote, or allow_remote in a request. If that server is in your own network, set "
+            "remote = false for it.",
         )
 
 
