@@ -23,11 +23,19 @@ async def relay(port: int, target: str) -> None:
     host, _, target_port = target.rpartition(":")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_CONNECT_S):
-                found = await asyncio.open_connection(host, int(target_port), limit=_MOST_BYTES)
+        with contextlib.closing(writer):
+            try:
+                async with asyncio.timeout(_CONNECT_S):
+                    found = await asyncio.open_connection(host, int(target_port), limit=_MOST_BYTES)
+            except OSError:  # no process accepts connections now, or in time
+                return
             with contextlib.closing(found[1]):
-                await asyncio.gather(_pass(reader, found[1]), _pass(found[0], writer))
+                try:
+                    async with asyncio.TaskGroup() as both:
+                        both.create_task(_pass(reader, found[1]))
+                        both.create_task(_pass(found[0], writer))
+                except* OSError:
+                    pass  # one side broke the connection: the other one is closed, too
 
     stopping = stop_event()
     server = await asyncio.start_server(serve, "0.0.0.0", port, limit=_MOST_BYTES, backlog=1024)
