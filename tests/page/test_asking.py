@@ -158,8 +158,10 @@ def test_a_new_question_cancels_the_previous_session(
 
 
 def test_without_an_aggregator_the_status_names_the_missing_process(redis: RedisServer, open_page: Open) -> None:
+    speaker = ScriptedProducer(redis, "test:speaker")
+    speaker.offer()
     page = open_page()
-    ScriptedProducer(redis, "test:speaker").offer()
+    speaker.offer()
     offer_aggregator(redis)
     ask(page, "Hello")
     message = "No frame has arrived: start an aggregator with council up or python -m aggregator."
