@@ -46,6 +46,8 @@ class AggregatorLoop:
         self._reader, self._closer = SessionReader(self._pipe, self._tenure), WindowCloser(self._tenure)
         self._registration, self._log, self._is_stopping = registration, log, is_stopping
         self._upkeep_due = self._look_due = self._sweep_due = 0.0
+        # The pipe's connection on which the sessions in memory were loaded.
+        self._connection = 0
 
     def run(self) -> None:
         """Ticks until it must stop; then hands its sessions over."""
@@ -73,12 +75,14 @@ class AggregatorLoop:
     def _tick(self) -> int:
         """Returns how long to sleep until the next tick, in nanoseconds. Due windows come first; upkeep has the rest of
         the tick."""
-        owned = list(self._tenure.owned.values())
+        owned = list(self._tenure.owned.values()) if self._is_connected_still() else []
         if not owned:
             self._idle()
             return 0
         began_s = time.thread_time()
         timed, read_at_ns = self._reader.read(owned)
+        if not self._is_connected_still():
+            return 0
         replays_s = self._commit_due(timed)
         self._keep_up()
         live = [(session, at_ns) for session, at_ns in timed if not session.is_replay]
@@ -93,6 +97,11 @@ class AggregatorLoop:
         # earlier, although timers fire late: a tick that finds nothing due costs as much as any other.
         next_ns = min(max(until_ns, default=_TICK_NS), _TICK_NS)
         return max(0, next_ns - (time.monotonic_ns() - read_at_ns))
+
+    def _is_connected_still(self) -> bool:
+        """False where the pipe has a new connection: Redis may lack the end of what the sessions have read, so nothing
+        that was computed from it is written."""
+        return self._connection == self._pipe.connections
 
     def _commit_due(self, timed: list[tuple[OwnedSession, int]]) -> float:
         """One round trip: commits every window that is due at its node's time, and asks for more sessions. Returns the
@@ -113,11 +122,13 @@ class AggregatorLoop:
         return replays_s
 
     def _idle(self) -> None:
-        """Without a session in memory: waits for one, unless there are leases whose sessions are to be loaded, or while
-        Redis refuses what this process writes."""
+        """Without a session in memory, or after a new connection, which ends what is in memory: waits for a session,
+        unless there are leases whose sessions are to be loaded, or while Redis refuses what this process writes."""
         self._pace = Pace()
         tenure = self._tenure
+        tenure.owned.clear()
         if not self._may_take:
+            self._connection = self._pipe.connections
             self._keep_up()
             time.sleep(_RECONNECT_S)
             return
@@ -125,6 +136,7 @@ class AggregatorLoop:
         ask, looks = tenure.leases.read_new(MOST_NEW_A_TICK), self._looks()
         is_wanted = tenure.leases.held or tenure.has_left
         new, *left = self._pipe.run([ask, *looks]) if is_wanted else self._pipe.wait(ask, block_ms, *looks)
+        self._connection = self._pipe.connections
         tenure.has_left = any(map(tenure.leases.has_left, left))
         tenure.add_new(new)
         self._keep_up()

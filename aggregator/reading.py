@@ -33,7 +33,7 @@ class SessionReader:
         replies = self._pipe.run([*(command for read in reads for command in read), *clocks], follows=False)
         times, read_at_ns = replies[len(replies) - len(clocks) :], time.monotonic_ns()
         if refusal := next((reply for reply in times if isinstance(reply, ReplyError)), None):
-            raise RedisAway(f"Redis does not return its time: {refusal}")
+            raise RedisAway(f"Redis does not return its time: {refusal}") from refusal
         now_ns = dict(zip(dict.fromkeys(nodes), map(redis_ns, times), strict=True))
         rest = iter(replies)
         for session, read in zip(owned, reads, strict=True):

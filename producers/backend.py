@@ -15,11 +15,15 @@ import msgspec
 
 from schemas.entries import Lane, Quality
 from schemas.models import ModelFacts
-from schemas.sessions import Message
+from schemas.sessions import Message, Sampling
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What one member of a session asks its model. `silence_ms` is how long a model that has begun may send nothing."""
+    """What one member of a session asks its model. `silence_ms` is how long a model that has begun may send nothing.
+
+    `prefix` is the beginning of the answer, which the model continues. `is_check`: `council check` asks it, so no user
+    has asked for any of its options.
+    """
 
     prompt: str
     system: str
@@ -29,12 +33,34 @@ class Request(msgspec.Struct, frozen=True):
     top_k: int
     silence_ms: int
     history: tuple[Message, ...] = ()
+    prefix: str = ""
+    is_check: bool = False
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The whole chat: the system text, if there is one, the turns so far, and the turn to be answered."""
+        """The whole chat: the system text, if there is one, the turns so far, the turn to be answered, and the
+        beginning of the answer, if there is one."""
         system = (Message("system", self.system),) if self.system else ()
-        return (*system, *self.history, Message("user", self.prompt))
+        prefix = (Message("assistant", self.prefix),) if self.prefix else ()
+        return (*system, *self.history, Message("user", self.prompt), *prefix)
+
+    @property
+    def messages_without_system(self) -> tuple[Message, ...]:
+        """The chat for a model that knows no system text: the first turn begins with it."""
+        if not self.system:
+            return self.messages
+        first, *rest = self.messages[1:]
+        return (Message(first.role, f"{self.system}\n\n{first.content}"), *rest)
+
+    @property
+    def has_default_temperature(self) -> bool:
+        """True where the temperature is the council's choice, not the user's."""
+        return self.is_check or self.temperature == Sampling().temperature
+
+    @property
+    def has_default_length(self) -> bool:
+        """True where the limit of the answer is the council's choice, not the user's."""
+        return self.is_check or self.max_tokens == Sampling().max_tokens
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -66,10 +92,16 @@ class ModelReady(msgspec.Struct, frozen=True):
     """A sign: the model is loaded and has a slot for the request."""
 
 
+# The reasons of an ending: by itself, at the limit of tokens, and by itself with the refusal of an answer.
+STOP, LENGTH, REFUSED = "stop", "length", "refused: its text is the refusal"
+
+
 class Ending(msgspec.Struct, frozen=True):
-    """The model has ended by itself: `reason` is stop or length."""
+    """The model has ended by itself: `reason` is STOP, LENGTH, REFUSED, or a word of its server. `odd` is what the
+    server sent and the backend did not understand, in words that follow "sent "."""
 
     reason: str
+    odd: tuple[str, ...] = ()
 
 
 class BackendFailed(Exception):

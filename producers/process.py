@@ -159,8 +159,10 @@ class ProducerProcess:
         """The part of the process record that is about requests; the model's keeper sets the rest."""
         facts = dict[str, str | int | float | bool]()
         if self._served.done():
-            generations = self._served.result().generations
-            facts |= {"requests": generations.asked, "shared": generations.shared}
+            model = self._served.result()
+            generations = model.generations
+            facts |= {"requests": generations.asked, "shared": generations.shared, "odd_answers": generations.odd}
+            facts |= model.last_failure
         if self._backend.residence is None:
             # A server that was away at the start may be back, which a request notices.
             facts["trouble"] = self._backend.facts.trouble
@@ -182,12 +184,10 @@ class ProducerProcess:
             except OtherVersion as error:
                 await self._leased.leave(lease, error)
                 break
-            except RedisAway:
+            except (RedisAway, RedisRefuses) as error:
                 # Before the claim nothing was written, and a session may be acknowledged twice: again from the start.
-                await asyncio.sleep(_RETRY_S)
-            except RedisRefuses as error:
                 self._presence.lose(error)
-                await asyncio.sleep(REFRESH_S)
+                await asyncio.sleep(_RETRY_S if isinstance(error, RedisAway) else REFRESH_S)
         self._servings.pop(lease.entry_id, None)
 
     def _give_up(self, lease: Lease) -> None:

@@ -75,3 +75,8 @@ class Offer(msgspec.Struct, frozen=True):
     source: ModelSource
     capabilities: tuple[str, ...] = ()
     details: str = ""
+
+    @property
+    def writes_text(self) -> bool:
+        """True unless the server reports that the model is for something else."""
+        return not self.capabilities or "completion" in self.capabilities

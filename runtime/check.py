@@ -11,6 +11,8 @@ from schemas.errors import RedisAway, Refused
 from schemas.processes import ProcessRecord, Role
 from transport.redis.connection import Pipe
 from transport.redis.prefix import with_prefix
+from transport.redis.replies import is_refused_connection
+from transport.redis.server_check import refusal
 from transport.register import processes_of_host
 
 
@@ -39,7 +41,9 @@ def _trouble(role: Role, answers: Callable[[ProcessRecord], bool] | None) -> str
             records = processes_of_host(pipe)
     except Refused as error:
         return f"{error}\n"
-    except RedisAway:
+    except RedisAway as error:
+        if is_refused_connection(error.__cause__):
+            return f"{refusal(url, error.__cause__)}\n"
         return "Redis does not answer: start it, or correct REDIS_URL.\n"
     for record in records:
         if record.role == role and record.ready and _is_running(record.pid) and (answers is None or answers(record)):

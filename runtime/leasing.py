@@ -15,7 +15,7 @@ from typing import Any
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas.errors import OtherVersion, RedisAway, RedisRefuses
-from transport.leases import BLOCK_MS, LOOK_S, REFRESH_S, Lease, Leases, is_missing_group
+from transport.leases import BLOCK_MS, LOOK_S, REFRESH_S, Lease, Leases, group_refusal, is_missing_group
 from transport.redis.connection import AsyncPipe, BlockingPipe, ReplyError
 from transport.register import ProcessRegistration
 
@@ -90,10 +90,14 @@ class LeasedSessions:
         until = time.monotonic() + REFRESH_S
         while time.monotonic() < until:
             await asyncio.sleep(LOOK_S)
-            with contextlib.suppress(RedisAway):
+            try:
                 (left,) = await self.pipe.run([self.leases.look_for_left()])
-                if self.leases.has_left(left):
-                    return
+            except RedisAway as error:
+                self._presence.lose(error)
+                await asyncio.sleep(until - time.monotonic())
+                return
+            if self.leases.has_left(left):
+                return
 
     async def take_new(self) -> None:
         """Until it is cancelled: takes sessions that no process of the group has served yet, while there is room."""
@@ -103,10 +107,11 @@ class LeasedSessions:
                 continue
             try:
                 reply = await self._waiting_pipe.wait(self.leases.read_new(min(self._room, _MOST_NEW)), BLOCK_MS)
+                refusal = reply if isinstance(reply, ReplyError) else None
                 if is_missing_group(reply):
-                    await self._waiting_pipe.run(self.leases.create_group())
-                elif isinstance(reply, ReplyError):
-                    self._presence.lose(reply)
+                    refusal = group_refusal(await self._waiting_pipe.run(self.leases.create_group()))
+                if refusal is not None:
+                    self._presence.lose(refusal)
                     await asyncio.sleep(_RETRY_S)
                 new = self.leases.add_new(reply)
                 if self._presence.refusal is not None:

@@ -89,7 +89,8 @@ class Alive(Entry, frozen=True, tag="alive"):
 
 
 class Finished(Entry, frozen=True, tag="finished"):
-    """The model ended its answer by itself after `tokens` tokens; `reason` is stop or length."""
+    """The model ended its answer by itself after `tokens` tokens; `reason` is stop, length, or a sentence for the user
+    about an end that needs attention."""
 
     member: int
     claim: str

@@ -31,6 +31,10 @@ Compares = Literal["next", "place"]
 InterferenceKind = Literal["constructive", "destructive", "neutral"]
 
 
+# The reasons of a member that finished as a model does: by itself, or at its limit of tokens.
+PLAIN_ENDS = ("stop", "length")
+
+
 class MemberFrame(msgspec.Struct, array_like=True, frozen=True):
     """One member at the end of the window; `text` and `thinking` are what this frame releases of it.
 
@@ -63,6 +67,11 @@ class MemberFrame(msgspec.Struct, array_like=True, frozen=True):
     def ended(self) -> bool:
         """True once it has finished or dropped."""
         return self.state in ("finished", "dropped")
+
+    @property
+    def warning(self) -> str:
+        """Why the end of a member that finished needs attention; empty where it needs none."""
+        return (self.reason or "") if self.state == "finished" and self.reason not in PLAIN_ENDS else ""
 
 
 class TokenFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):

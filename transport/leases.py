@@ -19,6 +19,7 @@ import msgspec
 
 from schemas import keys
 from transport.redis.connection import Command, ReplyError, atomically
+from transport.redis.replies import errors_in
 from transport.redis.scripts import SCRIPTS
 
 _LEASE = SCRIPTS["lease"]
@@ -190,6 +191,11 @@ def sweep_consumers(idle_ms: int = _GONE_IDLE_MS) -> Command:
     Consumer names are unique per process start: otherwise each start would leave one for ever.
     """
     return _SWEEP.call([keys.SESSIONS], [idle_ms])
+
+
+def group_refusal(replies: Sequence[Any]) -> ReplyError | None:
+    """The error for which create_group has not created the group; None where the group exists now."""
+    return next((error for error in errors_in(replies) if not str(error).startswith("BUSYGROUP")), None)
 
 
 def is_missing_group(reply: Any) -> bool:

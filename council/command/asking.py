@@ -76,6 +76,18 @@ class AskSummary:
         return self._last is not None and all(member.state == "dropped" for member in self._last.members)
 
     @property
+    def none_answered(self) -> bool:
+        """True where every member ended, and none with a text."""
+        members = self._last.members if self._last else ()
+        return bool(members) and all(member.ended for member in members) and not any(map(str.strip, self._texts))
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each member that finished in a way that needs attention."""
+        members = self._last.members if self._last else ()
+        return [f"{member.display_name}: {member.warning}." for member in members if member.warning]
+
+    @property
     def why_all_dropped(self) -> str:
         """A sentence for a session whose members were all dropped."""
         return every_drop(
@@ -188,10 +200,11 @@ async def ask(
             await asyncio.gather(recording, return_exceptions=True)
     if interrupted.is_set():
         return EXIT_CANCELLED
+    for warning in summary.warnings:
+        print(f"council: {warning}", file=sys.stderr)
     if summary.all_dropped:
         print(f"council: {summary.why_all_dropped}", file=sys.stderr)
-        return EXIT_FAILED
-    return EXIT_OK
+    return EXIT_FAILED if summary.all_dropped or summary.none_answered else EXIT_OK
 
 
 async def _record(session: EnsembleSession, record: RecordingOrder) -> None:

@@ -125,7 +125,7 @@ class Lanes:
         body = Text(_last_lines(self._texts[index], width, lines))
         if not self._texts[index] and self._thinking[index]:
             body = Text(f"thinking: {self._thinking[index]} characters so far", style="dim italic")
-        if member.reason and member.state == "dropped":
+        if member.reason and (member.state == "dropped" or member.warning):
             body.append(f"\n{member.reason}", style="red")
         return Panel(
             body, title=title, title_align="left", subtitle=_waiting(shown), subtitle_align="right",

@@ -37,6 +37,7 @@ from council.running.meeting import running_council
 from council.running.supervisor import CouncilPlan
 from council.running.up import become_supervisor, say
 from council.settings.schema import load_settings
+from schemas.errors import Refused
 from transport.redis.server_check import check_server
 from transport.rights import RECORDER_RIGHTS, check_rights
 
@@ -133,3 +134,31 @@ def doctor(as_json: JsonOption = False, tier: TierOption = None, config: ConfigO
     findings = uvloop.run(examine(settings))
     show(findings, lambda: print_findings(Console(), findings), as_json=as_json)
     raise typer.Exit(0 if is_fit(findings) else 1)
+
+
+@app.command()
+def check(
+    server: Annotated[str, typer.Argument(help="A server of the settings, by name, `ollama`, or a URL.")],
+    model: Annotated[str | None, typer.Option(help="The model to ask; default: the first one.")] = None,
+    api: Annotated[str | None, typer.Option(help="For a URL: openai or ollama; default: by the URL.")] = None,
+    key_env: Annotated[
+        str | None, typer.Option(help="For a URL: the environment variable that contains the API key.")
+    ] = None,
+    as_json: JsonOption = False,
+    allow_remote: AllowRemoteOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Send a model server one real request of two tokens, and show what comes back.
+
+    The exit code is 1 if the server gives no answer.
+    """
+    from council.command.trial_report import print_trial
+    from council.doctor.server_trial import server_named, try_server
+
+    if api not in (None, "openai", "ollama"):
+        raise Refused("bad_api", f"--api is {api!r}: give openai or ollama.")
+    settings = load_settings(config, {"allow_remote": allow_remote or None})
+    name, found = server_named(server, settings, api, key_env)
+    trial = uvloop.run(try_server(name, found, settings, model))
+    show(trial, lambda: print_trial(Console(), trial), as_json=as_json)
+    raise typer.Exit(1 if trial.failure else 0)

@@ -23,6 +23,7 @@ from rich.text import Text
 from council.doctor import machine_checks, server_checks
 from council.doctor.findings import Finding, Status
 from council.doctor.hardware import read_cards
+from council.doctor.last_failures import failure_findings
 from council.settings.schema import Server, Settings
 from runtime.memory import read_memory
 from transport.redis.connection import without_password
@@ -75,7 +76,8 @@ def _checks(settings: Settings) -> list[_Check]:
     ]
     for name, server in settings.servers.items():
         checks.append(_Check(f"Server {name}", _server_check(name, server, settings), "missing", server.address))
-    return [*checks, _Check("GGUF files", gguf)]
+    failures = _Check("Last failures", lambda: failure_findings(settings), where="the running council")
+    return [*checks, failures, _Check("GGUF files", gguf)]
 
 
 def _alone(find: Callable[[], Finding]) -> Callable[[], Coroutine[Any, Any, list[Finding]]]:

@@ -29,8 +29,8 @@ from schemas.sessions import MemberSpec
 OLLAMA = "ollama"
 # The model in the box: a small real model, whose file is in the user's cache folder.
 BOX = "smollm2"
-# The longest that a command waits for a server that accepts a connection and does not answer.
-_ANSWER_S = 3.0
+# The longest that a command waits for an Ollama: three seconds for its list, two for what each model can do.
+_ANSWER_S = 6.0
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -100,10 +100,6 @@ def require_key(source: ModelSource) -> None:
         ApiKey(source.key_env)
 
 
-def writes_text(offer: Offer) -> bool:
-    return not offer.capabilities or "completion" in offer.capabilities
-
-
 def _named(offers: Sequence[tuple[str, Offer]]) -> dict[str, Offer]:
     """The offers by their models' names. Where two servers have a model of one name, each server's name precedes it."""
     names = [offer.facts.model for _, offer in offers]
@@ -127,7 +123,7 @@ async def _offers_of(name: str, server: Server) -> tuple[list[Offer], str]:
     try:
         if server.api == "ollama":
             async with asyncio.timeout(_ANSWER_S):
-                return await _ollama_offers_of(server), ""
+                return await _ollama_offers_of(name, server), ""
         from producers.openai.offers import openai_offers
 
         return list(await openai_offers(name, server.source(""), tuple(server.models))), ""
@@ -154,12 +150,17 @@ def _sentence(words: str) -> str:
     return words if words.endswith(("?", ".")) else f"{words}."
 
 
-async def _ollama_offers_of(server: Server) -> list[Offer]:
+async def _ollama_offers_of(server_name: str, server: Server) -> list[Offer]:
     """The server's models, or those of them in the settings; a missing one has a trouble. Raises BackendFailed."""
-    from producers.ollama.offers import ollama_offers
+    from producers.ollama.offers import ListTooSlow, ollama_offers
     from producers.ollama.server import canonical_name
 
-    offered = {offer.facts.model: offer for offer in await ollama_offers(server.address, server.source(""))}
+    try:
+        offered = {offer.facts.model: offer for offer in await ollama_offers(server.address, server.source(""))}
+    except ListTooSlow as slow:
+        if server.models:
+            return _unasked(server)
+        raise BackendFailed(f"{slow}: name those to use under models in [servers.{server_name}]") from slow
     if not server.models:
         return list(offered.values())
     missing = "{} is not there: ollama pull {}"
@@ -174,7 +175,7 @@ async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str, str]:
     """(the models of the default Ollama, its trouble, that it is away); one or two of the three are empty."""
     if not settings.ollama:
         return [], "", ""
-    from producers.ollama.offers import DEFAULTS, ollama_offers, ollama_url
+    from producers.ollama.offers import DEFAULTS, ListTooSlow, ollama_offers, ollama_url
     from producers.servers.address import is_remote
 
     url = ollama_url(os.environ)
@@ -186,6 +187,8 @@ async def _offers_of_ollama(settings: Settings) -> tuple[list[Offer], str, str]:
             return list(await ollama_offers(url, source)), "", ""
     except ServerAway as away:
         return [], "", _sentence(str(away))
+    except ListTooSlow as slow:
+        return [], f"{slow}: add it to council.toml as a server, with the models to use under models.", ""
     except BackendFailed as failure:
         return [], _sentence(str(failure)), ""
     except TimeoutError:

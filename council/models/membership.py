@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from council.models.catalogue import BOX, Catalogue, canonical_member, require_key, writes_text
+from council.models.catalogue import BOX, Catalogue, canonical_member, require_key
 from council.settings.schema import Settings
 from producers.llama.threads import threads_for, usable_cpus
 from producers.source import ModelSource, Offer
@@ -99,7 +99,7 @@ def _default_members(found: Catalogue, tier: TierPolicy) -> tuple[list[ChosenMem
     candidates = [
         MemberSpec(model)
         for model, offer in found.offers.items()
-        if writes_text(offer) and offer.source.api != "ngram" and model != BOX
+        if offer.writes_text and offer.source.api != "ngram" and model != BOX
     ]
     candidates.sort(key=lambda spec: available[spec.model].residency != "loaded")
     fitting, refused = fitting_members(candidates, available, tier)
@@ -141,6 +141,6 @@ def _lack_of_memory(offer: Offer, slots: int) -> str:
 
 
 def _check_writes_text(offer: Offer) -> None:
-    if not writes_text(offer):
+    if not offer.writes_text:
         what = ", ".join(offer.capabilities)
         raise Refused("no_text", f"The model {offer.facts.model!r} writes no text (it does: {what}): name another one.")

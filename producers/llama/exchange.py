@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
+from producers.servers.events import Events
 from producers.servers.faults import MAX_MESSAGE_CHARS, ServerFault, one_line
-from producers.servers.lines import Lines
 
 # The longest answer has the logprobs of a whole vocabulary, some 100 bytes each.
 MAX_ANSWER_BYTES = 64 << 20
@@ -20,7 +20,6 @@ _READ_BYTES = 1 << 16
 # A stretch of tokens with the longest lists has some 200 KiB. It is read whether its tokens are taken or not, so that
 # the server finishes it.
 _READ_AHEAD_BYTES = 1 << 20
-_EVENT = b"data: "
 _OK = b"200"
 # A chat template's message follows it; the position in the template is before it.
 _TEMPLATE_ERROR = "\nError: "
@@ -56,13 +55,12 @@ async def events_of(socket: str, path: str, question: object) -> AsyncGenerator[
         head = await reader.readuntil(b"\r\n\r\n")
         if _status(head) != _OK:
             body_of(head + await _read_to_end(reader))
-        lines = Lines()
+        events = Events()
         while size := int(await reader.readline(), 16):
             data = await reader.readexactly(size)
             await reader.readline()
-            for line in lines.feed(data):
-                if line.startswith(_EVENT):
-                    yield line[len(_EVENT) :]
+            for event in events.feed(data):
+                yield event.data
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
         raise ConnectionResetError("The stream is not complete.") from None
     finally:

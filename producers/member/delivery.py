@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from typing import Any
 
@@ -19,6 +20,8 @@ from transport.sessions import read_state, session_state
 from transport.tokens import RisingClock, control_read, read_control, write_entry
 
 _RETRY_S = 0.25
+# A break so soon after the last one is the same break.
+_BROKEN_AGAIN_S = 1.0
 # Tokens that come within a quarter of a window of each other share a round trip: above 250 tokens a second the round
 # trips would cost more than all other work on the tokens.
 _REST_S = 0.004
@@ -46,6 +49,7 @@ class Delivery:
         self._news, self._granted = asyncio.Event(), asyncio.Event()
         # One round trip of this claim at a time: its replies say which entries the next one writes.
         self._turn = asyncio.Lock()
+        self._broken_s = -math.inf
 
     @property
     def has_begun(self) -> bool:
@@ -90,13 +94,15 @@ class Delivery:
                     async with asyncio.timeout(wait_s):
                         await self._news.wait()
             self._news.clear()
-            was_lost = self.outbox.is_lost
             try:
                 await self.flush()
                 await asyncio.sleep(_REST_S)
             except RedisAway as error:
                 self._presence.lose(error)
-                await asyncio.sleep(_RETRY_S if was_lost else 0.0)
+                # At once where another caller of the connection met the break. A server may also accept a connection
+                # and reads, and no writes.
+                before_s, self._broken_s = self._broken_s, time.monotonic()
+                await asyncio.sleep(_RETRY_S if self._broken_s - before_s < _BROKEN_AGAIN_S else 0.0)
 
     async def write_out(self) -> None:
         """Returns when Redis has everything up to the ending, without its confirmation. Raises RedisAway."""
@@ -104,12 +110,12 @@ class Delivery:
             await self.flush()
 
     async def flush(self) -> None:
-        """One round trip, where one is due. Raises RedisAway, also where another node of a cluster serves the session
-        now, which may lack entries that were written."""
+        """One round trip, where one is due. Raises RedisAway."""
         async with self._turn:
+            if self._node.has_changed(self._pipe.node_of(tokens(self._session))):
+                # Another node of the cluster serves the session now, and may lack entries that were written.
+                self.outbox.lose()
             try:
-                if self._node.has_changed(self._pipe.node_of(tokens(self._session))):
-                    raise RedisAway("another node of the cluster serves the session now")
                 if trip := self.outbox.due(time.monotonic(), self._clock.now_ns()):
                     await self._make(trip)
             except RedisAway:

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 from producers.backend import Backend, BackendFailed, Chunk, Ending, ModelLoading, ModelReady, ModelWaiting, Request
 from producers.member.slots import Age, Slots
+from runtime.log import Log
 
 Item = Chunk | ModelLoading | ModelWaiting | ModelReady
 # Takes an item at the moment at which it arrives; a returned Ending leaves the generation.
@@ -35,13 +36,23 @@ class Generations:
         self._backend = backend
         self._slots = Slots(backend.slots)
         self._open: dict[Request, _Generation] = {}
-        # How many requests were sent to the model, and how many sessions shared another's.
-        self.asked = self.shared = 0
+        # How many requests were sent to the model, how many sessions shared another's, and how many answers contained
+        # something that the backend does not understand.
+        self.asked = self.shared = self.odd = 0
+        self._odd_named: set[str] = set()
 
     @property
     def has_room(self) -> bool:
         """True while a slot is free."""
         return self._slots.has_free
+
+    def note_odd(self, odd: Sequence[str], log: Log) -> None:
+        """Counts an answer of whose stream the backend did not understand all, and names each kind once."""
+        self.odd += 1
+        kinds = {what.partition(" (")[0]: what for what in odd}
+        if new := [what for kind, what in kinds.items() if kind not in self._odd_named]:
+            self._odd_named |= kinds.keys()
+            log.warning("the model server sent what is not understood: the text is kept", sent=", ".join(new))
 
     def close_queue(self) -> None:
         """No request that waits for a slot is sent to the model from now on."""

@@ -21,7 +21,7 @@ import msgspec
 from producers.backend import Piece
 from producers.member.grants import WINDOW_S, GrantGate
 from schemas.control import NOT_STARTED, Play, Progress, Stop
-from schemas.entries import Alive, AnyEntry, Failed, Finished, Loading, Starved, Token, Waiting, pack_top
+from schemas.entries import Alive, AnyEntry, Failed, Finished, Lane, Loading, Starved, Token, Waiting, pack_top
 from schemas.keys import entry_order
 from schemas.rules.lanes import lane_end
 
@@ -93,6 +93,11 @@ class Outbox:
     def count(self) -> int:
         """How many tokens the model has produced."""
         return len(self._tokens)
+
+    @property
+    def lanes(self) -> set[Lane]:
+        """The lanes with text other than white space; to be asked once, at the end."""
+        return {token.lane for token in self._tokens if token.text.strip()}
 
     @property
     def is_held(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
@@ -11,12 +12,17 @@ from producers.backend import Backend
 from producers.member.generations import Generations
 from producers.memory.keeper import ModelKeeper
 from producers.memory.loading import Sign
+from producers.servers.faults import one_line
 from producers.source import ModelSource
 from runtime.log import Log
+from schemas.grid import NS_PER_MS
 from schemas.models import IN_PROCESS, ModelFacts
 from schemas.rules.tiers import TierPolicy
 from transport.redis.connection import AsyncPipe
 from transport.register import ProcessRegistration
+
+# A server's words have 200 at most; its name and its address come before them.
+MAX_FAILURE_CHARS = 600
 
 
 class ServedModel:
@@ -33,6 +39,7 @@ class ServedModel:
         log: Log,
     ) -> None:
         self.generations = Generations(backend)
+        self._failure: tuple[str, int] | None = None
         self.keeper: ModelKeeper | None = None
 
         def known() -> ModelFacts:
@@ -41,6 +48,17 @@ class ServedModel:
         registration.detail |= known().as_detail()
         if backend.residence is not None:
             self.keeper = ModelKeeper(pipe, backend.residence, registration, known, tier, log)
+
+    def failed(self, reason: str) -> None:
+        """Keeps the reason of an answer that failed, for the process record."""
+        self._failure = one_line(reason, MAX_FAILURE_CHARS), time.time_ns() // NS_PER_MS
+
+    @property
+    def last_failure(self) -> dict[str, str | int]:
+        """The part of the process record about it; empty before the first failure."""
+        if self._failure is None:
+            return {}
+        return {"failure": self._failure[0], "failed_ms": self._failure[1]}
 
     @property
     def is_ready(self) -> bool:

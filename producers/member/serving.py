@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from producers.backend import BackendFailed, Ending, ModelLoading, ModelReady, ModelWaiting, OutOfMemory, Request
 from producers.member.delivery import Delivery
+from producers.member.endings import shown_reason
 from producers.member.generations import Item
 from producers.member.grants import GrantGate
 from producers.member.served import ServedModel
@@ -226,8 +227,12 @@ class MemberServing:
         try:
             model = await asyncio.shield(self._service.served)
             async with model.in_use(f"{self._session} {self._member}"):
-                delivery.finish((await self._answer(model, delivery, request)).reason)
+                ending = await self._answer(model, delivery, request)
+                if ending.odd:
+                    model.generations.note_odd(ending.odd, self._service.log)
+                delivery.finish(shown_reason(ending.reason, delivery.outbox.lanes, request.max_tokens))
         except BackendFailed as failure:
+            self._service.served.result().failed(str(failure))
             delivery.fail(str(failure))
         except Exception as bug:  # noqa: BLE001  # a bug must end the member with a reason, not with silence
             self._service.log.bind(session=self._session).exception("the backend raised an unexpected exception")

@@ -22,16 +22,18 @@ import httpx
 import msgspec
 
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Request, Resident
+from producers.ollama.answers import NOT_DESCRIBED, PulledModel, Shown
+from producers.ollama.dialect import LOADED_WITH, OllamaDialect
 from producers.ollama.offers import is_in_cloud, known_facts, known_limits, ollama_limits
-from producers.ollama.server import OllamaServer, StatusFault, canonical_name, is_about_memory
+from producers.ollama.server import OllamaServer, StatusFault, UnansweredQuestion, canonical_name, is_about_memory
 from producers.ollama.stream import OllamaStream
 from producers.servers.faults import ServerFault, unquoted
+from producers.servers.recorded import Exchange
 from producers.servers.streaming import read_answer
+from producers.servers.thinking import template_thinks
 from producers.source import ModelSource
 from schemas.models import ModelFacts
 
-# Ollama answers HTTP 400 to a larger number.
-MOST_TOP = 20
 # Whether a model is in memory is known in a millisecond, except while Ollama loads another one.
 GLANCE_S = 0.25
 # Ollama's queue has 512 places, and a session sends at most six requests: the pauses are long enough to let the queue
@@ -48,9 +50,8 @@ UNLOAD_S = 30.0
 UNLOAD_LOOKS_S = 0.1
 # With keep_alive 0 a loaded model would leave memory before the request that it was loaded for.
 LEAST_LOADED_S = 60
-# The options of a load: a request with another value would make Ollama load the model again. Speculative decoding is
-# off, because its logprobs are not real.
-LOADED_WITH: dict[str, object] = {"draft_num_predict": 0}
+# Three requests in all, as with other servers.
+MOST_CHANGES = 2
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -62,17 +63,21 @@ class _Known(msgspec.Struct, frozen=True):
     in_cloud: bool
     has_chat: bool
     thinks: bool
+    # Its template opens the thinking, and Ollama does not send it apart.
+    begins_thinking: bool = False
 
 
 class OllamaBackend:
     """One model of one Ollama, and its residence: one pooled client, whose idle connections are kept open."""
 
-    def __init__(self, model: str, source: ModelSource) -> None:
-        """`model` is the council's name of it. Raises Refused for a URL or a key that is not valid."""
-        self._server = OllamaServer(source)
+    def __init__(self, model: str, source: ModelSource, exchanges: list[Exchange] | None = None) -> None:
+        """`model` is the council's name of it. `exchanges` receives what is sent and what comes back. Raises Refused
+        for a URL or a key that is not valid."""
+        self._server = OllamaServer(source, exchanges=exchanges)
         self._title = f"{model} at {self._server.shown_url}"
         self._source = source
         self._known: _Known | None = None
+        self._dialect = OllamaDialect()
         self._facts = ModelFacts(canonical_name(source.name), self._server.shown_url, remote=source.remote)
 
     @property
@@ -91,6 +96,10 @@ class OllamaBackend:
     def residence(self) -> OllamaBackend | None:
         return None if self._facts.remote else self
 
+    def left_out(self, request: Request) -> tuple[str, ...]:
+        """What the server has refused of such a request, and is no longer sent; in words."""
+        return self._dialect.changes(request)
+
     async def start(self) -> None:
         limits = ollama_limits(self._source.url, os.environ)
         self._facts = known_limits(self._facts, self._source, limits)
@@ -104,23 +113,29 @@ class OllamaBackend:
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
         """Asks for one answer. Raises BackendFailed, and nothing else that the server or the network could cause."""
+        changes = 0
         try:
             model = await self._usable()
-            path, body = self._question(model, request)
             for pause_s in _pauses(BUSY_ASKS):
                 if not await self._is_loaded(model):
                     yield ModelLoading()
-                try:
-                    answer = await self._server.stream(path, body)
-                except StatusFault as refusal:
-                    if not refusal.is_busy:
-                        raise
-                else:
-                    async with contextlib.aclosing(answer):
-                        stream = OllamaStream(request.top_k, thinks=model.thinks)
-                        async for item in read_answer(answer, stream, request.silence_ms / 1_000):
-                            yield item
-                    return
+                while True:
+                    stream = OllamaStream(request.top_k, thinks=model.thinks, begins_thinking=model.begins_thinking)
+                    try:
+                        async with contextlib.aclosing(await self._asked(model, request)) as answer:
+                            async for item in read_answer(answer, stream, request.silence_ms / 1_000):
+                                yield item
+                        if stream.ended_unopened:
+                            self._known = msgspec.structs.replace(model, begins_thinking=True)
+                        return
+                    except ServerFault as refusal:
+                        if isinstance(refusal, StatusFault) and refusal.is_busy:
+                            break
+                        words = refusal.body if isinstance(refusal, StatusFault) else str(refusal).encode()
+                        changed = self._dialect.without(words, request, thinks=model.thinks)
+                        if stream.events or changed is None or changes == MOST_CHANGES:
+                            raise
+                        self._dialect, changes = changed, changes + 1
                 yield ModelWaiting()
                 await asyncio.sleep(pause_s)
             raise ServerFault("did not accept the request: its queue of requests is full")
@@ -132,12 +147,18 @@ class OllamaBackend:
     async def residents(self) -> tuple[Resident, ...]:
         """What is in Ollama's memory. This model has its name of the source, even if it was loaded by another name."""
         try:
-            # Newer versions of Ollama answer only when a load under way has ended.
-            running = await self._server.running(LOAD_S)
-            if self._known is None:
-                await self._learn()  # it was away before
+            return await self._residents()
+        except UnansweredQuestion:
+            # Such a server loads a model when it is asked: as far as the council knows, it is in memory.
+            return (Resident(self._facts.model, 0, 0),)
         except ServerFault as fault:
             raise self._failed(fault) from fault
+
+    async def _residents(self) -> tuple[Resident, ...]:
+        # Newer versions of Ollama answer only when a load under way has ended.
+        running = await self._server.running(LOAD_S)
+        if self._known is None:
+            await self._learn()  # it was away before
         return tuple(
             Resident(
                 self._facts.model if self._is_this(model.digest) else model.name,
@@ -170,7 +191,7 @@ class OllamaBackend:
         name, clock = canonical_name(model), asyncio.get_running_loop().time
         asked_at: float | None = None
         try:
-            while any(name == resident.model for resident in await self.residents()):
+            while any(name == resident.model for resident in await self._residents()):
                 if asked_at is None:
                     await self._server.command({"model": name, "keep_alive": 0}, UNLOAD_S)
                     # From here: the first look may have taken minutes, while Ollama loaded another model.
@@ -179,6 +200,8 @@ class OllamaBackend:
                     raise ServerFault(f"still has {name} in memory after {UNLOAD_S:g} s: is another program using it?")
                 else:
                     await asyncio.sleep(UNLOAD_LOOKS_S)
+        except UnansweredQuestion:
+            return  # it has no list of what is in memory, and unloads models itself
         except ServerFault as fault:
             raise self._failed(fault) from fault
 
@@ -192,43 +215,36 @@ class OllamaBackend:
 
     async def _learn(self) -> _Known:
         """Reads what there is to know into `facts`, or why that failed. Raises ServerFault."""
-        source, server = self._source, self._server
+        source, listed = self._source, tuple[PulledModel, ...]()
         try:
-            shown = await server.show(source.name)
-            listed = await server.listed()
+            shown = await self._described()
+            # One of the two is enough to know that this is the right kind of server.
+            with contextlib.suppress(*([UnansweredQuestion] if shown.is_described else [])):
+                listed = await self._server.listed()
         except ServerFault as fault:
             self._facts = msgspec.structs.replace(self._facts, trouble=self._server.shown(f"{self._title} {fault}"))
             raise
         name = canonical_name(source.name).lower()
         own = next((model for model in listed if model.name.lower() == name), None)
         self._facts = known_facts(self._facts, self._title, own, shown, source)
-        thinks = "thinking" in (shown.capabilities or ())
+        thinks = "thinking" in shown.capabilities
         manifest, in_cloud = own.digest if own else "", is_in_cloud(self._facts.model, own, shown)
-        self._known = _Known(self._facts.model, manifest, in_cloud, shown.has_chat, thinks)
+        begins_thinking = template_thinks(shown.template)
+        self._known = _Known(self._facts.model, manifest, in_cloud, shown.has_chat, thinks, begins_thinking)
         return self._known
 
-    def _question(self, model: _Known, request: Request) -> tuple[str, dict[str, object]]:
-        """The path and the body of a request."""
-        options = {**LOADED_WITH, "num_predict": request.max_tokens, "temperature": request.temperature}
-        if request.seed is not None:
-            options["seed"] = request.seed
-        body: dict[str, object] = {
-            "model": model.name,
-            "stream": True,
-            "logprobs": True,
-            "top_logprobs": min(request.top_k, MOST_TOP),
-            "keep_alive": self._source.keep_alive_s,
-            # A prompt that is too long is refused, not silently cut.
-            "truncate": False,
-            "options": options,
-        }
-        turns = request.messages
-        if not model.has_chat:
-            return "/api/generate", {**body, "prompt": "\n\n".join(turn.content for turn in turns), "raw": True}
-        if model.thinks:
-            # Without this, some versions put the thinking into the answer.
-            body["think"] = True
-        return "/api/chat", {**body, "messages": [{"role": turn.role, "content": turn.content} for turn in turns]}
+    async def _described(self) -> Shown:
+        try:
+            return await self._server.show(self._source.name)
+        except UnansweredQuestion:
+            return NOT_DESCRIBED
+
+    async def _asked(self, model: _Known, request: Request) -> httpx.Response:
+        """The beginning of a stream, which the caller closes."""
+        path, body = self._dialect.question(
+            model.name, request, self._source.keep_alive_s, has_chat=model.has_chat, thinks=model.thinks
+        )
+        return await self._server.stream(path, body)
 
     async def _is_loaded(self, model: _Known) -> bool:
         """False where the model is not in memory, or where Ollama does not answer at once."""
@@ -236,6 +252,8 @@ class OllamaBackend:
             return True
         try:
             running = await self._server.running(GLANCE_S)
+        except UnansweredQuestion:
+            return True  # whether it is in memory stays unknown
         except ServerFault:
             return False
         return any(other.name == model.name or self._is_this(other.digest) for other in running)
@@ -246,7 +264,8 @@ class OllamaBackend:
     def _failed(self, fault: ServerFault, request: Request | None = None) -> BackendFailed:
         """The sentence for a person, without the prompt, which a server may quote."""
         predicate = self._server.shown(unquoted(str(fault), request.messages if request else ()))
-        if is_about_memory(predicate):
+        words = unquoted(fault.words, request.messages if request else ())
+        if is_about_memory(predicate) or is_about_memory(words):
             return OutOfMemory(f"{self._title} has too little memory: it {predicate}")
         return BackendFailed(f"{self._title} {predicate}")
 

@@ -22,7 +22,8 @@ import httpx
 import msgspec
 
 from producers.backend import BackendFailed, ServerAway
-from producers.ollama.server import OllamaServer, PulledModel, Running, Shown, canonical_name, is_cloud_name
+from producers.ollama.answers import NOT_DESCRIBED, PulledModel, Running, Shown
+from producers.ollama.server import OllamaServer, UnansweredQuestion, canonical_name, is_cloud_name
 from producers.servers.address import is_this_machine
 from producers.servers.faults import ServerFault, one_line
 from producers.source import ModelSource, Offer
@@ -33,6 +34,10 @@ from schemas.models import ModelFacts, Residency
 PROBE_CONNECT_S = 0.5
 # Newer versions of Ollama do not list the loaded models while they load one, which takes minutes.
 PROBE_RUNNING_S = 1.0
+# The models must be listed within this time, which a terminal's user waits.
+LIST_S = 3.0
+# For the descriptions of all models together: what is not there then is left out.
+PROBE_SHOWN_S = 2.0
 # Each request opens a file there; more at once would only wait for the disk.
 SHOWN_AT_ONCE = 8
 # The latest of them; a council has at most six members.
@@ -44,6 +49,10 @@ LOGPROBS_SINCE = (0, 12, 11)
 DEFAULT_MAX_LOADED = 3
 DEFAULT_PARALLEL = 1
 MAX_LOADED, _PARALLEL = "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_NUM_PARALLEL"
+
+
+class ListTooSlow(BackendFailed):
+    """The server answers, and does not list its models in time."""
 
 
 class OllamaLimits(msgspec.Struct, frozen=True):
@@ -127,11 +136,14 @@ async def ollama_offers(
     """The models of that Ollama, the latest first, with what each can do. `defaults` is their source without name and
     URL. Raises ServerAway, BackendFailed."""
     async with _probing(msgspec.structs.replace(defaults, url=url)) as server:
-        listed = (await server.listed())[:MAX_OFFERS]
-        version = await server.version()
-        running = await _running(server)
+        try:
+            async with asyncio.timeout(LIST_S):
+                listed = (await server.listed())[:MAX_OFFERS]
+        except TimeoutError as error:
+            raise ListTooSlow(f"Ollama at {server.shown_url} did not list its models within {LIST_S:g} s") from error
         turns = asyncio.Semaphore(SHOWN_AT_ONCE)
-        shown = await asyncio.gather(*(_shown(server, model.name, turns) for model in listed))
+        shows = (_shown(server, model.name, turns) for model in listed)
+        version, running, shown = await asyncio.gather(_version(server), _running(server), asyncio.gather(*shows))
         limits = ollama_limits(url, environ)
         source = msgspec.structs.replace(defaults, url=url)
         loaded = {model.name for model in running} | {model.digest for model in running if model.digest}
@@ -191,7 +203,7 @@ def _offer(
     is_loaded: bool,
     note: str,
 ) -> Offer:
-    described = shown if isinstance(shown, Shown) else Shown()
+    described = shown if isinstance(shown, Shown) else NOT_DESCRIBED
     # A cloud's model may be offered: a user who chooses it must allow remote models.
     in_cloud = is_in_cloud(listed.name, listed, described)
     source = msgspec.structs.replace(source, name=listed.name, remote=source.remote or in_cloud)
@@ -204,16 +216,27 @@ def _offer(
         facts = msgspec.structs.replace(facts, trouble=f"{title} {shown}")
     kind = listed.details
     details = one_line(f"{kind.family} {kind.parameter_size} {kind.quantization_level}", MAX_DETAILS_CHARS)
-    return Offer(facts, source, described.capabilities or (), ", ".join(filter(None, (details, note))))
+    return Offer(facts, source, described.capabilities, ", ".join(filter(None, (details, note))))
 
 
 async def _shown(server: OllamaServer, model: str, turns: asyncio.Semaphore) -> Shown | ServerFault:
-    """A fault instead of the description, so that a model with broken files does not hide the others."""
-    async with turns:
-        try:
+    """A fault instead of the description, so that a model with broken files does not hide the others. A server that
+    describes none, or not soon, has usable models nevertheless."""
+    try:
+        async with asyncio.timeout(PROBE_SHOWN_S), turns:
             return await server.show(model)
-        except ServerFault as fault:
-            return ServerFault(server.shown(str(fault)))
+    except (UnansweredQuestion, TimeoutError):
+        return NOT_DESCRIBED
+    except ServerFault as fault:
+        return ServerFault(server.shown(str(fault)))
+
+
+async def _version(server: OllamaServer) -> str:
+    try:
+        async with asyncio.timeout(PROBE_RUNNING_S):
+            return await server.version()
+    except (ServerFault, TimeoutError):
+        return ""
 
 
 async def _running(server: OllamaServer) -> tuple[Running, ...]:

@@ -1,28 +1,25 @@
 """What an OpenAI-compatible server is asked, and what follows when it refuses. Pure: no clock, no I/O.
 
     Dialect --body--> POST --> accepted
-       ^                  `--> RefusedAnswer --> Asking --> again at once, in another dialect    400, 403, 422
+       ^                  `--> RefusedAnswer --> Asking --> again at once, in another dialect    400, 403, 422, 500
        |                                          |    `--> Loading or Waiting, again later      503, 429
        +------------------------------------------+    `--> ServerFault: what to do              all others
 
-Servers differ: some have no logprobs on this path or fewer alternatives a token, some call max_tokens by its newer
-name, some do not know that a stream can report its usage. Each of them shows that only by refusing.
+A server shows what it does not accept only by refusing it. What it accepted is remembered for later requests.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Literal
 
 import msgspec
 
 from producers.backend import ModelLoading, ModelWaiting, Request
-from producers.servers.faults import ServerFault, error_code, error_message, is_html
-from producers.servers.pieces import MAX_TOP
+from producers.openai.dialect import Dialect
+from producers.servers.faults import ServerFault, error_code, error_message, error_words, is_html
 
 LOADING_PAUSE_S = 1.0
 # Only a bound: a session lives for an hour at most, and closes the iterator when it does not wait any longer.
@@ -31,68 +28,22 @@ LOADING_ASKS = 3_600
 MOST_WAITING_S = 120.0
 # Without Retry-After: at once would be refused again, half a minute would leave a free slot unused.
 WAITING_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
-# Fewer alternatives, no logprobs, the newer name, no usage: nothing else can be changed.
-MOST_CHANGES = 4
-
-_UNKNOWN_PARAMETER = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)
-_NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?![\w.]*\w)")
-_LIMIT = re.compile(r"max|most|between|exceed|greater|less|<=|≤|range", re.IGNORECASE)
+# Three requests in all. The last one leaves out whatever the user has not asked for.
+MOST_CHANGES = 2
+# llama-server, llama-cpp-python and TGI refuse a parameter with 500, 424 or 501.
+_MAY_NAME_PARAMETER = frozenset((400, 403, 406, 415, 422, 424, 500, 501))
+_WRONG_ADDRESS = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE)
 _BUSY = re.compile(r"busy|overloaded|capacity|too many", re.IGNORECASE)
 
 
-class Dialect(msgspec.Struct, frozen=True):
-    """What a server accepts: at most `most_top` alternatives a token, None for no logprobs at all."""
-
-    most_top: int | None = MAX_TOP
-    length: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    reports_usage: bool = True
-
-    def top_k(self, request: Request) -> int:
-        """How many alternatives a token are requested."""
-        return min(request.top_k, self.most_top or 0)
-
-    def body(self, model: str, request: Request) -> bytes:
-        """The request's JSON, in ASCII, so that half a character in a prompt is no problem."""
-        body: dict[str, object] = {
-            "model": model,
-            "messages": [{"role": turn.role, "content": turn.content} for turn in request.messages],
-            self.length: request.max_tokens,
-            "temperature": request.temperature,
-            "stream": True,
-        }
-        if self.most_top is not None:
-            body |= {"logprobs": True, "top_logprobs": self.top_k(request)}
-        if self.reports_usage:
-            body["stream_options"] = {"include_usage": True}
-        if request.seed is not None:
-            body["seed"] = request.seed
-        return json.dumps(body).encode()
-
-    def without(self, refusal: str, request: Request) -> Dialect | None:
-        """Another dialect after this refusal; None where the text names nothing that can be changed."""
-        if self.most_top is not None and "logprobs" in refusal:
-            return msgspec.structs.replace(self, most_top=_fewer(refusal, self.top_k(request)))
-        if self.length == "max_tokens" and "max_completion_tokens" in refusal:
-            return msgspec.structs.replace(self, length="max_completion_tokens")
-        if self.reports_usage and ("stream_options" in refusal or "include_usage" in refusal):
-            return msgspec.structs.replace(self, reports_usage=False)
-        return None
-
-
-def _fewer(refusal: str, requested: int) -> int | None:
-    """The largest number below `requested` in a text about a limit: "logprobs of 20, greater than max allowed: 5"."""
-    if not _LIMIT.search(refusal):
-        return None
-    return max((number for number in map(int, _NUMBER.findall(refusal)) if 0 < number < requested), default=None)
-
-
 class RefusedAnswer(msgspec.Struct, frozen=True):
-    """An answer that is not a stream. `headers` have lower-case names."""
+    """An answer that is not a stream, from the address `url`. `headers` have lower-case names."""
 
     status: int
     reason: str
     headers: Mapping[str, str]
     body: bytes
+    url: str = ""
 
     @property
     def message(self) -> str:
@@ -134,16 +85,23 @@ class Asking:
         """The sign to show during `pause_s`; None: ask again at once. Raises ServerFault where a new attempt would not
         help."""
         self.pause_s = 0.0
-        if refusal.status in _UNKNOWN_PARAMETER and self._changes < MOST_CHANGES:
-            text = refusal.body.decode("utf-8", "replace")
-            if changed := self.dialect.without(text, self.request):
-                self.dialect, self._changes = changed, self._changes + 1
-                return None
+        if refusal.status in _MAY_NAME_PARAMETER and self.changes(refusal.body.decode("utf-8", "replace")):
+            return None
         if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE and "loading" in refusal.message.lower():
             return self._load()
         if _is_busy(refusal):
             return self._wait(refusal)
-        raise refusal_fault(refusal, self._key_variable, self._absence)
+        fault = refusal_fault(refusal, self._key_variable, self._absence)
+        raise ServerFault(str(fault), words=error_words(refusal.body))
+
+    def changes(self, refusal: str) -> bool:
+        """True where another attempt, in another dialect, may succeed after this refusal."""
+        changed = self.dialect.without(refusal, self.request) if self._changes < MOST_CHANGES else None
+        if changed is None:
+            return False
+        self._changes += 1
+        self.dialect = changed.least() if self._changes == MOST_CHANGES else changed
+        return True
 
     def _load(self) -> ModelLoading:
         self._loading_asks += 1
@@ -185,16 +143,19 @@ def refusal_fault(refusal: RefusedAnswer, key_variable: str, absence: str = "") 
         return ServerFault(f"requires an API key (HTTP 401{quoted}): name its environment variable with key_env")
     if status == HTTPStatus.FORBIDDEN and key_variable:
         return ServerFault(f"forbids the request (HTTP 403{quoted}): check what the key in {key_variable} may use")
+    # A person has to compare the address that was asked with the server's.
+    where = f"HTTP {status} at {refusal.url}" if refusal.url and status in _WRONG_ADDRESS else f"HTTP {status}"
     if is_html(refusal.body):
-        return ServerFault(f"answered HTTP {status} with HTML instead of a stream: check the URL")
+        return ServerFault(f"answered {where} with HTML instead of a stream: check the URL")
     if status == HTTPStatus.NOT_FOUND and absence:
-        return ServerFault(f"answered HTTP 404{quoted}; it {absence}")
-    if status == HTTPStatus.NOT_FOUND:
-        return ServerFault(f"answered HTTP 404{quoted}: check the URL and the model's name")
+        return ServerFault(f"answered {where}{quoted}; it {absence}")
+    if status in _WRONG_ADDRESS:
+        return ServerFault(f"answered {where}{quoted}: check the URL and the model's name")
     if 300 <= status < 400:
-        return ServerFault(f"answered HTTP {status} with another address: give that address as the URL")
+        return ServerFault(f"answered {where} with another address: give that address as the URL")
     return ServerFault(f"answered HTTP {status}{quoted or f': {refusal.reason}'}".removesuffix(": "))
 
 
 def _quoted(refusal: RefusedAnswer) -> str:
-    return f": {refusal.message}" if refusal.message else ""
+    words = refusal.message.rstrip(".") if refusal.status in _WRONG_ADDRESS else refusal.message
+    return f": {words}" if words else ""

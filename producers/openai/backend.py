@@ -20,15 +20,18 @@ import httpx
 import msgspec
 
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Request
-from producers.openai.asking import Asking, Dialect, RefusedAnswer
+from producers.openai.asking import Asking, RefusedAnswer
+from producers.openai.dialect import Dialect
 from producers.openai.offers import AUTO_EVICT, look_at
 from producers.openai.stream import ChatStream
 from producers.openai.view import View
-from producers.servers.address import server_address
+from producers.servers.address import api_roots, at_path, server_address
 from producers.servers.api_key import without_key
 from producers.servers.client import http_client, network_fault, send, short_body
 from producers.servers.faults import ServerFault, unquoted
+from producers.servers.recorded import Exchange
 from producers.servers.streaming import read_answer
+from producers.servers.thinking import name_thinks
 from producers.source import ModelSource
 from schemas.models import ModelFacts
 
@@ -50,17 +53,22 @@ _NO_MEMORY = (
 class OpenAIBackend:
     """One model behind an OpenAI-compatible server: one pooled client, whose idle connections are kept open."""
 
-    def __init__(self, model: str, source: ModelSource) -> None:
+    def __init__(self, model: str, source: ModelSource, exchanges: list[Exchange] | None = None) -> None:
         """`model` is the council's name of it. The source's URL has /v1 or not; credentials in it are sent, never
-        shown. Raises Refused for a URL that is not valid, and for a key that is missing or cannot be sent."""
+        shown. `exchanges` receives what is sent and what comes back. Raises Refused for a URL that is not valid, and
+        for a key that is missing or cannot be sent."""
         self._base, self._auth = server_address(model, source)
         self._server = str(self._base).rstrip("/")
         self._name = f"{model} at {self._server}"
-        self._url = self._base.copy_with(path=f"{self._base.path.rstrip('/')}/v1/chat/completions")
+        # The first of them that is found stays alone.
+        self._roots = api_roots(model, source)
         self._source = source
+        self._exchanges = exchanges
         self._view = View()
         self._trouble = ""
         self._dialect = Dialect()
+        # True where its chat template opens the thinking, as far as its name or an answer shows it.
+        self._begins_thinking = name_thinks(source.name)
         self._client: httpx.AsyncClient | None = None
 
     @property
@@ -81,17 +89,21 @@ class OpenAIBackend:
         """These servers decide themselves when they load a model."""
         return None
 
+    def left_out(self, request: Request) -> tuple[str, ...]:
+        """What the server has refused of such a request, and is no longer sent; in words."""
+        return self._dialect.left_out(request)
+
     async def start(self) -> None:
         """Asks the server what it is, quickly. Where that fails, `facts.trouble` has the reason."""
-        async with http_client(self._base, 2, self._auth) as client:
+        async with http_client(self._base, 2, self._auth, exchanges=self._exchanges) as client:
             try:
-                self._view = await look_at(client, self._base, self._source)
+                self._see(await look_at(client, self._base, self._roots, self._source))
                 fault = self._view.lacks(self._source.name)
             except ServerFault as away:
                 fault = str(away)
         self._trouble = without_key(f"{self._name} {fault}", self._auth) if fault else ""
         # A connection for each slot, and as many for those that are being closed.
-        self._client = http_client(self._base, 2 * self.slots, self._auth)
+        self._client = http_client(self._base, 2 * self.slots, self._auth, exchanges=self._exchanges)
 
     async def close(self) -> None:
         if self._client is not None:
@@ -107,36 +119,61 @@ class OpenAIBackend:
             if await self._loads_for_this(self._client):
                 yield ModelLoading()
             asking = Asking(self._dialect, request, self._source.key_env, self._view.lacks(self._source.name))
-            while not isinstance(answer := await self._answer(self._client, asking), httpx.Response):
-                yield answer
-                await asyncio.sleep(asking.pause_s)
-            # The server accepts this dialect, and the trouble is over.
-            self._dialect, self._trouble = asking.dialect, ""
-            stream = ChatStream(asking.dialect.top_k(request))
-            async with contextlib.aclosing(answer):
-                if asking.has_waited:
-                    yield Chunk(())  # the wait is over: from here the first-token timeout counts
-                async for item in read_answer(answer, stream, request.silence_ms / 1_000):
-                    yield item
+            while True:
+                while not isinstance(answer := await self._answer(self._client, asking), httpx.Response):
+                    yield answer
+                    await asyncio.sleep(asking.pause_s)
+                stream = ChatStream(
+                    asking.dialect.top_k(request), begins_thinking=self._begins_thinking or self._view.begins_thinking
+                )
+                try:
+                    async with contextlib.aclosing(answer):
+                        if asking.has_waited:
+                            yield Chunk(())  # the wait is over: from here the first-token timeout counts
+                        async for item in read_answer(answer, stream, request.silence_ms / 1_000):
+                            if stream.events:
+                                # The server accepts this dialect, and the trouble is over.
+                                self._dialect, self._trouble = asking.dialect, ""
+                            yield item
+                    self._begins_thinking |= stream.ended_unopened
+                    return
+                except ServerFault as fault:
+                    # Some servers accept a request with HTTP 200, and refuse it in the stream.
+                    if stream.events or not asking.changes(str(fault)):
+                        raise
         except ServerFault as fault:
-            raise self._failed(str(fault), request, has_begun=stream.events > 0) from fault
+            raise self._failed(str(fault), request, fault.words, has_begun=stream.events > 0) from fault
         except httpx.HTTPError as error:
             raise self._failed(network_fault(error), request) from error
 
     async def _answer(self, client: httpx.AsyncClient, asking: Asking) -> httpx.Response | ModelLoading | ModelWaiting:
         """The beginning of a stream, which the caller closes; or the sign to show until the next attempt. Raises
         ServerFault where another attempt would not help."""
+        roots, first = self._roots, None
         while True:
+            url = at_path(roots[0], "/chat/completions")
             content = asking.dialect.body(self._source.name, asking.request)
             headers = {"Content-Type": "application/json"}
-            response = await send(client, client.build_request("POST", self._url, content=content, headers=headers))
+            response = await send(client, client.build_request("POST", url, content=content, headers=headers))
             if response.status_code == httpx.codes.OK:
+                self._roots = roots[:1]
                 return response
             async with contextlib.aclosing(response):
                 body = await short_body(response)
             headers = {name.lower(): value for name, value in response.headers.items()}
-            if sign := asking.refused(RefusedAnswer(response.status_code, response.reason_phrase, headers, body)):
+            refusal = RefusedAnswer(response.status_code, response.reason_phrase, headers, body, str(url))
+            is_unknown_path = refusal.status == httpx.codes.NOT_FOUND
+            if is_unknown_path and len(roots) > 1:
+                # Nothing has shown yet where the API begins.
+                roots, first = roots[1:], refusal
+            elif sign := asking.refused(first if first and is_unknown_path else refusal):
                 return sign
+
+    def _see(self, view: View) -> None:
+        self._view = view
+        self._dialect = msgspec.structs.replace(self._dialect, has_continue_flag=view.kind == "vllm")
+        if view.root:
+            self._roots = (httpx.URL(view.root),)
 
     async def _loads_for_this(self, client: httpx.AsyncClient) -> bool:
         """True where the server reports that it has to load the model for this request: LM Studio, and a llama-server
@@ -146,16 +183,17 @@ class OpenAIBackend:
             return False
         with contextlib.suppress(ServerFault, TimeoutError):
             async with asyncio.timeout(GLANCE_S):
-                self._view = await look_at(client, self._base, self._source)
+                self._see(await look_at(client, self._base, self._roots, self._source))
                 model = self._view.model_called(self._source.name)
         return model is not None and model.residency in ("absent", "loading")
 
-    def _failed(self, predicate: str, request: Request, *, has_begun: bool = True) -> BackendFailed:
-        """The sentence for a person, without the prompt, which a server may quote."""
+    def _failed(self, predicate: str, request: Request, words: str = "", *, has_begun: bool = True) -> BackendFailed:
+        """The sentence for a person, without the prompt, which a server may quote. `words` are all that it wrote."""
         predicate = unquoted(predicate, request.messages)
+        about = f"{predicate} {unquoted(words, request.messages)}".lower()
         if self._view.kind == "lm-studio" and _EVICTED.search(predicate):
             predicate = f"{predicate} ({AUTO_EVICT})"
         # A model that has begun to answer is in memory, whatever the message contains.
-        lacks_memory = not has_begun and any(words in predicate.lower() for words in _NO_MEMORY)
+        lacks_memory = not has_begun and any(sign in about for sign in _NO_MEMORY)
         kind = OutOfMemory if lacks_memory else BackendFailed
         return kind(without_key(f"{self._name} {predicate}", self._auth))

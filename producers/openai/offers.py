@@ -17,7 +17,7 @@ import msgspec
 from producers.backend import BackendFailed
 from producers.openai.asking import RefusedAnswer, refusal_fault
 from producers.openai.view import DescribedModel, View, view_of
-from producers.servers.address import is_this_machine, server_address
+from producers.servers.address import api_roots, at_path, is_this_machine, server_address
 from producers.servers.api_key import without_key
 from producers.servers.client import http_client, network_fault, short_body
 from producers.servers.faults import ServerFault, error_message
@@ -36,32 +36,53 @@ AUTO_EVICT = (
 )
 
 
-async def look_at(client: httpx.AsyncClient, base: httpx.URL, source: ModelSource) -> View:
-    """Asks the server at `base` what it is. Raises ServerFault where it does not send its list within LOOK_S, or
-    requires a key."""
+async def look_at(client: httpx.AsyncClient, base: httpx.URL, roots: Sequence[httpx.URL], source: ModelSource) -> View:
+    """Asks the server at `base` what it is; its API begins at one of `roots`. A server that sends no list within LOOK_S
+    has none. Raises ServerFault where it is away, or requires a key."""
     try:
         async with asyncio.timeout(LOOK_S):
-            status, models = await _get(client, base, "/v1/models")
-    except TimeoutError as error:
-        raise ServerFault(f"did not list its models within {LOOK_S:g} s") from error
+            view, models = await _list(client, roots, source)
+    except TimeoutError:
+        return View(no_list=f"did not list its models within {LOOK_S:g} s")
     except httpx.HTTPError as error:
         raise ServerFault(network_fault(error)) from error
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        raise refusal_fault(RefusedAnswer(status, "", {}, models), source.key_env)
-    if status == HTTPStatus.SERVICE_UNAVAILABLE and "loading" in error_message(models).lower():
-        return View("llama-server", residency="loading")
-    view = view_of(models if status == HTTPStatus.OK else b"")
-    if view.kind == "llama-server":
+    if view.kind == "llama-server" and view.models is not None:
         status, props = await _get_aside(client, base, "/props")
-        return view_of(models, props, is_loading=status == HTTPStatus.SERVICE_UNAVAILABLE)
-    if view.kind != "other" or source.remote:
+        found = view_of(models, props, is_loading=status == HTTPStatus.SERVICE_UNAVAILABLE)
+        return msgspec.structs.replace(found, root=view.root)
+    if (
+        view.kind != "other"
+        or source.remote
+        or view.root not in ("", str(at_path(base, "")), str(at_path(base, "/v1")))
+    ):
         return view
     _, keys = await _get_aside(client, base, "/api/v1/models")
-    view = view_of(models, keys=keys)
-    if view.kind == "lm-studio":
-        return view
-    _, cards = await _get_aside(client, base, "/api/v0/models")
-    return view_of(models, cards=cards)
+    found = view_of(models, keys=keys)
+    if found.kind != "lm-studio":
+        _, cards = await _get_aside(client, base, "/api/v0/models")
+        found = view_of(models, cards=cards)
+    return msgspec.structs.replace(found, root=view.root, no_list=view.no_list if found.models is None else "")
+
+
+async def _list(client: httpx.AsyncClient, roots: Sequence[httpx.URL], source: ModelSource) -> tuple[View, bytes]:
+    """(the view with the root at which there is a list, that list); without a list, with the first root's answer in its
+    place. Raises ServerFault where a key is required."""
+    no_list = ""
+    for root in roots:
+        url = at_path(root, "/models")
+        status, models = await _get(client, url)
+        refused = RefusedAnswer(status, "", {}, models, str(url))
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise refusal_fault(refused, source.key_env)
+        if status == HTTPStatus.SERVICE_UNAVAILABLE and "loading" in error_message(models).lower():
+            return View("llama-server", residency="loading"), b""
+        view = view_of(models if status == HTTPStatus.OK else b"")
+        if view.models is not None:
+            return msgspec.structs.replace(view, root=str(root)), models
+        has_none = status == HTTPStatus.OK or 400 <= status < 500
+        words = f"HTTP {status} at {url}{f': {words}' if (words := error_message(models)) else ''}"
+        no_list = no_list or (f"has no list of models ({words})" if has_none else f"answered {words}")
+    return View(no_list=no_list), b""
 
 
 async def _get_aside(client: httpx.AsyncClient, base: httpx.URL, path: str) -> tuple[int, bytes]:
@@ -69,13 +90,12 @@ async def _get_aside(client: httpx.AsyncClient, base: httpx.URL, path: str) -> t
     status, body = 0, b""
     with contextlib.suppress(httpx.HTTPError, TimeoutError):
         async with asyncio.timeout(ASIDE_S):
-            status, body = await _get(client, base, path)
+            status, body = await _get(client, at_path(base, path))
     return status, body if status == HTTPStatus.OK else b""
 
 
-async def _get(client: httpx.AsyncClient, base: httpx.URL, path: str) -> tuple[int, bytes]:
+async def _get(client: httpx.AsyncClient, url: httpx.URL) -> tuple[int, bytes]:
     """(status, body)."""
-    url = base.copy_with(path=base.path.rstrip("/") + path)
     async with client.stream("GET", url) as response:
         return response.status_code, await short_body(response, MAX_LIST_BYTES)
 
@@ -88,16 +108,18 @@ async def openai_offers(server: str, source: ModelSource, models: Sequence[str] 
     """
     try:
         base, auth = server_address(server, source)
+        roots = api_roots(server, source)
     except Refused as refusal:
         raise BackendFailed(str(refusal).removesuffix(".")) from refusal
     shown = str(base).rstrip("/")
     async with http_client(base, _CONNECTIONS, auth) as client:
         try:
-            view = await look_at(client, base, source)
+            view = await look_at(client, base, roots, source)
         except ServerFault as fault:
             raise BackendFailed(without_key(f"{shown} {fault}", auth)) from fault
     if not models and view.models is None:
-        raise BackendFailed(f"{shown} has no list of models: name those to use under models in [servers.{server}]")
+        advice = f"name those to use under models in [servers.{server}]"
+        raise BackendFailed(without_key(f"{shown} {view.no_list or 'has no list of models'}: {advice}", auth))
     names = models or [model.name for model in view.models or ()]
     return tuple(_offer(view, msgspec.structs.replace(source, name=name), shown) for name in names)
 
@@ -105,7 +127,7 @@ async def openai_offers(server: str, source: ModelSource, models: Sequence[str] 
 def _offer(view: View, source: ModelSource, server: str) -> Offer:
     model = view.model_called(source.name) or DescribedModel(source.name)
     lacks = view.lacks(source.name)
-    details = [*model.details]
+    details = [*model.details, *([view.no_list] if "within" in view.no_list else [])]
     if view.kind == "lm-studio":
         details += ["no logprobs", *([] if model.residency == "loaded" else [AUTO_EVICT])]
     if source.key_env and source.url.lower().startswith("http:") and not is_this_machine(source.url):

@@ -1,155 +1,147 @@
 """One streamed answer of an OpenAI-compatible server, from bytes to chunks. Pure: no clock, no I/O.
 
-    bytes, cut anywhere --> lines --> `data: {json}` --> Chunk       text or logprob entries
-                                 |               `--> finish_reason  why the model ended
-                                 |--> `data: [DONE]`                 the end
-                                 `--> `: ping`, empty lines          ignored
+    bytes, cut anywhere --> events --> {"choices": [...]}  --> Chunk          text or logprob entries
+                                  |                       `--> finish_reason  why the model may have ended
+                                  |--> {"error": ...}                         the model broke, under HTTP 200
+                                  `--> [DONE]                                 the end
 
-These servers put one JSON object into one `data:` line.
+A finish_reason is believed at the end of the stream only: there are servers that send one with each chunk.
 """
 
 from __future__ import annotations
 
-import json
-import math
+from collections import Counter
 from collections.abc import Iterator
 
-import msgspec
-
 from producers.backend import Chunk, Ending
+from producers.openai.choices import NOT_VALID, ChoiceReader, Found
+from producers.servers.answer_text import AnswerText
+from producers.servers.endings import end_word, ending_of, is_failure, is_stop
+from producers.servers.events import DONE, Event, Events, is_json
 from producers.servers.faults import (
     ENDED_IN_LINE,
-    MAX_REASON_CHARS,
-    NOT_JSON,
     ServerFault,
     ended_early,
+    error_message,
+    is_html,
     not_a_stream,
-    one_line,
     reported,
 )
-from producers.servers.lines import Lines
-from producers.servers.pieces import LogprobEntry, pieces_of_lanes
-from schemas.entries import Lane
+from producers.servers.loose import Odd, odd_words
 
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    # Three names for one field; a server that sends two of them sends the same text twice.
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    thinking: str | None = None
-
-
-class _Logprobs(msgspec.Struct, gc=False):
-    content: list[LogprobEntry] | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
-    logprobs: _Logprobs | None = None
-    finish_reason: str | None = None
-
-
-class _EventError(msgspec.Struct):
-    message: str | None = None
-
-
-class _Event(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-    error: _EventError | str | None = None
-    # An older vLLM sends its error's fields without an object around them.
-    message: str | None = None
-
-
-_event_decoder = msgspec.json.Decoder(_Event)
+_HTML_INSIDE = "sent HTML in the middle of its answer, and ended the stream"
 
 
 class ChatStream:
-    """An AnswerStream. `top_k` alternatives a token were requested."""
+    """An AnswerStream. `top_k` alternatives a token were requested. `begins_thinking`: the chat template is known, or
+    supposed, to open the thinking."""
 
-    def __init__(self, top_k: int) -> None:
-        self._top_k = top_k
-        self._lines = Lines()
-        self._lane: Lane = "answer"
-        self._reason: str | None = None
-        self._done = False
+    def __init__(self, top_k: int, *, begins_thinking: bool = False) -> None:
+        self._events = Events()
+        self._odd: Odd = Counter()
+        self._choices = ChoiceReader(self._odd)
+        self._text = AnswerText(top_k, begins_thinking=begins_thinking)
+        self._word = ""
+        self._has_text = self._is_refusal = self._is_repeated = self._is_done = False
         # Rises with everything that the model produced; pings do not count.
         self.events = 0
 
     @property
-    def finished(self) -> bool:
-        """True once the model has ended by itself; the rest of the stream changes nothing."""
-        return self._done or self._reason is not None
+    def may_have_ended(self) -> bool:
+        """True once the server has sent a reason for the end, after text."""
+        return self._is_done or (bool(self._word) and self._has_text)
+
+    @property
+    def has_ended(self) -> bool:
+        """True where nothing but the end is expected: a reason came, and no text after it."""
+        return self.may_have_ended and not self._is_repeated
+
+    @property
+    def is_over(self) -> bool:
+        """True after [DONE]."""
+        return self._is_done
+
+    @property
+    def ended_unopened(self) -> bool:
+        """True where the model wrote the end of a thinking that it had not begun: its template had."""
+        return self._text.ended_unopened
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
         """The chunks that `data` completes. Raises ServerFault after the last good one; then the stream is over."""
-        if self.finished:
+        if self._is_done:
             return
-        for line in self._lines.feed(data):
-            if chunk := self._chunk(line):
-                self.events += 1
-                yield chunk
-            if self.finished:
-                return
+        try:
+            for event in self._events.feed(data):
+                yield from self._read(event)
+                if self._is_done:
+                    return
+        except ServerFault:
+            if not self.has_ended or is_failure(self._word):
+                raise
+            self._is_done = True
 
-    def end(self) -> Ending:
-        """How the answer ended, when no more bytes come. Raises ServerFault where it is not complete."""
-        if self.finished:
-            return Ending(self._reason or "stop")
-        rest = self._lines.rest().strip()
-        if rest.startswith((b"<", b"{")):
-            raise ServerFault(not_a_stream(rest))
-        raise ServerFault(ENDED_IN_LINE if rest else ended_early(has_begun=self.events > 0))
-
-    def _chunk(self, line: bytes) -> Chunk | None:
-        """The chunk in a line; None where the line has nothing to show."""
-        field, _, value = line.partition(b":")
-        value = value.strip()
-        if field == b"data":
-            if value != b"[DONE]":
-                return self._chunk_of(_event(value)) if value else None
-            self._done = True
-            self.events += 1
-        elif field == b"error":  # an older llama-server
-            raise ServerFault(reported(value))
-        elif field.strip() not in (b"", b"event", b"id", b"retry"):
-            raise ServerFault(not_a_stream(line))
-        return None
-
-    def _chunk_of(self, event: _Event) -> Chunk | None:
-        if event.error is not None or (event.message and not event.choices):
-            raise ServerFault(reported(msgspec.json.encode(event)))
-        if not event.choices:
-            return None
-        choice = event.choices[0]
-        if choice.finish_reason:
-            self._reason = one_line(choice.finish_reason, MAX_REASON_CHARS)
-            self.events += 1
-        delta = choice.delta or _Delta()
-        thinking = delta.reasoning_content or delta.reasoning or delta.thinking or ""
-        entries = (choice.logprobs and choice.logprobs.content) or ()
-        self._lane, pieces = pieces_of_lanes(delta.content or "", thinking, self._lane, entries, self._top_k)
+    def rest(self) -> Chunk | None:
+        """The text that was kept back."""
+        pieces = self._text.rest(has_stopped=is_stop(self._word or ("stop" if self._is_done else "")))
         return Chunk(pieces) if pieces else None
 
+    def end(self) -> Iterator[Chunk | Ending]:
+        """The last chunks and how the answer ended, when no more bytes come. Raises ServerFault where it is not
+        complete, or where the model failed."""
+        if not self._is_done:
+            yield from self._last_events()
+        if rest := self.rest():
+            yield rest
+        word = self._word or ("stop" if self._is_done else "")
+        other = self._events.other.strip()
+        if word:
+            yield ending_of(
+                word, has_answer=self._text.has_answer, is_refusal=self._is_refusal, odd=odd_words(self._odd)
+            )
+        elif other and (not self._has_text or (other.startswith(b"{") and error_message(other))):
+            raise ServerFault(not_a_stream(other))
+        else:
+            raise ServerFault(_HTML_INSIDE if is_html(other) else ended_early(has_begun=self.events > 0))
 
-def _event(value: bytes) -> _Event:
-    try:
-        return _event_decoder.decode(value)
-    except NOT_JSON:
-        pass
-    try:
-        return _event_decoder.decode(_repaired(value))
-    except NOT_JSON as error:
-        raise ServerFault(f"sent a line that is not a chat completion: {one_line(str(error), 100)}") from error
+    def _last_events(self) -> Iterator[Chunk]:
+        """The event whose end is missing; and the whole answer of a server that does not stream."""
+        try:
+            for event in self._events.end():
+                yield from self._read(event)
+        except ServerFault as fault:
+            if not self.has_ended:
+                raise ServerFault(ENDED_IN_LINE) if str(fault) == NOT_VALID else fault from fault
+        other = self._events.other.strip()
+        if not self._has_text and other.startswith(b"{") and is_json(other):
+            yield from self._read(Event(other))
 
+    def _read(self, event: Event) -> Iterator[Chunk]:
+        value = event.data.strip()
+        if value == DONE:
+            self._is_done = True
+            self.events += 1
+        elif event.is_error:
+            raise ServerFault(reported(value))
+        elif value:
+            found = self._choices.read(value)
+            if found.choice:
+                yield from self._chunk(found)
+            if found.has_error:
+                raise ServerFault(reported(value))
 
-def _repaired(value: bytes) -> bytes:
-    """JSON as some servers write it, made valid: NaN and infinity become null, half characters become U+FFFD."""
-    parsed = json.loads(value.decode("utf-8", "replace"), parse_float=_finite, parse_constant=lambda _name: None)
-    text = json.dumps(parsed, ensure_ascii=False)
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
-
-
-def _finite(digits: str) -> float | None:
-    number = float(digits)
-    return number if math.isfinite(number) else None
+    def _chunk(self, found: Found) -> Iterator[Chunk]:
+        """The chunk of an event, if it has something to show."""
+        choice = found.choice
+        if choice is None:
+            return
+        self._is_refusal = self._is_refusal or bool(choice.refusal)
+        pieces = self._text.pieces(choice.answer + choice.refusal, choice.thinking, choice.entries)
+        if choice.answer or choice.thinking or choice.refusal or pieces:
+            self._is_repeated = self._is_repeated or (bool(self._word) and self._has_text)
+            self._has_text = True
+            self.events += 1
+        if word := end_word(choice.word):
+            self._word = word
+            self.events += self._has_text
+        if pieces:
+            yield Chunk(pieces)

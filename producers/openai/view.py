@@ -14,15 +14,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from producers.servers.faults import NOT_JSON, one_line
+from producers.servers.faults import one_line
+from producers.servers.reading import at, decoded, entries, number, text, texts
+from producers.servers.thinking import template_thinks
 from producers.source import ModelSource
 from schemas.models import ModelFacts, Residency
 
 # vLLM batches hundreds of requests and a service thousands, LM Studio four; a council has a few sessions at once. More
 # requests would wait inside the server, where their wait cannot be seen.
 DEFAULT_SLOTS = 4
-# Longer than every real name.
-MOST_NAME_CHARS = 200
 # As many names as a reader can take in at a glance.
 _NAMED = 5
 
@@ -53,6 +53,12 @@ class View(msgspec.Struct, frozen=True):
     slots: int = DEFAULT_SLOTS
     # Of a model that it does not list.
     residency: Residency = "unmanaged"
+    # Its chat template opens the thinking.
+    begins_thinking: bool = False
+    # The address of its API; empty where its list does not show that.
+    root: str = ""
+    # Why there is no list, as a predicate.
+    no_list: str = ""
 
     @property
     def max_loaded(self) -> int:
@@ -104,21 +110,27 @@ def view_of(
 
     `is_loading`: a llama-server that is still loading its model.
     """
-    by_key = _entries(keys, "models", "key")
+    by_key = entries(keys, "models", "key")
     if by_key is not None:
         return View("lm-studio", tuple(_of_key(entry) for entry in by_key))
-    studio = _entries(cards, "data", "id")
-    if studio and any(_text(card, "state") for card in studio):
+    studio = entries(cards, "data", "id")
+    if studio and any(text(card, "state") for card in studio):
         return View("lm-studio", tuple(_of_card(card, _kind_of(card)) for card in studio))
-    listed = _entries(models, "data", "id")
-    owners = {_text(card, "owned_by") for card in listed or ()}
+    listed = entries(models, "data", "id", "name", "model")
+    if listed is None:
+        listed = entries(models, "models", "id", "name", "model")
+    owners = {text(card, "owned_by") for card in listed or ()}
     if "llamacpp" in owners:
-        able = {
-            _text(entry, "name"): _texts(entry, "capabilities") for entry in _entries(models, "models", "name") or ()
-        }
+        able = {text(entry, "name"): texts(entry, "capabilities") for entry in entries(models, "models", "name") or ()}
         residency: Residency = "loading" if is_loading else "loaded"
         found = tuple(_of_card(card, able.get(card["id"], ()), residency) for card in listed or ())
-        return View("llama-server", found, _number(_decoded(props), "total_slots") or DEFAULT_SLOTS)
+        known = decoded(props)
+        return View(
+            "llama-server",
+            found,
+            number(known, "total_slots") or DEFAULT_SLOTS,
+            begins_thinking=template_thinks(text(known, "chat_template")),
+        )
     if "vllm" in owners:
         return View("vllm", tuple(_of_card(card, residency="loaded") for card in listed or ()))
     found = tuple(_of_card(card) for card in listed or ())
@@ -131,85 +143,44 @@ def view_of(
 def _of_card(card: Any, capabilities: tuple[str, ...] = (), residency: Residency = "unmanaged") -> DescribedModel:
     """One entry of /v1/models, or of LM Studio's /api/v0/models. `state` is LM Studio's field, `status` that of a
     llama-server of many models."""
-    if state := _text(card, "state") or _text(card, "status", "value"):
+    if state := text(card, "state") or text(card, "status", "value"):
         residency = "loaded" if state in ("loaded", "sleeping") else "loading" if state == "loading" else "absent"
-    parameters = _number(card, "meta", "n_params")
-    context = (
-        _number(card, "max_model_len") or _number(card, "max_context_length") or _number(card, "meta", "n_ctx_train")
-    )
+    parameters = number(card, "meta", "n_params")
+    context = number(card, "max_model_len") or number(card, "max_context_length") or number(card, "meta", "n_ctx_train")
     return DescribedModel(
-        _text(card, "id"),
-        _texts(card, "aliases"),
-        _number(card, "meta", "size"),
+        text(card, "id"),
+        texts(card, "aliases"),
+        number(card, "meta", "size"),
         residency,
         capabilities=capabilities,
         details=_details(
-            f"{parameters / 1e9:.1f} B parameters" if parameters >= 10**8 else "", _text(card, "quantization"), context
+            f"{parameters / 1e9:.1f} B parameters" if parameters >= 10**8 else "", text(card, "quantization"), context
         ),
     )
 
 
 def _of_key(entry: Any) -> DescribedModel:
     """One entry of LM Studio's /api/v1/models."""
-    instances = _at(entry, "loaded_instances")
+    instances = at(entry, "loaded_instances")
     loaded = [one for one in instances if isinstance(one, dict)] if isinstance(instances, list) else []
     return DescribedModel(
-        _text(entry, "key"),
-        tuple(_text(instance, "id") for instance in loaded),
-        _number(entry, "size_bytes"),
+        text(entry, "key"),
+        tuple(text(instance, "id") for instance in loaded),
+        number(entry, "size_bytes"),
         "loaded" if loaded else "absent",
-        max((_number(instance, "config", "parallel") for instance in loaded), default=0),
+        max((number(instance, "config", "parallel") for instance in loaded), default=0),
         _kind_of(entry),
         _details(
-            _text(entry, "params_string"), _text(entry, "quantization", "name"), _number(entry, "max_context_length")
+            text(entry, "params_string"), text(entry, "quantization", "name"), number(entry, "max_context_length")
         ),
     )
 
 
 def _kind_of(entry: Any) -> tuple[str, ...]:
     """What a model of LM Studio can do; its types are llm, vlm, and embedding or embeddings."""
-    return ("embedding",) if _text(entry, "type").startswith("embedding") else ("completion",)
+    return ("embedding",) if text(entry, "type").startswith("embedding") else ("completion",)
 
 
 def _details(parameters: str, quantization: str, context: int) -> tuple[str, ...]:
     parts = (parameters, quantization, f"context {context:,}" if context else "")
     return tuple(one_line(part, 60) for part in parts if part)
-
-
-def _decoded(body: bytes) -> Any:
-    """The JSON in `body`; None where it is not valid."""
-    try:
-        return msgspec.json.decode(body)
-    except NOT_JSON:
-        return None
-
-
-def _entries(body: bytes, name: str, key: str) -> list[Any] | None:
-    """The objects in the list `name` that have a usable text under `key`; None where there is no such list."""
-    answer = _decoded(body)
-    found = answer if isinstance(answer, list) else _at(answer, name)
-    if not isinstance(found, list):
-        return None
-    return [entry for entry in found if 0 < len(_text(entry, key)) <= MOST_NAME_CHARS]
-
-
-def _at(value: Any, *path: str) -> Any:
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def _text(value: Any, *path: str) -> str:
-    found = _at(value, *path)
-    return found if isinstance(found, str) else ""
-
-
-def _texts(value: Any, *path: str) -> tuple[str, ...]:
-    found = _at(value, *path)
-    return tuple(text for text in found if isinstance(text, str)) if isinstance(found, list) else ()
-
-
-def _number(value: Any, *path: str) -> int:
-    """A count; 0 where there is none."""
-    found = _at(value, *path)
-    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0

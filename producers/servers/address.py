@@ -14,11 +14,17 @@ from producers.source import ModelSource
 from schemas.errors import Refused
 
 _NEARBY = (
-    "0.0.0.0/32", "10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
+    "0.0.0.0/32", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
     "::/128", "::1/128", "fc00::/7", "fe80::/10",
 )  # fmt: skip
+# 100.64.0.0/10 and .ts.net are the addresses and names of a Tailscale network.
 _NETWORKS = tuple(ipaddress.ip_network(network) for network in _NEARBY)
-_NEARBY_ENDINGS = (".local", ".lan", ".internal", ".home.arpa")
+_NEARBY_ENDINGS = (".local", ".lan", ".internal", ".home.arpa", ".localhost", ".ts.net")
+# The endpoints that people paste in place of a server's address.
+_PASTED = re.compile(
+    r"(?:/chat/completions|/completions|/embeddings|/responses|/models(?:/[^/]+)?"
+    r"|/api/(?:chat|generate|tags|show|ps|version|embed|embeddings|pull))$"
+)
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
@@ -60,9 +66,7 @@ def server_url(model: str, base_url: str) -> httpx.URL:
 def server_address(model: str, source: ModelSource) -> tuple[httpx.URL, httpx.Auth | None]:
     """(the server's address without its API's path and without credentials, the credentials). Raises Refused, with no
     secret in it, for a URL that is not valid, and for a key that is missing or would be sent unencrypted."""
-    url = server_url(model, source.url)
-    path = url.path.rstrip("/").removesuffix("/api" if source.api == "ollama" else "/v1")
-    base = url.copy_with(username="", password="", path=path or "/", query=None, fragment=None)
+    url, base = server_url(model, source.url), base_address(model, source)
     if not source.key_env:
         named = url.username or url.password
         return base, httpx.BasicAuth(url.username, url.password) if named else None
@@ -74,9 +78,44 @@ def server_address(model: str, source: ModelSource) -> tuple[httpx.URL, httpx.Au
     if source.remote and url.scheme == "http":
         raise Refused(
             "key_in_the_clear",
-            f"The key in {source.key_env} would be sent to {base} unencrypted: use https.",
+            f"The key in {source.key_env} would be sent to {base} unencrypted: use https; for a server in your own "
+            "network, set remote = false.",
         )
     return base, ApiKey(source.key_env)
+
+
+def base_address(model: str, source: ModelSource) -> httpx.URL:
+    """The server's address without its API's path and without credentials. Raises Refused."""
+    url = server_url(model, source.url)
+    return below(url, _without_api(_path(url), source.api))
+
+
+def api_roots(model: str, source: ModelSource) -> tuple[httpx.URL, ...]:
+    """Where an OpenAI-compatible API may begin: at the URL as it was given; without a path at /v1, else at the server
+    itself. Without credentials. Raises Refused."""
+    url = server_url(model, source.url)
+    path = _path(url)
+    return tuple(below(url, root) for root in ([path] if path else ["/v1", ""]))
+
+
+def below(url: httpx.URL, path: str) -> httpx.URL:
+    """The address of `path` on the URL's server; without credentials."""
+    return url.copy_with(username="", password="", raw_path=path.encode() or b"/", fragment=None)
+
+
+def at_path(root: httpx.URL, path: str) -> httpx.URL:
+    """The address of `path` below `root`."""
+    return below(root, f"{_path(root)}{path}")
+
+
+def _path(url: httpx.URL) -> str:
+    """The path, percent-encoded as it was given, without a pasted endpoint and without a slash at its end."""
+    path = re.sub("/{2,}", "/", url.raw_path.partition(b"?")[0].decode("ascii", "replace")).rstrip("/")
+    return _PASTED.sub("", path)
+
+
+def _without_api(path: str, api: str) -> str:
+    return path.removesuffix("/v1").removesuffix("/api") if api == "ollama" else path.removesuffix("/v1")
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

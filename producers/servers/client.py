@@ -18,7 +18,9 @@ import aiohttp
 import httpx
 from yarl import URL
 
-from producers.servers.faults import one_line
+from producers.servers.encoding import decoded_parts
+from producers.servers.faults import ServerFault, one_line
+from producers.servers.recorded import Exchange, RecordingTransport
 
 # A running server accepts at once, also over a local network; 5 s allow for a lost packet or two.
 CONNECT_S = 5.0
@@ -123,11 +125,18 @@ def _httpx_errors() -> Iterator[None]:
 
 
 def http_client(
-    base: httpx.URL, connections: int, auth: httpx.Auth | None, connect_s: float = CONNECT_S
+    base: httpx.URL,
+    connections: int,
+    auth: httpx.Auth | None,
+    connect_s: float = CONNECT_S,
+    exchanges: list[Exchange] | None = None,
 ) -> httpx.AsyncClient:
-    """A client for the server at `base`, with at most `connections` at once."""
+    """A client for the server at `base`, with at most `connections` at once. `exchanges` receives what is sent and what
+    comes back."""
     headers = {"Accept": "text/event-stream, application/json", "Accept-Encoding": "identity"}
-    transport = AiohttpTransport(base, connections, connect_s)
+    transport: httpx.AsyncBaseTransport = AiohttpTransport(base, connections, connect_s)
+    if exchanges is not None:
+        transport = RecordingTransport(transport, exchanges)
     return httpx.AsyncClient(transport=transport, auth=auth, headers=headers, trust_env=False)
 
 
@@ -148,9 +157,9 @@ async def send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Respo
 async def short_body(response: httpx.Response, most_bytes: int = MAX_REFUSAL_BYTES) -> bytes:
     """The beginning of a body that should be short; a late or longer rest is not read."""
     body = bytearray()
-    with contextlib.suppress(TimeoutError, httpx.TransportError):
+    with contextlib.suppress(TimeoutError, httpx.TransportError, ServerFault):
         async with asyncio.timeout(REFUSAL_S):
-            async for part in response.aiter_raw():
+            async for part in decoded_parts(response):
                 body += part
                 if len(body) >= most_bytes:
                     break

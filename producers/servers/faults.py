@@ -5,6 +5,7 @@ Each sentence is a predicate, which follows the server's name: "tiny at http://1
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +18,10 @@ MAX_REASON_CHARS = 40
 # A quoted prompt is found by its beginning: a shorter one than the first could be any word; of a longer one these many
 # characters are compared.
 QUOTED_CHARS = (8, 24)
-# Where servers put their message, from the outside to the inside: OpenAI's way, FastAPI's, Mistral's.
-_MESSAGE_FIELDS = ("error", "message", "detail", "msg")
+# Where servers put their message, from the outside to the inside: OpenAI's way, FastAPI's, Mistral's, a list of errors.
+MESSAGE_FIELDS = ("error", "message", "detail", "msg", "errors", "error_message")
+# What colours a terminal.
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # What decoding raises for bytes that are not the JSON that they should be.
 NOT_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
 HTML = "answered with HTML instead of a stream: check the URL"
@@ -26,20 +29,37 @@ ENDED_IN_LINE = "ended the stream in the middle of a line"
 
 
 class ServerFault(Exception):
-    """What a model server did wrong, as a predicate. `is_away`: no server listens at the address."""
+    """What a model server did wrong, as a predicate. `is_away`: no server listens at the address. `words` are all that
+    the server wrote, where the predicate has their first line only."""
 
-    def __init__(self, predicate: str, *, is_away: bool = False) -> None:
+    def __init__(self, predicate: str, *, is_away: bool = False, words: str = "") -> None:
         super().__init__(predicate)
-        self.is_away = is_away
+        self.is_away, self.words = is_away, words or predicate
 
 
 def error_message(body: bytes) -> str:
-    """The server's own words in the body of a refusal, on one line; empty where it has none."""
+    """The server's own words in the body of a refusal: their first line; empty where it has none."""
+    return _first_line(_words_in(body))
+
+
+def error_words(body: bytes) -> str:
+    """All of the server's own words in a body, on one line."""
+    return one_line(_words_in(body), MAX_MESSAGE_CHARS)
+
+
+def _words_in(body: bytes) -> str:
     try:
-        return one_line(_message_in(msgspec.json.decode(body)), MAX_MESSAGE_CHARS)
+        return _message_in(msgspec.json.decode(body))
     except NOT_JSON:
         text = body.decode("utf-8", "replace").strip()
-        return "" if text.startswith(("<", "{", "[")) else one_line(text, MAX_MESSAGE_CHARS)
+        return "" if text.startswith(("<", "{", "[")) else text
+
+
+def _first_line(text: str) -> str:
+    """The first line with something on it; a heading that ends in a colon with what follows it."""
+    lines = [line for line in text[: 64 * MAX_MESSAGE_CHARS].splitlines() if line.strip()]
+    first = next((at for at, line in enumerate(lines) if not line.rstrip().endswith(":")), len(lines))
+    return one_line(" ".join(lines[: first + 1]), MAX_MESSAGE_CHARS)
 
 
 def error_code(body: bytes) -> str:
@@ -60,7 +80,7 @@ def _message_in(value: Any) -> str:
         return next(filter(None, map(_message_in, value)), "")
     if not isinstance(value, dict):
         return ""
-    message = next(filter(None, (_message_in(value.get(name)) for name in _MESSAGE_FIELDS)), "")
+    message = next(filter(None, (_message_in(value.get(name)) for name in MESSAGE_FIELDS)), "")
     field = value.get("loc")
     return f"{field[-1]}: {message}" if message and isinstance(field, list) and field else message
 
@@ -81,14 +101,15 @@ def is_html(body: bytes) -> bool:
 
 def one_line(text: str, most: int) -> str:
     """`text` on one line of at most `most` printable characters, so that a terminal can show it."""
-    printable = "".join(character if character.isprintable() else " " for character in text[: 8 * most])
+    text = _ESCAPES.sub("", text[: 8 * most])
+    printable = "".join(character if character.isprintable() else " " for character in text)
     line = " ".join(printable.split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def reported(body: bytes) -> str:
     """That the server reported an error, with its message."""
-    return f"reported an error: {error_message(body) or 'without a message'}"
+    return f"reported an error: {error_words(body) or 'without a message'}"
 
 
 def not_a_stream(line: bytes) -> str:

@@ -39,19 +39,6 @@ class LogprobEntry(ListedToken, gc=False):
     top_logprobs: list[ListedToken] | None = None
 
 
-def pieces_of_lanes(
-    answer: str, thinking: str, lane: Lane, entries: Sequence[LogprobEntry], top_k: int
-) -> tuple[Lane, tuple[Piece, ...]]:
-    """(the lane from here on, the pieces) of a chunk's texts; `lane` is the one of the text before it. The entries of a
-    chunk with both texts cannot be told apart, and go to its answer."""
-    if answer or thinking:
-        lane = "answer" if answer else "thinking"
-    pieces = measured_pieces(answer or thinking, lane, entries, top_k)
-    if answer and thinking:
-        pieces = (*measured_pieces(thinking, "thinking", (), top_k), *pieces)
-    return lane, pieces
-
-
 def measured_pieces(text: str, lane: Lane, entries: Sequence[LogprobEntry], top_k: int) -> tuple[Piece, ...]:
     """One piece for each entry, or one of quality `missing` for a text without entries; `top_k` alternatives were
     requested."""
@@ -60,7 +47,7 @@ def measured_pieces(text: str, lane: Lane, entries: Sequence[LogprobEntry], top_
     own = [piece_bytes(entry) for entry in entries]
     shares = text_shares(text, own)
     return tuple(
-        _measured(share, lane, piece, entry, top_k) for share, piece, entry in zip(shares, own, entries, strict=True)
+        measured(share, lane, piece, entry, top_k) for share, piece, entry in zip(shares, own, entries, strict=True)
     )
 
 
@@ -87,8 +74,9 @@ def piece_bytes(listed: ListedToken) -> bytes:
     return token.encode()
 
 
-def _measured(text: str, lane: Lane, piece: bytes, entry: LogprobEntry, top_k: int) -> Piece:
-    """The piece of one entry. A stand-in for a measurement has the quality `placeholder`, without its numbers."""
+def measured(text: str, lane: Lane, piece: bytes, entry: LogprobEntry, top_k: int) -> Piece:
+    """The piece of one entry, with this shown text and these bytes. A stand-in for a measurement has the quality
+    `placeholder`, without its numbers."""
     top = _distinct(entry.top_logprobs or ()) if entry.logprob is not None else ()
     if not piece.isascii():
         piece = _last_token(piece, entry.logprob, top)

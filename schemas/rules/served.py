@@ -31,6 +31,29 @@ def served_models(records: Sequence[ProcessRecord]) -> list[ModelFacts]:
     return [served[model] for model in dict.fromkeys([*preferred, *served])]
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """The last answer of a model that failed: when (Unix time in milliseconds), and why, as a sentence with its
+    server's address and the first line of the server's answer."""
+
+    model: str
+    server: str
+    failed_ms: int
+    reason: str
+
+
+def last_failures(records: Sequence[ProcessRecord]) -> dict[str, Failure]:
+    """By model, its last failure; models without one are left out."""
+    found: dict[str, Failure] = {}
+    for record in records:
+        detail = record.detail
+        reason, failed_ms, model = detail.get("failure"), detail.get("failed_ms"), str(detail.get("model", ""))
+        if record.role != "producer" or not isinstance(reason, str) or not isinstance(failed_ms, int) or not reason:
+            continue
+        if model not in found or found[model].failed_ms < failed_ms:
+            found[model] = Failure(model, str(detail.get("server", "")), failed_ms, reason)
+    return found
+
+
 def require_aggregator(records: Sequence[ProcessRecord]) -> None:
     """Raises NoAggregator where no aggregator is ready: a new session would have no frames."""
     if not any(record.role == "aggregator" and record.ready for record in records):

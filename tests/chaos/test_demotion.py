@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
+import aiohttp
 import pytest
 import redis
 
 from schemas.errors import RedisAway
 from tests.chaos.events import check_finished_with_events
 from tests.chaos.proxied_roles import AGGREGATOR, DECIPHER, long_opening, ngram, proxied_roles_on
-from tests.support.redis_servers import DurableRedis, redis_binaries
-from tests.support.waiting import until
+from tests.support.clusters import Server
+from tests.support.redis_servers import DurableRedis, oldest_binary, preferred_binary, redis_binaries
+from tests.support.role_processes import roles_on
+from tests.support.tcp_proxy import Proxy
+from tests.support.waiting import until, wait_until
+from tests.support.web_server import WebServer
 from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, open_session
 
@@ -65,3 +74,73 @@ async def test_a_redis_that_is_demoted_is_waited_for_as_one_that_is_away(
             await check_finished_with_events(direct, session.session)
         roles.check()
     plain.close()
+
+
+@pytest.fixture(params=sorted({oldest_binary(), preferred_binary()}))
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Server]]:
+    """A master and its replica, each with a Unix socket in its folder as well."""
+    folder = Path(tempfile.mkdtemp(prefix="council-pair-"))
+    binary = request.param
+    master = Server(binary, folder, "--unixsocket", "redis.sock", "--repl-diskless-sync-delay", "0")
+    of_master = ("--replicaof", "127.0.0.1", str(master.port))
+    replica = Server(binary, folder, "--unixsocket", "redis.sock", *of_master)
+    wait_until(replica.is_synchronized, "the replica follows its master")
+    yield master, replica
+    replica.close()
+    master.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+async def test_an_address_that_moves_to_the_new_master_is_followed(
+    pair: tuple[Server, Server], client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """roles --> proxy --> master | a failover, after which the address leads to the new master. The old one runs on as
+    its replica, and closes no connection.
+
+    Each role goes on at the new master, and logs that once. The web process answers its next request.
+    """
+    master, replica = pair
+    proxy = Proxy(str(master.folder / "redis.sock"))
+    with contextlib.closing(proxy), roles_on(proxy.url) as roles, contextlib.closing(WebServer(proxy.url)) as web:
+        council = [roles.start(*part) for part in (AGGREGATOR, ngram("char-6", 40), ngram("char-6", 40), DECIPHER)]
+        library = {"COUNCIL_RECORDINGS": str(tmp_path), "COUNCIL_RECORD": "all"}
+        council += [roles.start(part, **library) for part in ("producers.replay", "consumers.recorder")]
+        for role in council:
+            role.wait_ready(master.url)
+        before, pipe = AsyncPipe(master.url), AsyncPipe(replica.url)
+        openings = [long_opening("char-6", max_tokens=most) for most in (100, 120)]
+        for opening in openings:
+            await open_session(before, opening)
+
+        async def has_begun() -> bool:
+            return (await find_session(before, openings[-1].session)).window > 20
+
+        await until(has_begun, "the sessions are under way")
+        async with client.get(f"{web.http}/api/sessions") as answer:
+            assert answer.status == 200
+        replica.run("REPLICAOF", "NO", "ONE")
+        proxy.move_to(str(replica.folder / "redis.sock"))
+        master.run("REPLICAOF", "127.0.0.1", replica.port)
+        everyone = [*council, web]
+
+        async def all_have_noticed() -> bool:
+            return all("Redis is away" in role.log() for role in everyone)
+
+        await until(all_have_noticed, "every role has noticed")
+        async with client.get(f"{web.http}/api/sessions") as answer:
+            assert answer.status == 200, await answer.text()
+        for opening in openings:
+            await check_finished_with_events(pipe, opening.session)
+
+        async def all_are_back() -> bool:
+            return all("Redis is back" in role.log() for role in everyone)
+
+        await until(all_are_back, "every role has noticed that the new master serves it")
+        for role in everyone:
+            lines = role.log().splitlines()
+            assert sum("Redis is" in line for line in lines) == 2, role.log()
+            assert "is a replica, which takes no writes" in next(line for line in lines if "Redis is away" in line)
+            assert role.process.poll() is None
+            assert "Traceback" not in role.log()
+        await before.close()
+        await pipe.close()

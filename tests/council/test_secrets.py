@@ -3,9 +3,11 @@ processes. tests/transport/redis/test_address.py shows the same for the sentence
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import httpx
@@ -13,12 +15,15 @@ import pytest
 import typer
 
 from council.command.cli import app
+from schemas.errors import RedisAway
+from tests.support.clusters import Server
 from tests.support.council_command import environment
 from tests.support.council_in_process import council
 from tests.support.recording_files import write_golden
-from tests.support.redis_servers import RedisServer
+from tests.support.redis_servers import RedisServer, preferred_binary
 from tests.support.running_council import Up, command_of
 from tests.support.waiting import wait_until
+from transport.redis.connection import AsyncPipe, Pipe
 
 # Each part is long enough to be found anywhere.
 START, END = "S3cr3tStart", "Pw9secretEnd"
@@ -66,20 +71,36 @@ def test_no_command_shows_a_part_of_a_password(url: str, tmp_path: Path, monkeyp
 
 
 def test_no_role_shows_a_part_of_a_password() -> None:
-    """Each with other characters, all at once."""
+    """Each with other characters, all at once; one also with the URL as an argument, and as a health check."""
+    as_argument, as_check = [*ROLES[0], "--redis-url", RAW[0]], [*ROLES[1], "--check"]
+    starts = [*zip(ROLES, RAW, strict=False), (as_argument, RAW[0]), (as_check, RAW[1])]
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", *role, *more], env=environment(url, COUNCIL_LOG="debug"), stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", *words], env=environment(url, COUNCIL_LOG="debug"), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
-        for role, url in zip(ROLES, RAW, strict=False)
-        for more in ([], ["--redis-url", url])
+        for words, url in starts
     ]  # fmt: skip
     for process in running:
         said, _ = process.communicate(timeout=60)
-        assert process.returncode == 2, said
+        assert process.returncode in (1, 2), said
         assert_hidden(said)
         assert b"Traceback" not in said
+
+
+def test_a_redis_that_quotes_the_password_does_not_show_it(tmp_path: Path) -> None:
+    """As one whose administrator renamed AUTH: it replies the arguments of an unknown command."""
+    with contextlib.closing(Server(preferred_binary(), tmp_path, "--rename-command", "AUTH", "")) as server:
+        url = server.url.replace("://", f"://:{START}%23{END}@")
+        with pytest.raises(RedisAway) as raised:
+            Pipe(url).run([("TIME",)])
+        with pytest.raises(RedisAway) as raised_async:
+            asyncio.run(AsyncPipe(url).run([("TIME",)]))
+        for error in (raised.value, raised_async.value):
+            assert_hidden("".join(traceback.format_exception(error)))
+        outcome = council("status", "--redis-url", url)
+        outcome.assert_refused("refuses the connection (unknown command 'AUTH')")
+        assert_hidden(outcome.said)
 
 
 def test_a_council_shows_its_password_to_its_own_processes_alone(own_redis: RedisServer, tmp_path: Path) -> None:
@@ -101,9 +122,12 @@ def test_a_council_shows_its_password_to_its_own_processes_alone(own_redis: Redi
         for arguments in (["status"], ["status", "--json"], ["sessions"], ["doctor", "--json"]):
             outcome = council(*arguments, REDIS_URL=url, OLLAMA_HOST="127.0.0.1:1")
             assert_hidden(outcome.out + outcome.said)
-        wait_until(lambda: [*library.glob("*.mcap")], "the session is recorded")
+        wait_until(lambda: len([*library.glob("*.mcap")]) == 1, "the session is recorded")
         own_redis.kill()
         wait_until(lambda: "Redis is away" in up.text(), "the roles notice it")
         assert_hidden(up.text())
-    for path in library.iterdir():
-        assert_hidden(path.read_bytes())
+    (recording,) = library.glob("*.mcap")
+    for arguments in (["inspect"], ["export", "--format", "otlp"], ["export", "--format", "jsonl", "--what", "frames"]):
+        outcome = council(*arguments, str(recording))
+        assert outcome.code == 0, outcome.said
+        assert_hidden(outcome.out)

@@ -12,6 +12,7 @@ import msgspec
 from schemas.entries import AnyEntry, Claim, Failed, Finished, Token, decode_entry
 from schemas.keys import entry_ms
 from schemas.rules.lanes import lane_end
+from schemas.rules.served import last_failures
 from schemas.sessions import Limits
 from tests.producers.member.test_grants import calls
 from tests.support.faulty_server import faulty_server
@@ -20,6 +21,7 @@ from tests.support.role_processes import Roles, roles_on
 from tests.support.sessions import check_the_law, opening_of, token_stream, until_ended, written_texts
 from tests.support.waiting import until, wait_until
 from transport.redis.connection import AsyncPipe
+from transport.register import list_processes
 from transport.sessions import cancel_session, find_session, open_session
 from transport.tokens import write_entry
 
@@ -118,6 +120,16 @@ async def test_a_member_whose_server_is_away_or_becomes_silent_drops_and_the_oth
         opening = opening_of("ngram:char-6", *reasons, max_tokens=40, limits=Limits(silence_ms=300))
         await open_session(pipe, opening)
         await until_ended(pipe, opening.session)
+
+        async def are_recorded() -> bool:
+            return set(last_failures(await list_processes(pipe))) == set(reasons)
+
+        await until(are_recorded, "the failures are in the process records")
+        failures = last_failures(await list_processes(pipe))
+        # The address, and what it did there.
+        assert failures["away"].reason == f"away at http://127.0.0.1:1 {reasons['away']}"
+        assert failures["silent"].reason.startswith(f"silent at {server.url} sent nothing for 0.3 s")
+        assert failures["silent"].server == server.url
     frames = await check_the_law(pipe, opening.session)
     good, *bad = frames[-1].members
     assert [member.state for member in (good, *bad)] == ["finished", "dropped", "dropped", "dropped"]

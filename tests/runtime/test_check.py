@@ -69,9 +69,10 @@ def test_only_a_ready_process_of_this_host_counts(redis: RedisServer) -> None:
             assert check(redis.url, "aggregator")[0] == code
 
 
-def test_without_redis_the_reason_is_one_sentence() -> None:
+def test_without_redis_the_reason_is_one_sentence(redis: RedisServer) -> None:
     for url, words in (
         (f"unix:///nonexistent/{os.getpid()}", "Redis does not answer: start it, or correct REDIS_URL."),
+        (redis.url.replace("unix://", "unix://me:S3cr3t@"), "the user name or the password is wrong"),
         ("nonsense", "is not a valid Redis URL"),
         ("", "REDIS_URL is not set"),
     ):

@@ -120,6 +120,30 @@ def test_a_redis_that_goes_away_while_it_is_full_has_both_states() -> None:
     assert log.lines == [FULL, AWAY, BACK, ROOM]
 
 
+@pytest.mark.parametrize(("cause", "every_s"), [(ConnectionError("refused"), 1.0), (TimeoutError(), 7.25)])
+def test_a_command_that_succeeds_does_not_end_what_other_commands_still_find(cause: Exception, every_s: float) -> None:
+    """One node of a cluster is away, or a server at its limit of clients accepts no further one: for two minutes some
+    commands succeed sixty times a second, another fails each time that it is tried."""
+    log, clock = Lines(), Clock()
+    presence, due_s = RedisPresence(log, clock), 0.0
+    for tick in range(7_200):
+        clock.now_s = tick / 60
+        if clock.now_s >= due_s:
+            due_s += every_s
+            presence.lose(away(cause))
+        presence.note([b"OK"])
+    assert log.lines == [AWAY]
+    clock.now_s += 10.0
+    presence.come_back()
+    assert log.lines == [AWAY, BACK]
+
+
+def test_an_error_inside_a_transaction_is_a_refusal() -> None:
+    log = Lines()
+    RedisPresence(log).note([b"OK", b"QUEUED", [1, OutOfMemoryError("OOM")], b"OK"])
+    assert log.lines == [FULL]
+
+
 @contextlib.asynccontextmanager
 async def working(*work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(one()) for one in work]

@@ -248,6 +248,11 @@ STREAMED: dict[str, tuple[bytes, ...]] = {
     "too_large": (
         b'data: {"choices":[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":-1e999}]}}]}\n\n',
     ),
+    "tags": (*map(token, ("<thi", "nk>The user", " greets.</th", "ink>", "Hello")), STOP, DONE),
+    "only_thinks": (*(delta({"reasoning_content": text}) for text in GOOD_TEXTS), delta({}, reason="length"), DONE),
+    "only_refuses": (*(delta({"refusal": text}) for text in GOOD_TEXTS), STOP, DONE),
+    "filtered": (ROLE, delta({}, reason="content_filter"), DONE),
+    "odd_logprobs": (*(event({"delta": {"content": text}, "logprobs": -0.25}) for text in GOOD_TEXTS), STOP, DONE),
     # Lone surrogates, as JavaScript servers send them.
     "half_characters": (
         b'data: {"choices":[{"delta":{"content":"a\\ud83d"},"logprobs":{"content":[{"token":"a\\ud83d","logprob":-1,'
@@ -400,6 +405,29 @@ async def slow_to_begin(answer: Answer) -> None:
         await answer.part(part)
 
 
+async def repeats_its_reason(answer: Answer) -> None:
+    """Slowly: the second reason shows that the first one was none."""
+    await answer.stream()
+    for text in GOOD_TEXTS:
+        await answer.part(delta({"content": text}, reason="length"))
+        await asyncio.sleep(10 * PING_S)
+    await answer.part(DONE)
+
+
+async def compresses(answer: Answer) -> None:
+    """As gzip, in parts of a few bytes, and without the end that gzip has."""
+    encoder = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    body = b"".join(encoder.compress(part) + encoder.flush(zlib.Z_SYNC_FLUSH) for part in STREAMED["good"])
+    await answer.raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
+    answer.chunked = True
+    for at in range(0, len(body), 50):
+        await answer.part(body[at : at + 50])
+
+
+async def compresses_otherwise(answer: Answer) -> None:
+    await answer.raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 4\r\n\r\n\x1b\x00\x00\x00")
+
+
 async def finishes_and_stays(answer: Answer) -> None:
     await answer.stream(*BEGUN, delta({}, reason="content_filter\n" + "x" * 100))
     await answer.until_left()
@@ -423,6 +451,9 @@ SPECIAL: dict[str, Behaviour] = {
         waits,
         only_pings,
         slow_to_begin,
+        repeats_its_reason,
+        compresses,
+        compresses_otherwise,
         finishes_and_stays,
     )
 }

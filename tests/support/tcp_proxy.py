@@ -111,6 +111,10 @@ class Proxy:
                     return fault
         return None
 
+    def move_to(self, path: str) -> None:
+        """Connects each later client with the Redis at this path; those that are connected stay where they are."""
+        self._path = path
+
     def cut_all(self) -> None:
         """Breaks all present connections."""
         with self._lock:

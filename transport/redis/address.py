@@ -204,4 +204,5 @@ def _node(text: str, port: int = 6379) -> Node:
     parts = urlsplit(f"//{text}")
     if not parts.hostname or parts.port == 0:
         raise ValueError("the host or the port is missing")
+    parts.hostname.encode("idna")  # as a connection does; it raises for a label that is empty or too long
     return parts.hostname, parts.port or port

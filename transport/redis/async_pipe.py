@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from transport.redis.address import REPLY_TIMEOUT_S, Node
@@ -55,8 +56,8 @@ class AsyncPipe:
         # Round trips are made by the first caller, or by a task.
         self._has_first = False
         self._serving: asyncio.Task[None] | None = None
-        # How often it has connected. A caller whose own commands never failed notices by it a break that another caller
-        # met: it rises before the first command on a new connection is sent.
+        # Rises with each connection, before its first command is sent. A caller whose own commands never failed notices
+        # by it a break that another caller met, or that no caller met while the connection was idle.
         self.connections = 0
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
@@ -65,7 +66,7 @@ class AsyncPipe:
         call = _Call(self._endpoints.named(commands), loop.time() + REPLY_TIMEOUT_S, loop.create_future())
         self._waiting.append(call)
         if not self._has_first and (self._serving is None or self._serving.done()):
-            if self._home.is_open and self._endpoints.slots is None:
+            if self._endpoints.slots is None and self._home.is_fresh and not self._endpoints.has_moved:
                 await self._serve_first()
             else:
                 self._serving = loop.create_task(self._serve())
@@ -84,7 +85,7 @@ class AsyncPipe:
         """Makes a round trip in the task of its only caller, because a task for it costs a fifth more CPU."""
         self._has_first = self._take_batch()
         try:
-            await self._round_trip(is_sent=False)
+            await self._round_trip(is_usable=True)
             self._batch = []
         except asyncio.CancelledError:
             # Its replies may be on the way: a task reads them for no caller, and the connection stays usable.
@@ -114,8 +115,8 @@ class AsyncPipe:
                 self._batch.append(call)
         return bool(self._batch)
 
-    async def _round_trip(self, *, is_sent: bool) -> None:
-        """Ends every call of the batch, with its replies or an error.
+    async def _round_trip(self, *, is_sent: bool = False, is_usable: bool = False) -> None:
+        """Ends every call of the batch, with its replies or an error. `is_usable`: the connection was checked.
 
         The calls are in the order of their deadlines. So a round trip that ends at the deadline of its first call lets
         no caller wait longer than its own deadline, neither in this batch nor behind it.
@@ -123,8 +124,8 @@ class AsyncPipe:
         try:
             async with asyncio.timeout_at(self._batch[0].due_s):
                 if not is_sent:
-                    if not self._home.is_open:
-                        await self._open()
+                    if not is_usable:
+                        await self._make_usable()
                     if self._endpoints.slots is not None:
                         await self._exchange_in_cluster()
                         return
@@ -146,7 +147,7 @@ class AsyncPipe:
 
     def _finish(self, call: _Call) -> bool:
         """False where Redis has lost the scripts. Raises the ReplyError of a server that can serve no command."""
-        has_scripts = self._endpoints.check(call.replies)
+        has_scripts = self._endpoints.check(call.commands, call.replies)
         if not call.done.done():
             call.done.set_result(call.replies)
         return has_scripts
@@ -160,6 +161,19 @@ class AsyncPipe:
                 failure.__cause__ = error
                 call.done.set_exception(failure)
         self._batch = []
+
+    async def _make_usable(self) -> None:
+        """Connects, unless it is connected to a server that has not closed the connection meanwhile."""
+        if not self._endpoints.has_moved and (self._home.is_fresh or await self._home.is_usable()):
+            return
+        if self._home.is_open:
+            await self._replace(self._home)
+        await self._disconnect()
+        await self._open()
+
+    async def _replace(self, link: AsyncLink) -> None:
+        """Called before an open connection, which the server has closed or left, is made anew."""
+        await link.close()
 
     async def _open(self) -> None:
         address = self._endpoints.address
@@ -202,6 +216,10 @@ class AsyncPipe:
 
     async def _link(self, node: Node) -> AsyncLink:
         link = self._links.get(node)
+        if link is not None and not (link.is_fresh or await link.is_usable()):
+            await self._replace(link)
+            link = None
+            self.connections += 1
         if link is None:
             link = self._links[node] = AsyncLink(self._endpoints.address.async_connection(node))
             await link.open(LOAD_SCRIPTS)
@@ -223,8 +241,9 @@ class AsyncPipe:
 
 
 class BlockingPipe(AsyncPipe):
-    """A connection of one task alone, which may wait on it for new entries. As AsyncPipe otherwise; a call while
-    another one is under way is a bug, and raises RuntimeError."""
+    """A connection of one task alone, which may wait on it for new entries. A call while another one is under way is a
+    bug, and raises RuntimeError. As AsyncPipe otherwise, but a connection that the server has closed raises RedisAway:
+    the task goes on from what it has read, of which Redis may have lost the end."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -245,11 +264,10 @@ class BlockingPipe(AsyncPipe):
         commands = self._endpoints.named(commands)
         try:
             async with asyncio.timeout(within_s):
-                if not self._home.is_open:
-                    await self._open()
+                await self._make_usable()
                 exchange = self._home.exchange if self._endpoints.slots is None else self._spread
                 replies = await exchange(commands)
-            has_scripts = self._endpoints.check(replies)
+            has_scripts = self._endpoints.check(commands, replies)
             return replies
         except (RedisError, OSError) as error:
             raise self._endpoints.away(error) from error
@@ -258,6 +276,9 @@ class BlockingPipe(AsyncPipe):
             if not has_scripts:
                 await self._disconnect()
             self._is_busy = False
+
+    async def _replace(self, link: AsyncLink) -> None:
+        raise RedisConnectionError("the server has closed the connection, or has become a replica")
 
     async def close(self) -> None:
         await self._disconnect()

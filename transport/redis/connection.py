@@ -7,8 +7,10 @@
 redis-py's own connection does the work (its parser, TLS, ACL and URL forms). Its client layer is left out, because it
 costs four to five times a packed write and because its automatic retries write twice and lose reads. Nothing that may
 have been executed is ever sent again here: a lost reply raises RedisAway, and the caller, which alone has the facts,
-decides. An error that Redis replies is returned in its place as a ReplyError, so that it hides no other reply. Every
-new connection loads the scripts, so that EVALSHA finds them after a restart of Redis.
+decides. A connection that the server has closed while it was idle is replaced before anything is sent on it; where its
+end comes later, the run raises RedisAway, for reads as well. An error that Redis replies is returned in its place as a
+ReplyError, so that it hides no other reply. Every new connection loads the scripts, so that EVALSHA finds them after a
+restart of Redis.
 
 A server that belongs to a cluster is noticed at once: then each node has a connection, and a run is one round trip to
 all nodes that it concerns (cluster.py). Behind Sentinels the master is looked up for each new connection.
@@ -51,20 +53,25 @@ class Pipe:
         self._endpoints = Endpoints(url)
         self._home = Link(self._endpoints.address.connection())
         self._links: dict[Node, Link] = {}
+        # Rises with each connection. A caller that writes what it computed from earlier replies compares it.
+        self.connections = 0
 
     def run(self, commands: Sequence[Command], *, follows: bool = True) -> list[Any]:
         """One reply for each command, in order; an error that Redis replies is a ReplyError. Raises RedisAway.
 
-        Without `follows`, a key that another node of a cluster serves now is answered by an error, is_moved.
+        Without `follows`, a key that another node of a cluster serves now is answered by an error, is_moved, and a
+        connection that the server has closed raises RedisAway.
         """
         commands = self._endpoints.named(commands)
         try:
-            if not self._home.is_open:
+            is_usable = self._home.is_usable and not self._endpoints.has_moved if follows else self._home.is_open
+            if not is_usable:
+                self.close()
                 self._open()
             replies = (
                 self._home.exchange(commands) if self._endpoints.slots is None else self._spread(commands, follows)
             )
-            has_scripts = self._endpoints.check(replies)
+            has_scripts = self._endpoints.check(commands, replies)
         except (RedisError, OSError) as error:
             self.close()
             raise self._endpoints.away(error) from error
@@ -89,13 +96,15 @@ class Pipe:
             found = self._home.exchange(ASK_CLUSTER)
             if own := self._endpoints.learn(found, self._home.node).node_of_id.get(found[1]):
                 self._links[own] = self._home
+        self.connections += 1
 
     def _spread(self, commands: Sequence[Command], follows: bool) -> list[Any]:
         """One round trip to all nodes at once, and further ones only for keys that have moved."""
         dispatch = Dispatch(commands, follows)
         for _ in range(MOST_ROUNDS):
             assert self._endpoints.slots
-            parcels = [(self._link(node), part) for node, part in dispatch.parcels(self._endpoints.slots).items()]
+            found = dispatch.parcels(self._endpoints.slots)
+            parcels = [(self._link(node, follows), part) for node, part in found.items()]
             for link, part in parcels:
                 link.send(map(dispatch.command, part))
             for link, part in parcels:
@@ -117,8 +126,12 @@ class Pipe:
         for gone in self._links.keys() - slots.nodes:
             self._links.pop(gone).close()
 
-    def _link(self, node: Node) -> Link:
+    def _link(self, node: Node, follows: bool = True) -> Link:
         link = self._links.get(node)
+        if link is not None and follows and not link.is_usable:
+            link.close()
+            link = None
+            self.connections += 1
         if link is None:
             link = self._links[node] = Link(self._endpoints.address.connection(node))
             link.open(LOAD_SCRIPTS)

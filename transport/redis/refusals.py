@@ -7,8 +7,11 @@ command 'AUTH', with args beginning with: …". So of such errors only the meani
 from __future__ import annotations
 
 import re
+from typing import TypeVar
 
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+E = TypeVar("E", bound=BaseException)
 
 # "this user has no permissions to run the 'get' command" (Redis 6.2, 7.0), "User NAME has no permissions to run the
 # 'xinfo|groups' command" (later ones, and Valkey; also inside a script's error).
@@ -53,11 +56,18 @@ def login_problem(error: BaseException | None) -> str | None:
     return "the user name or the password is wrong, or the user is disabled"
 
 
+def without_arguments(error: E) -> E:
+    """The error, of which the arguments of a command that Redis quotes are removed: a traceback shows its text."""
+    if (text := str(error)) != (short := _ARGUMENTS.sub("", text)):
+        error.args = (short,)
+    return error
+
+
 def in_words(error: BaseException) -> str:
     """The error in words that contain no user name, no password and no argument of a command."""
     if problem := login_problem(error):
         return problem
     right = missing_right(error)
     if right is None:
-        return _ARGUMENTS.sub("", " ".join(str(error).split()))[:_MOST_CHARS] or "no reply in time"
+        return " ".join(_ARGUMENTS.sub("", str(error)).split())[:_MOST_CHARS] or "no reply in time"
     return f"this user lacks {f'the right {right}' if right else _UNKNOWN_RIGHT}"

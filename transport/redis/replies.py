@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import builtins
+import re
+from collections.abc import Iterator, Sequence
+from types import UnionType
 from typing import Any, TypeGuard
 
 from redis.exceptions import (
+    BusyLoadingError,
     ClusterDownError,
+    MasterDownError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
+    TimeoutError,
 )
 
 from schemas.errors import RedisRefuses
@@ -17,10 +25,18 @@ from transport.redis.refusals import in_words, login_problem, missing_right
 
 ReplyError = ResponseError
 
-# READONLY is the error for a client that writes to a replica, UNBLOCKED for one that waits in a blocking read while its
-# server becomes a replica. Redis 6.2 puts READONLY into the middle of its own error text when a script writes;
-# elsewhere redis-py raises ReadOnlyError and removes the word.
-_NO_MASTER = ("READONLY", "UNBLOCKED")
+# Each of these is found by its type where redis-py has one, which then lacks the word, and by the word in all others:
+# Redis 6.2 puts the error of a script's command into the middle of a text of its own, EXEC puts the reason for which it
+# discards a transaction at the end. READONLY is for a client that writes to a replica, MASTERDOWN for any client of a
+# replica without its master, UNBLOCKED for one that waits in a blocking read while its server becomes a replica.
+_OF_A_REPLICA = re.compile(r"(?:^|: |\s-)(?:READONLY|UNBLOCKED|MASTERDOWN) ")
+_LOADS = re.compile(r"(?:^|: |\s-)LOADING ")
+_CLUSTER_IS_DOWN = re.compile(r"(?:^|: |\s-)CLUSTERDOWN ")
+
+
+class IsReplica(RedisError):
+    """A new connection has found a replica."""
+
 
 _TAKES_NO_WRITES = ("MISCONF", "NOREPLICAS")
 
@@ -63,9 +79,36 @@ def is_wrong_type(reply: Any) -> bool:
     return isinstance(reply, ReplyError) and "WRONGTYPE" in str(reply)
 
 
-def serves_nothing(reply: ReplyError) -> bool:
-    """True where this server can serve no command: it became a replica, or its cluster is down."""
-    return isinstance(reply, ClusterDownError | ReadOnlyError) or any(word in str(reply) for word in _NO_MASTER)
+def serves_nothing(error: BaseException) -> bool:
+    """True where this server can serve no command: it became a replica, loads its data, or its cluster is down."""
+    return is_of_a_replica(error) or is_loading(error) or _is(error, ClusterDownError, _CLUSTER_IS_DOWN)
+
+
+def is_of_a_replica(error: BaseException) -> bool:
+    """True for the errors by which a server shows that it is a replica."""
+    return _is(error, ReadOnlyError | MasterDownError | IsReplica, _OF_A_REPLICA)
+
+
+def is_loading(error: BaseException) -> bool:
+    """True for the error of a server that has started and is not ready yet."""
+    return _is(error, BusyLoadingError, _LOADS)
+
+
+def _is(error: BaseException, kind: type | UnionType, text: re.Pattern[str]) -> bool:
+    return isinstance(error, kind) or (isinstance(error, ReplyError) and text.search(str(error)) is not None)
+
+
+def is_timeout(error: BaseException | None) -> bool:
+    """True for the cause of a RedisAway where no reply came in time."""
+    return isinstance(error, TimeoutError | builtins.TimeoutError)
+
+
+def errors_in(replies: Sequence[Any]) -> Iterator[ReplyError]:
+    """The errors among the replies, and among the replies in the reply to each EXEC."""
+    for reply in replies:
+        for one in reply if type(reply) is list else (reply,):
+            if isinstance(one, ReplyError):
+                yield one
 
 
 def is_refused_connection(error: BaseException | None) -> TypeGuard[Exception]:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from consumers.web.api.operations import Operation
-from consumers.web.api.replies import ModelList, Ordered, OwnMember, ShownModel
+from consumers.web.api.replies import LastFailure, ModelList, Ordered, OwnMember, ShownModel
 from consumers.web.door.errors import model_response
 from schemas.errors import Refused
 from schemas.events import protocol_model_ids
 from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
-from schemas.rules.served import named_members, served_models
+from schemas.rules.served import Failure, last_failures, named_members, served_models
 from schemas.rules.tiers import TierPolicy
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
@@ -41,7 +41,7 @@ class ModelsApi:
 
     async def _list(self, request: web.Request) -> web.Response:
         records = await list_processes(self._pipe)
-        served = _by_id(records)
+        served, failures = _by_id(records), last_failures(records)
         in_use = keys_in_use(await self._pipe.run(read_uses()))
         return model_response(
             ModelList(
@@ -56,7 +56,10 @@ class ModelsApi:
                     )
                     for spec in named_members(records)
                 ],
-                models=[_shown(model_id, facts, facts.memory_key in in_use) for model_id, facts in served.items()],
+                models=[
+                    _shown(model_id, facts, failures.get(facts.model), in_use=facts.memory_key in in_use)
+                    for model_id, facts in served.items()
+                ],
                 tier=self._tier.name,
                 max_parallel_models=self._tier.max_parallel_models,
                 max_loaded_models=self._tier.max_loaded_models,
@@ -98,7 +101,7 @@ def _by_id(records: Sequence[ProcessRecord]) -> dict[str, ModelFacts]:
     return dict(zip(protocol_model_ids(tuple(facts.model for facts in served)), served, strict=True))
 
 
-def _shown(model_id: str, facts: ModelFacts, in_use: bool) -> ShownModel:
+def _shown(model_id: str, facts: ModelFacts, failure: Failure | None, *, in_use: bool) -> ShownModel:
     """A model for the response; unknown values are null."""
     return ShownModel(
         model=facts.model,
@@ -114,4 +117,5 @@ def _shown(model_id: str, facts: ModelFacts, in_use: bool) -> ShownModel:
         model_there=facts.model_there,
         held_by=facts.held_by,
         in_use=in_use,
+        last_failure=LastFailure(reason=failure.reason, failed_ms=failure.failed_ms) if failure else None,
     )

@@ -151,6 +151,13 @@ class Cancelled(Reply):
     members: Annotated[list[int], Field(description="The indexes of the members to stop.")]
 
 
+class LastFailure(Reply):
+    """The last answer of a model that failed."""
+
+    reason: Annotated[str, Field(description="A sentence with the server's address and its answer's first line.")]
+    failed_ms: Annotated[int, Field(description="When, as Unix time in milliseconds.")]
+
+
 class ShownModel(Reply):
     """A model that is served. Unknown values are null."""
 
@@ -167,6 +174,7 @@ class ShownModel(Reply):
     model_there: str
     held_by: str
     in_use: bool
+    last_failure: LastFailure | None
 
 
 class OwnMember(Reply):

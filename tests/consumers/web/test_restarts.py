@@ -109,3 +109,20 @@ async def test_a_session_that_redis_lost_is_closed_with_that_reason(
             closed = await found.receive(20)
         assert closed.data == 1011
         assert "There is no session" in closed.extra
+
+
+async def test_the_first_request_after_redis_has_closed_its_connections_is_answered(
+    own_redis: RedisServer, client: aiohttp.ClientSession
+) -> None:
+    """By CLIENT KILL, as after the setting `timeout`, and by a restart."""
+    with contextlib.closing(WebServer(own_redis.url)) as web:
+        wait_until(lambda: record_of(own_redis, web), "the web process has a process record")
+        for _ in range(3):
+            async with client.get(f"{web.http}/api/sessions") as answer:
+                assert answer.status == 200, await answer.text()
+            own_redis.run("CLIENT", "KILL", "TYPE", "normal")
+        own_redis.kill()
+        own_redis.start()
+        for _ in range(3):
+            async with client.get(f"{web.http}/api/sessions") as answer:
+                assert answer.status == 200, await answer.text()

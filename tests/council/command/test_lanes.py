@@ -64,6 +64,13 @@ def test_no_agreement_yet_is_shown_only_before_the_first_agreement() -> None:
     assert between(APART, frame_of(member("dropped"), member("finished"))) == "all have ended · parted at byte 48"
 
 
+def test_an_end_that_needs_attention_is_shown_in_its_lane() -> None:
+    warned = frame_of(member("finished", reason="the model ended without an answer"), member("finished", reason="stop"))
+    lines = "\n".join(drawn(warned))
+    assert "the model ended without an answer" in lines
+    assert "stop" not in lines
+
+
 def test_the_agreement_and_its_source_are_shown() -> None:
     assert between(AGREED) == "agreement 0.91 · constructive · the same text so far"
     resonant = changed_frame(AGREED, resonance=True)

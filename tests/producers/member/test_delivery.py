@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from producers.backend import Piece
+from producers.member import delivery as delivery_module
 from producers.member import outbox
 from producers.member.delivery import Delivery
 from runtime.log import Log
@@ -122,3 +123,32 @@ async def test_a_stop_during_a_round_trip_writes_each_token_once_and_the_reason_
         running.cancel()
         written = await member.written(Token | Failed)
         assert [getattr(entry, "seq", "failed") for _, entry in written] == [0, 1, 2, "failed"]
+
+
+async def test_a_redis_that_serves_reads_alone_is_not_tried_without_a_pause(
+    redis: RedisServer, pipe: AsyncPipe
+) -> None:
+    """A cluster that is down may serve reads: each time that the state was read, the write after it fails."""
+    async with claimed(pipe, _nothing) as found:
+        own, failed_s, loop = found.delivery._pipe, list[float](), asyncio.get_running_loop()
+        run = own.run
+
+        async def run_reads(commands: Any) -> Any:
+            if any(command[0] == "XADD" for command in commands):
+                failed_s.append(loop.time())
+                raise RedisAway("the cluster is down")
+            return await run(commands)
+
+        own.run = run_reads  # type: ignore[method-assign]
+        found.delivery.add(PIECES)
+        delivering = asyncio.create_task(found.delivery.run())
+
+        async def has_failed_often() -> bool:
+            return len(failed_s) > 4
+
+        await until(has_failed_often, "the write was tried several times")
+        delivering.cancel()
+        assert failed_s[4] - failed_s[0] > 3 * delivery_module._RETRY_S
+
+
+async def _nothing() -> None: ...

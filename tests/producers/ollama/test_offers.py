@@ -201,8 +201,8 @@ async def test_an_absent_ollama_is_a_failure_of_its_own() -> None:
 
 
 async def test_another_kind_of_server_is_noticed(server: OllamaServer) -> None:
-    with pytest.raises(BackendFailed, match="answered HTTP 404: 404 page not found"):
-        await ollama_version(f"{server.url}/v1")
+    with pytest.raises(BackendFailed, match=r"answered HTTP 404 at http://.*/v2/api/version: 404 page not found"):
+        await ollama_version(f"{server.url}/v2")
 
 
 # Its version

@@ -229,8 +229,8 @@ async def server() -> AsyncIterator[FaultyServer]:
 
 
 BEFORE_IT_BEGAN = {
-    "not_found": "answered HTTP 404: File Not Found",
-    "broken": "answered HTTP 500: Compute error. [31mred",
+    "not_found": "answered HTTP 404 at ",
+    "broken": "answered HTTP 500: Compute error.",
     "quotes_the_prompt": "answered HTTP 400: cannot parse: …",
     "forbidden": "answered HTTP 403: You are not allowed to use this model",
     "moved": "answered HTTP 308 with another address: give that address as the URL",
@@ -238,6 +238,8 @@ BEFORE_IT_BEGAN = {
     "come_back_tomorrow": "is too busy for the request, it asks for a retry in 86400 s",
     "strange_field": "answered HTTP 422: session: Field required",
     "html": "answered with HTML instead of a stream: check the URL",
+    "compresses_otherwise": "compressed its answer with 'br', which was not asked for",
+    "filtered": 'ended the answer with "content_filter"',
     "html_502": "answered HTTP 502 with HTML instead of a stream: check the URL",
     "json_answer": "reported an error: no model is loaded",
     "plain_text": "sent something other than a stream: check the URL",
@@ -252,7 +254,6 @@ AFTER_IT_BEGAN = {
     "unfinished": "ended the stream before the answer was complete",
     "half_a_line": "ended the stream in the middle of a line",
     "malformed": "sent a line that is not a chat completion: ",
-    "other_shape": "sent a line that is not a chat completion: Expected `str | null`, got `int`",
     "error_object": "reported an error: out of memory",
     "error_line": "reported an error: slot was lost",
     "vllm_error": "reported an error: CUDA is gone",
@@ -322,6 +323,43 @@ async def test_a_finished_answer_ends_however_the_stream_does(
     assert isinstance(ending, Ending)
     reasons = {"finish_only": "length", "finishes_and_stays": "content_filter " + "x" * 24 + "…"}
     assert ending.reason == reasons.get(model, "stop")
+
+
+async def test_a_reason_with_each_chunk_ends_nothing(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is believed for longer than the second token takes; the others are not believed before the end."""
+    monkeypatch.setattr(streaming, "TAIL_S", 15 * faults.PING_S)
+    items = await items_of("repeats_its_reason", server.url, asked(silence_ms=60_000))
+    assert (text_of(pieces_in(items)), items[-1]) == ("One fine day", Ending("length"))
+
+
+async def test_what_a_server_sends_in_another_form_is_read(server: FaultyServer) -> None:
+    """gzip that was not asked for; thinking between tags; logprobs that are not a list."""
+    compressed = pieces_in(await items_of("compresses", server.url))
+    assert (text_of(compressed), {piece.quality for piece in compressed}) == ("One fine day", {"real"})
+    tagged = pieces_in(await items_of("tags", server.url))
+    assert [(piece.lane, piece.text) for piece in tagged if piece.text] == [
+        ("thinking", "The user"), ("thinking", " greets."), ("answer", "Hello"),
+    ]  # fmt: skip
+    *odd, ending = await items_of("odd_logprobs", server.url)
+    assert (text_of(pieces_in(odd)), {piece.quality for piece in pieces_in(odd)}) == ("One fine day", {"missing"})
+    assert ending == Ending("stop", ("logprobs in an unknown form (3 times)",))
+
+
+async def test_a_template_that_opens_the_thinking_is_remembered(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = [faults.delta({"content": part}) for part in ("Hm", "\n</think>\n\n", "Yes")]
+    monkeypatch.setitem(faults.STREAMED, "opened", (*text, STOP, DONE))
+    async with started("opened", server.url) as backend:
+        shown = [pieces_in([item async for item in backend.generate(REQUEST)]) for _ in range(2)]
+    assert [text_of([piece for piece in pieces if piece.lane == "answer"]) for pieces in shown] == [
+        "Hm\n</think>\n\nYes", "Yes",
+    ]  # fmt: skip
+    # The template itself shows it before the first answer.
+    card = {"id": "opened", "object": "model", "owned_by": "llamacpp"}
+    template = "{{ prompt }}{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+    server.says = {"/v1/models": as_json({"data": [card]}), "/props": as_json({"chat_template": template})}
+    assert text_of([piece for piece in await pieces_of("opened", server.url) if piece.lane == "answer"]) == "Yes"
 
 
 async def test_before_the_first_token_silence_is_not_a_failure(server: FaultyServer) -> None:
@@ -474,7 +512,8 @@ async def test_a_missing_model_is_a_trouble_that_lists_the_others(server: Faulty
         assert backend.facts.trouble.endswith("does not list the model 'not_found': it lists a, b")
     assert await failure_of("not_found", server.url) == (
         "",
-        "answered HTTP 404: File Not Found; it does not list the model 'not_found': it lists a, b",
+        f"answered HTTP 404 at {server.url}/v1/chat/completions: File Not Found; "
+        "it does not list the model 'not_found': it lists a, b",
     )
 
 

@@ -16,6 +16,7 @@ from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
 from producers.backend import BackendFailed
 from producers.openai import offers as offers_module
+from producers.openai.backend import OpenAIBackend
 from producers.openai.offers import AUTO_EVICT, openai_offers
 from producers.openai.view import DEFAULT_SLOTS, View, view_of
 from producers.servers.address import is_remote, server_address
@@ -217,7 +218,8 @@ async def test_only_named_models_are_offered_and_a_missing_one_has_its_trouble(s
 async def test_a_server_without_a_list_offers_the_named_models(server: FaultyServer) -> None:
     assert (await offers_of(server, "z", says={}))["z"].facts.trouble == ""
     assert await failure_of(server.url) == (
-        f"{server.url} has no list of models: name those to use under models in [servers.gpu]"
+        f"{server.url} has no list of models (HTTP 404 at {server.url}/v1/models: File Not Found): "
+        "name those to use under models in [servers.gpu]"
     )
 
 
@@ -247,7 +249,15 @@ async def test_a_silent_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
     async with await asyncio.start_server(stay_silent, "127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         async with asyncio.timeout(QUICKLY_S):
-            assert await failure_of(url) == f"{url} did not list its models within 0.05 s"
+            advice = "name those to use under models in [servers.gpu]"
+            assert await failure_of(url) == f"{url} did not list its models within 0.05 s: {advice}"
+            # With named models the list is knowledge that may be missing.
+            (offer,) = await openai_offers("gpu", source(url), ("z",))
+            assert (offer.facts.trouble, offer.details) == ("", "did not list its models within 0.05 s")
+            backend = OpenAIBackend("z", offer.source)
+            await backend.start()
+            assert backend.facts.trouble == ""
+            await backend.close()
 
 
 async def test_a_server_that_does_not_answer_a_question_aside_is_described_by_its_list(
@@ -307,9 +317,13 @@ def test_a_body_that_is_not_a_list_counts_as_empty(body: bytes) -> None:
     assert view_of(body, body, body, body) == View()
 
 
-def test_a_bare_list_is_a_list() -> None:
-    view = view_of(packed([{"id": "a"}, {"id": "x" * 500}, {"name": "b"}, "c"]))
-    assert [model.name for model in view.models or ()] == ["a"]
+@pytest.mark.parametrize(
+    "around", [lambda found: found, lambda found: {"data": found}, lambda found: {"models": found}]
+)
+def test_an_odd_entry_hides_no_others(around: Any) -> None:
+    odd = [None, 3, "", [], {}, {"id": None}, {"id": "x" * 500}]
+    view = view_of(packed(around([*odd, {"id": "a", "meta": None}, {"name": "b"}, {"model": "d", "id": 7}, "c"])))
+    assert [model.name for model in view.models or ()] == ["a", "b", "d", "c"]
 
 
 # Remote servers
@@ -319,12 +333,13 @@ HERE = [
     "http://10.1.2.3", "http://172.16.0.1", "http://172.31.255.255", "http://192.168.1.7:1234", "http://169.254.1.1",
     "http://[fe80::1%25eth0]", "http://[fd00::7]", "http://[::ffff:192.168.1.7]", "http://gpu:8000", "http://GPU-box",
     "http://ada@gpu", "http://studio.local", "https://box.lan/v1", "http://host.docker.internal", "http://a.home.arpa",
-    "http://127.1", "http://2130706433", "http://0x7f000001", " http://gpu ",
+    "http://127.1", "http://2130706433", "http://0x7f000001", " http://gpu ", "http://100.64.0.1", "http://100.127.255.255",
+    "http://gpu.tail1234.ts.net:8080/v1", "http://api.localhost",
 ]  # fmt: skip
 AWAY = [
-    "https://api.openai.com/v1", "http://8.8.8.8", "http://172.32.0.1", "http://100.64.0.1", "http://192.0.2.1",
+    "https://api.openai.com/v1", "http://8.8.8.8", "http://172.32.0.1", "http://100.128.0.1", "http://192.0.2.1",
     "http://[2001:db8::1]", "http://[::ffff:8.8.8.8]", "http://134744072", "http://0x08080808", "http://8.8",
-    "http://example.com.", "http://local.example.com", "http://127.0.0.1.example.com", "http://127.0.0.1@example.com",
+    "http://example.com.", "http://ts.net.example.com", "http://local.example.com", "http://127.0.0.1.example.com", "http://127.0.0.1@example.com",
     "http://evil%2Ecom", "http://lan.", "http://my.localdomain", "", "gpu:8080", "http://", "http://[::1", "http://a b",
 ]  # fmt: skip
 

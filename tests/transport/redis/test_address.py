@@ -106,6 +106,7 @@ def test_a_character_that_must_be_encoded_is_named(character: str) -> None:
         ("redis://me:100%@[::1]:6379/0", "redis://[::1]:6379"),
         ("redis://127.0.0.1:port/0", "redis://…"),
         ("redis://user:S3cr3t", "redis://…"),
+        ("redis://a..b:6379/0", "redis://a..b:6379/0"),
         ("redis://127.0.0.1:70000", "redis://127.0.0.1:70000"),
         ("redis://127.0.0.1:0", "redis://127.0.0.1:0"),
         ("unix://run/redis.sock", "unix://…"),

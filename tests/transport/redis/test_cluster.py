@@ -20,9 +20,10 @@ from tests.support.role_processes import roles_on
 from tests.support.sessions import check_the_law, opening_of, until_ended
 from tests.support.waiting import until
 from transport.leases import Leases
+from transport.redis import link
 from transport.redis.address import Address
 from transport.redis.cluster import Dispatch, KeyedCommand, SessionNode, SlotMap, is_moved, key_of, slot_of
-from transport.redis.connection import AsyncPipe, Pipe, ReplyError, atomically
+from transport.redis.connection import AsyncPipe, Command, Pipe, ReplyError, atomically
 from transport.redis.endpoints import Endpoints
 from transport.redis.link import LOAD_SCRIPTS
 from transport.redis.server_check import check_server
@@ -32,9 +33,9 @@ from transport.sessions import find_session, new_session_id, open_session
 pytestmark = pytest.mark.xdist_group("cluster")
 
 
-@pytest.fixture(scope="module")
-def _cluster() -> Iterator[Cluster]:
-    found = Cluster(next(iter(redis_binaries().values())))
+@pytest.fixture(scope="module", params=redis_binaries())
+def _cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    found = Cluster(redis_binaries()[request.param])
     yield found
     found.close()
 
@@ -307,3 +308,54 @@ def test_a_new_pipe_begins_with_the_node_that_worked_last() -> None:
     assert first.next() == node
     second = Endpoints(url)
     assert [second.next(), second.next(), second.next()] == [node, None, node]
+
+
+async def test_a_node_that_has_closed_its_idle_connections_costs_no_request(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each node in turn; those of the others stay open."""
+    monkeypatch.setattr(link, "_CHECKED_AFTER_S", 0.0)
+    pipe, thread = AsyncPipe(cluster.url), Pipe(cluster.url)
+    names = [keys.state(session_at(cluster, node)) for node in cluster.nodes]
+    reads: list[Command] = [("GET", name) for name in names]
+    assert await pipe.run(reads) == thread.run(reads) == [None] * 3
+    for node in cluster.nodes:
+        node.run("CLIENT", "KILL", "TYPE", "normal")
+        assert await pipe.run(reads) == thread.run(reads) == [None] * 3
+    await pipe.close()
+    thread.close()
+
+
+async def test_a_cluster_with_one_master_away_is_logged_once() -> None:
+    """The other masters go on serving their slots. Each role tries again all the time, at the master that is away too,
+    and logs that once, however many of its commands succeed meanwhile."""
+    found = Cluster(next(iter(redis_binaries().values())))
+    with contextlib.closing(found), roles_on(found.url) as roles:
+        for node in found.nodes:
+            node.run("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        needed = [found.owner(keys.SESSIONS), found.owner(keys.PROCESSES)]
+        lost = next(node for node in found.nodes if node not in needed)
+        started = (("aggregator",), ("consumers.decipher",), ("producers", "ngram:char-6", "--tokens-per-s", "40"))
+        council = [roles.ready(*part) for part in started]
+        pipe = AsyncPipe(found.url)
+        # A session on each of two nodes.
+        for node in (lost, needed[0]):
+            opening = opening_of("ngram:char-6", max_tokens=300)
+            opening = msgspec.structs.replace(opening, session=session_at(found, node))
+            await open_session(pipe, opening)
+
+            async def has_begun(session: str = opening.session) -> bool:
+                return (await find_session(pipe, session)).window > 5
+
+            await until(has_begun, "its windows are committed")
+        await pipe.close()
+        lost.kill()
+
+        async def all_have_noticed() -> bool:
+            return all("Redis is away" in role.log() for role in council)
+
+        await until(all_have_noticed, "every role has noticed")
+        # Longer than the time without a loss after which a role would log that Redis is back.
+        await asyncio.sleep(4.0)
+        for role in council:
+            assert role.log().count("Redis is") == 1, role.log()

@@ -115,12 +115,13 @@ async function copied(text) {
   }
 }
 
-// True for a dropped member, unless a user stopped it.
+const FINISHES = { stop: "finished", length: "finished: token limit reached" };
+
+// True for a dropped member, unless a user stopped it; and for one that finished in a way that needs attention.
 export function isAlarming({ state, reason }) {
+  if (state === "finished") return Boolean(reason) && !(reason in FINISHES);
   return state === "dropped" && reason !== "cancelled";
 }
-
-const FINISHES = { stop: "finished", length: "finished: token limit reached" };
 
 // The meaning of the states of step mode, short enough that the text below does not move.
 const MEANINGS = {
@@ -128,9 +129,13 @@ const MEANINGS = {
   detached: "detached: not waited for",
 };
 
+function finishOf(reason) {
+  return FINISHES[reason] ?? (reason ? `finished: ${reason}` : "finished");
+}
+
 function stateSentence(member) {
   const parts = member.remote ? ["remote"] : [];
-  if (member.state === "finished") parts.push(FINISHES[member.reason] ?? "finished");
+  if (member.state === "finished") parts.push(finishOf(member.reason));
   else if (member.reason === "cancelled") parts.push("stopped");
   else if (member.reason) parts.push(`${member.state}: ${member.reason}`);
   else if (member.awaited) parts.push(member.state === "loading" ? "loading: the others wait" : "the others wait for it");

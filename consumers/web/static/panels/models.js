@@ -39,7 +39,8 @@ export class ModelChoice {
     this.#note.hidden = models.length > 0 && !isDemonstration;
     this.#note.textContent = isDemonstration ? DEMONSTRATION : "No model is available yet.";
     const offers = offered(models, members);
-    const shown = JSON.stringify(offers);
+    const failures = newestOfEachServer(models);
+    const shown = JSON.stringify([offers, failures]);
     if (shown === this.#shown) return;
     this.#shown = shown;
     for (const box of this.#boxes()) this.#decided.set(box.value, box.checked);
@@ -47,14 +48,15 @@ export class ModelChoice {
     let room = most - offers.filter((each) => decided.get(each.name)).length;
     const focused = document.activeElement?.value;
     const chips = offers.map((each) => chip(each, decided.get(each.name) ?? (each.isOwn && !each.remote && room-- > 0)));
-    for (const old of this.#root.querySelectorAll(".chip")) old.remove();
+    for (const old of this.#root.querySelectorAll(".chip, .failure")) old.remove();
     this.#note.before(...chips);
+    this.#note.after(...failures.map(failureLine));
     this.#boxes().find((box) => box.value === focused)?.focus();
   }
 
   // The models could not be read: the message is shown unless there are members already.
   showError(message) {
-    if (this.#shown && this.#shown !== "[]") return;
+    if (this.#boxes().length > 0) return;
     this.#note.hidden = false;
     this.#note.textContent = message;
   }
@@ -74,6 +76,22 @@ function offered(models, members) {
       .filter(({ model }) => !own.some(({ name }) => name === model))
       .map(({ model }) => ({ ...known.get(model), name: model, isOwn: own.length === 0, options: "" })),
   ];
+}
+
+// The last failure of each server, the newest first.
+function newestOfEachServer(models) {
+  const newest = new Map();
+  for (const { server, last_failure: failure } of models) {
+    if (failure && !(newest.get(server)?.failed_ms >= failure.failed_ms)) newest.set(server, failure);
+  }
+  return [...newest.values()].sort((one, other) => other.failed_ms - one.failed_ms);
+}
+
+function failureLine({ reason, failed_ms: at }) {
+  const line = document.createElement("p");
+  line.className = "failure";
+  line.textContent = `Last failure, ${new Date(at).toLocaleTimeString()}: ${reason}`;
+  return line;
 }
 
 // A member's own options, as text.
