@@ -16,7 +16,7 @@ from tests.page.conftest import ARTIFACTS, Open
 from tests.page.people import answer, ask, members, released_texts
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer, offer_aggregator
 from tests.support.waiting import wait_until
 from tests.support.web_server import CHAR, PACE, WORD, WebServer, record_of
 
@@ -158,8 +158,11 @@ def test_a_new_question_cancels_the_previous_session(
 
 
 def test_without_an_aggregator_the_status_names_the_missing_process(redis: RedisServer, open_page: Open) -> None:
-    ScriptedProducer(redis, "test:speaker").offer()
+    speaker = ScriptedProducer(redis, "test:speaker")
+    speaker.offer()
     page = open_page()
+    speaker.offer()
+    offer_aggregator(redis)
     ask(page, "Hello")
     message = "No frame has arrived: start an aggregator with council up or python -m aggregator."
     expect(page.get_by_role("status")).to_have_text(message, timeout=10_000)

@@ -18,6 +18,14 @@ from transport.redis.scripts import SCRIPTS
 from transport.register import ProcessRegistration
 
 
+def offer_aggregator(redis: RedisServer) -> None:
+    """Writes the record of an aggregator that does nothing, which lasts five seconds: sessions can be opened."""
+    registration = ProcessRegistration("aggregator")
+    registration.ready = True
+    with contextlib.closing(Pipe(redis.url)) as pipe:
+        pipe.run(registration.renew())
+
+
 class ScriptedProducer:
     """The producer of one model, member 0 of its session. It writes an entry when a test calls a method."""
 

@@ -232,7 +232,7 @@ async def test_a_producer_that_is_killed_drops_its_member(redis: RedisServer, ro
     await check_the_law(pipe, summary["session"])
 
 
-async def test_without_an_aggregator_the_command_fails_after_five_seconds(redis: RedisServer, roles: Roles) -> None:
+async def test_without_an_aggregator_the_command_fails_at_once(redis: RedisServer, roles: Roles) -> None:
     roles.ready("producers", "ngram:char-6", "--tokens-per-s", "100")
     outcome = await _ask(redis.url, ["ngram:char-6"])
     assert (outcome.code, outcome.out) == (1, "")

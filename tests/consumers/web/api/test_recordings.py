@@ -474,6 +474,7 @@ async def test_a_request_with_record_requires_a_recorder(
     redis: RedisServer, api: DescribedApi, pipe: AsyncPipe
 ) -> None:
     ScriptedProducer(redis, "here").offer()
+    offer(redis, "aggregator")
     body = {"prompt": "Hello?", "models": ["here"], "record": True}
     assert (await refused(api, "POST", "/api/sessions", 503, json=body))[0] == "no_recorder"
     assert (await api.ask("GET", "/api/sessions", 200))["sessions"] == []

@@ -18,7 +18,7 @@ from schemas.keys import entry_ms
 from tests.support.openapi_client import DescribedApi
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer, offer_aggregator
 from tests.support.sessions import committed_frames, until_ended
 from tests.support.waiting import until
 from tests.support.web_server import CHAR, WORD, WebServer, record_of, watch
@@ -92,6 +92,7 @@ async def test_a_session_at_any_window_has_the_text_of_all_frames_up_to_it(
 
 async def test_a_session_is_shown_before_its_first_frame(redis: RedisServer, api: DescribedApi) -> None:
     ScriptedProducer(redis, "here").offer()
+    offer_aggregator(redis)
     session = await ask(api, models=["here"])
     shown = await api.ask("GET", f"/api/sessions/{session}", 200)
     (member,) = shown["members"]

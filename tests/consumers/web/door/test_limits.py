@@ -11,7 +11,7 @@ from tests.consumers.web.door.clients import (
     request_code,
 )
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import ScriptedProducer
+from tests.support.scripted_sessions import ScriptedProducer, offer_aggregator
 from tests.support.waiting import until
 from tests.support.web_server import WebServer
 
@@ -52,6 +52,7 @@ async def test_new_and_open_sessions_are_limited(
     found = []
     while (429, "too_many_sessions") not in found and len(found) <= 40:
         speaker.offer()
+        offer_aggregator(redis)
         found.append(await request_code(client, "POST", address, json=body))
     assert found[-1] == (429, "too_many_sessions")
     # First the rate limit is reached, then the number of open sessions.
@@ -59,6 +60,7 @@ async def test_new_and_open_sessions_are_limited(
 
     async def full() -> str | None:
         speaker.offer()
+        offer_aggregator(redis)
         async with client.post(address, json=body) as answer:
             message = (await answer.json()).get("error", {}).get("message", "")
             return message if "open already" in message else None
