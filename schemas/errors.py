@@ -8,6 +8,7 @@
         ├── RedisAway      Redis did not reply: wait and connect again
         ├── RedisRefuses   Redis replied with an error: out of memory, no permission
         ├── NoAggregator   a session is open, and no aggregator closes its windows
+        ├── SetBack        Redis lost the newest data of a session, which was read before: read it again
         └── SessionGone    the session's keys have expired, or Redis lost them
 
 Each message is one sentence that says what is wrong and what to do. Any other exception is a bug.
@@ -66,6 +67,16 @@ class NoAggregator(Unavailable):
     """No aggregator closes the windows of an open session."""
 
     code = "no_aggregator"
+
+
+class SetBack(Unavailable):
+    """What was read last of a session does not stand in Redis any more: a restart or a failover lost it. What was read
+    before may differ from what Redis has now, so the session must be read again from its beginning."""
+
+    code = "redis_set_back"
+
+    def __init__(self, session: str) -> None:
+        super().__init__(f"Redis lost the newest data of the session {session!r}: read it again from its beginning.")
 
 
 class SessionGone(Unavailable):
