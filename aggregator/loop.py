@@ -108,8 +108,8 @@ class AggregatorLoop:
         CPU seconds that replays took."""
         now_s = time.monotonic()
         commits, replays_s = self._closer.close_due(timed, now_s)
-        asks = [self._tenure.leases.read_new(MOST_NEW_A_TICK)] if self._pace.asks_now() else []
-        looks = self._looks() if now_s >= self._look_due and self._pace.keeps_up else []
+        asks = [self._tenure.leases.read_new(MOST_NEW_A_TICK)] if self._may_take and self._pace.asks_now() else []
+        looks = self._looks() if now_s >= self._look_due and self._may_take and self._pace.keeps_up else []
         replies = self._pipe.run([*(command for _, command in commits), *asks, *looks], follows=False)
         self._closer.add_replies(commits, replies)
         for session, _ in timed:
@@ -123,10 +123,15 @@ class AggregatorLoop:
 
     def _idle(self) -> None:
         """Without a session in memory, or after a new connection, which ends what is in memory: waits for a session,
-        unless there are leases whose sessions are to be loaded."""
+        unless there are leases whose sessions are to be loaded, or while Redis refuses what this process writes."""
         self._pace = Pace()
         tenure = self._tenure
         tenure.owned.clear()
+        if not self._may_take:
+            self._connection = self._pipe.connections
+            self._keep_up()
+            time.sleep(_RECONNECT_S)
+            return
         block_ms = int(LOOK_S * 1_000) if tenure.leases.has_others else _IDLE_BLOCK_MS
         ask, looks = tenure.leases.read_new(MOST_NEW_A_TICK), self._looks()
         is_wanted = tenure.leases.held or tenure.has_left
@@ -138,6 +143,11 @@ class AggregatorLoop:
         if not tenure.owned and (tenure.leases.held or isinstance(new, ReplyError)):
             # Redis refuses for now, and would refuse the same command at once.
             time.sleep(_RECONNECT_S)
+
+    @property
+    def _may_take(self) -> bool:
+        """False while Redis refuses what this process writes: it could not serve a session that it takes."""
+        return self._presence.refusal is None
 
     def _looks(self) -> list[Command]:
         return [self._tenure.leases.look_for_left()] if self._tenure.leases.has_others else []
@@ -152,7 +162,8 @@ class AggregatorLoop:
             sweep = [sweep_consumers()] if now_s >= self._sweep_due else []
             self._sweep_due = now_s + SWEEP_S if sweep else self._sweep_due
             self._presence.note(self._pipe.run([*self._registration.renew(), *sweep]))
-            self._tenure.refresh(MOST_NEW_A_TICK if self._pace.keeps_up else _MOST_LEFT_WHEN_BUSY)
-        elif self._tenure.has_left and self._pace.keeps_up:
+            most = MOST_NEW_A_TICK if self._pace.keeps_up else _MOST_LEFT_WHEN_BUSY
+            self._tenure.refresh(most if self._may_take else 0)
+        elif self._tenure.has_left and self._may_take and self._pace.keeps_up:
             self._tenure.refresh(MOST_NEW_A_TICK)
         self._tenure.own_more()

@@ -17,8 +17,9 @@ from schemas.errors import Malformed, OtherVersion, RedisAway, RedisRefuses
 from transport.commit import Taken, end_session, epoch_taken, take_over, taken, verdict
 from transport.leases import MOST_DELIVERIES, Lease, Leases, is_missing_group
 from transport.redis.cluster import SessionNode
-from transport.redis.connection import Pipe, ReplyError, is_out_of_memory
+from transport.redis.connection import Pipe, ReplyError
 from transport.redis.refusals import in_words
+from transport.redis.replies import refuses_writes
 
 # Taking a session costs some round trips: more in one tick would delay the other sessions.
 MOST_NEW_A_TICK = 2
@@ -42,8 +43,7 @@ class Tenure:
     def refresh(self, take_over_most: int) -> None:
         """Renews the leases, drops the sessions that another consumer has taken, and takes free ones over."""
         (reply,) = self._pipe.run([self.leases.refresh(take_over_most)])
-        if is_missing_group(reply):
-            self._pipe.run(self.leases.create_group())
+        self._note(reply)
         lost, taken = self.leases.add_refresh(reply)
         if take_over_most:
             # As many as were asked for: there may be more, for the next tick.
@@ -55,9 +55,15 @@ class Tenure:
 
     def add_new(self, reply: Any) -> None:
         """Takes in the reply to Leases.read_new."""
+        self._note(reply)
+        self.leases.add_new(reply)
+
+    def _note(self, reply: Any) -> None:
+        """Creates the group where the reply is that it is missing; another refusal is logged once."""
         if is_missing_group(reply):
             self._pipe.run(self.leases.create_group())
-        self.leases.add_new(reply)
+        elif isinstance(reply, ReplyError):
+            self._presence.lose(reply)
 
     def own_more(self) -> None:
         """Loads sessions that are leased and not in memory."""
@@ -143,7 +149,7 @@ class Tenure:
 
     def rest(self, session: str, error: Exception) -> None:
         """Redis is out of memory, loading or read-only for now: the session is loaded again a little later."""
-        if is_out_of_memory(error):
+        if refuses_writes(error):
             self._presence.lose(error)
         elif session not in self._rested_until:
             self._log.error("Redis refuses a session for now; trying again", session=session, error=in_words(error))

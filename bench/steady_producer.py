@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from itertools import count
 
@@ -19,8 +18,8 @@ from producers.backend import Chunk, Ending, ModelLoading, Request
 from producers.process import ProducerProcess
 from producers.source import ModelSource
 from runtime.environment import redis_from_environment, tier_from_environment
-from runtime.lifeline import end_with_supervisor
 from runtime.log import log_to_stderr
+from runtime.role import stop_events
 from schemas.models import ModelFacts
 from transport.register import ProcessRegistration
 
@@ -52,16 +51,13 @@ class SteadyBackend:
 
 
 async def _serve(model: str, tokens_per_s: float, *, pauses: bool) -> None:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    end_with_supervisor()
+    stop = stop_events()
     backend = SteadyBackend(sum(model.encode()), tokens_per_s, pauses=pauses)
     log = log_to_stderr("producer").bind(model=model)
     registration = ProcessRegistration("producer", model=model)
     source = ModelSource("ngram", model)
     await ProducerProcess(
-        redis_from_environment(), model, source, backend, tier_from_environment(), registration, log, stopping
+        redis_from_environment(), model, source, backend, tier_from_environment(), registration, log, stop
     ).run()
 
 

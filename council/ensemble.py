@@ -35,12 +35,12 @@ from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
 from schemas.rules.admission import admit
 from schemas.rules.choice import members_of
-from schemas.rules.served import named_members, served_models
+from schemas.rules.served import named_members, require_aggregator, served_models
 from schemas.rules.tiers import TierPolicy, tier_named
 from schemas.sessions import MemberSpec, Message, SessionRequest, Sync, Weighting, limits_with
 from transport.redis.connection import AsyncPipe
-from transport.register import list_processes
 from transport.sessions import new_session_id, open_session
+from transport.status import processes_for
 
 
 class TurboEnsemble:
@@ -128,7 +128,8 @@ class TurboEnsemble:
                     await session.cancel()
 
     async def open(self, request: SessionRequest) -> EnsembleSession:
-        """Opens a session. Raises Refused for an invalid request, before anything is started; RedisAway."""
+        """Opens a session. Raises Refused for an invalid request, before anything is started, and where Redis is full;
+        NoAggregator, RedisAway, RedisRefuses."""
         given = request.models
         request = msgspec.structs.replace(
             request,
@@ -137,12 +138,13 @@ class TurboEnsemble:
             options={canonical_name(name): values for name, values in request.options.items()},
         )
         pipe = await self._connected(request, given)
-        records = await list_processes(pipe)
+        session = new_session_id()
+        records = await processes_for(pipe, session)
         tiers = _tiers_of(records) or self._settings.tier_policies
         tier = self._tier_among(tiers, records)
         admission = admit(
             request,
-            new_session_id(),
+            session,
             served_models(records),
             tier,
             self._limits,
@@ -150,6 +152,7 @@ class TurboEnsemble:
             tiers=tiers,
             named=named_members(records) or self._settings.member_specs,
         )
+        require_aggregator(records)
         await open_session(pipe, admission.opening)
         return EnsembleSession(pipe, admission.opening, (*self._left_out, *admission.warnings))
 

@@ -14,9 +14,9 @@ from producers.backends import backend_for
 from producers.process import ProducerProcess
 from producers.source import ModelSource, ProducerOrder, gguf_source, ordered
 from runtime.check import add_check
-from runtime.environment import redis_from_environment, tier_from_environment
+from runtime.environment import checked_drain, drain_from_environment, redis_from_environment, tier_from_environment
 from runtime.log import log_to_stderr
-from runtime.role import RoleParser, run_role, stop_event
+from runtime.role import RoleParser, run_role, stop_events
 from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.rules.choice import check_remote_tier
@@ -60,15 +60,18 @@ def _source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
 
 
 async def serve(given: ProducerOrder | argparse.Namespace) -> None:
-    """Serves until SIGTERM or SIGINT. Raises Refused."""
+    """Serves until SIGTERM or SIGINT, and finishes its answers. Raises Refused."""
     order = order_of(given) if isinstance(given, argparse.Namespace) else given
-    url, tier, stopping = redis_from_environment(), tier_from_environment(), stop_event()
+    drain = given.drain_s if isinstance(given, argparse.Namespace) else None
+    drain_s = drain_from_environment() if drain is None else checked_drain(drain)
+    url, tier, stop = redis_from_environment(), tier_from_environment(), stop_events()
     backend = backend_for(order.model, order.source, order.tokens_per_s)
     registration = ProcessRegistration("producer", model=order.model)
     log = log_to_stderr("producer").bind(model=order.model)
     process = ProducerProcess(
-        url, order.model, order.source, backend, tier, registration, log, stopping, is_warmed=order.is_warmed
-    )
+        url, order.model, order.source, backend, tier, registration, log, stop, drain_s=drain_s,
+        is_warmed=order.is_warmed,
+    )  # fmt: skip
     await process.run()
 
 
@@ -95,6 +98,7 @@ def argument_parser() -> RoleParser:
         "--keep-alive-s", type=int, default=600, metavar="S", help="how long Ollama keeps it loaded, idle"
     )
     parser.add_argument("--warm", action="store_true", help="load the model at the start")
+    parser.add_argument("--drain-s", metavar="S", help="how long it finishes its answers after SIGTERM (default: 20)")
     parser.add_argument(
         "--tokens-per-s", type=float, metavar="N", help="the pace of an n-gram model (default: a readable one)"
     )

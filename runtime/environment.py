@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,10 @@ from schemas.rules.tiers import TIERS, TierPolicy, tier_for_memory, tier_named
 from transport.redis.prefix import with_prefix
 from transport.redis.server_check import check_server
 from transport.rights import check_rights
+
+# Most answers end within it; service managers kill a process that has not ended after 30 to 90 s.
+DEFAULT_DRAIN_S = 20
+MOST_DRAIN_S = 3_600
 
 
 def tiers_from_environment() -> Mapping[str, TierPolicy]:
@@ -36,10 +41,25 @@ def tier_from_environment() -> TierPolicy:
     return tier_for_memory(read_memory().usable_bytes, tiers_from_environment())
 
 
+def drain_from_environment() -> float:
+    """COUNCIL_DRAIN_S: for how many seconds a producer that is asked to end finishes its answers. Raises Refused."""
+    return checked_drain(os.environ.get("COUNCIL_DRAIN_S") or str(DEFAULT_DRAIN_S))
+
+
+def checked_drain(text: str) -> float:
+    """The seconds that the text is. Raises Refused."""
+    try:
+        drain_s = float(text)
+    except ValueError:
+        drain_s = math.nan
+    if not 0 <= drain_s <= MOST_DRAIN_S:
+        raise Refused("bad_drain", f"drain_s is {text!r}: give a number of seconds from 0 to {MOST_DRAIN_S}.")
+    return drain_s
+
+
 def redis_from_environment(rights: Sequence[str] = ()) -> str:
     """REDIS_URL, with the prefix of COUNCIL_PREFIX. Raises Refused where it is not set, or where no usable Redis
-    answers there, or
-    where its user lacks a right that every role needs, or one of `rights`.
+    answers there, or where its user lacks a right that every role needs, or one of `rights`.
 
     A supervised role gets the whole URL from its supervisor. It does not check it: its supervisor did, and a role that
     is started again waits until Redis is back.

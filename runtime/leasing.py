@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from runtime.log import Log
@@ -27,8 +27,8 @@ _MOST_TAKEN_OVER, _MOST_NEW = 4, 8
 
 
 class LeasedSessions:
-    """Renews and takes the leases of one consumer of one group, at most `most` at once. `facts` is called each second,
-    for the process record."""
+    """Renews and takes the leases of one consumer of one group, at most `most` at once, and none after stop_taking().
+    `facts` is called each second, for the process record."""
 
     def __init__(
         self,
@@ -48,6 +48,16 @@ class LeasedSessions:
         self.leases = Leases(group, registration.name)
         self._registration, self._presence, self._log, self._most = registration, presence, log, most
         self._serve, self._give_up, self._count, self._facts = serve, give_up, count, facts
+        self._takes = True
+
+    def stop_taking(self) -> None:
+        """From now on it only renews its leases. take_new() is to be cancelled."""
+        self._takes = False
+
+    @property
+    def _room(self) -> int:
+        """How many sessions it may take. None while Redis refuses its writes: it could not serve them."""
+        return max(0, self._most - self._count()) if self._takes and self._presence.refusal is None else 0
 
     async def keep_up(self) -> None:
         """Once a second renews the process record and the leases, and takes over what others have left. Runs until it
@@ -55,12 +65,13 @@ class LeasedSessions:
         while True:
             self._registration.detail |= {"sessions": self._count(), **self._facts()}
             try:
-                room = self._most - self._count()
-                refresh = self.leases.refresh(min(room, _MOST_TAKEN_OVER))
+                refresh = self.leases.refresh(min(self._room, _MOST_TAKEN_OVER))
                 reply, *renewed = await self.pipe.run([refresh, *self._registration.renew()])
                 self._presence.note(renewed)
                 if is_missing_group(reply):
                     await self.pipe.run(self.leases.create_group())
+                elif isinstance(reply, ReplyError):
+                    self._presence.lose(reply)
                 lost, taken = self.leases.add_refresh(reply)
                 for lease in lost:
                     self._give_up(lease)
@@ -73,7 +84,7 @@ class LeasedSessions:
     async def _rest(self) -> None:
         """A second, or less where another process of the group has left a session: a member without an entry of its
         producer for five seconds is dropped."""
-        if not self.leases.has_others:
+        if not self.leases.has_others or not self._room:
             await asyncio.sleep(REFRESH_S)
             return
         until = time.monotonic() + REFRESH_S
@@ -91,27 +102,33 @@ class LeasedSessions:
     async def take_new(self) -> None:
         """Until it is cancelled: takes sessions that no process of the group has served yet, while there is room."""
         while True:
-            room = self._most - self._count()
-            if room <= 0:
+            if not self._room:
                 await asyncio.sleep(_RETRY_S)
                 continue
             try:
-                reply = await self._waiting_pipe.wait(self.leases.read_new(min(room, _MOST_NEW)), BLOCK_MS)
+                reply = await self._waiting_pipe.wait(self.leases.read_new(min(self._room, _MOST_NEW)), BLOCK_MS)
                 refusal = reply if isinstance(reply, ReplyError) else None
                 if is_missing_group(reply):
                     refusal = group_refusal(await self._waiting_pipe.run(self.leases.create_group()))
                 if refusal is not None:
                     self._presence.lose(refusal)
                     await asyncio.sleep(_RETRY_S)
-                for lease in self.leases.add_new(reply):
+                new = self.leases.add_new(reply)
+                if self._presence.refusal is not None:
+                    # It was noticed while this read waited.
+                    await self.hand_over(new)
+                    continue
+                for lease in new:
                     self._serve(lease)
             except RedisAway as error:
                 self._presence.lose(error)
                 await asyncio.sleep(_RETRY_S)
 
     async def acknowledge(self, lease: Lease) -> None:
-        """Ends the lease: the session needs no process of this group any more. Raises RedisAway."""
-        await self.pipe.run([self.leases.acknowledge(lease)])
+        """Ends the lease: the session needs no process of this group any more. Does nothing where another process has
+        it. Raises RedisAway."""
+        if lease.entry_id in self.leases.held:
+            await self.pipe.run([self.leases.acknowledge(lease)])
 
     async def leave(self, lease: Lease, error: OtherVersion) -> None:
         """Gives a session of another version of the council free for the other processes of the group."""
@@ -120,8 +137,14 @@ class LeasedSessions:
         with contextlib.suppress(RedisAway):
             await self.pipe.run([self.leases.leave(lease)])
 
-    async def hand_over(self) -> None:
-        """Gives all leases free for the next process that looks, and deletes the process record. Raises RedisAway."""
+    async def hand_over(self, leases: Sequence[Lease]) -> None:
+        """Gives the leases free for the next process that looks. Raises RedisAway."""
+        if not leases:
+            return
+        await self.pipe.run([self.leases.hand_over(leases)])
+
+    async def leave_group(self) -> None:
+        """Gives all leases free, and deletes the process record. Raises RedisAway."""
         await self.pipe.run([self.leases.hand_over(), *self._registration.leave()])
 
     async def close(self) -> None:
@@ -169,7 +192,7 @@ class LeasedTasks:
         # While Redis is away the leases expire by themselves.
         with contextlib.suppress(RedisAway, TimeoutError):
             async with asyncio.timeout(_HAND_OVER_S):
-                await self.leased.hand_over()
+                await self.leased.leave_group()
         await self.leased.close()
         for result in results[: len(work)]:
             if isinstance(result, Exception):

@@ -16,11 +16,17 @@ import time
 # A process that handles SIGTERM has this long: less than the five seconds in which a council ends.
 GRACE_S = 3.0
 _PR_SET_PDEATHSIG = 1
+_parent_ended = threading.Event()
 
 
 def is_supervised() -> bool:
     """True for a process that a supervisor started (COUNCIL_SUPERVISED=1)."""
     return os.environ.get("COUNCIL_SUPERVISED") == "1"
+
+
+def has_lost_parent() -> bool:
+    """True when the process that end_with_parent() watches has ended, or has closed this process's standard input."""
+    return _parent_ended.is_set()
 
 
 def end_with_supervisor() -> None:
@@ -38,6 +44,7 @@ def end_with_parent(grace_s: float = GRACE_S) -> None:
     def wait() -> None:
         while os.read(0, 4096):
             pass
+        _parent_ended.set()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(grace_s)
         os._exit(1)

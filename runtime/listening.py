@@ -20,10 +20,14 @@ async def follow_ids(
     take: Callable[[str, str], None],
 ) -> None:
     """Calls take(entry id, session id) for each entry of the stream that `read` reads, until it is cancelled. After a
-    break of Redis it reads from the beginning again: a Redis that lost its data starts its ids again."""
+    break of Redis it reads from the beginning again: a Redis that lost its data starts its ids again. While Redis
+    refuses what this process writes, it reads nothing."""
     pipe, after = BlockingPipe(url), "0"
     try:
         while True:
+            if presence.refusal is not None:
+                await asyncio.sleep(_RETRY_S)
+                continue
             try:
                 for entry_id, session in await read(pipe, after, _BLOCK_MS):
                     take(entry_id, session)

@@ -19,7 +19,7 @@ from runtime.log import Log
 from schemas.errors import RedisAway
 from transport.redis.connection import is_out_of_memory
 from transport.redis.refusals import in_words
-from transport.redis.replies import errors_in, is_refused_connection, is_timeout
+from transport.redis.replies import errors_in, is_refused_connection, is_timeout, refuses_writes
 
 _CALM_S = 3.0
 # A command that waits for its reply in vain fails after seven seconds at the latest, so it is tried again less often.
@@ -33,17 +33,23 @@ _ACCEPTS = "Redis no longer refuses the commands of this process"
 
 
 class RedisPresence:
-    """The states that this process has logged last. `is_away`: the latest command got no reply."""
+    """The states that this process has logged last. `is_away`: the latest command got no reply. `refusal`: the error
+    with which Redis refuses what this process writes, for whichever session; None where it accepts. A process with a
+    refusal takes no new work."""
 
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._log, self._clock = log, clock
         self.is_away = False
+        self.refusal: Exception | None = None
+        self._refused_s = 0.0
         # The earliest end of each state, by the sentence about its end; the state that was noticed last is at the end.
         self._until_s: dict[str, float] = {}
 
     def lose(self, error: Exception) -> None:
         """A command failed: `error` is a RedisAway, a RedisRefuses or a ReplyError."""
         self.is_away = False
+        if refuses_writes(error):
+            self.refusal, self._refused_s = error, self._clock()
         if is_out_of_memory(error):
             self._begin(_FULL, _HAS_ROOM, _CALM_S)
         elif not isinstance(error, RedisAway) or is_refused_connection(error.__cause__):
@@ -62,9 +68,9 @@ class RedisPresence:
     def come_back(self) -> None:
         """A command succeeded."""
         self.is_away = False
-        if not self._until_s:
-            return
         now_s = self._clock()
+        if self.refusal is not None and now_s - self._refused_s > _CALM_S:
+            self.refusal = None
         for end in [end for end, until_s in self._until_s.items() if now_s >= until_s]:
             self._log.warning(end)
             del self._until_s[end]

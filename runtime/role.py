@@ -9,9 +9,9 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from runtime.lifeline import end_with_supervisor
+from runtime.lifeline import end_with_supervisor, has_lost_parent
 from schemas.errors import CouncilError, Refused
 
 
@@ -38,17 +38,37 @@ def run_role(work: Coroutine[Any, Any, None]) -> int:
     return 0
 
 
+class StopEvents(NamedTuple):
+    """`asked` is set when this process is asked to end, `at_once` when it must not finish anything first: by a second
+    signal, or where its supervisor has ended."""
+
+    asked: asyncio.Event
+    at_once: asyncio.Event
+
+
 def stop_event() -> asyncio.Event:
     """An event that is set when this process is asked to end: SIGTERM, SIGINT, or the end of its supervisor."""
-    stopping = asyncio.Event()
-    _call_at_the_end(stopping.set)
-    return stopping
+    return stop_events().asked
+
+
+def stop_events() -> StopEvents:
+    """The events of a process that finishes something before it ends."""
+    events = StopEvents(asyncio.Event(), asyncio.Event())
+
+    def stop() -> None:
+        if events.asked.is_set() or has_lost_parent():
+            events.at_once.set()
+        events.asked.set()
+
+    _call_at_the_end(stop)
+    return events
 
 
 async def run_until_stopped(work: Coroutine[Any, Any, None]) -> None:
     """Runs `work`, and cancels it when this process is asked to end. Raises what it raises."""
     running = asyncio.create_task(work)
-    _call_at_the_end(running.cancel)
+    # Once: a second cancellation would interrupt what the work does at its end.
+    _call_at_the_end(lambda: running.cancelling() or running.cancel())
     with contextlib.suppress(asyncio.CancelledError):
         await running
 

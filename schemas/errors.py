@@ -7,8 +7,8 @@
     └── Unavailable    something that is needed is missing for now: exit 1, or HTTP 503
         ├── RedisAway      Redis did not reply: wait and connect again
         ├── RedisRefuses   Redis replied with an error: out of memory, no permission
-        ├── NoAggregator   a session is open, and no aggregator closes its windows
         ├── SetBack        Redis lost the newest data of a session, which was read before: read it again
+        ├── NoAggregator   no aggregator closes the windows of a session
         └── SessionGone    the session's keys have expired, or Redis lost them
 
 Each message is one sentence that says what is wrong and what to do. Any other exception is a bug.
@@ -64,7 +64,7 @@ class RedisRefuses(Unavailable):
 
 
 class NoAggregator(Unavailable):
-    """No aggregator closes the windows of an open session."""
+    """No aggregator closes the windows of a session, which is open or to be opened."""
 
     code = "no_aggregator"
 

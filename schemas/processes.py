@@ -34,6 +34,11 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     detail: dict[str, str | int | float | bool] = {}
     version: int = RECORD_VERSION
 
+    @property
+    def is_draining(self) -> bool:
+        """True where the process finishes what it has begun, and takes nothing new."""
+        return self.detail.get("draining") is True
+
 
 _decoder = msgspec.json.Decoder(ProcessRecord)
 

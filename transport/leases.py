@@ -135,10 +135,14 @@ class Leases:
             [Lease(entry[0].decode(), keys.session_named(entry[1]), int(entry[2])) for entry in reply[1]]
         )
 
-    def hand_over(self) -> Command:
-        """The command that gives all leases free for the next consumer that looks. It is not counted as a failed
-        delivery."""
-        return self._lease(self.takeover_idle_ms, 0, _HANDED_OVER_IDLE_MS, 0, held=self.held)
+    def hand_over(self, leases: Iterable[Lease] | None = None) -> Command:
+        """The command that gives these leases (by default all) free for the next consumer that looks; they are no
+        longer held. It is not counted as a failed delivery."""
+        entry_ids = list(self.held) if leases is None else [lease.entry_id for lease in leases]
+        command = self._lease(self.takeover_idle_ms, 0, _HANDED_OVER_IDLE_MS, 0, held=entry_ids)
+        for entry_id in entry_ids:
+            self.held.pop(entry_id, None)
+        return command
 
     def leave(self, lease: Lease) -> Command:
         """The command that gives one session free, as hand_over does: this consumer cannot read it, and does not take

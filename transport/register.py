@@ -55,6 +55,8 @@ class ProcessRegistration:
         now_ms = time.time_ns() // 1_000_000
         return [
             ("SET", keys.process(self.name), encode_record(self.record()), "EX", keys.PROCESS_TTL_S),
+            # A full Redis refuses the new record, and keeps the last one alive.
+            ("EXPIRE", keys.process(self.name), keys.PROCESS_TTL_S),
             *atomically(
                 ("ZADD", keys.PROCESSES, now_ms, self.name),
                 ("ZREMRANGEBYSCORE", keys.PROCESSES, "-inf", now_ms - _FORGET_MS),
@@ -62,6 +64,11 @@ class ProcessRegistration:
             ),
             ("EXPIRE", keys.SESSIONS, keys.SESSIONS_TTL_S),
         ]
+
+    def drain(self) -> None:
+        """The process takes no new sessions any more, and ends soon. The next renewal writes it into the record."""
+        self.ready = False
+        self.detail["draining"] = True
 
     def leave(self) -> list[Command]:
         """The commands that delete the record at once; it is not renewed any more."""

@@ -12,11 +12,12 @@ import msgspec
 from schemas import keys
 from schemas.control import Progress, Stop, decode_progress, encode_control
 from schemas.entries import Cancel, decode_opening, encode_entry
-from schemas.errors import Malformed, Refused, expired, not_here
+from schemas.errors import CouncilError, Malformed, RedisRefuses, Refused, expired, not_here
 from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.sessions import LONGEST_MS, Opening
 from transport.redis.cluster import KeyedCommand
-from transport.redis.connection import AsyncPipe, Command, accepted, atomically, is_out_of_memory, redis_ns
+from transport.redis.connection import AsyncPipe, Command, ReplyError, accepted, atomically, is_out_of_memory, redis_ns
+from transport.redis.refusals import in_words
 from transport.redis.replies import is_wrong_type, optional_info
 from transport.redis.scripts import SCRIPTS
 
@@ -79,14 +80,13 @@ async def open_session(pipe: AsyncPipe, opening: Opening, opened: str = "*") -> 
 
     Raises Refused where Redis is full or nearly so, RedisAway, RedisRefuses.
     """
-    await _check_memory(pipe, opening.session)
+    await require_room(pipe, opening.session)
     life_s = opening.limits.life_ms // 1000
     (written,) = await pipe.run(
         [_OPEN.call(keys.of_session(opening.session), [encode_entry(opening), life_s + keys.RETENTION_S, opened])]
     )
-    if is_out_of_memory(written):
-        raise _full()
-    accepted(written)
+    if isinstance(written, ReplyError):
+        raise refused(written) from written
     is_replay = opening.replay is not None
     now_ms = redis_ns(await pipe.one("TIME")) // NS_PER_MS if is_replay else keys.entry_ms(written.decode())
     oldest_ms = max(0, now_ms - 2 * LONGEST_MS)
@@ -96,13 +96,21 @@ async def open_session(pipe: AsyncPipe, opening: Opening, opened: str = "*") -> 
     return str(written.decode())
 
 
-async def _check_memory(pipe: AsyncPipe, session: str) -> None:
+async def require_room(pipe: AsyncPipe, session: str) -> None:
+    """Raises Refused where the Redis that serves this session's keys is nearly full; RedisAway."""
     (reply,) = await pipe.run([KeyedCommand(keys.state(session), ("INFO", "memory"))])
     # Without the right to INFO, a full Redis refuses the opening itself.
     fields = optional_info(reply)
     limit = int(fields.get("maxmemory", 0))
     if limit and int(fields["used_memory"]) > _FULLEST * limit:
         raise _full()
+
+
+def refused(error: Exception) -> CouncilError:
+    """The error for a client, where Redis refuses what a process writes. `error` is a ReplyError or a RedisRefuses."""
+    if is_out_of_memory(error):
+        return _full()
+    return error if isinstance(error, RedisRefuses) else RedisRefuses(f"Redis refuses: {in_words(error)}")
 
 
 def _full() -> Refused:

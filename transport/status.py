@@ -11,7 +11,7 @@ from schemas.processes import ProcessRecord
 from transport.redis.connection import AsyncPipe, redis_ns
 from transport.redis.replies import optional_info
 from transport.register import list_processes, read_register
-from transport.sessions import SessionState, list_sessions
+from transport.sessions import SessionState, list_sessions, require_room
 
 # The roles without which no session is answered and no event written.
 _NEEDED = {
@@ -39,6 +39,15 @@ async def read_status(pipe: AsyncPipe) -> dict[str, Any]:
         "unreadable_records": unreadable,
         "sessions": [_session(state, now_ns) for state in states],
     }
+
+
+async def processes_for(pipe: AsyncPipe, session: str) -> list[ProcessRecord]:
+    """The processes that run, among which those for a new session must be. Where those are missing because Redis is
+    full, and refuses their records, that is the reason: raises Refused. Raises RedisAway, RedisRefuses."""
+    records = await list_processes(pipe)
+    if not {"producer", "aggregator"} <= {record.role for record in records}:
+        await require_room(pipe, session)
+    return records
 
 
 async def what_is_missing(pipe: AsyncPipe) -> list[str]:

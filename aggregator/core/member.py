@@ -235,8 +235,9 @@ class MemberRecord(msgspec.Struct, array_like=True):
         if self.state == "loading":
             since_ns = self.loading_from_ns or 0
             is_late = t_ns - since_ns >= limits.loading_ms * NS_PER_MS
-            return f"still loading after {limits.loading_ms / 1000:g} s" if is_late else None
+            return f"still loading after {limits.loading_ms / 1000:g} s (limits.loading_ms)" if is_late else None
         if self.waiting_from_ns is not None and t_ns - self.waiting_from_ns >= limits.waiting_ms * NS_PER_MS:
-            return f"still waiting after {limits.waiting_ms / 1000:g} s"
+            return f"still waiting after {limits.waiting_ms / 1000:g} s (limits.waiting_ms)"
         is_late = t_ns - self.first_token_from_ns >= limits.first_token_ms * NS_PER_MS
-        return f"no first token within {limits.first_token_ms / 1000:g} s" if is_late else None
+        within_s = limits.first_token_ms / 1000
+        return f"no first token within {within_s:g} s (limits.first_token_ms)" if is_late else None

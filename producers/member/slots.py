@@ -31,7 +31,7 @@ class Slots:
     """`count` slots. Bounded by the sessions that a producer takes at once."""
 
     def __init__(self, count: int) -> None:
-        self._free = count
+        self._free, self._is_open = count, True
         self._waiting: list[tuple[Age, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         # The slots of requests that are held back.
@@ -41,9 +41,13 @@ class Slots:
     def has_free(self) -> bool:
         return self._free > 0
 
+    def close(self) -> None:
+        """No request that waits gets a slot from now on."""
+        self._is_open = False
+
     async def take(self, age: Age) -> Slot:
         """Returns with a slot: at once if one is free, else when it is this session's turn."""
-        if self._free:
+        if self._free and self._is_open:
             self._free -= 1
             return Slot(age)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -72,7 +76,7 @@ class Slots:
         self._idle.discard(slot)
 
     def _give_next(self) -> None:
-        while self._waiting:
+        while self._waiting and self._is_open:
             _, _, turn = heapq.heappop(self._waiting)
             if not turn.done():
                 turn.set_result(None)

@@ -18,6 +18,8 @@ from producers.servers.pieces import LogprobEntry
 
 NOT_VALID = "sent a line that is not a chat completion: it is not valid JSON"
 ODD_EVENT = "events in an unknown form"
+# OpenAI's; Gemini's; Anthropic's.
+_WORDS = ("finish_reason", "finishReason", "stop_reason")
 ODD_REASON = "a finish_reason in an unknown form"
 
 
@@ -46,6 +48,7 @@ class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
+    finishReason: None = None
     text: None = None
     error: None = None
 
@@ -126,10 +129,13 @@ class ChoiceReader:
         if not isinstance(event, dict):
             self._odd[ODD_EVENT] += 1
             return Found()
-        choice = self._loose_choice(event.get("choices"))
+        # Without choices, of llama.cpp's own interface and of some proxies: the event is its only choice.
+        own = {"delta": event} if event.get("content") else event if event.get("delta") else None
+        listed = event.get("choices")
+        choice = self._loose_choice([own] if listed is None and own else listed)
         # An older vLLM and FastAPI send their error's fields without an object around them.
         words = None if choice else event.get("message") or event.get("detail")
-        nested = event["choices"][0] if choice and isinstance(event["choices"], list) else None
+        nested = listed[0] if choice and isinstance(listed, list) else None
         has_error = bool(event.get("error")) or (isinstance(words, str) and bool(words))
         return Found(choice, has_error or (isinstance(nested, dict) and bool(nested.get("error"))))
 
@@ -154,7 +160,7 @@ class ChoiceReader:
             if whole is not None:
                 so_far = "".join(self._answer)
                 texts.answer = texts.answer[len(so_far) :] if texts.answer.startswith(so_far) else texts.answer
-        word = choice.get("finish_reason") or choice.get("stop_reason")
+        word = next((choice[name] for name in _WORDS if choice.get(name)), None)
         if isinstance(word, dict):
             word = word.get("type") or word.get("reason")
         if not (word is None or isinstance(word, str)):

@@ -16,8 +16,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from producers.servers.faults import ServerFault
+from producers.servers.faults import NOT_JSON, ServerFault
 from producers.servers.lines import MAX_LINE_BYTES, Lines
+from producers.servers.loose import loose_json
 
 DONE = b"[DONE]"
 # Enough for a whole answer of a server that does not stream.
@@ -38,8 +39,9 @@ class Events:
 
     def __init__(self) -> None:
         self._lines = Lines(ends_at_cr=True)
-        # The data lines of the event that has no end yet.
+        # The data lines of the event that has no end yet, and all its lines: a raw line end in JSON is no line end.
         self._data: list[bytes] = []
+        self._all: list[bytes] = []
         self._size = 0
         self._is_error = False
         self._other = bytearray()
@@ -81,25 +83,40 @@ class Events:
             yield Event(line)
         elif line.strip() == DONE:
             yield Event(DONE)
+        elif self._data and field not in _IGNORED:
+            self._gather(line, is_data=False)
         elif field.strip() not in _IGNORED:
             self._other += (line + b"\n")[: _MOST_OTHER_BYTES - len(self._other)]
 
-    def _gather(self, value: bytes) -> None:
+    def _gather(self, value: bytes, *, is_data: bool = True) -> None:
         self._size += len(value) + 1
         if self._size > MAX_LINE_BYTES:
             raise ServerFault(f"sent an event of more than {MAX_LINE_BYTES >> 20} MiB")
-        self._data.append(value)
+        self._all.append(value)
+        if is_data:
+            self._data.append(value)
 
     def _gathered(self) -> Iterator[Event]:
         """The event of the data lines so far. Lines that are JSON only one by one are events of their own."""
-        lines, is_error = self._data, self._is_error
-        self._data, self._size = [], 0
+        lines, written, is_error = self._data, b"\n".join(self._all), self._is_error
+        self._data, self._all, self._size = [], [], 0
         whole = b"\n".join(lines)
+        if len(written) > len(whole) and not is_json(whole) and _is_loose_json(written):
+            yield Event(written, is_error)
+            return
         alone = [line for line in lines[1:] if line.strip() == DONE or (line.startswith(b"{") and is_json(line))]
         if alone and not is_json(whole):
             yield from (Event(line, is_error) for line in alone)
         elif lines:
             yield Event(whole, is_error)
+
+
+def _is_loose_json(value: bytes) -> bool:
+    try:
+        loose_json(value)
+    except NOT_JSON:
+        return False
+    return True
 
 
 def is_json(value: bytes) -> bool:

@@ -94,7 +94,7 @@ def _plain(found: Any) -> str:
 
 def odd_words(odd: Odd) -> tuple[str, ...]:
     """What was left out, and how often."""
-    return tuple(f"{what} ({count} times)" for what, count in odd.items())
+    return tuple(f"{what} ({count} {'time' if count == 1 else 'times'})" for what, count in odd.items())
 
 
 def entries_in(logprobs: Any, odd: Odd) -> list[LogprobEntry]:

@@ -86,7 +86,7 @@ async def _next_bytes(
     except TimeoutError as error:
         if stream.may_have_ended:
             return b""
-        raise ServerFault(f"sent nothing for {silence_s:g} s") from error
+        raise ServerFault(f"sent nothing for {silence_s:g} s (limits.silence_ms)") from error
     except httpx.TransportError:
         if stream.has_ended:
             return b""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from schemas.errors import NoAggregator
 from schemas.models import ModelFacts, facts_in
 from schemas.processes import ProcessRecord
 from schemas.sessions import MemberSpec
@@ -14,13 +15,13 @@ from schemas.sessions import MemberSpec
 
 def served_models(records: Sequence[ProcessRecord]) -> list[ModelFacts]:
     """The models that producers serve, each once: first in the council's order of preference, then by the age of their
-    producers.
+    producers. A producer that is draining serves nothing new.
 
     Of several producers of a model, one that has it in memory counts, else the oldest one.
     """
     served: dict[str, ModelFacts] = {}
     for record in records:
-        if record.role == "producer":
+        if record.role == "producer" and not record.is_draining:
             facts = facts_in(record.detail)
             if facts.model and (facts.model not in served or facts.residency == "loaded"):
                 served[facts.model] = facts
@@ -51,6 +52,12 @@ def last_failures(records: Sequence[ProcessRecord]) -> dict[str, Failure]:
         if model not in found or found[model].failed_ms < failed_ms:
             found[model] = Failure(model, str(detail.get("server", "")), failed_ms, reason)
     return found
+
+
+def require_aggregator(records: Sequence[ProcessRecord]) -> None:
+    """Raises NoAggregator where no aggregator is ready: a new session would have no frames."""
+    if not any(record.role == "aggregator" and record.ready for record in records):
+        raise NoAggregator("No aggregator runs: start one with `council up` or `python -m aggregator`.")
 
 
 def council_models(council: ProcessRecord) -> list[str]:

@@ -325,8 +325,8 @@ def _check_timeouts(member: MemberHistory, end_ns: int, origin_ns: int, opening:
     elif member.state == "loading":
         assert member.loading_ns is not None
         if end_ns - member.loading_ns >= limits.loading_ms * NS_PER_MS:
-            member.drop(f"still loading after {limits.loading_ms / 1_000:g} s")
+            member.drop(f"still loading after {limits.loading_ms / 1_000:g} s (limits.loading_ms)")
     elif member.waiting_ns is not None and end_ns - member.waiting_ns >= limits.waiting_ms * NS_PER_MS:
-        member.drop(f"still waiting after {limits.waiting_ms / 1_000:g} s")
+        member.drop(f"still waiting after {limits.waiting_ms / 1_000:g} s (limits.waiting_ms)")
     elif end_ns - member.first_token_from_ns >= limits.first_token_ms * NS_PER_MS:
-        member.drop(f"no first token within {limits.first_token_ms / 1_000:g} s")
+        member.drop(f"no first token within {limits.first_token_ms / 1_000:g} s (limits.first_token_ms)")

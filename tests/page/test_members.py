@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 
 from schemas import keys
 from schemas.entries import Cancel, decode_entry
+from schemas.models import ModelFacts
 from schemas.sessions import MemberSpec, Opening
 from tests.page.conftest import Open
 from tests.page.people import ask, in_state, members
@@ -127,3 +128,17 @@ def test_an_end_that_needs_attention_is_shown_with_its_reason(pair: FrameWriter,
     expect(page.locator("article .state")).to_have_text([f"finished: {used_up}", "finished"])
     expect(page.locator("article").first).to_have_class(re.compile(r"\balarm\b"))
     expect(page.locator("article").nth(1)).not_to_have_class(re.compile(r"\balarm\b"))
+
+
+def test_the_last_failure_of_each_server_is_shown_below_the_models(redis: RedisServer, open_page: Open) -> None:
+    """The newest one of a server, with the address, the status and the first line of the answer."""
+    words = "at http://gpu:8000 answered HTTP 500"
+    with contextlib.closing(Pipe(redis.url)) as pipe:
+        for model, failed_ms, reason in (("a", 1_000, f"a {words}: older"), ("b", 2_000, f"b {words}: <b>boom</b>")):
+            facts = ModelFacts(model, "http://gpu:8000").as_detail()
+            registration = ProcessRegistration("producer", **facts, failure=reason, failed_ms=failed_ms)
+            # A browser may need longer to start than a record lives.
+            pipe.run([*registration.renew(), ("EXPIRE", keys.process(registration.name), 60)])
+    page = open_page()
+    expect(page.locator(".failure")).to_have_count(1)
+    expect(page.locator(".failure")).to_contain_text(f": b {words}: <b>boom</b>")

@@ -189,11 +189,11 @@ async def test_started_text_is_never_repeated(roles: Roles, pipe: AsyncPipe) -> 
     assert text == (await written_texts(pipe, opening.session))[0]
 
 
-async def test_a_producer_that_is_stopped_ends_what_it_has_begun_and_hands_over_the_rest(
+async def test_a_producer_that_does_not_drain_ends_what_it_has_begun_and_hands_over_the_rest(
     roles: Roles, pipe: AsyncPipe
 ) -> None:
     roles.ready("aggregator")
-    first = roles.ready("producers", "ngram:char-6", "--tokens-per-s", "15")
+    first = roles.ready("producers", "ngram:char-6", "--tokens-per-s", "15", COUNCIL_DRAIN_S="0")
     opening = opening_of("ngram:char-6", max_tokens=400)
     await open_session(pipe, opening)
     await until(lambda: _has_begun(pipe, opening.session, 5), "the member has begun")

@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import hiredis
 from redis.crc import key_slot
 
+from tests.support.redis_servers import start_process
 from tests.support.waiting import wait_until
 from transport.redis.connection import info_fields
 
@@ -55,9 +55,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self.process = start_process(self._command[0], self._command[1:], self.folder)
         wait_until(self._answers, f"the server on port {self.port} answers")
 
     def _answers(self) -> bool:

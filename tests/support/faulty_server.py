@@ -32,7 +32,7 @@ Whole = tuple[str, str, bytes]
 @dataclass
 class FaultyServer:
     """Its URL and what it received: the bodies and heads of all requests for an answer, the heads of all GET requests,
-    and how many connections are open."""
+    and how many connections are open. The model `waits` writes the second half of its answers when `goes_on` is set."""
 
     url: str = ""
     says: dict[str, Whole] = field(default_factory=dict)
@@ -42,6 +42,7 @@ class FaultyServer:
     heads: list[str] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
     connections: int = 0
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Answer:
     writer: asyncio.StreamWriter
     head: str
     body: dict[str, Any]
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
     chunked: bool = False
 
     async def raw(self, data: bytes) -> None:
@@ -380,6 +382,13 @@ async def silent(answer: Answer) -> None:
     await answer.until_left()
 
 
+async def waits(answer: Answer) -> None:
+    await answer.stream(*BEGUN)
+    await answer.goes_on.wait()
+    for part in (token(" for"), token(" lists"), STOP, USAGE, DONE):
+        await answer.part(part)
+
+
 async def only_pings(answer: Answer) -> None:
     await answer.stream(*BEGUN)
     while True:
@@ -439,6 +448,7 @@ SPECIAL: dict[str, Behaviour] = {
         hangs_up,
         never,
         silent,
+        waits,
         only_pings,
         slow_to_begin,
         repeats_its_reason,
@@ -489,7 +499,7 @@ async def faulty_server() -> AsyncIterator[FaultyServer]:
             state.heads.append(head)
             state.bodies.append(body)
             state.asked[body["model"]] += 1
-            answer = Answer(state.asked[body["model"]], reader, writer, head, body)
+            answer = Answer(state.asked[body["model"]], reader, writer, head, body, state.goes_on)
             await behave(body["model"], answer)
             if answer.chunked:
                 await answer.raw(b"0\r\n\r\n")

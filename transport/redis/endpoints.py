@@ -28,7 +28,7 @@ GREETING: tuple[Command, ...] = (*LOAD_SCRIPTS, ("HELLO", 2))
 ASK_CLUSTER: tuple[Command, ...] = (("CLUSTER", "SLOTS"), ("CLUSTER", "MYID"))
 
 
-class _Known:
+class _KnownServers:
     """What the pipes of this process know of the servers behind one URL."""
 
     def __init__(self) -> None:
@@ -44,11 +44,11 @@ class _Known:
 class Endpoints:
     """`slots` is None unless the servers form a cluster."""
 
-    _known_of_url: ClassVar[dict[str, _Known]] = {}
+    _known_of_url: ClassVar[dict[str, _KnownServers]] = {}
 
     def __init__(self, url: str) -> None:
         self.address = Address(url)
-        self._known = self._known_of_url.setdefault(url, _Known())
+        self._known = self._known_of_url.setdefault(url, _KnownServers())
         self._node: Node | None = None
         self._failures = self._demotions = 0
         self.slots: SlotMap | None = None

@@ -21,7 +21,7 @@ from redis.exceptions import (
 )
 
 from schemas.errors import RedisRefuses
-from transport.redis.refusals import in_words, login_problem
+from transport.redis.refusals import in_words, login_problem, missing_right
 
 ReplyError = ResponseError
 
@@ -36,6 +36,9 @@ _CLUSTER_IS_DOWN = re.compile(r"(?:^|: |\s-)CLUSTERDOWN ")
 
 class IsReplica(RedisError):
     """A new connection has found a replica."""
+
+
+_TAKES_NO_WRITES = ("MISCONF", "NOREPLICAS")
 
 
 def accepted(reply: Any) -> Any:
@@ -60,6 +63,15 @@ def is_out_of_memory(reply: Any) -> bool:
 def is_unknown_command(reply: Any) -> bool:
     """True where this server does not have the command, or under another name."""
     return isinstance(reply, ReplyError) and str(reply).lower().startswith("unknown command")
+
+
+def refuses_writes(error: Any) -> bool:
+    """True for the reply, or the RedisRefuses, of a Redis that refuses what this client writes, for whichever session:
+    it is out of memory, the user lacks a right, its disk is full or it has too few replicas."""
+    reply = error.__cause__ if isinstance(error, RedisRefuses) else error
+    if is_out_of_memory(reply) or missing_right(reply) is not None:
+        return True
+    return isinstance(reply, ReplyError) and any(word in str(reply) for word in _TAKES_NO_WRITES)
 
 
 def is_wrong_type(reply: Any) -> bool:

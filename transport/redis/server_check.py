@@ -9,7 +9,7 @@ from schemas.errors import RedisAway, Refused
 from transport.redis.address import Address, without_password
 from transport.redis.connection import Pipe
 from transport.redis.refusals import in_words, missing_right
-from transport.redis.replies import hello_fields, is_refused_connection, optional_info
+from transport.redis.replies import hello_fields, is_loading, is_of_a_replica, is_refused_connection, optional_info
 
 OLDEST_REDIS = (6, 2)
 
@@ -45,11 +45,13 @@ def refusal(url: str, error: BaseException) -> Refused:
             f"Redis at {where} refuses the connection ({in_words(error)}): correct the URL, as in "
             "redis://USER:PASSWORD@HOST:PORT/0, with %23 for # and %40 for @ in a password.",
         )
-    return Refused(
-        "redis_unreachable",
-        f"No Redis answers at {where} ({in_words(error)}): start one there, or correct the URL.",
-        status=503,
-    )
+    if is_of_a_replica(error):
+        sentence = f"Redis at {where} is a replica, which takes no writes: write the address of its master."
+    elif is_loading(error):
+        sentence = f"Redis at {where} still loads its data: try again when it has done so."
+    else:
+        sentence = f"No Redis answers at {where} ({in_words(error)}): start one there, or correct the URL."
+    return Refused("redis_unreachable", sentence, status=503)
 
 
 def lacking(url: str, rights: list[str]) -> Refused:

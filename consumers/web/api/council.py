@@ -11,17 +11,19 @@ from consumers.web.api.openapi import document
 from consumers.web.api.operations import Operation
 from consumers.web.api.replies import CouncilStatus, Healthy, Ready, Versions
 from consumers.web.door.errors import error_response, json_response, model_response
+from runtime.presence import RedisPresence
 from schemas.frames import FRAME_VERSION
 from schemas.sessions import ENTRY_VERSION
 from transport.redis.connection import AsyncPipe
+from transport.sessions import new_session_id, refused, require_room
 from transport.status import read_status, what_is_missing
 
 
 class CouncilApi:
     """The handlers. `others` are all other operations, for the OpenAPI document."""
 
-    def __init__(self, pipe: AsyncPipe, version: str, others: Sequence[Operation]) -> None:
-        self._pipe, self._version = pipe, version
+    def __init__(self, pipe: AsyncPipe, presence: RedisPresence, version: str, others: Sequence[Operation]) -> None:
+        self._pipe, self._presence, self._version = pipe, presence, version
         self._document = document([*others, *self.operations()], version)
 
     def operations(self) -> list[Operation]:
@@ -59,7 +61,10 @@ class CouncilApi:
         return model_response(Healthy())
 
     async def _readiness(self, _request: web.Request) -> web.Response:
-        """Raises RedisAway, RedisRefuses: 503."""
+        """Raises RedisAway, RedisRefuses, Refused where Redis is full: 503."""
+        if (refusal := self._presence.refusal) is not None:
+            raise refused(refusal)
+        await require_room(self._pipe, new_session_id())
         if missing := await what_is_missing(self._pipe):
             return error_response(503, "not_ready", f"The council is not ready: {', '.join(missing)}.")
         return model_response(Ready())

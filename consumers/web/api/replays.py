@@ -19,6 +19,7 @@ from schemas.errors import Malformed, Refused
 from schemas.grid import NS_PER_MS
 from schemas.keys import entry_ms
 from schemas.processes import Role
+from schemas.rules.served import require_aggregator
 from transport.keeping import ask_to_keep
 from transport.redis.cluster import KeyedCommand
 from transport.redis.connection import AsyncPipe, accepted, redis_ns
@@ -66,6 +67,8 @@ class ReplaysApi:
         body = await read_json_body(request, ReplayBody)
         order = body.order()
         await require_process(self._pipe, "replay")
+        if not body.frames:
+            require_aggregator(await list_processes(self._pipe))
         session = new_session_id()
         path = await self._library.path(name)
         try:

@@ -35,12 +35,11 @@ from schemas.events import protocol_model_ids
 from schemas.frames import Frame
 from schemas.keys import entry_ms
 from schemas.rules.admission import admit
-from schemas.rules.served import named_members, served_models
+from schemas.rules.served import named_members, require_aggregator, served_models
 from schemas.rules.tiers import TierPolicy, tier_named
 from schemas.sessions import Limits, Opening, Phase, Sampling
 from transport.keeping import ask_to_keep
 from transport.redis.connection import AsyncPipe
-from transport.register import list_processes
 from transport.sessions import (
     SessionState,
     cancel_session,
@@ -51,6 +50,7 @@ from transport.sessions import (
     read_opening,
     read_openings,
 )
+from transport.status import processes_for
 
 _WINDOW_INDEX = Parameter(
     "window_index",
@@ -104,11 +104,13 @@ class SessionsApi:
     async def _open(self, request: web.Request) -> web.Response:
         body = await read_json_body(request, SessionBody)
         tier = self._tier if body.tier is None else tier_named(body.tier, self._tiers)
-        records = await list_processes(self._pipe)
+        session = new_session_id()
+        records = await processes_for(self._pipe, session)
         admission = admit(
-            body.request(), new_session_id(), served_models(records), tier, self._limits, tiers=self._tiers,
+            body.request(), session, served_models(records), tier, self._limits, tiers=self._tiers,
             named=named_members(records),
         )  # fmt: skip
+        require_aggregator(records)
         if body.record:
             await require_process(self._pipe, "recorder")
         opening, warnings = admission.opening, list(admission.warnings)

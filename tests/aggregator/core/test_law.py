@@ -192,9 +192,9 @@ def _text(tokens: list[Token], lane: str) -> str:
 @pytest.mark.parametrize(
     ("limits", "mark", "window_index", "reason"),
     [
-        (Limits(first_token_ms=50), Waiting, 2, "no first token within 0.05 s"),
-        (Limits(loading_ms=100), Loading, 5, "still loading after 0.1 s"),
-        (Limits(waiting_ms=100), Waiting, 5, "still waiting after 0.1 s"),
+        (Limits(first_token_ms=50), Waiting, 2, "no first token within 0.05 s (limits.first_token_ms)"),
+        (Limits(loading_ms=100), Loading, 5, "still loading after 0.1 s (limits.loading_ms)"),
+        (Limits(waiting_ms=100), Waiting, 5, "still waiting after 0.1 s (limits.waiting_ms)"),
         (Limits(life_ms=100), Alive, 5, "the session reached its longest life of 0.00166667 min"),
     ],
 )

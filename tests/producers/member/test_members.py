@@ -383,9 +383,9 @@ async def test_a_producer_that_is_killed_loses_each_member_that_has_begun(roles:
     assert {member.reason for member in frames[-1].members} <= {"producer died after it began", "producer gone"}
 
 
-async def test_a_producer_that_is_stopped_ends_each_member_that_has_begun(roles: Roles, pipe: AsyncPipe) -> None:
+async def test_a_producer_that_does_not_drain_ends_each_member_that_has_begun(roles: Roles, pipe: AsyncPipe) -> None:
     roles.ready("aggregator")
-    only = roles.ready("producers", MODEL, "--tokens-per-s", "20")
+    only = roles.ready("producers", MODEL, "--tokens-per-s", "20", COUNCIL_DRAIN_S="0")
     opening = opening_of_twins(max_tokens=400)
     await open_session(pipe, opening)
     await until_all_have_begun(pipe, opening.session)

@@ -92,6 +92,13 @@ STREAMS: dict[str, tuple[bytes, str, str, str]] = {
         "",
         "stop",
     ),
+    "pretty in one data line": (
+        b'data: {\n  "choices": [\n    {"delta": {"content": "Hello"}}\n  ]\n}\n\n' + STOP,
+        "Hello",
+        "",
+        "stop",
+    ),
+    "a raw line end in a text": (said("a\nb") + STOP, "a\nb", "", "stop"),
     "bare json": (HELLO.replace(b"data: ", b"") + STOP, "Hello", "", "stop"),
     "no stream": (b'{"choices":[{"message":{"content":"Hello"},"finish_reason":"stop"}]}', "Hello", "", "stop"),
     "no stream, pretty": (
@@ -158,6 +165,12 @@ STREAMS: dict[str, tuple[bytes, str, str, str]] = {
     ),
     "message beside deltas": (
         said("Hel", ',"message":{"content":"Hel"}') + said("lo", ',"message":{"content":"Hello"}') + STOP,
+        "Hello",
+        "",
+        "stop",
+    ),
+    "no choices around it": (
+        b'data: {"content":"Hel","stop":false}\n\ndata: {"delta":{"content":"lo"}}\n\n' + STOP,
         "Hello",
         "",
         "stop",
@@ -234,6 +247,7 @@ STREAMS: dict[str, tuple[bytes, str, str, str]] = {
         "length",
     ),
     "stop in the first chunk": (choice("{}", reason='"stop"') + HELLO + DONE, "Hello", "", "stop"),
+    "Gemini's reason": (said("Hello", ',"finishReason":"STOP"'), "Hello", "", "stop"),
     "the word null": (choice('{"content":"Hello"}', reason='"null"') + STOP, "Hello", "", "stop"),
     "only the word null": (
         choice('{"content":"Hello"}', reason='"null"'),
@@ -329,7 +343,7 @@ def test_side_information_costs_the_measurement_and_never_the_text(logprobs: str
     found = Outcome([said("Hello", f',"logprobs":{logprobs}'), STOP])
     assert (found.answer, found.end) == ("Hello", "stop")
     assert {piece.quality for piece in found.pieces} == {"missing"}
-    assert found.odd == (("logprobs in an unknown form (1 times)",) if is_odd else ())
+    assert found.odd == (("logprobs in an unknown form (1 time)",) if is_odd else ())
     assert "$" not in "".join(found.odd)
 
 

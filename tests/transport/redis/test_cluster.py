@@ -33,9 +33,9 @@ from transport.sessions import find_session, new_session_id, open_session
 pytestmark = pytest.mark.xdist_group("cluster")
 
 
-@pytest.fixture(scope="module")
-def _cluster() -> Iterator[Cluster]:
-    found = Cluster(next(iter(redis_binaries().values())))
+@pytest.fixture(scope="module", params=redis_binaries())
+def _cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    found = Cluster(redis_binaries()[request.param])
     yield found
     found.close()
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from schemas.errors import RedisAway
+from schemas.errors import RedisAway, Refused
 from schemas.keys import of_session
 from tests.support.clusters import Server
 from tests.support.redis_servers import RedisServer, oldest_binary
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe, BlockingPipe, Command, Pipe, atomically
 from transport.redis.scripts import SCRIPTS
+from transport.redis.server_check import check_server
 
 _WRITE = b"return redis.call('SET', KEYS[1], 'x')"
 _GUARDED = b"local a = redis.pcall('SET', KEYS[1], 'x') return redis.error_reply(a.err)"
@@ -100,6 +101,8 @@ async def test_each_error_of_a_read_at_a_replica_closes_the_connection(
     demote(direct)
     with pytest.raises(RedisAway, match="is a replica, which takes no writes: UNBLOCKED"):
         await blocked
+    with pytest.raises(Refused, match="is a replica, which takes no writes: write the address of its master"):
+        check_server(each_redis.url)
     direct.execute_command("REPLICAOF", "NO", "ONE")
     direct.config_set("replica-serve-stale-data", "no")
     for reads in ([_GET], [("EVAL", b"return redis.call('GET', KEYS[1])", 1, "k")], atomically(_GET)):
