@@ -20,6 +20,7 @@ from schemas.errors import Malformed
 from schemas.grid import NS_PER_MS, due_ms, is_due, last_ms_of_window
 from schemas.keys import entry_ms, id_before, tokens
 from transport.commit import Taken, commit_frame
+from transport.following import new_nonce, nonce_again
 from transport.leases import Lease
 from transport.redis.cluster import SessionNode
 from transport.redis.connection import Command, Pipe, ReplyError, accepted
@@ -55,6 +56,11 @@ class OwnedSession:
         self._clock_ms, self.played_ms = 0, 0
         # Windows that were committed under this epoch.
         self.committed = 0
+        # Windows up to this millisecond may have been committed by another Redis server, which this one does not know.
+        # A replay's frames are the same each time.
+        self._served_ms = 0 if self.is_replay else taken.served_ms
+        self._nonce = new_nonce()
+        self._nonce_again = nonce_again(self._nonce)
 
     @property
     def name(self) -> str:
@@ -110,16 +116,18 @@ class OwnedSession:
     def _close(self, window: int, beat: bool) -> Command:
         core = self.core
         closed = core.close(_split_off(self.unclosed, core.origin_ns, window))
+        last_ms = last_ms_of_window(core.origin_ns, window)
         return commit_frame(
             closed.frame,
             self.epoch,
-            last_ms_of_window(core.origin_ns, window),
+            last_ms,
             progress=core.progress,
             stops=closed.stops,
             dead=closed.dead,
             checkpoint=dump(core) if window % _WINDOWS_PER_CHECKPOINT == _WINDOWS_PER_CHECKPOINT - 1 else b"",
             beat=beat,
             end_reason=core.end_reason if closed.frame.final else "",
+            nonce=self._nonce_again if last_ms < self._served_ms else self._nonce,
         )
 
 

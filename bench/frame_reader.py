@@ -1,6 +1,6 @@
 """`python -m bench.frame_reader URL SESSION [BARE_KEY]`: a process that notes when each frame of a session arrives.
 
-It reads frames as every consumer does (transport.frames.wait_for_frames under uvloop), and on a second connection the
+It reads frames as every consumer does (transport.following.StreamReader under uvloop), and on a second connection the
 entries of a bare stream. It reads the clock before it decodes anything. After the final frame it writes its notes to
 its standard output.
 """
@@ -18,7 +18,8 @@ import uvloop
 
 from bench.module_process import READY, ModuleProcess, module_process
 from schemas.frames import decode_frame
-from transport.frames import entries_of, wait_for_frames
+from transport.following import entries_of
+from transport.frames import frames_after
 from transport.redis.connection import BlockingPipe, accepted
 
 _BLOCK_MS = 1_000
@@ -60,16 +61,16 @@ async def _read_bare(pipe: BlockingPipe, key: str, receipts: Receipts) -> None:
     while True:
         reply = accepted(await pipe.wait(("XREAD", "STREAMS", key, after), _BLOCK_MS))
         read_ns = time.time_ns()
-        for after, _ in entries_of(reply):
+        for after, *_ in entries_of(reply):
             receipts.bare[after] = read_ns
 
 
 async def _read_frames(pipe: BlockingPipe, session: str, receipts: Receipts) -> None:
-    after, is_final = "0", False
+    reader, is_final = frames_after(pipe, session), False
     while not is_final:
-        found = await wait_for_frames(pipe, session, after, _BLOCK_MS)
+        found = await reader.read(_BLOCK_MS)
         read_ns = time.time_ns()
-        for after, raw in found:  # noqa: B007
+        for _, raw, _ in found:
             frame = decode_frame(raw)
             is_final = frame.final
             tokens = [(token.member, token.seq) for token in frame.tokens]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from council.ensemble import TurboEnsemble
     from council.ensemble_session import EnsembleSession
-    from schemas.errors import CouncilError, Refused
+    from schemas.errors import CouncilError, Refused, SetBack
     from schemas.frames import Frame, MemberFrame
     from schemas.sessions import MemberSpec, Message, SessionRequest
 
@@ -25,6 +25,7 @@ _MODULES = {
     "Message": "schemas.sessions",
     "Refused": "schemas.errors",
     "SessionRequest": "schemas.sessions",
+    "SetBack": "schemas.errors",
     "TurboEnsemble": "council.ensemble",
 }
 
@@ -37,6 +38,7 @@ __all__ = [
     "Message",
     "Refused",
     "SessionRequest",
+    "SetBack",
     "TurboEnsemble",
     "__version__",
 ]

@@ -107,7 +107,8 @@ class TurboEnsemble:
         "calm=smollm2:temperature=0" (schemas/rules/members.py). `history` are the turns before the prompt, `options`
         each member's own temperature, seed and max_tokens, by its name. With the weighting `certainty` each weight is
         multiplied by its member's certainty. With the sync `step` text is released as far as the slowest member has
-        written, with `free` as it arrives. Raises as open() and EnsembleSession.frames() do.
+        written, with `free` as it arrives. Raises as open() and EnsembleSession.frames() do; after SetBack the session
+        is cancelled, as after any error. A caller that wants to go on uses open() and EnsembleSession.frames().
         """
         names = (models,) if isinstance(models, str) else tuple(models)
         own = {model: dict(values) for model, values in (options or {}).items()}

@@ -14,7 +14,7 @@ from recordings.contents import RecordingSummary
 from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, SessionGone, Unavailable
 from schemas.frames import Frame, decode_frame
 from schemas.sessions import Opening
-from transport.frames import wait_for_frames
+from transport.frames import frames_after
 from transport.redis.connection import AsyncPipe, BlockingPipe
 from transport.sessions import cancel_session, find_session
 
@@ -42,20 +42,24 @@ class EnsembleSession:
     async def frames(self) -> AsyncIterator[Frame]:
         """Every frame from window 0 to the final one, as they are committed.
 
-        Raises NoAggregator where none arrives for five seconds, SessionGone where Redis lost the session, RedisAway
-        where Redis is away for half a minute, CouncilError where the session ended without a final frame.
+        Raises SetBack where Redis lost frames that were yielded: the text of these may differ from the session's, which
+        goes on; call frames() again, which begins with window 0. Raises NoAggregator where no frame arrives for five
+        seconds, SessionGone where Redis lost the session, RedisAway where Redis is away for half a minute, CouncilError
+        where the session ended without a final frame.
         """
         # A connection of its own: other callers use the session's connection while this one waits.
         pipe = BlockingPipe(self._pipe.url)
         try:
-            after, received_at = "0", time.monotonic()
+            reader, received_at = frames_after(pipe, self.session), time.monotonic()
             # While Redis is away the aggregator cannot close a window: that time does not count as its silence.
             silent_from = received_at
             while True:
                 try:
-                    found = await wait_for_frames(pipe, self.session, after, _BLOCK_MS)
+                    found = await reader.read(_BLOCK_MS)
                     if not found:
                         await self._raise_reason(time.monotonic() - silent_from)
+                except SessionGone:
+                    raise SessionGone("Redis has lost this session: it was restarted without its data.") from None
                 except (RedisAway, RedisRefuses):
                     # RedisRefuses: it loads its data, or has become a replica.
                     silent_from = time.monotonic()
@@ -65,10 +69,9 @@ class EnsembleSession:
                         raise
                     await asyncio.sleep(_RETRY_S)
                     continue
-                for entry_id, raw in found:
-                    after, received_at = entry_id, time.monotonic()
-                    silent_from = received_at
-                    frame = decode_frame(raw)
+                for entry in found:
+                    silent_from = received_at = time.monotonic()
+                    frame = decode_frame(entry.raw)
                     yield frame
                     if frame.final:
                         return
@@ -77,10 +80,7 @@ class EnsembleSession:
 
     async def _raise_reason(self, silent_s: float) -> None:
         """Raises the reason why no frame arrives, if there is one."""
-        try:
-            state = await find_session(self._pipe, self.session)
-        except SessionGone:
-            raise SessionGone("Redis has lost this session: it was restarted without its data.") from None
+        state = await find_session(self._pipe, self.session)
         if state.status != "open" and state.reason and silent_s > 1.0:
             raise CouncilError(state.reason)
         if silent_s > NO_AGGREGATOR_S:

@@ -7,6 +7,7 @@
     └── Unavailable    something that is needed is missing for now: exit 1, or HTTP 503
         ├── RedisAway      Redis did not reply: wait and connect again
         ├── RedisRefuses   Redis replied with an error: out of memory, no permission
+        ├── SetBack        Redis lost the newest data of a session, which was read before: read it again
         ├── NoAggregator   no aggregator closes the windows of a session
         └── SessionGone    the session's keys have expired, or Redis lost them
 
@@ -66,6 +67,16 @@ class NoAggregator(Unavailable):
     """No aggregator closes the windows of a session, which is open or to be opened."""
 
     code = "no_aggregator"
+
+
+class SetBack(Unavailable):
+    """What was read last of a session does not stand in Redis any more: a restart or a failover lost it. What was read
+    before may differ from what Redis has now, so the session must be read again from its beginning."""
+
+    code = "redis_set_back"
+
+    def __init__(self, session: str) -> None:
+        super().__init__(f"Redis lost the newest data of the session {session!r}: read it again from its beginning.")
 
 
 class SessionGone(Unavailable):

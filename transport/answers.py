@@ -14,14 +14,16 @@ import asyncio
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from schemas import keys
 from schemas.control import Progress
 from schemas.entries import Token, decode_entry
-from schemas.errors import Malformed, expired
+from schemas.errors import Malformed, SetBack, expired
 from schemas.frames import Frame, decode_frame
 from schemas.rules.lanes import lane_end
 from schemas.sessions import Opening
+from transport.following import StreamEntry, entry_read, last_of, read_last
 from transport.redis.connection import AsyncPipe, accepted
 from transport.sessions import SessionState, find_session, read_state, session_state
 from transport.tokens import entries_read, read_entries
@@ -30,15 +32,25 @@ from transport.tokens import entries_read, read_entries
 _PAGE = 500
 
 
-async def find_released(pipe: AsyncPipe, session: str, window: int | None = None) -> tuple[SessionState, Frame | None]:
+class FoundFrame(NamedTuple):
+    """A session, and one of its frames. `may_be_written_again` as StreamEntry has it."""
+
+    state: SessionState
+    frame: Frame | None
+    may_be_written_again: bool
+
+
+async def find_released(pipe: AsyncPipe, session: str, window: int | None = None) -> FoundFrame:
     """The session, and its newest frame or that of the window (None where there is none, or it was trimmed), in one
     round trip. Raises SessionGone, Malformed, RedisAway, RedisRefuses."""
     first, last = ("+", "-") if window is None else (keys.frame_id(window),) * 2
     found, frames = await pipe.run([read_state(session), ("XREVRANGE", keys.frames(session), first, last, "COUNT", 1)])
     # Where there is no session, find_session raises the error.
     state = session_state(session, found) or await find_session(pipe, session)
-    entries = entries_read(accepted(frames))
-    return state, decode_frame(entries[0][1]) if entries else None
+    entry = last_of(frames)
+    if entry is None:
+        return FoundFrame(state, None, may_be_written_again=False)
+    return FoundFrame(state, decode_frame(entry.raw), entry.may_be_written_again)
 
 
 class Answer:
@@ -147,21 +159,37 @@ class Answers:
         self.opening = opening
         self.of_member = [Answer() for _ in opening.members]
         self._read_to = opened
+        # The last token that was added: the answers are valid while it stands. A token contains the nanosecond in which
+        # it was written, so one that is written again differs; a beat would not.
+        self._last: StreamEntry | None = None
         self._turn = asyncio.Lock()
 
     async def catch_up(self, pipe: AsyncPipe, state: SessionState, frame: Frame | None) -> None:
         """Reads on to the last committed entry of `state`, and releases what the frame, or an earlier one, has
-        released. Raises SessionGone, RedisAway, RedisRefuses; the pages before the error are kept."""
+        released. Raises SetBack where Redis lost entries that were read, or the cut; the answers are then of no use.
+        Raises SessionGone, RedisAway, RedisRefuses; the pages before the error are kept."""
+        key = keys.tokens(state.session)
         async with self._turn:
-            while keys.entry_order(self._read_to) < keys.entry_order(state.cut):
+            while True:
                 reading = read_entries(state.session, self._read_to, state.cut, _PAGE)
-                reply, still = await pipe.run([reading, read_state(state.session)])
-                page = entries_read(accepted(reply))
+                reply, proof, still = await pipe.run(
+                    [reading, read_last(key, self._last.entry_id if self._last else "-"), read_state(state.session)]
+                )
+                page = [entry_read(entry) for entry in accepted(reply)]
                 if session_state(state.session, still) is None:
                     # Deleted meanwhile: the page may lack entries that existed.
                     raise expired(state.session)
-                self.add_entries(page, state.progress)
-                self._read_to = page[-1][0] if len(page) == _PAGE else state.cut
+                if self._last is not None and last_of(proof) != self._last:
+                    raise SetBack(state.session)
+                for entry in page:
+                    self._read_to = entry.entry_id
+                    if self._add(entry.entry_id, entry.raw, state.progress):
+                        self._last = entry
+                if len(page) < _PAGE:
+                    break
+            # The cut is an entry. A damaged recording may lack it, and then so does its replay.
+            if state.clock_ms is None and keys.entry_order(self._read_to) < keys.entry_order(state.cut):
+                raise SetBack(state.session)
         if frame is not None:
             self.release([member.position_bytes for member in frame.members])
 
@@ -185,19 +213,22 @@ class Answers:
         for entry_id, raw in entries:
             self._add(entry_id, raw, progress)
 
-    def _add(self, entry_id: str, raw: bytes, progress: Sequence[Progress]) -> None:
+    def _add(self, entry_id: str, raw: bytes, progress: Sequence[Progress]) -> bool:
+        """True where the entry is an accepted token."""
         try:
             token = decode_entry(raw)
         except Malformed:
-            return
+            return False
         if not isinstance(token, Token) or not 0 <= token.member < len(progress):
-            return
+            return False
         accepted_of, answer = progress[token.member], self.of_member[token.member]
         if token.claim != accepted_of.claim or not token.seq == answer.next_seq < accepted_of.next_seq:
-            return
+            return False
         # A claim's tokens count only after its mark.
-        if token.seq or keys.entry_order(entry_id) > keys.entry_order(token.claim):
-            answer.add(entry_id, token)
+        if not token.seq and keys.entry_order(entry_id) <= keys.entry_order(token.claim):
+            return False
+        answer.add(entry_id, token)
+        return True
 
     async def read_tokens(self, pipe: AsyncPipe, member: int, indexes: range) -> list[Token]:
         """These tokens of the member, in one round trip. Raises SessionGone where the stream does not contain them,

@@ -25,7 +25,7 @@ _BEAT = encode_entry(Beat())
 
 class Taken(msgspec.Struct, frozen=True):
     """A session at its takeover. `window` is the last committed one (-1: none); `checkpoint` is empty before the first
-    one is written."""
+    one is written. `served_ms`: when this Redis server first gave it an owner, by its clock."""
 
     status: str
     epoch: int
@@ -34,6 +34,7 @@ class Taken(msgspec.Struct, frozen=True):
     checkpoint: bytes
     opened: str
     opening: Opening
+    served_ms: int = 0
 
 
 def take_over(session: str) -> Command:
@@ -51,13 +52,15 @@ def taken(reply: Any) -> Taken | None:
     or its frames have another version; Malformed for a session of another client."""
     if accepted(reply)[0] == b"GONE":
         return None
-    status, epoch, window, cut, checkpoint, opened, raw, last_frame = reply
+    status, epoch, window, cut, checkpoint, opened, raw, last_frame, served_ms = reply
     opening = decode_opening(raw)
     if last_frame:
         # Another version of the core would go on with other frames.
         decode_frame(last_frame)
     try:
-        return Taken(status.decode(), epoch, int(window), cut.decode(), checkpoint, opened.decode(), opening)
+        return Taken(
+            status.decode(), epoch, int(window), cut.decode(), checkpoint, opened.decode(), opening, int(served_ms)
+        )
     except (AttributeError, ValueError) as error:
         raise Malformed("its state does not decode") from error
 
@@ -73,9 +76,10 @@ def commit_frame(
     checkpoint: bytes,
     beat: bool,
     end_reason: str,
+    nonce: bytes = b"",
 ) -> Command:
-    """The command that commits one window; `last_ms` is its last millisecond, `checkpoint` may be empty. verdict()
-    reads the reply."""
+    """The command that commits one window; `last_ms` is its last millisecond, `checkpoint` may be empty, `nonce` is its
+    owner's. verdict() reads the reply."""
     of_session = keys.of_session(frame.session)
     state, tokens, frames, _events, control, dead_key = of_session
     return _COMMIT.call(
@@ -94,6 +98,7 @@ def commit_frame(
             end_reason if frame.final else "",
             keys.RETENTION_S if frame.final else 0,
             keys.SIDE_STREAM_MAXLEN,
+            nonce,
             len(stops),
             *map(encode_control, stops),
             *(part for entry in dead for part in entry),

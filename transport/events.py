@@ -9,8 +9,8 @@ import msgspec
 
 from schemas import keys
 from schemas.errors import Malformed, expired, not_here
-from transport.frames import read_stream, wait_for_entries
-from transport.redis.connection import AsyncPipe, BlockingPipe, accepted
+from transport.following import StreamEntry, StreamReader, entry_read, is_nonce
+from transport.redis.connection import AsyncPipe, accepted
 from transport.redis.scripts import SCRIPTS
 
 _EVENTS = SCRIPTS["events"]
@@ -28,7 +28,7 @@ class EventBatch(msgspec.Struct):
     """Events of the frames in (before, after], as (entry id, JSON); `final` where the last of them ends the session.
 
     `checkpoint` is DECIPHER's own, `standing` the standing events by their types, `phase` that of the session's state
-    machine.
+    machine. `nonce` is added to each event; `frame_nonce` is that of the frame `after`, empty where it has none.
     """
 
     before: str
@@ -38,11 +38,13 @@ class EventBatch(msgspec.Struct):
     checkpoint: bytes
     standing: Mapping[str, bytes]
     phase: str
+    nonce: bytes = b""
+    frame_nonce: bytes = b""
 
 
 class Written(msgspec.Struct, frozen=True):
-    """The result of writing a batch. `is_written` is False where another DECIPHER has moved the cursor; `cursor` is
-    where it is now, `committed` the last committed window."""
+    """The result of writing a batch. `is_written` is False where another DECIPHER has moved the cursor, or where the
+    frames do not stand any more; `cursor` is where it is now, `committed` the last committed window."""
 
     is_written: bool
     cursor: str
@@ -62,7 +64,8 @@ class Composed(msgspec.Struct, frozen=True):
 
 
 async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> Written:
-    """Writes the batch if the cursor is at its beginning. Raises SessionGone, RedisAway, RedisRefuses."""
+    """Writes the batch if the cursor is at its beginning, and the last frame is the one that it was composed of. Raises
+    SessionGone, RedisAway, RedisRefuses."""
     retention_s = keys.RETENTION_S if batch.final else 0
     arguments: list[str | bytes | int] = [
         batch.before,
@@ -72,9 +75,13 @@ async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> Writ
         batch.checkpoint,
         _encoder.encode(batch.standing),
         batch.phase,
+        batch.nonce,
+        batch.frame_nonce,
         *(part for event in batch.events for part in event),
     ]
-    (reply,) = await pipe.run([_EVENTS.call([keys.state(session), keys.events(session)], arguments)])
+    (reply,) = await pipe.run(
+        [_EVENTS.call([keys.state(session), keys.events(session), keys.frames(session)], arguments)]
+    )
     verdict, cursor, committed = accepted(reply)
     if verdict == b"GONE":
         raise expired(session)
@@ -113,11 +120,18 @@ def _standing(raw: bytes | None) -> dict[str, bytes]:
         raise Malformed(f"the standing events of a session do not decode: {error}") from error
 
 
-async def read_events(pipe: AsyncPipe, session: str, after: str) -> list[tuple[str, bytes]]:
-    """The events after the id `after`, as (entry id, JSON). Raises RedisAway, RedisRefuses."""
-    return await read_stream(pipe, keys.events(session), after)
+def events_after(pipe: AsyncPipe, session: str, after: str = "0-0", last: StreamEntry | None = None) -> StreamReader:
+    """Reads a session's events after the id `after`; with `last`, only if that entry still stands. `raw` is JSON."""
+    return StreamReader(pipe, session, keys.events(session), after, last)
 
 
-async def wait_for_events(pipe: BlockingPipe, session: str, after: str, block_ms: int) -> list[tuple[str, bytes]]:
-    """As read_events; waits up to block_ms for the first one."""
-    return await wait_for_entries(pipe, keys.events(session), after, block_ms)
+def event_id(entry: StreamEntry) -> str:
+    """The id of an event for clients: that of its entry, and behind it the entry's nonce, as in 42-0-9f3ac2d1. With it
+    a client proves which event it has: Redis may lose an event, and then get another one with the same entry id."""
+    return f"{entry.entry_id}-{entry.nonce.decode()}" if is_nonce(entry.nonce) else entry.entry_id
+
+
+async def find_event(pipe: AsyncPipe, session: str, entry_id: str) -> StreamEntry | None:
+    """The event with this id; None where there is none. Raises RedisAway, RedisRefuses."""
+    found = await pipe.one("XRANGE", keys.events(session), entry_id, entry_id)
+    return entry_read(found[0]) if found else None

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from schemas import keys
 from schemas.frames import Frame, decode_frame, encode_frame
+from transport.following import StreamEntry, entry_read, last_of, read_last
 from transport.redis.cluster import KeyedCommand
 from transport.redis.connection import AsyncPipe, Command, accepted, redis_ns
 from transport.redis.replies import optional_info
@@ -24,14 +25,16 @@ _MOST_EVENTS = 600
 
 
 class SessionPart(NamedTuple):
-    """The next part of a session. `state` is None where the session is gone. `is_torn` where the last recorded frame is
-    missing or differs: Redis was set back, and the recording is no longer valid."""
+    """The next part of a session. `state` is None where the session is gone. `is_torn` where the last recorded frame or
+    event is missing or differs: Redis was set back, and the recording is no longer valid. `last_event` is the last one
+    that was read."""
 
     state: SessionState | None
     entries: list[tuple[str, bytes]]
     frames: list[Frame]
     events: list[tuple[str, bytes]]
     is_torn: bool
+    last_event: StreamEntry | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -40,33 +43,46 @@ class SessionPart(NamedTuple):
 
 
 async def read_part(
-    pipe: AsyncPipe, session: str, last: Frame | None, after_entry: str, after_event: str
+    pipe: AsyncPipe,
+    session: str,
+    last: Frame | None,
+    after_entry: str,
+    after_event: str,
+    last_event: StreamEntry | None = None,
 ) -> SessionPart:
-    """What follows the frame `last` and these ids, at most a second of it. Raises RedisAway, RedisRefuses,
-    Malformed."""
+    """What follows the frame `last` and these ids, at most a second of it. `last_event` is the event that was read
+    last, if it is known. Raises RedisAway, RedisRefuses, Malformed."""
     first = "-" if last is None else keys.frame_id(last.window_index)
-    state_reply, frame_reply, event_reply = await pipe.run(
+    state_reply, frame_reply, event_reply, event_proof = await pipe.run(
         [
             read_state(session),
             ("XRANGE", keys.frames(session), first, "+", "COUNT", _MOST_FRAMES + 1),
             ("XRANGE", keys.events(session), f"({after_event}", "+", "COUNT", _MOST_EVENTS),
+            read_last(keys.events(session), last_event.entry_id if last_event else after_event),
         ]
     )
     state = session_state(session, state_reply)
     if state is None:
         return SessionPart(None, [], [], [], is_torn=False)
     frames = [decode_frame(raw) for _, raw in entries_read(accepted(frame_reply))]
+    if last_event is not None and last_of(event_proof) != last_event:
+        return SessionPart(state, [], [], [], is_torn=True)
     if last is not None:
         if state.window < last.window_index or (frames and not _is_same(frames[0], last)):
             return SessionPart(state, [], [], [], is_torn=True)
         frames = frames[1:] if frames and frames[0].window_index == last.window_index else frames
     frames = frames[:_MOST_FRAMES]
     entries = await _entries(pipe, session, after_entry, frames[-1].cut) if frames else []
-    return SessionPart(state, entries, frames, entries_read(accepted(event_reply)), is_torn=False)
+    events = [entry_read(entry) for entry in accepted(event_reply)]
+    pairs = [(event.entry_id, event.raw) for event in events]
+    return SessionPart(state, entries, frames, pairs, is_torn=False, last_event=events[-1] if events else last_event)
 
 
 def _is_same(found: Frame, last: Frame) -> bool:
-    """True where the frame `found` is the recorded one, or a later one because that was trimmed."""
+    """True where the frame `found` is the recorded one, or a later one because that was trimmed.
+
+    A recording has no nonces. Its frames have a `cut`: entries that replaced lost ones have later ids, as long as
+    Redis's clock rises."""
     return found.window_index > last.window_index or encode_frame(found) == encode_frame(last)
 
 

@@ -18,6 +18,7 @@ from schemas.frames import Frame, decode_frame
 from schemas.grid import window_start_ns
 from schemas.keys import entry_order
 from transport.events import EventBatch, Written
+from transport.following import new_nonce
 
 # A second of frames, 2 ms: no other session of this process is served meanwhile.
 MOST_FRAMES = 60
@@ -50,6 +51,7 @@ class BatchComposer:
         self._composer, self._standing, self._work, self._most_frames = composer, standing, work, most_frames
         self._overload = Overload()
         self.cursor = cursor
+        self._nonce = new_nonce()
 
     @property
     def windows(self) -> int:
@@ -124,5 +126,6 @@ class BatchComposer:
         for kind in self._composer.over:
             self._standing.pop(kind, None)
         return EventBatch(
-            self.cursor, after, events, final, self._composer.dump(), dict(self._standing), self._composer.phase
-        )
+            self.cursor, after, events, final, self._composer.dump(), dict(self._standing), self._composer.phase,
+            self._nonce,
+        )  # fmt: skip

@@ -20,9 +20,9 @@ from runtime.leasing import LeasedTasks
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas import keys
-from schemas.errors import Malformed, OtherVersion, RedisAway, RedisRefuses, SessionGone
+from schemas.errors import Malformed, OtherVersion, RedisAway, RedisRefuses, SessionGone, SetBack
 from transport.events import find_composed, read_checkpoint, write_events
-from transport.frames import read_frames, wait_for_frames
+from transport.frames import frames_after
 from transport.leases import MOST_DELIVERIES, Lease
 from transport.redis.connection import BlockingPipe
 from transport.register import ProcessRegistration
@@ -78,6 +78,9 @@ class Decipher:
                 composer = await self._composer(pipe, lease.session, 1 if failures else MOST_FRAMES)
                 if composer is None or await self._compose_from_cursor(pipe, lease, composer):
                     return
+            except SetBack:
+                # What the composer remembers is of frames that Redis lost; the stored checkpoint is not.
+                continue
             except (OtherVersion, RedisAway, RedisRefuses, SessionGone):
                 raise
             except Exception as error:  # noqa: BLE001  # a bug that one session brings out must not end the others
@@ -104,16 +107,19 @@ class Decipher:
         return BatchComposer(composer, cursor, standing, self._work, most_frames)
 
     async def _compose_from_cursor(self, pipe: BlockingPipe, lease: Lease, composer: BatchComposer) -> bool:
-        """True at the session's end, False where another DECIPHER moved the cursor."""
-        session = lease.session
+        """True at the session's end, False where another DECIPHER moved the cursor, or where Redis lost frames. Raises
+        SetBack where it lost the frame at the cursor."""
+        session, reader = lease.session, frames_after(pipe, lease.session, composer.cursor)
         while True:
-            frames = await wait_for_frames(pipe, session, composer.cursor, _BLOCK_MS)
+            frames = await reader.read(_BLOCK_MS)
             if not frames and (state := await find_session(pipe, session)).status != "open":
                 # What was committed between the two reads is read now; nothing follows it.
-                frames = await read_frames(pipe, session, composer.cursor)
+                frames = await reader.read()
                 if not frames:
                     return await self._end_without_frame(pipe, state, composer)
-            for batch in composer.batches(frames):
+            nonces = {frame.entry_id: frame.nonce for frame in frames}
+            for batch in composer.batches([(frame.entry_id, frame.raw) for frame in frames]):
+                batch.frame_nonce = nonces.get(batch.after, b"")
                 written = await write_events(pipe, session, batch)
                 if not written.is_written:
                     return False

@@ -20,6 +20,7 @@ from recordings.writing import about_session
 from runtime.presence import RedisPresence
 from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone
 from transport.events import find_composed
+from transport.following import StreamEntry
 from transport.recording import SessionPart, read_health, read_part, read_rest
 from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, read_opening
@@ -79,6 +80,8 @@ class SessionRecorder:
         self._pipe, self._session, self._presence, self._text = pipe, session, presence, text
         self._file = RecordingFile(path)
         self._about: About | None = None
+        # The event that was read last by this process.
+        self._last_event: StreamEntry | None = None
         self._flush_at = self._health_at = 0.0
         self._ended_at: float | None = None
         self._loop = asyncio.get_running_loop()
@@ -89,8 +92,9 @@ class SessionRecorder:
             try:
                 if self._about is None:
                     self._about = await self._begin()
+                file = self._file
                 part = await read_part(
-                    self._pipe, self._session, self._file.last_frame, self._file.after_entry, self._file.after_event
+                    self._pipe, self._session, file.last_frame, file.after_entry, file.after_event, self._last_event
                 )
                 self._presence.come_back()
                 summary = await self._take(part)
@@ -123,6 +127,7 @@ class SessionRecorder:
     async def _take(self, part: SessionPart) -> RecordingSummary | None:
         """Writes the part; the summary where that was the last one."""
         file, now = self._file, self._loop.time()
+        self._last_event = part.last_event
         if part.state is None:
             return file.finish(_GONE)
         if part.is_torn:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from schemas.errors import Refused
+from schemas.errors import Refused, SetBack
 from schemas.frames import Frame
 from schemas.sessions import Opening
 from transport.answers import Answers, find_released
@@ -26,6 +26,7 @@ class Released(msgspec.Struct, frozen=True):
     frame: Frame | None
     texts: Sequence[str]
     thinking: Sequence[str]
+    may_be_written_again: bool = False
 
 
 class AnswerCache:
@@ -37,8 +38,9 @@ class AnswerCache:
 
     async def released(self, session: str, window: int | None = None) -> Released:
         """The session at its newest frame, or at that of a window. Raises Refused if that frame is not kept;
-        SessionGone, Malformed, RedisAway, RedisRefuses."""
-        state, frame = await find_released(self._pipe, session, window)
+        SessionGone, SetBack, Malformed, RedisAway, RedisRefuses."""
+        found = await find_released(self._pipe, session, window)
+        state, frame = found.state, found.frame
         if frame is None and window is not None:
             raise Refused(
                 "no_window",
@@ -46,13 +48,24 @@ class AnswerCache:
                 "last ten minutes of them are kept.",
                 status=404,
             )
-        answers = await self.answers_of(state)
-        await answers.catch_up(self._pipe, state, frame)
+        answers = await self.caught_up(state, frame)
         if frame is None:
             empty = [""] * len(answers.opening.members)
             return Released(state, answers.opening, None, empty, empty)
         texts, thinking = answers.texts(frame)
-        return Released(state, answers.opening, frame, texts, thinking)
+        return Released(state, answers.opening, frame, texts, thinking, found.may_be_written_again)
+
+    async def caught_up(self, state: SessionState, frame: Frame | None) -> Answers:
+        """The session's answers up to the frame, read again from the beginning where Redis lost what was read. Raises
+        SessionGone, SetBack, RedisAway, RedisRefuses."""
+        answers = await self.answers_of(state)
+        try:
+            await answers.catch_up(self._pipe, state, frame)
+        except SetBack:
+            self.forget(state.session)
+            answers = await self.answers_of(state)
+            await answers.catch_up(self._pipe, state, frame)
+        return answers
 
     async def answers_of(self, state: SessionState) -> Answers:
         """The session's answers, which become the last to leave the cache. Raises SessionGone."""

@@ -21,7 +21,7 @@ from council.command.terminal_keys import pressed_keys
 from council.ensemble import TurboEnsemble
 from council.ensemble_session import EnsembleSession
 from council.recording.keep import RecordingOrder, size_for_a_person
-from schemas.errors import CouncilError
+from schemas.errors import CouncilError, SetBack
 from schemas.frames import Frame, every_drop, frame_json
 from schemas.grid import FRAME_RATE_HZ
 from schemas.sessions import SessionRequest, Sync
@@ -163,10 +163,8 @@ async def ask(
     session = await opening
     for warning in session.warnings:
         print(f"council: {warning}", file=sys.stderr)
-    summary = AskSummary(session.session, session.opening.tier, session.opening.sync)
-    awaited = Awaited()
-    show = _write_lines(session, summary, awaited) if as_json else _draw(session, summary, awaited)
-    showing = asyncio.create_task(show)
+    shown = _Shown(session)
+    showing = asyncio.create_task(_show(session, shown, as_json=as_json))
     recording = asyncio.create_task(_record(session, record)) if record else None
     try:
         await asyncio.wait({showing, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -174,7 +172,7 @@ async def ask(
             await _cancel(session, showing)
         with contextlib.suppress(asyncio.CancelledError):
             await showing
-        _finish(summary, as_json=as_json)
+        _finish(shown.summary, as_json=as_json)
         if recording is not None:
             await recording
     except BrokenPipeError:
@@ -187,8 +185,8 @@ async def ask(
     except CouncilError:
         with contextlib.suppress(CouncilError):
             await session.cancel()
-        if summary.has_frames:
-            _finish(summary, as_json=as_json)
+        if shown.summary.has_frames:
+            _finish(shown.summary, as_json=as_json)
         if interrupted.is_set():
             return EXIT_CANCELLED
         raise
@@ -200,11 +198,40 @@ async def ask(
             await asyncio.gather(recording, return_exceptions=True)
     if interrupted.is_set():
         return EXIT_CANCELLED
-    for warning in summary.warnings:
+    for warning in shown.summary.warnings:
         print(f"council: {warning}", file=sys.stderr)
-    if summary.all_dropped:
-        print(f"council: {summary.why_all_dropped}", file=sys.stderr)
-    return EXIT_FAILED if summary.all_dropped or summary.none_answered else EXIT_OK
+    if shown.summary.all_dropped:
+        print(f"council: {shown.summary.why_all_dropped}", file=sys.stderr)
+    return EXIT_FAILED if shown.summary.all_dropped or shown.summary.none_answered else EXIT_OK
+
+
+class _Shown:
+    """What was shown of a session so far."""
+
+    def __init__(self, session: EnsembleSession) -> None:
+        self._session = session
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets everything."""
+        self.summary = AskSummary(self._session.session, self._session.opening.tier, self._session.opening.sync)
+        self.awaited = Awaited()
+
+
+async def _show(session: EnsembleSession, shown: _Shown, *, as_json: bool) -> None:
+    """Shows the session to its end, and from its beginning again where Redis lost what was shown. Raises
+    CouncilError."""
+    show = _write_lines if as_json else _draw
+    while True:
+        try:
+            return await show(session, shown.summary, shown.awaited)
+        except SetBack:
+            shown.begin()
+            print(
+                "council: Redis lost the newest part of this session. The session goes on; it is shown again from its "
+                "beginning.",
+                file=sys.stderr,
+            )
 
 
 async def _record(session: EnsembleSession, record: RecordingOrder) -> None:

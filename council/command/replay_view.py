@@ -18,12 +18,12 @@ from council.command.terminal_keys import pressed_keys
 from producers.replay.player import Player
 from producers.replay.timeline import FASTEST, SLOWEST
 from schemas.control import Play, Playback
-from schemas.errors import CouncilError, RedisAway, RedisRefuses, SessionGone
+from schemas.errors import CouncilError, RedisAway, RedisRefuses, SessionGone, SetBack
 from schemas.frames import Frame, decode_frame, frame_json
 from schemas.grid import FRAME_RATE_HZ
 from schemas.keys import FRAMES_MAXLEN
 from schemas.sessions import Opening
-from transport.frames import wait_for_frames
+from transport.frames import frames_after
 from transport.redis.connection import BlockingPipe
 from transport.sessions import find_session
 
@@ -117,22 +117,24 @@ def _status(playback: Playback | None) -> str:
 
 async def _frames(pipe: BlockingPipe, opening: Opening) -> AsyncIterator[list[bytes]]:
     """The new frames, many times per second; the list may be empty. Raises CouncilError."""
-    after = "0"
+    reader = frames_after(pipe, opening.session)
     while True:
         try:
-            found = await wait_for_frames(pipe, opening.session, after, _BLOCK_MS)
+            found = await reader.read(_BLOCK_MS)
             if not found:
                 state = await find_session(pipe, opening.session)
                 if state.status != "open" and state.reason and "replay" in state.reason:
                     raise CouncilError(state.reason)
+        except SetBack:
+            # A replay's frames are the same when they are computed again, because its entries are recorded ones.
+            reader = frames_after(pipe, opening.session, reader.after)
+            continue
         except SessionGone:
             raise SessionGone("Redis has lost this replay: it was restarted without its data.") from None
         except (RedisAway, RedisRefuses):
             await asyncio.sleep(_RETRY_S)
             continue
-        if found:
-            after = found[-1][0]
-        yield [raw for _, raw in found]
+        yield [entry.raw for entry in found]
 
 
 @contextlib.contextmanager

@@ -237,5 +237,6 @@ class Outbox:
                 self._ending_id, self._delivered_s = reply.decode(), now_s
 
     def lose(self) -> None:
-        """The connection broke: Redis may have lost entries that it had taken, so the state is read first."""
-        self.is_lost, self._ending_id = True, ""
+        """The connection broke: Redis may have lost entries that it had taken, so the state is read first. Orders that
+        were lost may come again, with ids that are not behind the last one that was read."""
+        self.is_lost, self._ending_id, self._control_seen = True, "", "0"

@@ -15,7 +15,7 @@ from tests.support.project import ROOT
 
 NAMES = {
     "CouncilError", "EnsembleSession", "Frame", "MemberFrame", "MemberSpec", "Message", "Refused", "SessionRequest",
-    "TurboEnsemble", "__version__",
+    "SetBack", "TurboEnsemble", "__version__",
 }  # fmt: skip
 
 

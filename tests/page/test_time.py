@@ -383,3 +383,16 @@ def test_a_late_page_can_show_every_window_from_the_beginning(
         hold_at(page, window)
         assert [answer(late, member).inner_text() for member in (0, 1)] == released_texts(redis, window)
         assert numbers(late) == numbers(page)
+
+
+def test_a_page_whose_last_frames_redis_lost_shows_the_session_again(recorder: FrameWriter, open_page: Open) -> None:
+    """The windows that it shows are written again with another text; its connection to the web process never breaks."""
+    page = follows(recorder, open_page)
+    for window in range(1, 25):
+        recorder.write(1, **released(("test:recorded",), "lost ", window - 1))
+    expect(answer(page)).to_have_text("lost " * 24)
+    recorder.lose()
+    recorder.write(36, members=members(*recorder.models), cut="2-0")
+    expect(answer(page)).to_have_text("")
+    recorder.write(1, cut="2-0", **released(("test:recorded",), "true", 0))
+    expect(answer(page)).to_have_text("true")

@@ -22,7 +22,7 @@ from tests.support.redis_servers import RedisServer
 from tests.support.sessions import opening_of
 from tests.support.waiting import until
 from transport.events import EventBatch, write_events
-from transport.frames import wait_for_frames
+from transport.frames import frames_after
 from transport.redis.connection import AsyncPipe, BlockingPipe, accepted
 from transport.register import ProcessRegistration
 from transport.sessions import open_session
@@ -167,7 +167,7 @@ async def test_a_full_redis_and_its_end_are_logged_once(each_redis: RedisServer)
     async def read() -> None:
         nonlocal reads
         while True:
-            await wait_for_frames(reader, opening.session, "0", 20)
+            await frames_after(reader, opening.session).read(20)
             presence.come_back()
             reads += 1
 

@@ -21,25 +21,47 @@ _BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)
 _READ_S = 20.0
 
 
+class Closed(ConnectionError):
+    """The server closed the socket with this code, or refused the request with this status."""
+
+    def __init__(self, code: int | None, words: object) -> None:
+        super().__init__(f"{code} {words}")
+        self.code = code
+
+
+# Redis lost the newest data of the session.
+_SET_BACK = (1013, 410)
+
+
 class LiveClient:
-    """Reads to the end of a session, and connects again when its connection breaks. `breaks` counts that."""
+    """Reads to the end of a session, and connects again when its connection breaks. `breaks` counts that, `set_backs`
+    how often it had to start again because Redis lost data."""
 
     def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str) -> None:
         self.client, self.web, self.session = client, web, session
-        self.breaks = 0
+        self.breaks = self.set_backs = 0
         self.has_received = asyncio.Event()
 
     async def read(self) -> None:
         """Reads to the end of the session."""
         while True:
             with contextlib.suppress(*_BROKEN):
-                if await self.read_connection():
-                    return
+                try:
+                    if await self.read_connection():
+                        return
+                except Closed as closed:
+                    if closed.code in _SET_BACK:
+                        self.set_backs += 1
+                        self.forget()
             self.breaks += 1
             await asyncio.sleep(_AGAIN_S)
 
     async def read_connection(self) -> bool:
         """Reads one connection; True at the end of the session. Raises aiohttp's errors where the connection breaks."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Forgets what was received."""
         raise NotImplementedError
 
 
@@ -64,6 +86,9 @@ class ProtocolClient(LiveClient):
         numbers = [number for event in self.events if (number := frame_number_of(event)) is not None]
         return numbers[-1] if numbers else None
 
+    def forget(self) -> None:
+        self.events.clear()
+
     async def read_connection(self) -> bool:
         after = "" if self.seen is None else f"&after={self.seen}"
         async with self.client.ws_connect(f"{self.web.http}/ws?session={self.session}{after}") as socket:
@@ -81,14 +106,19 @@ class ProtocolClient(LiveClient):
 
 
 class FramesClient(LiveClient):
-    """Of `/frames`. `frames` has each window once."""
+    """Of `/frames`. `frames` has each window once; it connects again behind the last one, whose cut proves it."""
 
     def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str) -> None:
         super().__init__(client, web, session)
         self.frames: list[dict[str, Any]] = []
 
+    def forget(self) -> None:
+        self.frames.clear()
+
     async def read_connection(self) -> bool:
-        async with self.client.ws_connect(f"{self.web.http}/frames?session={self.session}") as socket:
+        last = self.frames[-1] if self.frames else None
+        behind = f"&from={last['window_index'] + 1}&cut={last['cut']}" if last else ""
+        async with self.client.ws_connect(f"{self.web.http}/frames?session={self.session}{behind}") as socket:
             while not (self.frames and self.frames[-1]["final"]):
                 frame = json.loads(await text_of(socket))
                 if not self.frames or frame["window_index"] > self.frames[-1]["window_index"]:
@@ -103,6 +133,10 @@ class EventStreamClient(LiveClient):
     def __init__(self, client: aiohttp.ClientSession, web: WebServer, session: str) -> None:
         super().__init__(client, web, session)
         self.entries: list[tuple[str, Event]] = []
+        self.last_id = ""
+
+    def forget(self) -> None:
+        self.entries.clear()
         self.last_id = ""
 
     async def read_connection(self) -> bool:
@@ -122,6 +156,8 @@ async def server_sent_events(
     async with client.get(f"{web.http}/api/sessions/{session}/events", headers=headers, timeout=timeout) as answer:
         if answer.status == 204:
             return
+        if answer.status == 410:
+            raise Closed(410, await answer.text())
         assert answer.status == 200, await answer.text()
         assert answer.content_type == "text/event-stream"
         fields: dict[str, str] = {}
@@ -138,10 +174,10 @@ async def server_sent_events(
 
 
 async def text_of(socket: aiohttp.ClientWebSocketResponse, timeout_s: float = _READ_S) -> str:
-    """The next text message. Raises ConnectionError where the socket is closed."""
+    """The next text message. Raises Closed where the socket is closed."""
     message = await socket.receive(timeout_s)
     if message.type is not WSMsgType.TEXT:
-        raise ConnectionError(f"{message.type} {socket.close_code} {message.extra}")
+        raise Closed(socket.close_code, message.extra)
     return str(message.data)
 
 

@@ -11,7 +11,8 @@ import jsonschema_rs
 from schemas.events import Event, ProtocolMessage, TokenStream, decode_event, encode_event, frame_number_of
 from tests.support.project import ROOT
 from tests.support.redis_servers import RedisServer
-from transport.events import read_events
+from transport.events import event_id, events_after
+from transport.following import StreamEntry
 from transport.redis.connection import AsyncPipe
 
 SCHEMAS = ROOT / "docs" / "protocol"
@@ -47,11 +48,19 @@ def check_all_events(redis: RedisServer) -> int:
 
 
 async def events_of(pipe: AsyncPipe, session: str) -> list[tuple[str, Event]]:
-    """All events of a session that Redis has, with their ids."""
-    found, after = list[tuple[str, Event]](), "0"
-    while page := await read_events(pipe, session, after):
-        found += [(entry_id, checked(raw)) for entry_id, raw in page]  # type: ignore[misc]
-        after = page[-1][0]
+    """All events of a session that Redis has, with the ids of their entries."""
+    return [(entry.entry_id, checked(entry.raw)) for entry in await _entries(pipe, session)]  # type: ignore[misc]
+
+
+async def client_events_of(pipe: AsyncPipe, session: str) -> list[tuple[str, Event]]:
+    """As events_of, with their ids for clients."""
+    return [(event_id(entry), checked(entry.raw)) for entry in await _entries(pipe, session)]  # type: ignore[misc]
+
+
+async def _entries(pipe: AsyncPipe, session: str) -> list[StreamEntry]:
+    found, reader = list[StreamEntry](), events_after(pipe, session)
+    while page := await reader.read():
+        found += page
     return found
 
 

@@ -6,9 +6,12 @@ import contextlib
 import time
 from typing import Any
 
+import msgspec
+
 from schemas import keys
 from schemas.entries import AnyEntry, Claim, Failed, Finished, Lane, Token, encode_entry
 from schemas.frames import MemberFrame, encode_frame
+from schemas.sessions import Replay
 from tests.support.frames import made_frame
 from tests.support.redis_servers import RedisServer
 from tests.support.sessions import opening_of
@@ -71,16 +74,26 @@ class ScriptedProducer:
         return raw
 
 
+def emptied(key: str) -> list[tuple[str, ...]]:
+    """The commands after which a stream has no entries, takes any id, and keeps its time to live."""
+    return [("XTRIM", key, "MAXLEN", "=", "0"), ("XSETID", key, "0-0")]
+
+
 class FrameWriter:
     """Writes the frames of a session that no aggregator serves: their number, speed and content are the test's."""
 
     def __init__(
-        self, redis: RedisServer, text: str = "", models: tuple[str, ...] = ("test:recorded",), opened: str = "*"
+        self,
+        redis: RedisServer,
+        text: str = "",
+        models: tuple[str, ...] = ("test:recorded",),
+        opened: str = "*",
+        replay: Replay | None = None,
     ) -> None:
         """`opened` is the id of a replay's opening."""
-        self._redis, self._text, self.models = redis, text, models
-        opening = opening_of(*models)
-        self.session = opening.session
+        self._redis, self.text, self.models = redis, text, models
+        opening = msgspec.structs.replace(opening_of(*models), replay=replay)
+        self.session, self.key = opening.session, keys.frames(opening.session)
         self.count = 0
         redis.run(*SCRIPTS["open"].call(keys.of_session(self.session), [encode_entry(opening), 600, opened]))  # type: ignore[arg-type]
 
@@ -89,16 +102,24 @@ class FrameWriter:
         self._redis.run("XADD", keys.SESSIONS, "*", keys.SESSION_FIELD, self.session)
         self._redis.run("EXPIRE", keys.SESSIONS, str(keys.SESSIONS_TTL_S))
 
-    def write(self, count: int, *, final: bool = False, **fields: Any) -> None:
-        """The next `count` frames, with these fields changed; `final` marks the last one."""
+    def lose(self) -> None:
+        """Empties the frames stream; the next frame is that of window 0 again."""
         with contextlib.closing(Pipe(self._redis.url)) as pipe:
-            pipe.run([self._command(self.count + n, final and n == count - 1, fields) for n in range(count)])
+            pipe.run(emptied(self.key))
+        self.count = 0
+
+    def write(self, count: int, *, final: bool = False, nonce: bytes = b"", **fields: Any) -> None:
+        """The next `count` frames, with these fields changed; `final` marks the last one, `nonce` is their writer's."""
+        with contextlib.closing(Pipe(self._redis.url)) as pipe:
+            pipe.run([self._command(self.count + n, final and n == count - 1, nonce, fields) for n in range(count)])
         self.count += count
 
-    def _command(self, window: int, final: bool, fields: dict[str, Any]) -> tuple[str | bytes | int | float, ...]:
+    def _command(
+        self, window: int, final: bool, nonce: bytes, fields: dict[str, Any]
+    ) -> tuple[str | bytes | int | float, ...]:
         members = tuple(
-            MemberFrame(name, "answering", 0.5, 1.0, None, 0, 0, self._text, "", None) for name in self.models
+            MemberFrame(name, "answering", 0.5, 1.0, None, 0, 0, self.text, "", None) for name in self.models
         )
         values = {"session": self.session, "mode": "single", "final": final, "members": members} | fields
         raw = encode_frame(made_frame(window, **values))
-        return ("XADD", keys.frames(self.session), keys.frame_id(window), keys.ENTRY_FIELD, raw)
+        return ("XADD", self.key, keys.frame_id(window), keys.ENTRY_FIELD, raw, *((b"n", nonce) if nonce else ()))

@@ -2,7 +2,8 @@
 -- KEYS state, tokens, frames, control, dead
 -- ARGV  1 epoch  2 window k  3 cut  4 the window's last ms  5 frame  6 frames' MAXLEN  7 progress
 --       8 checkpoint or ''  9 beat or ''  10 status  11 reason  12 retention in seconds (0: the session stays open)
---       13 MAXLEN of control and dead  14 number of control entries, then the entries, then pairs of dead entries (id, bytes)
+--       13 MAXLEN of control and dead  14 the frame's nonce  15 number of control entries, then the entries, then pairs of
+--       dead entries (id, bytes)
 -- Returns OK; GONE; STALE: another process owns the session; 'WINDOW n': n is the last committed window; or AGAIN: the
 -- window has entries after the cut.
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'window', 'cut')
@@ -17,7 +18,7 @@ if later and tonumber(string.match(later[1], '^(%d+)')) <= last_ms then return '
 
 -- The frame is written first: where memory is short, Redis refuses it and nothing is written. A frame that exists already
 -- (Redis was set back) is the same frame, because frames are a pure function of the token stream.
-local added = redis.pcall('XADD', KEYS[3], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[6], (k + 1) .. '-0', 'e', ARGV[5])
+local added = redis.pcall('XADD', KEYS[3], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[6], (k + 1) .. '-0', 'e', ARGV[5], 'n', ARGV[14])
 if type(added) == 'table' and added.err and not string.find(added.err, 'equal or smaller', 1, true) then
   return redis.error_reply(added.err)
 end
@@ -26,11 +27,11 @@ if not later then
   redis.call('XSETID', KEYS[2], ARGV[4] .. '-18446744073709551615')
 end
 
-local controls = tonumber(ARGV[14])
-for i = 15, 14 + controls do
+local controls = tonumber(ARGV[15])
+for i = 16, 15 + controls do
   redis.call('XADD', KEYS[4], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[13], '*', 'e', ARGV[i])
 end
-for i = 15 + controls, #ARGV, 2 do
+for i = 16 + controls, #ARGV, 2 do
   redis.call('XADD', KEYS[5], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[13], '*', 'id', ARGV[i], 'e', ARGV[i + 1])
 end
 redis.call('HSET', KEYS[1], 'window', k, 'cut', ARGV[3], 'progress', ARGV[7], 'status', ARGV[10])

@@ -254,8 +254,12 @@ class BlockingPipe(AsyncPipe):
 
     async def wait(self, command: Command, block_ms: int) -> Any:
         """The reply to an XREAD or XREADGROUP that waits up to block_ms for the first entry. Raises RedisAway."""
-        (reply,) = await self._run_alone([with_block(command, block_ms)], REPLY_TIMEOUT_S + block_ms / 1000)
+        (reply,) = await self.wait_and_run(command, block_ms)
         return reply
+
+    async def wait_and_run(self, command: Command, block_ms: int, *also: Command) -> list[Any]:
+        """As wait, with other commands that are executed after it, in the same round trip. The replies to all."""
+        return await self._run_alone([with_block(command, block_ms), *also], REPLY_TIMEOUT_S + block_ms / 1000)
 
     async def _run_alone(self, commands: Sequence[Command], within_s: float) -> list[Any]:
         if self._is_busy:

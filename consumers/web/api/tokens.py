@@ -100,10 +100,10 @@ class TokensApi:
 
     async def _tokens(self, request: web.Request) -> web.Response:
         query = token_query(request.query)
-        state, frame = await find_released(self._pipe, request.match_info["session"])
+        state, frame, _ = await find_released(self._pipe, request.match_info["session"])
         answers = await self._cache.answers_of(state)
         member = member_index(query.member, answers.opening)
-        await answers.catch_up(self._pipe, state, frame)
+        answers = await self._cache.caught_up(state, frame)
         answer = answers.of_member[member]
         is_byte = query.first == query.last
         found = answer.covering(query.first) if is_byte else answer.overlapping(query.first, query.last)

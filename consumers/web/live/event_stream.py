@@ -2,12 +2,15 @@
 
     from the first event that Redis has, or the one after Last-Event-ID | each new event … | the end of the response
 
-Every event has its id in the events stream, so a client that reconnects receives what it missed, each event once.
+Every event has an id, so a client that reconnects receives what it missed, each event once. The id contains the nonce
+of the event's entry (transport/following.py). Where Redis lost that entry, the client is refused, because its texts may
+differ from what Redis has now: it must forget them, and connect without an id.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 from aiohttp import HttpVersion11, hdrs, web
@@ -19,9 +22,11 @@ from consumers.web.live.sockets import Clients
 from consumers.web.live.sources import SESSION_ENDED
 from consumers.web.live.viewers import STALL_S
 from schemas.errors import CouncilError, Refused
-from schemas.keys import entry_order, is_entry_id
+from schemas.keys import entry_order
 from schemas.rules.choice import shortened
-from transport.events import find_composed, read_events
+from transport.events import event_id, events_after, find_composed, find_event
+from transport.following import StreamEntry, StreamReader
+from transport.frames import find_frame
 from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session
 
@@ -29,10 +34,11 @@ _BEGINNING = "0-0"
 # Window 0's energy_update.
 _FIRST_EVENT = "1-0"
 _LAST_EVENT_ID = "Last-Event-ID"
-_ID = {"type": "string", "pattern": r"^[0-9]+-[0-9]+$"}
-# An id of Redis is two numbers of 64 bits.
+_ID_PATTERN = r"^[0-9]+-[0-9]+(-[0-9a-f]{8})?$"
+_ID = {"type": "string", "pattern": _ID_PATTERN}
+# An id of Redis is two numbers of 64 bits; a nonce follows it.
 _MOST_OF_ID = 2**64
-_MOST_ID_CHARS = 41
+_MOST_ID_CHARS = 50
 _TRUNCATED = b": the first events are no longer kept; GET /api/sessions/ID returns the whole text\n\n"
 
 
@@ -47,7 +53,7 @@ class EventStream:
             Operation(
                 "GET", "/api/sessions/{session}/events", self.show,
                 "The session's protocol events as Server-Sent Events, from the first one that is kept.",
-                "text/event-stream", (404,),
+                "text/event-stream", (404, 410),
                 parameters=(Parameter(_LAST_EVENT_ID, "Only the events after this id.", _ID, "header"),),
             )
         ]  # fmt: skip
@@ -55,10 +61,12 @@ class EventStream:
     async def show(self, request: web.Request) -> web.StreamResponse:
         """Raises Refused, SessionGone and RedisAway before the first byte."""
         session = request.match_info["session"]
-        after = last_event_id(request.headers.get(_LAST_EVENT_ID, ""))
+        last_id, nonce = last_event_id(request.headers.get(_LAST_EVENT_ID, ""))
         with self._clients.admitted():
             await find_session(self._pipe, session)
-            if after != _BEGINNING and await self._has_all(session, after):
+            last = None if last_id == _BEGINNING else await self._proven(session, last_id, nonce)
+            reader = events_after(self._pipe, session, last_id, last)
+            if last is not None and await self._has_all(session, last_id):
                 # A browser's EventSource reconnects until it receives 204.
                 return web.Response(status=204)
             response = web.StreamResponse(
@@ -66,7 +74,7 @@ class EventStream:
             )
             await response.prepare(request)
             try:
-                is_complete = await self._send_all(request, response, session, after)
+                is_complete = await self._send_all(request, response, session, reader)
             except (CouncilError, TimeoutError):
                 is_complete = False
             if not is_complete and request.transport is not None:
@@ -74,16 +82,34 @@ class EventStream:
                 request.transport.abort()
         return response
 
+    async def _proven(self, session: str, entry_id: str, nonce: bytes) -> StreamEntry:
+        """The event that the client has. Raises Refused where Redis has another one, or none, under this id."""
+        found = await find_event(self._pipe, session, entry_id)
+        if found is not None and not nonce:
+            # An id as earlier versions sent it: without a nonce only an event that was never written twice is a proof.
+            frame = await find_frame(self._pipe, session, window_of_event(entry_id))
+            nonce = b"?" if frame is not None and frame.may_be_written_again else found.nonce
+        if found is None or found.nonce != nonce:
+            raise Refused(
+                "events_set_back",
+                "Redis does not have the event of this Last-Event-ID any more: forget the session's text, and connect "
+                "without Last-Event-ID.",
+                status=410,
+            )
+        return found
+
     async def _has_all(self, session: str, after: str) -> bool:
         """True if the session has ended and no event follows the id `after`."""
         composed = await find_composed(self._pipe, session)
-        return composed.is_over and not await read_events(self._pipe, session, after)
+        return composed.is_over and not await events_after(self._pipe, session, after).read()
 
-    async def _send_all(self, request: web.Request, response: web.StreamResponse, session: str, after: str) -> bool:
-        """Sends every event after the id `after`; True if the session's last event was sent. Raises CouncilError, and
-        TimeoutError for a client that receives nothing."""
-        after = await self._replay(response, session, after)
-        viewer = self._events.join(session, window_of_event(after))
+    async def _send_all(
+        self, request: web.Request, response: web.StreamResponse, session: str, reader: StreamReader
+    ) -> bool:
+        """Sends every event that the reader reads, and those that follow; True if the session's last event was sent.
+        Raises CouncilError, and TimeoutError for a client that receives nothing."""
+        await self._replay(response, reader)
+        viewer = self._events.join(session, window_of_event(reader.after), last=reader.last)
         if viewer is None:
             return False
         try:
@@ -94,29 +120,33 @@ class EventStream:
         finally:
             self._events.leave(session, viewer)
 
-    async def _replay(self, response: web.StreamResponse, session: str, after: str) -> str:
-        """Sends the events that were composed before; returns the id of the last one."""
-        while found := await read_events(self._pipe, session, after):
-            packets, _ = event_packets(found)
-            if after == _BEGINNING and found[0][0] != _FIRST_EVENT:
+    async def _replay(self, response: web.StreamResponse, reader: StreamReader) -> None:
+        """Sends the events that were composed before."""
+        is_beginning = reader.after == _BEGINNING
+        while found := await reader.read():
+            packets, _ = event_packets([(event_id(entry), entry.raw) for entry in found])
+            if is_beginning and found[0].entry_id != _FIRST_EVENT:
                 await response.write(_TRUNCATED)
+            is_beginning = False
             async with asyncio.timeout(STALL_S):
                 await response.write(b"".join([packet.server_sent() for packet in packets]))
-            after = found[-1][0]
-        return after
 
 
-def last_event_id(header: str) -> str:
-    """The id in a Last-Event-ID header; "0-0" for an empty one. Raises Refused for an invalid id."""
+def last_event_id(header: str) -> tuple[str, bytes]:
+    """(the entry's id, its nonce) in a Last-Event-ID header; "0-0" and no nonce for an empty one. Earlier versions sent
+    ids without a nonce. Raises Refused for an invalid id."""
     if not header:
-        return _BEGINNING
-    if len(header) > _MOST_ID_CHARS or not is_entry_id(header) or max(entry_order(header)) >= _MOST_OF_ID:
+        return _BEGINNING, b""
+    ms, number, nonce = (*header.split("-", 2), "", "")[:3]
+    entry_id = f"{ms}-{number}"
+    is_valid = len(header) <= _MOST_ID_CHARS and header.isascii() and re.fullmatch(_ID_PATTERN, header) is not None
+    if not is_valid or max(entry_order(entry_id)) >= _MOST_OF_ID:
         raise Refused(
             "bad_last_event_id",
-            f"Last-Event-ID is {shortened(header)!r}: send the id of an event of this session, such as 42-0, or "
-            "leave it out.",
+            f"Last-Event-ID is {shortened(header)!r}: send the id of an event of this session, such as "
+            "42-0-9f3ac2d1, or leave it out.",
         )
-    return header
+    return entry_id, nonce.encode()
 
 
 def _encoding(request: web.Request) -> Callable[[EventPacket], bytes]:

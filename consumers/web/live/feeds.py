@@ -4,7 +4,8 @@
     events --one XREAD--> Feed[EventPacket]  --> viewers: /ws, Server-Sent Events
 
 A feed keeps the last ten seconds. It starts with its first viewer, after the window that this viewer names, and stops
-with its last one.
+with its last one. Each read proves that Redis still has what was read before (transport/following.py). Where it does
+not, the feed ends and its clients start again: their texts may differ from what Redis has now.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Sequence
 from typing import Generic
 
 from consumers.web.live.viewers import CloseReason, P, Viewer
 from runtime.log import Log
 from runtime.presence import RedisPresence
-from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone
+from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone, SetBack
 from schemas.grid import FRAME_RATE_HZ
+from transport.following import StreamEntry, StreamReader
 from transport.redis.connection import AsyncPipe, BlockingPipe
 
 # Ten seconds: what a new client receives of the past, and how long a client can be slow before packets leave the feed.
@@ -32,21 +35,24 @@ _TICK_S = 1 / FRAME_RATE_HZ
 _LAST = 2**64 - 1
 
 SERVER_STOPPING = CloseReason(1001, "The web server stops: connect again in a moment.")
+SET_BACK = CloseReason(1013, "Redis lost the newest data of this session: forget its text and connect from the start.")
 
 
 class Source(ABC, Generic[P]):
-    """Reads the packets of one kind. Its methods raise SessionGone, Malformed, RedisAway, RedisRefuses; preparing a
-    packet may raise Malformed."""
+    """Packets of one kind, and the stream that they come from."""
 
     @abstractmethod
-    async def read(self, pipe: BlockingPipe, session: str, after: str, block_ms: int | None) -> tuple[list[P], str]:
-        """The packets after the entry id `after`, and the id to read on from; waits up to block_ms for the first
-        packet, or not at all (None)."""
+    def reader(self, pipe: AsyncPipe, session: str, after: str, last: StreamEntry | None) -> StreamReader:
+        """Reads that stream after the entry id `after`, where `last` stands, if it is known."""
 
     @abstractmethod
-    async def find_end(self, pipe: AsyncPipe, session: str, after: str, packets: list[P]) -> CloseReason | None:
-        """Why the feed ends after the id `after`, or None while more can follow. `packets` are those of the last read,
-        prepared."""
+    def packets(self, entries: Sequence[StreamEntry]) -> list[P]:
+        """The entries as packets; preparing one may raise Malformed."""
+
+    @abstractmethod
+    async def find_end(self, pipe: AsyncPipe, session: str, packets: list[P]) -> CloseReason | None:
+        """Why nothing follows the packets of the last read, which are prepared; None while more can follow. What is
+        written before it returns may still be unread. Raises SessionGone, Malformed, RedisAway, RedisRefuses."""
 
     @abstractmethod
     def merge(self, packets: list[P]) -> P:
@@ -58,8 +64,16 @@ class Feed(Generic[P]):
     packet will follow."""
 
     def __init__(
-        self, url: str, session: str, source: Source[P], begin: int, presence: RedisPresence, log: Log
+        self,
+        url: str,
+        session: str,
+        source: Source[P],
+        begin: int,
+        last: StreamEntry | None,
+        presence: RedisPresence,
+        log: Log,
     ) -> None:
+        self._last = last
         self._url, self._session, self._source, self._presence = url, session, source, presence
         self._log = log.bind(session=session)
         self._packets: deque[P] = deque()
@@ -85,18 +99,21 @@ class Feed(Generic[P]):
         return self._source.merge(packets)
 
     async def _read(self) -> None:
-        pipe, after = BlockingPipe(self._url), f"{self.dropped_window + 1}-{_LAST}"
+        pipe = BlockingPipe(self._url)
+        reader = self._source.reader(pipe, self._session, f"{self.dropped_window + 1}-{_LAST}", self._last)
         # A session that has ended may have nothing to wait for.
         block_ms: int | None = None
         try:
             while self.close_reason is None:
                 try:
-                    after = await self._read_once(pipe, after, block_ms)
+                    await self._read_once(pipe, reader, block_ms)
                     block_ms = _BLOCK_MS
                     self._presence.come_back()
                 except (RedisAway, RedisRefuses) as error:
                     self._presence.lose(error)
                     await asyncio.sleep(_RETRY_S)
+        except SetBack:
+            self.close_reason = SET_BACK
         except (SessionGone, Malformed) as error:
             self.close_reason = CloseReason(1011, str(error))
         except Exception:  # noqa: BLE001  # a bug of ours must close the sockets with a reason, not leave them silent
@@ -106,20 +123,26 @@ class Feed(Generic[P]):
             self.deliver()
             await pipe.close()
 
-    async def _read_once(self, pipe: BlockingPipe, after: str, block_ms: int | None) -> str:
-        """Adds the packets of one read; returns the id to read on from."""
-        packets, after = await self._source.read(pipe, self._session, after, block_ms)
+    async def _read_once(self, pipe: BlockingPipe, reader: StreamReader, block_ms: int | None) -> None:
+        """Adds the packets of one read, and finds out whether more can follow."""
+        packets = await self._add_packets(reader, block_ms)
+        end = await self._source.find_end(pipe, self._session, packets)
+        # Packets that were written between the two reads are read now; the end is found again after them.
+        if end is not None and not await self._add_packets(reader, None):
+            self.close_reason = end
+        if not packets:
+            # Notices clients that disconnected while no packet came.
+            self.deliver()
+
+    async def _add_packets(self, reader: StreamReader, block_ms: int | None) -> list[P]:
+        packets = self._source.packets(await reader.read(block_ms))
         for start in range(0, len(packets), _SLICE):
             for packet in packets[start : start + _SLICE]:
                 packet.prepare()
                 self._append(packet)
             self.deliver()
             await asyncio.sleep(0)
-        self.close_reason = await self._source.find_end(pipe, self._session, after, packets)
-        if not packets:
-            # Notices clients that disconnected while no packet came.
-            self.deliver()
-        return after
+        return packets
 
     def _append(self, packet: P) -> None:
         if len(self._packets) == RECENT_WINDOWS:

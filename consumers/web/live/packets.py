@@ -28,7 +28,7 @@ from schemas.events import (
     frame_number_of,
 )
 from schemas.frames import Frame, decode_frame, encode_frame, frame_json
-from schemas.keys import entry_order
+from schemas.keys import entry_ms
 
 _WHOLE_TEXT_MESSAGE = 0x81
 _CLOSE = 0x88
@@ -67,9 +67,10 @@ class FramePacket:
 
 
 class PackedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event as it was read. A client cannot continue from an event without an id, only from the one before it."""
+    """An event as it was read. A client cannot continue from an event without an id, only from the one before it. The
+    id is that for clients (transport/events.py)."""
 
-    entry_id: str | None
+    event_id: str | None
     type: str
     raw: bytes
     is_numbered: bool
@@ -114,21 +115,21 @@ class EventPacket:
 
 
 def window_of_event(entry_id: str) -> int:
-    """The window of an entry of the events stream."""
-    return entry_order(entry_id)[0] - 1
+    """The window of an entry of the events stream, or of an event's id for clients."""
+    return entry_ms(entry_id) - 1
 
 
 def event_packets(entries: Iterable[tuple[str, bytes]]) -> tuple[list[EventPacket], int]:
-    """The entries of an events stream grouped by window, and how many were left out because they are not valid events
-    of the protocol."""
+    """The entries of an events stream, as (id for clients, JSON), grouped by window, and how many were left out because
+    they are not valid events of the protocol."""
     packets, invalid = list[EventPacket](), 0
-    for entry_id, raw in entries:
+    for event_id, raw in entries:
         try:
-            event = packed_event(entry_id, composed_event(raw), raw)
+            event = packed_event(event_id, composed_event(raw), raw)
         except Malformed:
             invalid += 1
             continue
-        window = window_of_event(entry_id)
+        window = window_of_event(event_id)
         if packets and packets[-1].window == window:
             packets[-1].events = [*packets[-1].events, event]
         else:
@@ -136,8 +137,8 @@ def event_packets(entries: Iterable[tuple[str, bytes]]) -> tuple[list[EventPacke
     return packets, invalid
 
 
-def packed_event(entry_id: str | None, event: Event, raw: bytes) -> PackedEvent:
-    return PackedEvent(entry_id, str(event.__struct_config__.tag), raw, frame_number_of(event) is not None)
+def packed_event(event_id: str | None, event: Event, raw: bytes) -> PackedEvent:
+    return PackedEvent(event_id, str(event.__struct_config__.tag), raw, frame_number_of(event) is not None)
 
 
 def composed_event(raw: bytes) -> Event:
@@ -160,7 +161,7 @@ def merged_event_packet(packets: Sequence[EventPacket]) -> EventPacket:
     newest = packets[-1]
     merged = merged_events([composed_event(event.raw) for packet in packets for event in packet.events])
     events = [packed_event(None, event, encode_event(event)) for event in merged]
-    events[-1] = msgspec.structs.replace(events[-1], entry_id=newest.events[-1].entry_id)
+    events[-1] = msgspec.structs.replace(events[-1], event_id=newest.events[-1].event_id)
     return EventPacket(newest.window, events, sum(packet.count for packet in packets))
 
 
@@ -204,8 +205,8 @@ def server_sent(events: Iterable[PackedEvent]) -> bytes:
     """The events as Server-Sent Events: named by their types, and with the ids from which a client can continue."""
     lines = []
     for event in events:
-        if event.entry_id is not None:
-            lines.append(b"id: %b\n" % event.entry_id.encode())
+        if event.event_id is not None:
+            lines.append(b"id: %b\n" % event.event_id.encode())
         lines.append(b"event: %b\ndata: %b\n\n" % (event.type.encode(), event.raw))
     return b"".join(lines)
 

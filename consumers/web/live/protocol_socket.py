@@ -18,7 +18,8 @@ from aiohttp import web
 
 from consumers.web.answer_cache import AnswerCache, Released
 from consumers.web.door.request import known_parameters, whole_number
-from consumers.web.live.feeds import SERVER_STOPPING
+from consumers.web.live.continuing import was_due
+from consumers.web.live.feeds import SERVER_STOPPING, SET_BACK
 from consumers.web.live.newest_session import NewestSession
 from consumers.web.live.packets import EventPacket, window_of_event
 from consumers.web.live.protocol_client import ROUND, ProtocolClient
@@ -28,7 +29,7 @@ from consumers.web.live.sockets import Clients, first_of, new_socket, upgraded
 from consumers.web.live.sources import SESSION_ENDED
 from consumers.web.live.viewers import CloseReason, Viewer
 from runtime.presence import RedisPresence
-from schemas.errors import CouncilError, RedisAway, RedisRefuses, Refused
+from schemas.errors import CouncilError, RedisAway, RedisRefuses, Refused, SetBack
 from schemas.events import ProtocolTier
 from schemas.grid import window_index_at
 from transport.events import find_composed
@@ -36,7 +37,8 @@ from transport.redis.connection import AsyncPipe
 from transport.sessions import SessionState, find_session
 
 _RETRY_S = 0.25
-_SET_BACK = CloseReason(1013, "Redis lost the newest data of this session: connect again.")
+# The statuses of refusals after which a client connects again without `after`.
+_STARTS_AGAIN = (404, 410)
 
 
 class ProtocolSocket:
@@ -68,7 +70,8 @@ class ProtocolSocket:
         with self._clients.admitted():
             if session is not None:
                 # A refusal is an HTTP response, which a client can read more easily than a close code.
-                await self._known_frame(await find_session(self._pipe, session), after, is_named=True)
+                with contextlib.suppress(SetBack):
+                    await self._known_frame(await find_session(self._pipe, session), after, is_named=True)
             async with upgraded(request, socket) as peer:
                 client = ProtocolClient(peer.transport, -1 if after is None else after)
                 client.start(self._tier)
@@ -128,10 +131,14 @@ class ProtocolSocket:
         try:
             async with self._joined(client, session, after, is_named=opened is None) as viewer:
                 if viewer is None:
-                    return _SET_BACK
+                    return SET_BACK
                 viewer.start(transport, client.encode)
                 await self._wait_for_end(viewer, session, opened)
                 return viewer.done.result() if viewer.done.done() else None
+        except SetBack:
+            return SET_BACK
+        except Refused as error:
+            return CloseReason(SET_BACK.code if error.status in _STARTS_AGAIN else 1011, str(error))
         except CouncilError as error:
             return CloseReason(1011, str(error))
 
@@ -180,16 +187,23 @@ class ProtocolSocket:
         self, state: SessionState, after: int | None, window: int | None = None, *, is_named: bool
     ) -> Released | None:
         """The session at the frame number `after`, which a client received last; None if it received nothing of this
-        session. Raises Refused for a frame that is no longer kept."""
+        session. Raises Refused for a frame that is no longer kept, and SetBack for one that Redis lost, or may have
+        lost: the text that the client has may be another one."""
         if after is None:
             return None
         known = after % ROUND - window_index_at(state.shown_origin_ns)
-        newest = state.window if window is None else window
-        # Without a named session a number past the newest window was of another session: a replay runs ahead.
-        if known < 0 or (known > newest and not is_named):
+        if known < 0:
+            return None
+        if known > state.window:
+            # Without a named session the number may be of another one: a replay runs ahead of the clock.
+            if is_named or was_due(state, known):
+                raise SetBack(state.session)
             return None
         try:
-            return await self._answers.released(state.session, min(known, newest))
+            released = await self._answers.released(state.session, known if window is None else min(known, window))
+            if released.may_be_written_again:
+                raise SetBack(state.session)
+            return released
         except Refused as error:
             raise Refused(
                 "after_too_old", "The frame 'after' is no longer kept: connect without it.", status=410

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from consumers.web.live.feeds import Source
 from consumers.web.live.packets import (
     EventPacket,
@@ -12,9 +14,10 @@ from consumers.web.live.packets import (
 )
 from consumers.web.live.viewers import CloseReason
 from schemas.keys import entry_order
-from transport.events import find_composed, read_events, wait_for_events
-from transport.frames import read_frames, wait_for_frames
-from transport.redis.connection import AsyncPipe, BlockingPipe
+from transport.events import event_id, events_after, find_composed
+from transport.following import StreamEntry, StreamReader
+from transport.frames import frames_after
+from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session
 
 _IS_COMPLETE = b'"isComplete":true'
@@ -24,23 +27,18 @@ SESSION_ENDED = CloseReason(1000, "The session has ended.")
 class FrameSource(Source[FramePacket]):
     """The frames stream: it ends with the final frame."""
 
-    async def read(
-        self, pipe: BlockingPipe, session: str, after: str, block_ms: int | None
-    ) -> tuple[list[FramePacket], str]:
-        reading = wait_for_frames(pipe, session, after, block_ms) if block_ms else read_frames(pipe, session, after)
-        found = await reading
-        packets = [FramePacket(entry_order(entry_id)[0] - 1, raw) for entry_id, raw in found]
-        return packets, found[-1][0] if found else after
+    def reader(self, pipe: AsyncPipe, session: str, after: str, last: StreamEntry | None) -> StreamReader:
+        return frames_after(pipe, session, after, last)
 
-    async def find_end(
-        self, pipe: AsyncPipe, session: str, after: str, packets: list[FramePacket]
-    ) -> CloseReason | None:
+    def packets(self, entries: Sequence[StreamEntry]) -> list[FramePacket]:
+        return [FramePacket(entry_order(entry.entry_id)[0] - 1, entry.raw) for entry in entries]
+
+    async def find_end(self, pipe: AsyncPipe, session: str, packets: list[FramePacket]) -> CloseReason | None:
         if packets:
             return SESSION_ENDED if packets[-1].is_final else None
         # A session whose frames could not be computed ends without a final frame: only its state contains the end.
         state = await find_session(pipe, session)
-        if state.status == "open" or await read_frames(pipe, session, after):
-            # Frames that were written between the two reads are read next.
+        if state.status == "open":
             return None
         return CloseReason(1011, state.reason) if state.reason else SESSION_ENDED
 
@@ -53,25 +51,19 @@ class EventSource(Source[EventPacket]):
 
     invalid = 0
 
-    async def read(
-        self, pipe: BlockingPipe, session: str, after: str, block_ms: int | None
-    ) -> tuple[list[EventPacket], str]:
-        reading = wait_for_events(pipe, session, after, block_ms) if block_ms else read_events(pipe, session, after)
-        found = await reading
-        packets, invalid = event_packets(found)
-        self.invalid += invalid
-        return packets, found[-1][0] if found else after
+    def reader(self, pipe: AsyncPipe, session: str, after: str, last: StreamEntry | None) -> StreamReader:
+        return events_after(pipe, session, after, last)
 
-    async def find_end(
-        self, pipe: AsyncPipe, session: str, after: str, packets: list[EventPacket]
-    ) -> CloseReason | None:
+    def packets(self, entries: Sequence[StreamEntry]) -> list[EventPacket]:
+        packets, invalid = event_packets([(event_id(entry), entry.raw) for entry in entries])
+        self.invalid += invalid
+        return packets
+
+    async def find_end(self, pipe: AsyncPipe, session: str, packets: list[EventPacket]) -> CloseReason | None:
         # While text comes, the state is read only after a member's last text.
         if packets and not any(_completes_member(packet) for packet in packets):
             return None
-        composed = await find_composed(pipe, session)
-        if not composed.is_over or await read_events(pipe, session, after):
-            return None
-        return SESSION_ENDED
+        return SESSION_ENDED if (await find_composed(pipe, session)).is_over else None
 
     def merge(self, packets: list[EventPacket]) -> EventPacket:
         return merged_event_packet(packets)

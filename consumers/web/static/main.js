@@ -151,6 +151,10 @@ function follow(session, { prompt = "", openedTier = "" } = {}) {
       health.showLink("lost, reconnecting");
     },
     onBack: () => setStatus("The council is answering."),
+    // Redis lost what the page shows: it is loaded again.
+    onSetBack: () => {
+      follow(session, { prompt: record?.session.prompt ?? prompt, openedTier: isOwn ? tier || openedTier : "" });
+    },
     onEnd: end,
   });
 }

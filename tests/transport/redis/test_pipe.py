@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from schemas.errors import RedisAway
 from tests.support.project import ROOT
 from tests.support.redis_servers import RedisServer
-from transport.events import read_events, wait_for_events
-from transport.frames import read_frames, wait_for_frames, wait_for_sessions
+from transport.events import events_after
+from transport.frames import frames_after, wait_for_sessions
 from transport.keeping import wait_for_orders
 from transport.redis import async_pipe
 from transport.redis.connection import AsyncPipe, BlockingPipe, ReplyError
@@ -174,14 +174,14 @@ async def test_reads_on_a_shared_connection_send_no_block(
     redis: RedisServer, pipe: AsyncPipe, writes: list[bytes]
 ) -> None:
     """An idle Redis 6.2 ends BLOCK 1 after 100 ms, in which all callers of the connection wait."""
-    assert await read_frames(pipe, "abc", "0") == []
-    assert await read_events(pipe, "abc", "0") == []
+    assert await frames_after(pipe, "abc").read() == []
+    assert await events_after(pipe, "abc").read() == []
     assert _blocks(writes) == [False] * 2
     waiting = BlockingPipe(redis.url)
     await waiting.run([("PING",)])
     writes.clear()
-    assert await wait_for_frames(waiting, "abc", "0", 1) == []
-    assert await wait_for_events(waiting, "abc", "0", 1) == []
+    assert await frames_after(waiting, "abc").read(1) == []
+    assert await events_after(waiting, "abc").read(1) == []
     assert await wait_for_sessions(waiting, "0", 1) == []
     assert await wait_for_orders(waiting, "0", 1) == []
     assert _blocks(writes) == [True] * 4

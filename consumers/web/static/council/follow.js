@@ -4,6 +4,9 @@
 //    ^                                          |  closed with 1000: onEnd()    closed with 1011: onEnd(reason)
 //    +------------ wait, then again ------------+  anything else: onAway()
 //
+// After a reconnection the page names the last frame that it has, and its cut. A server whose Redis has lost that frame
+// closes the socket with 1013 before it sends a frame: onSetBack(), and the page forgets the session and starts again.
+//
 // The text so far contains all that was released up to a window. The socket then sends every kept frame that this page does
 // not have, and each new one; of frames up to that window only the numbers are used. If the frames begin after the end of
 // the text, or a merged frame reaches past its end, the text is requested again.
@@ -17,19 +20,23 @@ const MOST_ATTEMPTS = 60;
 
 const ENDED = 1000;
 const FAILED = 1011;
+const SET_BACK = 1013;
 
 export class Following {
   #session;
   #handlers;
   #textTo = -1;
   #lastWindow = -1;
+  #lastCut = "";
   // The newest window that this socket has sent; before its first frame, the window before those it was asked for.
   #previous = -1;
   #attempts = 0;
+  // True until this socket has sent a frame.
+  #isSilent = true;
   #socket = null;
   #timer = 0;
 
-  // handlers: onText(session), onFrame(frame), onAway(), onBack(), onEnd(reason or "")
+  // handlers: onText(session), onFrame(frame), onAway(), onBack(), onSetBack(), onEnd(reason or "")
   constructor(session, handlers) {
     this.#session = session;
     this.#handlers = handlers;
@@ -62,16 +69,19 @@ export class Following {
 
   #connect() {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const query = `session=${encodeURIComponent(this.#session)}&from=${this.#lastWindow + 1}`;
+    const cut = this.#lastCut ? `&cut=${this.#lastCut}` : "";
+    const query = `session=${encodeURIComponent(this.#session)}&from=${this.#lastWindow + 1}${cut}`;
     const socket = new WebSocket(`${scheme}://${location.host}/frames?${query}`);
     this.#socket = socket;
     this.#previous = this.#lastWindow;
+    this.#isSilent = true;
     socket.onmessage = (message) => this.#take(JSON.parse(message.data), socket);
     socket.onclose = (event) => this.#close(event);
   }
 
   #take(frame, socket) {
     if (socket !== this.#socket) return;
+    this.#isSilent = false;
     if (this.#isTorn(frame.window_index)) {
       this.#socket = null;
       socket.close();
@@ -83,6 +93,7 @@ export class Following {
     this.#attempts = 0;
     if (frame.window_index <= this.#lastWindow) return;
     this.#lastWindow = frame.window_index;
+    this.#lastCut = frame.cut;
     if (frame.window_index <= this.#textTo) {
       for (const member of frame.members) member.text = member.thinking = "";
     }
@@ -99,6 +110,8 @@ export class Following {
     if (!this.#handlers || event.target !== this.#socket) return;
     if (event.code === ENDED || event.code === FAILED) {
       this.#handlers.onEnd(event.code === FAILED ? event.reason : "");
+    } else if (event.code === SET_BACK && this.#isSilent && this.#lastCut) {
+      this.#handlers.onSetBack();
     } else {
       this.#retry();
     }

@@ -13,7 +13,7 @@ import pytest
 from schemas import keys
 from schemas.events import EnergyUpdate, Event, TokenStream
 from tests.support.live_clients import EventStreamClient, all_receive, server_sent_events
-from tests.support.protocol import events_of, texts_by_model
+from tests.support.protocol import client_events_of, texts_by_model
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
 from tests.support.scripted_sessions import ScriptedProducer
@@ -64,7 +64,7 @@ async def test_every_event_comes_once_with_its_id_and_the_response_ends_with_the
     speaker.finish()
     await reading
     assert reader.breaks == 0
-    assert reader.entries == await events_of(pipe, name)
+    assert reader.entries == await client_events_of(pipe, name)
     assert texts_by_model([event for _, event in reader.entries]) == {"test-speaker": "The sky is\nblue"}
     # After the end all events are still kept.
     assert await all_of(client, web, name) == reader.entries
@@ -78,7 +78,7 @@ async def test_last_event_id_continues_after_any_event(
     speaker.say("one")
     speaker.finish()
     await until_composed(pipe, name)
-    events = await events_of(pipe, name)
+    events = await client_events_of(pipe, name)
     assert isinstance(events[-1][1], TokenStream)
     for index, (entry_id, _) in enumerate(events):
         assert await all_of(client, web, name, entry_id) == events[index + 1 :]

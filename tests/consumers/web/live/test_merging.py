@@ -155,9 +155,9 @@ def test_only_the_last_of_merged_events_has_an_id() -> None:
     """A client that continued from an id in the middle would receive events again."""
     merged = merged_event_packet([packet_of(7, energy(7), text("one", "a")), packet_of(8, energy(8), text("one", "b"))])
     assert (merged.window, merged.count) == (8, 2)
-    assert [event.entry_id for event in merged.events] == [None, "9-1"]
+    assert [event.event_id for event in merged.events] == [None, "9-1"]
     again = merged_event_packet([merged, packet_of(9, energy(9))])
-    assert [event.entry_id for event in again.events] == [None, "10-0"]
+    assert [event.event_id for event in again.events] == [None, "10-0"]
     assert server_sent(merged.events).count(b"id: ") == 1
 
 
