@@ -52,6 +52,15 @@ _ON_SOCKET = re.compile(rf"{_SCHEME}{_LOGIN}(?P<path>/(?(login)[^\x00-\x1f\x7f#?
 _CERTAIN_HOST = re.compile(rf"{_SCHEME}(?:[^#/?@]*@)?{_HOSTS}(?:[#/?][^@]*)?", re.DOTALL)
 _OF_SERVER, _OF_SERVICE = re.compile(r"(?:/[0-9]*)?"), re.compile(r"/(?P<service>[^/]+)(?P<db>/[0-9]*)?")
 
+# The options of a URL, beside the logins. redis-py takes more, some of which are objects: as text they would only fail
+# at the first connection, with a traceback.
+_OPTIONS = frozenset(
+    ("db", "client_name", "socket_keepalive", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs",
+     "ssl_certfile", "ssl_check_hostname", "ssl_ciphers", "ssl_keyfile", "ssl_password", OPTION)
+)  # fmt: skip
+
+_LOGIN_OPTIONS = frozenset(("username", "password", "sentinel_username", "sentinel_password"))
+
 _ASYNC_KIND: dict[Any, type[redis_asyncio.AbstractConnection]] = {
     redis_sync.Connection: redis_asyncio.Connection,
     redis_sync.SSLConnection: redis_asyncio.SSLConnection,
@@ -117,6 +126,8 @@ class Address:
         if found["login"]:
             user, _, password = found["login"].partition(":")
             login = {"username": _decoded(user), "password": _decoded(password)}
+        if options.keys() - _OPTIONS:
+            raise self._bad_option()
         scheme, path, host = found["scheme"], found["path"] or "", ""
         if scheme.endswith("+sentinel"):
             self.sentinels = tuple(_node(host, _SENTINEL_PORT) for host in found["hosts"].split(","))
@@ -171,11 +182,14 @@ class Address:
         try:
             yield
         except (TypeError, ValueError, RedisError):
-            raise Refused(
-                "bad_redis_url",
-                f"The Redis URL {without_password(self.url)} has an option that is unknown or has an invalid value: "
-                "correct its query string.",
-            ) from None
+            raise self._bad_option() from None
+
+    def _bad_option(self) -> Refused:
+        return Refused(
+            "bad_redis_url",
+            f"The Redis URL {without_password(self.url)} has an option that is unknown or has an invalid value: "
+            f"correct its query string; known options: {', '.join(sorted(_OPTIONS | _LOGIN_OPTIONS))}.",
+        )
 
 
 def _login_in(options: dict[str, str], prefix: str = "") -> dict[str, str | None]:

@@ -56,6 +56,10 @@ ASKS = {
     "redis url database": (["ask", "hi", "--redis-url", "redis://localhost/abc"], ["not a valid Redis URL"]),
     "redis url option": (["ask", "hi", "--redis-url", "redis://localhost/0?foo=secret"], ["correct its query"]),
     "redis url value": (["ask", "hi", "--redis-url", "rediss://localhost/0?ssl_cert_reqs=x"], ["correct its query"]),
+    "redis url object": (
+        ["ask", "hi", "--redis-url", "redis://127.0.0.1:1/0?credential_provider=x"],
+        ["known options", "client_name"],
+    ),
     "no council to stop": (["stop", "abc"], ["council up"]),
     "no council": (["status"], ["council up"]),
     "settings missing": (["ask", "hi", "--config", "nowhere.toml"], ["no settings file", "nowhere.toml"]),
