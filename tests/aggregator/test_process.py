@@ -14,6 +14,7 @@ from tests.support.role_processes import Role, Roles, roles_on
 from tests.support.sessions import check_the_law, opening_of, until_ended, written_texts
 from tests.support.waiting import until
 from transport.commit import end_session, epoch_taken, take_over
+from transport.frames import find_frame
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
 from transport.sessions import find_session, open_session
@@ -121,6 +122,26 @@ async def test_a_redis_that_lost_all_data_is_served_again(own_redis: RedisServer
         assert aggregator.process.poll() is None
         assert aggregator.log().count("Redis is away") <= 1
         assert "Traceback" not in aggregator.log()
+    await pipe.close()
+
+
+async def test_late_frames_are_marked_only_on_a_server_that_has_not_had_the_session_from_its_opening_on(
+    each_redis: RedisServer,
+) -> None:
+    """Its first windows are due before the first aggregator has started: no client can have received them before."""
+    pipe = AsyncPipe(each_redis.url)
+    opening = opening_of("ngram:char-6", max_tokens=5)
+    await open_session(pipe, opening)
+    with roles_on(each_redis.url) as roles:
+        roles.start("aggregator")
+        roles.start("producers", "ngram:char-6", "--tokens-per-s", "100")
+        await until_ended(pipe, opening.session)
+    last = await find_frame(pipe, opening.session, (await find_session(pipe, opening.session)).window)
+    first = await find_frame(pipe, opening.session, 0)
+    assert first is not None
+    assert last is not None
+    assert (first.may_be_written_again, last.may_be_written_again) == (False, False)
+    assert first.nonce == last.nonce != b""
     await pipe.close()
 
 

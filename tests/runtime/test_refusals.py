@@ -91,17 +91,17 @@ async def _owners(pipe: AsyncPipe, group: str) -> list[str]:
     return [name.decode() for name, _ in owners or ()]
 
 
-async def test_a_role_whose_record_is_refused_takes_no_session(each_redis: RedisServer) -> None:
+async def test_a_role_whose_record_is_refused_takes_no_session(redis: RedisServer) -> None:
     """The user of the first processes loses a right while they wait for a session: the second ones take it."""
-    pipe = AsyncPipe(each_redis.url)
-    each_redis.run("ACL", "SETUSER", "limited", "on", ">secret", "~*", "+@all")
-    limited = each_redis.url.replace("unix://", "unix://limited:secret@")
+    pipe = AsyncPipe(redis.url)
+    redis.run("ACL", "SETUSER", "limited", "on", ">secret", "~*", "+@all")
+    limited = redis.url.replace("unix://", "unix://limited:secret@")
     try:
-        with roles_on(limited) as first, roles_on(each_redis.url) as second:
+        with roles_on(limited) as first, roles_on(redis.url) as second:
             refused = [first.start(*role) for role in ROLES.values()]
             for role in refused:
                 await asyncio.to_thread(role.wait_ready)
-            each_redis.run("ACL", "SETUSER", "limited", "-set")
+            redis.run("ACL", "SETUSER", "limited", "-set")
             for role in refused:
                 wait_until(lambda role=role: REFUSES in role.log(), "the role has noticed")
             await open_session(pipe, opening_of(MODEL))
@@ -116,13 +116,13 @@ async def test_a_role_whose_record_is_refused_takes_no_session(each_redis: Redis
                 assert role.log().count(REFUSES) == 1
                 assert "+set" in role.log()
     finally:
-        each_redis.run("ACL", "DELUSER", "limited")
+        redis.run("ACL", "DELUSER", "limited")
     await pipe.close()
 
 
-async def test_the_web_process_names_the_right_that_it_lacks(each_redis: RedisServer) -> None:
-    each_redis.run("ACL", "SETUSER", "limited", "on", ">secret", "~*", "+@all")
-    web = WebServer(each_redis.url.replace("unix://", "unix://limited:secret@"))
+async def test_the_web_process_names_the_right_that_it_lacks(redis: RedisServer) -> None:
+    redis.run("ACL", "SETUSER", "limited", "on", ">secret", "~*", "+@all")
+    web = WebServer(redis.url.replace("unix://", "unix://limited:secret@"))
     try:
         async with aiohttp.ClientSession() as client:
 
@@ -134,7 +134,7 @@ async def test_the_web_process_names_the_right_that_it_lacks(each_redis: RedisSe
                     return ""
 
             assert "no model is served" in await until(answer, "the web process answers")
-            each_redis.run("ACL", "SETUSER", "limited", "-set")
+            redis.run("ACL", "SETUSER", "limited", "-set")
 
             async def names_it() -> bool:
                 return "+set" in await answer()
@@ -142,4 +142,4 @@ async def test_the_web_process_names_the_right_that_it_lacks(each_redis: RedisSe
             await until(names_it, "the right is named")
     finally:
         web.close()
-        each_redis.run("ACL", "DELUSER", "limited")
+        redis.run("ACL", "DELUSER", "limited")

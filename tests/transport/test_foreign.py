@@ -124,7 +124,7 @@ async def test_the_council_works_beside_values_of_another_client(
     await pipe.run([("EXPIRE", key, 600) for key in (*written, keys.tokens("half"))])
     started = [
         roles.start("aggregator"),
-        roles.start("producers", "ngram:word-3", "--tokens-per-s", "200"),
+        roles.start("producers", "ngram:word-3", "--tokens-per-s", "200", COUNCIL_DRAIN_S="0"),
         roles.start("consumers.decipher"),
         roles.start("consumers.recorder"),
     ]

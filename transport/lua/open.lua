@@ -7,6 +7,9 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   return redis.error_reply('EXISTS this session is open already')
 end
 redis.call('HSET', KEYS[1], 'status', 'open', 'epoch', 0, 'window', -1)
+-- The server that has the session from its beginning, by the run_id that each start of a server draws: see take_over.lua.
+local info = redis.pcall('INFO', 'server')
+redis.call('HSET', KEYS[1], 'server', type(info) == 'string' and string.match(info, 'run_id:(%x+)') or '', 'served', 0)
 local opened = redis.call('XADD', KEYS[2], id, 'e', ARGV[1])
 redis.call('HSET', KEYS[1], 'opened', opened, 'cut', opened)
 if id ~= '*' then

@@ -1,7 +1,8 @@
 -- Gives a session a new owner: from then on commits of earlier owners are STALE.
 -- KEYS state, tokens, frames   ARGV (none)
 -- Returns {status, epoch, window, cut, checkpoint or '', opening's id, opening, the last frame or '', milliseconds of Redis's
--- clock when this server first gave the session an owner}; status GONE where the session expired.
+-- clock when this server first gave the session an owner (0: it has had the session from its opening on)}; status GONE where
+-- the session expired.
 local state = redis.call('HMGET', KEYS[1], 'status', 'window', 'cut', 'checkpoint', 'opened', 'server', 'served')
 if not state[1] then
   return {'GONE'}

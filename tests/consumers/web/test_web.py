@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
-from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer, offer_aggregator
 from tests.support.waiting import wait_until
 from tests.support.web_server import CHAR, PACE, WORD, WebServer, watch, windows
 from transport.commit import end_session
@@ -80,6 +80,7 @@ async def test_a_warning_names_the_models_that_the_tier_leaves_out(
 ) -> None:
     for name in ("a", "b", "c"):
         ScriptedProducer(redis, name).offer()
+    offer_aggregator(redis)
     found = await opened(client, web, models=["a", "b", "c"], tier="low")
     assert (found["models"], found["tier"]) == (["a", "b"], "low")
     assert found["warnings"] == ["The low tier runs 2 models at once; left out: c."]
@@ -89,6 +90,7 @@ async def test_the_weighting_of_a_request_is_in_the_opening(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
     ScriptedProducer(redis, "a").offer()
+    offer_aggregator(redis)
     for request, weighting in (({}, "fixed"), ({"weighting": "certainty", "weights": {"a": 2}}, "certainty")):
         session = (await opened(client, web, **request))["session"]
         opening = await read_opening(pipe, await find_session(pipe, session))
@@ -99,6 +101,7 @@ async def test_the_sync_of_a_request_is_in_the_opening(
     redis: RedisServer, web: WebServer, client: aiohttp.ClientSession, pipe: AsyncPipe
 ) -> None:
     ScriptedProducer(redis, "a").offer()
+    offer_aggregator(redis)
     for request, sync in (({}, "step"), ({"sync": "free"}, "free")):
         session = (await opened(client, web, **request))["session"]
         assert (await read_opening(pipe, await find_session(pipe, session))).sync == sync

@@ -117,7 +117,8 @@ async function copied(text) {
 
 const FINISHES = { stop: "finished", length: "finished: token limit reached" };
 
-// True for a dropped member, unless a user stopped it; and for one that finished in a way that needs attention.
+// True for a member that a user should look at: it was dropped, but not by a user, or its answer has ended in a way that
+// needs attention.
 export function isAlarming({ state, reason }) {
   if (state === "finished") return Boolean(reason) && !(reason in FINISHES);
   return state === "dropped" && reason !== "cancelled";
