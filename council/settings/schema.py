@@ -153,9 +153,8 @@ class _Environment(EnvSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         values = super().__call__()
-        if values.get("token") == "":
-            # Processes of the council that do not need the token have an empty variable.
-            del values["token"]
+        # An empty variable counts as not set: processes of the council that do not need the token have one.
+        values = {name: value for name, value in values.items() if value or name not in ("token", "prefix")}
         if token := token_from_file():
             values["token"] = token
         try:

@@ -119,6 +119,8 @@ def test_a_prefix_from_the_settings_becomes_part_of_the_url(monkeypatch: pytest.
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:6379/0?db=1")
     monkeypatch.setenv("COUNCIL_PREFIX", "team-a")
     assert load_settings(None, {}).redis_url == "redis://127.0.0.1:6379/0?db=1&prefix=team-a"
+    monkeypatch.setenv("COUNCIL_PREFIX", "")
+    assert load_settings(None, {}).redis_url == "redis://127.0.0.1:6379/0?db=1"
     monkeypatch.delenv("REDIS_URL")
     assert load_settings(None, {}).redis_url is None
 
