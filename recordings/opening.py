@@ -10,7 +10,16 @@ import msgspec
 from recordings.contents import About
 from schemas.entries import decode_entry
 from schemas.errors import Malformed, Refused
-from schemas.sessions import ENTRY_VERSION, LONGEST_MS, MAX_MEMBERS, Member, Opening, Replay, Sampling
+from schemas.sessions import (
+    ENTRY_VERSION,
+    LONGEST_MS,
+    MAX_MEMBERS,
+    REPLAYED_VERSIONS,
+    Member,
+    Opening,
+    Replay,
+    Sampling,
+)
 
 # More than six members with a system text of 32 KiB each, and a chat.
 _MOST_BYTES = 1024 * 1024
@@ -54,11 +63,11 @@ def replay_opening(path: Path, session: str, recording: str = "", *, frames: boo
         opening = decode_entry(first.raw)
     except Malformed:
         opening = None
-    if not isinstance(opening, Opening) or first.id != about.opened or opening.version != ENTRY_VERSION:
+    if not isinstance(opening, Opening) or first.id != about.opened or opening.version not in REPLAYED_VERSIONS:
         raise Malformed(f"{path} does not begin with the opening of a session of this version: it cannot be replayed.")
     if problem := _problem_of(opening, len(first.raw)):
         raise Malformed(f"{path} is not the recording of a council's session: {problem}. It cannot be replayed.")
-    return first.id, msgspec.structs.replace(opening, session=session, replay=replay)
+    return first.id, msgspec.structs.replace(opening, version=ENTRY_VERSION, session=session, replay=replay)
 
 
 def _problem_of(opening: Opening, size: int) -> str:

@@ -39,17 +39,29 @@ class Playback(msgspec.Struct, frozen=True):
     is_over: bool = False
 
 
+class Steer(msgspec.Struct, array_like=True, frozen=True):
+    """The text that a member continues in its present branch: its own text up to the byte `start`, which is the end of
+    one of its tokens or of the text that it was given before, and then `text`, up to the byte `end`."""
+
+    start: int
+    end: int
+    text: str
+
+
 class Progress(msgspec.Struct, array_like=True, frozen=True):
     """What the aggregator has accepted of one member: the winning claim, the next seq, and whether it has ended.
 
     `grant` is for producers whose backend pauses: a token may be written if its start in the answer, in bytes, is not
-    past the grant. NOT_STARTED: no request is sent to the model yet. None: there is no limit.
+    past the grant. NOT_STARTED: no request is sent to the model yet. None: there is no limit. `branch` is the member's
+    present branch, in which `next_seq` counts, and `steer` the text with which that begins; None in branch 0.
     """
 
     claim: str
     next_seq: int
     ended: bool
     grant: int | None = None
+    branch: int = 0
+    steer: Steer | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

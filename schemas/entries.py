@@ -5,7 +5,8 @@
     alive, starved, finished,
     failed
     token                       a token of the model, with its measurements
-    cancel, beat                marks of the council: the user stops members; the aggregator counts a second
+    cancel, beat, steered       marks of the council: the user stops members; the aggregator counts a second; it has
+                                decided that a member continues another text
 
 Every struct is a msgpack array whose first element is its tag. New fields are added at the end, with a default; the
 position of a field never changes.
@@ -37,7 +38,8 @@ class Token(Entry, array_like=True, frozen=True, gc=False, tag="t"):
 
     `text` is shown; `piece` has the token's own bytes where they differ from it, else it is empty. `logprob` is the
     natural logarithm of the sampled token's probability, None where it was not measured. `top` is a packed list of at
-    most 200 (piece, logprob), as the server sent it. Times are wall clock that never falls.
+    most 200 (piece, logprob), as the server sent it. Times are wall clock that never falls. `branch` counts how often
+    the member was steered to another text; `seq` counts from 0 in each branch.
     """
 
     member: int
@@ -51,6 +53,7 @@ class Token(Entry, array_like=True, frozen=True, gc=False, tag="t"):
     quality: Quality = "missing"
     piece: bytes = b""
     top: msgspec.Raw = NO_TOP
+    branch: int = 0
 
 
 class Claim(Entry, frozen=True, tag="claim"):
@@ -89,14 +92,18 @@ class Alive(Entry, frozen=True, tag="alive"):
 
 
 class Finished(Entry, frozen=True, tag="finished"):
-    """The model ended its answer by itself after `tokens` tokens; `reason` is stop, length, or a sentence for the user
-    about an end that needs attention."""
+    """The model ended its answer by itself after `tokens` tokens of the branch; `reason` is stop, length, or a sentence
+    for the user about an end that needs attention. `logprob` and `top` are those of the end, as a token has them: b""
+    is the end in the list."""
 
     member: int
     claim: str
     written_ns: int
     tokens: int
     reason: str = "stop"
+    branch: int = 0
+    logprob: float | None = None
+    top: msgspec.Raw = NO_TOP
 
 
 class Failed(Entry, frozen=True, tag="failed"):
@@ -106,6 +113,7 @@ class Failed(Entry, frozen=True, tag="failed"):
     claim: str
     written_ns: int
     reason: str
+    branch: int = 0
 
 
 class Starved(Entry, frozen=True, tag="starved"):
@@ -130,7 +138,18 @@ class Beat(Entry, frozen=True, tag="beat"):
     """The aggregator runs. The silence of a producer is counted in beats, not in time."""
 
 
-Mark = Claim | Waiting | Loading | Alive | Starved | Finished | Failed | Cancel | Beat
+class Steered(Entry, frozen=True, tag="steered"):
+    """The aggregator has decided: the member's own text up to the byte `start` is kept, `text` follows it, and the
+    member continues from there in `branch`. It follows from the entries before it, and so changes no frame; readers of
+    the token stream need it to put an answer together."""
+
+    member: int
+    branch: int
+    start: int
+    text: str
+
+
+Mark = Claim | Waiting | Loading | Alive | Starved | Finished | Failed | Cancel | Beat | Steered
 AnyEntry = Opening | Token | Mark
 
 # The exceptions of msgspec for bytes that do not decode; the last one for lists that are nested too deep.

@@ -18,14 +18,17 @@ from schemas.named import flat_fields, named_struct
 
 # The version of packed frames. A program reads frames of its own version only, and goes on with sessions whose frames
 # have this version. It rises when the fields of a frame change, and when the same token stream gives another frame.
-FRAME_VERSION = 2
+FRAME_VERSION = 3
 # The version of frames in JSON, in recordings.
 FRAME_JSON_VERSION = 1
 # The diversity index where it was not measured.
 FALLBACK_INDEX = 0.5
 
 MemberState = Literal["waiting", "loading", "thinking", "answering", "held", "detached", "finished", "dropped"]
-Mode = Literal["step", "free", "single"]
+Mode = Literal["step", "free", "single", "consensus"]
+# unanimous: all drafts were the same. certain, estimate: the drafts parted, and the lists decided, with or without
+# doubt. followed: one member alone wrote it.
+DecisionKind = Literal["unanimous", "certain", "estimate", "followed"]
 AgreementSource = Literal["logprobs", "mixed", "text"]
 Compares = Literal["next", "place"]
 InterferenceKind = Literal["constructive", "destructive", "neutral"]
@@ -132,11 +135,42 @@ class InterferenceFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class WindowCounts(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Entries of this window alone."""
+    """Entries of this window alone. superseded: tokens that were accepted and are discarded in this window, because the
+    council agreed on another text; no frame contains them."""
 
     late: int = 0
     duplicates: int = 0
     dead_letters: int = 0
+    superseded: int = 0
+
+
+class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How the council agreed on the bytes [at, end) of its answer. All but the first four are None or empty unless the
+    drafts parted at `at`.
+
+    `by` is the member whose draft was taken; None where all drafts were the same. share is the least probability, in
+    [0, 1], that the council as a whole gives to the text that won; runner_up the beginning of the next likely one ("":
+    the end of the answer), with its share. jsd in [0, 1]: the disagreement at `at`. against: the members whose drafts
+    began otherwise.
+    """
+
+    at: int
+    end: int
+    kind: DecisionKind
+    by: int | None = None
+    share: float | None = None
+    runner_up: str | None = None
+    runner_up_share: float | None = None
+    jsd: float | None = None
+    against: tuple[int, ...] = ()
+
+
+class ConsensusFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The text on which the council has agreed in this window, and the decisions, which tile it. Both are None in a
+    session that is not `sync: consensus`."""
+
+    agreed: str | None = None
+    decisions: tuple[Decision, ...] | None = None
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True):
@@ -164,6 +198,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     counts: WindowCounts = WindowCounts()
     tier: str = ""
     replay_of: str = ""
+    consensus: ConsensusFrame = ConsensusFrame()
 
 
 # The order of the fields in JSON. New ones are added at the end.
@@ -172,7 +207,8 @@ FRAME_FIELDS = (
     "sync_lag_ms", "arrival_skew_ms", "late", "duplicates", "dead_letters", "members", "tokens", "tier",
     "frontier_bytes", "di_low", "di_covered", "coverage", "di_span", "span_bytes", "jsd", "entropy_total",
     "entropy_within", "coverage_mass", "agreement", "agreement_source", "shared_prefix", "diverged_at_bytes",
-    "compares", "wave", "amplified", "dampened", "interference", "resonance", "replay_of",
+    "compares", "wave", "amplified", "dampened", "interference", "resonance", "replay_of", "superseded", "agreed",
+    "decisions",
 )  # fmt: skip
 
 # A frame in JSON, and in a recording, where a field whose value is null is left out.

@@ -10,17 +10,22 @@ import msgspec
 from schemas.errors import Refused
 
 # The version of all entries and orders of a session, which its opening contains. It rises when their fields change. A
-# process that reads another version leaves the session to others.
-ENTRY_VERSION = 1
+# process that reads another version leaves the session to others. 2: what-if and consensus. Openings and entries of 1
+# decode as those of 2, so recordings of both can be replayed.
+ENTRY_VERSION = 2
+REPLAYED_VERSIONS = (1, 2)
 
-# step: text is released as far as the slowest member has come. free: as it arrives.
-Sync = Literal["step", "free"]
+# step: text is released as far as the slowest member has come. free: as it arrives. consensus: the members write one
+# answer together, and only text on which they have agreed is released.
+Sync = Literal["step", "free", "consensus"]
 # Whether a member's confidence weight is used as it is, or multiplied by its smoothed certainty.
 Weighting = Literal["fixed", "certainty"]
 Speaker = Literal["system", "user", "assistant"]
 # The states of a session's state machine, which DECIPHER runs.
 Phase = Literal["IDLE", "CHARGING", "FLOWING", "STALLING", "SATURATED", "DRAINED"]
 MAX_PROMPT_BYTES = 32 * 1024
+# The longest answer of a tier fits: 8,192 tokens of eight bytes.
+MAX_PREFIX_BYTES = 64 * 1024
 MAX_TOKENS_LIMIT = 8_192
 # More than the turns of any real chat of 32 KiB.
 MAX_TURNS = 256
@@ -141,11 +146,22 @@ class Replay(msgspec.Struct, array_like=True, frozen=True):
     frames: bool = False
 
 
+class Parent(msgspec.Struct, array_like=True, frozen=True):
+    """The session of which this one is a what-if branch: from the byte `byte` of its answers on, `word` was put in the
+    place of `instead`, which stood there in the answer of a member (empty where nothing stood there)."""
+
+    session: str
+    byte: int
+    word: str
+    instead: str = ""
+
+
 class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
     """The first entry of a token stream. The core reads no other setting.
 
     `prompt` is the user's turn to be answered, `history` the turns before it; `ladder` are the tiers below `tier`, the
-    next lower one first. In a replay it is the recorded opening with another `session` and with `replay`.
+    next lower one first. In a replay it is the recorded opening with another `session` and with `replay`. `prefix` is
+    the beginning of every answer, which the members continue; in a what-if branch there is also the `parent`.
     """
 
     version: int
@@ -162,6 +178,13 @@ class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
     ladder: tuple[Rung, ...] = ()
     weighting: Weighting = "fixed"
     replay: Replay | None = None
+    prefix: str = ""
+    parent: Parent | None = None
+
+    @property
+    def prefix_bytes(self) -> int:
+        """The length of the prefix. Positions in answers count from its first byte."""
+        return len(self.prefix.encode())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -221,3 +244,5 @@ class SessionRequest(msgspec.Struct, frozen=True):
     allow_remote: bool = False
     weighting: Weighting = "fixed"
     sync: Sync = "step"
+    prefix: str = ""
+    parent: Parent | None = None

@@ -30,6 +30,7 @@ from schemas.entries import (
     Loading,
     Mark,
     Starved,
+    Steered,
     Token,
     Waiting,
     decode_entry,
@@ -58,7 +59,7 @@ def valid_entry(raw: bytes, member_count: int) -> Token | Mark:
     members = () if isinstance(entry, Beat) else entry.members if isinstance(entry, Cancel) else (entry.member,)
     if any(not 0 <= member < member_count for member in members):
         raise Malformed("there is no such member")
-    if not isinstance(entry, Beat | Cancel | Claim) and not _is_claim(entry.claim):
+    if not isinstance(entry, Beat | Cancel | Claim | Steered) and not _is_claim(entry.claim):
         raise Malformed("a claim is the id of an entry")
     return entry
 
@@ -110,6 +111,8 @@ class Intake:
             case Cancel():
                 for index in entry.members or range(len(self._record.members)):
                     self._drop(index, entry.reason)
+            case Steered():
+                """The session has decided it itself."""
             case _:
                 events.members.add(entry.member)
                 self._count_lateness(t_ns, entry.written_ns, events)

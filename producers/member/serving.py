@@ -25,7 +25,7 @@ from producers.member.served import ServedModel
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas import entries
-from schemas.entries import AnyEntry, Beat, Cancel, Claim, Token, decode_entry
+from schemas.entries import AnyEntry, Beat, Cancel, Claim, Steered, Token, decode_entry
 from schemas.errors import Malformed, OtherVersion, RedisAway, SessionGone
 from schemas.keys import entry_order
 from schemas.rules.claims import ClaimLedger, ClaimVerdict
@@ -193,7 +193,7 @@ class MemberServing:
             asked_at = time.monotonic()
             async for entry_id, entry in self._entries(after, "+"):
                 after = entry_id
-                if not isinstance(entry, Opening | Claim | Beat | Cancel) and entry.claim == winner:
+                if not isinstance(entry, Opening | Claim | Beat | Cancel | Steered) and entry.claim == winner:
                     return True
             has_stalled = time.monotonic() - asked_at > _LISTEN_S
             silent_s = 0.0 if has_stalled else silent_s + _LISTEN_S

@@ -117,7 +117,10 @@ def test_a_process_record_of_another_version_is_recognised() -> None:
         decode_record(encode_record(msgspec.structs.replace(record, version=RECORD_VERSION + 1)))
 
 
-@pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x93\xa4open\x01\xc0", msgspec.msgpack.encode(["open"]), b"\x90"])
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"\xc1", msgspec.msgpack.encode(["open", ENTRY_VERSION, None]), msgspec.msgpack.encode(["open"]), b"\x90"],
+)
 def test_other_bytes_are_malformed_and_of_no_version(raw: bytes) -> None:
     for decode in (decode_opening, decode_frame):
         with pytest.raises(Malformed) as met:
