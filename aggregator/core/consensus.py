@@ -33,7 +33,7 @@ from aggregator.numbers.proposal import Proposal, end_proposal
 from schemas.control import Steer
 from schemas.entries import Finished, Steered
 from schemas.frames import Decision, DecisionKind
-from schemas.rules.words import MOST_WORD_BYTES, last_word_end, whole_characters, word_end
+from schemas.rules.words import MOST_WORD_BYTES, character_end, last_word_end, shared_beginning, word_end
 from schemas.sessions import Opening
 
 # A backend that pauses drafts so far ahead of the agreed text: past the longest word that a decision waits for.
@@ -177,7 +177,7 @@ class Consensus:
         if all(have_ended) and not any(drafts):
             self.over = STOP
             return False
-        shared = _shared(drafts)
+        shared = shared_beginning(drafts)
         others_run = any(not m.ended for index, m in enumerate(self._members) if index not in voters)
         # Members that run beside the voters follow at the end of a word.
         if shared and (self.record.returning or (len(voters) == 1 and others_run)):
@@ -218,7 +218,8 @@ class Consensus:
         """Adds the text, which the drafts of all or of one of the voters begin with, up to max_tokens."""
         record = self.record
         at = len(record.agreed)
-        text = text[: whole_characters(text, self._most_bytes - at)]
+        if decision is None:
+            text = text[: character_end(text, self._most_bytes - at)]
         record.agreed += text
         record.is_at_word_end = is_word
         end = len(record.agreed)
@@ -270,7 +271,7 @@ class Consensus:
         if self._opening.weighting == "certainty":
             # That of this token alone: a mean over the tokens that came would depend on how far ahead the draft is.
             weight *= weight_certainty(proposal)
-        return Voter(weight, draft, left, offset, proposal)
+        return Voter(weight, draft, left, offset, proposal, is_first=bool(left) and x == offset)
 
     def _completes(self, pending: Pending, voters: Sequence[int], end_ns: int) -> bool:
         """Agrees on the leader's word, if it is complete. The word of a leader that has left ends where it stopped."""
@@ -283,7 +284,12 @@ class Consensus:
         end = word_end(draft, is_whole=record.ends[leader] is not None or leader not in voters)
         if end is None:
             return False
-        record.pending, word = None, draft[:end]
+        word = draft[:end]
+        # A voter that has written only a part of the word may still write the rest. If it was steered instead, its
+        # tokens, and so its later votes, would depend on timing.
+        if any(word.startswith(d) and len(d) < end and self.record.ends[i] is None for i, d in self._texts_of(voters)):
+            return False
+        record.pending = None
         self._agree(word, voters, decision=pending.decision, is_word=True)
         for index in voters:
             if self._drafts[index].startswith(word):
@@ -293,12 +299,15 @@ class Consensus:
         record.floor = len(record.agreed)
         return not self._steer_returning(end_ns)
 
+    def _texts_of(self, voters: Sequence[int]) -> list[tuple[int, bytes]]:
+        return [(index, bytes(self._drafts[index])) for index in voters]
+
     def _steer(self, index: int, end_ns: int) -> None:
         """Begins a new branch of the member at the end of the agreed text."""
         member, record, queue = self._members[index], self.record, self._queues[index]
         end = len(record.agreed)
         released, draft = member.position, self._drafts[index]
-        same_to = released + len(_shared([bytes(draft), record.agreed[released:]]))
+        same_to = released + len(shared_beginning([bytes(draft), record.agreed[released:]]))
         self.superseded += queue.cut(same_to)
         start = max(member.kept_to, queue.end)
         steer = Steer(start, end, record.agreed[start:].decode())
@@ -309,10 +318,3 @@ class Consensus:
         record.steers[index], record.ends[index] = steer, None
         self.following.add(index)
         self.steered.append(Steered(index, member.branch, start, steer.text, accepted))
-
-
-def _shared(texts: Sequence[bytes]) -> bytes:
-    """The whole characters with which all of the texts begin."""
-    least, most = min(texts), max(texts)
-    end = next((i for i, (one, other) in enumerate(zip(least, most, strict=False)) if one != other), len(least))
-    return least[: whole_characters(most, whole_characters(least, end))]
