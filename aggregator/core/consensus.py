@@ -324,8 +324,9 @@ class Consensus:
         start = max(member.kept_to, queue.end)
         steer = Steer(start, end, record.agreed[start:].decode())
         self._proposals.forget(member.unaligned.forget(len(member.unaligned)))
+        accepted = member.next_seq
         member.steer(end, end_ns)
         self._drafts[index] = Draft(end, b"")
         record.steers[index], record.ends[index] = steer, None
         self.following.add(index)
-        self.steered.append(Steered(index, member.branch, start, steer.text))
+        self.steered.append(Steered(index, member.branch, start, steer.text, accepted))
