@@ -18,11 +18,19 @@ from schemas.models import ModelFacts
 from schemas.sessions import Message, Sampling
 
 
+class Written(msgspec.Struct, frozen=True):
+    """A stretch of the answer so far. `ids` are the model's own token ids where it wrote the stretch itself and its
+    backend reported them (Piece.token), in order and complete; without ids the text was given to it."""
+
+    text: str
+    ids: tuple[int, ...] = ()
+
+
 class Request(msgspec.Struct, frozen=True):
     """What one member of a session asks its model. `silence_ms` is how long a model that has begun may send nothing.
 
-    `prefix` is the beginning of the answer, which the model continues. `is_check`: `council check` asks it, so no user
-    has asked for any of its options.
+    `prefix` is the answer so far, which the model continues: its backend yields only what follows. `is_check`:
+    `council check` asks it, so no user has asked for any of its options.
     """
 
     prompt: str
@@ -33,16 +41,26 @@ class Request(msgspec.Struct, frozen=True):
     top_k: int
     silence_ms: int
     history: tuple[Message, ...] = ()
-    prefix: str = ""
+    prefix: tuple[Written, ...] = ()
     is_check: bool = False
 
     @property
+    def prefix_text(self) -> str:
+        """The answer so far; empty where the model begins it."""
+        return "".join(stretch.text for stretch in self.prefix)
+
+    @property
     def messages(self) -> tuple[Message, ...]:
-        """The whole chat: the system text, if there is one, the turns so far, the turn to be answered, and the
-        beginning of the answer, if there is one."""
+        """The whole chat: the system text, if there is one, the turns so far, the turn to be answered, and the answer
+        so far, if there is one, as one turn of the assistant."""
+        begun = self.prefix_text
+        return (*self.question, Message("assistant", begun)) if begun else self.question
+
+    @property
+    def question(self) -> tuple[Message, ...]:
+        """The chat up to the turn to be answered."""
         system = (Message("system", self.system),) if self.system else ()
-        prefix = (Message("assistant", self.prefix),) if self.prefix else ()
-        return (*system, *self.history, Message("user", self.prompt), *prefix)
+        return (*system, *self.history, Message("user", self.prompt))
 
     @property
     def messages_without_system(self) -> tuple[Message, ...]:
@@ -64,7 +82,8 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """One token: its shown text and its measurement. `piece` is its own bytes where they differ from the text."""
+    """One token: its shown text and its measurement. `piece` is its own bytes where they differ from the text, `token`
+    its id, where the backend knows it and a request may continue after it (Written.ids)."""
 
     text: str
     lane: Lane = "answer"
@@ -72,6 +91,7 @@ class Piece(msgspec.Struct, frozen=True):
     quality: Quality = "missing"
     piece: bytes = b""
     top: tuple[tuple[bytes, float], ...] = ()
+    token: int | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -98,10 +118,16 @@ STOP, LENGTH, REFUSED = "stop", "length", "refused: its text is the refusal"
 
 class Ending(msgspec.Struct, frozen=True):
     """The model has ended by itself: `reason` is STOP, LENGTH, REFUSED, or a word of its server. `odd` is what the
-    server sent and the backend did not understand, in words that follow "sent "."""
+    server sent and the backend did not understand, in words that follow "sent ".
+
+    `logprob` and `top` are the measurement of the end itself, as a piece has one: the logprob of ending here, and the
+    likeliest pieces in this place, in which b"" is the end. None and empty where the server does not report it.
+    """
 
     reason: str
     odd: tuple[str, ...] = ()
+    logprob: float | None = None
+    top: tuple[tuple[bytes, float], ...] = ()
 
 
 class BackendFailed(Exception):

@@ -1,7 +1,7 @@
 """Frames: the content of one closed window of a session.
 
-Packed, for Redis, a frame is an array of arrays. In JSON its fields have the names below, and the fields of its four
-parts (measures, alignment, interference, counts) are beside the frame's own.
+Packed, for Redis, a frame is an array of arrays. In JSON its fields have the names below, and the fields of its five
+parts (measures, alignment, interference, counts, consensus) are beside the frame's own.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ import msgspec
 
 # absent, loading, loaded: whether it is in its server's memory; unmanaged: the council does not load it.
 Residency = Literal["unmanaged", "absent", "loading", "loaded"]
-
+# Whether a model continues an answer that a request begins: its backend knows it, or one real try has shown it.
+Continues = Literal["yes", "no", "untried"]
 
 # The server of a model that is in the memory of its producer process.
 IN_PROCESS = "in process"
@@ -40,6 +41,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     held_by: str = ""
     # How the user can raise `slots`, such as "set OLLAMA_NUM_PARALLEL for it and start it again".
     slots_setting: str = ""
+    continues: Continues = "untried"
 
     @property
     def memory_key(self) -> tuple[str, str]:

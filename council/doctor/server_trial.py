@@ -18,7 +18,7 @@ import msgspec
 import pydantic
 
 from council.settings.schema import Server, Settings
-from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, Piece, Request
+from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, Piece, Request, Written
 from producers.ollama.backend import OllamaBackend
 from producers.ollama.offers import ollama_offers, ollama_url
 from producers.openai.backend import OpenAIBackend
@@ -195,7 +195,7 @@ async def _generated(
 async def _prefix(backend: OllamaBackend | OpenAIBackend, limits: Limits) -> Prefix:
     """Whether the server continues an answer that the request begins."""
     try:
-        pieces, _ = await _generated(backend, msgspec.structs.replace(_REQUEST, prefix=_BEGUN), limits)
+        pieces, _ = await _generated(backend, msgspec.structs.replace(_REQUEST, prefix=(Written(_BEGUN),)), limits)
     except BackendFailed:
         return "refused"
     text = _text(pieces, "answer").strip().lower()

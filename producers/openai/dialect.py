@@ -68,7 +68,7 @@ class Dialect(msgspec.Struct, frozen=True):
             body["stream_options"] = {"include_usage": True}
         if "seed" in sent:
             body["seed"] = request.seed
-        if request.prefix and self.has_continue_flag:
+        if request.prefix_text and self.has_continue_flag:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return json.dumps(body).encode()
 

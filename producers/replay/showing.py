@@ -62,4 +62,4 @@ class FrameShow:
                 if isinstance(entry, Claim):
                     ledger.add_claim(entry_id)
                 else:
-                    ledger.judge_token(entry.claim, entry.seq)
+                    ledger.judge_token(entry.claim, entry.seq, entry.branch)

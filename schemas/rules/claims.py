@@ -7,6 +7,13 @@ token only a `failed` mark of a later claim counts. Of the winner's tokens only 
               ok  ok    ignored   dup   ok    the member drops: the producer of A died after it began
 
 So started text is never repeated, and two producers never interleave.
+
+A session of `sync: consensus` may steer a member to another text. Its tokens then have a higher branch, in which the
+sequence begins again at 0; tokens of the branches before it are superseded. A steered member has accepted text, so no
+later claim wins.
+
+    claim A   A:0 A:1   steered to branch 1   A:2          A:0 of branch 1
+              ok  ok                          superseded   ok
 """
 
 from __future__ import annotations
@@ -19,29 +26,41 @@ class ClaimVerdict(Enum):
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
+    SUPERSEDED = "superseded"
     AHEAD = "ahead"
 
 
 class ClaimLedger:
-    """One member's winning claim and next sequence number."""
+    """One member's winning claim, its present branch, and the next sequence number in that."""
 
-    __slots__ = ("claim", "next_seq")
+    __slots__ = ("branch", "claim", "next_seq")
 
-    def __init__(self, claim: str = "", next_seq: int = 0) -> None:
+    def __init__(self, claim: str = "", next_seq: int = 0, branch: int = 0) -> None:
         self.claim = claim
         self.next_seq = next_seq
+        self.branch = branch
 
     def add_claim(self, entry_id: str) -> bool:
         """Adds a claim; True where it wins from now on."""
-        if self.next_seq:
+        if self.next_seq or self.branch:
             return False
         self.claim = entry_id
         return True
 
-    def judge_token(self, claim: str, seq: int) -> ClaimVerdict:
-        """Accepts the winner's next token. A lower one, or one of another claim, is a duplicate; a higher one is ahead,
-        and is sent again later."""
-        if not self.claim or claim != self.claim or seq < self.next_seq:
+    def steer(self, branch: int) -> None:
+        """Begins a branch, if it is a higher one: its tokens count from 0."""
+        if branch > self.branch:
+            self.branch, self.next_seq = branch, 0
+
+    def judge_token(self, claim: str, seq: int, branch: int = 0) -> ClaimVerdict:
+        """Accepts the winner's next token of the present branch. A lower one, or one of another claim, is a duplicate;
+        one of a lower branch is superseded, which is no fault of its producer; a higher one, or one of a higher branch,
+        is ahead, and is sent again later."""
+        if not self.claim or claim != self.claim:
+            return ClaimVerdict.DUPLICATE
+        if branch != self.branch:
+            return ClaimVerdict.SUPERSEDED if branch < self.branch else ClaimVerdict.AHEAD
+        if seq < self.next_seq:
             return ClaimVerdict.DUPLICATE
         if seq > self.next_seq:
             return ClaimVerdict.AHEAD

@@ -30,7 +30,7 @@ SHOWN = re.findall(r"!\[([^\]]*)\]\(maths/([^)]+)\)", PAGE)
 # Fields that are not measurements; docs/frames.md has them.
 NOT_MEASURED = {
     *("version", "session", "window_index", "start_ns", "end_ns", "mode", "final", "cut", "members", "tokens", "tier"),
-    *("name", "model", "state", "text", "thinking", "reason", "remote", "awaited", "replay_of"),
+    *("name", "model", "state", "text", "thinking", "reason", "remote", "awaited", "replay_of", "agreed"),
 }
 MOST_BYTES = 60_000
 # In points, in a picture of 540 points; a telephone shows half of that.
