@@ -1,8 +1,8 @@
 """The answer that a council of toy models writes together, without time: the slow way.
 
 Each model has written its whole draft. Agreed text grows by what all drafts share; where they part, by the leader's
-draft up to the end of its word. A member whose draft begins otherwise keeps its tokens up to where that is, and writes a
-new draft after the agreed text.
+draft up to the end of its word. A member whose draft begins otherwise keeps its tokens up to there, and writes a new
+draft after the agreed text.
 
     member 0   |the| cat| sat|            agreed  the ca    unanimous
     member 1   |the |car|t ran|                   t         by member 0

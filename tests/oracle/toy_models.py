@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 # Words that share beginnings, characters of two to four bytes, words in words, and one of more than 64 bytes.
@@ -22,7 +22,7 @@ WORDS = ("a", "an", "and", "the", "then", "cat", "cart", "é", "éa", "è", "日
 Cut = Literal["character", "pair", "three", "before", "after", "halves", "two"]
 CUTS: tuple[Cut, ...] = ("character", "pair", "three", "before", "after", "halves", "two")
 END = ""
-# What may stand after each word ("": at the beginning, or after an unknown word), and the end as "", with probabilities.
+# What may stand after each word ("": at the beginning, or after an unknown word); "" is the end. With probabilities.
 Chains = tuple[Mapping[str, Mapping[str, float]], ...]
 
 
@@ -55,15 +55,20 @@ class Step:
 @dataclass
 class ToyModel:
     """Chains of words, used in turn, with a way of cutting. listed: how many pieces a list has; 0: there are no lists.
-    lists_end: there is one for the end as well."""
+    lists_end: there is one for the end as well. name: how the chains were drawn."""
 
-    chains: Chains
+    chains: Chains = field(repr=False)
     cut: Cut = "before"
     listed: int = 20
     lists_end: bool = True
     most_words: int = 8
-    _steps: dict[str, Step] = field(default_factory=dict)
-    _rests: dict[str, str] = field(default_factory=dict)
+    name: str = ""
+    _steps: dict[str, Step] = field(default_factory=dict, repr=False)
+    _rests: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def cut_as(self, cut: Cut) -> ToyModel:
+        """A model that writes the same text in other tokens."""
+        return replace(self, cut=cut, _steps={}, _rests={})
 
     def step(self, text: str) -> Step:
         """What the model writes after this text."""
