@@ -32,10 +32,11 @@ def offer_aggregator(redis: RedisServer) -> None:
 class ScriptedProducer:
     """The producer of one model, member 0 of its session. It writes an entry when a test calls a method."""
 
-    def __init__(self, redis: RedisServer, model: str) -> None:
+    def __init__(self, redis: RedisServer, model: str, **facts: str) -> None:
+        """`facts` are those of the model that differ from the defaults."""
         self.model, self._redis = model, redis
         self._session, self._claim, self._seq = "", "", 0
-        self._registration = ProcessRegistration("producer", model=model)
+        self._registration = ProcessRegistration("producer", model=model, **facts)
         self._registration.ready = True
 
     def offer(self) -> None:
