@@ -16,6 +16,7 @@ from typing import Any
 from aggregator.core.checkpoint import dump, load
 from aggregator.core.intake import StreamEntry
 from aggregator.core.session import Session
+from schemas.entries import Beat
 from schemas.errors import Malformed
 from schemas.grid import NS_PER_MS, due_ms, is_due, last_ms_of_window
 from schemas.keys import entry_ms, id_before, tokens
@@ -103,8 +104,6 @@ class OwnedSession:
         core, commands = self.core, list[Command]()
         if self._read_before_ms is not None:
             now_ms = min(now_ms, self._read_before_ms)
-        # The beats of a replay are recorded ones.
-        beat = beat and not self.is_replay
         while len(commands) < most and not core.record.ended:
             window = core.record.window
             if not is_due(core.origin_ns, window, now_ms):
@@ -116,6 +115,7 @@ class OwnedSession:
     def _close(self, window: int, beat: bool) -> Command:
         core = self.core
         closed = core.close(_split_off(self.unclosed, core.origin_ns, window))
+        beats = [Beat()] if beat and not closed.frame.final else []
         last_ms = last_ms_of_window(core.origin_ns, window)
         return commit_frame(
             closed.frame,
@@ -125,7 +125,7 @@ class OwnedSession:
             stops=closed.stops,
             dead=closed.dead,
             checkpoint=dump(core) if window % _WINDOWS_PER_CHECKPOINT == _WINDOWS_PER_CHECKPOINT - 1 else b"",
-            beat=beat,
+            marks=() if self.is_replay else (*closed.steered, *beats),
             end_reason=core.end_reason if closed.frame.final else "",
             nonce=self._nonce_again if last_ms < self._served_ms else self._nonce,
         )

@@ -9,7 +9,7 @@ import msgspec
 
 from schemas import keys
 from schemas.control import Progress, Stop, encode_control, encode_progress
-from schemas.entries import Beat, decode_opening, encode_entry
+from schemas.entries import Beat, Steered, decode_opening, encode_entry
 from schemas.errors import Malformed
 from schemas.frames import Frame, decode_frame, encode_frame
 from schemas.sessions import Opening
@@ -19,8 +19,6 @@ from transport.redis.scripts import SCRIPTS
 _COMMIT = SCRIPTS["commit"]
 _END = SCRIPTS["end"]
 _TAKE_OVER = SCRIPTS["take_over"]
-
-_BEAT = encode_entry(Beat())
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -74,12 +72,12 @@ def commit_frame(
     stops: Sequence[Stop],
     dead: Sequence[tuple[str, bytes]],
     checkpoint: bytes,
-    beat: bool,
+    marks: Sequence[Beat | Steered] = (),
     end_reason: str,
     nonce: bytes = b"",
 ) -> Command:
     """The command that commits one window; `last_ms` is its last millisecond, `checkpoint` may be empty, `nonce` is its
-    owner's. verdict() reads the reply."""
+    owner's. `marks` are written into the token stream, after the window. verdict() reads the reply."""
     of_session = keys.of_session(frame.session)
     state, tokens, frames, _events, control, dead_key = of_session
     return _COMMIT.call(
@@ -93,13 +91,14 @@ def commit_frame(
             keys.FRAMES_MAXLEN,
             encode_progress(progress),
             checkpoint,
-            _BEAT if beat and not frame.final else b"",
+            len(marks),
             "ended" if frame.final else "open",
             end_reason if frame.final else "",
             keys.RETENTION_S if frame.final else 0,
             keys.SIDE_STREAM_MAXLEN,
             nonce,
             len(stops),
+            *map(encode_entry, marks),
             *map(encode_control, stops),
             *(part for entry in dead for part in entry),
         ],

@@ -14,6 +14,9 @@ from aggregator.numbers.parting import Parting
 from schemas.frames import AlignmentFrame, Compares, Measures
 from schemas.grid import NS_PER_MS, window_start_ns
 
+# Past every byte.
+NEVER = 1 << 62
+
 
 class Alignment(msgspec.Struct, array_like=True):
     """The aligned members, by index, and what was measured at the frontier: `measures` (their agreement is not yet the
@@ -61,6 +64,23 @@ class Alignment(msgspec.Struct, array_like=True):
         self.members = reaching
         self.measures, sync_lag_ms, arrival_skew_ms = self._measured(x, members, weights, proposals, since)
         self.shown = AlignmentFrame(x, *parted, sync_lag_ms, arrival_skew_ms)
+
+    def measure(
+        self,
+        x: int,
+        concerned: list[int],
+        members: Sequence[MemberRecord],
+        weights: Sequence[float],
+        proposals: ProposalCache,
+    ) -> None:
+        """Measures members that wrote the same before x, and whose text is released together."""
+        self.members = concerned
+        self.measures, _, arrival_skew_ms = self._measured(x, members, weights, proposals, NEVER)
+        if len(concerned) < 2:
+            self.shown = AlignmentFrame(x)
+        else:
+            sync_lag_ms = None if arrival_skew_ms is None else 0.0
+            self.shown = AlignmentFrame(x, True, None, "next", sync_lag_ms, arrival_skew_ms)
 
     def _parted_at(self, x: int, reaching: Sequence[int]) -> tuple[bool | None, int | None, Compares | None]:
         """shared_prefix, diverged_at_bytes and compares; all None with fewer than two members."""

@@ -10,7 +10,7 @@ from aggregator.core.session import Session
 from schemas.errors import Malformed
 from schemas.sessions import Opening
 
-CHECKPOINT_VERSION = 5
+CHECKPOINT_VERSION = 6
 
 
 class Checkpoint(msgspec.Struct, array_like=True, frozen=True):

@@ -10,7 +10,17 @@ from aggregator.core.alignment import Alignment
 from aggregator.core.member import MemberRecord
 from aggregator.numbers.energy import energy_shares, ensemble_energy
 from aggregator.numbers.interference import Interference
-from schemas.frames import FRAME_VERSION, Frame, Measures, MemberFrame, Mode, TokenFrame, WindowCounts
+from schemas.frames import (
+    FRAME_VERSION,
+    ConsensusFrame,
+    Decision,
+    Frame,
+    Measures,
+    MemberFrame,
+    Mode,
+    TokenFrame,
+    WindowCounts,
+)
 from schemas.grid import NS_PER_MS, NS_PER_S, window_start_ns
 from schemas.sessions import Opening
 
@@ -26,12 +36,15 @@ class WindowEvents(msgspec.Struct):
     late: int = 0
     duplicates: int = 0
     dead_letters: int = 0
+    superseded: int = 0
+    agreed: bytes = b""
+    decisions: tuple[Decision, ...] = ()
 
     @property
     def counts(self) -> WindowCounts:
-        """How many entries were late, duplicates, or did not decode; nearly always none."""
-        if self.late or self.duplicates or self.dead_letters:
-            return WindowCounts(self.late, self.duplicates, self.dead_letters)
+        """How many entries were late, duplicates, did not decode, or were discarded; nearly always none."""
+        if self.late or self.duplicates or self.dead_letters or self.superseded:
+            return WindowCounts(self.late, self.duplicates, self.dead_letters, self.superseded)
         return _NO_COUNTS
 
     def add_thought(self, order: int, shown: TokenFrame, text: str) -> None:
@@ -48,6 +61,7 @@ class WindowEvents(msgspec.Struct):
 
 
 _NO_COUNTS, _NOTHING = WindowCounts(), WindowEvents()
+_NO_CONSENSUS, _NOTHING_AGREED = ConsensusFrame(), ConsensusFrame("", ())
 
 
 class Composition:
@@ -57,6 +71,7 @@ class Composition:
     def __init__(self, opening: Opening, origin_ns: int) -> None:
         self._opening = opening
         self._origin_ns = origin_ns
+        self._in_consensus = opening.sync == "consensus"
         self._replay_of = opening.replay.of if opening.replay else ""
         self._stall_ns = opening.profile.stall_ms * NS_PER_MS
         self._shown: list[MemberFrame] = []
@@ -95,8 +110,18 @@ class Composition:
             FRAME_VERSION, self._opening.session, window, window_start_ns(window), end_ns, mode, self._ended,
             cut, energy, tuple(shown), events.shown_tokens, self._measures_with(alignment.measures, agreement),
             alignment.shown, interference.step(energy, energies, agreement), events.counts, tier, self._replay_of,
+            self._agreed(events),
         )
         # fmt: on
+
+    def _agreed(self, events: WindowEvents) -> ConsensusFrame:
+        if not self._in_consensus:
+            return _NO_CONSENSUS
+        return (
+            ConsensusFrame(events.agreed.decode(), events.decisions)
+            if events.agreed or events.decisions
+            else _NOTHING_AGREED
+        )
 
     def _measures_with(self, measures: Measures, agreement: float | None) -> Measures:
         """The measures with the agreement that this window shows."""

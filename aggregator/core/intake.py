@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from aggregator.core.composition import WindowEvents
+from aggregator.core.consensus import Consensus
 from aggregator.core.ladder import members_to_drop, rung_below
 from aggregator.core.proposal_cache import ProposalCache
 from aggregator.core.record import SessionRecord
@@ -74,11 +75,12 @@ class Intake:
         record: SessionRecord,
         proposals: ProposalCache,
         queues: Sequence[ReleaseQueue],
+        consensus: Consensus | None = None,
     ) -> None:
         self.stops: list[Stop] = []
         self.dead: list[StreamEntry] = []
         self._opening, self._origin_ns, self._record = opening, origin_ns, record
-        self._proposals, self._queues = proposals, queues
+        self._proposals, self._queues, self._consensus = proposals, queues, consensus
         # True once every member has produced a token: the first-token time-out no longer applies.
         self._have_begun = False
 
@@ -136,16 +138,19 @@ class Intake:
                 member.add_sign(mark.claim, None, t_ns)
             case Finished():
                 # Where tokens before it are missing, its producer will write them and the mark again.
-                if mark.claim == member.claim and mark.tokens == member.next_seq:
+                is_last = mark.tokens == member.next_seq and mark.branch == member.branch
+                if mark.claim == member.claim and is_last:
                     member.finish(mark.reason)
+                    if self._consensus is not None:
+                        self._consensus.finish(mark)
             case Failed():
-                is_later_claim = member.next_seq > 0 and entry_order(mark.claim) > entry_order(member.claim)
+                is_later_claim = member.begun and entry_order(mark.claim) > entry_order(member.claim)
                 if mark.claim == member.claim or is_later_claim:
                     self._drop(mark.member, mark.reason)
             case Starved():
                 member.add_sign(mark.claim, "loading", t_ns)
                 # A member that has produced a token has its model in memory.
-                if mark.claim == member.claim and not member.next_seq:
+                if mark.claim == member.claim and not member.begun:
                     self._make_room(mark)
 
     def _make_room(self, mark: Starved) -> None:
@@ -168,9 +173,11 @@ class Intake:
         record, member = self._record, self._record.members[token.member]
         if not member.is_writing:
             return
-        verdict = member.judge_token(token.claim, token.seq)
+        verdict = member.judge_token(token.claim, token.seq, token.branch)
         if verdict is ClaimVerdict.DUPLICATE:
             events.duplicates += 1
+        elif verdict is ClaimVerdict.SUPERSEDED:
+            events.superseded += 1
         if verdict is not ClaimVerdict.ACCEPTED:
             return
         top = read_top(token.top) if token.quality == "real" else None
@@ -183,7 +190,10 @@ class Intake:
             return
         self._queues[token.member].add(entry_id, order, shown, token.text)
         if end > start:
-            record.alignment.parting.add_text(token.member, lane_bytes(token, start))
+            if self._consensus is None:
+                record.alignment.parting.add_text(token.member, lane_bytes(token, start))
+            else:
+                self._consensus.add_text(token.member, lane_bytes(token, start))
             unaligned = UnalignedToken(start, end, entry_id, token.arrival_ns)
             member.unaligned.append(unaligned)
             self._proposals.add(unaligned, token, top, len(member.unaligned))
@@ -201,11 +211,11 @@ class Intake:
         is_life_over = t_ns - self._origin_ns >= limits.life_ms * NS_PER_MS
         if self._have_begun and not is_life_over:
             return
-        self._have_begun = all(member.next_seq for member in self._record.members)
+        self._have_begun = all(member.begun for member in self._record.members)
         for index, member in enumerate(self._record.members):
             if not member.is_writing:
                 continue
             if is_life_over:
                 self._drop(index, f"the session reached its longest life of {limits.life_ms / 60_000:g} min")
-            elif reason := member.timeout_reason(t_ns, limits, in_step=self._opening.sync == "step"):
+            elif reason := member.timeout_reason(t_ns, limits, in_step=self._opening.sync != "free"):
                 self._drop(index, reason)

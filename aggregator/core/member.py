@@ -75,6 +75,18 @@ class MemberRecord(msgspec.Struct, array_like=True):
     queues: bool = False
     # The others do not begin before its model is ready.
     is_awaited: bool = False
+    # A token of it was accepted, and how often it was steered to another text: next_seq counts in that branch.
+    begun: bool = False
+    branch: int = 0
+    # Where its own text begins: before this byte its answer was given to it. And the end of its last released token, or
+    # of the text that it was given after that.
+    base: int = 0
+    kept_to: int = 0
+
+    @property
+    def has_text(self) -> bool:
+        """True once a token with text was accepted."""
+        return self.written > self.base
 
     @property
     def shown_state(self) -> MemberState:
@@ -87,7 +99,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
     def expected_to_ns(self, limits: Limits, *, in_step: bool) -> int:
         """Until when the others wait for its first text; 0 where they do not, because it thinks or queues behind them.
         In step they also wait for its model, and for a member that waits for another member's model itself."""
-        if self.written or not self.is_writing or self.queues or self.state == "thinking":
+        if self.has_text or not self.is_writing or self.queues or self.state == "thinking":
             return 0
         if not self.claim:
             return self.first_token_from_ns + limits.claim_waits_ms * NS_PER_MS
@@ -108,7 +120,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
     @property
     def is_ready(self) -> bool:
         """True once it is claimed, its model is loaded and has a slot for it; also after its first token."""
-        return self.next_seq > 0 or (
+        return self.begun or (
             bool(self.claim) and self.state not in ("loading", "dropped") and self.waiting_from_ns is None
         )
 
@@ -121,7 +133,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
     @property
     def is_held_back(self) -> bool:
         """True where it is ready in step mode, and its producer does not ask its model yet."""
-        return self.grant == NOT_STARTED and not self.written and self.is_at_grant
+        return self.grant == NOT_STARTED and not self.has_text and self.is_at_grant
 
     def start(self, start_ns: int) -> None:
         """Its model may be asked from the window that begins at `start_ns`: its first-token time-out begins there."""
@@ -140,8 +152,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
 
     def add_claim(self, entry_id: str, t_ns: int, pauses: bool, *, waits: bool = False) -> None:
         """A producer claims the member; before any text the latest claim wins."""
-        ledger = ClaimLedger(self.claim, self.next_seq)
-        if ledger.add_claim(entry_id):
+        if not self.begun:
             self.claim, self.state, self.pauses, self.grant = entry_id, "waiting", pauses, NOT_STARTED
             self.loading_sign_ns = 0
             self.loading_from_ns, self.waiting_from_ns = None, t_ns if waits else None
@@ -152,7 +163,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
         if claim != self.claim:
             return
         self.silent_beats = 0
-        if self.next_seq:
+        if self.begun:
             return
         was_preparing = self.state == "loading" or self.waiting_from_ns is not None
         if state is None and not was_preparing:
@@ -166,13 +177,23 @@ class MemberRecord(msgspec.Struct, array_like=True):
         # Once it neither waits nor loads, the first-token time-out begins.
         self.state, self.first_token_from_ns = state or "waiting", t_ns
 
-    def judge_token(self, claim: str, seq: int) -> ClaimVerdict:
+    def steer(self, end: int, end_ns: int) -> None:
+        """It continues, from the end of the window at `end_ns` on, the text that was agreed up to the byte `end`."""
+        self.branch, self.next_seq = self.branch + 1, 0
+        self.written = self.kept_to = end
+        self.is_writing, self.reason = True, None
+        if self.begun:
+            self.moved_ns = end_ns
+        else:
+            self.base = end
+
+    def judge_token(self, claim: str, seq: int, branch: int) -> ClaimVerdict:
         """Whether the token is the next one of the winning claim; if so it is counted."""
-        ledger = ClaimLedger(self.claim, self.next_seq)
-        verdict = ledger.judge_token(claim, seq)
+        ledger = ClaimLedger(self.claim, self.next_seq, self.branch)
+        verdict = ledger.judge_token(claim, seq, branch)
         if claim == self.claim:
             self.silent_beats = 0
-        self.next_seq = ledger.next_seq
+        self.next_seq, self.begun = ledger.next_seq, self.begun or verdict is ClaimVerdict.ACCEPTED
         return verdict
 
     def locate(self, token: Token, t_ns: int, window: int) -> tuple[int, int]:
@@ -230,7 +251,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
 
     def timeout_reason(self, t_ns: int, limits: Limits, *, in_step: bool) -> str | None:
         """The reason to drop it at `t_ns`, if it has loaded, waited or not begun for too long."""
-        if self.next_seq or not self.claim or (in_step and self.is_held_back):
+        if self.begun or not self.claim or (in_step and self.is_held_back):
             return None
         if self.state == "loading":
             since_ns = self.loading_from_ns or 0

@@ -89,6 +89,35 @@ class ReleaseQueue:
             start, self._end = self._end, lane_end(token, self._end)
             self.add(entry_id, order, token_frame(token, start, self._end), token.text)
 
+    @property
+    def end(self) -> int:
+        """The end of the last token; 0 without one."""
+        return self._queue[-1].shown.end if self._queue else 0
+
+    def text_from(self, position: int) -> bytes:
+        """The text of the tokens from the byte `position` of the answer on, which is in the first of them, or before
+        it."""
+        if not self._queue:
+            return b""
+        text = b"".join([token.text.encode()[token.space_bytes :] for token in self._queue])
+        return text[max(0, position - self._queue[0].shown.start) :]
+
+    def cut(self, end: int) -> int:
+        """Discards the tokens that end past this byte of the answer; returns how many."""
+        count = 0
+        while self._queue and self._queue[-1].shown.end > end:
+            self._queue.pop()
+            count += 1
+        return count
+
+    def pop_to(self, limit: int) -> list[tuple[int, TokenFrame]]:
+        """Removes and returns the tokens that end at or before `limit`, with their orders."""
+        popped = []
+        while self._queue and self._queue[0].shown.end <= limit:
+            token = self._queue.popleft()
+            popped.append((token.order, token.shown))
+        return popped
+
     def ends_past(self, limit: int) -> bool:
         """True where the first token ends past the limit. The queue is not empty."""
         return self._queue[0].shown.end > limit

@@ -42,12 +42,7 @@ class Stepping(msgspec.Struct, array_like=True):
 
     def advance(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> None:
         """Takes in the window [start_ns, end_ns) of a session: updates the set, the front, and every member's limit."""
-        self._start(members, start_ns, end_ns, limits)
-        before = self.members
-        self.members = self._in_step_now(members, start_ns, end_ns, limits)
-        self._detach(members, start_ns, end_ns - limits.detach_ms * NS_PER_MS)
-        if not set(self.members).issubset(before):
-            self.since = max([members[index].limit for index in self.members])
+        self.update_set(members, start_ns, end_ns, limits)
         writing = [members[index].written for index in self.members if members[index].is_writing]
         if writing:
             self.front = max(self.front, min(writing))
@@ -56,6 +51,15 @@ class Stepping(msgspec.Struct, array_like=True):
             limit = self.front if index in in_step else member.written
             if limit > member.limit:
                 member.limit = limit
+
+    def update_set(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> None:
+        """Updates the set at the end of the window [start_ns, end_ns)."""
+        self._start(members, start_ns, end_ns, limits)
+        before = self.members
+        self.members = self._in_step_now(members, start_ns, end_ns, limits)
+        self._detach(members, start_ns, end_ns - limits.detach_ms * NS_PER_MS)
+        if not set(self.members).issubset(before):
+            self.since = max([members[index].limit for index in self.members])
 
     def _start(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> None:
         """Starts the members whose backends pause, once no member is expected whose model is not ready."""
@@ -79,7 +83,7 @@ class Stepping(msgspec.Struct, array_like=True):
             if not member.is_writing:
                 # Its last text is released with the others'.
                 stays = was_in and not member.ended
-            elif not member.written:
+            elif not member.has_text:
                 stays = member.is_expected(end_ns, limits, in_step=True) and (was_in or not self.front)
             else:
                 has_moved = end_ns - member.moved_by(start_ns) < limits.detach_ms * NS_PER_MS
@@ -96,8 +100,8 @@ class Stepping(msgspec.Struct, array_like=True):
             if not stalled:
                 return
             least = min([members[index].written for index in writing])
-            stalled = [index for index in stalled if members[index].written == least]
-            if not least or not stalled or not any(members[index].written > least for index in self.members):
+            stalled = [i for i in stalled if members[i].written == least and members[i].has_text]
+            if not stalled or not any(members[index].written > least for index in self.members):
                 return
             self.leave(stalled)
 
@@ -113,6 +117,12 @@ class Stepping(msgspec.Struct, array_like=True):
         for member in paced:
             member.grant = max(member.grant, self.front + lead)
 
+    def grant_to(self, members: Sequence[MemberRecord], end: int) -> None:
+        """Raises the grants of writing members whose backends pause, and that have started, to the byte `end`."""
+        for member in members:
+            if member.is_writing and member.pauses and member.grant != NOT_STARTED:
+                member.grant = max(member.grant, end)
+
     def next_change_ns(self, members: Sequence[MemberRecord], end_ns: int, limits: Limits) -> int:
         """When time alone may next change the set, after `end_ns`."""
         stall_ns = limits.detach_ms * NS_PER_MS
@@ -121,6 +131,6 @@ class Stepping(msgspec.Struct, array_like=True):
             if member.is_held:
                 # A held member steps from the next window on.
                 times += [] if index in self.members else [end_ns + 1]
-            elif member.is_writing and member.written and index in self.members:
+            elif member.is_writing and member.has_text and index in self.members:
                 times.append(member.moved_ns + stall_ns)
         return min((t_ns for t_ns in times if t_ns > end_ns), default=NEVER_NS)

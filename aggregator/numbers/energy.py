@@ -23,6 +23,7 @@ from operator import mul
 import msgspec
 
 from aggregator.numbers.arithmetic import clamp, normalised, plain_sum
+from aggregator.numbers.proposal import Proposal
 from aggregator.numbers.toplist import TopList
 from schemas.grid import NS_PER_MS, NS_PER_S
 from schemas.sessions import EnergyProfile, Opening
@@ -150,6 +151,14 @@ def confidence_weights(opening: Opening, meters: Sequence[EnergyMeter]) -> list[
         return weights
     certainties = (meter.smoothed_certainty for meter in meters)
     return [g * (_UNKNOWN_CERTAINTY if c is None else c) for g, c in zip(weights, certainties, strict=True)]
+
+
+def weight_certainty(proposal: Proposal) -> float:
+    """What the certainty of one token counts as a weight, in [0, 1]."""
+    listed = proposal.probabilities
+    terms = plain_sum([p * math.log(p) for p in listed.values() if p])
+    certainty = certainty_of(TopList(listed, plain_sum(listed.values()), terms))
+    return _UNKNOWN_CERTAINTY if certainty is None else certainty
 
 
 def energy_shares(weights: Sequence[float]) -> list[float]:

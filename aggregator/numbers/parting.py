@@ -46,10 +46,10 @@ class Parting(msgspec.Struct, array_like=True):
     has_open: bool = True
 
     @classmethod
-    def of(cls, members: int) -> Parting:
-        return cls(
-            [Pair(one, other) for one, other in combinations(range(members), 2)], [Head() for _ in range(members)]
-        )
+    def of(cls, members: int, begin: int = 0) -> Parting:
+        """Before any text; all answers begin with the same `begin` bytes."""
+        pairs = [Pair(one, other, begin) for one, other in combinations(range(members), 2)]
+        return cls(pairs, [Head(begin) for _ in range(members)])
 
     def add_text(self, member: int, text: bytes) -> None:
         """The next bytes of a member's answer."""

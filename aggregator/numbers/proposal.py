@@ -28,7 +28,7 @@ import msgspec
 
 from aggregator.numbers.arithmetic import plain_sum
 from aggregator.numbers.toplist import TopList, added_up, read_top
-from schemas.entries import Token
+from schemas.entries import Finished, Quality, Token, unpack_top
 from schemas.rules.lanes import lane_bytes, leading_space_dropped
 
 _STAND_IN = "\ufffd".encode()
@@ -97,6 +97,14 @@ def proposal_of(token: Token, start: int, top: TopList | None = None) -> Proposa
     likeliest = max(listed.values())
     favourite = next(piece for piece, p in listed.items() if p == likeliest)
     return Proposal(own, listed, rest, unlisted, all_loose, loose_pieces, True, likeliest, favourite)
+
+
+def end_proposal(mark: Finished) -> Proposal:
+    """What a member proposed where its answer ended: b"" is the end."""
+    quality: Quality = "real" if mark.logprob is not None or unpack_top(mark.top) else "missing"
+    end = Token(mark.member, mark.claim, 0, "answer", "", 0, 0, mark.logprob, quality, top=mark.top)
+    # Not at position 0, where white space is dropped: the end has none.
+    return proposal_of(end, 1)
 
 
 def _is_of_a_later_position(piece: bytes, text: bytes) -> bool:

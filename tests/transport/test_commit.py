@@ -39,7 +39,7 @@ class Owner:
         reply = await self.pipe.one(
             *commit_frame(
                 frame, self.epoch, last_ms_of_window(self.core.origin_ns, window or frame.window_index),
-                progress=self.core.progress, stops=closed.stops, dead=closed.dead, checkpoint=b"", beat=False,
+                progress=self.core.progress, stops=closed.stops, dead=closed.dead, checkpoint=b"",
                 end_reason="",
             )
         )  # fmt: skip

@@ -1,9 +1,9 @@
 -- Commits one window: exactly once, by the session's present owner, after every entry of the window was read.
 -- KEYS state, tokens, frames, control, dead
 -- ARGV  1 epoch  2 window k  3 cut  4 the window's last ms  5 frame  6 frames' MAXLEN  7 progress
---       8 checkpoint or ''  9 beat or ''  10 status  11 reason  12 retention in seconds (0: the session stays open)
---       13 MAXLEN of control and dead  14 the frame's nonce  15 number of control entries, then the entries, then pairs of
---       dead entries (id, bytes)
+--       8 checkpoint or ''  9 number of marks for the token stream  10 status  11 reason  12 retention in seconds (0: the session stays open)
+--       13 MAXLEN of control and dead  14 the frame's nonce  15 number of control entries, then the marks, then the
+--       control entries, then pairs of dead entries (id, bytes)
 -- Returns OK; GONE; STALE: another process owns the session; 'WINDOW n': n is the last committed window; or AGAIN: the
 -- window has entries after the cut.
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'window', 'cut')
@@ -27,17 +27,18 @@ if not later then
   redis.call('XSETID', KEYS[2], ARGV[4] .. '-18446744073709551615')
 end
 
+local marks = tonumber(ARGV[9])
 local controls = tonumber(ARGV[15])
-for i = 16, 15 + controls do
+for i = 16 + marks, 15 + marks + controls do
   redis.call('XADD', KEYS[4], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[13], '*', 'e', ARGV[i])
 end
-for i = 16 + controls, #ARGV, 2 do
+for i = 16 + marks + controls, #ARGV, 2 do
   redis.call('XADD', KEYS[5], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[13], '*', 'id', ARGV[i], 'e', ARGV[i + 1])
 end
 redis.call('HSET', KEYS[1], 'window', k, 'cut', ARGV[3], 'progress', ARGV[7], 'status', ARGV[10])
 if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'checkpoint', ARGV[8]) end
 if ARGV[11] ~= '' then redis.call('HSET', KEYS[1], 'reason', ARGV[11]) end
-if ARGV[9] ~= '' then redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', 'e', ARGV[9]) end
+for i = 16, 15 + marks do redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', 'e', ARGV[i]) end
 if ARGV[12] ~= '0' then
   for i = 1, 5 do redis.call('EXPIRE', KEYS[i], ARGV[12]) end
 end

@@ -47,8 +47,9 @@ class ShownPiece(msgspec.Struct, frozen=True):
 
 
 class ShownToken(msgspec.Struct, frozen=True):
-    """A token at the bytes [start, end) of its answer. `piece` are its own bytes if they differ from its text; `top` is
-    the list of alternatives that came with it, in the order received. A logprob that is not finite is null."""
+    """A token at the bytes [start, end) of its answer. `seq` counts from 0 in each `branch`. `piece` are its own bytes
+    if they differ from its text; `top` is the list of alternatives that came with it, in the order received. A logprob
+    that is not finite is null."""
 
     seq: int
     start: int
@@ -59,11 +60,13 @@ class ShownToken(msgspec.Struct, frozen=True):
     arrival_ns: int
     piece: list[int] | None
     top: list[ShownPiece]
+    branch: int
 
 
 class TokenList(msgspec.Struct, frozen=True, rename={"first": "from", "last": "to"}):
     """The tokens of one answer in the bytes [from, to), at most 200; `next` is the `from` of the next request, null if
-    there are no more tokens yet."""
+    there are no more tokens yet. `given` are the [start, end) of text there that the member did not write, and no token
+    covers: the prefix of its session, or what the council agreed on in place of its own text."""
 
     session: str
     member: int
@@ -71,6 +74,7 @@ class TokenList(msgspec.Struct, frozen=True, rename={"first": "from", "last": "t
     first: int
     last: int
     tokens: Sequence[ShownToken]
+    given: list[tuple[int, int]]
     next: int | None
 
 
@@ -107,7 +111,8 @@ class TokensApi:
         answer = answers.of_member[member]
         is_byte = query.first == query.last
         found = answer.covering(query.first) if is_byte else answer.overlapping(query.first, query.last)
-        indexes, following = answer.first_of(found, MOST_TOKENS)
+        parts, following = answer.first_of(found, MOST_TOKENS)
+        indexes, given = answer.tokens_of(parts), answer.given_of(parts)
         end, bounds = answer.end, [answer.bounds(index) for index in indexes]
         try:
             tokens = await answers.read_tokens(self._pipe, member, indexes)
@@ -130,6 +135,7 @@ class TokensApi:
                 max(query.first, end if query.last is None else min(query.last, end)),
                 # Each is already encoded as JSON.
                 cast(Sequence[ShownToken], shown),
+                given,
                 following,
             )
         )
@@ -162,4 +168,5 @@ def shown_token(token: Token, start: int, end: int) -> ShownToken:
         top=[
             ShownPiece(piece.decode("utf-8", "replace"), list(piece), shown_logprob(logprob)) for piece, logprob in top
         ],
+        branch=token.branch,
     )

@@ -3,7 +3,8 @@
     frames   10 "The"   11 " sky"   12 ""   13 " is"        the newest frame, with the text of all:
     merged                                  13 "The sky is"
 
-Numbers are the newest frame's; text is never lost; counts of a single window (tokens, late entries) are added up.
+Numbers are the newest frame's; text is never lost; counts of a single window (tokens, late entries) are added up. Of a
+council that writes one answer, decisions that touch and did not decide a parting are joined.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from schemas.events import (
     ResonanceEvent,
     TokenStream,
 )
-from schemas.frames import Frame, MemberFrame, WindowCounts
+from schemas.frames import ConsensusFrame, Frame, MemberFrame, WindowCounts
+from schemas.rules.partings import joined_decisions
 
 # A merged packet keeps so many different errors; a client that is not slow receives all of them.
 _MOST_ERRORS = 32
@@ -42,8 +44,18 @@ def merged_frame(frames: Sequence[Frame]) -> Frame:
             late=sum(frame.counts.late for frame in frames),
             duplicates=sum(frame.counts.duplicates for frame in frames),
             dead_letters=sum(frame.counts.dead_letters for frame in frames),
+            superseded=sum(frame.counts.superseded for frame in frames),
         ),
+        consensus=_merged_consensus([frame.consensus for frame in frames]),
     )
+
+
+def _merged_consensus(shown: Sequence[ConsensusFrame]) -> ConsensusFrame:
+    newest = shown[-1]
+    if newest.agreed is None:
+        return newest
+    agreed = "".join(one.agreed or "" for one in shown)
+    return ConsensusFrame(agreed, joined_decisions([found for one in shown for found in one.decisions or ()]))
 
 
 def _merged_member(shown: Sequence[MemberFrame]) -> MemberFrame:

@@ -36,8 +36,16 @@ from schemas.events import (
     encode_event,
     frame_number_of,
 )
-from schemas.frames import Frame, MemberFrame, TokenFrame, WindowCounts, encode_frame
-from tests.support.frames import made_frame
+from schemas.frames import (
+    ConsensusFrame,
+    Decision,
+    Frame,
+    MemberFrame,
+    TokenFrame,
+    WindowCounts,
+    encode_frame,
+)
+from tests.support.frames import changed_frame, made_frame
 
 MODELS = ("one", "two")
 
@@ -49,6 +57,23 @@ def frame_of(window: int, texts: tuple[str, ...], thinking: str = "", energy: fl
     )
     tokens = tuple(TokenFrame(i, "answer", window, 0, 1, None, "missing") for i, text in enumerate(texts) if text)
     return made_frame(window, members, tokens, energy=energy, late=1, dead_letters=2)
+
+
+def test_a_merged_frame_of_a_council_has_the_agreed_text_and_the_decisions_of_all() -> None:
+    parting = Decision(2, 4, "certain", 0, 0.6, "no", 0.4, 0.5, (1,))
+    parts = [
+        ConsensusFrame("ab", (Decision(0, 2, "unanimous"),)), ConsensusFrame("cd", (parting,)), ConsensusFrame("", ()),
+        ConsensusFrame("e", (Decision(4, 5, "unanimous"),)), ConsensusFrame("f", (Decision(5, 6, "unanimous"),)),
+    ]  # fmt: skip
+    frames = [
+        changed_frame(frame_of(n, ("", "")), consensus=part, superseded=n, mode="consensus")
+        for n, part in enumerate(parts)
+    ]
+    merged = merged_frame(frames)
+    whole = ConsensusFrame("abcdef", (Decision(0, 2, "unanimous"), parting, Decision(4, 6, "unanimous")))
+    assert (merged.consensus, merged.counts.superseded) == (whole, 10)
+    # A frame of a viewer that is still behind is merged again.
+    assert merged_frame([merged_frame(frames[:4]), frames[4]]) == merged
 
 
 texts = st.tuples(st.text(max_size=4), st.text(max_size=4))
