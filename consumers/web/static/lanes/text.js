@@ -205,9 +205,10 @@ export class GrowingText {
 
   // The text between two tokens; marked if it is known that it was given to the member.
   #gap(from, to) {
-    const nodes = this.#nodes(from, to);
-    const isGiven = nodes.length > 0 && this.#answer.givenEnd(this.#answer.byteAt(from)) >= this.#answer.byteAt(to);
-    return isGiven ? [givenElement(nodes)] : nodes;
+    if (to <= from || this.#answer.givenEnd(this.#answer.byteAt(from)) < this.#answer.byteAt(to)) return this.#nodes(from, to);
+    const space = /^\s*/.exec(this.#answer.text.slice(from, to))[0].length;
+    const given = this.#nodes(from + space, to);
+    return [...this.#nodes(from, from + space), ...(given.length > 0 ? [givenElement(given)] : [])];
   }
 
   #nodes(from, to) {

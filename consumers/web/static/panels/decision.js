@@ -4,8 +4,8 @@ import { isParting } from "../record/agreed.js";
 import { shownShare, visible } from "./evidence.js";
 
 const CERTAINTIES = {
-  certain: "certain: what the lists leave out cannot change it",
-  estimate: "an estimate: what the lists leave out could change it",
+  certain: "Certain: longer lists could not change it.",
+  estimate: "An estimate: longer lists could change it.",
 };
 
 // The word at {start, end} of the agreed text; names are the members'. With it the decision that was contested most, null for
@@ -21,7 +21,7 @@ export function wordEvidence(agreed, { start, end }, names) {
   const won = textIn(agreed, decision.at, decision.end);
   const pieces = [{ text: won, probability: decision.share ?? 0, isWritten: true }];
   if (decision.runner_up !== null) {
-    pieces.push({ text: decision.runner_up, probability: decision.runner_up_share ?? 0, isWritten: false });
+    pieces.push({ text: decision.runner_up, probability: decision.runner_up_share ?? 0, isBeginning: true });
   }
   const jsd = decision.jsd === null ? "not measured" : String(decision.jsd);
   const rows = [
@@ -29,7 +29,7 @@ export function wordEvidence(agreed, { start, end }, names) {
     { label: "Disagreement", name: "jsd", value: jsd, unit: decision.jsd === null ? "" : "0…1" },
     { ...place, value: `${decision.at}–${decision.end}` },
   ];
-  const note = `Each share is the least that the council as a whole gives to a text. The decision is ${CERTAINTIES[decision.kind]}.`;
+  const note = `${CERTAINTIES[decision.kind]} A share is the least that the council as a whole gives to a text.`;
   return { decision, title, sentence, rows, pieces, note };
 }
 
@@ -41,12 +41,12 @@ export function spokenWord(agreed, { start, end }, { sentence, decision }) {
 
 function partingSentence({ by, against, runner_up: next }, names) {
   const name = (index) => `${index + 1} ${names[index]}`;
-  const wanted = next === null ? "another text" : next === "" ? "the end of the answer" : `“${next.trim() || visible(next)}”`;
   const taken = by === null ? "The drafts parted." : `The drafts parted, and the council took that of ${name(by)}.`;
   if (against.length === 0) return taken;
-  if (against.length === 1) return `${taken} ${name(against[0])} would have written ${wanted}, and was steered.`;
+  const wanted = next === null ? "another text" : next === "" ? "the end of the answer" : `“${next.trim() || visible(next)}…”`;
+  if (against.length === 1) return `${taken} ${name(against[0])} would have continued with ${wanted} and was steered.`;
   const steered = `${against.slice(0, -1).map(name).join(", ")} and ${name(against.at(-1))}`;
-  return `${taken} ${steered} would have written other texts, the likeliest ${wanted}, and were steered.`;
+  return `${taken} ${steered} would have continued otherwise, most likely with ${wanted}, and were steered.`;
 }
 
 function calmSentence(decisions) {

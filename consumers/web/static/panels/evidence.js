@@ -7,7 +7,6 @@ import { evidenceOf, TITLES } from "./metrics.js";
 
 const BESIDE_PX = 18;
 const MOST_PIECES = 10;
-const END_TEXT = "the end";
 
 export class Evidence {
   #card;
@@ -59,10 +58,9 @@ export class Evidence {
   pointAtToken({ title, sentence = "", rows, pieces, note }, point) {
     this.#isPointed = true;
     setText(this.#title, title);
-    const parts = [
-      sentence && element("p", "", sentence), table(rows), pieces && bars(pieces, this.#choices?.onSay),
-      note && element("p", "quiet", note),
-    ];
+    const list = pieces && bars(pieces, this.#choices?.onSay);
+    const small = note && element("p", "quiet", note);
+    const parts = sentence ? [element("p", "sentence", sentence), list, small, table(rows)] : [table(rows), list, small];
     this.#body.replaceChildren(...parts.filter(Boolean));
     this.#moveTo(point);
   }
@@ -139,10 +137,10 @@ function table(rows) {
 function bars(pieces, onSay) {
   const list = element("ol", "pieces");
   for (const piece of pieces) {
-    const { text, probability, isWritten } = piece;
+    const { probability, isWritten } = piece;
     const fill = element("div");
     fill.style.transform = `scaleX(${probability})`;
-    const name = onSay && canBeSaid(piece) ? sayButton(piece, onSay) : element("span", "piece", visible(text) || END_TEXT);
+    const name = onSay && canBeSaid(piece) ? sayButton(piece, onSay) : element("span", "piece", shownPiece(piece));
     const item = element("li", isWritten ? "written" : "", name, element("div", "bar", fill), shownShare(probability));
     if (isWritten) item.append(element("span", "visually-hidden", ", written"));
     list.append(item);
@@ -153,8 +151,11 @@ function bars(pieces, onSay) {
 // The end of the answer and parts of a character cannot be put into a text.
 const canBeSaid = ({ text, isWritten }) => !isWritten && text !== "" && !text.includes("\ufffd");
 
+// A text of which only the beginning is known goes on.
+const shownPiece = ({ text, isBeginning }) => (text === "" ? "the end" : `${visible(text)}${isBeginning ? "…" : ""}`);
+
 function sayButton(piece, onSay) {
-  const made = button(visible(piece.text), () => onSay(piece), "piece");
+  const made = button(shownPiece(piece), () => onSay(piece), "piece");
   made.setAttribute("aria-label", `What if: ${piece.text.trim() || visible(piece.text)}`);
   return made;
 }

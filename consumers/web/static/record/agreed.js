@@ -2,7 +2,7 @@
 //
 //   text        T h e _ s k y _ i s _ b l u e .
 //   decisions   [unanimous         ][certain .7]      in bytes; each contains how the council agreed on them
-//   tokens      [The] [ sky]   [ is]   [ blue.]       its words, each with how contested it was
+//   tokens      [The]  [sky]    [is]    [blue.]       its words, each with how contested it was
 
 import { Answer, lastAtMost } from "./answer.js";
 
@@ -55,7 +55,8 @@ export class Agreed extends Answer {
   #divide(isOver) {
     const decided = isOver ? this.text.length : this.offsetAt(this.decisions.at(-1)?.end ?? 0);
     for (let end = this.#wordEnd(isOver); end > this.#divided && end <= decided; end = this.#wordEnd(isOver)) {
-      this.#addWord(this.byteAt(this.#divided), this.byteAt(end));
+      const space = /^\s*/.exec(this.text.slice(this.#divided, end))[0].length;
+      this.#addWord(this.byteAt(this.#divided + space), this.byteAt(end));
       this.#divided = end;
     }
   }

@@ -22,6 +22,7 @@ const TURNS_PER_SECOND = 1;
 // A strand that leaves the one cord moves by at most so much in a window: a thin line in a small part of the picture, so this
 // may be faster than what moves all strands and lights.
 const MOST_PARTING = 0.03;
+const PARTING_EASE = 0.2;
 // The spread moves by so much of the remaining way in each window, so that corners become curves.
 const EASE = 0.07;
 
@@ -83,8 +84,11 @@ export class Drive {
     for (let index = 0; index < cord.length; index += 1) {
       if (cord[index] > 0) this.#leaving[index] = cord[index];
       const goal = Number.isNaN(cord[index]) ? SPREAD_UNMEASURED : this.#leaving[index];
-      this.apart[index] += Math.max(-MOST_PARTING, Math.min(MOST_PARTING, goal - this.apart[index]));
-      if (this.apart[index] >= this.#leaving[index]) this.#leaving[index] = 0;
+      const way = goal - this.apart[index];
+      // Slower near its goal, so that corners become curves.
+      const most = Math.min(MOST_PARTING, Math.abs(way) * PARTING_EASE);
+      this.apart[index] += Math.sign(way) * most;
+      if (this.apart[index] >= 0.85 * this.#leaving[index]) this.#leaving[index] = 0;
       sum += this.apart[index];
     }
     this.spread = limited(this.spread, sum / cord.length);
