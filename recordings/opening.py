@@ -23,6 +23,8 @@ from schemas.sessions import (
 
 # More than six members with a system text of 32 KiB each, and a chat.
 _MOST_BYTES = 1024 * 1024
+# The prompt of a replay whose recording has no text.
+WITHOUT_TEXT = "(recorded without text)"
 
 
 def check_importable(path: Path) -> None:
@@ -94,7 +96,7 @@ def _opening_without_text(about: About, session: str, replay: Replay) -> Opening
     return Opening(
         ENTRY_VERSION,
         session,
-        "(recorded without text)",
+        WITHOUT_TEXT,
         members,
         sampling=Sampling(about.max_tokens, about.temperature, about.seed),
         tier=about.tier,

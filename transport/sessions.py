@@ -15,6 +15,7 @@ from schemas.entries import Cancel, decode_opening, encode_entry
 from schemas.errors import CouncilError, Malformed, RedisRefuses, Refused, expired, not_here
 from schemas.grid import NS_PER_MS, next_grid_point_ns
 from schemas.sessions import LONGEST_MS, Opening
+from transport.branches import add_branch
 from transport.redis.cluster import KeyedCommand
 from transport.redis.connection import AsyncPipe, Command, ReplyError, accepted, atomically, is_out_of_memory, redis_ns
 from transport.redis.refusals import in_words
@@ -76,12 +77,19 @@ def new_session_id() -> str:
 
 
 async def open_session(pipe: AsyncPipe, opening: Opening, opened: str = "*") -> str:
-    """Writes the opening and announces the session; returns the opening's entry id, which for a replay is `opened`.
+    """Writes the opening and announces the session; returns the opening's entry id, which for a replay is `opened`. A
+    what-if branch is first added to those of its parent.
 
     Raises Refused where Redis is full or nearly so, RedisAway, RedisRefuses.
     """
     await require_room(pipe, opening.session)
     life_s = opening.limits.life_ms // 1000
+    # A replay of a branch is not a branch.
+    if opening.parent is not None and opening.replay is None:
+        try:
+            await add_branch(pipe, opening.parent.session, opening.session)
+        except RedisRefuses as refusal:
+            raise refused(refusal) from refusal
     (written,) = await pipe.run(
         [_OPEN.call(keys.of_session(opening.session), [encode_entry(opening), life_s + keys.RETENTION_S, opened])]
     )

@@ -21,6 +21,7 @@ from consumers.web.api.recordings import RecordingsApi
 from consumers.web.api.replays import ReplaysApi
 from consumers.web.api.sessions import SessionsApi
 from consumers.web.api.tokens import TokensApi
+from consumers.web.api.what_if import WhatIfApi
 from consumers.web.door.access import Access
 from consumers.web.door.connections import Connections
 from consumers.web.door.errors import errors_as_json
@@ -76,7 +77,8 @@ class WebServer:
         self._event_source = EventSource()
         self._events = SharedFeeds(url, self._event_source, self._presence, log)
         self._newest = NewestSession(url, self._pipe, self._presence)
-        answers, opener = AnswerCache(self._pipe), Opener(self._pipe)
+        answers = AnswerCache(self._pipe)
+        opener = Opener(self._pipe, settings.tier, settings.tiers, settings.limits)
         library = AsyncLibrary(settings.library)
         self._protocol = ProtocolSocket(
             self._pipe,
@@ -88,9 +90,8 @@ class WebServer:
             protocol_tier(settings.tier.name),
         )
         operations = [
-            *SessionsApi(
-                self._pipe, answers, library, opener, settings.tier, settings.tiers, settings.limits
-            ).operations(),
+            *SessionsApi(self._pipe, answers, library, opener).operations(),
+            *WhatIfApi(self._pipe, answers, library, opener).operations(),
             *RecordingsApi(library).operations(),
             *ImportApi(library).operations(),
             *ReplaysApi(self._pipe, library, opener).operations(),

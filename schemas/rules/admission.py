@@ -11,12 +11,12 @@ import msgspec
 from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.rules.choice import ChosenMember, chosen_members, crowding, fitting_members, full_name, shortened
+from schemas.rules.continuing import able_members, check_consensus, is_able
+from schemas.rules.texts import check_size_of, check_texts
 from schemas.rules.tiers import TIERS, TierPolicy, ladder_below
 from schemas.sessions import (
     ENTRY_VERSION,
-    MAX_PROMPT_BYTES,
     MAX_TOKENS_LIMIT,
-    MAX_TURNS,
     MEMBER_OPTIONS,
     Limits,
     Member,
@@ -30,7 +30,7 @@ from schemas.sessions import (
 
 _WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
 # The default first, as the refusal of another one lists them.
-_SYNCS: tuple[Sync, ...] = ("step", "free")
+_SYNCS: tuple[Sync, ...] = ("step", "free", "consensus")
 
 
 # Larger numbers are not exact, and no option needs one.
@@ -61,13 +61,16 @@ def admit(
     A request may also name a model that is only `known`: its member is dropped if no producer serves it. `tiers` are
     all tiers, which the session may fall down.
 
-    Raises Refused (with a code) for a prompt, turn, member, weight, weighting, sync or number that is not valid.
+    Raises Refused (with a code) for a prompt, turn, prefix, member, weight, weighting, sync or number that is not
+    valid, and where too few members continue a text that the session requires them to continue.
     """
-    _check_text(request)
+    check_texts(request)
     sampling = Sampling(request.max_tokens, request.temperature, request.seed)
     _check_sampling(sampling)
     chosen = _requested_members(request, served, known, tier, named)
-    running, left_out = chosen[: tier.max_parallel_models], chosen[tier.max_parallel_models :]
+    able, unable = able_members(request, chosen)
+    running, left_out = able[: tier.max_parallel_models], able[tier.max_parallel_models :]
+    check_consensus(request, running, tier)
     weights = _checked_weights(request, chosen, running)
     samplings = _own_samplings(request, chosen, sampling)
     crowd = crowding(running, tier)
@@ -91,11 +94,14 @@ def admit(
         history=request.history,
         ladder=ladder_below(tier, tiers),
         weighting=checked_weighting(request.weighting),
+        prefix=request.prefix,
+        parent=request.parent,
     )  # fmt: skip
     for member in chosen:
         if member.spec.system is not None:
-            _check_size_of(f"system text of {member.name!r}", member.spec.system)
-    return Admission(opening, (*_left_out_warning(tier, [member.name for member in left_out]), *crowd.warnings))
+            check_size_of(f"system text of {member.name!r}", member.spec.system)
+    left_out_names = [member.name for member in left_out]
+    return Admission(opening, (*unable, *_left_out_warning(tier, left_out_names), *crowd.warnings))
 
 
 def _requested_members(
@@ -116,7 +122,10 @@ def _requested_members(
     if not fitting:
         no_models = Refused("no_models", "No model is served: start the council with `council up`.", status=409)
         raise next(iter(refused.values()), no_models)
-    return fitting[: tier.max_parallel_models]
+    first = fitting[: tier.max_parallel_models]
+    # Where one of the first cannot continue a text, the next one that can takes its place.
+    able = [member for member in fitting if is_able(request, member)][: tier.max_parallel_models]
+    return [member for member in fitting if member in first or member in able]
 
 
 def _left_out_warning(tier: TierPolicy, left_out: list[str]) -> tuple[str, ...]:
@@ -124,39 +133,6 @@ def _left_out_warning(tier: TierPolicy, left_out: list[str]) -> tuple[str, ...]:
         return ()
     names = ", ".join(left_out)
     return (f"The {tier.name} tier runs {tier.max_parallel_models} models at once; left out: {names}.",)
-
-
-def _check_text(request: SessionRequest) -> None:
-    if not request.prompt.strip():
-        raise Refused("empty_prompt", "The prompt is empty: write the text that the council is to answer.")
-    turns = [("prompt", request.prompt), ("system text", request.system)]
-    turns += [(f"message {number}", turn.content) for number, turn in enumerate(request.history, 1)]
-    total = 0
-    for name, text in turns:
-        size = _check_size_of(name, text)
-        total += size if name != "system text" else 0
-    if total > MAX_PROMPT_BYTES:
-        raise _too_long("The messages together have", total)
-    if len(request.history) > MAX_TURNS:
-        raise Refused("too_many_messages", f"There are {len(request.history) + 1} messages: give at most {MAX_TURNS}.")
-
-
-def _check_size_of(name: str, text: str) -> int:
-    """The size of the text in bytes. Raises Refused for a text that is too long, or not valid Unicode."""
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise Refused(
-            f"bad_{name.split()[0]}", f"The {name} contains characters that are not valid Unicode: remove them."
-        ) from None
-    if size > MAX_PROMPT_BYTES:
-        raise _too_long(f"The {name} has", size)
-    return size
-
-
-def _too_long(what: str, size: int) -> Refused:
-    sentence = f"{what} {size} bytes, and the limit is {MAX_PROMPT_BYTES}: shorten it."
-    return Refused("prompt_too_long", sentence, status=413)
 
 
 def _check_sampling(sampling: Sampling, of: str = "") -> None:
@@ -214,7 +190,7 @@ def checked_sync(name: str) -> Sync:
     for sync in _SYNCS:
         if name == sync:
             return sync
-    raise Refused("bad_sync", f"sync is {shortened(str(name))!r}: give {' or '.join(_SYNCS)}.")
+    raise Refused("bad_sync", f"sync is {shortened(str(name))!r}: give {', '.join(_SYNCS[:-1])} or {_SYNCS[-1]}.")
 
 
 def _checked_weights(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from consumers.web.api.members import member_index
 from consumers.web.door.request import read_body
 from schemas.control import Play
 from schemas.errors import Refused
 from schemas.rules.chat import Chat, chat_of
 from schemas.rules.members import member_spec_of
-from schemas.sessions import SessionRequest, Sync, Weighting
+from schemas.rules.what_if import Change
+from schemas.sessions import MemberSpec, Opening, SessionRequest, Sync, Weighting
 
 _DEFAULTS = SessionRequest(prompt="")
 # Slower than a quarter is of no use; at 64 an hour takes a minute.
@@ -34,6 +36,10 @@ class MemberBody(BaseModel):
     seed: int | None = None
     max_tokens: int | None = None
     system: str | None = None
+
+
+def _members_in(models: tuple[str | MemberBody, ...]) -> tuple[str | MemberSpec, ...]:
+    return tuple(one if isinstance(one, str) else member_spec_of(one.model_dump()) for one in models)
 
 
 class SessionBody(BaseModel):
@@ -66,7 +72,7 @@ class SessionBody(BaseModel):
         plain = self.model_dump(exclude={"tier", "record", "prompt", "messages", "system", "models"})
         return SessionRequest(
             prompt=chat.prompt, system=self.system or chat.system, history=chat.history,
-            models=tuple(one if isinstance(one, str) else member_spec_of(one.model_dump()) for one in self.models),
+            models=_members_in(self.models),
             **plain,
         )  # fmt: skip
 
@@ -76,6 +82,40 @@ class SessionBody(BaseModel):
         if self.messages is not None and self.prompt is not None:
             raise Refused("bad_request", "Send 'prompt' or 'messages', not both.")
         return Chat(self.prompt) if self.prompt is not None else chat_of(self.messages or ())
+
+
+class WhatIfBody(BaseModel):
+    """A branch of a session: `say` is put at the byte `at` of an answer, or in the place of its word number `word`;
+    `member` is the index, name or id of its member, by default the first one whose answer has that place. A field of
+    the request that is left out has the parent's value."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    say: str
+    at: int | None = None
+    word: int | None = None
+    member: str | int | None = None
+    models: tuple[str | MemberBody, ...] = ()
+    weights: dict[str, float] | None = None
+    tier: str | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    temperature: float | None = None
+    options: dict[str, dict[str, float]] | None = None
+    allow_remote: bool | None = None
+    weighting: Weighting | None = None
+    sync: Sync | None = None
+    record: bool = False
+
+    def change(self, opening: Opening) -> Change:
+        """The change of the parent `opening`. Raises Refused for an unknown member."""
+        member = None if self.member is None else member_index(str(self.member), opening)
+        return Change(self.say, self.at, self.word, member)
+
+    def given(self) -> dict[str, Any]:
+        """The fields of SessionRequest that the body has. Raises Refused for a member that is not valid."""
+        plain = self.model_dump(exclude={"say", "at", "word", "member", "models", "tier", "record"}, exclude_none=True)
+        return {**plain, "models": _members_in(self.models)} if self.models else plain
 
 
 class ReplayBody(BaseModel):
@@ -148,8 +188,8 @@ def checked_body(raw: bytes, shape: type[B]) -> B:
         raise Refused("bad_json", f"The body is not valid JSON ({first['msg'].removeprefix('Invalid JSON: ')}).")
     if not first["loc"]:
         raise Refused("bad_request", f"The body is not a JSON object: send one such as {_EXAMPLES[shape]}.")
-    # pydantic puts the kind that it tried, string or object, into the path of the field.
-    field = ".".join(str(part) for part in first["loc"] if part not in ("str", "MemberBody"))
+    # pydantic puts the kind that it tried, such as a string or an object, into the path of the field.
+    field = ".".join(str(part) for part in first["loc"] if part not in ("str", "int", "MemberBody"))
     if first["type"] == "extra_forbidden":
         known = MemberBody if "MemberBody" in first["loc"] else shape
         raise Refused("bad_request", f"Unknown field {field!r}; known fields: {', '.join(known.model_fields)}.")
@@ -159,7 +199,8 @@ def checked_body(raw: bytes, shape: type[B]) -> B:
 
 
 _EXAMPLES: dict[type[BaseModel], str] = {
-    SessionBody: '{"prompt": "..."}', ReplayBody: '{"rate": 1}', PlaybackBody: '{"paused": true}',
+    SessionBody: '{"prompt": "..."}', WhatIfBody: '{"say": "...", "word": 3}', ReplayBody: '{"rate": 1}',
+    PlaybackBody: '{"paused": true}',
 }  # fmt: skip
 
 

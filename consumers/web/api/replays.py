@@ -7,7 +7,7 @@ from aiohttp import web
 
 from consumers.web.api.bodies import PlaybackBody, ReplayBody, read_json_body
 from consumers.web.api.library import AsyncLibrary
-from consumers.web.api.opening import Opener
+from consumers.web.api.opening import Opener, require_process
 from consumers.web.api.operations import Operation
 from consumers.web.api.recording_replies import Keeping, OpenedReplay, ShownPlayback
 from consumers.web.door.errors import model_response
@@ -18,21 +18,15 @@ from schemas.control import Play, Playback
 from schemas.errors import Malformed, Refused
 from schemas.grid import NS_PER_MS
 from schemas.keys import entry_ms
-from schemas.processes import Role
 from transport.keeping import ask_to_keep
 from transport.redis.cluster import KeyedCommand
 from transport.redis.connection import AsyncPipe, accepted, redis_ns
-from transport.register import list_processes
 from transport.replays import SIGN_S, clock_read, find_playback, order_playback, read_clock
 from transport.sessions import find_session, new_session_id, read_opening
 
 _NOT_BEGUN = Playback(-1, -1, 1.0, paused=False)
 # A player without a sign of life for so long has ended, or is too slow to follow orders.
 _SILENT_MS = 3_000 * SIGN_S
-_MISSING = {
-    "replay": "No replay process runs: start one with python -m producers.replay.",
-    "recorder": "No recorder runs: start one with python -m consumers.recorder.",
-}
 
 
 class ReplaysApi:
@@ -73,7 +67,7 @@ class ReplaysApi:
                 lambda: replay_opening(path, session, name, frames=body.frames)
             )
         except (Malformed, Refused) as error:
-            raise _unplayable(error, str(path), name) from None
+            raise for_clients(error, str(path), name) from None
         assert opening.replay is not None, "a replay is marked as one"
         await self._opener.open(opening, opened)
         if order != Play(rate=1.0, paused=False):
@@ -111,14 +105,8 @@ class ReplaysApi:
         return model_response(Keeping(session=session, recording=name, recorded=found is not None), status=202)
 
 
-async def require_process(pipe: AsyncPipe, role: Role) -> None:
-    """Raises Refused if no process of the role is ready; RedisAway."""
-    if not any(record.role == role and record.ready for record in await list_processes(pipe)):
-        raise Refused(f"no_{role}", _MISSING[role], status=503)
-
-
-def _unplayable(error: Malformed | Refused, path: str, name: str) -> Refused:
-    """The same error with the recording's name in place of its path, for clients on other machines."""
+def for_clients(error: Malformed | Refused, path: str, name: str) -> Refused:
+    """An error about a recording with its name in the place of its path, for clients on other machines."""
     message = str(error).replace(path, name)
     if isinstance(error, Malformed):
         return Refused("damaged_recording", message, status=422)

@@ -118,6 +118,16 @@ class ShownMember(Reply):
     thinking: Annotated[str, Field(description="Its whole thinking so far.")]
 
 
+class ShownParent(Reply):
+    """The session of which a what-if branch was made: at `byte` of its answers, `word` was put in the place of
+    `instead`, which is empty where the answer ended."""
+
+    session: str
+    byte: Annotated[int, Field(ge=0)]
+    word: str
+    instead: str
+
+
 class ShownSession(Reply):
     """A session at the end of one window: the newest, or that of window_index."""
 
@@ -140,6 +150,9 @@ class ShownSession(Reply):
     prompt: str
     system: str
     history: list[Turn]
+    prefix: Annotated[str, Field(description="The beginning of every answer, which the members continue; else empty.")]
+    parent: Annotated[ShownParent | None, Field(description="Of a what-if branch; otherwise null.")]
+    branches: Annotated[list[str], Field(description="The what-if branches of this session, the oldest first.")]
     members: list[ShownMember]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
+import msgspec
 from aiohttp import web
 
 from consumers.web.answer_cache import AnswerCache, Released
@@ -13,7 +14,6 @@ from consumers.web.api.library import AsyncLibrary
 from consumers.web.api.members import member_index
 from consumers.web.api.opening import Opener
 from consumers.web.api.operations import Operation, Parameter
-from consumers.web.api.replays import require_process
 from consumers.web.api.replies import (
     PROMPT_START_LETTERS,
     Cancelled,
@@ -21,6 +21,7 @@ from consumers.web.api.replies import (
     Opened,
     SessionList,
     ShownMember,
+    ShownParent,
     ShownSampling,
     ShownSession,
     Status,
@@ -30,15 +31,12 @@ from consumers.web.door.errors import model_response
 from consumers.web.door.request import whole_number
 from recordings.contents import SUFFIX
 from recordings.folder import Library
-from schemas.errors import RedisAway, RedisRefuses, Refused
+from schemas.errors import Refused
 from schemas.events import protocol_model_ids
 from schemas.frames import Frame
 from schemas.keys import entry_ms
-from schemas.rules.admission import admit
-from schemas.rules.served import named_members, require_aggregator, served_models
-from schemas.rules.tiers import TierPolicy, tier_named
-from schemas.sessions import Limits, Opening, Phase, Sampling
-from transport.keeping import ask_to_keep
+from schemas.sessions import Opening, Phase, Sampling
+from transport.branches import find_branches
 from transport.redis.connection import AsyncPipe
 from transport.sessions import (
     SessionState,
@@ -46,11 +44,9 @@ from transport.sessions import (
     delete_session,
     find_session,
     list_sessions,
-    new_session_id,
     read_opening,
     read_openings,
 )
-from transport.status import processes_for
 
 _WINDOW_INDEX = Parameter(
     "window_index",
@@ -60,20 +56,10 @@ _WINDOW_INDEX = Parameter(
 
 
 class SessionsApi:
-    """The handlers. `tier`, one of `tiers`, and `limits` are the defaults of new sessions."""
+    """The handlers."""
 
-    def __init__(
-        self,
-        pipe: AsyncPipe,
-        answers: AnswerCache,
-        library: AsyncLibrary,
-        opener: Opener,
-        tier: TierPolicy,
-        tiers: Mapping[str, TierPolicy],
-        limits: Limits,
-    ) -> None:
+    def __init__(self, pipe: AsyncPipe, answers: AnswerCache, library: AsyncLibrary, opener: Opener) -> None:
         self._pipe, self._answers, self._library, self._opener = pipe, answers, library, opener
-        self._tier, self._tiers, self._limits = tier, tiers, limits
 
     def operations(self) -> list[Operation]:
         return [
@@ -103,33 +89,7 @@ class SessionsApi:
 
     async def _open(self, request: web.Request) -> web.Response:
         body = await read_json_body(request, SessionBody)
-        tier = self._tier if body.tier is None else tier_named(body.tier, self._tiers)
-        session = new_session_id()
-        records = await processes_for(self._pipe, session)
-        admission = admit(
-            body.request(), session, served_models(records), tier, self._limits, tiers=self._tiers,
-            named=named_members(records),
-        )  # fmt: skip
-        require_aggregator(records)
-        if body.record:
-            await require_process(self._pipe, "recorder")
-        opening, warnings = admission.opening, list(admission.warnings)
-        await self._opener.open(opening)
-        if body.record:
-            warnings += await self._ask_to_keep(opening.session)
-        opened = Opened(
-            session=opening.session, models=[member.model for member in opening.members], names=list(opening.names),
-            warnings=warnings, tier=tier.name,
-        )  # fmt: skip
-        return model_response(opened, status=201)
-
-    async def _ask_to_keep(self, session: str) -> list[str]:
-        """Asks for a recording of the session, which is open already; returns a warning if that fails."""
-        try:
-            await ask_to_keep(self._pipe, session)
-        except (RedisAway, RedisRefuses) as error:
-            return [f"The session is not recorded: {error}"]
-        return []
+        return model_response(await self._opener.ask(body.request(), body.tier, record=body.record), status=201)
 
     async def _list(self, request: web.Request) -> web.Response:
         states = await list_sessions(self._pipe)
@@ -146,7 +106,8 @@ class SessionsApi:
         session = request.match_info["session"]
         released = await self._answers.released(session, window)
         recordings = await self._recordings([session])
-        return model_response(shown_session(released, recordings.get(session)))
+        branches = await find_branches(self._pipe, session)
+        return model_response(_shown_session(released, recordings.get(session), branches))
 
     async def _recordings(self, sessions: Sequence[str]) -> dict[str, str]:
         """The names of the recordings that this council made, by session."""
@@ -203,7 +164,7 @@ def _listed(state: SessionState, opening: Opening, recording: str | None) -> Lis
     )
 
 
-def shown_session(released: Released, recording: str | None) -> ShownSession:
+def _shown_session(released: Released, recording: str | None, branches: list[str]) -> ShownSession:
     """The session for the response, at the window of `released`; `recording` is the name of its recording."""
     state, opening, frame = released.state, released.opening, released.frame
     return ShownSession(
@@ -222,6 +183,9 @@ def shown_session(released: Released, recording: str | None) -> ShownSession:
         prompt=opening.prompt,
         system=opening.system,
         history=[Turn(role=turn.role, content=turn.content) for turn in opening.history],
+        prefix=opening.prefix,
+        parent=None if opening.parent is None else ShownParent(**msgspec.structs.asdict(opening.parent)),
+        branches=branches,
         members=_members(released, opening, frame),
     )
 

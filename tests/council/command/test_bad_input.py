@@ -31,7 +31,7 @@ ASKS = {
         ["unknown member 'x'"],
     ),
     "unknown weighting": (["ask", "hi", "--weighting", "heavy"], ["weighting is 'heavy'", "fixed or certainty"]),
-    "unknown sync": (["ask", "hi", "--sync", "fast"], ["sync is 'fast': give step or free."]),
+    "unknown sync": (["ask", "hi", "--sync", "fast"], ["sync is 'fast': give step, free or consensus."]),
     "unknown tier": (["ask", "hi", "--tier", "huge"], ["Unknown tier 'huge'", "low, mid, high, hybrid"]),
     "too many tokens": (["ask", "hi", "--max-tokens", "9000"], ["1 to 8192"]),
     "no tokens": (["ask", "hi", "--max-tokens", "0"], ["1 to 8192"]),

@@ -95,7 +95,7 @@ def test_the_members_are_in_step_unless_the_request_has_sync_free() -> None:
     assert admitted(served).opening.sync == "step"
     assert admitted(served, sync="free").opening.sync == "free"
     for bad in ("fast", "", None):
-        assert refusal(served, sync=bad) == ("bad_sync", f"sync is {str(bad)!r}: give step or free.")
+        assert refusal(served, sync=bad) == ("bad_sync", f"sync is {str(bad)!r}: give step, free or consensus.")
 
 
 def test_a_message_repeats_only_the_beginning_of_a_long_text() -> None:

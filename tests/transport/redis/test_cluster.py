@@ -12,13 +12,14 @@ from redis.exceptions import AskError, MovedError
 
 from schemas import keys
 from schemas.errors import RedisAway, Refused
-from schemas.sessions import Opening
+from schemas.sessions import Opening, Parent
 from tests.support.clusters import Cluster, Server, free_port
 from tests.support.council_command import council
 from tests.support.redis_servers import redis_binaries
 from tests.support.role_processes import roles_on
 from tests.support.sessions import check_the_law, opening_of, until_ended
 from tests.support.waiting import until
+from transport.branches import find_branches
 from transport.leases import Leases
 from transport.redis import link
 from transport.redis.address import Address
@@ -95,6 +96,20 @@ async def test_roles_share_the_sessions_of_all_nodes_and_the_law_holds(cluster: 
         assert not any("Traceback" in role.log() for role in (*aggregators, *producers))
     assert [node.run("KEYS", "council:*") for node in cluster.nodes] == [[], [], []]
     await pipe.close()
+
+
+async def test_a_branch_may_be_on_another_node_than_its_parent(cluster: Cluster, pipe: AsyncPipe) -> None:
+    parent = opening_at(cluster, cluster.nodes[0], "m", max_tokens=8)
+    await open_session(pipe, parent)
+    branches = [
+        msgspec.structs.replace(
+            opening_at(cluster, node, "m", max_tokens=8), prefix="So", parent=Parent(parent.session, 0, "So")
+        )
+        for node in cluster.nodes
+    ]
+    for branch in branches:
+        await open_session(pipe, branch)
+    assert await find_branches(pipe, parent.session) == [branch.session for branch in branches]
 
 
 async def until_composed(pipe: AsyncPipe, session: str) -> None:

@@ -1,0 +1,160 @@
+"""What if, over HTTP: branches of sessions and of recordings, and their effects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from pydantic import Field
+
+from consumers.web.answer_cache import AnswerCache
+from consumers.web.api.bodies import WhatIfBody, read_json_body
+from consumers.web.api.library import AsyncLibrary
+from consumers.web.api.opening import Opener
+from consumers.web.api.operations import Operation
+from consumers.web.api.replays import for_clients
+from consumers.web.api.replies import Opened, Reply
+from consumers.web.door.errors import model_response
+from recordings.answers import RecordedAnswers, read_answers
+from recordings.folder import Library
+from recordings.opening import WITHOUT_TEXT
+from schemas.errors import Malformed, Refused, SessionGone
+from schemas.rules.effect import effect_of
+from schemas.rules.served import served_models
+from schemas.rules.what_if import branch_of, request_of, shown_answer
+from schemas.sessions import Opening
+from transport.redis.connection import AsyncPipe
+from transport.register import list_processes
+
+
+class MemberEffect(Reply):
+    """How a member's answer differs from its answer in the parent. Positions and lengths are in bytes."""
+
+    member: Annotated[str, Field(description="Its display name.")]
+    byte: Annotated[int | None, Field(description="Where the answers begin to differ; null if they are equal.")]
+    reach_bytes: Annotated[
+        int, Field(description="How much of the branch's answer is another text: up to together_again, or to its end.")
+    ]
+    reach_words: Annotated[int, Field(description="The same in words.")]
+    together_again: Annotated[
+        tuple[int, int] | None,
+        Field(description="The bytes of the parent's and of the branch's answer from which on both are the same."),
+    ]
+    last_words: Annotated[tuple[str, str], Field(description="The last words of the parent's and the branch's answer.")]
+    last_words_differ: bool
+
+
+class ShownEffect(Reply):
+    """The effect of a branch on each member that its parent has too; null if the parent is gone."""
+
+    session: str
+    parent: Annotated[str, Field(description="The parent session.")]
+    final: Annotated[bool, Field(description="True if no answer changes any more.")]
+    members: list[MemberEffect] | None
+
+
+class WhatIfApi:
+    """The handlers."""
+
+    def __init__(self, pipe: AsyncPipe, answers: AnswerCache, library: AsyncLibrary, opener: Opener) -> None:
+        self._pipe, self._answers, self._library, self._opener = pipe, answers, library, opener
+
+    def operations(self) -> list[Operation]:
+        refusals = (404, 408, 409, 413, 415)
+        return [
+            Operation(
+                "POST", "/api/sessions/{session}/what-if", self._branch,
+                "Put a text into an answer, and let all members continue from there: open a branch.", Opened,
+                refusals, status=201, body=WhatIfBody,
+            ),
+            Operation(
+                "POST", "/api/recordings/{name}/what-if", self._branch_of_recording,
+                "The same with a recorded session.", Opened, (*refusals, 422), status=201, body=WhatIfBody,
+            ),
+            Operation(
+                "GET", "/api/sessions/{session}/effect", self._effect,
+                "Compare the answers of a branch with those of its parent.", ShownEffect, (404, 409),
+            ),
+        ]  # fmt: skip
+
+    async def _branch(self, request: web.Request) -> web.Response:
+        body = await read_json_body(request, WhatIfBody)
+        released = await self._answers.released(request.match_info["session"])
+        opening = released.opening
+        if opening.replay is not None and opening.prompt == WITHOUT_TEXT:
+            raise Refused(
+                "without_text", "The session was recorded without text, so it has no answers to continue.", status=409
+            )
+        return await self._opened(body, opening, released.texts)
+
+    async def _branch_of_recording(self, request: web.Request) -> web.Response:
+        body = await read_json_body(request, WhatIfBody)
+        recorded = await self._recorded(request.match_info["name"])
+        return await self._opened(body, recorded.opening, recorded.texts)
+
+    async def _opened(self, body: WhatIfBody, opening: Opening, texts: Sequence[str]) -> web.Response:
+        branch = branch_of(opening, texts, body.change(opening))
+        served = [facts.model for facts in served_models(await list_processes(self._pipe))]
+        request, warnings = request_of(opening, branch, served, body.given())
+        opened = await self._opener.ask(request, body.tier, record=body.record, warnings=warnings)
+        return model_response(opened, status=201)
+
+    async def _recorded(self, name: str) -> RecordedAnswers:
+        """The answers in a recording of the library. Raises Refused."""
+        path = await self._library.path(name)
+        try:
+            return await self._library.read_whole(lambda: read_answers(path))
+        except (Malformed, Refused) as error:
+            raise for_clients(error, str(path), name) from None
+
+    async def _effect(self, request: web.Request) -> web.Response:
+        released = await self._answers.released(request.match_info["session"])
+        opening = released.opening
+        if opening.parent is None:
+            raise Refused("not_a_branch", "The session is not a what-if branch, so it has no effect.", status=409)
+        parent = await self._parent(opening.parent.session)
+        has_ended = released.state.status != "open"
+        effects = None
+        if parent is not None:
+            # Answers of some thousand words take a hundredth of a second each.
+            effects = await asyncio.to_thread(member_effects, parent, opening.names, released.texts)
+        return model_response(
+            ShownEffect(
+                session=released.state.session,
+                parent=opening.parent.session,
+                final=has_ended and (parent is None or parent.ended),
+                members=effects,
+            )
+        )
+
+    async def _parent(self, session: str) -> RecordedAnswers | None:
+        """The answers of the parent: of the session, or else of its recording; None where both are gone."""
+        try:
+            released = await self._answers.released(session)
+        except (SessionGone, Malformed):
+            pass
+        else:
+            return RecordedAnswers(released.opening, released.texts, released.state.status != "open")
+        try:
+            name = await self._library.run(lambda library: _recording_of(library, session))
+            return None if name is None else await self._recorded(name)
+        except Refused:
+            return None
+
+
+def _recording_of(library: Library, session: str) -> str | None:
+    """The name of the session's recording, also of an imported one, whose name may be any."""
+    return next((kept.name for kept in library.listed() if kept.about and kept.about.session == session), None)
+
+
+def member_effects(parent: RecordedAnswers, names: Sequence[str], texts: Sequence[str]) -> list[MemberEffect]:
+    """The effect on each member of the branch that its parent has too, by its name."""
+    before = dict(zip(parent.opening.names, parent.texts, strict=True))
+    effects = [
+        (name, effect_of(shown_answer(before[name]), shown_answer(text)))
+        for name, text in zip(names, texts, strict=True) if name in before
+    ]  # fmt: skip
+    return [MemberEffect(member=name, **msgspec.structs.asdict(effect)) for name, effect in effects]
