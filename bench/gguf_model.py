@@ -30,12 +30,13 @@ from bench.gguf_tokenizers import (
     TURN_ENDS,
     BytePairs,
     SentencePieces,
+    SpacedPieces,
     TinyTokenizer,
 )
 
 Floats = npt.NDArray[np.float64]
 
-Kind = Literal["byte_pairs", "sentence_pieces"]
+Kind = Literal["byte_pairs", "sentence_pieces", "spaced_pieces"]
 # Whether a model thinks before it answers: its first token begins the thinking, or its chat template does.
 Thinks = Literal["never", "by_itself", "by_template"]
 
@@ -59,6 +60,11 @@ _TEMPLATES: dict[Thinks, str] = {
     "never": _CHAT_TEMPLATE,
     "by_itself": _THINKING_TEMPLATE.replace("BEGUN", ""),
     "by_template": _THINKING_TEMPLATE.replace("BEGUN", "<think>\\n"),
+}
+_TOKENIZERS: dict[Kind, type[BytePairs] | type[SentencePieces]] = {
+    "byte_pairs": BytePairs,
+    "sentence_pieces": SentencePieces,
+    "spaced_pieces": SpacedPieces,
 }
 _PARAGRAPHS_PER_ANSWER = 8
 # The share of all topics that a model is trained with.
@@ -123,7 +129,7 @@ class TinyModel:
         answers = [self.sentence] * _SENTENCES if self.sentence else _topic_answers(self.seed)
         if self.hangul or self.mixture:
             answers = [answer.translate(_HANGUL if self.hangul else _MIXTURE) for answer in answers]
-        trained = BytePairs.trained if self.kind == "byte_pairs" else SentencePieces.trained
+        trained = _TOKENIZERS[self.kind].trained
         extra = () if self.thinks == "never" else (ANSWER_BEGINS, *TAGS)
         tokenizer = trained("\n".join(answers), self.vocab, extra)
         row = [number for answer in answers for number in _turn(tokenizer, answer, self.thinks)]

@@ -103,6 +103,8 @@ class SentencePieces(TinyTokenizer):
 
     model = "llama"
     begins_text = True
+    # True where the server puts a space before each text, as with Llama 2.
+    spaces_text = False
 
     @classmethod
     def trained(cls, text: str, vocab: int, extra: Sequence[str] = ()) -> SentencePieces:
@@ -127,11 +129,17 @@ class SentencePieces(TinyTokenizer):
 
     def add_to(self, writer: gguf.GGUFWriter) -> None:
         super().add_to(writer)
-        writer.add_add_space_prefix(False)
+        writer.add_add_space_prefix(self.spaces_text)
         writer.add_unk_token_id(0)
         # llama.cpp joins the pair with the highest score first: the one that was learnt first.
         scores = {left + right: -float(rank) for rank, (left, right) in enumerate(self.merges)}
         writer.add_token_scores([scores.get(token, -1e6) for token in self.tokens])
+
+
+class SpacedPieces(SentencePieces):
+    """The same, with a space before each text."""
+
+    spaces_text = True
 
 
 def _learnt(counts: Mapping[str, int], spelt: Callable[[str], list[str]], number: int) -> list[tuple[str, str]]:

@@ -50,6 +50,11 @@ class Request(msgspec.Struct, frozen=True):
         return "".join(stretch.text for stretch in self.prefix)
 
     @property
+    def continues(self) -> bool:
+        """True where the model has an answer to continue; the text of its tokens may be empty yet."""
+        return any(stretch.text or stretch.ids for stretch in self.prefix)
+
+    @property
     def messages(self) -> tuple[Message, ...]:
         """The whole chat: the system text, if there is one, the turns so far, the turn to be answered, and the answer
         so far, if there is one, as one turn of the assistant."""

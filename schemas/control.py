@@ -49,7 +49,8 @@ class Steer(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Progress(msgspec.Struct, array_like=True, frozen=True):
-    """What the aggregator has accepted of one member: the winning claim, the next seq, and whether it has ended.
+    """What the aggregator has accepted of one member: the winning claim, the next seq, and whether it has ended. In a
+    consensus session that is the end of its draft, after which it may be steered.
 
     `grant` is for producers whose backend pauses: a token may be written if its start in the answer, in bytes, is not
     past the grant. NOT_STARTED: no request is sent to the model yet. None: there is no limit. `branch` is the member's

@@ -140,13 +140,15 @@ class Beat(Entry, frozen=True, tag="beat"):
 
 class Steered(Entry, frozen=True, tag="steered"):
     """The aggregator has decided: the member's own text up to the byte `start` is kept, `text` follows it, and the
-    member continues from there in `branch`. It follows from the entries before it, and so changes no frame; readers of
-    the token stream need it to put an answer together."""
+    member continues from there in `branch`. Of the branch before, `tokens` had been accepted: those that came between
+    the decision and this mark are superseded. It follows from the entries before it, and so changes no frame; readers
+    of the token stream need it to put an answer together."""
 
     member: int
     branch: int
     start: int
     text: str
+    tokens: int = 0
 
 
 Mark = Claim | Waiting | Loading | Alive | Starved | Finished | Failed | Cancel | Beat | Steered

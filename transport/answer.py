@@ -10,7 +10,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 
 from schemas import keys
-from schemas.entries import Token
+from schemas.entries import Steered, Token
 from schemas.rules.lanes import lane_end
 
 
@@ -38,28 +38,50 @@ class Answer:
         self._thoughts: list[tuple[tuple[int, int], str]] = []
         self._give(prefix.encode())
 
-    def steer(self, branch: int, start: int, text: str) -> None:
-        """Begins a branch: what ends at the byte `start` or before it stays, and `text` follows it."""
-        self.branch, self.next_seq = branch, 0
-        self._remove_after(max(0, start))
-        self._give(text.encode())
+    def steer(self, mark: Steered) -> None:
+        """Begins a branch: of the accepted tokens those that end at the byte `start` or before it stay, and `text`
+        follows them."""
+        for _ in range(mark.tokens, self.next_seq):
+            self._remove_newest()
+        self.branch, self.next_seq = mark.branch, 0
+        self._remove_after(max(0, mark.start))
+        self._give(mark.text.encode())
+
+    def _remove_newest(self) -> None:
+        """Removes the token that was added last."""
+        order = (self._ms[-1], self._numbers[-1]) if self._starts else (0, 0)
+        if self._thoughts and self._thoughts[-1][0] > order:
+            self._thoughts.pop()
+        elif self._starts:
+            self._cut(self._pop())
 
     def _remove_after(self, position: int) -> None:
         """Removes the parts that end past the position. Given text may end there in part."""
-        starts, written = self._starts, self._written
-        while self._written > position:
-            last = len(starts) - 1
-            if starts[last] < position:
-                # Of a damaged stream, it may be a token of which a part remains: what remains is no token.
-                self._given.add(last)
-                self._written = position
-            else:
-                self._given.discard(last)
-                self._written = starts.pop()
-                del self._ms[last:], self._numbers[last:]
-        self._released = min(self._released, len(starts))
-        del self._text[len(self._text) - written + self._written :]
-        if not self._written:
+        written = self._written
+        while written > position and self._starts[-1] >= position:
+            written = self._pop()
+        if written > position:
+            # Of a damaged stream, it may be a token of which a part remains: what remains is no token.
+            self._given.add(len(self._starts) - 1)
+            written = position
+        self._cut(written)
+
+    def _pop(self) -> int:
+        """Removes the last part, and returns where it began."""
+        last = len(self._starts) - 1
+        if not self._written and last not in self._given:
+            self._space.pop()
+        self._given.discard(last)
+        self._ms.pop()
+        self._numbers.pop()
+        return self._starts.pop()
+
+    def _cut(self, written: int) -> None:
+        """The answer ends at this byte."""
+        del self._text[len(self._text) - self._written + written :]
+        self._written = written
+        self._released = min(self._released, len(self._starts))
+        if not written:
             self._text[:] = "".join(self._space).encode()
 
     def _give(self, data: bytes) -> None:

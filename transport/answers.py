@@ -161,10 +161,9 @@ class Answers:
         accepted_of, answer = progress[token.member], self.of_member[token.member]
         if isinstance(token, Steered):
             if answer.branch < token.branch <= accepted_of.branch:
-                answer.steer(token.branch, token.start, token.text)
+                answer.steer(token)
             return False
-        # All tokens of an earlier branch count up to the mark that ends it: those after the decision are behind its
-        # beginning, where the mark removes them.
+        # Of an earlier branch tokens are added up to the mark that ends it, which removes those after the decision.
         is_next = token.branch == answer.branch and token.seq == answer.next_seq
         is_accepted = answer.branch < accepted_of.branch or token.seq < accepted_of.next_seq
         if token.claim != accepted_of.claim or not (is_next and is_accepted):

@@ -32,8 +32,8 @@ from aggregator.numbers.energy import weight_certainty
 from aggregator.numbers.proposal import Proposal, end_proposal
 from schemas.control import Steer
 from schemas.entries import Finished, Steered
-from schemas.frames import Decision, DecisionKind
-from schemas.rules.words import MOST_WORD_BYTES, last_word_end, whole_characters, word_end
+from schemas.frames import PLAIN_ENDS, Decision, DecisionKind
+from schemas.rules.words import MOST_WORD_BYTES, character_end, last_word_end, shared_beginning, word_end
 from schemas.sessions import Opening
 
 # A backend that pauses drafts so far ahead of the agreed text: past the longest word that a decision waits for.
@@ -42,7 +42,7 @@ LEAD_BYTES = 2 * MOST_WORD_BYTES
 _BYTES_PER_TOKEN = 4
 LEFT_BEHIND = "the council finished without it"
 # The reasons of a complete answer: the council's end, or a limit.
-STOP, LENGTH = "stop", "length"
+STOP, LENGTH = PLAIN_ENDS
 
 
 class Pending(msgspec.Struct, array_like=True):
@@ -69,6 +69,19 @@ class ConsensusRecord(msgspec.Struct, array_like=True):
     is_at_word_end: bool = True
 
 
+class Draft:
+    """A member's text from the byte `start` of its answer on: from the agreed end, or from where it lost its vote."""
+
+    __slots__ = ("start", "text")
+
+    def __init__(self, start: int, text: bytes) -> None:
+        self.start, self.text = start, text
+
+    def pass_to(self, end: int) -> None:
+        """Forgets the text before the byte `end`."""
+        self.start, self.text = end, self.text[end - self.start :]
+
+
 # Measures the disagreement at a byte, between these members; returns the jsd.
 Measure = Callable[[int, Sequence[int]], float | None]
 
@@ -93,22 +106,21 @@ class Consensus:
         self.superseded = 0
         self.over = ""
         self._opening, self._members, self._queues, self._proposals = opening, members, queues, proposals
-        # Each member's text from its released end on. None until the contents of buffered tokens are there.
-        self._texts: list[bytearray] | None = None
+        # Empty until the contents of buffered tokens are there.
+        self._drafts: list[Draft] = []
         sampling = opening.sampling
         self._seed = sampling.seed if sampling.temperature > 0.0 else None
         self._most_bytes = opening.prefix_bytes + sampling.max_tokens * _BYTES_PER_TOKEN
 
-    @property
-    def _drafts(self) -> list[bytearray]:
-        if self._texts is None:
+    def prepare(self) -> None:
+        """Takes the drafts from the buffered tokens of a loaded record, before any other call."""
+        if not self._drafts:
             pairs = zip(self._queues, self._members, strict=True)
-            self._texts = [bytearray(queue.text_from(member.position)) for queue, member in pairs]
-        return self._texts
+            self._drafts = [Draft(member.position, queue.text_from(member.position)) for queue, member in pairs]
 
     def add_text(self, member: int, text: bytes) -> None:
         """The next bytes of a member's draft."""
-        self._drafts[member].extend(text)
+        self._drafts[member].text += text
 
     def finish(self, mark: Finished) -> None:
         """A member's draft ends here. It may be steered to another text."""
@@ -138,7 +150,8 @@ class Consensus:
             elif not member.has_text or member.state != "answering":
                 returns = False
             else:
-                follows = member.written >= end and self._drafts[index].startswith(record.agreed[member.position :])
+                draft = self._drafts[index]
+                follows = member.written >= end and draft.text.startswith(record.agreed[draft.start :])
                 has_moved = member.moved_ns >= start_ns or not member.is_writing
                 returns = has_moved and not follows
             if returns:
@@ -148,9 +161,7 @@ class Consensus:
         """Gives voters that had no vote, and follow the agreed text, what was agreed without them."""
         for index in voters:
             self.following.add(index)
-            behind = len(self.record.agreed) - self._members[index].position
-            if behind:
-                del self._drafts[index][:behind]
+            self._drafts[index].pass_to(len(self.record.agreed))
 
     def _steer_returning(self, end_ns: int) -> bool:
         """Steers the members that return, if the agreed text ends with a word; True where it has steered one."""
@@ -172,12 +183,12 @@ class Consensus:
         if not voters:
             self._end_with_all()
             return False
-        drafts = [bytes(self._drafts[index]) for index in voters]
+        drafts = [self._drafts[index].text for index in voters]
         have_ended = [self.record.ends[index] is not None for index in voters]
         if all(have_ended) and not any(drafts):
             self.over = STOP
             return False
-        shared = _shared(drafts)
+        shared = shared_beginning(drafts)
         others_run = any(not m.ended for index, m in enumerate(self._members) if index not in voters)
         # Members that run beside the voters follow at the end of a word.
         if shared and (self.record.returning or (len(voters) == 1 and others_run)):
@@ -203,7 +214,7 @@ class Consensus:
         """Removes the voters that have no text left and cannot write more, because they have reached a limit."""
         for index in list(voters):
             end = self.record.ends[index]
-            if end is not None and end.reason != STOP and not self._drafts[index]:
+            if end is not None and end.reason != STOP and not self._drafts[index].text:
                 voters.remove(index)
                 self._members[index].complete()
 
@@ -218,7 +229,8 @@ class Consensus:
         """Adds the text, which the drafts of all or of one of the voters begin with, up to max_tokens."""
         record = self.record
         at = len(record.agreed)
-        text = text[: whole_characters(text, self._most_bytes - at)]
+        if decision is None:
+            text = text[: character_end(text, self._most_bytes - at)]
         record.agreed += text
         record.is_at_word_end = is_word
         end = len(record.agreed)
@@ -226,7 +238,7 @@ class Consensus:
             kind: DecisionKind = "unanimous" if len(voters) > 1 else "followed"
             decision = Decision(at, end, kind, None if len(voters) > 1 else voters[0])
             for index in voters:
-                del self._drafts[index][: len(text)]
+                self._drafts[index].pass_to(end)
         self.decisions.append(msgspec.structs.replace(decision, end=end))
         if end >= self._most_bytes:
             self.over = LENGTH
@@ -253,7 +265,7 @@ class Consensus:
         self.record.pending = Pending(decision, leader, verdict.is_end)
 
     def _voter(self, index: int, x: int) -> Voter:
-        member, draft = self._members[index], bytes(self._drafts[index])
+        member, draft = self._members[index], self._drafts[index].text
         end = self.record.ends[index]
         proposal, offset, left = Proposal(b""), 0, 0
         if draft:
@@ -270,7 +282,7 @@ class Consensus:
         if self._opening.weighting == "certainty":
             # That of this token alone: a mean over the tokens that came would depend on how far ahead the draft is.
             weight *= weight_certainty(proposal)
-        return Voter(weight, draft, left, offset, proposal)
+        return Voter(weight, draft, left, offset, proposal, is_first=bool(left) and x == offset)
 
     def _completes(self, pending: Pending, voters: Sequence[int], end_ns: int) -> bool:
         """Agrees on the leader's word, if it is complete. The word of a leader that has left ends where it stopped."""
@@ -279,39 +291,42 @@ class Consensus:
             record.pending, self.over = None, STOP
             self.decisions.append(pending.decision)
             return False
-        draft = bytes(self._drafts[leader])
+        draft = self._drafts[leader].text
         end = word_end(draft, is_whole=record.ends[leader] is not None or leader not in voters)
         if end is None:
             return False
-        record.pending, word = None, draft[:end]
+        word = draft[:end]
+        # A voter that has written a part of the word may still write the rest. If it was steered now, its tokens, and
+        # so its later votes, would depend on timing.
+        if any(self._may_still_write(index, word) for index in voters):
+            return False
+        record.pending = None
         self._agree(word, voters, decision=pending.decision, is_word=True)
         for index in voters:
-            if self._drafts[index].startswith(word):
-                del self._drafts[index][: len(word)]
+            if self._drafts[index].text.startswith(word):
+                self._drafts[index].pass_to(len(record.agreed))
             else:
                 self._steer(index, end_ns)
         record.floor = len(record.agreed)
         return not self._steer_returning(end_ns)
 
+    def _may_still_write(self, index: int, word: bytes) -> bool:
+        text = self._drafts[index].text
+        return word.startswith(text) and len(text) < len(word) and self.record.ends[index] is None
+
     def _steer(self, index: int, end_ns: int) -> None:
         """Begins a new branch of the member at the end of the agreed text."""
         member, record, queue = self._members[index], self.record, self._queues[index]
         end = len(record.agreed)
-        released, draft = member.position, self._drafts[index]
-        same_to = released + len(_shared([bytes(draft), record.agreed[released:]]))
-        self.superseded += queue.cut(same_to)
+        draft = self._drafts[index]
+        same = shared_beginning([draft.text, record.agreed[draft.start :]])
+        self.superseded += queue.cut(draft.start + len(same))
         start = max(member.kept_to, queue.end)
         steer = Steer(start, end, record.agreed[start:].decode())
         self._proposals.forget(member.unaligned.forget(len(member.unaligned)))
+        accepted = member.next_seq
         member.steer(end, end_ns)
-        draft.clear()
+        self._drafts[index] = Draft(end, b"")
         record.steers[index], record.ends[index] = steer, None
         self.following.add(index)
-        self.steered.append(Steered(index, member.branch, start, steer.text))
-
-
-def _shared(texts: Sequence[bytes]) -> bytes:
-    """The whole characters with which all of the texts begin."""
-    least, most = min(texts), max(texts)
-    end = next((i for i, (one, other) in enumerate(zip(least, most, strict=False)) if one != other), len(least))
-    return least[: whole_characters(most, whole_characters(least, end))]
+        self.steered.append(Steered(index, member.branch, start, steer.text, accepted))

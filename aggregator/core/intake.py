@@ -87,6 +87,8 @@ class Intake:
     def add_window(self, entries: Sequence[StreamEntry], end_ns: int) -> WindowEvents:
         """Takes in all entries of a window that ends at `end_ns`, and drops the members that have timed out by then."""
         self.stops, self.dead = [], []
+        if self._consensus is not None:
+            self._consensus.prepare()
         record, events, count = self._record, WindowEvents(), len(self._record.members)
         for entry_id, raw in entries:
             record.cut = entry_id

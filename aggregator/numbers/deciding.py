@@ -6,21 +6,23 @@
     branches       first characters "s" (members 0 and 2) and "g" (member 1)
 
 What a member gives to a branch b is not known exactly, because its list is not the whole distribution. With c(s) the
-sum of p over the listed pieces that begin with s, r what the list left out, e = p(q) (0 where q is empty), and h the
-sum of p over the pieces that are a proper prefix of q:
+sum of p over the listed pieces that begin with s, r what the list left out, and m the sum of p over the pieces that are
+a proper prefix of qb, which may go on with the rest of it (h: of these the proper prefixes of q):
 
-    low(b)  = c(qb) / (c(q) + r + h)        high(b) = min(1, (c(qb) + e + r + h) / (c(q) + r + h))
+    low(b)  = c(qb) / (c(q) + r + h)        high(b) = min(1, (c(qb) + r + m) / (c(q) + r + h))
 
 F_low and F_high are their weighted means. The branch with the largest F_low wins. It wins for `certain` if its F_low is
 above F_high of every other branch: then no way to complete the lists gives another winner.
 
 A member without a list is certain of the text that it wrote. END, the end of the answer, is the branch of a member
-whose draft ends at x; its piece is b"".
+whose draft ends at x; its piece is b"". In the first token of an answer b"" is white space, which is dropped there, and
+what follows it is not known. A voter whose weight is 0 beside others puts up no branch: with weights 1 and 0 the text
+is that of the first member.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -34,13 +36,15 @@ _TIE = 1e-12
 
 class Voter(msgspec.Struct, frozen=True):
     """A member at x. `draft` is its text from x on, at least `left` bytes: those of its token at x. Its draft ends at x
-    where `left` is 0. `offset` bytes of the token are before x. `proposal` is what it proposed there."""
+    where `left` is 0. `offset` bytes of the token are before x. `proposal` is what it proposed there. `is_first`: the
+    token is the first of the answer."""
 
     weight: float
     draft: bytes
     left: int
     offset: int
     proposal: Proposal
+    is_first: bool = False
 
     @property
     def is_at_end(self) -> bool:
@@ -75,7 +79,7 @@ def decide(voters: Sequence[Voter], draw: float | None = None) -> Verdict:
     """The verdict of these voters, whose drafts part at x. `draw` in [0, 1) draws the winner in proportion to F_low;
     None takes the likeliest branch."""
     shares = normalised([voter.weight for voter in voters])
-    branches = branches_of(voters)
+    branches = branches_of(voters, shares)
     bounds = [[interval(voter, branch) for voter in voters] for branch in branches]
     low = [plain_sum([w * m[0] for w, m in zip(shares, of_branch, strict=True)]) for of_branch in bounds]
     high = [plain_sum([w * m[1] for w, m in zip(shares, of_branch, strict=True)]) for of_branch in bounds]
@@ -84,27 +88,29 @@ def decide(voters: Sequence[Voter], draw: float | None = None) -> Verdict:
     others = [index for index in ranking if index != won]
     second = others[0] if others else None
     branch = branches[won]
-    leader = max(branch.supporters, key=lambda m: (shares[m] * bounds[won][m][0], -m))
+    given = {m: shares[m] * bounds[won][m][0] for m in branch.supporters}
+    leader = min(m for m in branch.supporters if given[m] >= max(given.values()) - _TIE)
     runner_up = None if second is None else branches[second]
     return Verdict(
         branch.start,
         branch.is_end,
         leader,
-        all(low[won] > high[index] for index in others),
+        all(low[won] > high[index] + _TIE for index in others),
         low[won],
         runner_up.start if runner_up else None,
         runner_up is not None and runner_up.is_end,
         None if second is None else low[second],
-        tuple(index for index in range(len(voters)) if index not in branch.supporters),
+        tuple(m for m, voter in enumerate(voters) if not _begins_with(voter, branch)),
     )
 
 
-def branches_of(voters: Sequence[Voter]) -> list[Branch]:
+def branches_of(voters: Sequence[Voter], shares: Sequence[float]) -> list[Branch]:
     """The branches, in the order of the first voter of each: the first characters of the drafts, refined to the common
     span where several drafts share the first character but part within it."""
-    span = min((voter.left for voter in voters if not voter.is_at_end), default=0)
+    counted = [(index, voter) for index, voter in enumerate(voters) if shares[index]]
+    span = min((voter.left for _, voter in counted if not voter.is_at_end), default=0)
     groups: dict[bytes, dict[bytes, list[int]]] = {}
-    for index, voter in enumerate(voters):
+    for index, voter in counted:
         cut = b"" if voter.is_at_end else voter.draft[:span]
         groups.setdefault(first_character(voter.draft[: voter.left]), {}).setdefault(cut, []).append(index)
     branches = []
@@ -125,26 +131,35 @@ def first_character(text: bytes) -> bytes:
     return text[:end]
 
 
+def _begins_with(voter: Voter, branch: Branch) -> bool:
+    return voter.is_at_end if branch.is_end else not voter.is_at_end and voter.draft.startswith(branch.start)
+
+
 def interval(voter: Voter, branch: Branch) -> tuple[float, float]:
     """low(b) and high(b) of one voter: what it gives to the branch, at least and at most."""
     proposal = voter.proposal
     if not proposal.has_logprobs:
-        is_own = voter.is_at_end if branch.is_end else voter.draft.startswith(branch.start) and not voter.is_at_end
-        return (1.0, 1.0) if is_own else (0.0, 0.0)
+        return (1.0, 1.0) if _begins_with(voter, branch) else (0.0, 0.0)
     listed, written = proposal.probabilities, proposal.own[: voter.offset]
-    agreeing = plain_sum([p for piece, p in listed.items() if piece.startswith(written)])
-    exact = listed.get(written, 0.0) if written else 0.0
-    begun = plain_sum([p for piece, p in listed.items() if len(piece) < len(written) and written.startswith(piece)])
+    agreeing = _sum_of(listed, lambda piece: piece.startswith(written))
+    begun = _sum_of(listed, lambda piece: len(piece) < len(written) and written.startswith(piece))
     whole = agreeing + proposal.rest + begun
     if whole <= 0.0:
         return 0.0, 1.0
+    # b"" is the end of the answer, but in its first token.
+    ends = 0.0 if written or voter.is_first else listed.get(b"", 0.0)
     if branch.is_end:
-        following = listed.get(b"", 0.0) if not written else 0.0
+        # After exactly what is written the answer may end.
+        following, open_ended = ends, begun + listed.get(written, 0.0) - ends
     else:
         wanted = written + branch.start
-        following = plain_sum([p for piece, p in listed.items() if piece.startswith(wanted)])
-    low = following / whole
-    return low, min(1.0, (following + exact + proposal.rest + begun) / whole)
+        following = _sum_of(listed, lambda piece: piece.startswith(wanted))
+        open_ended = _sum_of(listed, lambda piece: len(piece) < len(wanted) and wanted.startswith(piece)) - ends
+    return following / whole, min(1.0, (following + proposal.rest + open_ended) / whole)
+
+
+def _sum_of(listed: Mapping[bytes, float], counts: Callable[[bytes], bool]) -> float:
+    return plain_sum([p for piece, p in listed.items() if counts(piece)])
 
 
 def _ranking(branches: Sequence[Branch], low: Sequence[float], shares: Sequence[float]) -> list[int]:

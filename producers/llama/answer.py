@@ -6,30 +6,31 @@ import asyncio
 import codecs
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 
-from producers.backend import BackendFailed, Chunk, Ending, Piece, Request
+import msgspec
+
+from producers.backend import LENGTH, STOP, BackendFailed, Chunk, Ending, Piece, Request
 from producers.llama.model import LlamaModel
+from producers.llama.prompt import Prompt
 from producers.llama.step import Continuation, Draw, Step, piece_of, step_seed
 from producers.llama.stretch import next_length
+from producers.servers.following import Following
 from producers.servers.thinking import ThinkingSplitter
 from schemas.entries import Lane
 
 
-async def answer_to(request: Request, slot: int, model: LlamaModel, name: str) -> AsyncGenerator[Chunk | Ending, None]:
-    """One chunk a token, and an Ending. Raises BackendFailed."""
-    prompt = await model.prompt(request.messages)
-    tokens = await model.tokens(prompt)
+async def answer_to(
+    request: Request, prompt: Prompt, slot: int, held: list[int], model: LlamaModel, name: str
+) -> AsyncGenerator[Chunk | Ending, None]:
+    """One chunk a token, and an Ending. `held` becomes the tokens in the slot's cache. Raises BackendFailed."""
     # A context of n tokens has room for n - 1 and the one that they lead to.
-    room = model.context_tokens - len(tokens)
-    if room < 1:
-        raise BackendFailed(
-            f"{name} has a context of {model.context_tokens} tokens, and the prompt has {len(tokens)}: shorten it"
-        )
-    text = Text(prompt, request.top_k)
+    room = model.context_tokens - len(prompt.tokens)
+    text = Text(prompt.text, request.top_k, prompt.begun if prompt.continues else None)
+    following = Following(prompt.white_space)
     last = min(request.max_tokens, room) - 1
     index = 0
-    async with contextlib.aclosing(_steps(model, tokens, slot, request, last + 1)) as steps:
+    async with contextlib.aclosing(_steps(model, prompt, slot, held, request, last + 1)) as steps:
         while index <= last:
             try:
                 # Before the first token the session's first-token timeout applies.
@@ -42,32 +43,35 @@ async def answer_to(request: Request, slot: int, model: LlamaModel, name: str) -
             if step.is_end:
                 if rest := text.end():
                     yield Chunk(rest)
-                yield Ending("stop")
+                end = piece_of("", "answer", step, request.top_k)
+                yield Ending(STOP, logprob=end.logprob, top=end.top)
                 return
+            model.note(step)
             special = await model.name_of(step.token) if step.is_special else ""
-            yield Chunk(text.pieces(step, special, is_last=index == last))
+            yield Chunk(following.feed(text.pieces(step, special, is_last=index == last)))
             index += 1
-    yield Ending("length")
+    yield Ending(LENGTH)
 
 
 async def _steps(
-    model: LlamaModel, prompt: Sequence[int], slot: int, request: Request, most: int
+    model: LlamaModel, prompt: Prompt, slot: int, tokens: list[int], request: Request, most: int
 ) -> AsyncGenerator[Step, None]:
-    """The tokens after the prompt, `most` at most, in stretches; the last one may be the end.
+    """The tokens after the prompt, `most` at most, in stretches; the last one may be the end. `tokens` becomes the
+    prompt and what was written after it.
 
     The first token is requested alone, because its prompt is computed without a cache: what is requested again after it
     is computed as before, to the last digit. A draw is never repeated to get another result: the tokens that a stream
-    contains would then be drawn too often.
+    contains would then be drawn too often. An answer that is continued has its prompt in a cache, mostly.
     """
     seed = secrets.randbits(64) if request.seed is None else request.seed
-    tokens, length = [*prompt], 1
+    tokens[:], start, length = prompt.tokens, len(prompt.tokens), 1
 
     def next_draw() -> tuple[Continuation, Draw]:
-        index = len(tokens) - len(prompt)
+        index = len(tokens) - start
         draw = Draw(request.temperature, step_seed(seed, index), request.top_k)
-        return Continuation(tuple(tokens), slot, is_first=index == 0), draw
+        return Continuation(tuple(tokens), slot, is_first=index == 0 and not prompt.continues), draw
 
-    while (left := len(prompt) + most - len(tokens)) > 0:
+    while (left := start + most - len(tokens)) > 0:
         count = min(length, left)
         step: Step | None = None
         if count > 1:
@@ -94,23 +98,32 @@ async def _steps(
 class Text:
     """The shown text of an answer's tokens. A character, and a tag, belong to the token that completes them."""
 
-    def __init__(self, prompt: str, top_k: int) -> None:
+    def __init__(self, prompt: str, top_k: int, begun: bytes | None = None) -> None:
+        """`begun`, where the text continues an answer: the bytes of a character that this answer ends inside."""
         self._lanes, self._top_k = ThinkingSplitter(prompt), top_k
         # Bytes that are not UTF-8 are shown as U+FFFD; half a character at the end is not shown.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        if begun is not None:
+            self._lanes.begin_answer()
+            self._decoder.decode(begun)
 
     def pieces(self, step: Step, special: str, *, is_last: bool) -> tuple[Piece, ...]:
         """One piece with the measurement; before it another one where the token shows text that is not its own: text of
         the other lane, or of tokens before it where it has no bytes itself."""
-        before = self._lanes.lane
+        before, was_answer = self._lanes.lane, self._lanes.is_passing
         raw = bytes(step.entry.bytes or ()) if step.entry else b""
-        shares = self._lanes.feed(self._decoder.decode(raw), special)
+        written = self._decoder.decode(raw)
+        shares = self._lanes.feed(written, special)
         if is_last:
             shares += self._lanes.end()
         # A tag has no text, and belongs to the thinking.
         own: tuple[Lane, str] = ("thinking" if before == "thinking" else self._lanes.lane, "")
         *earlier, (lane, text) = _joined(shares) if raw and shares else [*_joined(shares), own]
-        return (*(Piece(share, other) for other, share in earlier), piece_of(text, lane, step, self._top_k))
+        piece = piece_of(text, lane, step, self._top_k)
+        if not was_answer and (special or earlier or text != written):
+            # Its own text is a tag, or is shown with another token: it cannot be continued by its id.
+            piece = msgspec.structs.replace(piece, token=None)
+        return (*(Piece(share, other) for other, share in earlier), piece)
 
     def end(self) -> tuple[Piece, ...]:
         """The text that was kept back, when the answer ended by itself."""

@@ -15,13 +15,14 @@ import contextlib
 import ctypes
 import importlib.util
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, Request, Resident
 from producers.llama.answer import answer_to
 from producers.llama.child import LlamaChild
 from producers.llama.file import gguf_facts
 from producers.llama.model import LlamaModel
+from producers.llama.prompt import Prompt, prompt_of
 from producers.source import ModelSource
 from schemas.errors import Refused
 from schemas.models import ModelFacts
@@ -70,9 +71,11 @@ class LlamaBackend:
         self._file = gguf_facts(source.path)
         self._model = model
         self._slots, self._threads = source.parallel or DEFAULT_SLOTS, source.threads
-        self._free: asyncio.Queue[int] = asyncio.Queue()
-        for slot in range(self._slots):
-            self._free.put_nowait(slot)
+        # Slots that no answer uses, in the order in which these ended; and the tokens in the cache of each slot.
+        self._free = list(range(self._slots))
+        self._held: list[list[int]] = [[] for _ in self._free]
+        self._permits, self._answering = asyncio.Semaphore(self._slots), 0
+        self._parts: dict[int, bytes] = {}
         self._one_at_a_time = asyncio.Lock()
         self._child: LlamaChild | None = None
         self._loaded: LlamaModel | None = None
@@ -84,7 +87,12 @@ class LlamaBackend:
     @property
     def facts(self) -> ModelFacts:
         return ModelFacts(
-            self._model, size_bytes=self._file.size_bytes, digest=self._file.digest, slots=self._slots, pauses=True
+            self._model,
+            size_bytes=self._file.size_bytes,
+            digest=self._file.digest,
+            slots=self._slots,
+            pauses=True,
+            continues="yes",
         )
 
     @property
@@ -109,15 +117,15 @@ class LlamaBackend:
             await self._end_child()
             self._child = LlamaChild(self._model, self._file.path, self._slots, self._threads)
             await self._child.start()
-            self._loaded = LlamaModel(self._model, self._child, self._file.vocabulary)
+            self._loaded = LlamaModel(self._model, self._child, self._file.vocabulary, self._parts)
 
     async def unload(self, model: str) -> None:
         """Raises BackendFailed for a model that is answering: it stays."""
         if model != self._model:
             return
         async with self._one_at_a_time:
-            if self.child and (busy := self._slots - self._free.qsize()):
-                raise BackendFailed(f"{model} is answering {busy} request(s): unload it after them")
+            if self.child and self._answering:
+                raise BackendFailed(f"{model} is answering {self._answering} request(s): unload it after them")
             await self._end_child()
 
     async def close(self) -> None:
@@ -131,17 +139,44 @@ class LlamaBackend:
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
         """Loads the model where it is not in memory. Raises BackendFailed, OutOfMemory."""
-        if self._free.empty():
+        if self._permits.locked():
             yield ModelWaiting()
-        slot = await self._free.get()
+        async with self._permits:
+            self._answering += 1
+            try:
+                if not self.child:
+                    yield ModelLoading()
+                    await self.load()
+                if not self._loaded:
+                    raise BackendFailed(f"{self._model} was stopped")
+                async with contextlib.aclosing(self._answer(request, self._loaded)) as items:
+                    async for item in items:
+                        yield item
+            finally:
+                self._answering -= 1
+
+    async def _answer(self, request: Request, model: LlamaModel) -> AsyncGenerator[Chunk | Ending, None]:
+        prompt = await prompt_of(request, model, self._model)
+        slot = self._slot_for(prompt)
+        self._free.remove(slot)
         try:
-            if not self.child:
-                yield ModelLoading()
-                await self.load()
-            if not self._loaded:
-                raise BackendFailed(f"{self._model} was stopped")
-            async with contextlib.aclosing(answer_to(request, slot, self._loaded, self._model)) as items:
+            async with contextlib.aclosing(
+                answer_to(request, prompt, slot, self._held[slot], model, self._model)
+            ) as items:
                 async for item in items:
                     yield item
         finally:
-            self._free.put_nowait(slot)
+            self._free.append(slot)
+
+    def _slot_for(self, prompt: Prompt) -> int:
+        """The free slot that has the most of the prompt in its cache, where the cache is used; else the one that is
+        unused for the longest time."""
+        if not prompt.continues:
+            return self._free[0]
+        return max(self._free, key=lambda slot: _same_start(self._held[slot], prompt.tokens))
+
+
+def _same_start(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    differing = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))

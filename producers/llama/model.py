@@ -28,6 +28,21 @@ class _Tokenized(msgspec.Struct):
     tokens: list[int]
 
 
+class TokenPiece(msgspec.Struct):
+    """A token and its text; its bytes where these are not UTF-8."""
+
+    id: int
+    piece: str | list[int]
+
+    @property
+    def raw(self) -> bytes:
+        return self.piece.encode() if isinstance(self.piece, str) else bytes(self.piece)
+
+
+class _Pieces(msgspec.Struct):
+    tokens: list[TokenPiece]
+
+
 class _Detokenized(msgspec.Struct):
     content: str
 
@@ -35,16 +50,21 @@ class _Detokenized(msgspec.Struct):
 T = TypeVar("T")
 _templated = msgspec.json.Decoder(_Templated)
 _tokenized = msgspec.json.Decoder(_Tokenized)
+_pieces = msgspec.json.Decoder(_Pieces)
 _detokenized = msgspec.json.Decoder(_Detokenized)
 
 
 class LlamaModel:
     """One model in one process. Every method raises BackendFailed."""
 
-    def __init__(self, model: str, child: LlamaChild, vocabulary: int) -> None:
+    def __init__(self, model: str, child: LlamaChild, vocabulary: int, parts: dict[int, bytes] | None = None) -> None:
+        """`parts` are those that it has noted before it was loaded again."""
         self._model, self._child, self._vocabulary = model, child, vocabulary
         # Of special tokens only: some hundred at most.
         self._names: dict[int, str] = {}
+        # The bytes of each token that it has written and that is no text by itself: a part of a character. They are
+        # among the few hundred such tokens of a vocabulary.
+        self.parts = {} if parts is None else parts
         self._plain_token: int | None = None
 
     @property
@@ -66,11 +86,23 @@ class LlamaModel:
         asked = {"content": text, "add_special": True, "parse_special": True}
         return (await self._ask("/tokenize", asked, _tokenized.decode)).tokens
 
+    async def pieces(self, text: str) -> list[TokenPiece]:
+        """The tokens of a text that is no chat: without the model's first token, and without special tokens."""
+        asked = {"content": text, "add_special": False, "parse_special": False, "with_pieces": True}
+        return (await self._ask("/tokenize", asked, _pieces.decode)).tokens
+
     async def name_of(self, token: int) -> str:
         """The name of a special token."""
         if token not in self._names:
             self._names[token] = (await self._ask("/detokenize", {"tokens": [token]}, _detokenized.decode)).content
         return self._names[token]
+
+    def note(self, step: Step) -> None:
+        """Remembers the bytes of a token that is a part of a character."""
+        if step.entry is not None and step.entry.bytes and max(step.entry.bytes) > 0x7F:
+            raw = bytes(step.entry.bytes)
+            if raw.decode("utf-8", "replace").encode() != raw:
+                self.parts[step.token] = raw
 
     async def stretch(self, behind: Continuation, draw: Draw, count: int) -> AsyncGenerator[Step, None]:
         """The next `count` tokens, each as soon as it is drawn; fewer where one is missing, or ends the answer."""

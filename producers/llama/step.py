@@ -22,6 +22,8 @@ from schemas.entries import Lane
 _FIELDS = ("tokens", "tokens_predicted", "stop_type", "completion_probabilities")
 # More than any difference between two logits.
 _FORCE = 10_000.0
+# The likeliest token is drawn, whatever a file's own settings are.
+_NO_PENALTIES = {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "dry_multiplier": 0.0}
 # llama.cpp takes 2^32 - 1 for "any seed".
 _SEEDS = (1 << 32) - 1
 
@@ -43,7 +45,7 @@ class Step(msgspec.Struct, frozen=True):
 
 class Continuation(msgspec.Struct, frozen=True):
     """Where tokens are requested: after `tokens`, in this slot. The first request of an answer uses no cache, so that
-    an answer never depends on the ones before it."""
+    an answer never depends on the ones before it, unless the answer continues one."""
 
     tokens: Sequence[int]
     slot: int
@@ -70,7 +72,8 @@ _decoder = msgspec.json.Decoder(_Answer)
 def question(behind: Continuation, draw: Draw, count: int, *, is_streamed: bool) -> dict[str, object]:
     """The body for /completion of `count` tokens."""
     chance = {"temperature": draw.temperature, "seed": draw.seed, "stream": is_streamed}
-    return _question(behind, max(draw.top_k, 1), count) | chance
+    penalties = {} if draw.temperature else _NO_PENALTIES
+    return _question(behind, max(draw.top_k, 1), count) | chance | penalties
 
 
 def question_again(behind: Continuation, width: int, forced: int) -> dict[str, object]:
@@ -119,9 +122,9 @@ def entry_of(token: int, body: bytes, top_k: int) -> LogprobEntry | None:
 def piece_of(text: str, lane: Lane, step: Step, top_k: int) -> Piece:
     """The token's piece, with this shown text."""
     if step.entry is None:
-        return Piece(text, lane)
+        return Piece(text, lane, token=step.token)
     (piece,) = measured_pieces(text, lane, (step.entry,), 1)
-    return piece if top_k else msgspec.structs.replace(piece, top=())
+    return msgspec.structs.replace(piece, token=step.token, top=piece.top if top_k else ())
 
 
 def step_seed(seed: int, index: int) -> int:

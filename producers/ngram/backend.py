@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from itertools import islice
+from collections.abc import AsyncIterator, Sequence
+from itertools import groupby, islice
 from random import Random
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, Piece, Request
+from producers.backend import LENGTH, STOP, BackendFailed, Chunk, Ending, ModelLoading, Piece, Request, Written
 from schemas.errors import Refused, Unavailable
 from schemas.models import ModelFacts
 
 if TYPE_CHECKING:
     # The command line lists the models, without loading numpy and the corpus.
     from producers.ngram.model import NgramModel
-    from producers.ngram.tokenizers import Kind
+    from producers.ngram.tokenizers import Kind, Tokenizer
 
 
 class NgramSpec(msgspec.Struct, frozen=True):
@@ -71,7 +71,7 @@ class NgramBackend:
 
     @property
     def facts(self) -> ModelFacts:
-        return ModelFacts(self.name)
+        return ModelFacts(self.name, continues="yes")
 
     async def start(self) -> None:
         """Learns, in a thread. Raises Unavailable where this Python has no help topics."""
@@ -83,20 +83,36 @@ class NgramBackend:
         if self._model is None:
             raise BackendFailed(f"the model {self.name} has not learnt yet")
         prompted = self._model.prompted(request.prompt)
-        answer = prompted.answer(request.temperature, Random(request.seed), request.top_k)
+        before, begun = _tokens_of(request.prefix, self._model.tokenizer)
+        answer = prompted.answer(request.temperature, Random(request.seed), request.top_k, before, begun)
         loop = asyncio.get_running_loop()
         due = loop.time()
-        tokens = 0
         for drawn in islice(answer, request.max_tokens):
+            if not drawn.text:
+                yield Ending(STOP, logprob=drawn.logprob, top=drawn.top)
+                return
             due = max(due + self._interval_s, loop.time())
             await asyncio.sleep(due - loop.time())
-            yield Chunk((Piece(drawn.text, logprob=drawn.logprob, quality="real", top=drawn.top),))
-            tokens += 1
-        yield Ending("length" if tokens == request.max_tokens else "stop")
+            yield Chunk((Piece(drawn.text, logprob=drawn.logprob, quality="real", top=drawn.top, token=drawn.token),))
+        yield Ending(LENGTH)
 
     async def close(self) -> None:
         """Forgets."""
         self._model = None
+
+
+def _tokens_of(prefix: Sequence[Written], tokenizer: Tokenizer) -> tuple[list[int], str]:
+    """(the tokens of the answer so far, the end of it with which the next token begins)."""
+    tokens: list[int] = []
+    begun = ""
+    for is_own, stretches in groupby(prefix, key=lambda stretch: bool(stretch.ids)):
+        if is_own:
+            tokens += [token for stretch in stretches for token in stretch.ids]
+            begun = ""
+        else:
+            given, begun = tokenizer.begun("".join(stretch.text for stretch in stretches))
+            tokens += given
+    return tokens, begun
 
 
 def _give_memory_back() -> None:

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from producers.ngram.relevance import PassageIndex
-from producers.ngram.tokenizers import END, Kind, learnt_tokenizer
+from producers.ngram.tokenizers import END, UNKNOWN, Kind, learnt_tokenizer
 
 Distribution = NDArray[np.float64]
 
@@ -41,7 +41,8 @@ LONG_RANGE = 2_000
 
 
 class DrawnToken(msgspec.Struct, frozen=True, gc=False):
-    """One token of an answer. `top` has the likeliest pieces, the best first; b"" is the end of the answer.
+    """One token of an answer, END at its end. `top` has the likeliest pieces, the best first; b"" is the end of the
+    answer. `token` is None where the token's piece begins before the answer's continuation, which has only its end.
 
     Logprobs are natural logarithms of the model's own probabilities, whatever the temperature at which it was drawn.
     """
@@ -49,6 +50,7 @@ class DrawnToken(msgspec.Struct, frozen=True, gc=False):
     text: str
     logprob: float
     top: tuple[tuple[bytes, float], ...]
+    token: int | None
 
 
 class NgramModel:
@@ -103,12 +105,14 @@ class PromptedModel:
         self._unigrams = self._mixed(np.full(model.vocabulary, 1.0 / model.vocabulary), 0, len(model.keys))
 
     def distribution(self, context: Sequence[int]) -> Distribution:
-        """The probability of each token after the last n - 1 tokens of `context`. An answer is never empty: END never
-        follows END (of which there are n - 1 before the first token).
+        """The probability of each token after the last n - 1 tokens of `context`, as far as they are known. An answer
+        is never empty: END never follows END (of which there are n - 1 before the first token).
         """
         model = self._model
         shared, key, low, high = self._unigrams, 0, 0, len(model.keys)
         for distance in range(1, model.order):
+            if context[-distance] == UNKNOWN:
+                break
             shift = model.shift(distance)
             key |= context[-distance] << shift
             start, stop = model.keys[low:high].searchsorted((key, key + (1 << shift))).tolist()
@@ -138,22 +142,37 @@ class PromptedModel:
         mixed: Distribution = (counts * (positions / counts.sum()) + different * shorter) / (positions + different)
         return mixed
 
-    def answer(self, temperature: float, random: Random, top_k: int) -> Iterator[DrawnToken]:
-        """The tokens of one answer, until it draws END. Temperature 0 takes the likeliest token."""
-        pieces = self._model.tokenizer.pieces
-        context = [END] * (self._model.order - 1)
+    def answer(
+        self, temperature: float, random: Random, top_k: int, before: Sequence[int] = (), begun: str = ""
+    ) -> Iterator[DrawnToken]:
+        """The tokens of one answer, up to the END that it draws. Temperature 0 takes the likeliest token. It continues
+        the tokens `before`, and `begun`, with which the piece of the next token begins: at least one piece does."""
+        pieces, least = self._model.tokenizer.pieces, self._model.order - 1
+        context = ([END] * least + [*before])[-least:]
         while True:
             distribution = self.distribution(context)
+            if begun:
+                distribution = self._after(begun, distribution)
             with np.errstate(divide="ignore"):
                 logprobs = np.log(distribution)
             token = drawn_token(logprobs, temperature, random)
+            top = self._top(logprobs, top_k, len(begun.encode()))
+            logprob = float(logprobs[token])
+            yield DrawnToken(pieces[token][len(begun) :], logprob, top, None if begun else token)
             if token == END:
                 return
-            yield DrawnToken(pieces[token], float(logprobs[token]), self._top(logprobs, top_k))
-            context = [*context[1:], token]
+            begun, context = "", [*context[1:], token]
 
-    def _top(self, logprobs: Distribution, top_k: int) -> tuple[tuple[bytes, float], ...]:
-        """The likeliest tokens without impossible ones; of equal ones the lower token first."""
+    def _after(self, begun: str, distribution: Distribution) -> Distribution:
+        """The probability of each token whose piece begins with this text and is longer, given that one follows."""
+        fits = np.array([piece.startswith(begun) and piece != begun for piece in self._model.tokenizer.pieces])
+        left = np.where(fits, distribution, 0.0)
+        given: Distribution = left / left.sum()
+        return given
+
+    def _top(self, logprobs: Distribution, top_k: int, begun_bytes: int) -> tuple[tuple[bytes, float], ...]:
+        """The likeliest tokens without impossible ones; of equal ones the lower token first. Each is listed without its
+        first `begun_bytes`."""
         count = min(top_k, len(logprobs))
         if count == 0:
             return ()
@@ -161,7 +180,7 @@ class PromptedModel:
         best = best[np.lexsort((best, -logprobs[best]))]
         names = self._model.piece_bytes
         pairs = zip(best.tolist(), logprobs[best].tolist(), strict=True)
-        return tuple((names[token], logprob) for token, logprob in pairs if logprob > -np.inf)
+        return tuple((names[token][begun_bytes:], logprob) for token, logprob in pairs if logprob > -np.inf)
 
 
 def drawn_token(logprobs: Distribution, temperature: float, random: Random) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from typing import Literal
 
@@ -22,6 +22,8 @@ import msgspec
 Kind = Literal["word", "char", "bpe"]
 Pair = tuple[str, str]
 END = 0
+# Stands for what no text of the corpus contains: a context reaches back to the last one of it.
+UNKNOWN = -1
 # Enough for the frequent words to be one piece each; a thousand merges take some 60 ms at every start.
 BYTE_PAIR_MERGES = 1_000
 
@@ -29,14 +31,40 @@ _WORD = re.compile(r" ?\w+(?:[-'’]\w+)*| ?[^\w\s]+|\s+")
 
 
 class Tokenizer(msgspec.Struct, frozen=True):
-    """`pieces[i]` is the text of token i; token END (0) ends a text and has none. `spelling` has every known word."""
+    """`pieces[i]` is the text of token i; token END (0) ends a text and has none. `spelling` has every known word.
+    `has_parts`: a word may have several pieces."""
 
     pieces: tuple[str, ...]
     spelling: dict[str, tuple[int, ...]]
+    has_parts: bool = True
 
     def encode(self, text: str) -> list[int]:
         """The tokens whose pieces concatenate to `text`, without END. Raises KeyError for an unknown word."""
         return list(chain.from_iterable(map(self.spelling.__getitem__, _WORD.findall(text))))
+
+    def begun(self, text: str) -> tuple[list[int], str]:
+        """(tokens, rest) of any text that is to be continued, with UNKNOWN for what the corpus lacks. `rest` is an end
+        of the text inside a piece, where the corpus has no such word: the next token's piece begins with it."""
+        *words, last = _WORD.findall(text) or [""]
+        rest = ""
+        if last not in self.spelling and any(piece.startswith(last) and piece != last for piece in self.pieces):
+            rest, last = last, ""
+        token_of = {piece: token for token, piece in enumerate(self.pieces)} if self.has_parts else {}
+        return [token for word in (*words, last) for token in self._spelt(word, token_of)], rest
+
+    def _spelt(self, word: str, token_of: dict[str, int]) -> Sequence[int]:
+        """The tokens of any word: of one that is not in the corpus the longest pieces from the left."""
+        if word in self.spelling:
+            return self.spelling[word]
+        if word and not self.has_parts:
+            return (UNKNOWN,)
+        tokens, start = [], 0
+        while start < len(word):
+            ends = range(len(word), start, -1)
+            end = next((end for end in ends if word[start:end] in token_of), start + 1)
+            tokens.append(token_of.get(word[start:end], UNKNOWN))
+            start = end
+        return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
         return "".join(self.pieces[token] for token in tokens)
@@ -54,7 +82,7 @@ def learnt_tokenizer(kind: Kind, texts: Iterable[str]) -> Tokenizer:
         spelt = byte_pair_spelling(counts, BYTE_PAIR_MERGES)
     pieces = ("", *dict.fromkeys(chain.from_iterable(spelt.values())))
     token_of = {piece: token for token, piece in enumerate(pieces)}
-    return Tokenizer(pieces, {word: tuple(token_of[piece] for piece in spelt[word]) for word in spelt})
+    return Tokenizer(pieces, {word: tuple(token_of[piece] for piece in spelt[word]) for word in spelt}, kind != "word")
 
 
 def byte_pair_spelling(counts: Counter[str], merges: int) -> dict[str, tuple[str, ...]]:

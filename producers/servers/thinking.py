@@ -44,6 +44,8 @@ _LONGEST = max(map(len, _OPENINGS | _ENDS))
 _LOWER = {letter: letter + 32 for letter in range(ord("A"), ord("Z") + 1)}
 _QUOTES = "`'\""
 _HIDDEN = "\0"
+# gpt-oss: its template leaves the channel to the model; these words begin the answer.
+_CHANNEL_OPEN, _CHANNEL_OF_ANSWER = "<|start|>assistant", "<|channel|>final<|message|>"
 # Models whose template opens the thinking, by their names: a server without a parser for it sends only its end.
 _OPENED_BY_TEMPLATE = re.compile(r"(?<![a-z0-9])(r1|qwq|thinking-2507)(?![a-z0-9])", re.IGNORECASE)
 # The last part of a chat template, which begins the model's turn.
@@ -59,8 +61,7 @@ class ThinkingSplitter:
         `begins_thinking`: the template is supposed to do so."""
         # What the model wrote and is not divided yet; in `_shown`, each letter of a special token is hidden.
         self._written = self._shown = ""
-        ended = (prompt or "").rstrip()
-        self._close = next((close for opening, close in TAGS if ended.endswith(opening)), "")
+        self._close = _opened_by(prompt or "")
         self._openings = _lowered(_OPENINGS if prompt is not None else _OPENINGS | _ENDS)
         self._is_opening = begins_thinking or not self._close
         self._is_after_tag = bool(self._close)
@@ -89,6 +90,11 @@ class ThinkingSplitter:
         if self._is_opening:
             self._untagged_close = ""
             self._openings = _lowered(_ENDS)
+
+    def begin_answer(self) -> None:
+        """The text continues an answer: all of it belongs to that."""
+        self._close, self._untagged_close = "", ""
+        self._is_opening = self._is_after_tag = False
 
     def feed(self, text: str, special: str = "") -> list[tuple[Lane, str]]:
         """The shares that are certain after `text` and the special token of this name: in order, no lane twice."""
@@ -158,6 +164,24 @@ class ThinkingSplitter:
         self._last = self._written[end - 1 : end] or self._last
         self._written, self._shown = self._written[end:], self._shown[end:]
         return share
+
+
+def _opened_by(prompt: str) -> str:
+    """The tag that closes the thinking which the prompt begins; empty where it begins none."""
+    ended = prompt.rstrip()
+    return next((close for opening, close in TAGS if ended.endswith(opening)), "")
+
+
+def thinking_closed(prompt: str) -> str:
+    """The prompt, as the chat template wrote it, to the beginning of the answer: a thinking that it begins is left
+    empty."""
+    if prompt.endswith(_CHANNEL_OPEN):
+        return prompt + _CHANNEL_OF_ANSWER
+    close = _opened_by(prompt)
+    if not close:
+        return prompt
+    # Special tokens stand without white space; the tags of all others have their lines.
+    return prompt + close if close.startswith("<|") else f"{prompt.rstrip()}\n\n{close}\n\n"
 
 
 def template_thinks(template: str) -> bool:

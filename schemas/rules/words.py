@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 # White space in ASCII. Texts without it, as in Chinese, are cut after MOST_WORD_BYTES.
 _WHITE_SPACE = b" \t\n\r\x0b\x0c"
 MOST_WORD_BYTES = 64
@@ -16,6 +18,20 @@ def whole_characters(text: bytes, end: int) -> int:
     while 0 < end < len(text) and text[end] & 0xC0 == 0x80:
         end -= 1
     return end
+
+
+def character_end(text: bytes, end: int) -> int:
+    """The first boundary of characters at or after `end`."""
+    while end < len(text) and text[end] & 0xC0 == 0x80:
+        end += 1
+    return end
+
+
+def shared_beginning(texts: Sequence[bytes]) -> bytes:
+    """The whole characters with which all of the texts begin."""
+    least, most = min(texts), max(texts)
+    differ = (i for i, (one, other) in enumerate(zip(least, most, strict=False)) if one != other)
+    return least[: whole_characters(most, whole_characters(least, next(differ, len(least))))]
 
 
 def word_end(text: bytes, *, is_whole: bool) -> int | None:

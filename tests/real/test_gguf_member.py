@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from bench.llama_server import llama_server
-from producers.backend import BackendFailed, Chunk, Ending, ModelWaiting, Piece, Request
+from producers.backend import BackendFailed, Chunk, Ending, ModelWaiting, Piece, Request, Written
 from producers.llama.backend import LlamaBackend
 from producers.llama.model import LlamaModel
 from producers.llama.step import Continuation, Draw
@@ -218,3 +218,24 @@ async def test_a_process_that_crashes_during_a_stretch_fails_its_answer(backend:
 async def _append_all(found: list[object], items: AsyncIterator[object]) -> None:
     async for item in items:
         found.append(item)  # noqa: PERF401  # what comes before a failure counts
+
+
+@pytest.mark.parametrize("chat", [FRANCE, msgspec.structs.replace(EMOJI, max_tokens=24)])
+async def test_a_real_model_continues_its_own_text_as_if_it_had_not_stopped(
+    backend: LlamaBackend, chat: Request
+) -> None:
+    """At each boundary the next tokens, also inside characters; and the end."""
+    whole, reason = await answer_of(backend, chat)
+    for at in range(1, len(whole) + (reason == "stop")):
+        prefix = tuple(Written(piece.text, (piece.token,)) for piece in whole[:at] if piece.token is not None)
+        most = min(4, chat.max_tokens - at)
+        pieces, _ = await answer_of(backend, msgspec.structs.replace(chat, prefix=prefix, max_tokens=most))
+        following = whole[at : at + most]
+        assert [(piece.text, piece.token) for piece in pieces] == [(piece.text, piece.token) for piece in following]
+
+
+async def test_a_real_model_continues_a_given_text(backend: LlamaBackend) -> None:
+    for given in ("The capital of", "The capital of "):
+        text = await text_of(backend, msgspec.structs.replace(FRANCE, prefix=(Written(given),)))
+        assert text.strip().startswith("France is Paris")
+        assert text.startswith(" ") == (not given.endswith(" "))

@@ -65,7 +65,7 @@ def test_a_mark_replaces_what_a_member_wrote_behind_its_beginning() -> None:
     stream = stream_of(
         token(0, 0, "The"), token(1, 0, "The"), token(0, 1, " sky"), token(1, 1, " sky"), token(1, 2, " was"),
         token(0, 2, " is"),
-        token(1, 3, " blue"), Steered(1, 1, 7, " is"), token(1, 0, " red", branch=1), token(1, 4, " late"),
+        token(1, 3, " blue"), Steered(1, 1, 7, " is", 3), token(1, 0, " red", branch=1), token(1, 4, " late"),
         token(0, 3, " red."), token(1, 1, ".", branch=1),
     )  # fmt: skip
     # As the frame of the decision has it: the mark is behind its cut.
@@ -99,7 +99,7 @@ def test_two_marks_behind_one_cut_give_the_text_of_the_newest() -> None:
     """An aggregator that catches up commits many windows at once: all marks come behind all cuts."""
     answers = Answers(consensus_of("a", "b"), "10-0")
     stream = stream_of(
-        token(0, 0, "one two"), token(1, 0, "no nothing"), Steered(1, 1, 0, "one"), Steered(1, 2, 3, " two")
+        token(0, 0, "one two"), token(1, 0, "no nothing"), Steered(1, 1, 0, "one", 1), Steered(1, 2, 3, " two", 0)
     )
     answers.add_entries(stream[:4], progress_of((0, 1), (2, 0), steer=Steer(3, 7, " two")))
     assert texts_at(answers, 7, 7) == ["one two", "one two"]
@@ -130,16 +130,31 @@ def test_a_mark_of_a_damaged_stream_breaks_nothing(
     """Its place is not the end of a token, or not in the answer."""
     answers = Answers(consensus_of("a", "b"), "10-0")
     answers.add_entries(
-        stream_of(token(1, 0, "four"), token(1, 1, "four"), Steered(1, 1, start, "!")), progress_of((0, 0), (1, 0))
+        stream_of(token(1, 0, "four"), token(1, 1, "four"), Steered(1, 1, start, "!", 2)), progress_of((0, 0), (1, 0))
     )
     texts_at(answers, 0, 9)
     assert parts_of(answers) == (tokens, given)
 
 
+def test_tokens_between_the_decision_and_its_mark_are_removed_with_and_without_text() -> None:
+    """The council decided when three tokens were accepted, at the end of what member 1 had written."""
+    answers = Answers(consensus_of("a", "b"), "10-0")
+    thought = msgspec.structs.replace(token(1, 1, "hm"), lane="thinking")
+    between = msgspec.structs.replace(token(1, 4, "so"), lane="thinking")
+    stream = stream_of(
+        token(1, 0, "\n"), thought, token(1, 2, "One"), token(1, 3, ""), between, token(1, 5, ""), token(1, 6, " tw"),
+        Steered(1, 1, 3, " more", 3), token(1, 0, "!", branch=1),
+    )  # fmt: skip
+    answers.add_entries(stream, progress_of((0, 0), (1, 1)))
+    assert texts_at(answers, 0, 9) == ["", "One more!"]
+    assert parts_of(answers) == ([(0, 0), (0, 3), (8, 9)], [(3, 8)])
+    assert answers.of_member[1].thinking_to((99, 0)) == "hm"
+
+
 def test_white_space_before_an_answer_goes_with_the_token_that_is_replaced() -> None:
     answers = Answers(consensus_of("a", "b"), "10-0")
     answers.add_entries(
-        stream_of(token(1, 0, "\n"), token(1, 1, " No"), Steered(1, 1, 0, "Yes"), token(1, 0, " sir", branch=1)),
+        stream_of(token(1, 0, "\n"), token(1, 1, " No"), Steered(1, 1, 0, "Yes", 2), token(1, 0, " sir", branch=1)),
         progress_of((0, 0), (1, 1)),
     )
     assert texts_at(answers, 0, 7) == ["", "Yes sir"]

@@ -184,7 +184,7 @@ def test_half_a_character_at_the_end_is_not_shown() -> None:
 
 
 def test_a_token_without_a_measurement_has_the_quality_missing() -> None:
-    assert piece_of("", "answer", Step(7, False, None), 20) == Piece("", "answer")
+    assert piece_of("", "answer", Step(7, False, None), 20) == Piece("", "answer", token=7)
 
 
 @given(st.integers(), st.integers(0, 10_000))
