@@ -62,6 +62,9 @@ def _named(annotation: Any, null: Null) -> Any:
     if typing.get_origin(annotation) is tuple:
         inner = [part if part is ... else _named(part, null) for part in typing.get_args(annotation)]
         return tuple[tuple(inner)]  # type: ignore[misc]  # mypy does not know a tuple that is computed
+    if _may_be_null(annotation):
+        parts = [_named(part, null) for part in typing.get_args(annotation)]
+        return typing.Union[tuple(parts)]
     return annotation
 
 

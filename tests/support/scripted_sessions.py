@@ -11,7 +11,6 @@ import msgspec
 from schemas import keys
 from schemas.entries import AnyEntry, Claim, Failed, Finished, Lane, Token, encode_entry
 from schemas.frames import MemberFrame, encode_frame
-from schemas.sessions import Replay
 from tests.support.frames import made_frame
 from tests.support.redis_servers import RedisServer
 from tests.support.sessions import opening_of
@@ -89,11 +88,11 @@ class FrameWriter:
         text: str = "",
         models: tuple[str, ...] = ("test:recorded",),
         opened: str = "*",
-        replay: Replay | None = None,
+        **of_opening: Any,
     ) -> None:
-        """`opened` is the id of a replay's opening."""
+        """`opened` is the id of a replay's opening; `of_opening` are fields of the opening."""
         self._redis, self.text, self.models = redis, text, models
-        opening = msgspec.structs.replace(opening_of(*models), replay=replay)
+        opening = msgspec.structs.replace(opening_of(*models), **of_opening)
         self.session, self.key = opening.session, keys.frames(opening.session)
         self.count = 0
         redis.run(*SCRIPTS["open"].call(keys.of_session(self.session), [encode_entry(opening), 600, opened]))  # type: ignore[arg-type]
