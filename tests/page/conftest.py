@@ -30,8 +30,8 @@ _COUNT_DRAWINGS = """
         return clear.apply(this, area);
     };
 """
-# The page sends no temperature, and a drawn answer of an n-gram model may end after three words. The likeliest tokens go
-# on until the limit of tokens, for each question in these tests: the answer lasts as long as a test waits.
+# The page sends no temperature, and a drawn answer of an n-gram model may end after three words. The likeliest tokens
+# go on until the limit of tokens, for each question in these tests: the answer lasts as long as a test waits.
 _ASK_FOR_THE_LIKELIEST = """
     const send = window.fetch;
     window.fetch = (address, options) => {
