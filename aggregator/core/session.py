@@ -154,9 +154,10 @@ class Session:
         stepping.front = before
         stepping.update_set(members, start_ns, end_ns, self.opening.limits)
         consensus.settle(stepping.members, start_ns, end_ns, self._measured_at)
-        for index in consensus.following:
-            self._release_agreed(index, agreed.agreed, events)
         for index, member in enumerate(members):
+            # Of the others tokens without text, at the end of what was released.
+            end = len(agreed.agreed) if index in consensus.following else member.position
+            self._release_agreed(index, agreed.agreed[:end], events)
             if consensus.over and not member.ended:
                 if index in consensus.following:
                     member.finish(consensus.over)
