@@ -303,6 +303,14 @@ def test_positions_count_from_the_prefix() -> None:
             assert drafts.agreed == "The sky is blue"
 
 
+def test_the_prefix_is_shown_before_a_producer_has_taken_a_member() -> None:
+    for sync in ("consensus", "step", "free"):
+        drafts = Drafts((1.0, 1.0), sync=sync, prefix="The sky")
+        drafts.close()
+        drafts.close()
+        assert drafts.texts == ["The sky", "The sky"]
+
+
 def test_members_wait_for_each_other_behind_a_prefix() -> None:
     """In step: nothing of a member is released before the others begin, as without a prefix."""
     drafts = begun(sync="step", prefix="The sky")
