@@ -76,6 +76,16 @@ async def until_written(member: Served, kind: type[AnyEntry], count: int = 1) ->
     return await until(are_written, f"{count} of {kind.__name__} are written")
 
 
+async def until_read(pipe: AsyncPipe) -> None:
+    """Returns when the producer has read the state, and has had time to use it."""
+    before = await state_reads(pipe)
+
+    async def was_read() -> bool:
+        return await state_reads(pipe) > before + 3
+
+    await until(was_read, "the state was read")
+
+
 def placed(tokens: Sequence[Token], branch: int) -> list[tuple[int, str]]:
     """(seq, text) of each token of the branch."""
     return [(token.seq, token.text) for token in tokens if token.branch == branch]
@@ -118,7 +128,11 @@ async def test_a_late_member_begins_with_the_text_that_was_agreed_before_its_fir
     async with served(pipe, backend, consensus()) as member:
         await until_written(member, Claim)
         await commit(member, 5, 0, Steer(0, 16, "Once upon a time"), 1, grant=NOT_STARTED if pauses else None)
-        await commit(member, 6, 0, Steer(0, 16, "Once upon a time"), 1, grant=16 if pauses else None)
+        if pauses:
+            await commit(member, 6, 0, Steer(0, 16, "Once upon a time"), 1, grant=15)
+            await until_read(pipe)
+            assert backend.asked == []
+        await commit(member, 7, 0, Steer(0, 16, "Once upon a time"), 1, grant=16 if pauses else None)
         assert placed(await until_written(member, Token), 1) == [(0, " there")]
         last = backend.asked[-1]
         assert (last.prefix, last.max_tokens) == ((Written("Once upon a time"),), 64 - 16 // 4)
@@ -239,12 +253,7 @@ async def test_a_what_if_session_asks_for_the_text_after_the_prefix(pipe: AsyncP
     async with served(pipe, backend, opening) as member:
         await until_written(member, Claim)
         await commit(member, 0, grant=6)
-        before = await state_reads(pipe)
-
-        async def was_read() -> bool:
-            return await state_reads(pipe) > before + 3
-
-        await until(was_read, "its grant was read")
+        await until_read(pipe)
         assert backend.asked == []
         await commit(member, 1, grant=7)
         assert [token.text for token in await until_written(member, Token)] == [" is"]
