@@ -149,6 +149,17 @@ def test_members_whose_model_is_not_served_here_are_left_out() -> None:
         request_of(OPENING, branch("was", word=3), ["c"], {})
 
 
+def test_a_remote_member_of_the_parent_must_be_allowed_again() -> None:
+    """A recording from another person must not send anything to another machine."""
+    served = [ModelFacts("a", "https://far.example", remote=True), ModelFacts("b")]
+    request, _ = request_of(OPENING, branch("was", word=3), ["a", "b"], {})
+    with pytest.raises(Refused) as caught:
+        admit(request, "s2", served, TIERS["hybrid"], Limits())
+    assert caught.value.code == "remote_not_allowed"
+    request, _ = request_of(OPENING, branch("was", word=3), ["a", "b"], {"allow_remote": True})
+    assert admit(request, "s2", served, TIERS["hybrid"], Limits()).opening.members[0].remote
+
+
 # --- admission --------------------------------------------------------------------------------------------------------
 
 
