@@ -146,6 +146,7 @@ class Session:
         if prefix := self.opening.prefix:
             events.agreed = prefix.encode()
             events.texts = dict.fromkeys(range(len(self.record.members)), prefix)
+            events.members |= events.texts.keys()
 
     def _settle_consensus(self, consensus: Consensus, events: WindowEvents, start_ns: int, end_ns: int) -> None:
         """Agrees on text, and releases it for all that follow; the answer ends with the agreed text."""

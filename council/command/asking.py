@@ -24,7 +24,7 @@ from council.recording.keep import RecordingOrder, size_for_a_person
 from schemas.errors import CouncilError, SetBack
 from schemas.frames import Frame, every_drop, frame_json
 from schemas.grid import FRAME_RATE_HZ
-from schemas.sessions import SessionRequest, Sync
+from schemas.sessions import Sync
 
 EXIT_OK, EXIT_FAILED, EXIT_CANCELLED = 0, 1, 130
 _DRAWN_HZ = 15
@@ -141,15 +141,18 @@ def _larger(one: float | None, other: float | None) -> float | None:
 
 
 async def ask(
-    ensemble: TurboEnsemble, request: SessionRequest, *, as_json: bool, record: RecordingOrder | None = None
+    ensemble: TurboEnsemble,
+    opening: asyncio.Task[EnsembleSession],
+    *,
+    as_json: bool,
+    record: RecordingOrder | None = None,
 ) -> int:
-    """Runs one session to its end, and records it if `record` is given; returns the exit code. Raises CouncilError.
-    Ctrl-C and SIGTERM cancel the session, not the council."""
+    """Runs the session that `opening` opens to its end, and records it if `record` is given; returns the exit code.
+    Raises CouncilError. Ctrl-C and SIGTERM cancel the session, not the council."""
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, interrupted.set)
-    opening = asyncio.create_task(ensemble.open(request))
     waiting = asyncio.create_task(interrupted.wait())
     await asyncio.wait({opening, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=_EXPLAINED_AFTER_S)
     if not opening.done() and ensemble.is_private and not as_json:

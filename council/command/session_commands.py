@@ -104,7 +104,8 @@ def ask(
 
     async def run() -> int:
         async with TurboEnsemble(tier, settings=settings) as ensemble:
-            return await ask_council(ensemble, request, as_json=as_json or not sys.stdout.isatty(), record=recording)
+            opening = asyncio.create_task(ensemble.open(request))
+            return await ask_council(ensemble, opening, as_json=as_json or not sys.stdout.isatty(), record=recording)
 
     raise typer.Exit(uvloop.run(run()))
 

@@ -108,7 +108,7 @@ class ToyRun:
     seed: int | None = None
     frames: list[Frame] = field(default_factory=list)
     stream: list[tuple[str, bytes]] = field(default_factory=list)
-    # Tokens that were written in the member's branch of that time, and in an earlier one.
+    # Tokens that were written in the member's branch of that time, and in an earlier one, repeated ones among these.
     accepted: int = 0
     stale: int = 0
     steers: list[tuple[int, int, Steer]] = field(default_factory=list)
@@ -176,6 +176,7 @@ class ToyRun:
             producer = self.producers[number]
             if count == AGAIN and producer.last:
                 write(producer.last)
+                self.stale += producer.branch < branches[number]
             for _ in range(count):
                 entry = producer.next_entry(ms * NS_PER_MS)
                 if entry is not None:
@@ -228,7 +229,8 @@ def toy_members(draw: st.DrawFn, *, least: int = 2) -> list[Toy]:
         part = draw(st.sampled_from((0.2, 0.0, 0.5, 1.0)))
         chains = changed_chains(common, seed + number, part)
         lists = draw(st.sampled_from((20, 20, 3, 2, 1, 0)))
-        model = ToyModel(chains, draw(st.sampled_from(CUTS)), lists, draw(often(True, False)), name=f"{part} of {seed}")
+        lists_end, name = draw(often(True, False)), f"{part} of {seed}"
+        model = ToyModel(chains, draw(st.sampled_from(CUTS)), lists, lists_end=lists_end, name=name)
         toys.append(Toy(model, draw(st.sampled_from((1.0, 1.0, 1.0, 2.0, 0.5, 0.0))), draw(often(False, True))))
     return toys
 

@@ -56,8 +56,7 @@ def check_decision(ours: Decision, agreement: Agreement) -> None:
     assert ours.against == outcome.against, (ours, outcome)
     assert ours.share is not None
     assert abs(ours.share - float(outcome.winner.low)) <= NEAR, (ours, outcome)
-    assert ours.jsd is not None
-    assert 0 <= ours.jsd <= 1
+    assert ours.jsd is None or 0 <= ours.jsd <= 1
     if outcome.runner_up is None:
         assert ours.runner_up is ours.runner_up_share is None, (ours, outcome)
         return
@@ -80,7 +79,10 @@ def check_run(run: ToyRun, answer: Answer) -> None:
 @settings(unhurried, max_examples=150)
 @given(toy_members(), timings)
 def test_the_answer_does_not_depend_on_time(toys: list[Toy], timing: Timing) -> None:
-    check_run(ToyRun(toys, timing).to_the_end(), answer_of(toys))
+    run = ToyRun(toys, timing).to_the_end()
+    check_run(run, answer_of(toys))
+    # With the disagreement, which the oracle does not compute.
+    assert joined(run.decisions) == joined(ToyRun(toys, Timing()).to_the_end().decisions)
 
 
 @settings(unhurried, max_examples=60)
@@ -104,7 +106,7 @@ def test_the_limit_of_the_answer_does_not_depend_on_time(toys: list[Toy], timing
 def test_each_token_is_in_one_frame_or_counted_as_superseded(toys: list[Toy], timing: Timing) -> None:
     run = ToyRun(toys, timing).to_the_end()
     assert max(Counter(run.released).values(), default=1) == 1
-    assert len(run.released) + run.superseded in (run.accepted, run.accepted + run.stale)
+    assert len(run.released) + run.superseded == run.accepted + run.stale
 
 
 @settings(unhurried, max_examples=60)

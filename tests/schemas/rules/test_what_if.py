@@ -13,7 +13,7 @@ from schemas.errors import Refused
 from schemas.models import Continues, ModelFacts
 from schemas.rules.admission import admit
 from schemas.rules.tiers import TIERS
-from schemas.rules.what_if import Branch, Change, branch_of, request_of, shown_answer
+from schemas.rules.what_if import BranchStart, Change, WholeAnswers, branch_of, request_of, shown_answer
 from schemas.sessions import (
     ENTRY_VERSION,
     MAX_PREFIX_BYTES,
@@ -39,8 +39,8 @@ OPENING = Opening(
 )  # fmt: skip
 
 
-def branch(say: str, answers: tuple[str, ...] = (SKY, SEA), **place: Any) -> Branch:
-    return branch_of(OPENING, answers, Change(say, **place))
+def branch(say: str, answers: tuple[str, ...] = (SKY, SEA), **place: Any) -> BranchStart:
+    return branch_of(WholeAnswers(OPENING, answers, True), Change(say, **place))
 
 
 def refusal(say: str, answers: tuple[str, ...] = (SKY, SEA), **place: Any) -> tuple[str, str]:
@@ -80,7 +80,7 @@ def test_the_first_member_that_has_the_place_inside_its_answer_is_meant() -> Non
     assert branch("lies", answers=("The sea", "The sky is"), word=3).prefix == "The sky lies"
     # No answer has it inside: the first one that ends there.
     assert branch(" lies", answers=("The sea", "The sky"), at=7).prefix == "The sea lies"
-    assert branch("Yes", answers=("", ""), at=0) == Branch("Yes", Parent("s1", 0, "Yes"))
+    assert branch("Yes", answers=("", ""), at=0) == BranchStart("Yes", Parent("s1", 0, "Yes"))
 
 
 def test_a_character_is_not_divided() -> None:
@@ -114,7 +114,7 @@ def test_the_prefix_is_the_answer_up_to_the_byte_and_then_the_word(answers: list
     opening = Opening(ENTRY_VERSION, "s1", "Why?", tuple(map(Member, "ab"[: len(answers)])))
     for place in (Change(say, at=number, member=0), Change(say, word=number, member=0)):
         try:
-            found = branch_of(opening, answers, place)
+            found = branch_of(WholeAnswers(opening, answers, True), place)
         except Refused:
             continue
         kept = shown_answer(answers[0]).encode()[: found.parent.byte].decode()
