@@ -15,7 +15,6 @@ from schemas.frames import MemberFrame, TokenFrame, decode_frame
 from tests.support.redis_servers import RedisServer
 from tests.support.scripted_sessions import FrameWriter
 
-
 _AXE = {
     "resultTypes": ["violations"],
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],

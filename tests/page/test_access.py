@@ -17,6 +17,7 @@ from tests.support.role_processes import Roles
 from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.web_server import WORD
 
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_in_a_session(pair: FrameWriter, open_page: Open, scheme: str) -> None:
     """A running session; a held window with evidence and two answers side by side; the list of sessions."""
@@ -123,7 +124,7 @@ def test_screen_readers_get_a_summary_every_six_seconds(slow_council: Roles, ope
     # Live regions in a panel count only while it is open.
     live = ":is([aria-live], [role=status], [role=alert], output):not([popover] *)"
     regions = page.evaluate("(live) => [...document.querySelectorAll(live)].map((each) => each.id)", live)
-    assert sorted(regions) == ["awaited-sentence", "error", "pointed", "status", "summary"]
+    assert sorted(regions) == ["awaited-sentence", "effect", "error", "pointed", "status", "summary"]
     page.evaluate("""() => {
         window.summaries = [];
         const summary = document.getElementById("summary");

@@ -21,11 +21,13 @@ def written(speaker: ScriptedProducer, *tokens: str) -> None:
 
 def tree_of(page: Page) -> list[list[str | None]]:
     """Of each item of the tree: its level, whether it is shown, and its first line."""
-    items = page.get_by_role("treeitem").all()
     return [
-        [item.get_attribute("aria-level"), item.get_attribute("aria-selected"), item.locator("> span").first.text_content()]
-        for item in items
-    ]
+        [
+            item.get_attribute("aria-level"), item.get_attribute("aria-selected"),
+            item.locator("> span").first.text_content(),
+        ]
+        for item in page.get_by_role("treeitem").all()
+    ]  # fmt: skip
 
 
 def test_branches_by_pointer_and_by_keyboard(speaker: ScriptedProducer, open_page: Open) -> None:
@@ -41,10 +43,10 @@ def test_branches_by_pointer_and_by_keyboard(speaker: ScriptedProducer, open_pag
     # The card stays while the pointer goes to it.
     answer(page).locator(".token").first.hover()
     expect(card.locator("h2")).to_have_text("·42")
+    speaker.offer()
     card.get_by_role("button", name="What if: 41").click()
     expect(answer(page).locator("mark.changed")).to_have_text("41")
     assert page.url != parent
-    speaker.offer()
     written(speaker, " days", " in all.")
     has_ended(page, 1, 1)
     assert answer(page).inner_text() == "It takes 41 days in all."
@@ -73,9 +75,9 @@ def test_branches_by_pointer_and_by_keyboard(speaker: ScriptedProducer, open_pag
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     page.keyboard.type(" forty")
+    speaker.offer()
     page.keyboard.press("Enter")
     expect(answer(page).locator("mark.changed")).to_have_text("forty")
-    speaker.offer()
     written(speaker, " years.")
     has_ended(page, 1, 1)
     expect(page.locator("#effect")).to_have_text(
@@ -83,6 +85,13 @@ def test_branches_by_pointer_and_by_keyboard(speaker: ScriptedProducer, open_pag
     )
     siblings = [["2", "false", "It takes 41 in place of “42”"], ["2", "true", "It takes forty in place of “42”"]]
     assert tree_of(page) == [["1", "false", "The first answer"], *siblings]
+    # Asked again, the branch is opened again.
+    second = page.url
+    speaker.offer()
+    page.get_by_role("button", name="Ask again").click()
+    expect(answer(page)).to_have_text("It takes forty")
+    assert page.url not in (parent, second)
+    expect(page.get_by_role("treeitem")).to_have_count(4)
 
 
 def test_a_refused_branch_shows_the_servers_sentence_in_the_card(speaker: ScriptedProducer, open_page: Open) -> None:

@@ -24,7 +24,13 @@ class Said(NamedTuple):
 
 
 def write_together(
-    writer: FrameWriter, said: Sequence[Said], *, quiet: int = 0, final: bool = False, states: Sequence[str] = (), **fields: Any
+    writer: FrameWriter,
+    said: Sequence[Said],
+    *,
+    quiet: int = 0,
+    final: bool = False,
+    states: Sequence[str] = (),
+    **fields: Any,
 ) -> None:
     """One frame for each stretch, with the decision on it, and `quiet` frames after each one."""
     count = len(writer.models)

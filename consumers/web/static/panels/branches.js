@@ -1,7 +1,7 @@
 // The tree of what-ifs: the first answer, the branches of it and theirs, and what each change has changed.
 
 import { getEffect } from "../council/api.js";
-import { familyOf } from "../council/family.js";
+import { familyOf, textBefore } from "../council/family.js";
 import { byId, element, setText } from "../elements.js";
 
 // So much of the text before a change is shown.
@@ -146,11 +146,11 @@ function firstNodes({ isGone, names }) {
 // The end of the common text, the word that was put there, and the word that stood there.
 function changeNodes({ prefix, change }) {
   const { byte, word, instead } = change;
-  const before = new TextDecoder().decode(new TextEncoder().encode(prefix).slice(0, byte));
+  const before = textBefore(prefix, byte);
   const start = before.length > BEFORE_LETTERS ? `…${before.slice(-BEFORE_LETTERS)}` : before;
   const space = /^\s/.test(word) ? " " : "";
   const line = element("span", "", element("span", "quiet", start), space, element("mark", "changed", word.trim()));
-  if (instead) line.append(element("span", "quiet", ` in place of `), `“${instead.trim()}”`);
+  if (instead) line.append(element("span", "quiet", " in place of "), `“${instead.trim()}”`);
   return [line];
 }
 
