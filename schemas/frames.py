@@ -135,8 +135,8 @@ class InterferenceFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class WindowCounts(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Entries of this window alone. superseded: tokens that were accepted and are discarded in this window, because the
-    council agreed on another text; no frame contains them."""
+    """Entries of this window alone. superseded: tokens that are discarded in this window, because the council agreed
+    on another text, and tokens of earlier branches that came too late; no frame contains them."""
 
     late: int = 0
     duplicates: int = 0
@@ -229,6 +229,7 @@ _parts = {
 }
 _member_values = attrgetter(*MemberFrame.__struct_fields__)
 _token_values = attrgetter(*TokenFrame.__struct_fields__)
+_decision_values = attrgetter(*Decision.__struct_fields__)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Frame)
 _json_decoder = msgspec.json.Decoder(_ReadFrame)
@@ -292,4 +293,10 @@ def frame_of_json(raw: bytes) -> Frame:
     values["members"] = tuple([MemberFrame(*_member_values(member)) for member in named.members])
     values["tokens"] = tuple([TokenFrame(*_token_values(token)) for token in named.tokens])
     values |= {name: part(*part_values(named)) for name, (part, part_values) in _parts.items()}
+    values["consensus"] = ConsensusFrame(named.agreed, _decisions(named.decisions))
     return Frame(FRAME_VERSION, **values)
+
+
+def _decisions(named: Any) -> tuple[Decision, ...] | None:
+    """The decisions in a frame's JSON; None where that has none."""
+    return None if named is None else tuple([Decision(*_decision_values(one)) for one in named])

@@ -7,6 +7,8 @@ flattened: in JSON its fields are beside the others.
 
 from __future__ import annotations
 
+import functools
+import operator
 import types
 import typing
 from collections.abc import Sequence
@@ -62,6 +64,9 @@ def _named(annotation: Any, null: Null) -> Any:
     if typing.get_origin(annotation) is tuple:
         inner = [part if part is ... else _named(part, null) for part in typing.get_args(annotation)]
         return tuple[tuple(inner)]  # type: ignore[misc]  # mypy does not know a tuple that is computed
+    if _may_be_null(annotation):
+        parts = [_named(part, null) for part in typing.get_args(annotation)]
+        return functools.reduce(operator.or_, parts)
     return annotation
 
 

@@ -129,8 +129,8 @@ class Consensus:
         self._note_returning(start_ns, stepping)
         voters = [index for index in stepping if index not in self.record.returning]
         self._join(voters)
-        self._steer_returning(end_ns)
-        while self._grows(voters, end_ns, measure):
+        # Text that is agreed after a steer, in the same window, would be past the end of the steered member's text.
+        while not self._steer_returning(end_ns) and self._grows(voters, end_ns, measure):
             """Each turn agrees on some text, decides, or steers voters, which then have no text left in this window."""
 
     def _note_returning(self, start_ns: int, stepping: Sequence[int]) -> None:

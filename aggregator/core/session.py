@@ -144,6 +144,7 @@ class Session:
         if prefix := self.opening.prefix:
             events.agreed = prefix.encode()
             events.texts = dict.fromkeys(range(len(self.record.members)), prefix)
+            events.members |= events.texts.keys()
 
     def _settle_consensus(self, consensus: Consensus, events: WindowEvents, start_ns: int, end_ns: int) -> None:
         """Agrees on text, and releases it for all that follow; the answer ends with the agreed text."""
@@ -153,9 +154,10 @@ class Session:
         stepping.front = before
         stepping.update_set(members, start_ns, end_ns, self.opening.limits)
         consensus.settle(stepping.members, start_ns, end_ns, self._measured_at)
-        for index in consensus.following:
-            self._release_agreed(index, agreed.agreed, events)
         for index, member in enumerate(members):
+            # Of the others tokens without text, at the end of what was released.
+            end = len(agreed.agreed) if index in consensus.following else member.position
+            self._release_agreed(index, agreed.agreed[:end], events)
             if consensus.over and not member.ended:
                 if index in consensus.following:
                     member.finish(consensus.over)

@@ -57,7 +57,7 @@ class RequestChanges(TypedDict, total=False):
     sync: Sync
 
 
-class Branch(msgspec.Struct, frozen=True):
+class BranchStart(msgspec.Struct, frozen=True):
     """The beginning of the answers, which is the parent's answer up to the byte `parent.byte`, and then
     `parent.word`."""
 
@@ -65,7 +65,7 @@ class Branch(msgspec.Struct, frozen=True):
     parent: Parent
 
 
-def branch_of(answers: WholeAnswers, change: Change) -> Branch:
+def branch_of(answers: WholeAnswers, change: Change) -> BranchStart:
     """The branch of the session with these answers.
 
     Raises Refused where both places or none are given, for a place that no answer has (the end of one is a place), and
@@ -84,7 +84,7 @@ def branch_of(answers: WholeAnswers, change: Change) -> Branch:
         raise Refused("bad_say", "The text has only white space, and an answer does not begin with that: write a word.")
     instead = _WORD.match(text, place + _space_at(text, place))
     there = instead[0][:_MOST_INSTEAD_CHARS] if instead else ""
-    return Branch(before + say, Parent(answers.opening.session, len(before.encode()), say, there))
+    return BranchStart(before + say, Parent(answers.opening.session, len(before.encode()), say, there))
 
 
 def shown_answer(text: str) -> str:
@@ -142,7 +142,7 @@ def _space_at(text: str, place: int) -> int:
 
 
 def request_of(
-    opening: Opening, branch: Branch, served: Collection[str], given: RequestChanges
+    opening: Opening, branch: BranchStart, served: Collection[str], given: RequestChanges
 ) -> tuple[SessionRequest, tuple[str, ...]]:
     """(the request that opens the branch of the session `opening`, a sentence for each member that is left out).
 

@@ -17,6 +17,8 @@ from schemas.frames import (
     FRAME_FIELDS,
     FRAME_VERSION,
     AlignmentFrame,
+    ConsensusFrame,
+    Decision,
     Frame,
     InterferenceFrame,
     Measures,
@@ -72,6 +74,11 @@ TOKEN_FRAMES = st.builds(
     TokenFrame, NUMBERS, st.sampled_from(["answer", "thinking"]), NUMBERS, NUMBERS, NUMBERS, st.none() | FLOATS,
     st.sampled_from(["real", "placeholder", "missing"]),
 )  # fmt: skip
+DECISIONS = st.builds(
+    Decision, NUMBERS, NUMBERS, st.sampled_from(["unanimous", "certain", "estimate", "followed"]), st.none() | NUMBERS,
+    st.none() | FLOATS, st.none() | TEXTS, st.none() | FLOATS, st.none() | FLOATS,
+    st.lists(NUMBERS, max_size=2).map(tuple),
+)  # fmt: skip
 MEASURED = [st.none() | FLOATS] * 3
 FRAMES = st.builds(
     Frame, st.just(FRAME_VERSION), TEXTS, NUMBERS, NUMBERS, NUMBERS, st.sampled_from(["free", "single"]), st.booleans(),
@@ -81,6 +88,7 @@ FRAMES = st.builds(
     st.builds(AlignmentFrame, st.none() | NUMBERS, st.none() | st.booleans()),
     st.builds(InterferenceFrame, FLOATS, st.booleans(), st.booleans(), st.sampled_from(["constructive", "neutral"])),
     st.builds(WindowCounts, NUMBERS, NUMBERS, NUMBERS), TEXTS, TEXTS,
+    st.builds(ConsensusFrame, st.none() | TEXTS, st.none() | st.lists(DECISIONS, max_size=2).map(tuple)),
 )  # fmt: skip
 
 
@@ -106,6 +114,8 @@ def test_a_frame_is_read_as_it_was_written_and_its_json_has_every_field(frame: F
     assert tuple(shown) == FRAME_FIELDS
     assert frame_of_json(frame_json(frame)) == frame_of_json(recorded_frame_json(frame)) == frame
     assert [list(member) for member in shown["members"]] == [list(MemberFrame.__struct_fields__)] * len(frame.members)
+    decisions = frame.consensus.decisions or ()
+    assert [list(one) for one in shown["decisions"] or ()] == [list(Decision.__struct_fields__)] * len(decisions)
     assert msgspec.json.decode(msgspec.json.encode(named(frame))) == shown
 
 

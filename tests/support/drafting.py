@@ -97,4 +97,7 @@ def drafted(seed: int, prefix: str = "") -> Recorded:
         at = max(window + draw.choice((1, 1, 2, 5)), commits[-1][0] if commits else 0)
         commits.append((at, core.close(entries).steered))
         last_ms, window = end_ms, window + 1
+    for _, marks in commits:
+        for mark in marks:
+            write(mark, last_ms + 1)
     return Recorded(opening, stream, 0)

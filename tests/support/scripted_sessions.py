@@ -11,7 +11,6 @@ import msgspec
 from schemas import keys
 from schemas.entries import AnyEntry, Claim, Failed, Finished, Lane, Token, encode_entry
 from schemas.frames import MemberFrame, encode_frame
-from schemas.sessions import Replay
 from tests.support.frames import made_frame
 from tests.support.redis_servers import RedisServer
 from tests.support.sessions import opening_of
@@ -20,13 +19,21 @@ from transport.redis.connection import Pipe
 from transport.redis.scripts import SCRIPTS
 from transport.register import ProcessRegistration
 
+# A record of a process lasts five seconds. No process renews a scripted one, and on a busy machine a browser or a
+# command may need longer to start.
+_OFFERED_S = 60
 
-def offer_aggregator(redis: RedisServer) -> None:
-    """Writes the record of an aggregator that does nothing, which lasts five seconds: sessions can be opened."""
-    registration = ProcessRegistration("aggregator")
+
+def offer_role(redis: RedisServer, registration: ProcessRegistration) -> None:
+    """Writes the record of a ready process, which lasts a minute."""
     registration.ready = True
     with contextlib.closing(Pipe(redis.url)) as pipe:
-        pipe.run(registration.renew())
+        pipe.run([*registration.renew(), ("EXPIRE", keys.process(registration.name), _OFFERED_S)])
+
+
+def offer_aggregator(redis: RedisServer) -> None:
+    """Writes the record of an aggregator that does nothing: sessions can be opened."""
+    offer_role(redis, ProcessRegistration("aggregator"))
 
 
 class ScriptedProducer:
@@ -37,12 +44,10 @@ class ScriptedProducer:
         self.model, self._redis = model, redis
         self._session, self._claim, self._seq = "", "", 0
         self._registration = ProcessRegistration("producer", model=model, **facts)
-        self._registration.ready = True
 
     def offer(self) -> None:
-        """Writes its process record, which lasts five seconds."""
-        with contextlib.closing(Pipe(self._redis.url)) as pipe:
-            pipe.run(self._registration.renew())
+        """Writes its process record."""
+        offer_role(self._redis, self._registration)
 
     def take(self, session: str) -> None:
         self._session = session
@@ -89,11 +94,11 @@ class FrameWriter:
         text: str = "",
         models: tuple[str, ...] = ("test:recorded",),
         opened: str = "*",
-        replay: Replay | None = None,
+        **of_opening: Any,
     ) -> None:
-        """`opened` is the id of a replay's opening."""
+        """`opened` is the id of a replay's opening; `of_opening` are fields of the opening."""
         self._redis, self.text, self.models = redis, text, models
-        opening = msgspec.structs.replace(opening_of(*models), replay=replay)
+        opening = msgspec.structs.replace(opening_of(*models), **of_opening)
         self.session, self.key = opening.session, keys.frames(opening.session)
         self.count = 0
         redis.run(*SCRIPTS["open"].call(keys.of_session(self.session), [encode_entry(opening), 600, opened]))  # type: ignore[arg-type]

@@ -302,9 +302,8 @@ def toy_members(draw: st.DrawFn, *, least: int = 2) -> list[Toy]:
         part = draw(st.sampled_from((0.2, 0.0, 0.5, 1.0)))
         chains = changed_chains(common, seed + number, part)
         lists = draw(st.sampled_from((20, 20, 3, 2, 1, 0)))
-        model = ToyModel(
-            chains, draw(st.sampled_from(CUTS)), lists, lists_end=draw(often(True, False)), name=f"{part} of {seed}"
-        )
+        lists_end, name = draw(often(True, False)), f"{part} of {seed}"
+        model = ToyModel(chains, draw(st.sampled_from(CUTS)), lists, lists_end=lists_end, name=name)
         toys.append(Toy(model, draw(st.sampled_from((1.0, 1.0, 1.0, 2.0, 0.5, 0.0))), draw(often(False, True))))
     return toys
 

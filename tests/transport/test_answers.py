@@ -102,6 +102,7 @@ def _check_answers(found: Recorded, reads_on: Callable[[int], bool]) -> list[str
     unread: list[StreamEntry] = []
     released: list[TokenFrame] = []
     positions: list[int] = []
+    read = 1
     for window, entries in _windows(core, found):
         if core.record.ended:
             break
@@ -110,11 +111,12 @@ def _check_answers(found: Recorded, reads_on: Callable[[int], bool]) -> list[str
         positions = [member.position_bytes for member in frame.members]
         unread += entries
         if reads_on(window):
-            answers.add_entries(unread, core.progress)
+            read += len(unread)
+            answers.add_entries(unread, core.progress, found.stream[read:])
             answers.release(positions)
             _check_found(found, answers, released)
             unread = []
-    answers.add_entries(unread, core.progress)
+    answers.add_entries(unread, core.progress, found.stream[read + len(unread) :])
     answers.release(positions)
     return _check_found(found, answers, released)
 

@@ -8,11 +8,13 @@
 import { namedSession, showAddress } from "./council/address.js";
 import { cancelMember, cancelSession, getSessions, getStatus } from "./council/api.js";
 import { Following } from "./council/follow.js";
+import { Drawing } from "./drawing.js";
 import { byId, setText } from "./elements.js";
 import { Lanes } from "./lanes/lanes.js";
 import { Announcer } from "./panels/announcer.js";
 import { Ask } from "./panels/ask.js";
 import { Awaited } from "./panels/awaited.js";
+import { Branches } from "./panels/branches.js";
 import { Compare } from "./panels/compare.js";
 import { Health } from "./panels/health.js";
 import { Keep } from "./panels/keep.js";
@@ -23,30 +25,33 @@ import { Recordings } from "./panels/recordings.js";
 import { Replay } from "./panels/replay.js";
 import { Sessions } from "./panels/sessions.js";
 import { Transport } from "./panels/transport.js";
+import { WhatIf } from "./panels/what-if.js";
 import { Record } from "./record/record.js";
 import { Stage } from "./stage/stage.js";
 
 // Numbers change once in so many windows: faster ones cannot be read.
 const WINDOWS_PER_NUMBER = 12;
-// With reduced motion the page is drawn at most so often a second.
-const CALM_FPS = 4;
 const SILENCE_MS = 4_000;
 const STATUS_MS = 5_000;
 const SECOND_MS = 1_000;
 
-const wantsLessMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const readings = new Readings();
 const announcer = new Announcer(byId("summary"), byId("pointed"));
 const health = new Health(byId("health"));
 const awaited = new Awaited(byId("awaited"), (index) => stopMember(following.session, index));
 const compare = new Compare(byId("compare"));
-const pointing = new Pointing(announcer, redraw, () => stage.leave());
+const branches = new Branches((session) => follow(session));
+const whatIf = new WhatIf(branched, () => ask.includesRemote);
+const pointing = new Pointing(announcer, whatIf, redraw, () => stage.leave());
 const keep = new Keep();
 const transport = new Transport(redraw, jump);
 const replay = new Replay(transport, redraw);
 const lanes = new Lanes(byId("lanes"), {
   onStop: stopMember,
   onToken: (...token) => pointing.atToken(...token),
+  onChoose: (...token) => pointing.holdToken(...token),
+  onWord: (...word) => pointing.atWord(...word),
+  onChooseWord: (...word) => pointing.holdWord(...word),
   onLeave: () => pointing.leave(),
   onUnknown: (index, range) => pointing.learn(index, range, (known) => lanes.refresh(index, known)),
 });
@@ -61,6 +66,7 @@ const stage = new Stage(
     onPick: (window) => transport.hold(window),
   },
 );
+const drawing = new Drawing(draw, () => ask.targetFps);
 const ask = new Ask({
   onAsking: () => {
     showError("");
@@ -83,9 +89,6 @@ let runs = false;
 let wasPlayed = false;
 let tier = "";
 let numbersOf = -1;
-// The requested animation frame; 0 for none.
-let requestedFrame = 0;
-let nextDrawMs = 0;
 let silenceTimer = 0;
 let statusBefore = "";
 
@@ -95,6 +98,12 @@ function opened(answer, request) {
   // The previous session is no longer shown; it is cancelled if this page opened it.
   if (isRunning() && isOwn) cancelSession(following.session).catch(() => {});
   follow(answer.session, { prompt: request.prompt ?? "", openedTier: answer.tier });
+  showNote(answer.warnings.join(" "));
+}
+
+// Follows a branch of the shown session, which stays as it is.
+function branched(answer) {
+  follow(answer.session, { prompt: record.session.prompt, openedTier: answer.tier });
   showNote(answer.warnings.join(" "));
 }
 
@@ -130,7 +139,7 @@ function follow(session, { prompt = "", openedTier = "" } = {}) {
   isOwn = openedTier !== "";
   [record, tier, numbersOf] = [null, openedTier, -1];
   showError("");
-  for (const part of [pointing, transport, replay, keep]) part.begin(null);
+  for (const part of [pointing, transport, replay, keep, branches]) part.begin(null);
   announcer.begin();
   awaited.begin();
   showAddress(session);
@@ -173,12 +182,13 @@ function begin(session) {
     pointing.begin(record);
     showQuestion(session.prompt);
     lanes.begin(record);
+    branches.begin(session);
     stage.begin(record);
     compare.begin(record);
     readings.begin(session.members.length);
   }
   if (record.columns.last < 0) lanes.drawTexts();
-  scheduleDraw();
+  drawing.schedule();
 }
 
 function take(frame) {
@@ -198,13 +208,13 @@ function take(frame) {
   health.countReceived();
   if (record.columns.partings.at(-1) !== parted) lanes.showParting(frame);
   // The frames of the past come first and are not played.
-  if (frame.window_index >= record.session.window_index) scheduleDraw();
+  if (frame.window_index >= record.session.window_index) drawing.schedule();
 }
 
 function end(reason) {
   clearTimeout(silenceTimer);
   // The last texts are drawn before the status, so that a screen reader finds them.
-  if (requestedFrame) draw(performance.now());
+  if (drawing.isScheduled) drawing.now();
   const hadFocus = document.activeElement === byId("stop-button");
   showRunning(false);
   if (hadFocus) byId("prompt").focus();
@@ -216,34 +226,17 @@ function end(reason) {
   const finished = members.filter((member) => member.state === "finished").length;
   setStatus(members.length ? `Ended: ${finished} of ${members.length} finished.` : "Ended.");
   replay.showStatus();
+  branches.read();
   showHealth();
   redraw();
 }
 
 // --- drawing ---
 
-function scheduleDraw() {
-  if (!requestedFrame) requestedFrame = requestAnimationFrame(drawWhenDue);
-}
-
-// Draws at the rate of the tier: at the first refresh of the screen that is due, or a millisecond early.
-function drawWhenDue(nowMs) {
-  if (nowMs < nextDrawMs - 1) {
-    requestedFrame = requestAnimationFrame(drawWhenDue);
-    return;
-  }
-  const betweenMs = SECOND_MS / (wantsLessMotion.matches ? CALM_FPS : ask.targetFps);
-  // The rate is kept from the last due time, unless that is long ago.
-  nextDrawMs = (nowMs - nextDrawMs < betweenMs ? nextDrawMs : nowMs) + betweenMs;
-  draw(nowMs);
-}
-
 function draw(nowMs) {
-  cancelAnimationFrame(requestedFrame);
-  requestedFrame = 0;
   if (!record || record.columns.last < 0) return;
   const { window, isLive } = transport;
-  const isCalm = wantsLessMotion.matches;
+  const { isCalm } = drawing;
   const frame = record.columns.frame(window);
   const number = Math.floor(window / WINDOWS_PER_NUMBER);
   const withNumbers = isCalm || number !== numbersOf || frame.final || !isLive;
@@ -257,20 +250,20 @@ function draw(nowMs) {
     awaited.draw(record.columns.frame(record.columns.last), runs && !replay.playback);
     replay.showStatus(window);
   }
-  if (isLive) announcer.summarise(frame, nowMs);
+  if (isLive) announcer.summarise(frame, nowMs, record);
   const isUnfinished = stage.draw(window, !isLive, isCalm);
   const isCompareDue = compare.draw(window, nowMs, frame.final || !isLive);
-  if (isUnfinished || isCompareDue || transport.isMoving) scheduleDraw();
+  if (isUnfinished || isCompareDue || transport.isMoving) drawing.schedule();
 }
 
 // Draws at once, with the numbers: the user has changed something.
 function redraw() {
   numbersOf = -1;
-  scheduleDraw();
+  drawing.schedule();
 }
 
 function jump(byte) {
-  draw(performance.now());
+  drawing.now();
   lanes.reveal(byte);
 }
 
@@ -302,16 +295,13 @@ byId("again").addEventListener("click", again);
 byId("compare-button").addEventListener("click", () => compare.open(!compare.isOpen));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   stage.repaint();
-  scheduleDraw();
+  drawing.schedule();
 });
 addEventListener("hashchange", () => {
   const named = namedSession();
   if (named && named !== following?.session) follow(named);
 });
-wantsLessMotion.addEventListener("change", scheduleDraw);
-// The window may have moved to a screen with another resolution.
-addEventListener("resize", scheduleDraw);
-new ResizeObserver(scheduleDraw).observe(byId("braid"));
+new ResizeObserver(() => drawing.schedule()).observe(byId("braid"));
 setInterval(() => {
   if (runs && !document.hidden) showHealth();
 }, SECOND_MS);

@@ -13,7 +13,7 @@ from schemas.errors import Refused
 from schemas.models import Continues, ModelFacts
 from schemas.rules.admission import admit
 from schemas.rules.tiers import TIERS
-from schemas.rules.what_if import Branch, Change, WholeAnswers, branch_of, request_of, shown_answer
+from schemas.rules.what_if import BranchStart, Change, WholeAnswers, branch_of, request_of, shown_answer
 from schemas.sessions import (
     ENTRY_VERSION,
     MAX_PREFIX_BYTES,
@@ -39,7 +39,7 @@ OPENING = Opening(
 )  # fmt: skip
 
 
-def branch(say: str, answers: tuple[str, ...] = (SKY, SEA), **place: Any) -> Branch:
+def branch(say: str, answers: tuple[str, ...] = (SKY, SEA), **place: Any) -> BranchStart:
     return branch_of(WholeAnswers(OPENING, answers, True), Change(say, **place))
 
 
@@ -80,7 +80,7 @@ def test_the_first_member_that_has_the_place_inside_its_answer_is_meant() -> Non
     assert branch("lies", answers=("The sea", "The sky is"), word=3).prefix == "The sky lies"
     # No answer has it inside: the first one that ends there.
     assert branch(" lies", answers=("The sea", "The sky"), at=7).prefix == "The sea lies"
-    assert branch("Yes", answers=("", ""), at=0) == Branch("Yes", Parent("s1", 0, "Yes"))
+    assert branch("Yes", answers=("", ""), at=0) == BranchStart("Yes", Parent("s1", 0, "Yes"))
 
 
 def test_a_character_is_not_divided() -> None:

@@ -10,6 +10,10 @@ export const cancelMember = (session, index) => call("POST", `${at(session)}/mem
 export const keepSession = (session) => call("POST", `${at(session)}/keep`);
 export const getPlayback = (session) => call("GET", `${at(session)}/playback`);
 export const orderPlayback = (session, order) => call("POST", `${at(session)}/playback`, order);
+// A what-if: {member, at, say, allow_remote}; answers like openSession.
+export const openBranch = (session, request) => call("POST", `${at(session)}/what-if`, request);
+// What the change of a branch has changed, of each member: a list, empty if it is not known.
+export const getEffect = (session) => call("GET", `${at(session)}/effect`);
 export const deleteSession = (session) => call("DELETE", at(session));
 
 // The tokens of an answer in the bytes [from, to); if both are equal, the token that covers that byte.

@@ -96,6 +96,7 @@ export class Following {
     this.#lastCut = frame.cut;
     if (frame.window_index <= this.#textTo) {
       for (const member of frame.members) member.text = member.thinking = "";
+      frame.agreed = null;
     }
     this.#handlers?.onFrame(frame);
   }

@@ -2,15 +2,11 @@
 
 import { button, element, setText } from "../elements.js";
 import { colourNameOf, shapeIcon } from "../stage/marks.js";
+import { CopyButton } from "./copy.js";
 import { GrowingText } from "./text.js";
 
-const COPIED_MS = 2_000;
-
 export class Lane {
-  #index;
-  #answer;
   #answerView;
-  #thoughts;
   #thoughtsView;
   #details;
   #pace = element("span", "pace");
@@ -18,11 +14,10 @@ export class Lane {
   #bar = element("div", "bar");
   #energy = element("span", "energy");
   #stop;
-  #copy;
 
-  // handlers: onStop(index), onToken(index, start byte, element, isByKey), onLeave(), onUnknown(index, range)
+  // handlers: onStop(index), onToken(index, start byte, element, isByKey), onChoose(the same), onLeave(),
+  // onUnknown(index, range)
   constructor(name, index, answer, thoughts, handlers) {
-    [this.#index, this.#answer, this.#thoughts] = [index, answer, thoughts];
     const number = element("span", "", `${index + 1} `);
     const heading = element("h3", "", number, name);
     heading.id = `member-${index + 1}`;
@@ -36,11 +31,11 @@ export class Lane {
 
     this.#stop = button("Stop", () => handlers.onStop(index), "small");
     this.#stop.setAttribute("aria-label", `Stop ${name}`);
-    this.#copy = button("Copy", () => this.#copyAnswer(), "small");
-    this.#copy.setAttribute("aria-label", `Copy the answer of ${name}`);
+    const copy = new CopyButton(`Copy the answer of ${name}`, () => answer.text);
 
     this.#answerView = new GrowingText(answer, `Answer of ${name}; use the arrow keys to move through its tokens`, {
       onToken: (...token) => handlers.onToken(index, ...token),
+      onChoose: (...token) => handlers.onChoose(index, ...token),
       onLeave: handlers.onLeave,
       onUnknown: (range) => handlers.onUnknown(index, range),
     });
@@ -50,7 +45,7 @@ export class Lane {
 
     this.element = element(
       "article", "lane",
-      element("header", "", shapeIcon(index), heading, this.#stop, this.#copy),
+      element("header", "", shapeIcon(index), heading, this.#stop, copy.element),
       element("div", "vitals", this.#bar, this.#energy, this.#pace),
       this.#state, this.#details, this.#answerView.element,
     );
@@ -88,30 +83,6 @@ export class Lane {
   close() {
     this.#answerView.close();
     this.#thoughtsView.close();
-  }
-
-  async #copyAnswer() {
-    const done = await copied(this.#answer.text.trim());
-    setText(this.#copy, done ? "Copied" : "Not copied");
-    setTimeout(() => setText(this.#copy, "Copy"), COPIED_MS);
-  }
-}
-
-// Browsers allow the clipboard on secure addresses only; on others the text is selected and copied.
-async function copied(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    const box = element("textarea", "visually-hidden");
-    box.value = text;
-    const focused = document.activeElement;
-    document.body.append(box);
-    box.select();
-    const done = document.execCommand("copy");
-    box.remove();
-    focused?.focus();
-    return done;
   }
 }
 

@@ -1,6 +1,7 @@
-// A lane for each member of the session that is shown.
+// The answers of the session that is shown: a lane for each member, and above them the answer that they write together.
 
 import { ended } from "../record/states.js";
+import { CouncilAnswer } from "./council.js";
 import { Lane } from "./lane.js";
 
 export class Lanes {
@@ -8,9 +9,12 @@ export class Lanes {
   #handlers;
   #lanes = [];
   #record = null;
+  #council;
 
+  // handlers: those of Lane and, for the words of the council's answer, onWord and onChooseWord.
   constructor(root, handlers) {
     [this.#root, this.#handlers] = [root, handlers];
+    this.#council = new CouncilAnswer(handlers);
   }
 
   // Begins another session: replaces all lanes.
@@ -26,6 +30,11 @@ export class Lanes {
     this.#lanes = names.map(
       (name, index) => new Lane(name, index, record.answers[index], record.thoughts[index], handlers),
     );
+    // The bytes that a what-if put into the answers.
+    const { parent } = record.session;
+    const change = parent ? { from: parent.byte, to: record.prefixBytes } : null;
+    this.#council.begin(record, change);
+    if (change) for (const lane of this.#lanes) lane.answerView.showChange(change);
     this.#root.replaceChildren(...this.#lanes.map((lane) => lane.element));
   }
 
@@ -34,6 +43,7 @@ export class Lanes {
     const { columns } = this.#record;
     const now = withNumbers ? columns.frame(columns.last).members : [];
     // Members of a replay cannot be stopped.
+    this.#council.draw(frame.window_index, withNumbers);
     const canStop = !this.#record.session.replay_of;
     frame.members.forEach((member, index) => {
       this.#lanes[index].draw(member, this.#record.lengthsAt(index, frame.window_index), withNumbers);
@@ -43,6 +53,7 @@ export class Lanes {
 
   // Draws the texts so far, before the first frame.
   drawTexts() {
+    this.#council.drawText();
     this.#lanes.forEach((lane, index) => {
       lane.answerView.draw(this.#record.answers[index].text.length);
     });

@@ -7,15 +7,14 @@
 //   [block: text node] [block: <span>The</span><span> sky</span>… tail] …
 //                                                                  text without a whole token yet
 
+import { givenElement, nodesOf, tokenElement } from "./pieces.js";
+import { surprisalClass } from "./shades.js";
+
 // A block ends at the first new line after so many letters, or at a space before it becomes too long.
 const BLOCK_LETTERS = 600;
 const LONGEST_BLOCK_LETTERS = 2_400;
 // If the reader has scrolled up by more than this, new text does not scroll.
 const NEAR_END_PX = 32;
-// Each of these surprisals, in bits, shades a token by one more step.
-const SURPRISAL_BITS = [0.5, 1, 2, 4, 7];
-
-export const surprisalBits = (logprob) => -logprob / Math.LN2;
 
 export class GrowingText {
   #answer;
@@ -27,19 +26,24 @@ export class GrowingText {
   #current = null;
   #forkByte = null;
   #forkAt = -1;
+  // The text that a what-if put there, in bytes, and in offsets once the text reaches it.
+  #changeBytes = null;
+  #change = null;
+  #shadeOf;
 
-  // onToken(start of a token in bytes, its element, isByKey) when the pointer or a key reaches one, onLeave() when it leaves,
-  // onUnknown({from, to}) when text without known tokens becomes visible.
-  constructor(answer, label, { onToken, onLeave, onUnknown } = {}) {
+  // onToken(start of a token in bytes, its element, isByKey) when the pointer or a key reaches one, onChoose(the same) on a
+  // click or Enter, onLeave() when it leaves (false: the token stays marked), onUnknown({from, to}) when text without known
+  // tokens becomes visible. shadeOf(token) is its class.
+  constructor(answer, label, { onToken, onChoose, onLeave, onUnknown, shadeOf = surprisalClass } = {}) {
     this.#answer = answer;
-    this.#onUnknown = onUnknown;
+    [this.#onUnknown, this.#shadeOf] = [onUnknown, shadeOf];
     this.element = document.createElement("div");
     this.element.className = "text";
     this.element.tabIndex = 0;
     this.element.setAttribute("role", "region");
     this.element.setAttribute("aria-label", label);
     this.#watch = new IntersectionObserver((entries) => this.#sight(entries), { root: this.element, rootMargin: "60%" });
-    if (onToken) this.#listen(onToken, onLeave);
+    if (onToken) this.#listen(onToken, onChoose, onLeave);
   }
 
   // Shows so much of the answer. True if something has changed.
@@ -49,6 +53,7 @@ export class GrowingText {
     const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END_PX;
     this.#divide();
     this.#placeFork();
+    this.#placeChange();
     for (const block of this.#blocks) this.#show(block, Math.min(block.end, length));
     this.#shown = length;
     this.#version = this.#answer.version;
@@ -80,6 +85,21 @@ export class GrowingText {
     const touched = [this.#forkAt, offset];
     this.#forkAt = offset;
     for (const block of this.#blocks) if (touched.some((at) => block.start <= at && at < block.end)) this.#refill(block);
+  }
+
+  // Marks the bytes {from, to}, without the white space around them, as the text that a what-if put there.
+  showChange(bytes) {
+    this.#changeBytes = bytes;
+  }
+
+  #placeChange() {
+    const { text } = this.#answer;
+    if (!this.#changeBytes || this.#change || this.#answer.byteAt(text.length) < this.#changeBytes.to) return;
+    const [from, to] = [this.#changeBytes.from, this.#changeBytes.to].map((byte) => this.#answer.offsetAt(byte));
+    const word = text.slice(from, to);
+    const start = from + word.length - word.trimStart().length;
+    this.#change = { from: start, to: start + word.trim().length };
+    for (const block of this.#blocks) if (block.start < to && block.end > from) this.#refill(block);
   }
 
   // Scrolls to an offset, or to the fork before it.
@@ -170,23 +190,29 @@ export class GrowingText {
       const from = Math.max(start, block.final);
       const to = Math.min(end, block.shown);
       if (to <= from) continue;
-      made.push(...this.#nodes(block.final, from), tokenElement(token, this.#nodes(from, to)));
+      made.push(...this.#gap(block.final, from), tokenElement(token, this.#shadeOf(token), this.#nodes(from, to)));
       block.final = to;
     }
+    const given = this.#answer.offsetAt(this.#answer.givenEnd(this.#answer.byteAt(block.final)));
+    const to = Math.min(given, block.shown);
+    if (to > block.final) made.push(...this.#gap(block.final, to));
+    block.final = Math.max(block.final, to);
     if (made.length === 0) return;
     block.tail?.remove();
     block.tail = null;
     block.element.append(...made);
   }
 
-  // The nodes of the text between two offsets, with the fork if it is there.
+  // The text between two tokens; marked if it is known that it was given to the member.
+  #gap(from, to) {
+    if (to <= from || this.#answer.givenEnd(this.#answer.byteAt(from)) < this.#answer.byteAt(to)) return this.#nodes(from, to);
+    const space = /^\s*/.exec(this.#answer.text.slice(from, to))[0].length;
+    const given = this.#nodes(from + space, to);
+    return [...this.#nodes(from, from + space), ...(given.length > 0 ? [givenElement(given)] : [])];
+  }
+
   #nodes(from, to) {
-    const { text } = this.#answer;
-    if (to <= from) return [];
-    if (this.#forkAt < from || this.#forkAt >= to) return [document.createTextNode(text.slice(from, to))];
-    const fork = document.createElement("span");
-    fork.className = "fork";
-    return [...this.#nodes(from, this.#forkAt), fork, document.createTextNode(text.slice(this.#forkAt, to))];
+    return nodesOf(this.#answer.text, from, to, this.#forkAt, this.#change);
   }
 
   // --- the visible part ---
@@ -210,7 +236,7 @@ export class GrowingText {
 
   // --- tokens under the pointer, a finger, or the keys ---
 
-  #listen(onToken, onLeave) {
+  #listen(onToken, onChoose, onLeave) {
     const tokenUnder = (event) => event.target.closest?.(".token");
     const point = (event) => {
       const token = tokenUnder(event);
@@ -219,11 +245,21 @@ export class GrowingText {
     };
     this.element.addEventListener("pointerover", point);
     this.element.addEventListener("pointerdown", point);
+    this.element.addEventListener("click", (event) => {
+      const token = tokenUnder(event);
+      // The click that ends a selection chooses nothing.
+      if (token && getSelection().isCollapsed) onChoose(Number(token.dataset.start), token, false);
+    });
     this.element.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && onLeave());
     this.element.addEventListener("keydown", (event) => {
       if (event.key === "Escape" || event.key === "Tab") {
         this.#mark(null);
         onLeave();
+        return;
+      }
+      if (event.key === "Enter" && this.#current) {
+        event.preventDefault();
+        onChoose(Number(this.#current.dataset.start), this.#current, true);
         return;
       }
       const next = this.#next(event.key);
@@ -234,9 +270,7 @@ export class GrowingText {
       onToken(Number(next.dataset.start), next, true);
     });
     this.element.addEventListener("blur", () => {
-      if (!this.#current) return;
-      this.#mark(null);
-      onLeave();
+      if (this.#current && onLeave() !== false) this.#mark(null);
     });
   }
 
@@ -272,14 +306,4 @@ function endOfBlock(text, start) {
   // Never between two surrogates.
   const end = start + LONGEST_BLOCK_LETTERS;
   return text.charCodeAt(end) >= 0xdc00 && text.charCodeAt(end) < 0xe000 ? end - 1 : end;
-}
-
-function tokenElement({ start, logprob, quality }, nodes) {
-  const element = document.createElement("span");
-  const isMeasured = quality === "real" && logprob !== null;
-  const level = isMeasured ? SURPRISAL_BITS.filter((bits) => surprisalBits(logprob) >= bits).length : 0;
-  element.className = level > 0 ? `token s${level}` : "token";
-  element.dataset.start = start;
-  element.append(...nodes);
-  return element;
 }

@@ -1,4 +1,4 @@
-// The form: the prompt, the members and the tier.
+// The form: the prompt, how the members answer, the members and the tier.
 
 import { getModels, openSession } from "../council/api.js";
 import { byId, setText } from "../elements.js";
@@ -39,6 +39,11 @@ export class Ask {
     return this.#isAsking;
   }
 
+  // True if a checked member is remote: its label says that the prompt leaves this machine.
+  get includesRemote() {
+    return this.#models.includesRemote();
+  }
+
   // Opens a session with the same request and the same members.
   again(session) {
     const { prompt, history, system, members, sync, weighting } = session;
@@ -54,7 +59,7 @@ export class Ask {
     }
     const prompt = byId("prompt").value;
     // A prompt that was changed meanwhile stays.
-    if ((await this.#open({ prompt, models: this.#models.chosen() })) && byId("prompt").value === prompt) {
+    if ((await this.#open({ prompt, models: this.#models.chosen(), sync: byId("sync").value })) && byId("prompt").value === prompt) {
       byId("prompt").value = "";
       fitPrompt();
     }
@@ -66,7 +71,7 @@ export class Ask {
     this.#handlers.onAsking();
     try {
       const tier = this.#tier.value ? { tier: this.#tier.value } : {};
-      const opened = await openSession({ ...request, ...tier, allow_remote: this.#models.includesRemote() });
+      const opened = await openSession({ ...request, ...tier, allow_remote: this.includesRemote });
       this.#handlers.onOpened(opened, request);
       return true;
     } catch (error) {

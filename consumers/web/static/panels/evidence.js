@@ -1,7 +1,7 @@
 // The evidence card: the measured values of the window or token under the pointer.
 
 import { byId, button, element, setText } from "../elements.js";
-import { surprisalBits } from "../lanes/text.js";
+import { surprisalBits } from "../lanes/shades.js";
 import { secondsAt } from "../record/windows.js";
 import { evidenceOf, TITLES } from "./metrics.js";
 
@@ -14,6 +14,8 @@ export class Evidence {
   #body = element("div", "body");
   #isPinned = false;
   #isPointed = false;
+  // What a held card adds below the evidence: the choices of a what-if.
+  #choices = null;
   #onClose;
 
   // onClose() when the user closes the card.
@@ -26,6 +28,10 @@ export class Evidence {
 
   get isPinned() {
     return this.#isPinned;
+  }
+
+  get isHeld() {
+    return this.#choices !== null;
   }
 
   // A pinned card stays open and shows all numbers of the shown window.
@@ -48,14 +54,34 @@ export class Evidence {
     this.#moveTo(null);
   }
 
-  // Shows a token, as {title, rows, pieces, note}; pieces are null while they are fetched.
-  pointAtToken({ title, rows, pieces, note }, point) {
+  // Shows a token or a word, as {title, sentence, rows, pieces, note}; pieces are null while they are fetched.
+  pointAtToken({ title, sentence = "", rows, pieces, note }, point) {
     this.#isPointed = true;
     setText(this.#title, title);
-    this.#body.replaceChildren(table(rows));
-    if (pieces) this.#body.append(bars(pieces));
-    if (note) this.#body.append(element("p", "quiet", note));
+    const list = pieces && bars(pieces, this.#choices?.onSay);
+    const small = note && element("p", "quiet", note);
+    const parts = sentence ? [element("p", "sentence", sentence), list, small, table(rows)] : [table(rows), list, small];
+    this.#body.replaceChildren(...parts.filter(Boolean));
     this.#moveTo(point);
+  }
+
+  // Keeps the card open, with choices below the evidence: {element, onSay(piece)}.
+  hold(choices) {
+    this.#choices = choices;
+    this.#card.append(choices.element);
+    this.#card.classList.add("held");
+  }
+
+  // Ends the holding.
+  release() {
+    this.#choices?.element.remove();
+    this.#choices = null;
+    this.#card.classList.remove("held");
+  }
+
+  // Moves the focus to the first alternative; to the text field if there is none.
+  focusChoices() {
+    this.#card.querySelector("button.piece, input")?.focus();
   }
 
   leave() {
@@ -65,8 +91,7 @@ export class Evidence {
 
   #close() {
     // A hidden element must not keep the focus.
-    if (this.#card.contains(document.activeElement)) byId("pin").focus();
-    this.pin(false);
+    if (!this.isHeld && this.#card.contains(document.activeElement)) byId("pin").focus();
     this.#onClose();
   }
 
@@ -108,19 +133,34 @@ function table(rows) {
   return element("table", "", body);
 }
 
-// The listed pieces with their probabilities; the one that was written is marked.
-function bars(pieces) {
+// The pieces with their probabilities; the one that was written is marked. With onSay(piece) each other one is a button.
+function bars(pieces, onSay) {
   const list = element("ol", "pieces");
-  for (const { text, probability, isWritten } of pieces) {
+  for (const piece of pieces) {
+    const { probability, isWritten } = piece;
     const fill = element("div");
     fill.style.transform = `scaleX(${probability})`;
-    const share = probability >= 0.0005 ? `${(100 * probability).toFixed(1)} %` : "< 0.1 %";
-    const item = element("li", isWritten ? "written" : "", element("span", "piece", visible(text)), element("div", "bar", fill), share);
+    const name = onSay && canBeSaid(piece) ? sayButton(piece, onSay) : element("span", "piece", shownPiece(piece));
+    const item = element("li", isWritten ? "written" : "", name, element("div", "bar", fill), shownShare(probability));
     if (isWritten) item.append(element("span", "visually-hidden", ", written"));
     list.append(item);
   }
   return list;
 }
+
+// The end of the answer and parts of a character cannot be put into a text.
+const canBeSaid = ({ text, isWritten }) => !isWritten && text !== "" && !text.includes("\ufffd");
+
+// A text of which only the beginning is known goes on.
+const shownPiece = ({ text, isBeginning }) => (text === "" ? "the end" : `${visible(text)}${isBeginning ? "…" : ""}`);
+
+function sayButton(piece, onSay) {
+  const made = button(shownPiece(piece), () => onSay(piece), "piece");
+  made.setAttribute("aria-label", `What if: ${piece.text.trim() || visible(piece.text)}`);
+  return made;
+}
+
+export const shownShare = (share) => (share >= 0.0005 ? `${(100 * share).toFixed(1)} %` : "< 0.1 %");
 
 // The text with visible white space.
 export function visible(text) {

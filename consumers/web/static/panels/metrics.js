@@ -20,6 +20,7 @@ const BRAID = [
   plain("Resonance", "resonance", ""),
   plain("Parted at", "diverged_at_bytes", "bytes"),
   plain("Frontier", "frontier_bytes", "bytes"),
+  plain("Agreed", "agreed_bytes", "bytes"),
 ];
 const ENERGIES = [
   ENERGY,
@@ -48,6 +49,7 @@ const LAG = [
   plain("Mode", "mode", ""),
   each("Buffered", "buffered_tokens", "tokens"),
   plain("Late entries in this window", "late", ""),
+  plain("Discarded tokens in this window", "superseded", ""),
 ];
 
 const TRACKS = { braid: BRAID, energy: ENERGIES, diversity: DIVERSITY, disagreement: DISAGREEMENT, lag: LAG };

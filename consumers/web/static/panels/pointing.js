@@ -1,28 +1,32 @@
-// The window or token under the pointer, on the stage or in a text, and its evidence.
+// The window, token or word under the pointer, on the stage or in a text, and its evidence. A click on a token or a word, or
+// Enter, holds its card open, with the choices of a what-if.
 
 import { TokenEvidence } from "../council/tokens.js";
 import { byId } from "../elements.js";
+import { spokenWord, wordEvidence } from "./decision.js";
 import { Evidence, tokenEvidence, visible } from "./evidence.js";
 
 export class Pointing {
   #evidence;
   #announcer;
+  #whatIf;
   #onChange;
   #onLeave;
   #record = null;
   #tokens = null;
+  // The text whose token is held.
+  #heldIn = null;
 
   // onChange() when the page must be drawn again, onLeave() when the pointer is on nothing.
-  constructor(announcer, onChange, onLeave) {
-    [this.#announcer, this.#onChange, this.#onLeave] = [announcer, onChange, onLeave];
-    this.#evidence = new Evidence(byId("evidence"), () => {
-      this.#onLeave();
-      this.#pin(false);
-    });
+  constructor(announcer, whatIf, onChange, onLeave) {
+    [this.#announcer, this.#whatIf, this.#onChange, this.#onLeave] = [announcer, whatIf, onChange, onLeave];
+    this.#evidence = new Evidence(byId("evidence"), () => this.#close());
     byId("pin").addEventListener("click", () => this.#pin(!this.#evidence.isPinned));
     // A touch on another element ends the pointing.
     addEventListener("pointerdown", (event) => {
-      if (!event.target.closest("canvas, .token, .evidence")) this.leave();
+      if (event.target.closest("canvas, .token, .evidence")) return;
+      this.#release();
+      this.leave();
     });
   }
 
@@ -30,37 +34,48 @@ export class Pointing {
   begin(record) {
     this.#tokens?.leave();
     [this.#record, this.#tokens] = [record, record && new TokenEvidence(record.session.session)];
+    this.#release();
     this.leave();
   }
 
   atWindow(track, window, event) {
-    if (!this.#record) return;
+    if (!this.#record || this.#evidence.isHeld) return;
     this.#evidence.pointAtWindow(track, this.#record.columns.frame(window), [event.clientX, event.clientY]);
     this.#onChange();
   }
 
   atToken(index, start, node, isByKey) {
-    const answer = this.#record?.answers[index];
-    const found = answer ? answer.tokenAt(start) : -1;
-    if (found < 0) return;
-    const token = answer.tokens[found];
-    const text = answer.text.slice(answer.offsetAt(token.start), answer.offsetAt(token.end));
-    const { left, top } = node.getBoundingClientRect();
-    const origin = this.#record.session.origin_ns;
-    const show = (fetched) => {
-      const evidence = tokenEvidence(text, token, fetched, origin);
-      this.#evidence.pointAtToken(evidence, [left, top]);
-      if (isByKey) this.#announcer.announce(spoken(text, evidence));
-    };
-    show(null);
-    this.#tokens.find(index, token, answer.tokens[found - 1], show);
+    if (!this.#evidence.isHeld) this.#showToken(index, start, node, isByKey);
   }
 
+  // The word of the council's answer that begins there.
+  atWord(start, node, isByKey) {
+    if (!this.#evidence.isHeld) this.#showWord(start, node, isByKey);
+  }
+
+  holdToken(index, start, node, isByKey) {
+    const say = ({ text }) => this.#whatIf.say({ member: index, at: start, say: text });
+    this.#hold({ member: index, at: start }, say, node);
+    this.#showToken(index, start, node, isByKey);
+  }
+
+  holdWord(start, node, isByKey) {
+    const { agreed, session } = this.#record;
+    const word = agreed.tokens[agreed.tokenAt(start)];
+    const { decision } = wordEvidence(agreed, word, this.#record.columns.names);
+    const member = decision?.by ?? longestAnswer(session, this.#record.answers);
+    this.#hold({ member, at: start }, ({ text }) => this.#whatIf.say({ member, at: decision.at, say: text }), node);
+    this.#showWord(start, node, isByKey);
+  }
+
+  // False while a card is held: it stays.
   leave() {
+    if (this.#evidence.isHeld) return false;
     this.#tokens?.leave();
     this.#evidence.leave();
     this.#onLeave();
     this.#onChange();
+    return true;
   }
 
   // Fetches the tokens of a range of an answer; calls onKnown with each part of it.
@@ -79,7 +94,65 @@ export class Pointing {
 
   // Shows the shown window's numbers in a pinned card.
   follow(frame) {
-    this.#evidence.follow(frame);
+    if (!this.#evidence.isHeld) this.#evidence.follow(frame);
+  }
+
+  #showToken(index, start, node, isByKey) {
+    const answer = this.#record?.answers[index];
+    const found = answer ? answer.tokenAt(start) : -1;
+    if (found < 0) return;
+    const token = answer.tokens[found];
+    const text = answer.text.slice(answer.offsetAt(token.start), answer.offsetAt(token.end));
+    const { left, top } = node.getBoundingClientRect();
+    const origin = this.#record.session.origin_ns;
+    const show = (fetched) => {
+      const evidence = tokenEvidence(text, token, fetched, origin);
+      this.#evidence.pointAtToken(evidence, [left, top]);
+      this.#attend(isByKey && fetched !== null, () => spoken(text, evidence));
+    };
+    show(null);
+    this.#tokens.find(index, token, answer.tokens[found - 1], show);
+  }
+
+  #showWord(start, node, isByKey) {
+    const { agreed, columns } = this.#record;
+    const word = agreed.tokens[agreed.tokenAt(start)];
+    const evidence = wordEvidence(agreed, word, columns.names);
+    const { left, top } = node.getBoundingClientRect();
+    this.#evidence.pointAtToken(evidence, [left, top]);
+    this.#attend(isByKey, () => spokenWord(agreed, word, evidence));
+  }
+
+  // What a key has reached is announced; of a held card the first choice gets the focus.
+  #attend(isByKey, text) {
+    if (!isByKey) return;
+    if (this.#evidence.isHeld) this.#evidence.focusChoices();
+    else this.#announcer.announce(text());
+  }
+
+  #hold(typed, onSay, node) {
+    this.#release();
+    this.#heldIn = node.closest(".text");
+    this.#whatIf.begin({ session: this.#record.session.session, typed });
+    this.#evidence.hold({ element: this.#whatIf.element, onSay });
+  }
+
+  #release() {
+    this.#heldIn = null;
+    this.#evidence.release();
+  }
+
+  // The user closes the card; the focus goes back to the text.
+  #close() {
+    const text = this.#heldIn;
+    this.#release();
+    if (text) {
+      text.focus({ preventScroll: true });
+      this.leave();
+      return;
+    }
+    this.#onLeave();
+    this.#pin(false);
   }
 
   #pin(isPinned) {
@@ -87,6 +160,12 @@ export class Pointing {
     this.#evidence.pin(isPinned);
     this.#onChange();
   }
+}
+
+// The member with the longest answer, which has the whole text of the council.
+function longestAnswer({ members }, answers) {
+  const lengths = members.map((_, index) => answers[index].text.length);
+  return lengths.indexOf(Math.max(...lengths));
 }
 
 function spoken(text, { rows, pieces }) {

@@ -33,6 +33,7 @@ export class Readings {
 // Before they part, the members are compared at the continuation of one text; afterwards at the same position of their own
 // texts. The parting stays when fewer than two members are compared.
 function shownComparison(frame, columns) {
+  if (columns.isTogether) return frame.compares ? "the next text of all" : null;
   if (frame.compares === "next") return "same text so far";
   const here = frame.compares === "place" ? "same position" : "";
   const parted = columns.partedAt(frame.window_index);
@@ -48,9 +49,16 @@ const PATTERNS = {
   neutral: "The answers partly agree (neutral)",
 };
 
+// Of members that write one answer together.
+const TOGETHER = {
+  constructive: "The members agree on the next text (constructive interference)",
+  destructive: "The members differ on the next text (destructive interference)",
+  neutral: "The members partly agree on the next text (neutral)",
+};
+
 function shownPattern(frame, columns) {
   if (frame.resonance) return "The answers keep agreeing (resonance)";
-  if (frame.agreement !== null) return PATTERNS[frame.interference];
+  if (frame.agreement !== null) return (columns.isTogether ? TOGETHER : PATTERNS)[frame.interference];
   if (columns.lastCompared(frame.window_index) === null) return "Nothing to compare yet";
   return frame.final ? "The session has ended" : "One member is left";
 }

@@ -18,6 +18,10 @@ export class Answer {
   tokens = [];
   // Rises whenever tokens are added.
   version = 0;
+  // True where some of the text may be given to the member: by the council, or as the prefix of a what-if.
+  hasGiven = false;
+  // Text before this byte that no token covers is given; later text may still get its token.
+  givenTo = 0;
 
   #unknown = [];
   #lead = 0;
@@ -110,6 +114,16 @@ export class Answer {
     return range && { from: Math.max(from, range.from), to: Math.min(to, range.to) };
   }
 
+  // The end of the text that was given to the member and begins at this byte, which no token covers; the same byte if it is
+  // not known to be given.
+  givenEnd(byte) {
+    if (!this.hasGiven) return byte;
+    const next = this.tokens[this.tokenAfter(byte)];
+    const unknown = this.unknownIn(byte, next?.start ?? Infinity);
+    const end = Math.min(next?.start ?? Math.max(byte, this.givenTo), unknown?.from ?? Infinity);
+    return Math.max(byte, end);
+  }
+
   // The index of the token that covers a byte; -1 for none.
   tokenAt(byte) {
     const index = lastAtMost(this.tokens, "start", byte);
@@ -124,7 +138,7 @@ export class Answer {
 }
 
 // The index of the last of the items, which rise by `key`, that is at most the value; -1 for none.
-function lastAtMost(items, key, value) {
+export function lastAtMost(items, key, value) {
   let [low, high] = [0, items.length];
   while (low < high) {
     const middle = (low + high) >> 1;

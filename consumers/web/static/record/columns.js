@@ -7,6 +7,7 @@
 //
 // The columns are allocated once and never grow: a page that is open for hours uses as much memory as a new one.
 
+import { isParting } from "./agreed.js";
 import { ended, STATES } from "./states.js";
 
 // As many windows as the council keeps of a session.
@@ -14,15 +15,21 @@ export const KEPT_WINDOWS = 36_000;
 // Most sessions have one; there is another when a member ends and the remaining members parted elsewhere.
 const MOST_PARTINGS = 100;
 
+// Decisions that are kept to be drawn are at least so many windows apart, so that their shapes do not overlap; they are
+// those of some minutes.
+const DECIDED_EVERY = 10;
+const MOST_DECIDED = 1_000;
+
 const NUMBERS = [
   "energy", "wave", "diversity_index", "di_low", "di_covered", "coverage", "di_span", "span_bytes", "jsd",
   "entropy_total", "entropy_within", "coverage_mass", "agreement", "sync_lag_ms", "arrival_skew_ms", "frontier_bytes",
-  "diverged_at_bytes", "late", "duplicates", "dead_letters",
+  "diverged_at_bytes", "late", "duplicates", "dead_letters", "superseded",
+  "agreed_bytes",
 ];
 const MEMBER_NUMBERS = ["energy", "tokens_per_s", "certainty", "position_bytes", "buffered_tokens"];
 const NO_YES = [false, true];
 const WORDS = {
-  mode: ["free", "step", "single"],
+  mode: ["free", "step", "single", "consensus"],
   di_source: ["fallback", "logprobs"],
   agreement_source: [null, "logprobs", "mixed", "text"],
   compares: [null, "next", "place"],
@@ -40,6 +47,11 @@ export class Columns {
   // Where the members parted, as [window, byte]; a new item each time that frames report another byte. The window is -1 if
   // they had parted before the first received frame.
   partings = [];
+  // Where the drafts of a council parted that writes one answer, as [window, the member whose text it took], not more than one
+  // in DECIDED_EVERY windows.
+  decided = [];
+  // True if frames contain decisions, even if none yet.
+  isTogether = false;
 
   #numbers = new Map(NUMBERS.map((name) => [name, emptyColumn()]));
   #words = new Map(Object.keys(WORDS).map((name) => [name, new Uint8Array(KEPT_WINDOWS)]));
@@ -83,9 +95,21 @@ export class Columns {
       this.partings.push([this.last < 0 ? -1 : window, parted]);
       if (this.partings.length > MOST_PARTINGS) this.partings.shift();
     }
+    this.#addDecisions(frame, slot);
     if (this.first < 0) this.first = window;
     this.first = Math.max(this.first, window - KEPT_WINDOWS + 1);
     this.last = window;
+  }
+
+  // Stores the end of the text that the council has agreed on, and where drafts parted.
+  #addDecisions({ window_index: window, decisions }, slot) {
+    this.isTogether ||= Boolean(decisions);
+    const column = this.#numbers.get("agreed_bytes");
+    column[slot] = decisions?.at(-1)?.end ?? (this.last < 0 ? NaN : column[this.last % KEPT_WINDOWS]);
+    const parted = decisions?.find(isParting);
+    if (!parted || window - (this.decided.at(-1)?.[0] ?? -Infinity) < DECIDED_EVERY) return;
+    this.decided.push([window, parted.by]);
+    if (this.decided.length > MOST_DECIDED) this.decided.shift();
   }
 
   #addMembers(frame, slot) {

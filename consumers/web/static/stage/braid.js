@@ -59,9 +59,9 @@ export class Braid {
   strands(drive, isCalm, into) {
     const count = drive.light.length;
     for (let index = 0; index < count; index += 1) {
-      const side = count > 1 ? (2 * index) / (count - 1) - 1 : 0;
-      const twist = isCalm ? 0 : Math.sin(2 * Math.PI * (drive.turn + index / count)) * TWIST * (1 - 0.8 * drive.spread);
-      into[index] = this.#height * (0.5 + side * FAN * drive.spread + twist);
+      const side = drive.isCord ? cordSide(index) : count > 1 ? (2 * index) / (count - 1) - 1 : 0;
+      const twist = isCalm ? 0 : Math.sin(2 * Math.PI * (drive.turn + index / count)) * TWIST * (1 - 0.8 * drive.apart[index]);
+      into[index] = this.#height * (0.5 + side * FAN * drive.apart[index] + twist);
     }
     return into;
   }
@@ -144,6 +144,11 @@ export class Braid {
     }
     return light * drive.ring;
   }
+}
+
+// The side on which a strand leaves the one cord: above or below it in turns, so that each one is seen to leave.
+function cordSide(index) {
+  return (index % 2 === 0 ? -1 : 1) * (1 - 0.25 * Math.floor(index / 2));
 }
 
 // The depth of a winding strand: above 0 it is in front of the cord.

@@ -3,6 +3,7 @@
 //   energy of a member --> width of its strand, not limited
 //                      --> its light, limited
 //   agreement -----------> spread of the strands, limited: 0 at agreement 1, 1 at agreement 0
+//   decisions -----------> how far each strand is from the cord, limited, where the members write one answer together
 //   member runs ---------> presence of its strand, limited
 //   wave ----------------> light of the cord, limited
 //   resonance -----------> ring, limited
@@ -18,6 +19,10 @@ const MOST_PER_WINDOW = MOST_PER_SECOND / WINDOWS_PER_SECOND;
 // The spread while nothing is compared: between together and apart.
 const SPREAD_UNMEASURED = 0.55;
 const TURNS_PER_SECOND = 1;
+// A strand that leaves the one cord moves by at most so much in a window: a thin line in a small part of the picture, so this
+// may be faster than what moves all strands and lights.
+const MOST_PARTING = 0.03;
+const PARTING_EASE = 0.2;
 // The spread moves by so much of the remaining way in each window, so that corners become curves.
 const EASE = 0.07;
 
@@ -33,18 +38,33 @@ export class Drive {
   light;
   width;
   present;
+  // How far each strand is from the middle, in [0, 1].
+  apart;
+  // True if the members write one answer together.
+  isCord = false;
+  // How far each strand goes away from the cord before it returns; 0 once it is on its way back.
+  #leaving;
 
   constructor(memberCount) {
     this.present = new Float64Array(memberCount).fill(1);
     this.light = new Float64Array(memberCount);
     this.width = new Float64Array(memberCount);
+    this.apart = new Float64Array(memberCount).fill(SPREAD_UNMEASURED);
+    this.#leaving = new Float64Array(memberCount);
   }
 
-  // Moves by one window; agreement is NaN if it was not measured.
-  step({ agreement, wave, resonance, energies, running }) {
+  // Moves by one window; agreement is NaN if it was not measured. `cord`: null, or how far each strand was driven from the
+  // one cord in this window; NaN for a member that takes no part.
+  step({ agreement, wave, resonance, energies, running, cord = null }) {
     const isMeasured = !Number.isNaN(agreement);
-    this.#goal = limited(this.#goal, isMeasured ? 1 - agreement : SPREAD_UNMEASURED);
-    this.spread += (this.#goal - this.spread) * EASE;
+    this.isCord = cord !== null;
+    if (cord) {
+      this.#part(cord);
+    } else {
+      this.#goal = limited(this.#goal, isMeasured ? 1 - agreement : SPREAD_UNMEASURED);
+      this.spread += (this.#goal - this.spread) * EASE;
+      this.apart.fill(this.spread);
+    }
     this.measured = limited(this.measured, isMeasured ? 1 : 0);
     this.cord = limited(this.cord, wave);
     this.ring = limited(this.ring, resonance ? 1 : 0);
@@ -56,6 +76,22 @@ export class Drive {
       sum += this.light[index];
     }
     this.turn = (this.turn + (TURNS_PER_SECOND * sum) / energies.length / WINDOWS_PER_SECOND) % 1;
+  }
+
+  // One cord: a strand leaves it at a decision against its member, and returns.
+  #part(cord) {
+    let sum = 0;
+    for (let index = 0; index < cord.length; index += 1) {
+      if (cord[index] > 0) this.#leaving[index] = cord[index];
+      const goal = Number.isNaN(cord[index]) ? SPREAD_UNMEASURED : this.#leaving[index];
+      const way = goal - this.apart[index];
+      // Slower near its goal, so that corners become curves.
+      const most = Math.min(MOST_PARTING, Math.abs(way) * PARTING_EASE);
+      this.apart[index] += Math.sign(way) * most;
+      if (this.apart[index] >= 0.85 * this.#leaving[index]) this.#leaving[index] = 0;
+      sum += this.apart[index];
+    }
+    this.spread = limited(this.spread, sum / cord.length);
   }
 }
 

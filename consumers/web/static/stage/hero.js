@@ -69,7 +69,8 @@ export class Hero extends Track {
     };
     drawSeconds(brush, this, view, this.height - 4, this.width < 500 ? 2 : 1);
     if (this.#braid) {
-      this.#drawShapes(brush, view, heights, ratio);
+      if (view.columns.isTogether) this.#drawDecisions(brush, view, heights, ratio);
+      else this.#drawShapes(brush, view, heights, ratio);
       this.#drawPartings(brush, view);
       this.#drawHeads(brush, view, heights(view.end), ratio);
     }
@@ -84,6 +85,15 @@ export class Hero extends Track {
       for (let at = Math.ceil((first - offset) / SHAPE_EVERY) * SHAPE_EVERY + offset; at < view.end; at += SHAPE_EVERY) {
         drawShape(brush, index, this.x(at), heights(at)[index] / ratio, view.colours.ground);
       }
+    }
+  }
+
+  // At each decision the shape of the member whose text the council took.
+  #drawDecisions(brush, view, heights, ratio) {
+    const first = Math.max(view.first, this.oldest);
+    for (const [window, by] of view.columns.decided) {
+      if (window < first || window > view.end || by === null) continue;
+      drawShape(brush, by, this.x(window), heights(window)[by] / ratio, view.colours.ground);
     }
   }
 

@@ -1,0 +1,173 @@
+// The tree of what-ifs: the first answer, the branches of it and theirs, and what each change has changed.
+
+import { getEffect } from "../council/api.js";
+import { familyOf } from "../council/family.js";
+import { byId, element, setText } from "../elements.js";
+
+// So much of the text before a change is shown.
+const BEFORE_LETTERS = 32;
+// While an answer of the tree is written.
+const READ_MS = 4_000;
+
+export class Branches {
+  #root = byId("branches");
+  #tree = byId("branch-tree");
+  #effect = byId("effect");
+  #onOpen;
+  #session = null;
+  #nodes = [];
+  // The sentences about the effects of branches that have ended, by session.
+  #sentences = new Map();
+  #requested = 0;
+  #timer = 0;
+
+  // onOpen(session) when the user picks one.
+  constructor(onOpen) {
+    this.#onOpen = onOpen;
+    this.#tree.addEventListener("keydown", (event) => this.#press(event));
+    this.#tree.addEventListener("click", (event) => {
+      const item = event.target.closest("[role=treeitem]");
+      if (item) this.#open(this.#items().indexOf(item));
+    });
+  }
+
+  // Begins another session; null while it is unknown: until then the tree stays, and keeps the focus.
+  begin(session) {
+    this.#requested += 1;
+    clearTimeout(this.#timer);
+    if (session === null) return;
+    this.#session = session;
+    this.#root.hidden = true;
+    this.read();
+  }
+
+  // Reads the tree again, because the shown session has ended.
+  async read() {
+    const session = this.#session;
+    if (!session?.parent && !session?.branches?.length) return;
+    const requested = ++this.#requested;
+    clearTimeout(this.#timer);
+    this.#root.hidden = false;
+    try {
+      const nodes = await familyOf(session);
+      await Promise.all(nodes.map((node) => this.#learn(node)));
+      if (requested !== this.#requested) return;
+      this.#show(nodes);
+      const isSettled = nodes.every(({ isGone, status }) => isGone || status === "ended");
+      if (!isSettled) this.#timer = setTimeout(() => this.read(), READ_MS);
+    } catch (error) {
+      if (requested === this.#requested) setText(this.#effect, error.message);
+    }
+  }
+
+  // Fetches the effect of a branch that has ended, once.
+  async #learn({ session, parent, status }) {
+    if (!parent || parent.isGone || parent.status !== "ended" || status !== "ended" || this.#sentences.has(session)) return;
+    this.#sentences.set(session, effectSentence(await getEffect(session)));
+  }
+
+  #show(nodes) {
+    const hadFocus = this.#tree.contains(document.activeElement);
+    this.#nodes = nodes;
+    this.#root.hidden = false;
+    this.#tree.replaceChildren(...nodes.map((node) => this.#item(node)));
+    const shown = Math.max(0, nodes.findIndex(({ session }) => session === this.#session.session));
+    const node = nodes[shown];
+    this.#items()[shown].setAttribute("aria-selected", "true");
+    this.#point(shown, hadFocus);
+    setText(this.#effect, node?.parent ? this.#sentenceOf(node) : "This is the first answer; its branches are below it.");
+  }
+
+  #sentenceOf({ session, parent, status }) {
+    if (parent.isGone) return "The council no longer has the answer from which this one branches.";
+    if (status !== "ended" || parent.status !== "ended") return "The effect is shown when both answers have ended.";
+    return this.#sentences.get(session) ?? "";
+  }
+
+  #item(node) {
+    const item = element("li", "branch", ...(node.parent ? changeNodes(node) : firstNodes(node)));
+    if (node.parent) item.append(element("span", "quiet", this.#sentenceOf(node)));
+    item.setAttribute("role", "treeitem");
+    item.setAttribute("aria-level", String(node.depth));
+    item.setAttribute("aria-selected", "false");
+    const siblings = this.#nodesOf(node.parent);
+    item.setAttribute("aria-setsize", String(siblings.length));
+    item.setAttribute("aria-posinset", String(siblings.indexOf(node) + 1));
+    if (node.isGone) item.setAttribute("aria-disabled", "true");
+    item.style.setProperty("--depth", String(node.depth - 1));
+    item.tabIndex = -1;
+    return item;
+  }
+
+  #nodesOf(parent) {
+    return this.#nodes.filter((node) => node.parent === parent);
+  }
+
+  #items() {
+    return [...this.#tree.children];
+  }
+
+  // Up and down through all, left to the parent, right to the first branch, Home, End; Enter and space open one.
+  #press(event) {
+    const at = this.#items().indexOf(document.activeElement);
+    if (at < 0) return;
+    const node = this.#nodes[at];
+    const steps = {
+      ArrowUp: at - 1, ArrowDown: at + 1, Home: 0, End: this.#nodes.length - 1,
+      ArrowLeft: this.#nodes.indexOf(node.parent), ArrowRight: this.#nodes.findIndex(({ parent }) => parent === node),
+    };
+    if (event.key === "Enter" || event.key === " ") this.#open(at);
+    else if (event.key in steps) this.#point(steps[event.key], true);
+    else return;
+    event.preventDefault();
+  }
+
+  // Makes this item the one that Tab reaches.
+  #point(at, withFocus) {
+    const items = this.#items();
+    if (!items[at]) return;
+    for (const item of items) item.tabIndex = -1;
+    items[at].tabIndex = 0;
+    if (withFocus) items[at].focus();
+  }
+
+  #open(at) {
+    const node = this.#nodes[at];
+    if (node.isGone || node.session === this.#session.session) return;
+    this.#point(at, true);
+    this.#onOpen(node.session);
+  }
+}
+
+function firstNodes({ isGone, names, prompt, prefix }) {
+  if (isGone) return [element("span", "", "An answer that the council no longer has")];
+  const about = prefix ? "The first one that the council still has" : "The first answer";
+  return [element("span", "", about), element("span", "quiet", [names.join(", "), prompt].filter(Boolean).join(": "))];
+}
+
+// The end of the common text, the word that was put there, and the word that stood there.
+function changeNodes({ parent, ...node }) {
+  const { byte, word, instead } = node.change;
+  const before = new TextDecoder().decode(new TextEncoder().encode(node.prefix).slice(0, byte));
+  const start = before.length > BEFORE_LETTERS ? `…${before.slice(-BEFORE_LETTERS)}` : before;
+  const space = /^\s/.test(word) ? " " : "";
+  const line = element("span", "", element("span", "quiet", start), space, element("mark", "changed", word.trim()));
+  if (instead) line.append(element("span", "quiet", ` in place of `), `“${instead.trim()}”`);
+  return [line];
+}
+
+// What a change has changed, in a sentence for each different effect.
+export function effectSentence(effects) {
+  if (!effects) return "The council no longer has the answer from which this one branches.";
+  const sentences = effects.map((effect) => sentenceOf(effect));
+  if (new Set(sentences).size <= 1) return sentences[0] ?? "";
+  return effects.map(({ member }, index) => `${member}: ${sentences[index]}`).join(" ");
+}
+
+function sentenceOf({ byte, reach_words: words, together_again: again, last_words: last, last_words_differ: differ }) {
+  if (byte === null) return "Both are the same.";
+  const reached = words === 1 ? "1 word" : `${words} words`;
+  if (again) return `The change reaches ${reached}; after that both are the same.`;
+  if (!differ) return `They do not come together again, but the last words are the same: ${last[1]}.`;
+  return `They do not come together again; the last words differ: ${last.map((each) => each || "none").join(", ")}.`;
+}
