@@ -92,7 +92,8 @@ class Asking:
         if _is_busy(refusal):
             return self._wait(refusal)
         fault = refusal_fault(refusal, self._key_variable, self._absence)
-        raise ServerFault(str(fault), words=error_words(refusal.body))
+        is_refusal = refusal.status in _MAY_NAME_PARAMETER
+        raise ServerFault(str(fault), words=error_words(refusal.body), is_refusal=is_refusal)
 
     def changes(self, refusal: str) -> bool:
         """True where another attempt, in another dialect, may succeed after this refusal."""

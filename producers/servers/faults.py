@@ -30,11 +30,12 @@ ENDED_IN_LINE = "ended the stream in the middle of a line"
 
 class ServerFault(Exception):
     """What a model server did wrong, as a predicate. `is_away`: no server listens at the address. `words` are all that
-    the server wrote, where the predicate has their first line only."""
+    the server wrote, where the predicate has their first line only. `is_refusal`: the server does not accept such a
+    request."""
 
-    def __init__(self, predicate: str, *, is_away: bool = False, words: str = "") -> None:
+    def __init__(self, predicate: str, *, is_away: bool = False, words: str = "", is_refusal: bool = False) -> None:
         super().__init__(predicate)
-        self.is_away, self.words = is_away, words or predicate
+        self.is_away, self.words, self.is_refusal = is_away, words or predicate, is_refusal
 
 
 def error_message(body: bytes) -> str:
