@@ -158,7 +158,7 @@ class OpenAIBackend:
                                 # The server accepts this dialect, and the trouble is over.
                                 self._dialect, self._trouble = asking.dialect, ""
                             for shown in following.shown(item):
-                                self._check(question.request, shown)
+                                self._prefix_try.check_item(question.request, shown, self._name)
                                 yield shown
                     self._begins_thinking |= stream.ended_unopened
                     return
@@ -183,11 +183,6 @@ class OpenAIBackend:
         begins_thinking = self._begins_thinking or self._view.begins_thinking
         repeats = self._prefix_try.repeats
         return ChatQuestion(request, begins_thinking=begins_thinking, has_ids=is_llama, repeats=repeats)
-
-    def _check(self, request: Request, item: Chunk | Ending) -> None:
-        """Raises BackendFailed where an answer that was to be continued is begun anew."""
-        if request.continues and isinstance(item, Chunk) and not request.is_check:
-            self._prefix_try.check_pieces(item.pieces, self._name)
 
     async def _answer(
         self, client: httpx.AsyncClient, asking: Asking, question: Question

@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
 import msgspec
 
-from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, Piece, Request, Written
+from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, Request, Written
 from schemas.models import Continues
 
 Outcome = Literal["continued", "repeated", "accepted", "begun anew", "refused", "not tried"]
@@ -102,9 +102,11 @@ class PrefixTry:
         if why := _WHY_NOT.get(self.outcome):
             raise BackendFailed(f"{name} does not continue an answer: {why}")
 
-    def check_pieces(self, pieces: Sequence[Piece], name: str) -> None:
+    def check_item(self, request: Request, item: Chunk | Ending, name: str) -> None:
         """The same for a model that thinks where it was to continue its answer: its server has ignored that."""
-        if any(piece.lane == "thinking" and piece.text.strip() for piece in pieces):
+        if not request.continues or request.is_check or isinstance(item, Ending):
+            return
+        if any(piece.lane == "thinking" and piece.text.strip() for piece in item.pieces):
             self.outcome = "begun anew"
             self.check(name)
 
