@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ from council import MemberSpec, TurboEnsemble
 from council.settings.schema import load_settings
 from schemas.errors import Refused, SessionGone
 from schemas.sessions import Member, Opening, Parent
-from tests.support.council_command import council
+from tests.support.council_command import COUNCIL, council, environment
+from tests.support.project import ROOT
 from tests.support.recording_files import record_stream
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
@@ -104,6 +108,17 @@ async def test_a_recording_has_branches_by_its_file_and_by_its_name(
         assert all(member["text"].startswith("The set") for member in summary["members"])
         assert effect["parent"] == {"session": parent.session, "byte": 4, "word": "set", "instead": "list"}
         assert [one["member"] for one in effect["effect"]] == ["words", CHAR]
+
+
+@pytest.mark.usefixtures("models")
+async def test_a_reader_that_closes_its_end_ends_the_command_quietly(redis: RedisServer, pipe: AsyncPipe) -> None:
+    parent = await parent_of(redis, pipe)
+    command = shlex.join([*COUNCIL, "what-if", parent.session, "--word", "1", "--say", "My"])
+    done = await asyncio.to_thread(
+        subprocess.run, ["bash", "-o", "pipefail", "-c", f"{command} | head -n 1"], env=environment(redis.url), cwd=ROOT,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")
 
 
 async def test_what_cannot_be_a_branch_is_refused_in_one_sentence(redis: RedisServer, pipe: AsyncPipe) -> None:
