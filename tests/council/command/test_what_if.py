@@ -115,8 +115,8 @@ async def test_a_reader_that_closes_its_end_ends_the_command_quietly(redis: Redi
     parent = await parent_of(redis, pipe)
     command = shlex.join([*COUNCIL, "what-if", parent.session, "--word", "1", "--say", "My"])
     done = await asyncio.to_thread(
-        subprocess.run, ["bash", "-o", "pipefail", "-c", f"{command} | head -n 1"], env=environment(redis.url), cwd=ROOT,
-        capture_output=True, text=True, timeout=60, check=False,
+        subprocess.run, ["bash", "-o", "pipefail", "-c", f"{command} | head -n 1"],
+        env=environment(redis.url), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")
 
