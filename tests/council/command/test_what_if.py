@@ -132,3 +132,17 @@ async def test_what_cannot_be_a_branch_is_refused_in_one_sentence(redis: RedisSe
     outcome = council("what-if", "nowhere", "--at", "1", "--say", "x", url=redis.url)
     assert (outcome.code, outcome.out) == (1, "")
     outcome.assert_said("There is no session 'nowhere' here")
+
+
+@pytest.mark.usefixtures("models")
+async def test_a_consensus_of_a_branch_is_text_alone_and_its_effect_on_standard_error(
+    redis: RedisServer, pipe: AsyncPipe
+) -> None:
+    parent = await parent_of(redis, pipe)
+    arguments = ["--word", "3", "--say", "was", "--sync", "consensus", "--max-tokens", "6"]
+    outcome = council("what-if", parent.session, *arguments, url=redis.url)
+    assert outcome.code == 0, outcome.said
+    assert outcome.out.startswith("The list was")
+    assert outcome.out.count("The list was") == 1
+    assert "together again" not in outcome.out
+    outcome.assert_said("together again", "byte 9")
