@@ -153,6 +153,9 @@ class ShownSession(Reply):
     prefix: Annotated[str, Field(description="The beginning of every answer, which the members continue; else empty.")]
     parent: Annotated[ShownParent | None, Field(description="Of a what-if branch; otherwise null.")]
     branches: Annotated[list[str], Field(description="The what-if branches of this session, the oldest first.")]
+    agreed: Annotated[
+        str | None, Field(description="The text of a council that writes one answer; null unless sync is consensus.")
+    ]
     members: list[ShownMember]
 
 
