@@ -7,15 +7,18 @@ async with TurboEnsemble(tier="mid") as ensemble:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 import msgspec
 
-from council.ensemble_session import EnsembleSession
+from consumers.web.api.members import member_index
+from council.ensemble_session import EnsembleSession, find_answers
 from council.models.catalogue import (
     Catalogue,
     canonical_member,
@@ -29,16 +32,19 @@ from council.running.meeting import private_council, require_council, running_co
 from council.running.supervisor import CouncilPlan
 from council.settings.schema import Settings, load_settings
 from producers.source import ModelSource
+from recordings.answers import read_answers
 from schemas.errors import CouncilError, Refused
 from schemas.frames import Frame
 from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
-from schemas.rules.admission import admit
+from schemas.rules.admission import Admission, admit
 from schemas.rules.choice import members_of
 from schemas.rules.served import named_members, require_aggregator, served_models
 from schemas.rules.tiers import TierPolicy, tier_named
+from schemas.rules.what_if import Change, RequestChanges, branch_of, request_of
 from schemas.sessions import MemberSpec, Message, SessionRequest, Sync, Weighting, limits_with
 from transport.redis.connection import AsyncPipe
+from transport.register import list_processes
 from transport.sessions import new_session_id, open_session
 from transport.status import processes_for
 
@@ -103,12 +109,14 @@ class TurboEnsemble:
     ) -> AsyncIterator[Frame]:
         """Opens a session and yields its frames; a caller that stops early cancels the session.
 
-        `models` are the members: each a model's name, the name of a member in the settings, or a description such as
-        "calm=smollm2:temperature=0" (schemas/rules/members.py). `history` are the turns before the prompt, `options`
-        each member's own temperature, seed and max_tokens, by its name. With the weighting `certainty` each weight is
-        multiplied by its member's certainty. With the sync `step` text is released as far as the slowest member has
-        written, with `free` as it arrives. Raises as open() and EnsembleSession.frames() do; after SetBack the session
-        is cancelled, as after any error. A caller that wants to go on uses open() and EnsembleSession.frames().
+        `models` are the members: each a model's name, the name of a member in the settings, or a description
+        such as "calm=smollm2:temperature=0" (schemas/rules/members.py). `history` are the turns before the
+        prompt, `options` each member's own temperature, seed and max_tokens, by its name. With the weighting
+        `certainty` each weight is multiplied by its member's certainty. With the sync `step` text is released
+        as far as the slowest member has written, with `free` as it arrives; with `consensus` the members write
+        one answer, frame.consensus.agreed. Raises as open() and EnsembleSession.frames() do; after SetBack the
+        session is cancelled, as after any error. A caller that wants to go on uses open() and
+        EnsembleSession.frames().
         """
         names = (models,) if isinstance(models, str) else tuple(models)
         own = {model: dict(values) for model, values in (options or {}).items()}
@@ -127,9 +135,42 @@ class TurboEnsemble:
                 with contextlib.suppress(CouncilError):
                     await session.cancel()
 
+    async def what_if(
+        self,
+        session: str | Path,
+        say: str,
+        *,
+        at: int | None = None,
+        word: int | None = None,
+        member: str | int | None = None,
+        **changes: Unpack[RequestChanges],
+    ) -> EnsembleSession:
+        """Opens a branch of a session: its members continue an answer of it up to a place, and then `say`.
+
+        `session` is the id of one that the running council has, open or ended, or the path of a recording. The place is
+        the byte `at` of the answer of `member` (index or name; by default the first member whose answer has that
+        place), or its word number `word`, from 1. The branch has the prompt, members and options of its parent but for
+        the `changes`; where these name no models, members whose model is not served here are left out. Raises Refused,
+        and as open() does; SessionGone, Malformed for a damaged recording.
+        """
+        if isinstance(session, Path):
+            answers = await asyncio.to_thread(read_answers, session)
+        else:
+            answers = await find_answers(await self._at_running_council(), session)
+        index = None if member is None else member_index(str(member), answers.opening)
+        branch = branch_of(answers, Change(say, at, word, index))
+        request, warnings = request_of(answers.opening, branch, await self._usable_models(), changes)
+        pipe, admission = await self._opened(request)
+        return EnsembleSession(pipe, admission.opening, (*warnings, *admission.warnings), self, answers)
+
     async def open(self, request: SessionRequest) -> EnsembleSession:
         """Opens a session. Raises Refused for an invalid request, before anything is started, and where Redis is full;
         NoAggregator, RedisAway, RedisRefuses."""
+        pipe, admission = await self._opened(request)
+        return EnsembleSession(pipe, admission.opening, admission.warnings, self)
+
+    async def _opened(self, request: SessionRequest) -> tuple[AsyncPipe, Admission]:
+        """(the connection to the council that answers, what was admitted and opened there)."""
         given = request.models
         request = msgspec.structs.replace(
             request,
@@ -154,7 +195,7 @@ class TurboEnsemble:
         )
         require_aggregator(records)
         await open_session(pipe, admission.opening)
-        return EnsembleSession(pipe, admission.opening, (*self._left_out, *admission.warnings))
+        return pipe, Admission(admission.opening, (*self._left_out, *admission.warnings))
 
     async def meet_for_replay(self) -> AsyncPipe:
         """A connection to the council that runs, or to a private one without models. Raises Refused, Unavailable."""
@@ -166,6 +207,22 @@ class TurboEnsemble:
             plan = CouncilPlan({}, self._settings.tier_policy, self._settings.tier_policies, is_private=True)
             url = await self._stack.enter_async_context(private_council(plan))
         return self._connect(url)
+
+    async def _at_running_council(self) -> AsyncPipe:
+        """The connection to the council that runs. Raises Refused where none runs."""
+        if self._pipe is None:
+            self._connect(await require_council(self._settings.redis_url))
+        assert self._pipe is not None
+        return self._pipe
+
+    async def _usable_models(self) -> list[str]:
+        """The names of the models that a session may have: of the council that runs, or of a private one."""
+        if self._pipe is None and (url := await self._running_url()):
+            self._connect(url)
+        if self._pipe is None:
+            return list((await find_models(self._settings)).offers)
+        records = await list_processes(self._pipe)
+        return [facts.model for facts in (*served_models(records), *self._known(records))]
 
     def _known(self, records: Sequence[ProcessRecord]) -> list[ModelFacts]:
         """The models that a request may name although no process serves them. None where a whole council runs; where

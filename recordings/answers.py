@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,18 +9,10 @@ import msgspec
 from recordings.opening import replay_opening
 from schemas.entries import UNDECODABLE
 from schemas.errors import Malformed, Refused
-from schemas.sessions import Opening
+from schemas.rules.what_if import WholeAnswers
 
 # Sixteen times the longest answer of a council: comparing two of them takes a second.
 _MOST_ANSWER_CHARS = 1024 * 1024
-
-
-class RecordedAnswers(msgspec.Struct, frozen=True):
-    """The recorded session's opening, and each member's whole answer. `ended`: its last frame is recorded."""
-
-    opening: Opening
-    texts: Sequence[str]
-    ended: bool
 
 
 class _ShownMember(msgspec.Struct):
@@ -34,7 +25,7 @@ class _ShownFrame(msgspec.Struct):
     final: bool = False
 
 
-def read_answers(path: Path) -> RecordedAnswers:
+def read_answers(path: Path) -> WholeAnswers:
     """The answers in the file `path`. Raises Refused where it is not a recording, was recorded without text, or lost
     windows; Malformed where it is damaged."""
     from recordings.reading import RecordingReader  # most processes read no recording, and do not need its libraries
@@ -64,4 +55,4 @@ def read_answers(path: Path) -> RecordedAnswers:
                 if len(texts[index]) > _MOST_ANSWER_CHARS:
                     raise Malformed(f"{path} has an answer of more than {_MOST_ANSWER_CHARS} characters.")
     _, opening = replay_opening(path, session)
-    return RecordedAnswers(msgspec.structs.replace(opening, replay=None), texts, ended)
+    return WholeAnswers(msgspec.structs.replace(opening, replay=None), texts, ended)

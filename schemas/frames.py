@@ -135,8 +135,8 @@ class InterferenceFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class WindowCounts(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Entries of this window alone. superseded: tokens that were accepted and are discarded in this window, because the
-    council agreed on another text; no frame contains them."""
+    """Entries of this window alone. superseded: tokens that are discarded in this window, because the council agreed
+    on another text, and tokens of earlier branches that came too late; no frame contains them."""
 
     late: int = 0
     duplicates: int = 0

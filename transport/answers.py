@@ -8,7 +8,8 @@ are read from Redis when they are requested. In step mode the stream contains to
 their positions are kept too, and not returned.
 
 With `sync: consensus` a mark in the stream says which text replaced a member's own (transport/answer.py). The mark of a
-decision comes after the cut of the frame that shows its text: until it is read, the session's progress has the same.
+decision comes behind the cut of the frame that shows its text, so marks are read ahead. A replay may not have written
+it yet: the session's progress has the same text.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from transport.tokens import entries_read, read_entries
 
 # Decoding so many entries, each with 20 listed pieces, takes 1 to 2 ms of the event loop: a tenth of a frame's time.
 _PAGE = 500
+# A decision's mark is behind what was written until its commit. An aggregator that is so far behind is away.
+_MOST_PAGES_AHEAD = 20
 
 
 class FoundFrame(NamedTuple):
@@ -63,8 +66,8 @@ class Answers:
         # What was accepted up to the last cut.
         self._progress: Sequence[Progress] = ()
         self._read_to = opened
-        # The last token that was added: the answers are valid while it stands. A token contains the nanosecond in which
-        # it was written, so one that is written again differs; a beat would not.
+        # The last entry that was added: the answers are valid while it stands. A token contains the nanosecond in which
+        # it was written, so one that is written again differs; a beat would not. Of a mark it is the id that differs.
         self._last: StreamEntry | None = None
         self._turn = asyncio.Lock()
 
@@ -92,11 +95,25 @@ class Answers:
                 if len(page) < _PAGE:
                     break
             self._progress = state.progress
+            await self._read_marks(pipe, state.session)
             # The cut is an entry. A damaged recording may lack it, and then so does its replay.
             if state.clock_ms is None and keys.entry_order(self._read_to) < keys.entry_order(state.cut):
                 raise SetBack(state.session)
         if frame is not None:
             self.release([member.position_bytes for member in frame.members])
+
+    async def _read_marks(self, pipe: AsyncPipe, session: str) -> None:
+        """Reads the marks of decisions that are committed, behind the last committed entry."""
+        after = self._read_to
+        for _ in range(_MOST_PAGES_AHEAD if self._unread_steers() else 0):
+            (reply,) = await pipe.run([read_entries(session, after, "+", _PAGE)])
+            page = [entry_read(entry) for entry in accepted(reply)]
+            for entry in page:
+                after = entry.entry_id
+                if self._add(after, entry.raw, self._progress, marks_alone=True):
+                    self._last = entry
+            if len(page) < _PAGE or not self._unread_steers():
+                break
 
     def texts(self, frame: Frame) -> tuple[list[str], list[str]]:
         """(each member's answer, each member's thinking), as all frames up to this one have shown them."""
@@ -141,37 +158,46 @@ class Answers:
                 position *= self._progress[member].branch == answer.branch + 1
             answer.release(position)
 
-    def add_entries(self, entries: Sequence[tuple[str, bytes]], progress: Sequence[Progress]) -> None:
-        """Adds the accepted tokens of the next entries, which end at the cut that belongs to `progress`.
+    def add_entries(
+        self,
+        entries: Sequence[tuple[str, bytes]],
+        progress: Sequence[Progress],
+        ahead: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        """Adds the accepted tokens of the next entries, which end at the cut that belongs to `progress`, and the marks
+        of the entries behind it.
 
         Only tokens of the claim in `progress` were ever accepted.
         """
         for entry_id, raw in entries:
             self._add(entry_id, raw, progress)
         self._progress = progress
+        for entry_id, raw in ahead if self._unread_steers() else ():
+            self._add(entry_id, raw, progress, marks_alone=True)
 
-    def _add(self, entry_id: str, raw: bytes, progress: Sequence[Progress]) -> bool:
-        """True where the entry is an accepted token."""
+    def _add(self, entry_id: str, raw: bytes, progress: Sequence[Progress], *, marks_alone: bool = False) -> bool:
+        """True where the entry is an accepted token, or the mark of a new branch."""
         try:
-            token = decode_entry(raw)
+            entry = decode_entry(raw)
         except Malformed:
             return False
-        if not isinstance(token, Token | Steered) or not 0 <= token.member < len(progress):
+        if not isinstance(entry, Token | Steered) or not 0 <= entry.member < len(progress):
             return False
-        accepted_of, answer = progress[token.member], self.of_member[token.member]
-        if isinstance(token, Steered):
-            if answer.branch < token.branch <= accepted_of.branch:
-                answer.steer(token)
-            return False
+        now, answer = progress[entry.member], self.of_member[entry.member]
+        if isinstance(entry, Steered):
+            is_new = answer.branch < entry.branch <= now.branch
+            if is_new:
+                answer.steer(entry)
+            return is_new
         # Of an earlier branch tokens are added up to the mark that ends it, which removes those after the decision.
-        is_next = token.branch == answer.branch and token.seq == answer.next_seq
-        is_accepted = answer.branch < accepted_of.branch or token.seq < accepted_of.next_seq
-        if token.claim != accepted_of.claim or not (is_next and is_accepted):
+        is_next = entry.branch == answer.branch and entry.seq == answer.next_seq
+        is_accepted = answer.branch < now.branch or entry.seq < now.next_seq
+        if marks_alone or entry.claim != now.claim or not (is_next and is_accepted):
             return False
         # A claim's tokens count only after its mark.
-        if not token.seq and keys.entry_order(entry_id) <= keys.entry_order(token.claim):
+        if not entry.seq and keys.entry_order(entry_id) <= keys.entry_order(entry.claim):
             return False
-        answer.add(entry_id, token)
+        answer.add(entry_id, entry)
         return True
 
     async def read_tokens(self, pipe: AsyncPipe, member: int, indexes: Sequence[int]) -> list[Token]:

@@ -69,7 +69,7 @@ class ConsensusRecord(msgspec.Struct, array_like=True):
     is_at_word_end: bool = True
 
 
-class Draft:
+class DraftText:
     """A member's text from the byte `start` of its answer on: from the agreed end, or from where it lost its vote."""
 
     __slots__ = ("start", "text")
@@ -107,7 +107,7 @@ class Consensus:
         self.over = ""
         self._opening, self._members, self._queues, self._proposals = opening, members, queues, proposals
         # Empty until the contents of buffered tokens are there.
-        self._drafts: list[Draft] = []
+        self._drafts: list[DraftText] = []
         sampling = opening.sampling
         self._seed = sampling.seed if sampling.temperature > 0.0 else None
         self._most_bytes = opening.prefix_bytes + sampling.max_tokens * _BYTES_PER_TOKEN
@@ -116,15 +116,11 @@ class Consensus:
         """Takes the drafts from the buffered tokens of a loaded record, before any other call."""
         if not self._drafts:
             pairs = zip(self._queues, self._members, strict=True)
-            self._drafts = [Draft(member.position, queue.text_from(member.position)) for queue, member in pairs]
+            self._drafts = [DraftText(member.position, queue.text_from(member.position)) for queue, member in pairs]
 
     def add_text(self, member: int, text: bytes) -> None:
         """The next bytes of a member's draft."""
         self._drafts[member].text += text
-
-    def finish(self, mark: Finished) -> None:
-        """A member's draft ends here. It may be steered to another text."""
-        self.record.ends[mark.member] = mark
 
     def settle(self, stepping: Sequence[int], start_ns: int, end_ns: int, measure: Measure) -> None:
         """Grows the agreed text as far as the drafts of the stepping members allow, and steers the others, at the end
@@ -133,8 +129,8 @@ class Consensus:
         self._note_returning(start_ns, stepping)
         voters = [index for index in stepping if index not in self.record.returning]
         self._join(voters)
-        self._steer_returning(end_ns)
-        while self._grows(voters, end_ns, measure):
+        # Text that is agreed after a steer, in the same window, would be past the end of the steered member's text.
+        while not self._steer_returning(end_ns) and self._grows(voters, end_ns, measure):
             """Each turn agrees on some text, decides, or steers voters, which then have no text left in this window."""
 
     def _note_returning(self, start_ns: int, stepping: Sequence[int]) -> None:
@@ -201,7 +197,7 @@ class Consensus:
                 return False
             shared = shared[:words] if words else shared
             self._agree(shared, voters, is_word=words > 0)
-            return not self._steer_returning(end_ns)
+            return True
         if shared:
             self._agree(shared, voters)
             return True
@@ -308,7 +304,7 @@ class Consensus:
             else:
                 self._steer(index, end_ns)
         record.floor = len(record.agreed)
-        return not self._steer_returning(end_ns)
+        return True
 
     def _may_still_write(self, index: int, word: bytes) -> bool:
         text = self._drafts[index].text
@@ -326,7 +322,7 @@ class Consensus:
         self._proposals.forget(member.unaligned.forget(len(member.unaligned)))
         accepted = member.next_seq
         member.steer(end, end_ns)
-        self._drafts[index] = Draft(end, b"")
+        self._drafts[index] = DraftText(end, b"")
         record.steers[index], record.ends[index] = steer, None
         self.following.add(index)
         self.steered.append(Steered(index, member.branch, start, steer.text, accepted))

@@ -144,7 +144,7 @@ class Intake:
                 if mark.claim == member.claim and is_last:
                     member.finish(mark.reason)
                     if self._consensus is not None:
-                        self._consensus.finish(mark)
+                        self._consensus.record.ends[mark.member] = mark
             case Failed():
                 is_later_claim = member.begun and entry_order(mark.claim) > entry_order(member.claim)
                 if mark.claim == member.claim or is_later_claim:

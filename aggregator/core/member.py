@@ -78,8 +78,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
     # A token of it was accepted, and how often it was steered to another text: next_seq counts in that branch.
     begun: bool = False
     branch: int = 0
-    # Where its own text begins: before this byte its answer was given to it. And the end of its last released token, or
-    # of the text that it was given after that.
+    # Where its own text begins: before this byte its answer was given to it. And the end of its last released token.
     base: int = 0
     kept_to: int = 0
 
@@ -180,7 +179,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
     def steer(self, end: int, end_ns: int) -> None:
         """It continues, from the end of the window at `end_ns` on, the text that was agreed up to the byte `end`."""
         self.branch, self.next_seq = self.branch + 1, 0
-        self.written = self.kept_to = end
+        self.written = end
         self.is_writing, self.reason = True, None
         if self.begun:
             self.moved_ns = end_ns

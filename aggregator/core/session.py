@@ -137,7 +137,9 @@ class Session:
         elif record.mode == "consensus":
             self._align_agreed(self._consensus)
         self._forget_passed()
-        self._changes_ns = self._next_change_ns(end_ns)
+        # A member that was steered in this window joins the others in the next one, without an entry of its own.
+        is_steered = self._consensus is not None and self._consensus.steered
+        self._changes_ns = 0 if is_steered else self._next_change_ns(end_ns)
 
     def _release_prefix(self, events: WindowEvents) -> None:
         """Releases the beginning of every answer, which is given."""
@@ -154,9 +156,10 @@ class Session:
         stepping.front = before
         stepping.update_set(members, start_ns, end_ns, self.opening.limits)
         consensus.settle(stepping.members, start_ns, end_ns, self._measured_at)
-        for index in consensus.following:
-            self._release_agreed(index, agreed.agreed, events)
         for index, member in enumerate(members):
+            # Of the others tokens without text, at the end of what was released.
+            end = len(agreed.agreed) if index in consensus.following else member.position
+            self._release_agreed(index, agreed.agreed[:end], events)
             if consensus.over and not member.ended:
                 if index in consensus.following:
                     member.finish(consensus.over)

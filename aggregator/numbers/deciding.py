@@ -51,7 +51,7 @@ class Voter(msgspec.Struct, frozen=True):
         return not self.left
 
 
-class Branch(msgspec.Struct, frozen=True):
+class Alternative(msgspec.Struct, frozen=True):
     """A way to go on: the text that begins with `start`, or the end of the answer. `supporters` are the voters whose
     drafts begin so."""
 
@@ -104,7 +104,7 @@ def decide(voters: Sequence[Voter], draw: float | None = None) -> Verdict:
     )
 
 
-def branches_of(voters: Sequence[Voter], shares: Sequence[float]) -> list[Branch]:
+def branches_of(voters: Sequence[Voter], shares: Sequence[float]) -> list[Alternative]:
     """The branches, in the order of the first voter of each: the first characters of the drafts, refined to the common
     span where several drafts share the first character but part within it."""
     counted = [(index, voter) for index, voter in enumerate(voters) if shares[index]]
@@ -117,9 +117,9 @@ def branches_of(voters: Sequence[Voter], shares: Sequence[float]) -> list[Branch
     for character, cuts in groups.items():
         if len(cuts) == 1:
             (supporters,) = cuts.values()
-            branches.append(Branch(character, not character, tuple(supporters)))
+            branches.append(Alternative(character, not character, tuple(supporters)))
         else:
-            branches += [Branch(cut, False, tuple(supporters)) for cut, supporters in cuts.items()]
+            branches += [Alternative(cut, False, tuple(supporters)) for cut, supporters in cuts.items()]
     return branches
 
 
@@ -131,11 +131,11 @@ def first_character(text: bytes) -> bytes:
     return text[:end]
 
 
-def _begins_with(voter: Voter, branch: Branch) -> bool:
+def _begins_with(voter: Voter, branch: Alternative) -> bool:
     return voter.is_at_end if branch.is_end else not voter.is_at_end and voter.draft.startswith(branch.start)
 
 
-def interval(voter: Voter, branch: Branch) -> tuple[float, float]:
+def interval(voter: Voter, branch: Alternative) -> tuple[float, float]:
     """low(b) and high(b) of one voter: what it gives to the branch, at least and at most."""
     proposal = voter.proposal
     if not proposal.has_logprobs:
@@ -162,7 +162,7 @@ def _sum_of(listed: Mapping[bytes, float], counts: Callable[[bytes], bool]) -> f
     return plain_sum([p for piece, p in listed.items() if counts(piece)])
 
 
-def _ranking(branches: Sequence[Branch], low: Sequence[float], shares: Sequence[float]) -> list[int]:
+def _ranking(branches: Sequence[Alternative], low: Sequence[float], shares: Sequence[float]) -> list[int]:
     """The branches by falling F_low; of equal ones that of the heaviest supporter first, then that of the lowest
     index."""
     heaviest = [max((shares[m], -m) for m in branch.supporters) for branch in branches]

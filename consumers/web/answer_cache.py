@@ -8,6 +8,7 @@ import msgspec
 
 from schemas.errors import Refused, SetBack
 from schemas.frames import Frame
+from schemas.rules.what_if import WholeAnswers
 from schemas.sessions import Opening
 from transport.answers import Answers, find_released
 from transport.redis.connection import AsyncPipe
@@ -27,6 +28,11 @@ class Released(msgspec.Struct, frozen=True):
     texts: Sequence[str]
     thinking: Sequence[str]
     may_be_written_again: bool = False
+
+
+def whole_answers(released: Released) -> WholeAnswers:
+    """The answers alone."""
+    return WholeAnswers(released.opening, released.texts, released.state.status != "open")
 
 
 class AnswerCache:

@@ -11,6 +11,7 @@ from council.command import (
     recording_commands,
     running_commands,
     session_commands,
+    what_if_command,
 )
 from council.command.options import new_app
 from council.running.up import say
@@ -22,7 +23,7 @@ app = new_app(
     "between them.",
     no_args_is_help=True,
 )
-for group in (running_commands, session_commands, file_commands):
+for group in (running_commands, session_commands, what_if_command, file_commands):
     app.add_typer(group.app)
 app.add_typer(model_commands.app, name="models")
 app.add_typer(recording_commands.app, name="recordings")

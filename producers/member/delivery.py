@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from producers.backend import Piece
+from producers.member.draft import Branch, Draft
 from producers.member.grants import GrantGate, next_look_s
 from producers.member.outbox import MemberState, Outbox, Replies, RoundTrip, Sign
 from runtime.presence import RedisPresence
@@ -38,15 +40,16 @@ class Delivery:
         claim: str,
         presence: RedisPresence,
         gate: GrantGate | None = None,
+        draft: Draft | None = None,
         *,
         is_ready: bool = True,
     ) -> None:
-        self.outbox = Outbox(member, claim, gate, is_ready=is_ready)
+        self.outbox = Outbox(member, claim, gate, draft, is_ready=is_ready)
         self._pipe, self._session, self._member, self._presence = pipe, session, member, presence
         # A pipe that has never connected makes its first connection, which follows no break.
         self._node, self._connections = SessionNode(), pipe.connections or 1
         self._clock = RisingClock()
-        self._news, self._granted = asyncio.Event(), asyncio.Event()
+        self._news, self._granted, self._turned = asyncio.Event(), asyncio.Event(), asyncio.Event()
         # One round trip of this claim at a time: its replies say which entries the next one writes.
         self._turn = asyncio.Lock()
         self._broken_s = -math.inf
@@ -54,7 +57,12 @@ class Delivery:
     @property
     def has_begun(self) -> bool:
         """True once the model has produced a token."""
-        return self.outbox.count > 0
+        return self.outbox.has_begun
+
+    @property
+    def branch(self) -> Branch:
+        """The present branch: another object after each steer."""
+        return self.outbox.branch
 
     def add(self, pieces: tuple[Piece, ...]) -> None:
         """Pieces that arrived now, together."""
@@ -71,8 +79,9 @@ class Delivery:
         self.outbox.starve(reason, room_helps=room_helps)
         self._news.set()
 
-    def finish(self, reason: str) -> None:
-        self.outbox.finish(reason)
+    def finish(self, reason: str, logprob: float | None = None, top: Sequence[tuple[bytes, float]] = ()) -> None:
+        """The model has ended its text; `logprob` and `top` are the measurement of the end."""
+        self.outbox.finish(reason, logprob, top)
         self._news.set()
 
     def fail(self, reason: str) -> None:
@@ -84,6 +93,12 @@ class Delivery:
         while self.outbox.is_held:
             self._granted.clear()
             await self._granted.wait()
+
+    async def wait_for_steer(self, branch: Branch) -> None:
+        """Returns when this branch is not the present one any more."""
+        while self.branch is branch:
+            self._turned.clear()
+            await self._turned.wait()
 
     async def run(self) -> None:
         """Writes until the ending is confirmed, or until the session needs nothing more of the member."""
@@ -139,7 +154,10 @@ class Delivery:
         redis_time = replies.pop() if trip.reads_time else None
         state, next_look_s = self._state_in(replies.pop(), redis_time) if trip.reads_state else (None, None)
         orders, last_order = control_read(replies.pop()) if trip.control_after is not None else ([], None)
+        branch = self.branch
         self.outbox.take(trip, Replies(replies, orders, last_order, state, next_look_s), time.monotonic())
+        if self.branch is not branch:
+            self._turned.set()
         if not self.outbox.is_held:
             self._granted.set()
         if trip.entries:

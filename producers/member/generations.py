@@ -8,18 +8,18 @@ A request that waits is sent as soon as a slot is free (`slots.py`), so requests
 busy or loading are sent together. Requests are identical in messages, options and seed; without a seed and above
 temperature 0, each of them gets its own random answer. A generation that has produced a chunk takes no further request:
 its first tokens would be late for that one. Nor does a generation of a backend that pauses: each session decides for
-itself when its own continues.
+itself when its own continues. Nor one with a seat (slots.py): each member that is steered leaves its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from producers.backend import Backend, BackendFailed, Chunk, Ending, ModelLoading, ModelReady, ModelWaiting, Request
-from producers.member.slots import Age, Slots
+from producers.member.slots import Age, Seat, Slots
 from runtime.log import Log
 
 Item = Chunk | ModelLoading | ModelWaiting | ModelReady
@@ -58,12 +58,24 @@ class Generations:
         """No request that waits for a slot is sent to the model from now on."""
         self._slots.close()
 
-    async def follow(self, request: Request, take: Take, wait: Wait | None = None, age: Age = (0, 0)) -> Ending:
+    @contextlib.contextmanager
+    def seat(self, age: Age) -> Iterator[Seat]:
+        """A place for the slot of one member between its generations."""
+        seat = Seat(self._slots, age)
+        try:
+            yield seat
+        finally:
+            seat.leave()
+
+    async def follow(
+        self, request: Request, take: Take, wait: Wait | None = None, age: Age = (0, 0), seat: Seat | None = None
+    ) -> Ending:
         """Calls `take` with each item until the model ends. Raises BackendFailed. Cancelling leaves the generation; the
         last session that leaves stops it. A backend that pauses produces each chunk after `wait`, and keeps its slot
-        meanwhile, unless an older session needs it before the first chunk: `age` is that of the session."""
-        if self._backend.pauses:
-            return await _Generation(self, request, wait, age).follow(take)
+        meanwhile, unless an older session needs it before the first chunk: `age` is that of the session. With a `seat`
+        it uses the slot in that, if there is one, and leaves its slot there."""
+        if self._backend.pauses or seat is not None:
+            return await _Generation(self, request, wait, age, seat).follow(take)
         generation = self._open.get(request) if _is_repeatable(request) else None
         if generation is None:
             generation = _Generation(self, request, age=age)
@@ -91,10 +103,14 @@ class Generations:
     @contextlib.asynccontextmanager
     async def _slot_for(self, generation: _Generation) -> AsyncIterator[None]:
         """A slot, once the generation may start; while it is held back, an older session may take its slot."""
+        seat = generation.seat
         while True:
-            if not self._slots.has_free:
-                generation.hand_out(ModelWaiting())
-            slot = await self._slots.take(generation.age)
+            slot = seat.take() if seat else None
+            if slot is None:
+                if not self._slots.has_free:
+                    generation.hand_out(ModelWaiting())
+                slot = await self._slots.take(generation.age)
+            is_wanted = False
             try:
                 generation.hand_out(ModelReady())
                 self._slots.hold_back(slot)
@@ -102,8 +118,13 @@ class Generations:
                     self._slots.start(slot)
                     yield
                     return
+                is_wanted = True
             finally:
-                self._slots.give_back(slot)
+                if seat is None or is_wanted:
+                    self._slots.give_back(slot)
+                else:
+                    self._slots.start(slot)
+                    seat.keep(slot)
 
     def close(self, generation: _Generation) -> None:
         """No other session can join from now on."""
@@ -114,8 +135,15 @@ class Generations:
 class _Generation:
     """One request at the model, and all sessions that follow it."""
 
-    def __init__(self, generations: Generations, request: Request, wait: Wait | None = None, age: Age = (0, 0)) -> None:
-        self.request, self.age = request, age
+    def __init__(
+        self,
+        generations: Generations,
+        request: Request,
+        wait: Wait | None = None,
+        age: Age = (0, 0),
+        seat: Seat | None = None,
+    ) -> None:
+        self.request, self.age, self.seat = request, age, seat
         self._generations, self._wait = generations, wait
         self._followers: dict[asyncio.Future[Ending], Take] = {}
         self._task: asyncio.Task[None] | None = None

@@ -46,11 +46,11 @@ def next_look_s(window: int, origin_ns: int, now_ns: int) -> float:
 
 
 class GrantGate:
-    """Whether one claim may take its next token from the backend."""
+    """Whether one claim may take its next token from the backend. `end` is the end of the answer, in bytes."""
 
-    def __init__(self, lapse_s: float = LAPSE_S) -> None:
+    def __init__(self, lapse_s: float = LAPSE_S, *, end: int = 0) -> None:
         self._lapse_s = lapse_s
-        self._end = 0
+        self.end = end
         self._grant: int | None = NOT_STARTED
         self._window: int | None = None
         self._read_at_s = self._still_s = 0.0
@@ -58,11 +58,11 @@ class GrantGate:
     @property
     def is_held(self) -> bool:
         """True while the next token has no grant."""
-        return self._grant is not None and self._end > self._grant and self._still_s < self._lapse_s
+        return self._grant is not None and self.end > self._grant and self._still_s < self._lapse_s
 
     def reach(self, end: int) -> None:
         """Sets the end of the answer, in bytes."""
-        self._end = end
+        self.end = end
 
     def take(self, window: int, grant: int | None, now_s: float) -> None:
         """Takes the session's state, read at `now_s`: its last committed window, and the grant of this claim. None is

@@ -8,6 +8,13 @@ Every token is kept until the session is over (at most max_tokens tokens), so th
 counts and ignores a token that it has already accepted, by its seq. At least one entry a second is written, because the
 aggregator drops a silent producer.
 
+In a session that steers, the aggregator's state contains the member's branch and the text that it continues there. The
+state is read just after each commit, so a steer cannot be lost or obeyed twice. Each branch has its own tokens and its
+own end; a member whose draft has ended stays, because it may be steered again:
+
+    branch 0   tokens[0..n) -- read: branch 1 --> branch 1   tokens[0..0) -- model continues --> ...
+                                                  what is written of branch 0 from now on is superseded
+
 Times `now_s` are seconds of a monotonic clock, `now_ns` wall-clock nanoseconds that never fall.
 """
 
@@ -19,6 +26,7 @@ from typing import NamedTuple
 import msgspec
 
 from producers.backend import Piece
+from producers.member.draft import Branch, Branches, Draft
 from producers.member.grants import WINDOW_S, GrantGate
 from schemas.control import NOT_STARTED, Play, Progress, Stop
 from schemas.entries import Alive, AnyEntry, Failed, Finished, Lane, Loading, Starved, Token, Waiting, pack_top
@@ -35,6 +43,7 @@ STATE_S = 1.0
 MOST_AT_ONCE = 256
 # Without an aggregator nothing confirms the end, and the stream contains it anyway.
 MOST_CONFIRMATION_S = 30.0
+NO_BEGINNING = "Redis has lost the beginning of the text that it is to continue"
 
 
 class RoundTrip(NamedTuple):
@@ -70,28 +79,46 @@ class Replies(NamedTuple):
 
 class Outbox:
     """`is_stopped` is set when the session needs nothing more of this member. Without a `gate` the member writes
-    without grants."""
+    without grants; with a `draft` it is steered."""
 
-    def __init__(self, member: int, claim: str, gate: GrantGate | None = None, *, is_ready: bool = True) -> None:
+    def __init__(
+        self,
+        member: int,
+        claim: str,
+        gate: GrantGate | None = None,
+        draft: Draft | None = None,
+        *,
+        is_ready: bool = True,
+    ) -> None:
         """`is_ready`: the model is loaded and has a slot; otherwise the first signs are `waiting`."""
-        self.is_stopped = False
+        self.is_stopped = self.has_begun = False
         self._member, self._claim, self._gate = member, claim, gate
-        self._tokens: list[Token] = []
-        self._answer_end = 0
+        self.is_steerable, self._branches = draft is not None, Branches(draft)
+        # Of the present branch, of which the first `_sent` are in Redis.
+        self._tokens = self.branch.tokens
         self._sent = 0
         self._starved: Starved | None = None
-        self._ending: Finished | Failed | None = None
+        self._failure: Failed | None = None
         # The ending's entry, and when it was delivered; empty while Redis does not have it.
         self._ending_id, self._delivered_s = "", 0.0
         self._sign: Sign = Alive if is_ready else Waiting
         # True after a break: Redis may have lost entries, so the state is read before anything is written.
         self.is_lost = False
         self._control_seen = "0"
-        self._asked_s = self._written_s = self._control_s = self._state_s = self._grant_s = 0.0
+        self._asked_s = self._written_s = self._control_s = self._state_s = self._look_s = 0.0
+
+    @property
+    def branch(self) -> Branch:
+        """The present branch: another object after each steer."""
+        return self._branches.now
+
+    @property
+    def _ending(self) -> Finished | Failed | None:
+        return self._failure or self.branch.ending
 
     @property
     def count(self) -> int:
-        """How many tokens the model has produced."""
+        """How many tokens the model has produced in this branch."""
         return len(self._tokens)
 
     @property
@@ -112,16 +139,23 @@ class Outbox:
     def is_done(self, now_s: float) -> bool:
         """True when nothing is left to write: the member is stopped, or no confirmation came in the time after the
         ending was delivered."""
-        return self.is_stopped or (bool(self._ending_id) and now_s - self._delivered_s > MOST_CONFIRMATION_S)
+        is_ended = bool(self._ending_id) and not self._may_be_steered
+        return self.is_stopped or (is_ended and now_s - self._delivered_s > MOST_CONFIRMATION_S)
+
+    @property
+    def _may_be_steered(self) -> bool:
+        return self.is_steerable and self._failure is None
 
     def wait_s(self, now_s: float) -> float:
         """How long the next round trip may wait for something to write."""
         if self.has_unsent or self.is_lost:
             return 0.0
-        return max(0.0, self._grant_s - now_s) if self.is_held else CONTROL_S
+        return max(0.0, self._look_s - now_s) if self.is_held or self.is_steerable else CONTROL_S
 
     def add(self, pieces: Sequence[Piece], arrival_ns: int) -> None:
         """Adds pieces that arrived together."""
+        number, draft = self.branch.number, self.branch.draft
+        self.has_begun |= bool(pieces)
         for piece in pieces:
             token = Token(
                 member=self._member,
@@ -135,11 +169,13 @@ class Outbox:
                 quality=piece.quality,
                 piece=piece.piece,
                 top=pack_top(list(piece.top)),
+                branch=number,
             )
             self._tokens.append(token)
+            if draft:
+                draft.add(token, piece.token)
             if self._gate and token.lane == "answer":
-                self._answer_end = lane_end(token, self._answer_end)
-                self._gate.reach(self._answer_end)
+                self._gate.reach(lane_end(token, self._gate.end))
 
     def show(self, sign: Sign) -> None:
         """Sets the sign of life, which is written when there is no other entry; a new one is written at once."""
@@ -150,12 +186,17 @@ class Outbox:
         """There is no memory for the model. The mark is written once: a second one would end the member."""
         self._starved = Starved(self._member, self._claim, 0, reason, room_helps)
 
-    def finish(self, reason: str) -> None:
-        """Ends the member, as fail() does; the first ending counts."""
-        self._ending = self._ending or Finished(self._member, self._claim, 0, len(self._tokens), reason)
+    def finish(self, reason: str, logprob: float | None = None, top: Sequence[tuple[bytes, float]] = ()) -> None:
+        """Ends the branch; `logprob` and `top` are the measurement of the end. The first ending counts."""
+        mark = Finished(
+            self._member, self._claim, 0, len(self._tokens), reason, self.branch.number, logprob, pack_top(list(top))
+        )
+        self.branch.ending = self.branch.ending or mark
 
     def fail(self, reason: str) -> None:
-        self._ending = self._ending or Failed(self._member, self._claim, 0, reason)
+        """Ends the member. An end before it counts, unless the member may be steered away from that."""
+        if self._failure is None and (self.is_steerable or self.branch.ending is None):
+            self._failure, self._ending_id = Failed(self._member, self._claim, 0, reason), ""
 
     def due(self, now_s: float, now_ns: int) -> RoundTrip | None:
         """What to write and read now; None where there is nothing. Its replies go to take(), a break to lose()."""
@@ -163,13 +204,17 @@ class Outbox:
         if self.is_lost:
             return RoundTrip([], reads_state=True)
         entries = self._unsent(now_ns)
-        if not entries and not self._ending_id and now_s - self._written_s >= SIGN_S:
+        is_awaited = not self._ending_id or self._may_be_steered
+        if not entries and is_awaited and now_s - self._written_s >= SIGN_S:
             entries = [self._sign(self._member, self._claim, now_ns)]
         if entries:
             # Set before the replies come: another sign that is shown meanwhile is then written at once.
             self._written_s = now_s
         reads_control = now_s - self._control_s >= CONTROL_S
-        reads_time = self.is_held or (self._gate is not None and bool(entries))
+        if self.is_steerable:
+            reads_time = now_s >= self._look_s
+        else:
+            reads_time = self.is_held or (self._gate is not None and bool(entries))
         reads_state = reads_time or now_s - self._state_s >= STATE_S
         if not (entries or reads_control or reads_state):
             return None
@@ -188,13 +233,14 @@ class Outbox:
         # it. `finished` contains the number of tokens, so the core waits for the missing one.
         is_last = not unsent if isinstance(self._ending, Failed) else self._sent + len(unsent) == len(self._tokens)
         if self._ending and not self._ending_id and is_last:
-            entries.append(msgspec.structs.replace(self._ending, written_ns=now_ns))
+            entries.append(msgspec.structs.replace(self._ending, written_ns=now_ns, branch=self.branch.number))
         return entries
 
     def take(self, trip: RoundTrip, replies: Replies, now_s: float) -> None:
         """Takes the replies of a round trip, which came at `now_s`."""
+        branch = self.branch
         if trip.reads_state:
-            self._state_s, self._grant_s = self._asked_s, self._asked_s + (replies.next_look_s or WINDOW_S)
+            self._state_s, self._look_s = self._asked_s, self._asked_s + (replies.next_look_s or WINDOW_S)
             if replies.state is not None:
                 self._take_state(replies.state, now_s)
         if trip.control_after is not None:
@@ -202,7 +248,8 @@ class Outbox:
             self._control_seen = replies.last_order or self._control_seen
             for order in replies.orders:
                 self.is_stopped |= isinstance(order, Stop) and (not order.members or self._member in order.members)
-        self._take_written(trip.entries, replies.written, now_s)
+        if self.branch is branch:
+            self._take_written(trip.entries, replies.written, now_s)
 
     def _take_state(self, state: MemberState, now_s: float) -> None:
         """The aggregator's view: is this member still needed, and did everything that was written arrive?"""
@@ -211,15 +258,35 @@ class Outbox:
             return
         progress = state.progress
         is_own = progress is not None and progress.claim == self._claim
+        if progress and is_own and self.is_steerable:
+            self._follow(progress)
         if self._gate:
             self._gate.take(state.window, progress.grant if progress and is_own else NOT_STARTED, now_s)
-        if progress and (progress.ended or (progress.next_seq and not is_own)):
+        if progress and (self._is_over(progress) or (progress.next_seq and not is_own)):
             self.is_stopped = True
         elif self.is_lost:
             self.is_lost, self._sent = False, progress.next_seq if progress and is_own else 0
         elif progress and self._ending_id and entry_order(state.cut) >= entry_order(self._ending_id):
+            if progress.ended:
+                return
             # The aggregator is past the ending and did not accept it: an entry before it was lost.
             self._sent, self._ending_id = progress.next_seq, ""
+
+    def _is_over(self, progress: Progress) -> bool:
+        """True where nothing more is accepted of the member. A draft that has ended may be steered again."""
+        is_draft_whole = self._may_be_steered and bool(self.branch.ending) and progress.next_seq == self.count
+        return progress.ended and not is_draft_whole
+
+    def _follow(self, progress: Progress) -> None:
+        """Turns to the branch in which the aggregator has the member."""
+        if (progress.branch, progress.steer) == (self.branch.number, self.branch.steer):
+            return
+        if not self._branches.turn_to(progress.branch, progress.steer):
+            self.fail(NO_BEGINNING)
+            return
+        self._tokens, self._sent, self._ending_id = self.branch.tokens, progress.next_seq, ""
+        if self._gate and self.branch.draft:
+            self._gate.reach(self.branch.draft.end)
 
     def _take_written(
         self, entries: Sequence[AnyEntry], written: Sequence[bytes | Exception | None], now_s: float

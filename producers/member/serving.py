@@ -12,33 +12,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-from producers.backend import BackendFailed, Ending, ModelLoading, ModelReady, ModelWaiting, OutOfMemory, Request
+import msgspec
+
+from producers.backend import (
+    LENGTH,
+    STOP,
+    BackendFailed,
+    Ending,
+    ModelLoading,
+    ModelReady,
+    ModelWaiting,
+    OutOfMemory,
+    Request,
+    Written,
+)
 from producers.member.delivery import Delivery
+from producers.member.draft import Branch, Draft
 from producers.member.endings import shown_reason
 from producers.member.generations import Item
 from producers.member.grants import GrantGate
 from producers.member.served import ServedModel
+from producers.member.slots import Seat
+from producers.member.takeover import claim_that_began, still_writes
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas import entries
-from schemas.entries import AnyEntry, Beat, Cancel, Claim, Steered, Token, decode_entry
+from schemas.entries import Claim
 from schemas.errors import Malformed, OtherVersion, RedisAway, SessionGone
 from schemas.keys import entry_order
-from schemas.rules.claims import ClaimLedger, ClaimVerdict
 from schemas.sessions import Opening
-from transport.redis.connection import AsyncPipe, accepted
+from transport.redis.connection import AsyncPipe
 from transport.sessions import SessionState, find_session, read_opening
-from transport.tokens import MOST_ENTRIES, RisingClock, entries_read, read_entries, write_entry
+from transport.tokens import RisingClock, write_entry
 
 DIED_AFTER_IT_BEGAN = "producer died after it began"
 STOPPED = "its producer was stopped"
-# A living producer writes at least every half second; this leaves it a second try. The stream is read four times in it.
-_SIGNS_OF_LIFE_S = 1.2
-_LISTEN_S = 0.3
 _RETRY_S = 0.25
 # A session that makes room for a member drops others, whose models can be evicted within moments.
 _ROOM_S = 3.0
@@ -150,14 +160,16 @@ class MemberServing:
         claim = await self._claim(self._member, waits=not is_ready)
         if claim is None:
             return
-        gate = GrantGate() if self._service.pauses and self._opening.sync == "step" else None
+        opening, is_granted = self._opening, self._service.pauses and self._opening.sync != "free"
+        gate = GrantGate(end=opening.prefix_bytes) if is_granted else None
+        draft = Draft(opening.prefix) if opening.sync == "consensus" else None
         delivery = self._delivery = Delivery(
-            self._pipe, self._session, self._member, claim, self._service.presence, gate, is_ready=is_ready
+            self._pipe, self._session, self._member, claim, self._service.presence, gate, draft, is_ready=is_ready
         )
-        winner = await self._claim_that_began(self._opened, self._member, claim)
+        winner = await claim_that_began(self._pipe, self._session, self._opened, self._member, claim)
         if winner is None:
-            await self._serve(delivery, _request(self._opening, self._member))
-        elif not await self._still_writes(winner, claim):
+            await self._serve(delivery, _request(opening, self._member))
+        elif not await still_writes(self._pipe, self._session, winner, claim):
             delivery.fail(DIED_AFTER_IT_BEGAN)
             await delivery.run()
 
@@ -171,45 +183,6 @@ class MemberServing:
         mark = Claim(member, RisingClock().now_ns(), self._service.pauses, self._service.producer, waits)
         entry_id = await self._pipe.one(*write_entry(self._session, mark))
         return entry_id.decode() if entry_id else None
-
-    async def _claim_that_began(self, opened: str, member: int, claim: str) -> str | None:
-        """The claim whose text of this member was accepted before; None where there is none."""
-        ledger = ClaimLedger()
-        async for entry_id, entry in self._entries(opened, claim):
-            if isinstance(entry, Claim) and entry.member == member:
-                ledger.add_claim(entry_id)
-            elif isinstance(entry, Token) and entry.member == member:
-                began = ledger.judge_token(entry.claim, entry.seq) is ClaimVerdict.ACCEPTED
-                if began:
-                    return ledger.claim
-        return None
-
-    async def _still_writes(self, winner: str, claim: str) -> bool:
-        """True where the winning claim's producer still runs: after a stall of Redis every lease looks abandoned, and
-        none is. Time in which Redis stalls does not count: that producer could not write either."""
-        after, silent_s = claim, 0.0
-        while silent_s < _SIGNS_OF_LIFE_S:
-            await asyncio.sleep(_LISTEN_S)
-            asked_at = time.monotonic()
-            async for entry_id, entry in self._entries(after, "+"):
-                after = entry_id
-                if not isinstance(entry, Opening | Claim | Beat | Cancel | Steered) and entry.claim == winner:
-                    return True
-            has_stalled = time.monotonic() - asked_at > _LISTEN_S
-            silent_s = 0.0 if has_stalled else silent_s + _LISTEN_S
-        return False
-
-    async def _entries(self, after: str, last: str) -> AsyncIterator[tuple[str, AnyEntry]]:
-        """The entries in (after, last] that decode, page by page."""
-        while True:
-            (reply,) = await self._pipe.run([read_entries(self._session, after, last)])
-            page = entries_read(accepted(reply))
-            for entry_id, raw in page:
-                with contextlib.suppress(Malformed):
-                    yield entry_id, decode_entry(raw)
-            if len(page) < MOST_ENTRIES:
-                return
-            after = page[-1][0]
 
     async def _serve(self, delivery: Delivery, request: Request) -> None:
         generating = asyncio.create_task(self._generate(delivery, request))
@@ -227,10 +200,10 @@ class MemberServing:
         try:
             model = await asyncio.shield(self._service.served)
             async with model.in_use(f"{self._session} {self._member}"):
-                ending = await self._answer(model, delivery, request)
-                if ending.odd:
-                    model.generations.note_odd(ending.odd, self._service.log)
-                delivery.finish(shown_reason(ending.reason, delivery.outbox.lanes, request.max_tokens))
+                if delivery.outbox.is_steerable:
+                    await self._draft(model, delivery, request)
+                else:
+                    await self._write(model, delivery, request)
         except BackendFailed as failure:
             self._service.served.result().failed(str(failure))
             delivery.fail(str(failure))
@@ -238,27 +211,65 @@ class MemberServing:
             self._service.log.bind(session=self._session).exception("the backend raised an unexpected exception")
             delivery.fail(f"the producer's backend failed unexpectedly ({type(bug).__name__})")
 
-    async def _answer(self, model: ServedModel, delivery: Delivery, request: Request) -> Ending:
+    async def _draft(self, model: ServedModel, delivery: Delivery, request: Request) -> None:
+        """Answers, and continues each text to which the council steers the member, until it is cancelled. Raises
+        BackendFailed."""
+        with model.generations.seat(entry_order(self._opened)) as seat:
+            while True:
+                branch = delivery.branch
+                steered = asyncio.create_task(delivery.wait_for_steer(branch))
+                writing = asyncio.create_task(self._write(model, delivery, _continued(request, branch), seat))
+                try:
+                    await asyncio.wait({writing, steered}, return_when=asyncio.FIRST_COMPLETED)
+                    if not steered.done():
+                        await writing
+                        seat.park()
+                        await steered
+                finally:
+                    writing.cancel()
+                    steered.cancel()
+                    await asyncio.gather(writing, steered, return_exceptions=True)
+
+    async def _write(self, model: ServedModel, delivery: Delivery, request: Request, seat: Seat | None = None) -> None:
+        """Writes the present branch to its end. Raises BackendFailed."""
+        branch = delivery.branch
+        if branch.ending is not None:
+            return
+        ending = await self._answer(model, delivery, request, seat)
+        if ending.odd:
+            model.generations.note_odd(ending.odd, self._service.log)
+        if delivery.branch is branch:
+            lanes = delivery.outbox.lanes
+            if request.prefix_text.strip():
+                lanes.add("answer")
+            most = self._opening.sampling_of(self._member).max_tokens
+            delivery.finish(shown_reason(ending.reason, lanes, most), ending.logprob, ending.top)
+
+    async def _answer(self, model: ServedModel, delivery: Delivery, request: Request, seat: Seat | None) -> Ending:
         """Raises BackendFailed. Without memory for the model it writes a mark, and tries again until the session drops
         the member."""
+        branch, most = delivery.branch, delivery.outbox.count + request.max_tokens
 
         def take(item: Item) -> Ending | None:
+            if delivery.branch is not branch:
+                # The council has agreed on another text: this one is not needed.
+                return Ending(STOP)
             if isinstance(item, ModelLoading | ModelWaiting):
                 delivery.show(entries.Loading if isinstance(item, ModelLoading) else entries.Waiting)
                 return None
             delivery.show(entries.Alive)
             if isinstance(item, ModelReady):
                 return None
-            delivery.add(item.pieces[: request.max_tokens - delivery.outbox.count])
+            delivery.add(item.pieces[: most - delivery.outbox.count])
             # A server that ignores max_tokens must not fill the stream.
-            return Ending("length") if delivery.outbox.count >= request.max_tokens else None
+            return Ending(LENGTH) if delivery.outbox.count >= most else None
 
         while True:
             try:
                 await model.ensure_loaded(take)
                 delivery.show(entries.Alive)
                 wait = delivery.wait_for_grant if self._service.pauses else None
-                return await model.generations.follow(request, take, wait, entry_order(self._opened))
+                return await model.generations.follow(request, take, wait, entry_order(self._opened), seat)
             except OutOfMemory as failure:
                 if delivery.has_begun:
                     raise
@@ -267,15 +278,24 @@ class MemberServing:
 
 
 def _request(opening: Opening, member: int) -> Request:
-    """What the member asks its model."""
+    """What the member asks its model. Drafts of a council that agrees on one text are greedy: its temperature is for
+    the council's draw."""
     sampling = opening.sampling_of(member)
     return Request(
         opening.prompt,
         opening.system_of(member),
         sampling.max_tokens,
-        sampling.temperature,
+        0.0 if opening.sync == "consensus" else sampling.temperature,
         sampling.seed,
         sampling.top_k,
         opening.limits.silence_ms,
         opening.history,
+        (Written(opening.prefix),) if opening.prefix else (),
     )
+
+
+def _continued(request: Request, branch: Branch) -> Request:
+    """The request that continues the text of a branch, with what is left of max_tokens, at least one token."""
+    assert branch.draft is not None
+    left = max(1, request.max_tokens - branch.draft.spent)
+    return msgspec.structs.replace(request, prefix=branch.draft.written, max_tokens=left)

@@ -7,6 +7,10 @@ A request with a slot may be held back: the other members of its session are not
 slot of another model. If each of two sessions had the slot that the other one waits for, neither would ever start: a
 deadlock. So a request that is held back gives its slot to an older session. All producers agree which session is older,
 by its opening entry.
+
+A member that is steered keeps its slot from one generation to the next in its Seat: a younger session that waits does
+not come between. While the member has nothing to generate, the slot is parked: an older session takes it, and so does
+another member of the same session, which the steered one would otherwise keep out to the end.
 """
 
 from __future__ import annotations
@@ -27,6 +31,35 @@ class Slot:
         self.is_wanted = asyncio.Event()
 
 
+class Seat:
+    """Where one member keeps its slot between its generations; empty while it has none."""
+
+    def __init__(self, slots: Slots, age: Age) -> None:
+        self.age = age
+        self._slots = slots
+        self._slot: Slot | None = None
+
+    def keep(self, slot: Slot) -> None:
+        """The next generation of the member uses this slot."""
+        self._slot = slot
+
+    def park(self) -> None:
+        """The member has nothing to generate until it is steered."""
+        if self._slot is not None:
+            self._slots.park(self)
+
+    def take(self) -> Slot | None:
+        """The slot, if it is still there; the seat is empty then."""
+        self._slots.unpark(self)
+        slot, self._slot = self._slot, None
+        return slot
+
+    def leave(self) -> None:
+        """The member needs no slot any more."""
+        if slot := self.take():
+            self._slots.give_back(slot)
+
+
 class Slots:
     """`count` slots. Bounded by the sessions that a producer takes at once."""
 
@@ -36,6 +69,7 @@ class Slots:
         self._order = itertools.count()
         # The slots of requests that are held back.
         self._idle: set[Slot] = set()
+        self._parked: set[Seat] = set()
 
     @property
     def has_free(self) -> bool:
@@ -49,6 +83,9 @@ class Slots:
         """Returns with a slot: at once if one is free, else when it is this session's turn."""
         if self._free and self._is_open:
             self._free -= 1
+            return Slot(age)
+        if self._is_open and (seat := max(self._parked, key=lambda one: one.age, default=None)) and seat.age >= age:
+            seat.take()
             return Slot(age)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (age, next(self._order), turn))
@@ -70,6 +107,16 @@ class Slots:
         """The request is held back from now on: an older session may take its slot."""
         self._idle.add(slot)
         self._ask_for_idle()
+
+    def park(self, seat: Seat) -> None:
+        """Offers the slot in the seat to requests of its session and of older ones."""
+        if self._is_open and self._waiting and self._waiting[0][0] <= seat.age:
+            seat.leave()
+        else:
+            self._parked.add(seat)
+
+    def unpark(self, seat: Seat) -> None:
+        self._parked.discard(seat)
 
     def start(self, slot: Slot) -> None:
         """The request is no longer held back, and keeps its slot to its end."""

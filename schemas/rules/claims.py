@@ -9,8 +9,8 @@ token only a `failed` mark of a later claim counts. Of the winner's tokens only 
 So started text is never repeated, and two producers never interleave.
 
 A session of `sync: consensus` may steer a member to another text. Its tokens then have a higher branch, in which the
-sequence begins again at 0; tokens of the branches before it are superseded. A steered member has accepted text, so no
-later claim wins.
+sequence begins again at 0; tokens of the branches before it are superseded. A member that was steered before its first
+token still takes a later claim, whose producer continues the same text.
 
     claim A   A:0 A:1   steered to branch 1   A:2          A:0 of branch 1
               ok  ok                          superseded   ok
@@ -31,18 +31,20 @@ class ClaimVerdict(Enum):
 
 
 class ClaimLedger:
-    """One member's winning claim, its present branch, and the next sequence number in that."""
+    """One member's winning claim, its present branch, the next sequence number in that, and whether a token was
+    accepted in any branch."""
 
-    __slots__ = ("branch", "claim", "next_seq")
+    __slots__ = ("begun", "branch", "claim", "next_seq")
 
     def __init__(self, claim: str = "", next_seq: int = 0, branch: int = 0) -> None:
         self.claim = claim
         self.next_seq = next_seq
         self.branch = branch
+        self.begun = next_seq > 0
 
     def add_claim(self, entry_id: str) -> bool:
         """Adds a claim; True where it wins from now on."""
-        if self.next_seq or self.branch:
+        if self.begun:
             return False
         self.claim = entry_id
         return True
@@ -65,4 +67,5 @@ class ClaimLedger:
         if seq > self.next_seq:
             return ClaimVerdict.AHEAD
         self.next_seq += 1
+        self.begun = True
         return ClaimVerdict.ACCEPTED

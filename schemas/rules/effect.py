@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from schemas.rules.what_if import WholeAnswers, shown_answer
+
 _LEAST_WORDS = 3
 # How many of the last words are compared, and the most characters of them: a text without spaces is one word.
 _LAST_WORDS, _MOST_LAST_CHARS = 3, 120
@@ -39,6 +41,13 @@ class Effect(msgspec.Struct, frozen=True):
     together_again: tuple[int, int] | None
     last_words: tuple[str, str]
     last_words_differ: bool
+
+
+def effects_of(parent: WholeAnswers, branch: WholeAnswers) -> dict[str, Effect]:
+    """The effect on each member of the branch that its parent has too, by its display name."""
+    before = dict(zip(parent.opening.names, map(shown_answer, parent.texts), strict=True))
+    after = dict(zip(branch.opening.names, map(shown_answer, branch.texts), strict=True))
+    return {name: effect_of(before[name], text) for name, text in after.items() if name in before}
 
 
 def effect_of(parent: str, branch: str) -> Effect:

@@ -10,15 +10,15 @@ a word of its own. In both cases a text that begins with white space replaces th
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypedDict
 
 import msgspec
 
 from schemas.errors import Refused
 from schemas.rules.choice import full_name, shortened
 from schemas.rules.lanes import leading_space_dropped
-from schemas.sessions import MEMBER_OPTIONS, MemberSpec, Opening, Parent, SessionRequest
+from schemas.sessions import MEMBER_OPTIONS, MemberSpec, Opening, Parent, SessionRequest, Sync, Weighting
 
 # The longest word that a parent's description repeats; in a text without spaces a word has no end.
 _MOST_INSTEAD_CHARS = 64
@@ -35,7 +35,29 @@ class Change(msgspec.Struct, frozen=True):
     member: int | None = None
 
 
-class Branch(msgspec.Struct, frozen=True):
+class WholeAnswers(msgspec.Struct, frozen=True):
+    """A session's opening, and each member's whole answer so far. `ended`: no answer changes any more."""
+
+    opening: Opening
+    texts: Sequence[str]
+    ended: bool
+
+
+class RequestChanges(TypedDict, total=False):
+    """The fields of SessionRequest that a branch may have of its own."""
+
+    models: Sequence[str | MemberSpec]
+    weights: Mapping[str, float]
+    max_tokens: int
+    temperature: float
+    seed: int | None
+    options: Mapping[str, Mapping[str, float]]
+    allow_remote: bool
+    weighting: Weighting
+    sync: Sync
+
+
+class BranchStart(msgspec.Struct, frozen=True):
     """The beginning of the answers, which is the parent's answer up to the byte `parent.byte`, and then
     `parent.word`."""
 
@@ -43,15 +65,15 @@ class Branch(msgspec.Struct, frozen=True):
     parent: Parent
 
 
-def branch_of(opening: Opening, answers: Sequence[str], change: Change) -> Branch:
-    """The branch of the session `opening`, whose members have written `answers`, in their order.
+def branch_of(answers: WholeAnswers, change: Change) -> BranchStart:
+    """The branch of the session with these answers.
 
     Raises Refused where both places or none are given, for a place that no answer has (the end of one is a place), and
     for a text that is empty or not valid Unicode.
     """
     _check_say(change.say)
-    texts = [shown_answer(answer) for answer in answers]
-    text, place = _placed(texts, opening.names, change)
+    texts = [shown_answer(text) for text in answers.texts]
+    text, place = _placed(texts, answers.opening.names, change)
     say = change.say
     before = text[:place]
     if say[0].isspace():
@@ -62,7 +84,7 @@ def branch_of(opening: Opening, answers: Sequence[str], change: Change) -> Branc
         raise Refused("bad_say", "The text has only white space, and an answer does not begin with that: write a word.")
     instead = _WORD.match(text, place + _space_at(text, place))
     there = instead[0][:_MOST_INSTEAD_CHARS] if instead else ""
-    return Branch(before + say, Parent(opening.session, len(before.encode()), say, there))
+    return BranchStart(before + say, Parent(answers.opening.session, len(before.encode()), say, there))
 
 
 def shown_answer(text: str) -> str:
@@ -94,12 +116,13 @@ def _placed(texts: Sequence[str], names: Sequence[str], change: Change) -> tuple
             if first <= number < first + size + after_end:
                 return texts[index], _byte_place(texts[index], number) if is_byte else _word_place(texts[index], number)
     longest = max(sizes, key=lambda index: (sizes[index], -index))
-    size, unit = sizes[longest], "byte" if is_byte else "word"
+    name, unit = ("at", "byte") if is_byte else ("word", "word")
+    whose = f"the longest answer ({names[longest]!r})" if change.member is None else f"the answer of {names[longest]!r}"
+    size = sizes[longest]
     raise Refused(
-        f"bad_{'at' if is_byte else 'word'}",
-        f"There is no place {unit} {shortened(str(number))}: the {'longest ' if change.member is None else ''}answer, "
-        f"of {names[longest]!r}, has {size} {unit}{'' if size == 1 else 's'}, so give a number from {first} to "
-        f"{first + size}.",
+        f"bad_{name}",
+        f"{name} is {shortened(str(number))}, and {whose} has {size} {unit}{'' if size == 1 else 's'}: give a number "
+        f"from {first} to {first + size}.",
     )
 
 
@@ -120,12 +143,12 @@ def _space_at(text: str, place: int) -> int:
 
 
 def request_of(
-    opening: Opening, branch: Branch, served: Collection[str], given: dict[str, Any]
+    opening: Opening, branch: BranchStart, served: Collection[str], given: RequestChanges
 ) -> tuple[SessionRequest, tuple[str, ...]]:
     """(the request that opens the branch of the session `opening`, a sentence for each member that is left out).
 
-    The branch has the prompt, the members and the options of its parent, but the fields of SessionRequest in `given`.
-    Where these name no models, members are left out whose model is not among those `served`: a recording may be of
+    The branch has the prompt, the members and the options of its parent, but for those in `given`. Where these name no
+    models, members are left out whose model is not among those `served`: a recording may be of
     another machine. Raises Refused where none is left.
     """
     warnings: tuple[str, ...] = ()
@@ -151,10 +174,22 @@ def request_of(
             for index in left_out
         )
     request = SessionRequest(
-        **values | given, prompt=opening.prompt, system=opening.system, history=opening.history,
+        **values | _plain(given), prompt=opening.prompt, system=opening.system, history=opening.history,
         prefix=branch.prefix, parent=branch.parent,
     )  # fmt: skip
     return request, warnings
+
+
+def _plain(given: RequestChanges) -> dict[str, Any]:
+    """The fields with the types of SessionRequest."""
+    values: dict[str, Any] = dict(given)
+    if "models" in given:
+        values["models"] = tuple(given["models"])
+    if "weights" in given:
+        values["weights"] = dict(given["weights"])
+    if "options" in given:
+        values["options"] = {name: dict(options) for name, options in given["options"].items()}
+    return values
 
 
 def _spec(opening: Opening, index: int) -> MemberSpec:

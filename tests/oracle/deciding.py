@@ -87,7 +87,7 @@ def decided(votes: Sequence[Vote], draw: float | None = None) -> Outcome:
         certain=all(winner.low > branch.high + TIE for branch in others),
         is_open=any(abs(winner.low - branch.high) <= 2 * TIE for branch in others),
         runner_up=others[0] if others else None,
-        against=tuple(number for number, vote in enumerate(votes) if not _begins_with(vote, winner.text)),
+        against=tuple(number for number, vote in enumerate(votes) if _is_against(vote, winner.text)),
         branches=tuple(branches),
     )
 
@@ -147,6 +147,15 @@ def first_character(draft: bytes) -> bytes:
 
 def _begins_with(vote: Vote, text: bytes) -> bool:
     return vote.has_ended if text == END else vote.draft.startswith(text) and not vote.has_ended
+
+
+def _is_against(vote: Vote, text: bytes) -> bool:
+    """Whether its draft begins otherwise, as far as its token reaches: one without weight may have a token that is
+    shorter than the branch, and what it writes after that may not be known yet."""
+    if text == END or vote.has_ended:
+        return vote.has_ended != (text == END)
+    known = vote.draft[: max(vote.left, len(first_character(vote.draft)))]
+    return not (known.startswith(text) or text.startswith(known))
 
 
 def _weights(votes: Sequence[Vote], weighted: Sequence[int]) -> dict[int, Fraction]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Literal
 
 # Words that share beginnings, characters of two to four bytes, words in words, and one of more than 64 bytes.
@@ -52,23 +52,27 @@ class Step:
     pieces: Mapping[bytes, float]
 
 
-@dataclass
 class ToyModel:
     """Chains of words, used in turn, with a way of cutting. listed: how many pieces a list has; 0: there are no lists.
     lists_end: there is one for the end as well. name: how the chains were drawn."""
 
-    chains: Chains = field(repr=False)
-    cut: Cut = "before"
-    listed: int = 20
-    lists_end: bool = True
-    most_words: int = 8
-    name: str = ""
-    _steps: dict[str, Step] = field(default_factory=dict, repr=False)
-    _rests: dict[str, str] = field(default_factory=dict, repr=False)
+    def __init__(
+        self, chains: Chains, cut: Cut = "before", listed: int = 20, *, lists_end: bool = True, most_words: int = 8,
+        name: str = "",
+    ) -> None:  # fmt: skip
+        self.chains, self.cut, self.listed, self.lists_end = chains, cut, listed, lists_end
+        self.most_words, self.name = most_words, name
+        self._steps: dict[str, Step] = {}
+        self._rests: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"ToyModel({self.name}, {self.cut}, {self.listed}, {self.lists_end}, writes {self.rest('')!r})"
 
     def cut_as(self, cut: Cut) -> ToyModel:
         """A model that writes the same text in other tokens."""
-        return replace(self, cut=cut, _steps={}, _rests={})
+        return ToyModel(
+            self.chains, cut, self.listed, lists_end=self.lists_end, most_words=self.most_words, name=self.name
+        )
 
     def step(self, text: str) -> Step:
         """What the model writes after this text."""

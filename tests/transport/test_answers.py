@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.core.intake import StreamEntry
@@ -16,6 +16,7 @@ from schemas.grid import window_of_entry
 from schemas.keys import entry_ms
 from schemas.sessions import Opening
 from tests.golden import golden, golden_names
+from tests.support.drafting import drafted
 from tests.support.sessions import opening_of
 from tests.support.streams import Recorded, recorded
 from transport.answers import Answer, Answers
@@ -65,6 +66,17 @@ def test_the_text_up_to_a_frame_of_a_real_server_is_the_text_that_the_frames_rel
     _check_texts(Recorded(opening, entries, 0))
 
 
+@given(st.integers(0, 1_000_000), st.sampled_from(("", "\n The sky")), st.data())
+@settings(max_examples=15)
+def test_the_answers_of_a_council_that_writes_one_are_what_its_frames_released(
+    seed: int, prefix: str, data: st.DataObject
+) -> None:
+    """Members think, end, break and are steered; marks come some windows after their decisions."""
+    found = drafted(seed, prefix)
+    _check_texts(found)
+    _check_answers(found, lambda window: data.draw(st.booleans(), label=f"read on after window {window}"))
+
+
 def _check_texts(found: Recorded) -> None:
     """Checks the texts at every frame, while it is the newest and after all later entries were read."""
     core, answers = Session(found.opening, found.stream[0][0]), Answers(found.opening, found.stream[0][0])
@@ -90,6 +102,7 @@ def _check_answers(found: Recorded, reads_on: Callable[[int], bool]) -> list[str
     unread: list[StreamEntry] = []
     released: list[TokenFrame] = []
     positions: list[int] = []
+    read = 1
     for window, entries in _windows(core, found):
         if core.record.ended:
             break
@@ -98,11 +111,12 @@ def _check_answers(found: Recorded, reads_on: Callable[[int], bool]) -> list[str
         positions = [member.position_bytes for member in frame.members]
         unread += entries
         if reads_on(window):
-            answers.add_entries(unread, core.progress)
+            read += len(unread)
+            answers.add_entries(unread, core.progress, found.stream[read:])
             answers.release(positions)
             _check_found(found, answers, released)
             unread = []
-    answers.add_entries(unread, core.progress)
+    answers.add_entries(unread, core.progress, found.stream[read + len(unread) :])
     answers.release(positions)
     return _check_found(found, answers, released)
 
@@ -113,7 +127,7 @@ def _check_found(found: Recorded, answers: Answers, released: list[TokenFrame]) 
     by_id = dict(found.stream)
     for member, answer in enumerate(answers.of_member):
         read, text = [], ""
-        for index in answer.overlapping(0, None):
+        for index in answer.tokens_of(answer.overlapping(0, None)):
             token = decode_entry(by_id[answer.entry_id(index)])
             assert isinstance(token, Token)
             read.append((token.member, token.lane, token.seq, *answer.bounds(index)))

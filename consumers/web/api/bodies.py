@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,7 +13,7 @@ from schemas.control import Play
 from schemas.errors import Refused
 from schemas.rules.chat import Chat, chat_of
 from schemas.rules.members import member_spec_of
-from schemas.rules.what_if import Change
+from schemas.rules.what_if import Change, RequestChanges
 from schemas.sessions import MemberSpec, Opening, SessionRequest, Sync, Weighting
 
 _DEFAULTS = SessionRequest(prompt="")
@@ -112,10 +112,11 @@ class WhatIfBody(BaseModel):
         member = None if self.member is None else member_index(str(self.member), opening)
         return Change(self.say, self.at, self.word, member)
 
-    def given(self) -> dict[str, Any]:
-        """The fields of SessionRequest that the body has. Raises Refused for a member that is not valid."""
+    def given(self) -> RequestChanges:
+        """The fields of the request that the body has. Raises Refused for a member that is not valid."""
         plain = self.model_dump(exclude={"say", "at", "word", "member", "models", "tier", "record"}, exclude_none=True)
-        return {**plain, "models": _members_in(self.models)} if self.models else plain
+        members = {"models": _members_in(self.models)} if self.models else {}
+        return cast(RequestChanges, {**plain, **members})
 
 
 class ReplayBody(BaseModel):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 from aiohttp import web
 from pydantic import Field
 
-from consumers.web.answer_cache import AnswerCache
+from consumers.web.answer_cache import AnswerCache, whole_answers
 from consumers.web.api.bodies import WhatIfBody, read_json_body
 from consumers.web.api.library import AsyncLibrary
 from consumers.web.api.opening import Opener
@@ -18,14 +17,13 @@ from consumers.web.api.operations import Operation
 from consumers.web.api.replays import for_clients
 from consumers.web.api.replies import Opened, Reply
 from consumers.web.door.errors import model_response
-from recordings.answers import RecordedAnswers, read_answers
+from recordings.answers import read_answers
 from recordings.folder import Library
 from recordings.opening import WITHOUT_TEXT
 from schemas.errors import Malformed, Refused, SessionGone
-from schemas.rules.effect import effect_of
+from schemas.rules.effect import effects_of
 from schemas.rules.served import served_models
-from schemas.rules.what_if import branch_of, request_of, shown_answer
-from schemas.sessions import Opening
+from schemas.rules.what_if import WholeAnswers, branch_of, request_of
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
 
@@ -88,21 +86,21 @@ class WhatIfApi:
             raise Refused(
                 "without_text", "The session was recorded without text, so it has no answers to continue.", status=409
             )
-        return await self._opened(body, opening, released.texts)
+        return await self._opened(body, whole_answers(released))
 
     async def _branch_of_recording(self, request: web.Request) -> web.Response:
         body = await read_json_body(request, WhatIfBody)
-        recorded = await self._recorded(request.match_info["name"])
-        return await self._opened(body, recorded.opening, recorded.texts)
+        return await self._opened(body, await self._recorded(request.match_info["name"]))
 
-    async def _opened(self, body: WhatIfBody, opening: Opening, texts: Sequence[str]) -> web.Response:
-        branch = branch_of(opening, texts, body.change(opening))
+    async def _opened(self, body: WhatIfBody, answers: WholeAnswers) -> web.Response:
+        opening = answers.opening
+        branch = branch_of(answers, body.change(opening))
         served = [facts.model for facts in served_models(await list_processes(self._pipe))]
         request, warnings = request_of(opening, branch, served, body.given())
         opened = await self._opener.ask(request, body.tier, record=body.record, warnings=warnings)
         return model_response(opened, status=201)
 
-    async def _recorded(self, name: str) -> RecordedAnswers:
+    async def _recorded(self, name: str) -> WholeAnswers:
         """The answers in a recording of the library. Raises Refused."""
         path = await self._library.path(name)
         try:
@@ -116,28 +114,28 @@ class WhatIfApi:
         if opening.parent is None:
             raise Refused("not_a_branch", "The session is not a what-if branch, so it has no effect.", status=409)
         parent = await self._parent(opening.parent.session)
-        has_ended = released.state.status != "open"
-        effects = None
+        answers, members = whole_answers(released), None
         if parent is not None:
-            # Answers of some thousand words take a hundredth of a second each.
-            effects = await asyncio.to_thread(member_effects, parent, opening.names, released.texts)
+            # Two answers of some thousand words take a hundredth of a second.
+            effects = await asyncio.to_thread(effects_of, parent, answers)
+            members = [MemberEffect(member=name, **msgspec.structs.asdict(one)) for name, one in effects.items()]
         return model_response(
             ShownEffect(
                 session=released.state.session,
                 parent=opening.parent.session,
-                final=has_ended and (parent is None or parent.ended),
-                members=effects,
+                final=answers.ended and (parent is None or parent.ended),
+                members=members,
             )
         )
 
-    async def _parent(self, session: str) -> RecordedAnswers | None:
+    async def _parent(self, session: str) -> WholeAnswers | None:
         """The answers of the parent: of the session, or else of its recording; None where both are gone."""
         try:
             released = await self._answers.released(session)
         except (SessionGone, Malformed):
             pass
         else:
-            return RecordedAnswers(released.opening, released.texts, released.state.status != "open")
+            return whole_answers(released)
         try:
             name = await self._library.run(lambda library: _recording_of(library, session))
             return None if name is None else await self._recorded(name)
@@ -148,13 +146,3 @@ class WhatIfApi:
 def _recording_of(library: Library, session: str) -> str | None:
     """The name of the session's recording, also of an imported one, whose name may be any."""
     return next((kept.name for kept in library.listed() if kept.about and kept.about.session == session), None)
-
-
-def member_effects(parent: RecordedAnswers, names: Sequence[str], texts: Sequence[str]) -> list[MemberEffect]:
-    """The effect on each member of the branch that its parent has too, by its name."""
-    before = dict(zip(parent.opening.names, parent.texts, strict=True))
-    effects = [
-        (name, effect_of(shown_answer(before[name]), shown_answer(text)))
-        for name, text in zip(names, texts, strict=True) if name in before
-    ]  # fmt: skip
-    return [MemberEffect(member=name, **msgspec.structs.asdict(effect)) for name, effect in effects]

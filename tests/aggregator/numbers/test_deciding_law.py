@@ -52,7 +52,7 @@ def voter_of(vote: Vote) -> Voter:
     return Voter(vote.weight, vote.draft, vote.left, len(vote.written), proposal)
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(voters(), st.none() | st.floats(0, 1, exclude_max=True))
 def test_a_decision_is_that_of_the_oracle(votes: list[Vote], draw: float | None) -> None:
     outcome, verdict = decided(votes, draw), decide([voter_of(vote) for vote in votes], draw)

@@ -22,7 +22,7 @@ def test_accepted_tokens_are_dense_in_each_branch_and_of_one_claim(steps: list[t
     for kind, claim, seq, branch in steps:
         before = ledger.claim, ledger.branch, ledger.next_seq
         if kind == "claim":
-            assert ledger.add_claim(claim) == (before[1:] == (0, 0))
+            assert ledger.add_claim(claim) == (not accepted)
         elif kind == "steer":
             ledger.steer(branch)
             assert ledger.branch == max(before[1], branch)
@@ -42,10 +42,12 @@ def test_accepted_tokens_are_dense_in_each_branch_and_of_one_claim(steps: list[t
         assert seqs == list(range(len(seqs)))
 
 
-def test_a_steered_member_takes_no_later_claim_before_its_first_token() -> None:
+def test_a_member_that_is_steered_before_its_first_token_takes_a_later_claim_and_none_after_it() -> None:
     ledger = ClaimLedger("1-0")
     ledger.steer(1)
-    assert not ledger.add_claim("2-0")
-    assert ledger.judge_token("2-0", 0, 1) is ClaimVerdict.DUPLICATE
     assert ledger.judge_token("1-0", 0) is ClaimVerdict.SUPERSEDED
-    assert ledger.judge_token("1-0", 0, 1) is ClaimVerdict.ACCEPTED
+    assert ledger.add_claim("2-0")
+    assert ledger.judge_token("1-0", 0, 1) is ClaimVerdict.DUPLICATE
+    assert ledger.judge_token("2-0", 0, 1) is ClaimVerdict.ACCEPTED
+    ledger.steer(2)
+    assert not ledger.add_claim("3-0")

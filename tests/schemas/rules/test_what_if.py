@@ -13,7 +13,7 @@ from schemas.errors import Refused
 from schemas.models import Continues, ModelFacts
 from schemas.rules.admission import admit
 from schemas.rules.tiers import TIERS
-from schemas.rules.what_if import Branch, Change, branch_of, request_of, shown_answer
+from schemas.rules.what_if import BranchStart, Change, WholeAnswers, branch_of, request_of, shown_answer
 from schemas.sessions import (
     ENTRY_VERSION,
     MAX_PREFIX_BYTES,
@@ -39,8 +39,8 @@ OPENING = Opening(
 )  # fmt: skip
 
 
-def branch(say: str, answers: tuple[str, ...] = (SKY, SEA), **place: Any) -> Branch:
-    return branch_of(OPENING, answers, Change(say, **place))
+def branch(say: str, answers: tuple[str, ...] = (SKY, SEA), **place: Any) -> BranchStart:
+    return branch_of(WholeAnswers(OPENING, answers, True), Change(say, **place))
 
 
 def refusal(say: str, answers: tuple[str, ...] = (SKY, SEA), **place: Any) -> tuple[str, str]:
@@ -80,7 +80,7 @@ def test_the_first_member_that_has_the_place_inside_its_answer_is_meant() -> Non
     assert branch("lies", answers=("The sea", "The sky is"), word=3).prefix == "The sky lies"
     # No answer has it inside: the first one that ends there.
     assert branch(" lies", answers=("The sea", "The sky"), at=7).prefix == "The sea lies"
-    assert branch("Yes", answers=("", ""), at=0) == Branch("Yes", Parent("s1", 0, "Yes"))
+    assert branch("Yes", answers=("", ""), at=0) == BranchStart("Yes", Parent("s1", 0, "Yes"))
 
 
 def test_a_character_is_not_divided() -> None:
@@ -93,12 +93,12 @@ def test_a_character_is_not_divided() -> None:
 def test_a_place_that_no_answer_has_is_refused_with_its_range() -> None:
     assert refusal("x", at=23) == (
         "bad_at",
-        "There is no place byte 23: the longest answer, of 'calm', has 22 bytes, so give a number from 0 to 22.",
+        "at is 23, and the longest answer ('calm') has 22 bytes: give a number from 0 to 22.",
     )
     assert refusal("x", at=-1)[0] == "bad_at"
     assert refusal("x", word=4, member=1) == (
         "bad_word",
-        "There is no place word 4: the answer, of 'b', has 2 words, so give a number from 1 to 3.",
+        "word is 4, and the answer of 'b' has 2 words: give a number from 1 to 3.",
     )
     assert refusal("x", word=0)[0] == "bad_word"
     assert refusal("x")[0] == refusal("x", at=1, word=1)[0] == "bad_place"
@@ -114,7 +114,7 @@ def test_the_prefix_is_the_answer_up_to_the_byte_and_then_the_word(answers: list
     opening = Opening(ENTRY_VERSION, "s1", "Why?", tuple(map(Member, "ab"[: len(answers)])))
     for place in (Change(say, at=number, member=0), Change(say, word=number, member=0)):
         try:
-            found = branch_of(opening, answers, place)
+            found = branch_of(WholeAnswers(opening, answers, True), place)
         except Refused:
             continue
         kept = shown_answer(answers[0]).encode()[: found.parent.byte].decode()
@@ -147,6 +147,17 @@ def test_members_whose_model_is_not_served_here_are_left_out() -> None:
     assert warnings == ("calm is left out: its model 'a' is not served here.",)
     with pytest.raises(Refused, match=r"No model of that session is served here \(a, b\)"):
         request_of(OPENING, branch("was", word=3), ["c"], {})
+
+
+def test_a_remote_member_of_the_parent_must_be_allowed_again() -> None:
+    """A recording from another person must not send anything to another machine."""
+    served = [ModelFacts("a", "https://far.example", remote=True), ModelFacts("b")]
+    request, _ = request_of(OPENING, branch("was", word=3), ["a", "b"], {})
+    with pytest.raises(Refused) as caught:
+        admit(request, "s2", served, TIERS["hybrid"], Limits())
+    assert caught.value.code == "remote_not_allowed"
+    request, _ = request_of(OPENING, branch("was", word=3), ["a", "b"], {"allow_remote": True})
+    assert admit(request, "s2", served, TIERS["hybrid"], Limits()).opening.members[0].remote
 
 
 # --- admission --------------------------------------------------------------------------------------------------------

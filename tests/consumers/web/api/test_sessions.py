@@ -86,7 +86,7 @@ async def test_a_session_at_any_window_has_the_text_of_all_frames_up_to_it(
         "replay_of": None, "recording": None, "recorded_ms": None,
         "origin_ns": str(next_grid_point_ns(opened_ms * NS_PER_MS)), "window_index": len(frames) - 1, "final": True,
         "tier": "mid", "sync": sync, "weighting": "fixed", "prompt": "What is a list?", "system": "Be brief.",
-        "history": messages[1:3],
+        "history": messages[1:3], "prefix": "", "parent": None, "branches": [],
     }  # fmt: skip
 
 
@@ -306,6 +306,9 @@ async def test_the_openapi_document_is_valid_and_describes_every_operation(
         await api.ask(method, f"/api/recordings/none.mcap{rest}", 404)
     await api.ask("GET", "/api/recordings/none.mcap/difference?other=x.mcap", 404)
     await api.ask("POST", "/api/recordings/none.mcap/replay", 415)
+    await api.ask("POST", "/api/recordings/none.mcap/what-if", 404, json={"say": "No", "at": 0})
+    await api.ask("POST", f"{path}/what-if", 400, json={"say": "No"})
+    await api.ask("GET", f"{path}/effect", 409)
     await api.ask("POST", f"{path}/keep", 503)
     await api.ask("GET", f"{path}/playback", 409)
     await api.ask("POST", f"{path}/playback", 415)
