@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from council.ensemble_session import EnsembleSession
     from schemas.errors import CouncilError, Refused, SetBack
     from schemas.frames import Frame, MemberFrame
+    from schemas.rules.effect import Effect
     from schemas.sessions import MemberSpec, Message, SessionRequest
 
 __version__ = "0.1.0"
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 # end it without a traceback.
 _MODULES = {
     "CouncilError": "schemas.errors",
+    "Effect": "schemas.rules.effect",
     "EnsembleSession": "council.ensemble_session",
     "Frame": "schemas.frames",
     "MemberFrame": "schemas.frames",
@@ -31,6 +33,7 @@ _MODULES = {
 
 __all__ = [
     "CouncilError",
+    "Effect",
     "EnsembleSession",
     "Frame",
     "MemberFrame",

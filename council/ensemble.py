@@ -109,12 +109,14 @@ class TurboEnsemble:
     ) -> AsyncIterator[Frame]:
         """Opens a session and yields its frames; a caller that stops early cancels the session.
 
-        `models` are the members: each a model's name, the name of a member in the settings, or a description such as
-        "calm=smollm2:temperature=0" (schemas/rules/members.py). `history` are the turns before the prompt, `options`
-        each member's own temperature, seed and max_tokens, by its name. With the weighting `certainty` each weight is
-        multiplied by its member's certainty. With the sync `step` text is released as far as the slowest member has
-        written, with `free` as it arrives. Raises as open() and EnsembleSession.frames() do; after SetBack the session
-        is cancelled, as after any error. A caller that wants to go on uses open() and EnsembleSession.frames().
+        `models` are the members: each a model's name, the name of a member in the settings, or a description
+        such as "calm=smollm2:temperature=0" (schemas/rules/members.py). `history` are the turns before the
+        prompt, `options` each member's own temperature, seed and max_tokens, by its name. With the weighting
+        `certainty` each weight is multiplied by its member's certainty. With the sync `step` text is released
+        as far as the slowest member has written, with `free` as it arrives; with `consensus` the members write
+        one answer, frame.consensus.agreed. Raises as open() and EnsembleSession.frames() do; after SetBack the
+        session is cancelled, as after any error. A caller that wants to go on uses open() and
+        EnsembleSession.frames().
         """
         names = (models,) if isinstance(models, str) else tuple(models)
         own = {model: dict(values) for model, values in (options or {}).items()}

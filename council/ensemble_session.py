@@ -23,8 +23,9 @@ from schemas.errors import (
     Unavailable,
     expired,
 )
-from schemas.frames import Frame, decode_frame
+from schemas.frames import Decision, Frame, decode_frame
 from schemas.rules.effect import Effect, effects_of
+from schemas.rules.partings import Partings, joined_decisions
 from schemas.rules.what_if import RequestChanges, WholeAnswers
 from schemas.sessions import Opening
 from transport.frames import frames_after
@@ -56,7 +57,11 @@ class OpensBranches(Protocol):
 
 
 class EnsembleSession:
-    """An open session of an ensemble. `warnings` has a sentence for each part of the request that was left out."""
+    """An open session of an ensemble. `warnings` has a sentence for each part of the request that was left out.
+
+    `agreed` and `decisions` are the council's text and how it agreed on it, in the frames that frames() has yielded;
+    decisions that touch and did not decide a parting are joined. Both are empty unless the sync is `consensus`.
+    """
 
     def __init__(
         self,
@@ -68,12 +73,30 @@ class EnsembleSession:
     ) -> None:
         """`parent` are the answers of a what-if branch's parent when it was opened."""
         self.opening, self.warnings = opening, warnings
+        self._forget()
         self._pipe, self._ensemble, self._parent = pipe, ensemble, parent
 
     @property
     def session(self) -> str:
         """The session's id."""
         return self.opening.session
+
+    def _forget(self) -> None:
+        self.agreed = ""
+        self.decisions: list[Decision] = []
+        self._partings = Partings()
+
+    def _note(self, frame: Frame) -> None:
+        self.agreed += frame.consensus.agreed or ""
+        found = frame.consensus.decisions or ()
+        self._partings.add(found)
+        self.decisions[-1:] = joined_decisions([*self.decisions[-1:], *found])
+
+    @property
+    def advice(self) -> str:
+        """A sentence where a member of a consensus session has lost nearly all partings so far, with the cheaper
+        choice; else empty."""
+        return self._partings.advice(self.opening.names)
 
     async def frames(self) -> AsyncIterator[Frame]:
         """Every frame from window 0 to the final one, as they are committed.
@@ -86,6 +109,7 @@ class EnsembleSession:
         # A connection of its own: other callers use the session's connection while this one waits.
         pipe = BlockingPipe(self._pipe.url)
         try:
+            self._forget()
             reader, received_at = frames_after(pipe, self.session), time.monotonic()
             # While Redis is away the aggregator cannot close a window: that time does not count as its silence.
             silent_from = received_at
@@ -108,6 +132,7 @@ class EnsembleSession:
                 for entry in found:
                     silent_from = received_at = time.monotonic()
                     frame = decode_frame(entry.raw)
+                    self._note(frame)
                     yield frame
                     if frame.final:
                         return

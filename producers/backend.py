@@ -136,7 +136,10 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class BackendFailed(Exception):
-    """The model or its server failed. The message is a sentence for a person, without secrets and prompts."""
+    """The model or its server failed. The message is a sentence for a person, without secrets and prompts.
+    `is_refusal`: the server does not accept such a request."""
+
+    is_refusal = False
 
 
 class ServerAway(BackendFailed):

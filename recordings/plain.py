@@ -1,4 +1,4 @@
-"""Text from a recording for a terminal, without characters that control the terminal."""
+"""Text of models and recordings for a terminal, without characters that control the terminal."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ _CONTROLS = {
     **dict.fromkeys((0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), None),
     **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),
 }
+_CONTROLS_IN_TEXT = {number: put for number, put in _CONTROLS.items() if chr(number) not in "\n\t"}
 _MOST_CHARACTERS = 200
 
 
 def plain(text: str) -> str:
     """The text without control characters, in one line."""
     return text.translate(_CONTROLS)
+
+
+def plain_text(text: str) -> str:
+    """The text without control characters but line feeds and tabs."""
+    return text.translate(_CONTROLS_IN_TEXT)
 
 
 def short(text: str, most: int = _MOST_CHARACTERS) -> str:

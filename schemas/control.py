@@ -40,9 +40,9 @@ class Playback(msgspec.Struct, frozen=True):
 
 
 class Steer(msgspec.Struct, array_like=True, frozen=True):
-    """The text that a member continues in its present branch: its answer up to the byte `start`, which is the end of
-    its last token that is kept or of the session's prefix, and then `text`, up to the byte `end`. So it contains all
-    that the member was given after that token: a producer may read the state after two steers."""
+    """The text that a member continues in its present branch: its answer up to the byte `start`, and then `text`, up to
+    the byte `end`. `start` is the end of its last token that is kept, or of the session's prefix: so `text` contains
+    all that the member was given after that token, and a producer may read the state after two steers."""
 
     start: int
     end: int

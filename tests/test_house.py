@@ -177,7 +177,7 @@ def test_the_readme_begins_with_exactly_two_commands() -> None:
 def test_the_readme_names_commands_that_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     help_text = council("--help").out
-    for command in set(re.findall(r"^ {4}council (\w+)", readme, re.M)) | {"stop", "status"}:
+    for command in set(re.findall(r"^ {4}council ([\w-]+)", readme, re.M)) | {"stop", "status"}:
         assert re.search(rf"^ +{command} ", help_text, re.M), command
     for module in re.findall(r"python -m ([\w.]+)", readme):
         assert (ROOT / module.replace(".", "/") / "__main__.py").exists(), module

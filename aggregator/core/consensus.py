@@ -197,7 +197,7 @@ class Consensus:
                 return False
             shared = shared[:words] if words else shared
             self._agree(shared, voters, is_word=words > 0)
-            return not self._steer_returning(end_ns)
+            return True
         if shared:
             self._agree(shared, voters)
             return True
@@ -304,7 +304,7 @@ class Consensus:
             else:
                 self._steer(index, end_ns)
         record.floor = len(record.agreed)
-        return not self._steer_returning(end_ns)
+        return True
 
     def _may_still_write(self, index: int, word: bytes) -> bool:
         text = self._drafts[index].text

@@ -137,7 +137,9 @@ class Session:
         elif record.mode == "consensus":
             self._align_agreed(self._consensus)
         self._forget_passed()
-        self._changes_ns = self._next_change_ns(end_ns)
+        # A member that was steered in this window joins the others in the next one, without an entry of its own.
+        is_steered = self._consensus is not None and self._consensus.steered
+        self._changes_ns = 0 if is_steered else self._next_change_ns(end_ns)
 
     def _release_prefix(self, events: WindowEvents) -> None:
         """Releases the beginning of every answer, which is given."""

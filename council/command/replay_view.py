@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from council.command.asking import AskSummary
+from council.command.ask_summary import AskSummary
 from council.command.lanes import Lanes
 from council.command.terminal_keys import pressed_keys
 from producers.replay.player import Player

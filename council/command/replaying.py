@@ -16,7 +16,8 @@ from typing import NamedTuple
 import msgspec
 from rich.console import Console
 
-from council.command.asking import EXIT_CANCELLED, EXIT_OK, AskSummary, close_quietly, print_end
+from council.command.ask_summary import AskSummary, print_end
+from council.command.asking import EXIT_CANCELLED, EXIT_OK, close_quietly
 from council.command.replay_view import draw_replay, write_replay
 from council.ensemble import TurboEnsemble
 from producers.replay.player import Player, PlayReport

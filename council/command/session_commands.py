@@ -55,7 +55,11 @@ def ask(
         str, typer.Option(help="fixed; or certainty: each weight is multiplied by its member's present certainty.")
     ] = "fixed",
     sync: Annotated[
-        str, typer.Option(help="step: show text as far as the slowest member has written; or free: as it arrives.")
+        str,
+        typer.Option(
+            help="step: show text as far as the slowest member has written; free: as it arrives; consensus: the "
+            "members write one answer together, which alone is written to standard output."
+        ),
     ] = "step",
     tier: TierOption = None,
     system: Annotated[str, typer.Option(help="A system text for every member.")] = "",
@@ -105,7 +109,7 @@ def ask(
     async def run() -> int:
         async with TurboEnsemble(tier, settings=settings) as ensemble:
             opening = asyncio.create_task(ensemble.open(request))
-            return await ask_council(ensemble, opening, as_json=as_json or not sys.stdout.isatty(), record=recording)
+            return await ask_council(ensemble, opening, as_json=as_json, record=recording)
 
     raise typer.Exit(uvloop.run(run()))
 

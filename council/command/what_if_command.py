@@ -98,14 +98,13 @@ def what_if(
     recording = None if record is None else RecordingOrder(record, text=settings.record_text and not no_text)
 
     async def run() -> int:
-        is_json = as_json or not sys.stdout.isatty()
         async with TurboEnsemble(tier, settings=settings) as ensemble:
             put = functools.partial(ensemble.what_if, say=say, at=at, word=word, member=member, **changes)
             opening = asyncio.create_task(_opened(put, session, settings))
-            code = await ask(ensemble, opening, as_json=is_json, record=recording)
+            code = await ask(ensemble, opening, as_json=as_json, record=recording)
             if code != EXIT_CANCELLED:
                 branch = opening.result()
-                _print_effect(branch, await branch.effect(), as_json=is_json)
+                _print_effect(branch, await branch.effect(), as_json=as_json)
             return code
 
     raise typer.Exit(uvloop.run(run()))
@@ -134,8 +133,10 @@ def _is_recording(written: str) -> bool:
 
 
 def _print_effect(branch: EnsembleSession, effects: Mapping[str, Effect], *, as_json: bool) -> None:
-    """Prints the effect: as one line of JSON, or as a table."""
-    if as_json:
+    """Prints the effect: as one line of JSON, or as a table; as a table on standard error where the standard output is
+    the council's text alone."""
+    is_one_text = branch.opening.sync == "consensus"
+    if as_json or not (is_one_text or sys.stdout.isatty()):
         assert branch.opening.parent is not None
         line = {
             "session": branch.session,
@@ -148,7 +149,7 @@ def _print_effect(branch: EnsembleSession, effects: Mapping[str, Effect], *, as_
         except BrokenPipeError:
             close_quietly(sys.stdout)
         return
-    Console().print(effect_table(effects))
+    Console(stderr=is_one_text).print(effect_table(effects))
 
 
 def effect_table(effects: Mapping[str, Effect]) -> Table:

@@ -12,11 +12,11 @@ import msgspec
 
 from producers.backend import LENGTH, STOP, BackendFailed, Chunk, Ending, Piece, Request
 from producers.llama.model import LlamaModel
-from producers.llama.prompt import Prompt
 from producers.llama.step import Continuation, Draw, Step, piece_of, step_seed
 from producers.llama.stretch import next_length
 from producers.servers.following import Following
 from producers.servers.thinking import ThinkingSplitter
+from producers.servers.token_prompt import Prompt
 from schemas.entries import Lane
 
 
@@ -26,6 +26,11 @@ async def answer_to(
     """One chunk a token, and an Ending. `held` becomes the tokens in the slot's cache. Raises BackendFailed."""
     # A context of n tokens has room for n - 1 and the one that they lead to.
     room = model.context_tokens - len(prompt.tokens)
+    if room < 1:
+        what = "the prompt with the answer so far" if prompt.continues else "the prompt"
+        raise BackendFailed(
+            f"{name} has a context of {model.context_tokens} tokens, and {what} has {len(prompt.tokens)}: shorten it"
+        )
     text = Text(prompt.text, request.top_k, prompt.begun if prompt.continues else None)
     following = Following(prompt.white_space)
     last = min(request.max_tokens, room) - 1

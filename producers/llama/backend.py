@@ -22,7 +22,7 @@ from producers.llama.answer import answer_to
 from producers.llama.child import LlamaChild
 from producers.llama.file import gguf_facts
 from producers.llama.model import LlamaModel
-from producers.llama.prompt import Prompt, prompt_of
+from producers.servers.token_prompt import Prompt, prompt_of
 from producers.source import ModelSource
 from schemas.errors import Refused
 from schemas.models import ModelFacts
@@ -156,7 +156,7 @@ class LlamaBackend:
                 self._answering -= 1
 
     async def _answer(self, request: Request, model: LlamaModel) -> AsyncGenerator[Chunk | Ending, None]:
-        prompt = await prompt_of(request, model, self._model)
+        prompt = await prompt_of(request, model)
         slot = self._slot_for(prompt)
         self._free.remove(slot)
         try:

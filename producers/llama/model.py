@@ -14,33 +14,19 @@ from producers.llama.step import Continuation, Draw, Step, cached, entry_of, que
 from producers.llama.stretch import StretchReader
 from producers.servers.faults import ServerFault, unquoted
 from producers.servers.pieces import LogprobEntry
+from producers.servers.token_prompt import (
+    TokenPiece,
+    chat_question,
+    read_pieces,
+    read_prompt,
+    read_tokens,
+    template_question,
+    text_question,
+)
 from schemas.sessions import Message
 
 # llama.cpp samples from the 40 likeliest tokens, unless a file contains another number.
 _LIKELY = 64
-
-
-class _Templated(msgspec.Struct):
-    prompt: str
-
-
-class _Tokenized(msgspec.Struct):
-    tokens: list[int]
-
-
-class TokenPiece(msgspec.Struct):
-    """A token and its text; its bytes where these are not UTF-8."""
-
-    id: int
-    piece: str | list[int]
-
-    @property
-    def raw(self) -> bytes:
-        return self.piece.encode() if isinstance(self.piece, str) else bytes(self.piece)
-
-
-class _Pieces(msgspec.Struct):
-    tokens: list[TokenPiece]
 
 
 class _Detokenized(msgspec.Struct):
@@ -48,9 +34,6 @@ class _Detokenized(msgspec.Struct):
 
 
 T = TypeVar("T")
-_templated = msgspec.json.Decoder(_Templated)
-_tokenized = msgspec.json.Decoder(_Tokenized)
-_pieces = msgspec.json.Decoder(_Pieces)
 _detokenized = msgspec.json.Decoder(_Detokenized)
 
 
@@ -74,22 +57,19 @@ class LlamaModel:
 
     async def prompt(self, messages: Sequence[Message]) -> str:
         """The chat as the model's own template writes it, with the beginning of the next turn."""
-        turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return (await self._ask("/apply-template", {"messages": turns}, _templated.decode)).prompt
+            return (await self._ask("/apply-template", template_question(messages), read_prompt)).prompt
         except BackendFailed as failure:
             raise BackendFailed(unquoted(str(failure), messages)) from None
 
     async def tokens(self, text: str) -> list[int]:
         """The tokens of a chat, as the server itself reads it: with the model's first token, and special tokens by
         name."""
-        asked = {"content": text, "add_special": True, "parse_special": True}
-        return (await self._ask("/tokenize", asked, _tokenized.decode)).tokens
+        return (await self._ask("/tokenize", chat_question(text), read_tokens)).tokens
 
     async def pieces(self, text: str) -> list[TokenPiece]:
         """The tokens of a text that is no chat: without the model's first token, and without special tokens."""
-        asked = {"content": text, "add_special": False, "parse_special": False, "with_pieces": True}
-        return (await self._ask("/tokenize", asked, _pieces.decode)).tokens
+        return (await self._ask("/tokenize", text_question(text), read_pieces)).tokens
 
     async def name_of(self, token: int) -> str:
         """The name of a special token."""
@@ -153,7 +133,7 @@ class LlamaModel:
     async def _any_plain_token(self) -> int:
         """A token that is a whole character."""
         if self._plain_token is None:
-            tokens = (await self._ask("/tokenize", {"content": "a"}, _tokenized.decode)).tokens
+            tokens = (await self._ask("/tokenize", {"content": "a"}, read_tokens)).tokens
             self._plain_token = tokens[-1] if tokens else 0
         return self._plain_token
 

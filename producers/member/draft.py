@@ -23,7 +23,7 @@ from schemas.rules.lanes import lane_end
 # max_tokens counts so many bytes of given text as a token.
 _BYTES_PER_TOKEN = 4
 # A failover of Redis loses about a second of its entries, in which a member is steered a few times.
-MOST_PAST_BRANCHES = 8
+MOST_LEFT_BRANCHES = 8
 
 
 class _Part(NamedTuple):
@@ -103,23 +103,27 @@ class Branch:
 
 
 class Branches:
-    """`now` is the present branch. The last ones before it are kept: Redis may lose the newest entries and commits, and
-    the member then continues in an earlier branch."""
+    """`now` is the present branch. The last ones are kept: Redis may lose the newest entries and commits, and the
+    member then continues in an earlier branch."""
 
     def __init__(self, draft: Draft | None) -> None:
         self.now = Branch(0, None, draft)
-        self._past: deque[Branch] = deque(maxlen=MOST_PAST_BRANCHES)
+        # The one that was left last is the last one.
+        self._left: deque[Branch] = deque(maxlen=MOST_LEFT_BRANCHES)
 
     def turn_to(self, number: int, steer: Steer | None) -> bool:
         """Makes this branch the present one, as the aggregator has it. False where its text cannot be put together."""
-        known = [*self._past, self.now]
+        known = [*self._left, self.now]
         found = next((one for one in known if (one.number, one.steer) == (number, steer)), None)
         if found is None:
-            before = next((one for one in reversed(known) if one.number < number), None)
-            draft = before.draft.steered(steer) if before and before.draft and steer else None
+            befores = [one.draft for one in reversed(known) if one.draft and one.number < number]
+            drafts = (draft.steered(steer) for draft in befores if steer)
+            draft = next((draft for draft in drafts if draft), None)
             if draft is None:
                 return False
             found = Branch(number, steer, draft)
+        self._left.extend([] if found is self.now else [self.now])
+        if found in self._left:
+            self._left.remove(found)
         self.now = found
-        self._past = deque([one for one in known if one.number < number], MOST_PAST_BRANCHES)
         return True

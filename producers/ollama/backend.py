@@ -21,13 +21,25 @@ from collections.abc import AsyncGenerator, Iterator
 import httpx
 import msgspec
 
-from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Request, Resident
+from producers.backend import (
+    BackendFailed,
+    Chunk,
+    Ending,
+    ModelLoading,
+    ModelWaiting,
+    OutOfMemory,
+    Request,
+    Resident,
+    Written,
+)
 from producers.ollama.answers import NOT_DESCRIBED, PulledModel, Shown
 from producers.ollama.dialect import LOADED_WITH, OllamaDialect
 from producers.ollama.offers import is_in_cloud, known_facts, known_limits, ollama_limits
 from producers.ollama.server import OllamaServer, StatusFault, UnansweredQuestion, canonical_name, is_about_memory
 from producers.ollama.stream import OllamaStream
 from producers.servers.faults import ServerFault, unquoted
+from producers.servers.following import Following, without_white_space
+from producers.servers.prefix_try import Outcome, PrefixTry
 from producers.servers.recorded import Exchange
 from producers.servers.streaming import read_answer
 from producers.servers.thinking import template_thinks
@@ -78,6 +90,7 @@ class OllamaBackend:
         self._source = source
         self._known: _Known | None = None
         self._dialect = OllamaDialect()
+        self._prefix_try = PrefixTry()
         self._facts = ModelFacts(canonical_name(source.name), self._server.shown_url, remote=source.remote)
 
     @property
@@ -90,7 +103,7 @@ class OllamaBackend:
 
     @property
     def facts(self) -> ModelFacts:
-        return self._facts
+        return msgspec.structs.replace(self._facts, continues=self._prefix_try.continues)
 
     @property
     def residence(self) -> OllamaBackend | None:
@@ -113,6 +126,26 @@ class OllamaBackend:
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
         """Asks for one answer. Raises BackendFailed, and nothing else that the server or the network could cause."""
+        if request.continues:
+            async with contextlib.aclosing(self._prefix_try.needed(self._asked_for, request, self._title)) as signs:
+                async for sign in signs:
+                    yield sign
+        async with contextlib.aclosing(self._asked_for(request)) as items:
+            async for item in items:
+                yield item
+
+    def try_prefix(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
+        """The answer to a request that tries whether the server continues one; then `prefix_outcome` has the outcome.
+        `request` has its bounds. Raises as generate()."""
+        return self._prefix_try.tried(self._asked_for, request)
+
+    @property
+    def prefix_outcome(self) -> Outcome:
+        return self._prefix_try.outcome
+
+    async def _asked_for(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
+        begun, white_space = without_white_space(request.prefix_text)
+        request = msgspec.structs.replace(request, prefix=(Written(begun),) if begun else ())
         changes = 0
         try:
             model = await self._usable()
@@ -120,11 +153,14 @@ class OllamaBackend:
                 if not await self._is_loaded(model):
                     yield ModelLoading()
                 while True:
-                    stream = OllamaStream(request.top_k, thinks=model.thinks, begins_thinking=model.begins_thinking)
+                    stream = _stream_of(request, model)
+                    following = Following(white_space, begun if self._prefix_try.repeats else "")
                     try:
                         async with contextlib.aclosing(await self._asked(model, request)) as answer:
                             async for item in read_answer(answer, stream, request.silence_ms / 1_000):
-                                yield item
+                                for shown in following.shown(item):
+                                    self._prefix_try.check_item(request, shown, self._title)
+                                    yield shown
                         if stream.ended_unopened:
                             self._known = msgspec.structs.replace(model, begins_thinking=True)
                         return
@@ -230,6 +266,8 @@ class OllamaBackend:
         thinks = "thinking" in shown.capabilities
         manifest, in_cloud = own.digest if own else "", is_in_cloud(self._facts.model, own, shown)
         begins_thinking = template_thinks(shown.template)
+        # Without a chat template the answer so far is the end of the text that the model continues.
+        self._prefix_try.is_known = not shown.has_chat
         self._known = _Known(self._facts.model, manifest, in_cloud, shown.has_chat, thinks, begins_thinking)
         return self._known
 
@@ -267,7 +305,15 @@ class OllamaBackend:
         words = unquoted(fault.words, request.messages if request else ())
         if is_about_memory(predicate) or is_about_memory(words):
             return OutOfMemory(f"{self._title} has too little memory: it {predicate}")
-        return BackendFailed(f"{self._title} {predicate}")
+        failure = BackendFailed(f"{self._title} {predicate}")
+        failure.is_refusal = fault.is_refusal
+        return failure
+
+
+def _stream_of(request: Request, model: _Known) -> OllamaStream:
+    """What reads the answer. One that has begun is not thought about again."""
+    thinks = not request.continues
+    return OllamaStream(request.top_k, thinks=thinks and model.thinks, begins_thinking=thinks and model.begins_thinking)
 
 
 def _pauses(asks: int) -> Iterator[float]:

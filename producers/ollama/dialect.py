@@ -16,6 +16,8 @@ MOST_TOP = 20
 # The options of a load: a request with another value would make Ollama load the model again. Speculative decoding is
 # off, because its logprobs are not real.
 LOADED_WITH: dict[str, object] = {"draft_num_predict": 0}
+# A model's own settings may contain penalties, which would draw another token than the likeliest one.
+NO_PENALTIES: dict[str, object] = {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 
 class OllamaDialect(msgspec.Struct, frozen=True):
@@ -38,6 +40,8 @@ class OllamaDialect(msgspec.Struct, frozen=True):
         if "seed" in sent:
             options["seed"] = request.seed
         body: dict[str, object] = {"model": model, "stream": True}
+        if "penalties" in sent:
+            options |= NO_PENALTIES
         if "logprobs" in sent:
             body |= {"logprobs": True, "top_logprobs": min(request.top_k, self.most_top)}
         if "keep_alive" in sent:
@@ -48,7 +52,8 @@ class OllamaDialect(msgspec.Struct, frozen=True):
         if not has_chat:
             return "/api/generate", {**body, "prompt": "\n\n".join(turn.content for turn in turns), "raw": True}
         if "think" in sent:
-            body["think"] = True
+            # An answer that has begun is not thought about again.
+            body["think"] = not request.continues
         return "/api/chat", {**body, "messages": [{"role": turn.role, "content": turn.content} for turn in turns]}
 
     def without(self, refusal: bytes, request: Request, *, thinks: bool) -> OllamaDialect | None:
@@ -67,6 +72,7 @@ class OllamaDialect(msgspec.Struct, frozen=True):
         """The parameters of the request that a refusal may be about."""
         sent: set[Parameter] = {"logprobs", "keep_alive", "draft", "max_tokens", "temperature"}
         sent |= {"think"} if thinks else set()
+        sent |= {"penalties"} if request.temperature == 0.0 else set()
         sent |= {"system"} if request.system else set()
         sent |= {"seed"} if request.seed is not None else set()
         return (sent - self.left_out) | _asked_for(request)
@@ -74,7 +80,8 @@ class OllamaDialect(msgspec.Struct, frozen=True):
     def changes(self, request: Request) -> tuple[str, ...]:
         """What this dialect leaves out of the request or changes in it, in words."""
         names: dict[Parameter, str] = {
-            "logprobs": "top_logprobs", "draft": "draft_num_predict", "system": "the system text is in the first turn"
+            "logprobs": "top_logprobs", "draft": "draft_num_predict", "penalties": "repeat_penalty",
+            "system": "the system text is in the first turn",
         }  # fmt: skip
         gone = sorted(names.get(parameter, parameter) for parameter in self.left_out - _asked_for(request))
         lowered = [] if self.most_top >= request.top_k else [f"top_logprobs lowered to {self.most_top}"]

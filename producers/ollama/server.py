@@ -30,7 +30,7 @@ from producers.servers.address import at_path, server_address
 from producers.servers.api_key import without_key
 from producers.servers.client import CONNECT_S, http_client, network_fault, send, short_body
 from producers.servers.encoding import decoded_parts
-from producers.servers.faults import ServerFault, error_message, error_words, is_html, one_line
+from producers.servers.faults import ServerFault, error_message, error_words, is_html, one_line, refuses_messages
 from producers.servers.recorded import Exchange
 from producers.source import ModelSource
 
@@ -68,7 +68,7 @@ class StatusFault(ServerFault):
     """An HTTP status other than 200, with the server's message and the body in which it was."""
 
     def __init__(self, status: int, predicate: str, body: bytes = b"", *, html: bool = False) -> None:
-        super().__init__(predicate, words=error_words(body))
+        super().__init__(predicate, words=error_words(body), is_refusal=refuses_messages(status, error_words(body)))
         self.status, self.body = status, body
         # Ollama reports a full queue in JSON; HTML comes from a proxy whose Ollama is away.
         self.is_busy = status == httpx.codes.SERVICE_UNAVAILABLE and not html

@@ -133,7 +133,11 @@ class OllamaStream:
         if self._word is None:
             raise ServerFault(ended_early(has_begun=self.events > 0))
         yield ending_of(
-            self._word, has_answer=self._text.has_answer, is_refusal=self._is_refusal, odd=odd_words(self._odd)
+            self._word,
+            has_answer=self._text.has_answer,
+            is_refusal=self._is_refusal,
+            odd=odd_words(self._odd),
+            end=self._text.end,
         )
 
     def _read(self, line: bytes) -> Iterator[Chunk]:
@@ -144,7 +148,7 @@ class OllamaStream:
         texts = found.texts
         self._is_refusal = self._is_refusal or bool(texts.refusal)
         pieces = self._text.pieces(texts.answer + texts.refusal, texts.thinking, found.entries)
-        self.events += bool(pieces or texts.answer or texts.thinking or found.word is not None)
+        self.events += bool(pieces or found.entries or texts.answer or texts.thinking or found.word is not None)
         if pieces:
             yield Chunk(pieces)
         if found.has_error and not (self._word is not None and not is_failure(self._word)):

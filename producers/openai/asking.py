@@ -19,7 +19,7 @@ import msgspec
 
 from producers.backend import ModelLoading, ModelWaiting, Request
 from producers.openai.dialect import Dialect
-from producers.servers.faults import ServerFault, error_code, error_message, error_words, is_html
+from producers.servers.faults import ServerFault, error_code, error_message, error_words, is_html, refuses_messages
 
 LOADING_PAUSE_S = 1.0
 # Only a bound: a session lives for an hour at most, and closes the iterator when it does not wait any longer.
@@ -92,7 +92,8 @@ class Asking:
         if _is_busy(refusal):
             return self._wait(refusal)
         fault = refusal_fault(refusal, self._key_variable, self._absence)
-        raise ServerFault(str(fault), words=error_words(refusal.body))
+        words = error_words(refusal.body)
+        raise ServerFault(str(fault), words=words, is_refusal=refuses_messages(refusal.status, words))
 
     def changes(self, refusal: str) -> bool:
         """True where another attempt, in another dialect, may succeed after this refusal."""

@@ -23,12 +23,14 @@ from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelW
 from producers.openai.asking import Asking, RefusedAnswer
 from producers.openai.dialect import Dialect
 from producers.openai.offers import AUTO_EVICT, look_at
+from producers.openai.question import ChatQuestion, NoCompletions, Question, completion_question
 from producers.openai.stream import ChatStream
 from producers.openai.view import View
 from producers.servers.address import api_roots, at_path, server_address
 from producers.servers.api_key import without_key
 from producers.servers.client import http_client, network_fault, send, short_body
 from producers.servers.faults import ServerFault, unquoted
+from producers.servers.prefix_try import Outcome, PrefixTry
 from producers.servers.recorded import Exchange
 from producers.servers.streaming import read_answer
 from producers.servers.thinking import name_thinks
@@ -70,6 +72,9 @@ class OpenAIBackend:
         # True where its chat template opens the thinking, as far as its name or an answer shows it.
         self._begins_thinking = name_thinks(source.name)
         self._client: httpx.AsyncClient | None = None
+        self._prefix_try = PrefixTry()
+        # True until a llama-server has shown that it does not complete tokens.
+        self._completes = True
 
     @property
     def pauses(self) -> bool:
@@ -82,7 +87,8 @@ class OpenAIBackend:
 
     @property
     def facts(self) -> ModelFacts:
-        return msgspec.structs.replace(self._view.facts_of(self._source, self._server), trouble=self._trouble)
+        facts = self._view.facts_of(self._source, self._server)
+        return msgspec.structs.replace(facts, trouble=self._trouble, continues=self._prefix_try.continues)
 
     @property
     def residence(self) -> None:
@@ -112,20 +118,37 @@ class OpenAIBackend:
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
         """Asks for one answer. Raises BackendFailed, and nothing else that the server or the network could cause."""
+        if request.continues:
+            async with contextlib.aclosing(self._prefix_try.needed(self._asked, request, self._name)) as signs:
+                async for sign in signs:
+                    yield sign
+        async with contextlib.aclosing(self._asked(request)) as items:
+            async for item in items:
+                yield item
+
+    def try_prefix(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
+        """The answer to a request that tries whether the server continues one; then `prefix_outcome` has the outcome.
+        `request` has its bounds. Raises as generate()."""
+        return self._prefix_try.tried(self._asked, request)
+
+    @property
+    def prefix_outcome(self) -> Outcome:
+        return self._prefix_try.outcome
+
+    async def _asked(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
         if self._client is None:
             raise RuntimeError("start() comes before generate()")
         stream = ChatStream(0)
         try:
             if await self._loads_for_this(self._client):
                 yield ModelLoading()
-            asking = Asking(self._dialect, request, self._source.key_env, self._view.lacks(self._source.name))
+            question = await self._question(self._client, request)
+            asking = Asking(self._dialect, question.request, self._source.key_env, self._view.lacks(self._source.name))
             while True:
-                while not isinstance(answer := await self._answer(self._client, asking), httpx.Response):
+                while not isinstance(answer := await self._answer(self._client, asking, question), httpx.Response):
                     yield answer
                     await asyncio.sleep(asking.pause_s)
-                stream = ChatStream(
-                    asking.dialect.top_k(request), begins_thinking=self._begins_thinking or self._view.begins_thinking
-                )
+                stream, following = question.stream(asking.dialect), question.following()
                 try:
                     async with contextlib.aclosing(answer):
                         if asking.has_waited:
@@ -134,7 +157,9 @@ class OpenAIBackend:
                             if stream.events:
                                 # The server accepts this dialect, and the trouble is over.
                                 self._dialect, self._trouble = asking.dialect, ""
-                            yield item
+                            for shown in following.shown(item):
+                                self._prefix_try.check_item(question.request, shown, self._name)
+                                yield shown
                     self._begins_thinking |= stream.ended_unopened
                     return
                 except ServerFault as fault:
@@ -142,21 +167,36 @@ class OpenAIBackend:
                     if stream.events or not asking.changes(str(fault)):
                         raise
         except ServerFault as fault:
-            raise self._failed(str(fault), request, fault.words, has_begun=stream.events > 0) from fault
+            raise self._failed(str(fault), request, fault, has_begun=stream.events > 0) from fault
         except httpx.HTTPError as error:
             raise self._failed(network_fault(error), request) from error
 
-    async def _answer(self, client: httpx.AsyncClient, asking: Asking) -> httpx.Response | ModelLoading | ModelWaiting:
+    async def _question(self, client: httpx.AsyncClient, request: Request) -> Question:
+        is_llama = self._view.kind == "llama-server"
+        if request.continues and is_llama and self._completes:
+            try:
+                return await completion_question(request, client, self._base, self._source.name)
+            except NoCompletions as absence:
+                if absence.is_lasting:
+                    # The chat alone is left, and it depends on the chat template.
+                    self._completes = self._prefix_try.is_known = False
+        begins_thinking = self._begins_thinking or self._view.begins_thinking
+        repeats = self._prefix_try.repeats
+        return ChatQuestion(request, begins_thinking=begins_thinking, has_ids=is_llama, repeats=repeats)
+
+    async def _answer(
+        self, client: httpx.AsyncClient, asking: Asking, question: Question
+    ) -> httpx.Response | ModelLoading | ModelWaiting:
         """The beginning of a stream, which the caller closes; or the sign to show until the next attempt. Raises
         ServerFault where another attempt would not help."""
-        roots, first = self._roots, None
+        roots, first = (question.root,) if question.root else self._roots, None
         while True:
-            url = at_path(roots[0], "/chat/completions")
-            content = asking.dialect.body(self._source.name, asking.request)
+            url = at_path(roots[0], question.path)
+            content = question.body(self._source.name, asking.dialect)
             headers = {"Content-Type": "application/json"}
             response = await send(client, client.build_request("POST", url, content=content, headers=headers))
             if response.status_code == httpx.codes.OK:
-                self._roots = roots[:1]
+                self._roots = self._roots if question.root else roots[:1]
                 return response
             async with contextlib.aclosing(response):
                 body = await short_body(response)
@@ -170,8 +210,10 @@ class OpenAIBackend:
                 return sign
 
     def _see(self, view: View) -> None:
+        if view.kind != self._view.kind:
+            self._dialect = self._dialect.for_kind(view.kind)
+            self._prefix_try.is_known = view.kind == "llama-server"
         self._view = view
-        self._dialect = msgspec.structs.replace(self._dialect, has_continue_flag=view.kind == "vllm")
         if view.root:
             self._roots = (httpx.URL(view.root),)
 
@@ -187,13 +229,17 @@ class OpenAIBackend:
                 model = self._view.model_called(self._source.name)
         return model is not None and model.residency in ("absent", "loading")
 
-    def _failed(self, predicate: str, request: Request, words: str = "", *, has_begun: bool = True) -> BackendFailed:
-        """The sentence for a person, without the prompt, which a server may quote. `words` are all that it wrote."""
+    def _failed(
+        self, predicate: str, request: Request, fault: ServerFault | None = None, *, has_begun: bool = True
+    ) -> BackendFailed:
+        """The sentence for a person, without the prompt, which a server may quote."""
         predicate = unquoted(predicate, request.messages)
-        about = f"{predicate} {unquoted(words, request.messages)}".lower()
+        about = f"{predicate} {unquoted(fault.words if fault else '', request.messages)}".lower()
         if self._view.kind == "lm-studio" and _EVICTED.search(predicate):
             predicate = f"{predicate} ({AUTO_EVICT})"
         # A model that has begun to answer is in memory, whatever the message contains.
         lacks_memory = not has_begun and any(sign in about for sign in _NO_MEMORY)
         kind = OutOfMemory if lacks_memory else BackendFailed
-        return kind(without_key(f"{self._name} {predicate}", self._auth))
+        failure = kind(without_key(f"{self._name} {predicate}", self._auth))
+        failure.is_refusal = fault is not None and fault.is_refusal
+        return failure

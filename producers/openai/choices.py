@@ -77,15 +77,39 @@ class Found(msgspec.Struct, gc=False):
     has_error: bool = False
 
 
+class _Completion(msgspec.Struct, gc=False):
+    """An event of llama-server's own /completion."""
+
+    content: str = ""
+    stop_type: str | None = None
+    completion_probabilities: list[LogprobEntry] | None = None
+    error: object = None
+
+
 _decoder = msgspec.json.Decoder(_Event)
+_completion_decoder = msgspec.json.Decoder(_Completion)
+_STOP_TYPES = {"eos": "stop", "word": "stop", "limit": "length"}
+
+
+class CompletionReader:
+    """The same of each event of a stream of completions."""
+
+    def read(self, value: bytes) -> Found:
+        """Raises ServerFault for bytes that are not an event."""
+        try:
+            event = _completion_decoder.decode(value)
+        except NOT_JSON as error:
+            raise ServerFault(NOT_VALID) from error
+        word = _STOP_TYPES.get(event.stop_type or "")
+        return Found(Choice(event.content, "", "", event.completion_probabilities or (), word), bool(event.error))
 
 
 class ChoiceReader:
     """The choice of each event of one stream: only the first choice is read, since one was asked for."""
 
-    def __init__(self, odd: Odd) -> None:
-        """`odd` counts what is not understood."""
-        self._odd = odd
+    def __init__(self, odd: Odd, begun: str = "") -> None:
+        """`odd` counts what is not understood; `begun` is the answer that the request begins."""
+        self._odd, self._begun = odd, begun
         self._index: int | None = None
         # The answer so far: some servers repeat it whole at the end.
         self._answer: list[str] = []
@@ -158,8 +182,8 @@ class ChoiceReader:
             whole = choice.get("message") if choice.get("delta") is None else None
             texts = texts_in(choice.get("text") if whole is None else whole, self._odd)
             if whole is not None:
-                so_far = "".join(self._answer)
-                texts.answer = texts.answer[len(so_far) :] if texts.answer.startswith(so_far) else texts.answer
+                # Of an answer that was begun, a message mostly has the beginning as well.
+                texts.answer = texts.answer.removeprefix(self._begun).removeprefix("".join(self._answer))
         word = next((choice[name] for name in _WORDS if choice.get(name)), None)
         if isinstance(word, dict):
             word = word.get("type") or word.get("reason")

@@ -27,6 +27,14 @@ _AT_MOST = re.compile(r"(?:at most|<=|≤|less than or equal to|between \d+ and|
 _NEWER_NAME = re.compile(
     r"(?:not support|unsupported|instead|unknown|deprecated).*max_completion_tokens", re.IGNORECASE
 )
+# A number of no effect for each penalty, by the kind of server.
+_NO_PENALTIES: dict[str, tuple[tuple[str, float], ...]] = {
+    "llama-server": (
+        ("repeat_penalty", 1.0), ("presence_penalty", 0.0), ("frequency_penalty", 0.0), ("dry_multiplier", 0.0)
+    ),
+    "lm-studio": (("repeat_penalty", 1.0), ("presence_penalty", 0.0), ("frequency_penalty", 0.0)),
+    "vllm": (("repetition_penalty", 1.0), ("presence_penalty", 0.0), ("frequency_penalty", 0.0)),
+}  # fmt: skip
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -41,8 +49,21 @@ class Dialect(msgspec.Struct, frozen=True):
     takes_seed: bool = True
     takes_system: bool = True
     most_tokens: int | None = MAX_TOKENS_LIMIT
-    # vLLM continues a text that the request begins only where it is asked to.
+    # vLLM continues an answer that the request begins only where it is asked to; llama-server does without.
     has_continue_flag: bool = False
+    # A server's own settings may contain penalties, which would draw another token than the likeliest one.
+    no_penalties: tuple[tuple[str, float], ...] = ()
+    keeps_prompt_cached: bool = False
+
+    def for_kind(self, kind: str) -> Dialect:
+        """The dialect of a server that is known to be of this kind (View.kind)."""
+        has_flag = kind in ("vllm", "llama-server")
+        return msgspec.structs.replace(
+            self,
+            has_continue_flag=has_flag,
+            no_penalties=_NO_PENALTIES.get(kind, ()),
+            keeps_prompt_cached=kind == "llama-server",
+        )
 
     def top_k(self, request: Request) -> int:
         """How many alternatives a token are requested."""
@@ -68,8 +89,12 @@ class Dialect(msgspec.Struct, frozen=True):
             body["stream_options"] = {"include_usage": True}
         if "seed" in sent:
             body["seed"] = request.seed
-        if request.prefix_text and self.has_continue_flag:
+        if "continue" in sent:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
+        if "penalties" in sent:
+            body |= dict(self.no_penalties)
+        if request.prefix_text and self.keeps_prompt_cached:
+            body["cache_prompt"] = True
         return json.dumps(body).encode()
 
     def without(self, refusal: str, request: Request) -> Dialect | None:
@@ -101,6 +126,10 @@ class Dialect(msgspec.Struct, frozen=True):
                 return change(takes_temperature=False)
             case "seed" if request.is_check:
                 return change(takes_seed=False)
+            case "continue":
+                return change(has_continue_flag=False)
+            case "penalties":
+                return change(no_penalties=())
             case "system":
                 return change(takes_system=False)
             case _:
@@ -115,6 +144,8 @@ class Dialect(msgspec.Struct, frozen=True):
             "temperature": not request.has_default_temperature or self.takes_temperature,
             "seed": request.seed is not None and (self.takes_seed or not request.is_check),
             "system": bool(request.system) and self.takes_system,
+            "continue": bool(request.prefix_text) and self.has_continue_flag,
+            "penalties": request.temperature == 0.0 and bool(self.no_penalties),
         }
         return {parameter for parameter, is_sent in sent.items() if is_sent}
 
@@ -123,7 +154,7 @@ class Dialect(msgspec.Struct, frozen=True):
         them."""
         keeps = self.most_top if self.most_top != MAX_TOP else None
         return msgspec.structs.replace(
-            self, most_top=keeps, reports_usage=False, takes_temperature=False, takes_seed=False
+            self, most_top=keeps, reports_usage=False, takes_temperature=False, takes_seed=False, no_penalties=()
         )
 
     def left_out(self, request: Request) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from producers.backend import Chunk, Ending
-from producers.openai.choices import NOT_VALID, ChoiceReader, Found
+from producers.openai.choices import NOT_VALID, ChoiceReader, CompletionReader, Found
 from producers.servers.answer_text import AnswerText
 from producers.servers.endings import end_word, ending_of, is_failure, is_stop
 from producers.servers.events import DONE, Event, Events, is_json
@@ -34,13 +34,14 @@ _HTML_INSIDE = "sent HTML in the middle of its answer, and ended the stream"
 
 class ChatStream:
     """An AnswerStream. `top_k` alternatives a token were requested. `begins_thinking`: the chat template is known, or
-    supposed, to open the thinking."""
+    supposed, to open the thinking. `begun` is the answer that the request begins. `has_ids`: the entries have ids with
+    which the model can continue."""
 
-    def __init__(self, top_k: int, *, begins_thinking: bool = False) -> None:
+    def __init__(self, top_k: int, *, begins_thinking: bool = False, begun: str = "", has_ids: bool = False) -> None:
         self._events = Events()
         self._odd: Odd = Counter()
-        self._choices = ChoiceReader(self._odd)
-        self._text = AnswerText(top_k, begins_thinking=begins_thinking)
+        self._choices: ChoiceReader | CompletionReader = ChoiceReader(self._odd, begun)
+        self._text = AnswerText(top_k, begins_thinking=begins_thinking, has_ids=has_ids)
         self._word = ""
         self._has_text = self._is_refusal = self._is_repeated = self._is_done = False
         # Rises with everything that the model produced; pings do not count.
@@ -65,6 +66,11 @@ class ChatStream:
     def ended_unopened(self) -> bool:
         """True where the model wrote the end of a thinking that it had not begun: its template had."""
         return self._text.ended_unopened
+
+    def read_completions(self, top_k: int) -> None:
+        """The server sends completions of llama-server's own kind, and all of their text is the answer."""
+        self._choices = CompletionReader()
+        self._text = AnswerText(top_k, continues=True, has_ids=True)
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
         """The chunks that `data` completes. Raises ServerFault after the last good one; then the stream is over."""
@@ -96,7 +102,11 @@ class ChatStream:
         other = self._events.other.strip()
         if word:
             yield ending_of(
-                word, has_answer=self._text.has_answer, is_refusal=self._is_refusal, odd=odd_words(self._odd)
+                word,
+                has_answer=self._text.has_answer,
+                is_refusal=self._is_refusal,
+                odd=odd_words(self._odd),
+                end=self._text.end,
             )
         elif other and (not self._has_text or (other.startswith(b"{") and error_message(other))):
             raise ServerFault(not_a_stream(other))
@@ -136,7 +146,7 @@ class ChatStream:
             return
         self._is_refusal = self._is_refusal or bool(choice.refusal)
         pieces = self._text.pieces(choice.answer + choice.refusal, choice.thinking, choice.entries)
-        if choice.answer or choice.thinking or choice.refusal or pieces:
+        if choice.answer or choice.thinking or choice.refusal or choice.entries or pieces:
             self._is_repeated = self._is_repeated or (bool(self._word) and self._has_text)
             self._has_text = True
             self.events += 1

@@ -95,6 +95,8 @@ class View(msgspec.Struct, frozen=True):
             remote=source.remote,
             max_loaded=source.max_loaded or self.max_loaded,
             slots=source.parallel or model.slots or self.slots,
+            # Its documentation has it, and it can be asked without a chat; others show it by a try.
+            continues="yes" if self.kind == "llama-server" else "untried",
             slots_setting="start that server with more slots, or raise its setting `parallel` if it has more",
         )
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import msgspec
+
 from producers.backend import Piece
 from producers.servers.halves import Halves
-from producers.servers.pieces import LogprobEntry, measured, measured_pieces, piece_bytes, text_shares
+from producers.servers.pieces import LogprobEntry, measured, measured_pieces, piece_bytes, text_shares, token_of
 from producers.servers.thinking import ThinkingSplitter
 from schemas.entries import Lane
 
@@ -28,13 +30,27 @@ class AnswerText:
     """The text of one answer. `top_k` alternatives a token were requested.
 
     `lane` is the one in which the model begins: an entry without text has the lane of the text before it.
-    `begins_thinking`: the chat template is known, or supposed, to open the thinking.
+    `begins_thinking`: the chat template is known, or supposed, to open the thinking. `continues`: all of it is the
+    answer. `has_ids`: the entries have ids with which the model can continue its text.
     """
 
-    def __init__(self, top_k: int, lane: Lane = "answer", *, begins_thinking: bool = False) -> None:
+    def __init__(
+        self,
+        top_k: int,
+        lane: Lane = "answer",
+        *,
+        begins_thinking: bool = False,
+        continues: bool = False,
+        has_ids: bool = False,
+    ) -> None:
         self._top_k = top_k
         self._lane: Lane = lane
         self._splitter = ThinkingSplitter(begins_thinking=begins_thinking)
+        if continues:
+            self._splitter.begin_answer()
+        self._has_ids = has_ids
+        # A token without text, which may be the end of the answer.
+        self._end: tuple[Piece, ...] = ()
         self._halves: dict[Lane, Halves] = {"answer": Halves(), "thinking": Halves()}
         # What only a supposition made thinking.
         self._supposed: list[str] = []
@@ -61,15 +77,28 @@ class AnswerText:
         elif not thinking and entries:
             is_thinking = self._lane == "thinking"
             own = measured_pieces("", self._lane, entries, self._top_k) if is_thinking else self._divided("", entries)
-        return self._noted(own)
+        if self._has_ids and len(own) == len(entries) == 1:
+            own = (msgspec.structs.replace(own[0], token=token_of(entries[0], own[0])),)
+        if not own:
+            return ()
+        own = (*self._end, *own)
+        self._end = own[-1:] if _may_be_end(own[-1]) else ()
+        return self._noted(own[: len(own) - len(self._end)])
+
+    @property
+    def end(self) -> Piece | None:
+        """The token with which the model ended the answer, where the server has sent it; after rest()."""
+        return self._end[0] if self._end else None
 
     def rest(self, *, has_stopped: bool = False) -> tuple[Piece, ...]:
         """What was kept back, at the end of the text. `has_stopped`: the model ended by itself, so a thinking that was
-        supposed, and never ended, was its answer."""
+        supposed, and never ended, was its answer, and a last token without text is the end."""
         own = self._divided(self._halves["answer"].end(), ())
         own += tuple(Piece(text, lane) for lane, text in self._splitter.end())
         if half := self._halves["thinking"].end():
             own = (Piece(half, "thinking"), *own)
+        if not has_stopped:
+            own, self._end = (*self._end, *own), ()
         own = self._noted(own)
         if has_stopped and self._splitter.is_supposed and not self.has_answer and self._supposed:
             answer, self._supposed = "".join(self._supposed), []
@@ -111,3 +140,8 @@ class AnswerText:
                 if self._splitter.is_supposed:
                     self._supposed.append(piece.text)
         return pieces
+
+
+def _may_be_end(piece: Piece) -> bool:
+    """True for a token that has neither text nor bytes."""
+    return not piece.text and not piece.piece and piece.quality == "real"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from producers.backend import LENGTH, REFUSED, STOP, Ending
+from producers.backend import LENGTH, REFUSED, STOP, Ending, Piece
 from producers.servers.faults import MAX_REASON_CHARS, ServerFault, one_line
 
 # Many short words are easier to read as text.
@@ -36,16 +36,21 @@ def end_word(word: str | None) -> str:
     return "" if word is None or _plain(word) in ("", *_NO_WORDS) else one_line(word, MAX_REASON_CHARS)
 
 
-def ending_of(word: str, *, has_answer: bool, is_refusal: bool = False, odd: Iterable[str] = ()) -> Ending:
-    """How the answer ended. A word of which nothing is known is kept where there is an answer. Raises ServerFault with
-    the word where the model failed, or where it is unknown and there is no answer."""
+def ending_of(
+    word: str, *, has_answer: bool, is_refusal: bool = False, odd: Iterable[str] = (), end: Piece | None = None
+) -> Ending:
+    """How the answer ended; `end` is the token with which the model ended it. A word of which nothing is known is kept
+    where there is an answer. Raises ServerFault with the word where the model failed, or where it is unknown and there
+    is no answer."""
     plain = _plain(word)
     if plain in _FAILURES:
         raise ServerFault(f'ended the answer with "{word}"')
     if is_refusal and has_answer and plain in (*_STOPS, "refusal", "refused"):
         return Ending(REFUSED, tuple(odd))
-    if plain in _STOPS or plain in _LENGTHS:
-        return Ending(STOP if plain in _STOPS else LENGTH, tuple(odd))
+    if plain in _STOPS:
+        return Ending(STOP, tuple(odd), end.logprob if end else None, end.top if end else ())
+    if plain in _LENGTHS:
+        return Ending(LENGTH, tuple(odd))
     if not has_answer:
         raise ServerFault(f'ended with "{word}" and without an answer')
     return Ending(word, tuple(odd))

@@ -28,13 +28,24 @@ HTML = "answered with HTML instead of a stream: check the URL"
 ENDED_IN_LINE = "ended the stream in the middle of a line"
 
 
+# 500 is also the status of a server that is broken: there its words decide.
+_REFUSALS, _BROKEN = (400, 406, 415, 422, 424, 501), 500
+_ABOUT_MESSAGES = re.compile(r"assistant|\brole|prefill|last message|final_message|template", re.IGNORECASE)
+
+
+def refuses_messages(status: int, words: str) -> bool:
+    """True for a refusal, by its HTTP status and words, of what the request contains."""
+    return status in _REFUSALS or (status == _BROKEN and bool(_ABOUT_MESSAGES.search(words)))
+
+
 class ServerFault(Exception):
     """What a model server did wrong, as a predicate. `is_away`: no server listens at the address. `words` are all that
-    the server wrote, where the predicate has their first line only."""
+    the server wrote, where the predicate has their first line only. `is_refusal`: the server does not accept such a
+    request."""
 
-    def __init__(self, predicate: str, *, is_away: bool = False, words: str = "") -> None:
+    def __init__(self, predicate: str, *, is_away: bool = False, words: str = "", is_refusal: bool = False) -> None:
         super().__init__(predicate)
-        self.is_away, self.words = is_away, words or predicate
+        self.is_away, self.words, self.is_refusal = is_away, words or predicate, is_refusal
 
 
 def error_message(body: bytes) -> str:

@@ -9,11 +9,11 @@ A model derails after white space that its tokens have at the beginning of a wor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from producers.backend import Piece
+from producers.backend import Chunk, Ending, Piece
 
 
 def without_white_space(text: str, characters: str | None = None) -> tuple[str, str]:
@@ -43,6 +43,15 @@ class Following:
         if begun.startswith(self._repeated):
             return self._after_white_space(self._released(len(text) - len(begun) + len(self._repeated)))
         return self._after_white_space(self._released(0))
+
+    def shown(self, item: Chunk | Ending) -> Iterator[Chunk | Ending]:
+        """The chunk with what follows, if anything does; before an ending what was kept back."""
+        if isinstance(item, Ending):
+            if rest := self.end():
+                yield Chunk(rest)
+            yield item
+        elif (pieces := self.feed(item.pieces)) or not item.pieces:
+            yield Chunk(pieces)
 
     def end(self) -> tuple[Piece, ...]:
         """What was kept back, when the answer has ended."""

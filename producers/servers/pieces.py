@@ -89,6 +89,17 @@ def measured(text: str, lane: Lane, piece: bytes, entry: LogprobEntry, top_k: in
     return Piece(text, lane, min(entry.logprob, 0.0), "real", differs, top)
 
 
+def token_of(entry: LogprobEntry, piece: Piece) -> int | None:
+    """The entry's id, where that token alone wrote the piece's text. llama-server sends the id of a character's last
+    token for all of them: of a token that is no ASCII, its list must show what it is."""
+    if not isinstance(entry.id, int) or piece.piece or not piece.text:
+        return None
+    if piece.text.isascii():
+        return entry.id
+    raw, listed = piece.text.encode(), entry.top_logprobs or ()
+    return entry.id if any(one.id == entry.id and piece_bytes(one) == raw for one in listed) else None
+
+
 def _last_token(piece: bytes, logprob: float | None, top: Sequence[tuple[bytes, float]]) -> bytes:
     """For a character that is split over tokens, llama-server names all its bytes and lists the last token alone.
 

@@ -19,8 +19,9 @@ import msgspec
 from producers.servers.faults import MESSAGE_FIELDS, NOT_JSON
 
 Parameter = Literal[
-    "logprobs", "temperature", "max_tokens", "usage", "seed", "system", "think", "truncate", "draft", "keep_alive"
-]
+    "logprobs", "temperature", "max_tokens", "usage", "seed", "system", "think", "truncate", "draft", "keep_alive",
+    "penalties", "continue",
+]  # fmt: skip
 # What servers call them: TGI and llama-server have names of their own, Gemini writes camel case.
 _NAMES: dict[Parameter, str] = {
     "logprobs": r"log[_ -]?prob(s|abilit(y|ies))?|top_n_tokens|n_probs|logits_all",
@@ -36,6 +37,8 @@ _NAMES: dict[Parameter, str] = {
     "truncate": r"truncate",
     "draft": r"draft_num_predict",
     "keep_alive": r"keep_alive",
+    "penalties": r"(repeat|repetition|presence|frequency)_penalty|dry_multiplier",
+    "continue": r"continue_final_message|add_generation_prompt",
 }
 # FastAPI's list of errors, as Python writes it, inside a message.
 _WRITTEN_LOC = re.compile(r"['\"]loc['\"]: *[(\[]([^)\]]*)[)\]]")

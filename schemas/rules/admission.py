@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import get_args
+from zlib import crc32
 
 import msgspec
 
@@ -65,7 +66,7 @@ def admit(
     valid, and where too few members continue a text that the session requires them to continue.
     """
     check_texts(request)
-    sampling = Sampling(request.max_tokens, request.temperature, request.seed)
+    sampling = Sampling(request.max_tokens, request.temperature, _seed(request, session))
     _check_sampling(sampling)
     chosen = _requested_members(request, served, known, tier, named)
     able, unable = able_members(request, chosen)
@@ -126,6 +127,14 @@ def _requested_members(
     # Where one of the first cannot continue a text, the next one that can takes its place.
     able = [member for member in fitting if is_able(request, member)][: tier.max_parallel_models]
     return [member for member in fitting if member in first or member in able]
+
+
+def _seed(request: SessionRequest, session: str) -> int | None:
+    """The request's seed. Where the council draws its words and the request has none, one that is drawn with the
+    session's random id, so that the draws follow from the opening."""
+    if request.seed is None and request.sync == "consensus" and request.temperature > 0.0:
+        return crc32(session.encode())
+    return request.seed
 
 
 def _left_out_warning(tier: TierPolicy, left_out: list[str]) -> tuple[str, ...]:

@@ -116,12 +116,13 @@ def _placed(texts: Sequence[str], names: Sequence[str], change: Change) -> tuple
             if first <= number < first + size + after_end:
                 return texts[index], _byte_place(texts[index], number) if is_byte else _word_place(texts[index], number)
     longest = max(sizes, key=lambda index: (sizes[index], -index))
-    size, unit = sizes[longest], "byte" if is_byte else "word"
+    name, unit = ("at", "byte") if is_byte else ("word", "word")
+    whose = f"the longest answer ({names[longest]!r})" if change.member is None else f"the answer of {names[longest]!r}"
+    size = sizes[longest]
     raise Refused(
-        f"bad_{'at' if is_byte else 'word'}",
-        f"There is no place {unit} {shortened(str(number))}: the {'longest ' if change.member is None else ''}answer, "
-        f"of {names[longest]!r}, has {size} {unit}{'' if size == 1 else 's'}, so give a number from {first} to "
-        f"{first + size}.",
+        f"bad_{name}",
+        f"{name} is {shortened(str(number))}, and {whose} has {size} {unit}{'' if size == 1 else 's'}: give a number "
+        f"from {first} to {first + size}.",
     )
 
 

@@ -14,8 +14,8 @@ from tests.support.council_command import environment
 from tests.support.project import ROOT
 
 NAMES = {
-    "CouncilError", "EnsembleSession", "Frame", "MemberFrame", "MemberSpec", "Message", "Refused", "SessionRequest",
-    "SetBack", "TurboEnsemble", "__version__",
+    "CouncilError", "Effect", "EnsembleSession", "Frame", "MemberFrame", "MemberSpec", "Message", "Refused",
+    "SessionRequest", "SetBack", "TurboEnsemble", "__version__",
 }  # fmt: skip
 
 

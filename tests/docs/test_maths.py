@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from aggregator.numbers.interference import KIND_WINDOWS, Interference
-from council.command.asking import AskSummary
+from council.command.ask_summary import AskSummary
 from schemas.frames import FRAME_FIELDS, FRAME_VERSION, Frame, MemberFrame, TokenFrame, frame_json
 from tests.support.council_command import environment
 from tests.support.project import ROOT

@@ -7,12 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from schemas import keys
 from schemas.frames import MemberFrame, TokenFrame, decode_frame
 from tests.support.redis_servers import RedisServer
 from tests.support.scripted_sessions import FrameWriter
+
+_AXE = {
+    "resultTypes": ["violations"],
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+}
 
 
 def ask(page: Page, prompt: str) -> None:
@@ -98,3 +104,9 @@ def follows(recorder: FrameWriter, open_page: Callable[..., Page]) -> Page:
     page = open_page()
     expect(page.locator("#window")).to_have_text("0")
     return page
+
+
+def violations(page: Page) -> list[str]:
+    """The violations that axe-core finds in the page's present state."""
+    found = Axe().run(page, options=_AXE).response["violations"]
+    return [f"{each['id']}: {node['html'][:160]} {node['failureSummary']}" for each in found for node in each["nodes"]]

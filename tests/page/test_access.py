@@ -9,25 +9,13 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.page.conftest import Open
-from tests.page.people import answer, ask, cancel, follows, has_ended, is_at_window, members, released
+from tests.page.people import answer, ask, cancel, follows, has_ended, is_at_window, members, released, violations
 from tests.support.role_processes import Roles
 from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.web_server import WORD
-
-_AXE = {
-    "resultTypes": ["violations"],
-    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-}
-
-
-def violations(page: Page) -> list[str]:
-    """The violations that axe-core finds in the page's present state."""
-    found = Axe().run(page, options=_AXE).response["violations"]
-    return [f"{each['id']}: {node['html'][:160]} {node['failureSummary']}" for each in found for node in each["nodes"]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -136,7 +124,7 @@ def test_screen_readers_get_a_summary_every_six_seconds(slow_council: Roles, ope
     # Live regions in a panel count only while it is open.
     live = ":is([aria-live], [role=status], [role=alert], output):not([popover] *)"
     regions = page.evaluate("(live) => [...document.querySelectorAll(live)].map((each) => each.id)", live)
-    assert sorted(regions) == ["awaited-sentence", "error", "pointed", "status", "summary"]
+    assert sorted(regions) == ["awaited-sentence", "effect", "error", "pointed", "status", "summary"]
     page.evaluate("""() => {
         window.summaries = [];
         const summary = document.getElementById("summary");

@@ -45,7 +45,7 @@ _DRIVEN = """async (period) => {
 
 # The braid drawn from the same input, window by window, for longer than it takes to cross the screen: the mean relative
 # luminance of small fields, in a part of the screen as wide as the standard's 341 pixels.
-_DRAWN = """async ([period, memberCount]) => {
+_DRAWN = """async ([period, memberCount, isTogether]) => {
     const { Columns } = await import("/static/record/columns.js");
     const { Stage } = await import("/static/stage/stage.js");
     document.getElementById("session").hidden = false;
@@ -65,8 +65,11 @@ _DRAWN = """async ([period, memberCount]) => {
     const [across, down] = [11, 16];
     const fields = [];
     for (let window = 0; window < 780; window += 1) {
-        const isUp = Math.floor(window / period) % 2 === 0;
+        const isUp = isTogether || Math.floor(window / period) % 2 === 0;
+        const against = Array.from({ length: memberCount }, (_, index) => index).filter((index) => index % 3 !== 0);
+        const decision = { at: 0, end: 1, kind: "certain", by: 0, share: 0, against };
         const frame = {
+            decisions: isTogether ? (window % period === 0 ? [decision] : []) : null,
             window_index: window, energy: isUp ? 1 : 0, wave: isUp ? 1 : 0, agreement: isUp ? 1 : 0,
             interference: isUp ? "constructive" : "destructive", resonance: isUp, diverged_at_bytes: null, tokens: [],
             members: Array.from({ length: memberCount }, () => ({ energy: isUp ? 1 : 0.02, state: "answering" })),
@@ -155,7 +158,16 @@ def test_no_light_of_the_drive_makes_more_than_three_flashes_a_second(page: Page
 @pytest.mark.parametrize("period", [1, 6, 15, 30, 100])
 def test_the_braid_makes_no_more_than_three_flashes_a_second(page: Page, period: int, count: int) -> None:
     """At fixed positions of the screen, past which the picture moves."""
-    fields: list[list[float]] = page.evaluate(_DRAWN, [period, count])
+    makes_few_flashes(page.evaluate(_DRAWN, [period, count, False]))
+
+
+@pytest.mark.parametrize("period", [12, 30])
+def test_the_cord_makes_no_more_than_three_flashes_a_second(page: Page, period: int) -> None:
+    """Two strands of three leave it at each decision, as far as a strand ever goes."""
+    makes_few_flashes(page.evaluate(_DRAWN, [period, 3, True]))
+
+
+def makes_few_flashes(fields: list[list[float]]) -> None:
     assert max(max(each) for each in fields) > 0.1
     flashing = [field for field in zip(*fields, strict=True) if most_in_a_second(flashes(list(field))) > MOST_FLASHES]
     assert len(flashing) * FIELD_PX < LARGE_PX

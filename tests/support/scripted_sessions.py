@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from schemas import keys
-from schemas.entries import AnyEntry, Claim, Failed, Finished, Lane, Token, encode_entry
+from schemas.entries import AnyEntry, Claim, Failed, Finished, Lane, Token, encode_entry, pack_top
 from schemas.frames import MemberFrame, encode_frame
 from tests.support.frames import made_frame
 from tests.support.redis_servers import RedisServer
@@ -50,7 +50,7 @@ class ScriptedProducer:
         offer_role(self._redis, self._registration)
 
     def take(self, session: str) -> None:
-        self._session = session
+        self._session, self._seq = session, 0
         self._claim = self._write(Claim(0, time.time_ns())).decode()
 
     def take_newest(self) -> None:
@@ -62,10 +62,12 @@ class ScriptedProducer:
 
         self.take(wait_until(newest, "a session is opened"))
 
-    def say(self, text: str, lane: Lane = "answer") -> None:
-        """Writes one token."""
+    def say(self, text: str, lane: Lane = "answer", top: dict[str, float] | None = None) -> None:
+        """Writes one token; `top` are the pieces that its list has, with their logprobs."""
         now_ns = time.time_ns()
-        self._write(Token(0, self._claim, self._seq, lane, text, now_ns, now_ns))
+        listed = [(piece.encode(), logprob) for piece, logprob in (top or {}).items()]
+        measured: tuple[Any, ...] = (top[text], "real", b"", pack_top(listed)) if top else ()
+        self._write(Token(0, self._claim, self._seq, lane, text, now_ns, now_ns, *measured))
         self._seq += 1
 
     def finish(self) -> None:

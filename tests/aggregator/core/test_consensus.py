@@ -341,24 +341,3 @@ def test_a_steered_member_whose_producer_is_gone_is_dropped() -> None:
         drafts.windows(SECOND)
     assert drafts.frames[-1].members[1].reason == "producer gone"
     assert drafts.agreed.startswith("a b more")
-
-
-def test_a_second_steer_before_the_first_token_of_a_branch_contains_the_text_of_the_first_one() -> None:
-    """A producer that reads the state after the second commit has never seen the first steer."""
-    drafts = Drafts((1.0, 0.9, 1.0))
-    drafts.claim(0, 1, 2)
-    drafts.write(2, "Hm", lane="thinking")
-    drafts.write(0, "Once", " upon", " a", p=0.9)
-    drafts.write(1, "Once", " more", " b", p=0.5)
-    drafts.close()
-    assert drafts.agreed == "Once upon"
-    drafts.write(2, "Yes")
-    drafts.write(0, " dog", " ran")
-    drafts.write(1, " a", " dog", " ran")
-    drafts.close()
-    assert (drafts.progress(2).branch, drafts.agreed) == (1, "Once upon a dog ran")
-    for member in (0, 1):
-        drafts.write(member, " far", " away")
-    drafts.close()
-    assert drafts.progress(2).branch == 2
-    assert drafts.steer(2) == Steer(0, len(drafts.agreed), drafts.agreed)

@@ -44,7 +44,7 @@ def _checked(outcome: Outcome) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     assert [frame["final"] for frame in frames] == [False] * (len(frames) - 1) + [True]
     counts = {"session", "frames", "duration_s", "late", "sync", "mode", "tier", "fell_from", "members"}
     largest = {"largest_sync_lag_ms", "largest_arrival_skew_ms"}
-    assert set(summary) == counts | largest | {"diverged_at_bytes", "resonance_ms"}
+    assert set(summary) == counts | largest | {"diverged_at_bytes", "resonance_ms", "superseded", "agreed", "partings"}
     assert summary["frames"] == len(frames)
     parted = [frame["diverged_at_bytes"] for frame in frames if frame["diverged_at_bytes"] is not None]
     assert summary["diverged_at_bytes"] == (parted[-1] if parted else None)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from council.command.asking import AskSummary, print_end
+from council.command.ask_summary import AskSummary, print_end
 from council.command.lanes import Lanes
 from schemas.frames import Frame, MemberFrame, MemberState
 from tests.support.frames import changed_frame, made_frame

@@ -59,8 +59,17 @@ class Served:
         return [entry for _, raw in stream if isinstance(entry := decode_entry(raw), kind)]
 
     async def claim(self) -> str:
-        stream = await token_stream(self.pipe, self.opening.session)
-        return next(entry_id for entry_id, raw in stream if isinstance(decode_entry(raw), Claim))
+        return (await self.claims(1))[0]
+
+    async def claims(self, count: int) -> list[str]:
+        """The ids of all claims, once there are so many."""
+
+        async def are_written() -> list[str]:
+            stream = await token_stream(self.pipe, self.opening.session)
+            found = [entry_id for entry_id, raw in stream if isinstance(decode_entry(raw), Claim)]
+            return found if len(found) >= count else []
+
+        return await until(are_written, f"the member has {count} claims")
 
     async def bounds(self) -> list[tuple[int, int]]:
         """[start, end) of each token of the answer, in bytes; a token that was written twice counts once."""
@@ -72,11 +81,6 @@ class Served:
 
     async def commit(self, window: int, grant: int | None) -> None:
         """Writes what a window's commit leaves in the state for the producers, once the member is claimed."""
-
-        async def is_claimed() -> bool:
-            return bool(await self.entries(Claim))
-
-        await until(is_claimed, "the member is claimed")
         progress = encode_progress((Progress(await self.claim(), 0, False, grant),))
         await self.pipe.one("HSET", keys.state(self.opening.session), "window", window, "progress", progress)
 
@@ -125,8 +129,8 @@ async def looks_at_a_time(pipe: AsyncPipe) -> float:
 
 
 @contextlib.asynccontextmanager
-async def served(pipe: AsyncPipe, backend: Backend, opening: Opening) -> AsyncIterator[Served]:
-    """A member of the opened session, served until it ends."""
+async def served(pipe: AsyncPipe, backend: Backend, opening: Opening, *, opens: bool = True) -> AsyncIterator[Served]:
+    """A member of the opened session, served until it ends; `opens`: the session is opened before."""
     log = log_to_stderr("producer")
     model = opening.members[0].model
     source = ModelSource("ngram", model)
@@ -137,7 +141,8 @@ async def served(pipe: AsyncPipe, backend: Backend, opening: Opening) -> AsyncIt
     served_model = ServedModel(its_pipe, model, source, backend, registration, TIERS["high"], log)
     ready.set_result(served_model)
     keeping = [asyncio.create_task(served_model.keeper.run(is_warmed=False))] if served_model.keeper else []
-    await open_session(pipe, opening)
+    if opens:
+        await open_session(pipe, opening)
     service = Service(its_pipe, model, ready, backend.pauses, "p", RedisPresence(log), log)
     work = SessionServing(service, opening.session)
     task = asyncio.create_task(work.run())

@@ -264,3 +264,17 @@ def test_facts_are_read_from_a_record_as_they_were_written() -> None:
     assert facts_in(facts.as_detail() | {"sessions": 3}) == facts
     assert facts_in({"model": "a", "size_bytes": "many"}) == ModelFacts("a")
     assert facts.memory_key == (OLLAMA, "a:latest")
+
+
+def test_a_council_that_draws_its_words_has_a_seed_that_follows_from_its_opening() -> None:
+    served = [at_ollama("a", continues="yes"), at_ollama("b", continues="yes")]
+
+    def seed(session: str = "s1", **more: Any) -> int | None:
+        request = SessionRequest("Why?", **({"sync": "consensus"} | more))
+        return admit(request, session, served, TIERS["mid"], Limits()).opening.sampling.seed
+
+    drawn = {seed(f"{number:012x}") for number in range(50)}
+    assert None not in drawn
+    assert len(drawn) == 50
+    assert seed("s2") == seed("s2")
+    assert (seed(seed=7), seed(temperature=0.0), seed(sync="step")) == (7, None, None)

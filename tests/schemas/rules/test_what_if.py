@@ -93,12 +93,12 @@ def test_a_character_is_not_divided() -> None:
 def test_a_place_that_no_answer_has_is_refused_with_its_range() -> None:
     assert refusal("x", at=23) == (
         "bad_at",
-        "There is no place byte 23: the longest answer, of 'calm', has 22 bytes, so give a number from 0 to 22.",
+        "at is 23, and the longest answer ('calm') has 22 bytes: give a number from 0 to 22.",
     )
     assert refusal("x", at=-1)[0] == "bad_at"
     assert refusal("x", word=4, member=1) == (
         "bad_word",
-        "There is no place word 4: the answer, of 'b', has 2 words, so give a number from 1 to 3.",
+        "word is 4, and the answer of 'b' has 2 words: give a number from 1 to 3.",
     )
     assert refusal("x", word=0)[0] == "bad_word"
     assert refusal("x")[0] == refusal("x", at=1, word=1)[0] == "bad_place"
@@ -147,6 +147,17 @@ def test_members_whose_model_is_not_served_here_are_left_out() -> None:
     assert warnings == ("calm is left out: its model 'a' is not served here.",)
     with pytest.raises(Refused, match=r"No model of that session is served here \(a, b\)"):
         request_of(OPENING, branch("was", word=3), ["c"], {})
+
+
+def test_a_remote_member_of_the_parent_must_be_allowed_again() -> None:
+    """A recording from another person must not send anything to another machine."""
+    served = [ModelFacts("a", "https://far.example", remote=True), ModelFacts("b")]
+    request, _ = request_of(OPENING, branch("was", word=3), ["a", "b"], {})
+    with pytest.raises(Refused) as caught:
+        admit(request, "s2", served, TIERS["hybrid"], Limits())
+    assert caught.value.code == "remote_not_allowed"
+    request, _ = request_of(OPENING, branch("was", word=3), ["a", "b"], {"allow_remote": True})
+    assert admit(request, "s2", served, TIERS["hybrid"], Limits()).opening.members[0].remote
 
 
 # --- admission --------------------------------------------------------------------------------------------------------

@@ -404,7 +404,9 @@ def _voice(model: StoredModel, body: dict[str, Any], has_logprobs: bool, number:
     most = MOST_TOKENS if most < 0 else min(most, MOST_TOKENS)
     key = f"{model.blob} {prompt} {seed if seed >= 0 else random.Random(number).random()}"
     count = 0
-    for one in spoken(key, options.get("temperature", 0.8), most):
+    *_, last = body.get("messages") or [{}]
+    begun = last["content"] if last.get("role") == "assistant" else ""
+    for one in spoken(key, options.get("temperature", 0.8), most, begun):
         count += 1
         entry = token_entry(one.text, one.logprob)
         if body.get("top_logprobs"):

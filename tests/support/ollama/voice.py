@@ -19,6 +19,7 @@ line is flat, the table is quiet, and every member forgets what the question was
 END = ""
 # How often a word follows another one counts much, how often it occurs counts little.
 FOLLOWS, OCCURS = 8.0, 0.2
+COUNT = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 # An answer is longer than this, if max_tokens allows it.
 LEAST = 24
 
@@ -60,11 +61,17 @@ def _distributions() -> dict[str, tuple[list[str], list[float]]]:
 _FOLLOWERS = _distributions()
 
 
-def spoken(key: str, temperature: float, most: int) -> Iterator[Spoken]:
-    """At most `most` tokens, the same for the same key. The last one is the end, unless `most` is too few."""
+def spoken(key: str, temperature: float, most: int, begun: str = "") -> Iterator[Spoken]:
+    """At most `most` tokens, the same for the same key. The last one is the end, unless `most` is too few. They
+    continue `begun`, if its last word is known; also a count from one to ten."""
     chance = random.Random(key)
-    token = "."
-    for place in range(most):
+    *_, last = begun.replace(".", " .").replace(",", " ,").split() or ["."]
+    if last in COUNT:
+        yield from [Spoken(f" {word}", 0.0, ((f" {word}", 0.0),)) for word in COUNT[COUNT.index(last) + 1 :]][:most]
+        return
+    token = next((known for known in (last, f" {last}") if known in _FOLLOWERS), ".")
+    start = len(begun.split())
+    for place in range(start, start + most):
         others, probabilities = _FOLLOWERS[token]
         if temperature > 0:
             weights = [probability ** (1 / temperature) for probability in probabilities]

@@ -12,7 +12,7 @@ export const getPlayback = (session) => call("GET", `${at(session)}/playback`);
 export const orderPlayback = (session, order) => call("POST", `${at(session)}/playback`, order);
 // A what-if: {member, at, say, allow_remote}; answers like openSession.
 export const openBranch = (session, request) => call("POST", `${at(session)}/what-if`, request);
-// What the change of a branch has changed, of each member: a list, empty if it is not known.
+// What the change of a branch has changed: {members, final}; members is null if its parent is gone.
 export const getEffect = (session) => call("GET", `${at(session)}/effect`);
 export const deleteSession = (session) => call("DELETE", at(session));
 

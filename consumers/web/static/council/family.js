@@ -1,6 +1,6 @@
 // The sessions that what-ifs have connected: from the first answer to every branch of it.
 
-import { getSession } from "./api.js";
+import { getSession, openBranch } from "./api.js";
 
 // So many sessions are shown; a person who tries one word after another reaches some dozens.
 const MOST = 60;
@@ -43,4 +43,19 @@ async function sessionOrNull(id) {
     if (error.status === 404) return null;
     throw error;
   }
+}
+
+// Opens the branch again: the same change of the same answer or, if its parent is gone, of its own beginning. Answers like
+// openSession; `options` are further fields of the request.
+export async function openAgain({ session, parent, prefix }, options) {
+  const above = await sessionOrNull(parent.session);
+  const before = textBefore(prefix, parent.byte);
+  const found = above ? above.members.findIndex(({ text }) => text.trimStart().startsWith(before)) : -1;
+  const [from, member] = found < 0 ? [session, 0] : [parent.session, found];
+  return openBranch(from, { member, at: parent.byte, say: parent.word, ...options });
+}
+
+// The text before a byte.
+export function textBefore(text, byte) {
+  return new TextDecoder().decode(new TextEncoder().encode(text).slice(0, byte));
 }

@@ -1,6 +1,7 @@
 // The form: the prompt, how the members answer, the members and the tier.
 
 import { getModels, openSession } from "../council/api.js";
+import { openAgain } from "../council/family.js";
 import { byId, setText } from "../elements.js";
 import { ModelChoice } from "./models.js";
 
@@ -46,6 +47,7 @@ export class Ask {
 
   // Opens a session with the same request and the same members.
   again(session) {
+    if (session.parent) return this.#open(session, (options) => openAgain(session, options));
     const { prompt, history, system, members, sync, weighting } = session;
     const weights = Object.fromEntries(members.filter((each) => each.weight !== 1).map((each) => [each.name, each.weight]));
     const text = history.length ? { messages: [...history, { role: "user", content: prompt }] } : { prompt };
@@ -65,13 +67,14 @@ export class Ask {
     }
   }
 
-  async #open(request) {
+  // open(options) opens a session; by default one with this request.
+  async #open(request, open = (options) => openSession({ ...request, ...options })) {
     if (this.#isAsking) return false;
     this.#isAsking = true;
     this.#handlers.onAsking();
     try {
       const tier = this.#tier.value ? { tier: this.#tier.value } : {};
-      const opened = await openSession({ ...request, ...tier, allow_remote: this.includesRemote });
+      const opened = await open({ ...tier, allow_remote: this.includesRemote });
       this.#handlers.onOpened(opened, request);
       return true;
     } catch (error) {

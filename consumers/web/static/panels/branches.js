@@ -1,7 +1,7 @@
 // The tree of what-ifs: the first answer, the branches of it and theirs, and what each change has changed.
 
 import { getEffect } from "../council/api.js";
-import { familyOf } from "../council/family.js";
+import { familyOf, textBefore } from "../council/family.js";
 import { byId, element, setText } from "../elements.js";
 
 // So much of the text before a change is shown.
@@ -60,36 +60,35 @@ export class Branches {
     }
   }
 
-  // Fetches the effect of a branch that has ended, once.
-  async #learn({ session, parent, status }) {
-    if (!parent || parent.isGone || parent.status !== "ended" || status !== "ended" || this.#sentences.has(session)) return;
-    this.#sentences.set(session, effectSentence(await getEffect(session)));
+  // Fetches the effect of a branch that has ended, until no answer changes any more.
+  async #learn({ session, change, status }) {
+    if (!change || status !== "ended" || this.#sentences.has(session)) return;
+    const effect = await getEffect(session);
+    if (effect.final) this.#sentences.set(session, effectSentence(effect.members));
   }
 
   #show(nodes) {
     const hadFocus = this.#tree.contains(document.activeElement);
     this.#nodes = nodes;
     this.#root.hidden = false;
-    this.#tree.replaceChildren(...nodes.map((node) => this.#item(node)));
     const shown = Math.max(0, nodes.findIndex(({ session }) => session === this.#session.session));
     const node = nodes[shown];
-    this.#items()[shown].setAttribute("aria-selected", "true");
+    this.#tree.replaceChildren(...nodes.map((each) => this.#item(each, each === node)));
     this.#point(shown, hadFocus);
-    setText(this.#effect, node?.parent ? this.#sentenceOf(node) : "This is the first answer; its branches are below it.");
+    setText(this.#effect, node?.change ? this.#sentenceOf(node) : "This answer stays as it is; its branches are below it.");
   }
 
-  #sentenceOf({ session, parent, status }) {
-    if (parent.isGone) return "The council no longer has the answer from which this one branches.";
-    if (status !== "ended" || parent.status !== "ended") return "The effect is shown when both answers have ended.";
-    return this.#sentences.get(session) ?? "";
+  #sentenceOf({ session }) {
+    return this.#sentences.get(session) ?? "The effect is shown when both answers have ended.";
   }
 
-  #item(node) {
-    const item = element("li", "branch", ...(node.parent ? changeNodes(node) : firstNodes(node)));
-    if (node.parent) item.append(element("span", "quiet", this.#sentenceOf(node)));
+  #item(node, isShown) {
+    const item = element("li", "branch", ...(node.change ? changeNodes(node) : firstNodes(node)));
+    // That of the shown answer stands above the tree.
+    if (node.change && !isShown) item.append(element("span", "quiet", this.#sentenceOf(node)));
     item.setAttribute("role", "treeitem");
     item.setAttribute("aria-level", String(node.depth));
-    item.setAttribute("aria-selected", "false");
+    item.setAttribute("aria-selected", String(isShown));
     const siblings = this.#nodesOf(node.parent);
     item.setAttribute("aria-setsize", String(siblings.length));
     item.setAttribute("aria-posinset", String(siblings.indexOf(node) + 1));
@@ -139,26 +138,25 @@ export class Branches {
   }
 }
 
-function firstNodes({ isGone, names, prompt, prefix }) {
-  if (isGone) return [element("span", "", "An answer that the council no longer has")];
-  const about = prefix ? "The first one that the council still has" : "The first answer";
-  return [element("span", "", about), element("span", "quiet", [names.join(", "), prompt].filter(Boolean).join(": "))];
+function firstNodes({ isGone, names }) {
+  if (isGone) return [element("span", "", "An answer that is no longer in Redis")];
+  return [element("span", "", "The first answer"), element("span", "quiet", names.join(", "))];
 }
 
 // The end of the common text, the word that was put there, and the word that stood there.
-function changeNodes({ parent, ...node }) {
-  const { byte, word, instead } = node.change;
-  const before = new TextDecoder().decode(new TextEncoder().encode(node.prefix).slice(0, byte));
+function changeNodes({ prefix, change }) {
+  const { byte, word, instead } = change;
+  const before = textBefore(prefix, byte);
   const start = before.length > BEFORE_LETTERS ? `…${before.slice(-BEFORE_LETTERS)}` : before;
   const space = /^\s/.test(word) ? " " : "";
   const line = element("span", "", element("span", "quiet", start), space, element("mark", "changed", word.trim()));
-  if (instead) line.append(element("span", "quiet", ` in place of `), `“${instead.trim()}”`);
+  if (instead) line.append(element("span", "quiet", " in place of "), `“${instead.trim()}”`);
   return [line];
 }
 
-// What a change has changed, in a sentence for each different effect.
-export function effectSentence(effects) {
-  if (!effects) return "The council no longer has the answer from which this one branches.";
+// What a change has changed, in a sentence for each different effect; null for an answer that is gone.
+function effectSentence(effects) {
+  if (effects === null) return "The council no longer has the answer from which this one branches.";
   const sentences = effects.map((effect) => sentenceOf(effect));
   if (new Set(sentences).size <= 1) return sentences[0] ?? "";
   return effects.map(({ member }, index) => `${member}: ${sentences[index]}`).join(" ");
@@ -168,6 +166,13 @@ function sentenceOf({ byte, reach_words: words, together_again: again, last_word
   if (byte === null) return "Both are the same.";
   const reached = words === 1 ? "1 word" : `${words} words`;
   if (again) return `The change reaches ${reached}; after that both are the same.`;
-  if (!differ) return `They do not come together again, but the last words are the same: ${last[1]}.`;
-  return `They do not come together again; the last words differ: ${last.map((each) => each || "none").join(", ")}.`;
+  const [one, other] = last.map(shownLast);
+  if (!differ) return `They do not come together again, but the last words are the same: ${other}.`;
+  return `They do not come together again; the last words differ: ${one}, ${other}.`;
+}
+
+// Several words are quoted; a point at their end would end the sentence.
+function shownLast(words) {
+  const text = words.replace(/[.!?…]+$/, "");
+  return text.includes(" ") ? `“${text}”` : text || "nothing";
 }

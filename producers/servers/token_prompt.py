@@ -1,4 +1,4 @@
-"""The tokens of a request: its chat as the model's template writes it, and the answer so far.
+"""The tokens of a request to llama.cpp's server: its chat as the model's template writes it, and the answer so far.
 
     chat template        own stretch    given text             own stretch
     tokens, once a BOS   its ids        tokens of its own      its ids, to inside a character where the model was there
@@ -11,18 +11,81 @@ from __future__ import annotations
 import codecs
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import groupby
+from typing import Protocol
 
 import msgspec
 
-from producers.backend import BackendFailed, Request
-from producers.llama.model import LlamaModel, TokenPiece
+from producers.backend import Request
 from producers.servers.following import without_white_space
 from producers.servers.thinking import thinking_closed
+from schemas.sessions import Message
 
 # Text in front of which a tokenizer may put a space, and which joins no text that follows.
 _ANCHORS = ("\n", ".", "a")
 # New lines are tokens of their own, and a model that sees them continues well.
 _SPACES = " \t"
+
+
+class TokenPiece(msgspec.Struct):
+    """A token and its text; its bytes where these are not UTF-8."""
+
+    id: int
+    piece: str | list[int]
+
+    @property
+    def raw(self) -> bytes:
+        return self.piece.encode() if isinstance(self.piece, str) else bytes(self.piece)
+
+
+class _Templated(msgspec.Struct):
+    prompt: str
+
+
+class _Tokenized(msgspec.Struct):
+    tokens: list[int]
+
+
+class _Pieces(msgspec.Struct):
+    tokens: list[TokenPiece]
+
+
+read_prompt = msgspec.json.Decoder(_Templated).decode
+read_tokens = msgspec.json.Decoder(_Tokenized).decode
+read_pieces = msgspec.json.Decoder(_Pieces).decode
+
+
+def template_question(messages: Sequence[Message]) -> dict[str, object]:
+    """The body for /apply-template, whose answer is read by read_prompt()."""
+    return {"messages": [{"role": message.role, "content": message.content} for message in messages]}
+
+
+def chat_question(chat: str) -> dict[str, object]:
+    """The body for /tokenize of a chat as the server itself reads it: with the model's first token, and special tokens
+    by name. The answer is read by read_tokens()."""
+    return {"content": chat, "add_special": True, "parse_special": True}
+
+
+def text_question(text: str) -> dict[str, object]:
+    """The body for /tokenize of a text that is no chat: without the model's first token, and without special tokens.
+    The answer is read by read_pieces()."""
+    return {"content": text, "add_special": False, "parse_special": False, "with_pieces": True}
+
+
+class ModelTokens(Protocol):
+    """What llama.cpp's server knows of its model's tokens. Each method raises what the server's requests raise."""
+
+    @property
+    def parts(self) -> Mapping[int, bytes]:
+        """The bytes of the model's tokens that are no text by themselves, as far as they are known."""
+
+    async def prompt(self, messages: Sequence[Message]) -> str:
+        """The chat as the model's own template writes it, with the beginning of the next turn."""
+
+    async def tokens(self, text: str) -> list[int]:
+        """The tokens of a chat."""
+
+    async def pieces(self, text: str) -> list[TokenPiece]:
+        """The tokens of a text."""
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -36,8 +99,8 @@ class Prompt(msgspec.Struct, frozen=True):
     continues: bool = False
 
 
-async def prompt_of(request: Request, model: LlamaModel, name: str) -> Prompt:
-    """Raises BackendFailed, also for a prompt that leaves no room for an answer."""
+async def prompt_of(request: Request, model: ModelTokens) -> Prompt:
+    """The prompt; raises what `model` raises."""
     chat = await model.prompt(request.question)
     chat = thinking_closed(chat) if request.continues else chat
     tokens = await model.tokens(chat)
@@ -53,12 +116,6 @@ async def prompt_of(request: Request, model: LlamaModel, name: str) -> Prompt:
         else:
             text, white_space = without_white_space(text, _SPACES)
             tokens += await tokens_of_text(text, model.pieces)
-    room = model.context_tokens - len(tokens)
-    if room < 1:
-        what = "the prompt with the answer so far" if request.continues else "the prompt"
-        raise BackendFailed(
-            f"{name} has a context of {model.context_tokens} tokens, and {what} has {len(tokens)}: shorten it"
-        )
     return Prompt(chat, tuple(tokens), white_space, begun, request.continues)
 
 

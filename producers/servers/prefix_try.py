@@ -1,0 +1,131 @@
+"""The one real try that shows whether a model server continues an answer that a request begins.
+
+    counting from one to ten, begun with "four five six"
+        "seven eight ..."            continued
+        "four five six seven ..."    repeated: the beginning is sent again, and is left out of later answers
+        "One two three ...", a new thinking     begun anew: the server ignores the beginning
+        anything else                accepted: as far as is known, it continues
+
+The try is made when the first request that continues an answer needs it: at the start it could make the server load a
+model. Its outcome stays, until the process ends or an answer shows otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncGenerator, Callable
+from typing import Literal
+
+import msgspec
+
+from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, Request, Written
+from schemas.models import Continues
+
+Outcome = Literal["continued", "repeated", "accepted", "begun anew", "refused", "not tried"]
+Generate = Callable[[Request], AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]]
+
+_PROMPT = "Count from one to ten in words, without anything else."
+# No model begins with it by itself.
+BEGUN = "four five six"
+# Enough for "seven" in any tokenizer, and for the beginning of a new answer with a polite sentence before.
+_TOKENS = 16
+_WHY_NOT = {
+    "refused": "it refuses a request that begins one",
+    "begun anew": "it begins a new one instead",
+}
+_SEVEN, _ONE = re.compile(r"\W*(seven|7)\b"), re.compile(r"(?<!\w)(one|1)(?!\w)")
+
+
+def request_to_try(request: Request) -> Request:
+    """A request that begins an answer, with the bounds of this one."""
+    return msgspec.structs.replace(
+        request,
+        prompt=_PROMPT,
+        system="",
+        history=(),
+        prefix=(Written(BEGUN),),
+        max_tokens=_TOKENS,
+        temperature=0.0,
+        seed=None,
+        is_check=True,
+    )
+
+
+def outcome_of(answer: str, *, thinks: bool) -> Outcome:
+    """What the server did with BEGUN; `thinks`: it sent a thinking."""
+    text = answer.strip().lower()
+    if thinks:
+        return "begun anew"
+    if text.startswith(BEGUN):
+        return "repeated"
+    if _SEVEN.match(text):
+        return "continued"
+    return "begun anew" if _ONE.search(text) or answer.strip()[:1].isupper() else "accepted"
+
+
+class PrefixTry:
+    """The try of one model. `is_known`: its server is of a kind that continues."""
+
+    def __init__(self) -> None:
+        self.outcome: Outcome = "not tried"
+        self.is_known = False
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def continues(self) -> Continues:
+        if self.outcome == "not tried":
+            return "yes" if self.is_known else "untried"
+        return "no" if self.outcome in _WHY_NOT else "yes"
+
+    @property
+    def repeats(self) -> bool:
+        """True where an answer that begins like its beginning is taken for a repetition of that."""
+        return self.outcome in ("repeated", "accepted")
+
+    async def needed(
+        self, generate: Generate, request: Request, name: str
+    ) -> AsyncGenerator[ModelLoading | ModelWaiting, None]:
+        """The try, where nothing is known yet: its signs. Raises BackendFailed where the model does not continue, and
+        where the try fails for another reason, which leaves it untried."""
+        async with self._one_at_a_time:
+            if self.continues == "untried":
+                async with contextlib.aclosing(self.tried(generate, request)) as items:
+                    async for item in items:
+                        if isinstance(item, ModelLoading | ModelWaiting):
+                            yield item
+        self.check(name)
+
+    def check(self, name: str) -> None:
+        """Raises BackendFailed where the model does not continue an answer."""
+        if why := _WHY_NOT.get(self.outcome):
+            raise BackendFailed(f"{name} does not continue an answer: {why}")
+
+    def check_item(self, request: Request, item: Chunk | Ending, name: str) -> None:
+        """The same for a model that thinks where it was to continue its answer: its server has ignored that."""
+        if not request.continues or request.is_check or isinstance(item, Ending):
+            return
+        if any(piece.lane == "thinking" and piece.text.strip() for piece in item.pieces):
+            self.outcome = "begun anew"
+            self.check(name)
+
+    async def tried(
+        self, generate: Generate, request: Request
+    ) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
+        """The answer to the try, as `generate` yields it: with a repeated beginning. Raises BackendFailed where it
+        fails, unless the server refuses it."""
+        texts = {"answer": "", "thinking": ""}
+        try:
+            async with contextlib.aclosing(generate(request_to_try(request))) as items:
+                async for item in items:
+                    if isinstance(item, Chunk):
+                        for piece in item.pieces:
+                            texts[piece.lane] += piece.text
+                    yield item
+        except BackendFailed as failure:
+            if not failure.is_refusal:
+                raise
+            self.outcome = "refused"
+            return
+        self.outcome = outcome_of(texts["answer"], thinks=bool(texts["thinking"].strip()))
