@@ -37,7 +37,7 @@ from schemas.frames import Decision, Frame
 from schemas.grid import NS_PER_MS, last_ms_of_window
 from schemas.keys import entry_order
 from schemas.sessions import ENTRY_VERSION, LONGEST_MS, MAX_TOKENS_LIMIT, Limits, Member, Opening, Sampling
-from tests.oracle.toy_models import CUTS, END, ToyModel, changed_chains, drawn_chains
+from tests.oracle.toy_models import CUTS, END, Cut, ToyModel, changed_chains, drawn_chains
 from tests.support.speeches import often
 
 OPENED = "60000-0"
@@ -300,6 +300,12 @@ def _key(token: Token) -> tuple[int, int, int]:
 
 def _of(values: Sequence[int], number: int) -> int:
     return values[number % len(values)] if values else 0
+
+
+def drawn_toy(seed: int, number: int, part: float, cut: Cut, most_tokens: int = MAX_TOKENS_LIMIT) -> Toy:
+    """The member of this number of a council whose common chains are drawn from the seed."""
+    model = ToyModel(changed_chains(drawn_chains(seed), seed + number, part), cut, name=f"{part} of {seed}")
+    return Toy(model, most_tokens=most_tokens)
 
 
 @st.composite

@@ -176,6 +176,7 @@ def test_members_that_come_late_stall_or_leave(
         shown = "".join(frame.members[number].text for frame in run.frames)
         assert answer.startswith(shown)
         last = run.frames[-1].members[number]
+        assert last.ended
         # A member that has reached its own limit leaves.
         assert last.state == "dropped" or last.reason == "length" or shown == answer
     again = ToyRun(toys, replace(timing, loaded=loaded), prefix=prefix).to_the_end()
