@@ -26,6 +26,7 @@ from tests.support.recording_files import record_stream, recorded_entries, recor
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
 from tests.support.sessions import token_stream, until_ended
+from tests.support.web_server import PACE
 from transport.redis.connection import AsyncPipe
 
 
@@ -36,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def ended(pipe: AsyncPipe, roles: Roles) -> Opening:
-    council_of(roles)
+    council_of(roles, *PACE)
     opening = await ask(pipe, 10)
     await until_ended(pipe, opening.session)
     return opening
