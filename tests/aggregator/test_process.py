@@ -80,7 +80,7 @@ async def test_a_paused_aggregator_that_wakes_up_commits_nothing(roles: Roles, p
 async def test_a_stopped_aggregator_hands_its_sessions_over_at_once(roles: Roles, pipe: AsyncPipe) -> None:
     aggregators = [roles.ready("aggregator"), roles.ready("aggregator")]
     roles.ready("producers", "ngram:word-3", "--tokens-per-s", "40")
-    opening = opening_of("ngram:word-3", max_tokens=200)
+    opening = opening_of("ngram:word-3", max_tokens=100, temperature=0.0)
     await open_session(pipe, opening)
     await _windows(pipe, opening.session, 20)
     assert (await _owner(pipe, aggregators)).end() == 0

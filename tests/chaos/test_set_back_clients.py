@@ -34,7 +34,9 @@ class Asked:
     """`council ask --json`, which opens the session. It writes into files, because a full pipe would stop it."""
 
     def __init__(self, url: str, folder: Path) -> None:
+        # At temperature 0 the models use all their tokens.
         words = ["ask", "What is a function?", "--models", ",".join(_MODELS), "--max-tokens", "160", "--json"]
+        words += ["--temperature", "0"]
         self._output, self._said = folder / "output", folder / "said"
         with self._output.open("wb") as output, self._said.open("wb") as said:
             self.process = subprocess.Popen([*COUNCIL, *words], env=environment(url), stdout=output, stderr=said)

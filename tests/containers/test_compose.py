@@ -63,10 +63,9 @@ class Compose:
         return None
 
     def ask(self, prompt: str, max_tokens: int = 20) -> str:
-        """Opens a session; its id."""
-        opened = wait_until(
-            lambda: self.get("/api/sessions", {"prompt": prompt, "max_tokens": max_tokens}), "a session opens"
-        )
+        """Opens a session, in which the n-gram models use all their tokens; its id."""
+        body = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
+        opened = wait_until(lambda: self.get("/api/sessions", body), "a session opens")
         return str(opened["session"])
 
     def answered(self, session: str) -> dict[str, Any]:

@@ -105,7 +105,8 @@ async def test_a_council_of_all_roles_works_with_the_documented_rights_alone(
 async def _use(web: WebServer, client: aiohttp.ClientSession) -> None:
     """Asks, records, replays, stops, deletes, loads and unloads over HTTP."""
     api = await DescribedApi.read(client, web.http)
-    request = {"prompt": "What is a list?", "models": [CHAR, "s:latest"], "max_tokens": 20, "record": True}
+    sampling = {"max_tokens": 20, "temperature": 0}
+    request = {"prompt": "What is a list?", "models": [CHAR, "s:latest"], "record": True, **sampling}
     session = (await api.ask("POST", "/api/sessions", 201, json=request))["session"]
     messages, code = await watch(client, web, session)
     assert (len(messages) > 1, code) == (True, 1000)

@@ -30,6 +30,16 @@ _COUNT_DRAWINGS = """
         return clear.apply(this, area);
     };
 """
+# The page sends no temperature, and a drawn answer of an n-gram model may end after three words. The likeliest tokens
+# go on until the limit of tokens, for each question in these tests: the answer lasts as long as a test waits.
+_ASK_FOR_THE_LIKELIEST = """
+    const send = window.fetch;
+    window.fetch = (address, options) => {
+        if (address !== "/api/sessions" || options?.method !== "POST") return send(address, options);
+        const body = JSON.stringify({ temperature: 0, ...JSON.parse(options.body) });
+        return send(address, { ...options, body });
+    };
+"""
 
 Open = Callable[..., Page]
 
@@ -74,6 +84,7 @@ def open_page(browser: Browser, web: WebServer) -> Iterator[Open]:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)  # type: ignore[arg-type]
         contexts.append(context)
         context.add_init_script(_COUNT_DRAWINGS)
+        context.add_init_script(_ASK_FOR_THE_LIKELIEST)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(

@@ -160,9 +160,8 @@ def test_a_new_question_cancels_the_previous_session(
 def test_without_an_aggregator_the_status_names_the_missing_process(redis: RedisServer, open_page: Open) -> None:
     speaker = ScriptedProducer(redis, "test:speaker")
     speaker.offer()
-    page = open_page()
-    speaker.offer()
     offer_aggregator(redis)
+    page = open_page()
     ask(page, "Hello")
     message = "No frame has arrived: start an aggregator with council up or python -m aggregator."
     expect(page.get_by_role("status")).to_have_text(message, timeout=10_000)

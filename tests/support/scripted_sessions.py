@@ -20,13 +20,21 @@ from transport.redis.connection import Pipe
 from transport.redis.scripts import SCRIPTS
 from transport.register import ProcessRegistration
 
+# A record of a process lasts five seconds. No process renews a scripted one, and on a busy machine a browser or a
+# command may need longer to start.
+_OFFERED_S = 60
 
-def offer_aggregator(redis: RedisServer) -> None:
-    """Writes the record of an aggregator that does nothing, which lasts five seconds: sessions can be opened."""
-    registration = ProcessRegistration("aggregator")
+
+def offer_role(redis: RedisServer, registration: ProcessRegistration) -> None:
+    """Writes the record of a ready process, which lasts a minute."""
     registration.ready = True
     with contextlib.closing(Pipe(redis.url)) as pipe:
-        pipe.run(registration.renew())
+        pipe.run([*registration.renew(), ("EXPIRE", keys.process(registration.name), _OFFERED_S)])
+
+
+def offer_aggregator(redis: RedisServer) -> None:
+    """Writes the record of an aggregator that does nothing: sessions can be opened."""
+    offer_role(redis, ProcessRegistration("aggregator"))
 
 
 class ScriptedProducer:
@@ -36,12 +44,10 @@ class ScriptedProducer:
         self.model, self._redis = model, redis
         self._session, self._claim, self._seq = "", "", 0
         self._registration = ProcessRegistration("producer", model=model)
-        self._registration.ready = True
 
     def offer(self) -> None:
-        """Writes its process record, which lasts five seconds."""
-        with contextlib.closing(Pipe(self._redis.url)) as pipe:
-            pipe.run(self._registration.renew())
+        """Writes its process record."""
+        offer_role(self._redis, self._registration)
 
     def take(self, session: str) -> None:
         self._session = session

@@ -16,15 +16,19 @@ from transport.sessions import SessionState, find_session, new_session_id
 
 
 def opening_of(
-    *models: str, max_tokens: int = 64, limits: Limits | None = None, prompt: str = "What is a list?"
+    *models: str,
+    max_tokens: int = 64,
+    limits: Limits | None = None,
+    prompt: str = "What is a list?",
+    temperature: float = 0.7,
 ) -> Opening:
-    """An opening with a fixed seed."""
+    """An opening with a fixed seed. At temperature 0 an n-gram model uses all its tokens; at 0.7 it may end before."""
     return Opening(
         version=ENTRY_VERSION,
         session=new_session_id(),
         prompt=prompt,
         members=tuple(Member(model) for model in models),
-        sampling=Sampling(max_tokens=max_tokens, seed=7),
+        sampling=Sampling(max_tokens, temperature, seed=7),
         limits=limits or Limits(),
     )
 

@@ -150,8 +150,10 @@ async def test_enter_continues_without_the_member_that_loads(redis: RedisServer,
 
         async def has_ended() -> bool:
             is_over = process.poll() is not None  # first: what it writes at its end is read too
+            # One read returns a part of what the terminal holds: until EAGAIN, or EIO after the command's end.
             with contextlib.suppress(OSError):
-                seen.extend(os.read(leader, 65_536))
+                while part := os.read(leader, 65_536):
+                    seen.extend(part)
             return is_over
 
         await until(has_ended, "the command ends")

@@ -142,8 +142,9 @@ def test_a_role_that_dies_while_redis_is_away_works_again_when_redis_is_back(
 
 def test_an_ask_ends_with_its_council(up: Up) -> None:
     asking = subprocess.Popen(
-        [*COUNCIL, "ask", "hi"], env=up.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [*COUNCIL, "ask", "hi", "--temperature", "0"],  # the answer uses all its tokens
+        env=up.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     wait_until(lambda: any(found["window_index"] > 10 for found in up.status()["sessions"]), "the session runs")
     up.process.terminate()
     out, err = asking.communicate(timeout=10)

@@ -400,7 +400,7 @@ async def test_the_command_line_takes_descriptions_of_members(
 ) -> None:
     roles.ready("aggregator")
     roles.ready("producers", MODEL, "--tokens-per-s", "200")
-    described = f"calm={MODEL}:temperature=0,seed=1,open={MODEL}:temperature=1,max_tokens=9"
+    described = f"calm={MODEL}:temperature=0,seed=1,open={MODEL}:temperature=0,max_tokens=9"
     outcome = council(
         "ask", "What is a list?", "--models", described, "--max-tokens", "20", "--weights", "open=2", "--json",
         url=redis.url,

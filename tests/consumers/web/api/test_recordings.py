@@ -22,10 +22,10 @@ from schemas.sessions import Limits, Member
 from tests.support.openapi_client import DescribedApi
 from tests.support.recording_files import NAME, frames_of, write_golden
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer, offer_role
 from tests.support.waiting import until
 from tests.support.web_server import WebServer
-from transport.redis.connection import AsyncPipe, Pipe
+from transport.redis.connection import AsyncPipe
 from transport.register import ProcessRegistration
 from transport.replays import play
 from transport.sessions import find_session, read_opening
@@ -53,11 +53,8 @@ async def api(web: WebServer, client: aiohttp.ClientSession) -> DescribedApi:
 
 
 def offer(redis: RedisServer, role: Role) -> None:
-    """Registers a process of this role for the next seconds."""
-    registration = ProcessRegistration(role)
-    registration.ready = True
-    with contextlib.closing(Pipe(redis.url)) as pipe:
-        pipe.run(registration.renew())
+    """Registers a process of this role."""
+    offer_role(redis, ProcessRegistration(role))
 
 
 def library_of(folder: Path, count: int) -> list[str]:

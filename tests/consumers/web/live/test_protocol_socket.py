@@ -33,7 +33,7 @@ from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.sessions import opening_of, until_ended
 from tests.support.web_server import WebServer
 from transport.redis.connection import AsyncPipe
-from transport.sessions import find_session, open_session
+from transport.sessions import cancel_session, find_session, open_session
 
 Client = aiohttp.ClientSession
 
@@ -325,7 +325,7 @@ async def test_all_kinds_of_clients_receive_the_same_while_web_and_decipher_are_
     """Two clients of the protocol, one of frames, one of Server-Sent Events; kill -9 of the web, of DECIPHER, of both:
     all receive the same text and the same numbers, and no event twice."""
     roles, decipher = council
-    opening = opening_of("ngram:word-3", "ngram:char-6", max_tokens=150)
+    opening = opening_of("ngram:word-3", "ngram:char-6", max_tokens=2_000, temperature=0.0)
     await open_session(pipe, opening)
     session = opening.session
     protocols = [ProtocolClient(client, web, session, 2) for _ in range(2)]
@@ -343,6 +343,8 @@ async def test_all_kinds_of_clients_receive_the_same_while_web_and_decipher_are_
     decipher.kill()
     roles.start("consumers.decipher")
     web.start()
+    await all_receive(*clients)
+    await cancel_session(pipe, session)
     await reading
     state = await find_session(pipe, session)
     first = window_index_at(state.origin_ns)
