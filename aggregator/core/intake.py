@@ -14,7 +14,6 @@ from functools import lru_cache
 from aggregator.core.composition import WindowEvents
 from aggregator.core.consensus import Consensus
 from aggregator.core.ladder import members_to_drop, rung_below
-from aggregator.core.member import MemberRecord
 from aggregator.core.proposal_cache import ProposalCache
 from aggregator.core.record import SessionRecord
 from aggregator.core.release import ReleaseQueue, token_frame
@@ -111,7 +110,7 @@ class Intake:
                 self._add_token(entry_id, t_ns, entry, events)
             case Beat():
                 for index, member in enumerate(self._record.members):
-                    if self._may_change(member) and (reason := member.add_beat(self._opening.limits)):
+                    if self._takes_part(index) and (reason := member.add_beat(self._opening.limits)):
                         self._drop(index, reason)
             case Cancel():
                 for index in entry.members or range(len(self._record.members)):
@@ -121,13 +120,8 @@ class Intake:
             case _:
                 events.members.add(entry.member)
                 self._count_lateness(t_ns, entry.written_ns, events)
-                if self._may_change(self._record.members[entry.member]):
+                if self._takes_part(entry.member):
                     self._add_mark(entry_id, t_ns, entry)
-
-    def _may_change(self, member: MemberRecord) -> bool:
-        """True until the mark of its end. A draft that has ended may be steered again: in a consensus session its
-        member can still fail, fall silent and be cancelled, up to the end of the answer."""
-        return member.is_writing if self._consensus is None else not member.ended
 
     def _count_lateness(self, t_ns: int, written_ns: int, events: WindowEvents) -> None:
         if t_ns - written_ns > self._opening.limits.allowed_lateness_ms * NS_PER_MS:
@@ -208,9 +202,15 @@ class Intake:
             if len(member.unaligned) > self._opening.limits.unaligned_tokens:
                 self._proposals.forget(member.unaligned.forget(1))
 
+    def _takes_part(self, index: int) -> bool:
+        """True until the mark of its end. A draft that has ended may be steered again: in a consensus session its
+        member can still fail, fall silent and be cancelled, up to the end of the answer."""
+        member = self._record.members[index]
+        return member.is_writing or (self._consensus is not None and not member.ended)
+
     def _drop(self, index: int, reason: str) -> None:
         member = self._record.members[index]
-        if self._may_change(member):
+        if self._takes_part(index):
             member.drop(reason)
             self.stops.append(Stop((index,), reason))
 
@@ -221,7 +221,7 @@ class Intake:
             return
         self._have_begun = all(member.begun for member in self._record.members)
         for index, member in enumerate(self._record.members):
-            if not self._may_change(member):
+            if not self._takes_part(index):
                 continue
             if is_life_over:
                 self._drop(index, f"the session reached its longest life of {limits.life_ms / 60_000:g} min")
