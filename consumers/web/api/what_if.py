@@ -86,18 +86,23 @@ class WhatIfApi:
             raise Refused(
                 "without_text", "The session was recorded without text, so it has no answers to continue.", status=409
             )
-        return await self._opened(body, whole_answers(released))
+        return await self._opened(body, whole_answers(released), is_own=opening.replay is None)
 
     async def _branch_of_recording(self, request: web.Request) -> web.Response:
         body = await read_json_body(request, WhatIfBody)
-        return await self._opened(body, await self._recorded(request.match_info["name"]))
+        return await self._opened(body, await self._recorded(request.match_info["name"]), is_own=False)
 
-    async def _opened(self, body: WhatIfBody, answers: WholeAnswers) -> web.Response:
+    async def _opened(self, body: WhatIfBody, answers: WholeAnswers, *, is_own: bool) -> web.Response:
+        """The response. `is_own`: this council has answered, not the one of a recording."""
         opening = answers.opening
         branch = branch_of(answers, body.change(opening))
         served = [facts.model for facts in served_models(await list_processes(self._pipe))]
         request, warnings = request_of(opening, branch, served, body.given())
-        opened = await self._opener.ask(request, body.tier, record=body.record, warnings=warnings)
+        # A recording may be of a machine with more memory.
+        usual_tier = opening.tier if is_own else ""
+        opened = await self._opener.ask(
+            request, body.tier, record=body.record, warnings=warnings, usual_tier=usual_tier
+        )
         return model_response(opened, status=201)
 
     async def _recorded(self, name: str) -> WholeAnswers:
