@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from producers.replay.source import RecordedSource
-from schemas.control import Progress
-from schemas.entries import Claim, Token, decode_entry
+from schemas.control import Progress, Steer
+from schemas.entries import Claim, Steered, Token, decode_entry
 from schemas.errors import Malformed
 from schemas.frames import Frame
 from schemas.rules.claims import ClaimLedger
@@ -25,6 +25,7 @@ class FrameShow:
     def __init__(self, opening: Opening, source: RecordedSource) -> None:
         self._opening, self._source = opening, source
         self._ledgers = [ClaimLedger() for _ in opening.members]
+        self._steers: list[Steer | None] = [None] * len(opening.members)
         self._windows: list[int] = []
         self.last_window = -1
 
@@ -35,7 +36,12 @@ class FrameShow:
             self._accept(entry_id, raw)
         replay = self._opening.replay
         assert replay is not None
-        progress = tuple([Progress(ledger.claim, ledger.next_seq, False) for ledger in self._ledgers])
+        progress = tuple(
+            [
+                Progress(ledger.claim, ledger.next_seq, False, None, ledger.branch, steer)
+                for ledger, steer in zip(self._ledgers, self._steers, strict=True)
+            ]
+        )
         frames: list[Frame] = [
             msgspec.structs.replace(frame, session=self._opening.session, replay_of=replay.of)
             for frame in self._source.take_frames(to_ns, most)
@@ -54,12 +60,18 @@ class FrameShow:
         return True
 
     def _accept(self, entry_id: str, raw: bytes) -> None:
-        """Notes which claim writes a member, and how much of it: the web process reads answers by that."""
+        """Notes which claim writes a member, how much of it, and to what it was steered: the web process reads answers
+        by that."""
         with contextlib.suppress(Malformed):
             entry = decode_entry(raw)
-            if isinstance(entry, Claim | Token) and 0 <= entry.member < len(self._ledgers):
-                ledger = self._ledgers[entry.member]
-                if isinstance(entry, Claim):
-                    ledger.add_claim(entry_id)
-                else:
-                    ledger.judge_token(entry.claim, entry.seq, entry.branch)
+            if not isinstance(entry, Claim | Token | Steered) or not 0 <= entry.member < len(self._ledgers):
+                return
+            ledger = self._ledgers[entry.member]
+            if isinstance(entry, Claim):
+                ledger.add_claim(entry_id)
+            elif isinstance(entry, Steered):
+                ledger.steer(entry.branch)
+                end = entry.start + len(entry.text.encode())
+                self._steers[entry.member] = Steer(entry.start, end, entry.text)
+            else:
+                ledger.judge_token(entry.claim, entry.seq, entry.branch)
