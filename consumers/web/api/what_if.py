@@ -19,7 +19,6 @@ from consumers.web.api.replies import Opened, Reply
 from consumers.web.door.errors import model_response
 from recordings.answers import read_answers
 from recordings.folder import Library
-from recordings.opening import WITHOUT_TEXT
 from schemas.errors import Malformed, Refused, SessionGone
 from schemas.rules.effect import effects_of
 from schemas.rules.served import served_models
@@ -81,12 +80,7 @@ class WhatIfApi:
     async def _branch(self, request: web.Request) -> web.Response:
         body = await read_json_body(request, WhatIfBody)
         released = await self._answers.released(request.match_info["session"])
-        opening = released.opening
-        if opening.replay is not None and opening.prompt == WITHOUT_TEXT:
-            raise Refused(
-                "without_text", "The session was recorded without text, so it has no answers to continue.", status=409
-            )
-        return await self._opened(body, whole_answers(released), is_own=opening.replay is None)
+        return await self._opened(body, whole_answers(released), is_own=released.opening.replay is None)
 
     async def _branch_of_recording(self, request: web.Request) -> web.Response:
         body = await read_json_body(request, WhatIfBody)
