@@ -17,7 +17,7 @@ from schemas.events import ErrorPayload, Event, encode_event
 from schemas.frames import Frame, decode_frame
 from schemas.grid import window_start_ns
 from schemas.keys import entry_order
-from transport.events import EventBatch, BatchWritten
+from transport.events import BatchWritten, EventBatch
 from transport.following import new_nonce
 
 # A second of frames, 2 ms: no other session of this process is served meanwhile.

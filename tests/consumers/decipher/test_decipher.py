@@ -40,7 +40,7 @@ from tests.support.scripted_sessions import FrameWriter
 from tests.support.sessions import committed_frames, opening_of, until_ended, written_texts
 from tests.support.waiting import until
 from transport.commit import end_session
-from transport.events import EventBatch, BatchWritten, find_composed, read_checkpoint, write_events
+from transport.events import BatchWritten, EventBatch, find_composed, read_checkpoint, write_events
 from transport.redis.connection import AsyncPipe, Pipe
 from transport.sessions import find_session, open_session, read_opening
 

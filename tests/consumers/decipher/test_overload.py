@@ -26,7 +26,7 @@ from tests.support.scripted_sessions import ScriptedProducer
 from tests.support.sessions import opening_of, until_ended, written_texts
 from tests.support.tcp_proxy import Kind, Proxy, is_events_write
 from tests.support.waiting import until
-from transport.events import EventBatch, BatchWritten, find_composed
+from transport.events import BatchWritten, EventBatch, find_composed
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
 from transport.sessions import find_session, open_session
