@@ -29,6 +29,8 @@ _RETRY_S = 0.25
 # Sessions that wait for a slot cost a task each; more than these are left to other processes.
 _MOST_SESSIONS = 64
 _STOP_WITHIN_S = 2.0
+# A producer sees the end of a session with the next window, or with its next look at the orders.
+_JUST_ENDED_S = 0.25
 
 
 class ProducerProcess:
@@ -120,12 +122,20 @@ class ProducerProcess:
     async def _finish(self) -> None:
         """Returns when no text is being written. Gives the sessions that wait to another producer of this model, as
         soon as there is one."""
-        if sum(serving.is_writing for _, serving, _ in self._servings.values()):
+        if writing := self._writing:
+            # A session that has just ended needs no sentence.
+            await asyncio.wait(writing, timeout=_JUST_ENDED_S)
+        if self._writing:
             self._log.warning("finishing its answers before it ends; a second signal ends it at once")
         await self._hand_over_waiting()
-        while writing := [task for _, serving, task in self._servings.values() if serving.is_writing]:
+        while writing := self._writing:
             await asyncio.wait(writing, timeout=REFRESH_S, return_when=asyncio.FIRST_COMPLETED)
             await self._hand_over_waiting()
+
+    @property
+    def _writing(self) -> list[asyncio.Task[None]]:
+        """The sessions whose text has begun and has not ended."""
+        return [task for _, serving, task in self._servings.values() if serving.is_writing]
 
     async def _hand_over_waiting(self) -> None:
         with contextlib.suppress(RedisAway, RedisRefuses):
@@ -163,6 +173,8 @@ class ProducerProcess:
             generations = model.generations
             facts |= {"requests": generations.asked, "shared": generations.shared, "odd_answers": generations.odd}
             facts |= model.last_failure
+            # Known after the one real try, which the first request that needs it makes.
+            facts["continues"] = self._backend.facts.continues
         if self._backend.residence is None:
             # A server that was away at the start may be back, which a request notices.
             facts["trouble"] = self._backend.facts.trouble

@@ -120,7 +120,9 @@ class Intake:
             case _:
                 events.members.add(entry.member)
                 self._count_lateness(t_ns, entry.written_ns, events)
-                if self._record.members[entry.member].is_writing:
+                if self._record.members[entry.member].is_writing or (
+                    isinstance(entry, Failed) and self._takes_part(entry.member)
+                ):
                     self._add_mark(entry_id, t_ns, entry)
 
     def _count_lateness(self, t_ns: int, written_ns: int, events: WindowEvents) -> None:
@@ -202,9 +204,13 @@ class Intake:
             if len(member.unaligned) > self._opening.limits.unaligned_tokens:
                 self._proposals.forget(member.unaligned.forget(1))
 
+    def _takes_part(self, index: int) -> bool:
+        member = self._record.members[index]
+        return member.is_writing or (self._consensus is not None and not member.ended)
+
     def _drop(self, index: int, reason: str) -> None:
         member = self._record.members[index]
-        if member.is_writing:
+        if self._takes_part(index):
             member.drop(reason)
             self.stops.append(Stop((index,), reason))
 

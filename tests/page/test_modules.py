@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import re
+from itertools import accumulate, pairwise
 from typing import get_args
 
 import pytest
@@ -57,6 +58,19 @@ _DIFFERENCE = """async ([one, other]) => {
     const found = difference(one, other);
     const same = found.parts.filter((part) => part.kind === "same").flatMap((part) => words(part.text));
     return { ...found, same, shared: sharedLength(one, other), words: [words(one), words(other)] };
+}"""
+
+# The words of a council's answer that comes in stretches, each with its decision; each frame contains some of them. The
+# page has the text of the first frames when it receives their decisions.
+_WORDS = """async ([frames, known]) => {
+    const { Agreed } = await import("/static/record/agreed.js");
+    const agreed = new Agreed();
+    agreed.begin(frames.slice(0, known).map((frame) => frame.agreed).join(""));
+    frames.forEach((frame, at) => agreed.take({ ...frame, agreed: at < known ? null : frame.agreed }));
+    return {
+        words: agreed.tokens.map(({ start, end, contest, isParted }) => [start, end, contest, isParted]),
+        counted: agreed.contestedBefore(agreed.byteAt(agreed.text.length)),
+    };
 }"""
 
 
@@ -139,6 +153,52 @@ def test_a_difference_is_correct_and_minimal(modules: Page, one: str, other: str
     shared = found["shared"]
     units = one.encode("utf-16-le")[: 2 * shared], other.encode("utf-16-le")[: 2 * shared]
     assert units[0] == units[1] == units[0].decode("utf-16-le").encode("utf-16-le")
+
+
+STRETCHES = st.lists(
+    st.tuples(st.sampled_from([" the", " sky", "s", "\n", " 天空是蓝", "🌊"]), st.sampled_from([None, 0.25, 0.5, 1.0])),
+    min_size=1, max_size=40,
+)  # fmt: skip
+
+
+@browsing
+@given(stretches=STRETCHES, sizes=st.lists(st.integers(1, 5), max_size=20), data=st.data())
+def test_words_are_those_between_white_space_however_their_text_came(
+    modules: Page, stretches: list[tuple[str, float | None]], sizes: list[int], data: st.DataObject
+) -> None:
+    """Each has the largest contest of the decisions on it; a word of more than 48 letters may be divided."""
+    decisions: list[dict[str, object]] = []
+    text = "A"
+    for added, share in stretches:
+        at = len(text.encode()) if decisions else 0
+        text += added
+        kind = "unanimous" if share is None else "certain"
+        decisions.append({"at": at, "end": len(text.encode()), "kind": kind, "share": share})
+    edges = [0, *(edge for edge in accumulate(sizes) if edge < len(decisions)), len(decisions)]
+    frames = [
+        {
+            "agreed": text.encode()[decisions[first]["at"] : decisions[last - 1]["end"]].decode(),  # type: ignore[misc]
+            "decisions": decisions[first:last],
+            "final": last == len(decisions),
+        }
+        for first, last in pairwise(edges)
+    ]
+    found = modules.evaluate(_WORDS, [frames, data.draw(st.integers(0, len(frames)))])
+    words = [
+        (len(text[: word.start()].encode()), len(text[: word.end()].encode())) for word in re.finditer(r"\S+", text)
+    ]
+    longest_letters = max(len(word) for word in text.split())
+    if longest_letters <= 48:
+        assert [(start, end) for start, end, *_ in found["words"]] == words
+    assert {start for start, _ in words} <= {start for start, *_ in found["words"]}
+    for start, end, contest, is_parted in found["words"]:
+        own = [one for one in decisions if one["at"] < end and one["end"] > start and one["share"] is not None]  # type: ignore[operator]
+        assert contest == max((1 - one["share"] for one in own), default=0)  # type: ignore[operator]
+        assert is_parted == bool(own)
+    parted = [one for one in decisions if one["share"] is not None]
+    assert found["counted"]["partings"] == len(parted)
+    share = sum(one["end"] - one["at"] for one in parted) / len(text.encode())  # type: ignore[operator]
+    assert found["counted"]["share"] == pytest.approx(share)
 
 
 def test_ended_is_decided_in_one_module(modules: Page) -> None:

@@ -14,7 +14,9 @@ from playwright.sync_api import Page, expect
 from tests.page.conftest import Open
 from tests.page.people import answer, is_at_window
 from tests.support.recording_files import frames_of, write_golden
+from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Role, Roles
+from tests.support.scripted_sessions import ScriptedProducer
 from tests.support.waiting import wait_until
 
 NAME = "seeds"
@@ -260,3 +262,32 @@ def test_axe_finds_no_violation_in_a_replay_and_it_fits(
     status(page, "The replay is paused.")
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     assert Axe().run(page).response["violations"] == []
+
+
+def test_a_branch_of_a_replay_asks_the_models_that_are_served(
+    redis: RedisServer, player: Role, recording: Path, open_page: Open
+) -> None:
+    seed = ScriptedProducer(redis, "seed-1")
+    page = plays(open_page)
+    page.get_by_label("Speed").select_option("8")
+    status(page, "The replay is at its end.")
+    replay = page.url
+    before = answer(page).locator(".token").nth(2)
+    before.click()
+    place = int(before.get_attribute("data-start") or "")
+    page.get_by_label("What if it went on with…").fill(" another")
+    seed.offer()
+    page.get_by_role("button", name="Try it").click()
+    expect(page.locator("#error")).to_contain_text("seed-6 is left out")
+    seed.take_newest()
+    seed.say(" word")
+    seed.finish()
+    expect(answer(page).locator("mark.changed")).to_have_text("another")
+    expect(page.locator("#replayed")).to_be_hidden()
+    beginning = text_at(LAST).encode()[:place].decode().rstrip()
+    expect(answer(page)).to_have_text(f"{beginning} another word")
+    expect(page.locator("#status")).to_have_text(re.compile("^Ended"), timeout=30_000)
+    expect(page.locator("#effect")).to_contain_text(" another word”.")
+    page.get_by_role("treeitem").first.click()
+    expect(page.locator("#replayed")).to_be_visible()
+    assert page.url == replay

@@ -255,13 +255,13 @@ def test_thinking_is_shown_at_the_time_it_was_written(recorder: FrameWriter, ope
         tokens = (TokenFrame(0, "thinking", window, start, start + 4, None, "missing"),) if thought else ()
         recorder.write(1, members=(in_state(member, **thought),), tokens=tokens)
     is_at_window(page, 120)
-    page.locator("summary").click()
-    thinking = page.locator("details .text")
+    page.locator("article summary").click()
+    thinking = page.locator(".lane details .text")
     assert thinking.text_content() == "So. So. So. "
     hold_at(page, 90)
     expect(thinking).to_have_text("So. So. ", use_inner_text=True)
     hold_at(page, 20)
-    expect(page.locator("details")).to_be_hidden()
+    expect(page.locator(".lane details")).to_be_hidden()
 
 
 def test_a_slower_answer_shows_the_fork_when_it_reaches_it(pair: FrameWriter, open_page: Open) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.frames import MemberState
-from schemas.models import Residency
+from schemas.models import Continues, Residency
 from schemas.processes import Role
 from schemas.sessions import Phase, Speaker, Sync, Weighting
 
@@ -190,6 +190,9 @@ class ShownModel(Reply):
     model_there: str
     held_by: str
     in_use: bool
+    continues: Annotated[
+        Continues, Field(description="Whether it continues an answer that a request begins, as far as it is known.")
+    ]
     last_failure: LastFailure | None
 
 

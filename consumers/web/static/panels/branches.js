@@ -16,8 +16,8 @@ export class Branches {
   #onOpen;
   #session = null;
   #nodes = [];
-  // The sentences about the effects of branches that have ended, by session.
-  #sentences = new Map();
+  // The effects of branches that have ended, in words, by session: {sentence, short}.
+  #effects = new Map();
   #requested = 0;
   #timer = 0;
 
@@ -62,9 +62,9 @@ export class Branches {
 
   // Fetches the effect of a branch that has ended, until no answer changes any more.
   async #learn({ session, change, status }) {
-    if (!change || status !== "ended" || this.#sentences.has(session)) return;
+    if (!change || status !== "ended" || this.#effects.has(session)) return;
     const effect = await getEffect(session);
-    if (effect.final) this.#sentences.set(session, effectSentence(effect.members));
+    if (effect.final) this.#effects.set(session, inWords(effect.members));
   }
 
   #show(nodes) {
@@ -79,13 +79,13 @@ export class Branches {
   }
 
   #sentenceOf({ session }) {
-    return this.#sentences.get(session) ?? "The effect is shown when both answers have ended.";
+    return this.#effects.get(session)?.sentence ?? "The effect is shown when both answers have ended.";
   }
 
   #item(node, isShown) {
     const item = element("li", "branch", ...(node.change ? changeNodes(node) : firstNodes(node)));
     // That of the shown answer stands above the tree.
-    if (node.change && !isShown) item.append(element("span", "quiet", this.#sentenceOf(node)));
+    if (node.change && !isShown) item.append(element("span", "quiet", this.#effects.get(node.session)?.short ?? ""));
     item.setAttribute("role", "treeitem");
     item.setAttribute("aria-level", String(node.depth));
     item.setAttribute("aria-selected", String(isShown));
@@ -147,25 +147,36 @@ function firstNodes({ isGone, names }) {
 function changeNodes({ prefix, change }) {
   const { byte, word, instead } = change;
   const before = textBefore(prefix, byte);
-  const start = before.length > BEFORE_LETTERS ? `…${before.slice(-BEFORE_LETTERS)}` : before;
+  const start = before.length > BEFORE_LETTERS ? `…${before.slice(-BEFORE_LETTERS).replace(/^\S*\s(?=\S)/, " ")}` : before;
   const space = /^\s/.test(word) ? " " : "";
   const line = element("span", "", element("span", "quiet", start), space, element("mark", "changed", word.trim()));
   if (instead) line.append(element("span", "quiet", " in place of "), `“${instead.trim()}”`);
   return [line];
 }
 
-// What a change has changed, in a sentence for each different effect; null for an answer that is gone.
-function effectSentence(effects) {
-  if (effects === null) return "The council no longer has the answer from which this one branches.";
-  const sentences = effects.map((effect) => sentenceOf(effect));
-  if (new Set(sentences).size <= 1) return sentences[0] ?? "";
-  return effects.map(({ member }, index) => `${member}: ${sentences[index]}`).join(" ");
+// What a change has changed, of all members, as {sentence, short}; null: its parent is gone.
+function inWords(effects) {
+  if (effects === null) return { sentence: "The council no longer has the answer from which this one branches.", short: "" };
+  return { sentence: ofAll(effects, sentenceOf, "\n", ": "), short: ofAll(effects, shortOf, " · ", " ") };
+}
+
+// Once, if it is the same for all members; else of each.
+function ofAll(effects, textOf, between, behindName) {
+  const texts = effects.map(textOf);
+  if (new Set(texts).size <= 1) return texts[0] ?? "";
+  return effects.map(({ member }, index) => `${member}${behindName}${texts[index]}`).join(between);
+}
+
+const shownWords = (count) => (count === 1 ? "1 word" : `${count} words`);
+
+function shortOf({ byte, reach_words: words, together_again: again }) {
+  if (byte === null) return "changes nothing";
+  return again ? `changes ${shownWords(words)}` : "changes all to the end";
 }
 
 function sentenceOf({ byte, reach_words: words, together_again: again, last_words: last, last_words_differ: differ }) {
   if (byte === null) return "Both are the same.";
-  const reached = words === 1 ? "1 word" : `${words} words`;
-  if (again) return `The change reaches ${reached}; after that both are the same.`;
+  if (again) return `The change reaches ${shownWords(words)}; after that both are the same.`;
   const [one, other] = last.map(shownLast);
   if (!differ) return `They do not come together again, but the last words are the same: ${other}.`;
   return `They do not come together again; the last words differ: ${one}, ${other}.`;
