@@ -268,6 +268,13 @@ async def test_a_prefix_of_white_space_alone_is_no_message() -> None:
     assert [message["role"] for message in server.questions[-1]["messages"]] == ["system", "user"]
 
 
+async def test_an_empty_prefix_is_a_request_like_any_other() -> None:
+    server, found = await asked_of({"GET /v1/models": LIST, POST: stream("Hello")}, Written(""))
+    assert found == "Hello"
+    (body,) = server.questions
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+
+
 async def test_a_finished_sentence_ends_at_once() -> None:
     async with asyncio.timeout(QUICKLY_S), exact_server({"GET /v1/models": LIST, POST: [SEVEN, stream()]}) as server:
         items = await items_of("m", server.url, continuing(Written("All is said.")))
