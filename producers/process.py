@@ -173,6 +173,8 @@ class ProducerProcess:
             generations = model.generations
             facts |= {"requests": generations.asked, "shared": generations.shared, "odd_answers": generations.odd}
             facts |= model.last_failure
+            # Known after the one real try, which the first request that needs it makes.
+            facts["continues"] = self._backend.facts.continues
         if self._backend.residence is None:
             # A server that was away at the start may be back, which a request notices.
             facts["trouble"] = self._backend.facts.trouble

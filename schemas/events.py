@@ -93,7 +93,8 @@ class FieldPayload(_Strict, frozen=True):
 
 class TokenStreamPayload(_Strict, frozen=True):
     """The text of one member's answer that one frame released, as the texts of its tokens. `isComplete`: no further
-    text of this member follows."""
+    text of this member follows. A council that writes one answer has it under the modelId `ensemble`, and its members
+    have no text of their own."""
 
     tokens: tuple[str, ...]
     isComplete: bool
@@ -168,7 +169,7 @@ class EnergyField(_Strict, frozen=True, tag_field="type", tag="energy_field"):
 
 
 class TokenStream(_Strict, frozen=True, tag_field="type", tag="token_stream"):
-    """Text of one member."""
+    """Text of one member, or of the council."""
 
     timestamp: UnixMs
     payload: TokenStreamPayload

@@ -42,7 +42,7 @@ class EventBatch(msgspec.Struct):
     frame_nonce: bytes = b""
 
 
-class BatchWritten(msgspec.Struct, frozen=True):
+class WrittenBatch(msgspec.Struct, frozen=True):
     """The result of writing a batch. `is_written` is False where another DECIPHER has moved the cursor, or where the
     frames do not stand any more; `cursor` is where it is now, `committed` the last committed window."""
 
@@ -63,7 +63,7 @@ class Composed(msgspec.Struct, frozen=True):
     is_over: bool
 
 
-async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> BatchWritten:
+async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> WrittenBatch:
     """Writes the batch if the cursor is at its beginning, and the last frame is the one that it was composed of. Raises
     SessionGone, RedisAway, RedisRefuses."""
     retention_s = keys.RETENTION_S if batch.final else 0
@@ -85,7 +85,7 @@ async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> Batc
     verdict, cursor, committed = accepted(reply)
     if verdict == b"GONE":
         raise expired(session)
-    return BatchWritten(verdict == b"OK", cursor.decode(), int(committed))
+    return WrittenBatch(verdict == b"OK", cursor.decode(), int(committed))
 
 
 async def read_checkpoint(pipe: AsyncPipe, session: str) -> tuple[str, bytes, dict[str, bytes]]:

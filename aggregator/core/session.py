@@ -137,9 +137,10 @@ class Session:
         elif record.mode == "consensus":
             self._align_agreed(self._consensus)
         self._forget_passed()
-        # A member that was steered in this window joins the others in the next one, without an entry of its own.
-        is_steered = self._consensus is not None and self._consensus.steered
-        self._changes_ns = 0 if is_steered else self._next_change_ns(end_ns)
+        # A member that was steered in this window joins the others in the next one, and one that has not begun is given
+        # what was agreed: both without an entry of their own.
+        goes_on = self._consensus is not None and (self._consensus.steered or self._consensus.decisions)
+        self._changes_ns = 0 if goes_on else self._next_change_ns(end_ns)
 
     def _release_prefix(self, events: WindowEvents) -> None:
         """Releases the beginning of every answer, which is given."""
@@ -154,7 +155,7 @@ class Session:
         before = len(agreed.agreed)
         stepping = record.stepping
         stepping.front = before
-        stepping.update_set(members, start_ns, end_ns, self.opening.limits)
+        stepping.update_set(members, start_ns, end_ns, self.opening.limits, rejoins=True)
         consensus.settle(stepping.members, start_ns, end_ns, self._measured_at)
         for index, member in enumerate(members):
             # Of the others tokens without text, at the end of what was released.
@@ -172,6 +173,7 @@ class Session:
             if member.buffered_tokens != len(self._queues[index]):
                 member.buffered_tokens = len(self._queues[index])
                 events.members.add(index)
+        events.members.update([index for index in stepping.members if members[index].ended])
         stepping.leave([index for index, member in enumerate(members) if member.ended])
         events.superseded += consensus.superseded
         events.agreed += agreed.agreed[before:]

@@ -52,11 +52,14 @@ class Stepping(msgspec.Struct, array_like=True):
             if limit > member.limit:
                 member.limit = limit
 
-    def update_set(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> None:
-        """Updates the set at the end of the window [start_ns, end_ns)."""
+    def update_set(
+        self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits, *, rejoins: bool = False
+    ) -> None:
+        """Updates the set at the end of the window [start_ns, end_ns). `rejoins`: a member whose draft is complete
+        joins again too, because it has a vote."""
         self._start(members, start_ns, end_ns, limits)
         before = self.members
-        self.members = self._in_step_now(members, start_ns, end_ns, limits)
+        self.members = self._in_step_now(members, start_ns, end_ns, limits, rejoins)
         self._detach(members, start_ns, end_ns - limits.detach_ms * NS_PER_MS)
         if not set(self.members).issubset(before):
             self.since = max([members[index].limit for index in self.members])
@@ -75,14 +78,16 @@ class Stepping(msgspec.Struct, array_like=True):
         if ended:
             self.members = [index for index in self.members if index not in ended]
 
-    def _in_step_now(self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits) -> list[int]:
+    def _in_step_now(
+        self, members: Sequence[MemberRecord], start_ns: int, end_ns: int, limits: Limits, rejoins: bool
+    ) -> list[int]:
         """The set with the members that join it, without those that no longer belong to it."""
         found = []
         for index, member in enumerate(members):
             was_in = index in self.members
             if not member.is_writing:
                 # Its last text is released with the others'.
-                stays = was_in and not member.ended
+                stays = not member.ended and (was_in or (rejoins and member.written >= self.front))
             elif not member.has_text:
                 stays = member.is_expected(end_ns, limits, in_step=True) and (was_in or not self.front)
             else:

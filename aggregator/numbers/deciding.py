@@ -100,7 +100,7 @@ def decide(voters: Sequence[Voter], draw: float | None = None) -> Verdict:
         runner_up.start if runner_up else None,
         runner_up is not None and runner_up.is_end,
         None if second is None else low[second],
-        tuple(m for m, voter in enumerate(voters) if not _begins_with(voter, branch)),
+        tuple(m for m, voter in enumerate(voters) if _is_against(voter, branch)),
     )
 
 
@@ -133,6 +133,13 @@ def first_character(text: bytes) -> bytes:
 
 def _begins_with(voter: Voter, branch: Alternative) -> bool:
     return voter.is_at_end if branch.is_end else not voter.is_at_end and voter.draft.startswith(branch.start)
+
+
+def _is_against(voter: Voter, branch: Alternative) -> bool:
+    if branch.is_end or voter.is_at_end:
+        return voter.is_at_end != branch.is_end
+    known = voter.draft[: voter.left]
+    return not (known.startswith(branch.start) or branch.start.startswith(known))
 
 
 def interval(voter: Voter, branch: Alternative) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from schemas.events import ErrorPayload, Event, encode_event
 from schemas.frames import Frame, decode_frame
 from schemas.grid import window_start_ns
 from schemas.keys import entry_order
-from transport.events import BatchWritten, EventBatch
+from transport.events import EventBatch, WrittenBatch
 from transport.following import new_nonce
 
 # A second of frames, 2 ms: no other session of this process is served meanwhile.
@@ -58,7 +58,7 @@ class BatchComposer:
         """How many windows are composed."""
         return entry_order(self.cursor)[0]
 
-    def note(self, written: BatchWritten) -> None:
+    def note(self, written: WrittenBatch) -> None:
         """A batch was written."""
         self.cursor = written.cursor
         self._overload.note(written.committed + 1 - self.windows)

@@ -6,6 +6,9 @@
         energy_update | energy_field, interference_event, resonance_event | token_stream … | error_event …
         always          on change, where there is time for it                each member     each trouble
 
+A council that writes one answer has one text: it is in the token_stream of `ensemble`, and those of its members have no
+text, only their ends.
+
 While DECIPHER keeps up, every frame is added and composed. Under overload several frames are added and composed as one;
 their text is kept, and never lost. A checkpoint contains all that the next DECIPHER needs to continue.
 """
@@ -77,6 +80,8 @@ class Composer:
         self._state = _loaded(checkpoint, len(self._names))
         self._machine = SessionMachine(opening.profile.stall_ms, self._state.machine)
         self._texts: dict[int, list[str]] = {}
+        # What was agreed on; None in a session whose members write answers of their own.
+        self._agreed: list[str] | None = None
         self._completed: set[int] = set()
         self._errors: list[ErrorPayload] = []
         self._tokens = 0
@@ -105,12 +110,14 @@ class Composer:
         state.tier = frame.tier or state.tier
         self._tokens += len(frame.tokens)
         for index, member in enumerate(frame.members):
-            if member.text:
+            if member.text and frame.consensus.agreed is None:
                 own = [token for token in frame.tokens if token.member == index and token.lane == "answer"]
                 self._texts.setdefault(index, []).extend(pieces(member, own))
             if member.ended and not state.complete[index]:
                 state.complete[index] = True
                 self._completed.add(index)
+        if frame.consensus.agreed is not None:
+            self._agreed = [*(self._agreed or ()), *filter(None, [frame.consensus.agreed])]
 
     def compose(self, frame: Frame, elapsed_ms: Callable[[], float], *, with_analysis: bool = True) -> list[Event]:
         """The events of all frames added since the last call, as the events of `frame`, the newest. `elapsed_ms`
@@ -131,7 +138,7 @@ class Composer:
             modelId=ENSEMBLE,
         )
         self._state.energy = frame.energy
-        self._texts, self._completed, self._errors, self._tokens = {}, set(), [], 0
+        self._texts, self._completed, self._errors, self._tokens, self._agreed = {}, set(), [], 0, None
         return [EnergyUpdate(timestamp, number, energy), *analysis, *texts, *errors]
 
     def fail(self, end_ns: int, error: ErrorPayload) -> Event:
@@ -166,6 +173,9 @@ class Composer:
 
     def _token_streams(self, frame: Frame, timestamp: int) -> list[TokenStream]:
         streams = []
+        if self._agreed or (self._agreed is not None and frame.final):
+            payload = TokenStreamPayload(tuple(self._agreed), frame.final, frame.session, ENSEMBLE)
+            streams.append(TokenStream(timestamp, payload))
         for index, name in enumerate(self._names):
             if index in self._texts or index in self._completed:
                 payload = TokenStreamPayload(

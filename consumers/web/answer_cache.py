@@ -29,6 +29,11 @@ class Released(msgspec.Struct, frozen=True):
     thinking: Sequence[str]
     may_be_written_again: bool = False
 
+    @property
+    def agreed(self) -> str | None:
+        """The text of a council that writes one answer; None where each member writes its own."""
+        return max(self.texts, key=len) if self.opening.sync == "consensus" else None
+
 
 def whole_answers(released: Released) -> WholeAnswers:
     """The answers alone."""

@@ -27,7 +27,7 @@ def print_models(console: Console, found: Catalogue, tier: TierPolicy) -> None:
     offers = list(found.offers.values())
     for server in dict.fromkeys(offer.facts.server for offer in offers):
         title = "built in" if server == IN_PROCESS else server
-        table = Table("model", "size", "state", "can", "note", title=title, title_justify="left")
+        table = Table("model", "size", "state", "can", "continues", "note", title=title, title_justify="left")
         table.columns[0].no_wrap = True
         for offer in offers:
             if offer.facts.server == server:
@@ -43,7 +43,8 @@ def print_models(console: Console, found: Catalogue, tier: TierPolicy) -> None:
 def _row(offer: Offer, tier: TierPolicy) -> tuple[str, ...]:
     facts = offer.facts
     size = gigabytes(facts.size_bytes) if facts.size_bytes else ""
-    return facts.model, size, _STATES[facts.residency], ", ".join(offer.capabilities), _note(offer, tier)
+    continues = facts.continues if offer.writes_text else ""
+    return facts.model, size, _STATES[facts.residency], ", ".join(offer.capabilities), continues, _note(offer, tier)
 
 
 def _described(offer: Offer) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def _described(offer: Offer) -> dict[str, Any]:
         "loaded": None if facts.residency == "unmanaged" else facts.residency == "loaded",
         "remote": facts.remote,
         "capabilities": offer.capabilities,
+        "continues": facts.continues,
         "details": offer.details or None,
         "trouble": facts.trouble or None,
     }

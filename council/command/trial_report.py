@@ -7,6 +7,17 @@ from rich.table import Table
 from rich.text import Text
 
 from council.doctor.server_trial import Capabilities, ServerTrial
+from producers.servers.prefix_try import Outcome
+
+# How a server takes an answer that the request begins.
+_CONTINUES: dict[Outcome, str] = {
+    "continued": "yes: an answer that the request begins is continued",
+    "repeated": "yes: an answer that the request begins is repeated, which is left out, and continued",
+    "accepted": "yes, as far as the answer shows: an answer that the request begins is accepted",
+    "begun anew": "no: an answer that the request begins is begun anew",
+    "refused": "no: an answer that the request begins is refused",
+    "not tried": "not known: the try failed",
+}
 
 
 def print_trial(console: Console, trial: ServerTrial) -> None:
@@ -38,5 +49,5 @@ def _rows(found: Capabilities) -> list[tuple[str, str]]:
         ("logprobs", logprobs if found.logprobs else "no: certainty and diversity cannot be measured"),
         ("thinks", "yes" if found.thinking else "not in this answer"),
         ("seed", "accepted" if found.seed else "refused"),
-        ("prefix", f"an answer that the request begins is {found.prefix}"),
+        ("continues", _CONTINUES[found.prefix]),
     ]

@@ -102,7 +102,8 @@ def what_if(
             put = functools.partial(ensemble.what_if, say=say, at=at, word=word, member=member, **changes)
             opening = asyncio.create_task(_opened(put, session, settings))
             code = await ask(ensemble, opening, as_json=as_json, record=recording)
-            if code != EXIT_CANCELLED:
+            # It is closed where the reader of the lines has closed its end.
+            if code != EXIT_CANCELLED and not sys.stdout.closed:
                 branch = opening.result()
                 _print_effect(branch, await branch.effect(), as_json=as_json)
             return code

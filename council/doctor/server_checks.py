@@ -77,7 +77,7 @@ async def _ollama_at(
     here = [offer for offer in offers if not offer.facts.trouble and not offer.facts.remote]
     names = [offer.facts.model for offer in here]
     said = f"{f'Ollama {version}'.rstrip()} at {_shown(url)} offers {_many(len(here))}{_named(names)}."
-    found = Finding(name, "ok", said)
+    found = Finding(name, "ok", *_continuing(said, here, name.removeprefix("Server ") if own else "ollama"))
     if not has_logprobs(version) or any("no logprobs" in offer.details for offer in here):
         said = f"{said} It reports no probabilities: certainty and diversity cannot be measured."
         found = Finding(name, "warning", said, "Install Ollama 0.12.11 or newer.")
@@ -89,6 +89,14 @@ async def _ollama_at(
         max_loaded, parallel = own.max_loaded or max_loaded, own.parallel or parallel
     loads = _memory_finding(name, max_loaded, limits.known_from, min(tier.max_parallel_models, len(here)), tier.name)
     return [found, loads, _requests_finding(name, parallel, limits.known_from)]
+
+
+def _continuing(said: str, offers: Sequence[Offer], server: str) -> tuple[str, str]:
+    """(`said` with whether the models continue an answer, as far as it is known; how to find it out)."""
+    known = {offer.facts.continues for offer in offers}
+    if "untried" in known:
+        return said, f"`council check {server}` tries whether it continues an answer that a request begins."
+    return f"{said} It continues an answer that a request begins." if known == {"yes"} else said, ""
 
 
 def _memory_finding(name: str, max_loaded: int, known_from: str, wanted: int, tier: str) -> Finding:
@@ -186,7 +194,8 @@ async def _answering(name: str, server: Server, tier: TierPolicy, environ: Mappi
         offers = await openai_offers(name, source, tuple(server.models))
         there = [offer.facts.model for offer in offers if not offer.facts.trouble]
         lacks = [offer.facts.trouble for offer in offers if offer.facts.trouble]
-        found = Finding(title, "ok", f"{server.address} offers {_many(len(there))}{_named(there)}.")
+        said = f"{server.address} offers {_many(len(there))}{_named(there)}."
+        found = Finding(title, "ok", *_continuing(said, offers, name))
         further = []
         if not there:
             found = Finding(title, "warning", found.said, "Load a model on that server.")

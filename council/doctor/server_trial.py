@@ -9,16 +9,16 @@ The second request is sent where the first one was answered: it shows whether th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 import pydantic
 
 from council.settings.schema import Server, Settings
-from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, Piece, Request, Written
+from producers.backend import STOP, BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, Piece, Request
 from producers.ollama.backend import OllamaBackend
 from producers.ollama.offers import ollama_offers, ollama_url
 from producers.openai.backend import OpenAIBackend
@@ -26,16 +26,16 @@ from producers.openai.offers import openai_offers
 from producers.servers.address import server_address
 from producers.servers.api_key import without_key
 from producers.servers.faults import one_line
+from producers.servers.prefix_try import Outcome
 from producers.servers.recorded import Exchange
 from producers.source import Api
 from schemas.errors import Refused
 from schemas.sessions import Limits, Sampling, limits_with
 
-Prefix = Literal["continued", "begun anew", "accepted", "refused", "not tried"]
+Answer = AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]
 MAX_SHOWN_CHARS = 2_000
 _TOKENS = 2
 _PROMPT = "Count from one to ten in words, without anything else."
-_BEGUN = "one two three four"
 _BYTES = re.compile(rb'"bytes": *\[ *\d')
 # The defaults of a session, with a seed; a server may refuse each of them.
 _REQUEST = Request(
@@ -60,7 +60,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     bytes: bool
     thinking: bool
     seed: bool
-    prefix: Prefix
+    prefix: Outcome
 
 
 class ServerTrial(msgspec.Struct, frozen=True):
@@ -146,7 +146,7 @@ async def _answered(trial: ServerTrial, server: Server, limits: Limits, exchange
     backend = kind(trial.model, server.source(trial.model), exchanges)
     await backend.start()
     try:
-        pieces, ending = await _generated(backend, _REQUEST, limits)
+        pieces, ending = await _generated(backend.generate(_REQUEST), limits)
         left_out = backend.left_out(_REQUEST)
         has_bytes = any(_BYTES.search(exchange.received) for exchange in exchanges if exchange.sent)
         prefix = await _prefix(backend, limits)
@@ -170,36 +170,33 @@ async def _answered(trial: ServerTrial, server: Server, limits: Limits, exchange
     )
 
 
-async def _generated(
-    backend: OllamaBackend | OpenAIBackend, request: Request, limits: Limits
-) -> tuple[list[Piece], str]:
+async def _generated(answer: Answer, limits: Limits) -> tuple[list[Piece], str]:
     """(the tokens, why the answer ended). Raises BackendFailed."""
     pieces: list[Piece] = []
+    ending = STOP
     clock, name = asyncio.get_running_loop().time, "first_token_ms"
     try:
         async with asyncio.timeout(limits.first_token_ms / 1_000) as within:
-            async for item in backend.generate(request):
-                if isinstance(item, Ending):
-                    return pieces, item.reason
-                if isinstance(item, ModelLoading | ModelWaiting):
-                    name = "loading_ms" if isinstance(item, ModelLoading) else "waiting_ms"
-                    within.reschedule(clock() + getattr(limits, name) / 1_000)
-                elif isinstance(item, Chunk):
-                    pieces += item.pieces
+            async with contextlib.aclosing(answer) as items:
+                async for item in items:
+                    if isinstance(item, Ending):
+                        ending = item.reason
+                    elif isinstance(item, ModelLoading | ModelWaiting):
+                        name = "loading_ms" if isinstance(item, ModelLoading) else "waiting_ms"
+                        within.reschedule(clock() + getattr(limits, name) / 1_000)
+                    else:
+                        pieces += item.pieces
     except TimeoutError:
         limit_s = getattr(limits, name) / 1_000
         raise BackendFailed(f"the answer was not complete within {limit_s:g} s (limits.{name})") from None
-    return pieces, "stop"
+    return pieces, ending
 
 
-async def _prefix(backend: OllamaBackend | OpenAIBackend, limits: Limits) -> Prefix:
+async def _prefix(backend: OllamaBackend | OpenAIBackend, limits: Limits) -> Outcome:
     """Whether the server continues an answer that the request begins."""
-    try:
-        pieces, _ = await _generated(backend, msgspec.structs.replace(_REQUEST, prefix=(Written(_BEGUN),)), limits)
-    except BackendFailed:
-        return "refused"
-    text = _text(pieces, "answer").strip().lower()
-    return "continued" if text.startswith("five") else "begun anew" if text.startswith("one") else "accepted"
+    with contextlib.suppress(BackendFailed):
+        await _generated(backend.try_prefix(_REQUEST), limits)
+    return backend.prefix_try.outcome
 
 
 def _text(pieces: list[Piece], lane: str) -> str:

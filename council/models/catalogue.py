@@ -210,7 +210,13 @@ def _file_offer(name: str, source: ModelSource) -> Offer:
     require_llama(name)
     file = gguf_facts(source.path)
     facts = ModelFacts(
-        name, size_bytes=file.size_bytes, digest=file.digest, pauses=True, residency="absent", slots=DEFAULT_SLOTS
+        name,
+        size_bytes=file.size_bytes,
+        digest=file.digest,
+        pauses=True,
+        residency="absent",
+        slots=DEFAULT_SLOTS,
+        continues="yes",
     )
     return Offer(facts, source, file.capabilities, file.details)
 
@@ -227,4 +233,5 @@ def _box_offers() -> tuple[list[tuple[str, Offer]], str]:
 
 
 def _ngram_offers() -> list[tuple[str, Offer]]:
-    return [("", Offer(ModelFacts(name), ModelSource("ngram", name), ("completion",))) for name in NGRAM_MODELS]
+    facts = [ModelFacts(name, continues="yes") for name in NGRAM_MODELS]
+    return [("", Offer(known, ModelSource("ngram", known.model), ("completion",))) for known in facts]

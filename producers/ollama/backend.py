@@ -39,7 +39,7 @@ from producers.ollama.server import OllamaServer, StatusFault, UnansweredQuestio
 from producers.ollama.stream import OllamaStream
 from producers.servers.faults import ServerFault, unquoted
 from producers.servers.following import Following, without_white_space
-from producers.servers.prefix_try import Outcome, PrefixTry
+from producers.servers.prefix_try import PrefixTry
 from producers.servers.recorded import Exchange
 from producers.servers.streaming import read_answer
 from producers.servers.thinking import template_thinks
@@ -90,7 +90,7 @@ class OllamaBackend:
         self._source = source
         self._known: _Known | None = None
         self._dialect = OllamaDialect()
-        self._prefix_try = PrefixTry()
+        self.prefix_try = PrefixTry()
         self._facts = ModelFacts(canonical_name(source.name), self._server.shown_url, remote=source.remote)
 
     @property
@@ -103,7 +103,7 @@ class OllamaBackend:
 
     @property
     def facts(self) -> ModelFacts:
-        return msgspec.structs.replace(self._facts, continues=self._prefix_try.continues)
+        return msgspec.structs.replace(self._facts, continues=self.prefix_try.continues)
 
     @property
     def residence(self) -> OllamaBackend | None:
@@ -124,24 +124,14 @@ class OllamaBackend:
     async def close(self) -> None:
         await self._server.close()
 
-    async def generate(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
+    def generate(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
         """Asks for one answer. Raises BackendFailed, and nothing else that the server or the network could cause."""
-        if request.continues:
-            async with contextlib.aclosing(self._prefix_try.needed(self._asked_for, request, self._title)) as signs:
-                async for sign in signs:
-                    yield sign
-        async with contextlib.aclosing(self._asked_for(request)) as items:
-            async for item in items:
-                yield item
+        return self.prefix_try.answered(self._asked_for, request, self._title)
 
     def try_prefix(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
-        """The answer to a request that tries whether the server continues one; then `prefix_outcome` has the outcome.
+        """The answer to the request that tries whether the server continues one, which `prefix_try` then knows.
         `request` has its bounds. Raises as generate()."""
-        return self._prefix_try.tried(self._asked_for, request)
-
-    @property
-    def prefix_outcome(self) -> Outcome:
-        return self._prefix_try.outcome
+        return self.prefix_try.tried(self._asked_for, request)
 
     async def _asked_for(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
         begun, white_space = without_white_space(request.prefix_text)
@@ -154,12 +144,12 @@ class OllamaBackend:
                     yield ModelLoading()
                 while True:
                     stream = _stream_of(request, model)
-                    following = Following(white_space, begun if self._prefix_try.repeats else "")
+                    following = Following(white_space, begun if self.prefix_try.repeats else "")
                     try:
                         async with contextlib.aclosing(await self._asked(model, request)) as answer:
                             async for item in read_answer(answer, stream, request.silence_ms / 1_000):
                                 for shown in following.shown(item):
-                                    self._prefix_try.check_item(request, shown, self._title)
+                                    self.prefix_try.check_item(request, shown, self._title)
                                     yield shown
                         if stream.ended_unopened:
                             self._known = msgspec.structs.replace(model, begins_thinking=True)
@@ -267,7 +257,7 @@ class OllamaBackend:
         manifest, in_cloud = own.digest if own else "", is_in_cloud(self._facts.model, own, shown)
         begins_thinking = template_thinks(shown.template)
         # Without a chat template the answer so far is the end of the text that the model continues.
-        self._prefix_try.is_known = not shown.has_chat
+        self.prefix_try.is_known = not shown.has_chat
         self._known = _Known(self._facts.model, manifest, in_cloud, shown.has_chat, thinks, begins_thinking)
         return self._known
 

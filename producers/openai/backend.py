@@ -30,7 +30,7 @@ from producers.servers.address import api_roots, at_path, server_address
 from producers.servers.api_key import without_key
 from producers.servers.client import http_client, network_fault, send, short_body
 from producers.servers.faults import ServerFault, unquoted
-from producers.servers.prefix_try import Outcome, PrefixTry
+from producers.servers.prefix_try import PrefixTry
 from producers.servers.recorded import Exchange
 from producers.servers.streaming import read_answer
 from producers.servers.thinking import name_thinks
@@ -72,7 +72,7 @@ class OpenAIBackend:
         # True where its chat template opens the thinking, as far as its name or an answer shows it.
         self._begins_thinking = name_thinks(source.name)
         self._client: httpx.AsyncClient | None = None
-        self._prefix_try = PrefixTry()
+        self.prefix_try = PrefixTry()
         # True until a llama-server has shown that it does not complete tokens.
         self._completes = True
 
@@ -88,7 +88,7 @@ class OpenAIBackend:
     @property
     def facts(self) -> ModelFacts:
         facts = self._view.facts_of(self._source, self._server)
-        return msgspec.structs.replace(facts, trouble=self._trouble, continues=self._prefix_try.continues)
+        return msgspec.structs.replace(facts, trouble=self._trouble, continues=self.prefix_try.continues)
 
     @property
     def residence(self) -> None:
@@ -116,24 +116,14 @@ class OpenAIBackend:
             await self._client.aclose()
             self._client = None
 
-    async def generate(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
+    def generate(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
         """Asks for one answer. Raises BackendFailed, and nothing else that the server or the network could cause."""
-        if request.continues:
-            async with contextlib.aclosing(self._prefix_try.needed(self._asked, request, self._name)) as signs:
-                async for sign in signs:
-                    yield sign
-        async with contextlib.aclosing(self._asked(request)) as items:
-            async for item in items:
-                yield item
+        return self.prefix_try.answered(self._asked, request, self._name)
 
     def try_prefix(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
-        """The answer to a request that tries whether the server continues one; then `prefix_outcome` has the outcome.
+        """The answer to the request that tries whether the server continues one, which `prefix_try` then knows.
         `request` has its bounds. Raises as generate()."""
-        return self._prefix_try.tried(self._asked, request)
-
-    @property
-    def prefix_outcome(self) -> Outcome:
-        return self._prefix_try.outcome
+        return self.prefix_try.tried(self._asked, request)
 
     async def _asked(self, request: Request) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
         if self._client is None:
@@ -158,7 +148,7 @@ class OpenAIBackend:
                                 # The server accepts this dialect, and the trouble is over.
                                 self._dialect, self._trouble = asking.dialect, ""
                             for shown in following.shown(item):
-                                self._prefix_try.check_item(question.request, shown, self._name)
+                                self.prefix_try.check_item(question.request, shown, self._name)
                                 yield shown
                     self._begins_thinking |= stream.ended_unopened
                     return
@@ -179,9 +169,9 @@ class OpenAIBackend:
             except NoCompletions as absence:
                 if absence.is_lasting:
                     # The chat alone is left, and it depends on the chat template.
-                    self._completes = self._prefix_try.is_known = False
+                    self._completes = self.prefix_try.is_known = False
         begins_thinking = self._begins_thinking or self._view.begins_thinking
-        repeats = self._prefix_try.repeats
+        repeats = self.prefix_try.repeats
         return ChatQuestion(request, begins_thinking=begins_thinking, has_ids=is_llama, repeats=repeats)
 
     async def _answer(
@@ -212,7 +202,7 @@ class OpenAIBackend:
     def _see(self, view: View) -> None:
         if view.kind != self._view.kind:
             self._dialect = self._dialect.for_kind(view.kind)
-            self._prefix_try.is_known = view.kind == "llama-server"
+            self.prefix_try.is_known = view.kind == "llama-server"
         self._view = view
         if view.root:
             self._roots = (httpx.URL(view.root),)

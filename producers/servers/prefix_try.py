@@ -84,18 +84,23 @@ class PrefixTry:
         """True where an answer that begins like its beginning is taken for a repetition of that."""
         return self.outcome in ("repeated", "accepted")
 
-    async def needed(
+    async def answered(
         self, generate: Generate, request: Request, name: str
-    ) -> AsyncGenerator[ModelLoading | ModelWaiting, None]:
-        """The try, where nothing is known yet: its signs. Raises BackendFailed where the model does not continue, and
-        where the try fails for another reason, which leaves it untried."""
-        async with self._one_at_a_time:
-            if self.continues == "untried":
-                async with contextlib.aclosing(self.tried(generate, request)) as items:
-                    async for item in items:
-                        if isinstance(item, ModelLoading | ModelWaiting):
-                            yield item
-        self.check(name)
+    ) -> AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]:
+        """The answer to a request; before it, where the request needs it and nothing is known, the signs of the try.
+        Raises BackendFailed where the model does not continue an answer, and where the try fails for another reason,
+        which leaves it untried."""
+        if request.continues:
+            async with self._one_at_a_time:
+                if self.continues == "untried":
+                    async with contextlib.aclosing(self.tried(generate, request)) as items:
+                        async for item in items:
+                            if isinstance(item, ModelLoading | ModelWaiting):
+                                yield item
+            self.check(name)
+        async with contextlib.aclosing(generate(request)) as items:
+            async for item in items:
+                yield item
 
     def check(self, name: str) -> None:
         """Raises BackendFailed where the model does not continue an answer."""

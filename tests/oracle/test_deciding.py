@@ -20,7 +20,7 @@ def shares(drawn: dict[bytes, int]) -> dict[bytes, Fraction]:
     return {text: Fraction(count, total) for text, count in drawn.items()}
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(st.sampled_from((b"", *PIECES)), counts, min_size=2, max_size=7),
     st.lists(st.dictionaries(st.sampled_from(TEXTS), counts, min_size=1, max_size=3), min_size=12, max_size=12),

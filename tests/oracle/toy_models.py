@@ -18,9 +18,10 @@ from typing import Literal
 
 # Words that share beginnings, characters of two to four bytes, words in words, and one of more than 64 bytes.
 WORDS = ("a", "an", "and", "the", "then", "cat", "cart", "é", "éa", "è", "日本", "日", "🙂", "🙃x", "b", "日本語" * 8)
-# A character, two, three; a word with the space before it, or after it; two letters of a word; two words.
-Cut = Literal["character", "pair", "three", "before", "after", "halves", "two"]
-CUTS: tuple[Cut, ...] = ("character", "pair", "three", "before", "after", "halves", "two")
+# A byte, a character, two, three; a word with the space before it, or after it; two letters of a word; two words.
+Cut = Literal["byte", "character", "pair", "three", "before", "after", "halves", "two"]
+CUTS: tuple[Cut, ...] = ("byte", "character", "pair", "three", "before", "after", "halves", "two")
+_CHARACTERS = {"byte": 1, "character": 1, "pair": 2, "three": 3}
 END = ""
 # What may stand after each word ("": at the beginning, or after an unknown word); "" is the end. With probabilities.
 Chains = tuple[Mapping[str, Mapping[str, float]], ...]
@@ -28,8 +29,8 @@ Chains = tuple[Mapping[str, Mapping[str, float]], ...]
 
 def first_cut(text: str, cut: Cut) -> str:
     """The first token of a text."""
-    if cut in ("character", "pair", "three"):
-        return text[: {"character": 1, "pair": 2, "three": 3}[cut]]
+    if cut in _CHARACTERS:
+        return text[: _CHARACTERS[cut]]
     start = len(text) - len(text.lstrip(" "))
     end = _word_end(text, start)
     if cut == "halves":
@@ -46,10 +47,15 @@ def _word_end(text: str, start: int) -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """The next token of a model: its text (empty: the end), and the probabilities of all pieces, the end as b""."""
+    """The next token of a model: its text (empty: the end), and the probabilities of all pieces, the end as b"".
+
+    Of a character that is split into bytes it is the last one: `hidden` are the bytes of the tokens before it, which
+    have no text. The probabilities are then conditional on them, and the pieces begin with them.
+    """
 
     text: str
     pieces: Mapping[bytes, float]
+    hidden: bytes = b""
 
 
 class ToyModel:
@@ -99,7 +105,12 @@ class ToyModel:
         for more, p in self._alternatives(text).items():
             piece = first_cut(more + self.rest(text + more), self.cut).encode() if more else b""
             pieces[piece] = pieces.get(piece, 0.0) + p
-        return Step(first_cut(self.rest(text), self.cut), pieces)
+        sampled = first_cut(self.rest(text), self.cut)
+        hidden = sampled.encode()[:-1] if self.cut == "byte" else b""
+        if hidden:
+            after = {piece: p for piece, p in pieces.items() if piece.startswith(hidden)}
+            pieces = {piece: p / sum(after.values()) for piece, p in after.items()}
+        return Step(sampled, pieces, hidden)
 
     def _alternatives(self, text: str) -> dict[str, float]:
         """What may follow, up to the end of the next word, with its probability; "" is the end."""

@@ -37,7 +37,7 @@ from schemas.frames import Decision, Frame
 from schemas.grid import NS_PER_MS, last_ms_of_window
 from schemas.keys import entry_order
 from schemas.sessions import ENTRY_VERSION, LONGEST_MS, MAX_TOKENS_LIMIT, Limits, Member, Opening, Sampling
-from tests.oracle.toy_models import CUTS, END, ToyModel, changed_chains, drawn_chains
+from tests.oracle.toy_models import CUTS, END, Cut, ToyModel, changed_chains, drawn_chains
 from tests.support.speeches import often
 
 OPENED = "60000-0"
@@ -112,15 +112,24 @@ class ToyProducer:
             return Finished(self.number, self.claim, now_ns, len(now.tokens), "length", now.number)
         step = model.step(self.text)
         pieces = model.listed_pieces(step)
-        space = " " if self.toy.begins_with_space and not self.text else ""
+        halves = len(now.tokens) - max([token.seq + 1 for token in now.tokens if token.text], default=0)
+        if halves < len(step.hidden):
+            piece = step.hidden[halves : halves + 1]
+            return self._token("answer", "", now_ns, -0.5, "real", pack_top([(piece, -0.5), (b"x", -1.0)]), piece)
+        space = " " if self.toy.begins_with_space and not self.text and not step.hidden else ""
         ranked = sorted((pieces or {}).items(), key=lambda one: (-one[1], one[0]))[: model.listed]
-        top = pack_top([((space.encode() if piece else b"") + piece, math.log(p)) for piece, p in ranked])
+        top = pack_top(
+            [((space.encode() if piece else b"") + piece[len(step.hidden) :], math.log(p)) for piece, p in ranked]
+        )
         logprob = math.log(pieces[step.text.encode()]) if pieces is not None else None
         if step.text == END:
             self.is_done = True
             return Finished(self.number, self.claim, now_ns, len(now.tokens), "stop", now.number, logprob, top)
         quality: Quality = "missing" if pieces is None else "real"
-        return self._token("answer", space + step.text, now_ns, logprob, quality, top if pieces is not None else NO_TOP)
+        own = step.text.encode()[len(step.hidden) :] if step.hidden else b""
+        return self._token(
+            "answer", space + step.text, now_ns, logprob, quality, top if pieces is not None else NO_TOP, own
+        )
 
     def thought(self, now_ns: int) -> Token | None:
         if self.is_done or self.is_gone or not self.claim:
@@ -128,12 +137,13 @@ class ToyProducer:
         return self._token("thinking", "hm", now_ns, None, "missing", NO_TOP)
 
     def _token(
-        self, lane: Lane, text: str, now_ns: int, logprob: float | None, quality: Quality, top: msgspec.Raw
-    ) -> Token:
+        self, lane: Lane, text: str, now_ns: int, logprob: float | None, quality: Quality, top: msgspec.Raw,
+        piece: bytes = b"",
+    ) -> Token:  # fmt: skip
         now = self.branches.now
         self.last = Token(
-            self.number, self.claim, len(now.tokens), lane, text, now_ns, now_ns, logprob, quality, top=top,
-            branch=now.number,
+            self.number, self.claim, len(now.tokens), lane, text, now_ns, now_ns, logprob, quality, piece, top,
+            now.number,
         )  # fmt: skip
         self.draft.add(self.last, None)
         now.tokens.append(self.last)
@@ -279,9 +289,9 @@ class ToyRun:
 
     @property
     def released(self) -> list[tuple[int, int, int]]:
-        """(member, start, end) of all tokens of answers in frames."""
-        tokens = [token for frame in self.frames for token in frame.tokens]
-        return sorted((token.member, token.start, token.end) for token in tokens if token.lane == "answer")
+        """(member, start, end) of all tokens with text in answers in frames."""
+        tokens = [token for frame in self.frames for token in frame.tokens if token.lane == "answer"]
+        return sorted((token.member, token.start, token.end) for token in tokens if token.end > token.start)
 
 
 def _key(token: Token) -> tuple[int, int, int]:
@@ -290,6 +300,12 @@ def _key(token: Token) -> tuple[int, int, int]:
 
 def _of(values: Sequence[int], number: int) -> int:
     return values[number % len(values)] if values else 0
+
+
+def drawn_toy(seed: int, number: int, part: float, cut: Cut, most_tokens: int = MAX_TOKENS_LIMIT) -> Toy:
+    """The member of this number of a council whose common chains are drawn from the seed."""
+    model = ToyModel(changed_chains(drawn_chains(seed), seed + number, part), cut, name=f"{part} of {seed}")
+    return Toy(model, most_tokens=most_tokens)
 
 
 @st.composite

@@ -117,5 +117,6 @@ def _shown(model_id: str, facts: ModelFacts, failure: Failure | None, *, in_use:
         model_there=facts.model_there,
         held_by=facts.held_by,
         in_use=in_use,
+        continues=facts.continues,
         last_failure=LastFailure(reason=failure.reason, failed_ms=failure.failed_ms) if failure else None,
     )

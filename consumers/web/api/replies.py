@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.frames import MemberState
-from schemas.models import Residency
+from schemas.models import Continues, Residency
 from schemas.processes import Role
 from schemas.sessions import Phase, Speaker, Sync, Weighting
 
@@ -153,6 +153,9 @@ class ShownSession(Reply):
     prefix: Annotated[str, Field(description="The beginning of every answer, which the members continue; else empty.")]
     parent: Annotated[ShownParent | None, Field(description="Of a what-if branch; otherwise null.")]
     branches: Annotated[list[str], Field(description="The what-if branches of this session, the oldest first.")]
+    agreed: Annotated[
+        str | None, Field(description="The text of a council that writes one answer; null unless sync is consensus.")
+    ]
     members: list[ShownMember]
 
 
@@ -187,6 +190,9 @@ class ShownModel(Reply):
     model_there: str
     held_by: str
     in_use: bool
+    continues: Annotated[
+        Continues, Field(description="Whether it continues an answer that a request begins, as far as it is known.")
+    ]
     last_failure: LastFailure | None
 
 

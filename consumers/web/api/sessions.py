@@ -186,6 +186,7 @@ def _shown_session(released: Released, recording: str | None, branches: list[str
         prefix=opening.prefix,
         parent=None if opening.parent is None else ShownParent(**msgspec.structs.asdict(opening.parent)),
         branches=branches,
+        agreed=released.agreed,
         members=_members(released, opening, frame),
     )
 

@@ -1,7 +1,8 @@
 """The current state of a session as protocol messages, for a client of `/ws` that connects or reconnects. Pure.
 
 current_events   DECIPHER's last energy, field, interference and resonance, as of the newest composed frame
-text_events      each member's whole text; for a client that reconnects, the text released since its last frame
+text_events      each member's whole text, or that of the council; for a client that reconnects, the text released since
+                 its last frame
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 from consumers.web.live.merging import stamped
 from consumers.web.live.packets import composed_event
 from schemas.events import (
+    ENSEMBLE,
     EnergyField,
     EnergyUpdate,
     Event,
@@ -48,15 +50,19 @@ def text_events(
     known: Frame | None = None,
     known_texts: Sequence[str] = (),
 ) -> list[Event]:
-    """The members' texts up to the frame, for a client that has the text up to the frame `known` without that."""
+    """The members' texts up to the frame, for a client that has the text up to the frame `known` without that. Of a
+    council that writes one answer, its text and the members' ends."""
     timestamp = (origin_ns + frame.end_ns) // NS_PER_MS
     names = protocol_model_ids(tuple(member.display_name for member in frame.members))
-    events: list[Event] = []
-    for index, member in enumerate(frame.members):
-        text = texts[index][len(known_texts[index]) :] if known else texts[index]
-        is_complete = member.ended
-        is_newly_complete = is_complete and not (known and known.members[index].ended)
-        if text or is_newly_complete:
-            tokens = (text,) if text else ()
-            events.append(TokenStream(timestamp, TokenStreamPayload(tokens, is_complete, frame.session, names[index])))
-    return events
+    ended = [member.ended for member in frame.members]
+    had_ended = [member.ended for member in known.members] if known else [False] * len(ended)
+    had = list(known_texts) if known else [""] * len(ended)
+    parts = [(name, text[len(before) :]) for name, text, before in zip(names, texts, had, strict=True)]
+    if frame.consensus.agreed is not None:
+        parts = [(ENSEMBLE, max(texts, key=len)[len(max(had, key=len)) :]), *((name, "") for name in names)]
+        ended, had_ended = [frame.final, *ended], [known is not None and known.final, *had_ended]
+    return [
+        TokenStream(timestamp, TokenStreamPayload((text,) if text else (), now, frame.session, name))
+        for (name, text), now, before in zip(parts, ended, had_ended, strict=True)
+        if text or (now and not before)
+    ]

@@ -40,7 +40,7 @@ from tests.support.scripted_sessions import FrameWriter
 from tests.support.sessions import committed_frames, opening_of, until_ended, written_texts
 from tests.support.waiting import until
 from transport.commit import end_session
-from transport.events import BatchWritten, EventBatch, find_composed, read_checkpoint, write_events
+from transport.events import EventBatch, WrittenBatch, find_composed, read_checkpoint, write_events
 from transport.redis.connection import AsyncPipe, Pipe
 from transport.sessions import find_session, open_session, read_opening
 
@@ -369,12 +369,12 @@ async def test_events_are_written_once_with_their_cursor(each_redis: RedisServer
     pipe, opening = AsyncPipe(each_redis.url), opening_of("a")
     session = opening.session
     await open_session(pipe, opening)
-    assert await write_events(pipe, session, batch_of("0-0", "2-0", "1-0", "2-0")) == BatchWritten(True, "2-0", -1)
-    assert await write_events(pipe, session, batch_of("0-0", "1-0", "1-0")) == BatchWritten(False, "2-0", -1)
+    assert await write_events(pipe, session, batch_of("0-0", "2-0", "1-0", "2-0")) == WrittenBatch(True, "2-0", -1)
+    assert await write_events(pipe, session, batch_of("0-0", "1-0", "1-0")) == WrittenBatch(False, "2-0", -1)
     cursor, memory, standing = await read_checkpoint(pipe, session)
     assert (cursor, memory, list(standing)) == ("2-0", b"memory", ["energy_update"])
     assert not (await find_composed(pipe, session)).is_over
-    assert await write_events(pipe, session, batch_of("2-0", "3-0", "3-0", final=True)) == BatchWritten(True, "3-0", -1)
+    assert await write_events(pipe, session, batch_of("2-0", "3-0", "3-0", final=True)) == WrittenBatch(True, "3-0", -1)
     assert (await find_composed(pipe, session)).is_over
     entries = await pipe.one("XRANGE", keys.events(session), "-", "+")
     assert [entry[0] for entry in entries] == [b"1-0", b"2-0", b"3-0"]

@@ -26,7 +26,7 @@ from tests.support.scripted_sessions import ScriptedProducer
 from tests.support.sessions import opening_of, until_ended, written_texts
 from tests.support.tcp_proxy import Kind, Proxy, is_events_write
 from tests.support.waiting import until
-from transport.events import BatchWritten, EventBatch, find_composed
+from transport.events import EventBatch, WrittenBatch, find_composed
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
 from transport.sessions import find_session, open_session
@@ -106,7 +106,7 @@ def test_all_frames_that_were_read_are_composed_in_small_batches() -> None:
     for batch in composer.batches(entries):
         assert batch.before == composer.cursor
         written.append(batch)
-        composer.note(BatchWritten(True, batch.after, len(frames) - 1))
+        composer.note(WrittenBatch(True, batch.after, len(frames) - 1))
     assert [batch.final for batch in written] == [False] * (len(written) - 1) + [True]
     assert all(before.after == after.before for before, after in pairwise(written))
     windows = [entry_order(batch.after)[0] for batch in written]

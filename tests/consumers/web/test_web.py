@@ -46,7 +46,9 @@ async def test_a_session_is_opened_watched_to_its_final_frame_and_listed(
 ) -> None:
     async with client.get(f"{web.http}/api/models") as answer:
         served = await answer.json()
-    assert sorted(model["model"] for model in served.pop("models")) == [CHAR, WORD]
+    assert sorted((model["model"], model["continues"]) for model in served.pop("models")) == [
+        (CHAR, "yes"), (WORD, "yes")
+    ]  # fmt: skip
     assert served == {
         "members": [], "tier": "mid", "max_parallel_models": 4, "max_loaded_models": 6, "target_fps": 60,
     }  # fmt: skip

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ from council import MemberSpec, TurboEnsemble
 from council.settings.schema import load_settings
 from schemas.errors import Refused, SessionGone
 from schemas.sessions import Member, Opening, Parent
-from tests.support.council_command import council
+from tests.support.council_command import COUNCIL, council, environment
+from tests.support.project import ROOT
 from tests.support.recording_files import record_stream
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
@@ -106,6 +110,17 @@ async def test_a_recording_has_branches_by_its_file_and_by_its_name(
         assert [one["member"] for one in effect["effect"]] == ["words", CHAR]
 
 
+@pytest.mark.usefixtures("models")
+async def test_a_reader_that_closes_its_end_ends_the_command_quietly(redis: RedisServer, pipe: AsyncPipe) -> None:
+    parent = await parent_of(redis, pipe)
+    command = shlex.join([*COUNCIL, "what-if", parent.session, "--word", "1", "--say", "My"])
+    done = await asyncio.to_thread(
+        subprocess.run, ["bash", "-o", "pipefail", "-c", f"{command} | head -n 1"],
+        env=environment(redis.url), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")
+
+
 async def test_what_cannot_be_a_branch_is_refused_in_one_sentence(redis: RedisServer, pipe: AsyncPipe) -> None:
     parent = await parent_of(redis, pipe)
     for arguments, sentence in (
@@ -117,3 +132,17 @@ async def test_what_cannot_be_a_branch_is_refused_in_one_sentence(redis: RedisSe
     outcome = council("what-if", "nowhere", "--at", "1", "--say", "x", url=redis.url)
     assert (outcome.code, outcome.out) == (1, "")
     outcome.assert_said("There is no session 'nowhere' here")
+
+
+@pytest.mark.usefixtures("models")
+async def test_a_consensus_of_a_branch_is_text_alone_and_its_effect_on_standard_error(
+    redis: RedisServer, pipe: AsyncPipe
+) -> None:
+    parent = await parent_of(redis, pipe)
+    arguments = ["--word", "3", "--say", "was", "--sync", "consensus", "--max-tokens", "6"]
+    outcome = council("what-if", parent.session, *arguments, url=redis.url)
+    assert outcome.code == 0, outcome.said
+    assert outcome.out.startswith("The list was")
+    assert outcome.out.count("The list was") == 1
+    assert "together again" not in outcome.out
+    outcome.assert_said("together again", "byte 9")

@@ -383,6 +383,7 @@ async def test_an_ollama_is_shown_with_its_version_models_and_limits() -> None:
     assert found["Ollama"].status == "ok"
     assert found["Ollama"].said.startswith(f"Ollama 0.12.11 at {server.url} offers 5 models (model")
     assert "embed" not in found["Ollama"].said
+    assert found["Ollama"].advice.startswith("`council check ollama` tries")
     assert found["Ollama memory"].status == "warning"
     assert "keeps 3 models loaded at once" in found["Ollama memory"].said
     assert "OLLAMA_MAX_LOADED_MODELS" in found["Ollama memory"].advice
@@ -487,6 +488,7 @@ async def test_a_server_that_answers_is_shown_with_its_models() -> None:
     async with listing("qwen", "llama") as server:
         finding = await checked(url=server.url)
         assert (finding.status, finding.said) == ("ok", f"{server.url} offers 2 models (qwen, llama).")
+        assert finding.advice == "`council check a` tries whether it continues an answer that a request begins."
         assert (await checked(url=server.url, models=["llama"])).said == f"{server.url} offers 1 model (llama)."
         finding = await checked(url=server.url, models=["qwen", "mistral"])
         assert (finding.status, "mistral" in finding.said) == ("missing", True)

@@ -13,6 +13,7 @@ from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
 from council.doctor.server_trial import ServerTrial, server_named, try_server
 from council.settings.schema import load_settings
+from producers.servers.prefix_try import BEGUN
 from schemas.errors import Refused
 from tests.support.council_command import council
 from tests.support.exact_server import Answers, ExactServer, answer, exact_server, stream
@@ -35,10 +36,10 @@ async def trial_of(answers: Answers, **changes: object) -> tuple[ServerTrial, Ex
 
 
 async def test_what_is_sent_and_comes_back_is_shown_with_what_was_found() -> None:
-    trial, server = await trial_of({"GET /v1/models": LIST, POST: [TOO_MANY, MEASURED, stream(" five", " six")]})
+    trial, server = await trial_of({"GET /v1/models": LIST, POST: [TOO_MANY, MEASURED, stream(" seven", " eight")]})
     first, second, third = server.questions
     assert (first["max_tokens"], first["seed"], first["top_logprobs"], second["top_logprobs"]) == (2, 1, 20, 5)
-    assert third["messages"][-1] == {"role": "assistant", "content": "one two three four"}
+    assert third["messages"][-1] == {"role": "assistant", "content": BEGUN}
     shown = [exchange for exchange in trial.exchanges if exchange.sent]
     assert [json.loads(exchange.sent) for exchange in shown] == server.questions
     assert [exchange.status for exchange in shown] == [422, 200, 200]
@@ -126,11 +127,15 @@ def test_the_command_checks_a_real_server_by_name(llama: str, tmp_path: Path) ->
     found = trial["capabilities"]
     assert (found["logprobs"], found["top_logprobs"], found["bytes"], found["seed"]) == (True, 20, True, True)
     assert found["prefix"] in ("accepted", "continued", "begun anew")
+    asked = [exchange["request"].rpartition("/")[2] for exchange in trial["exchanges"] if exchange["sent"]]
+    assert list(dict.fromkeys(asked)) == ["completions", "apply-template", "tokenize", "completion"]
     posts = [exchange for exchange in trial["exchanges"] if exchange["sent"]]
     assert posts[0]["request"] == f"POST {llama}/v1/chat/completions"
     shown = council("check", "local", cwd=tmp_path)
     assert shown.code == 0
-    assert all(word in shown.out for word in ("sent", "received", "logprobs", "seed", "prefix", "left out", "answers"))
+    assert all(
+        word in shown.out for word in ("sent", "received", "logprobs", "seed", "continues", "left out", "answers")
+    )
 
 
 def test_the_exit_code_is_1_for_a_server_that_is_away_and_2_for_one_that_is_unknown(tmp_path: Path) -> None:

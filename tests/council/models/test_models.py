@@ -130,8 +130,11 @@ def test_models_are_listed_with_size_state_and_note(tmp_path: Path) -> None:
         assert (models["small:1b"]["loaded"], models["small:1b"]["api"]) == (False, "ollama")
         assert "completion" in models["small:1b"]["capabilities"]
         assert (models["ngram:word-3"]["loaded"], models["ngram:word-3"]["size_bytes"]) == (None, None)
+        assert (models["ngram:word-3"]["continues"], models["small:1b"]["continues"]) == ("yes", "untried")
         table = council("models", "--tier", "low", TMPDIR=str(tmp_path), OLLAMA_HOST=url, COLUMNS="120").out
         assert "larger than the 4 GB of the low tier" in table
+        assert "continues" in table
+        assert "untried" in table
         refused = council("up", "--tier", "low", "--models", "huge:70b", "--no-open", "--port", "0", OLLAMA_HOST=url)
         refused.assert_refused("'huge:70b' has 40.0 GB and the low tier takes models of up to 4 GB")
 

@@ -170,8 +170,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def counted(*arguments: Any) -> Iterator[Any]:
         while True:
             for token in answer(*arguments):
-                tokens.append(token.text)
-                yield token
+                if token.text:
+                    tokens.append(token.text)
+                    yield token
 
     monkeypatch.setattr(PromptedModel, "answer", counted)
     return tokens
