@@ -211,9 +211,9 @@ class Backend(Protocol):
         reason, and each request tries again."""
 
     def generate(self, request: Request) -> AsyncIterator[Chunk | ModelLoading | ModelWaiting | Ending]:
-        """Yields chunks and, last, one Ending. Of an answer that has begun (Request.prefix) it yields only what follows,
-        which may be no chunk at all. Raises OutOfMemory, and BackendFailed, also where the model does not continue an
-        answer. Closing the iterator stops the generation."""
+        """Yields chunks and, last, one Ending. Of an answer that has begun (Request.prefix) it yields what follows:
+        maybe no chunk at all. Raises OutOfMemory, and BackendFailed, also where the model does not continue an answer.
+        Closing the iterator stops the generation."""
 
     async def close(self) -> None:
         """Releases what start() acquired."""
