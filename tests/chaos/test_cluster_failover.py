@@ -29,7 +29,7 @@ from transport.sessions import find_session, open_session
 __test__ = os.environ.get("COUNCIL_CHAOS") == "long"
 
 MODELS = ("ngram:word-3", "ngram:char-6")
-# Five to eight seconds of text: a failover ends before the session does.
+# Eight seconds of text: a failover ends before the session does.
 MOST_TOKENS = 400
 BINARIES = redis_binaries()
 
@@ -130,7 +130,7 @@ async def test_slots_move_while_their_sessions_run(binary: str) -> None:
     with closing(cluster), roles_on(cluster.url) as roles:
         council = council_on(roles)
         pipe = AsyncPipe(cluster.url)
-        openings = [opening_of(*MODELS, max_tokens=MOST_TOKENS) for _ in range(4)]
+        openings = [opening_of(*MODELS, max_tokens=MOST_TOKENS, temperature=0.0) for _ in range(4)]
         async with watching(cluster) as without_ttl:
             for opening in openings:
                 await open_session(pipe, opening)
@@ -182,7 +182,7 @@ async def test_a_replica_of_a_cluster_takes_over_from_its_master(fault: str) -> 
     with closing(cluster), roles_on(cluster.url) as roles:
         council = council_on(roles)
         pipe = AsyncPipe(cluster.url)
-        openings = [opening_of(*MODELS, max_tokens=MOST_TOKENS) for _ in range(6)]
+        openings = [opening_of(*MODELS, max_tokens=MOST_TOKENS, temperature=0.0) for _ in range(6)]
         for opening in openings:
             await open_session(pipe, opening)
         await until_window(pipe, openings[-1].session, 60)
@@ -219,7 +219,7 @@ async def test_sentinels_make_the_replica_master(binary: str, fault: str) -> Non
     with closing(watched), roles_on(watched.url) as roles:
         council = council_on(roles)
         pipe = AsyncPipe(watched.url)
-        openings = [opening_of(*MODELS, max_tokens=MOST_TOKENS) for _ in range(4)]
+        openings = [opening_of(*MODELS, max_tokens=MOST_TOKENS, temperature=0.0) for _ in range(4)]
         for opening in openings:
             await open_session(pipe, opening)
         await until_window(pipe, openings[-1].session, 60)

@@ -44,7 +44,8 @@ _ASK_FOR_THE_LIKELIEST = """
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="module")
+# Of the whole folder: a test with its own event loop, which only other folders have, cannot run beside this one.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Chromium makes a Unix socket in its temporary folder, whose path may be too long for that.

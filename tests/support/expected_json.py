@@ -10,12 +10,13 @@ import msgspec
 def named(struct: msgspec.Struct) -> dict[str, Any]:
     """The struct as an object with named fields, without its version; fields of a struct in it are beside its own."""
     out: dict[str, Any] = {}
-    for field in msgspec.structs.fields(struct):
-        value = getattr(struct, field.name)
+    # Not structs.fields(), which evaluates the annotations of the class again in each call.
+    for field, name in zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True):
+        value = getattr(struct, field)
         if isinstance(value, msgspec.Struct):
             out |= named(value)
         elif isinstance(value, tuple):
-            out[field.encode_name] = [named(item) if isinstance(item, msgspec.Struct) else item for item in value]
-        elif field.name != "version":
-            out[field.encode_name] = value
+            out[name] = [named(item) if isinstance(item, msgspec.Struct) else item for item in value]
+        elif field != "version":
+            out[name] = value
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.core.intake import StreamEntry
@@ -24,6 +24,7 @@ from transport.answers import Answer, Answers
 TEXTS = ("", "", " ", "\n", "a", " the", "é", "🙂", "   x")
 
 
+@settings(max_examples=50)
 @given(recorded(), st.data())
 def test_the_tokens_of_an_answer_are_those_that_the_frames_released(found: Recorded, data: st.DataObject) -> None:
     """For any stream, and reading on after any windows: the entry and the position of each released token."""
@@ -51,6 +52,7 @@ def test_tokens_that_are_not_accepted_have_no_position() -> None:
     assert _check_answers(Recorded(opening, stream, 0), lambda _window: True) == ["onetwo", "other"]
 
 
+@settings(max_examples=50)
 @given(recorded())
 def test_the_text_up_to_a_frame_is_the_text_that_all_frames_up_to_it_released(found: Recorded) -> None:
     """In step and free, for any stream."""

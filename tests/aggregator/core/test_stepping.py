@@ -83,22 +83,22 @@ def test_text_is_released_in_whole_characters_of_any_length() -> None:
 
 
 def test_a_thinking_member_stops_no_other_and_its_thoughts_are_shown() -> None:
-    """Member 1 thinks for 30 s: its thoughts are released as they come, and the two others step all the time."""
+    """Member 1 thinks for 10 s: its thoughts are released as they come, and the two others step all the time."""
     story = Story(3, sync="step")
-    for ms in range(1, 30_000, 500):
+    for ms in range(1, 10_000, 500):
         story.now_ms = ms
         story.write(1, "hm ", lane="thinking")
         story.write(0, "word ")
         story.write(2, "word ")
     frames = story.frames()
-    assert "".join(frame.members[1].thinking for frame in frames) == "hm " * 60
+    assert "".join(frame.members[1].thinking for frame in frames) == "hm " * 20
     assert max(len(frame.members[1].thinking) for frame in frames) == len("hm ")
     for frame in frames[1:]:
         assert frame.mode == "step"
         assert frame.members[1].state == "thinking"
         assert frame.members[0].buffered_tokens == frame.members[2].buffered_tokens == 0
     # Its answer is far behind: it is released as it comes, and no member waits for it.
-    story.now_ms = 30_000
+    story.now_ms = 10_000
     story.write(1, "Well")
     story.write(0, "word ")
     story.write(2, "word ")
@@ -108,14 +108,14 @@ def test_a_thinking_member_stops_no_other_and_its_thoughts_are_shown() -> None:
 
 
 def test_a_stalled_member_is_waited_for_for_detach_ms_and_steps_again_when_it_has_caught_up() -> None:
-    """Member 0 writes nothing from 1 s on for 20 s; member 1 is released again 1.5 s later.
+    """Member 0 writes nothing from 1 s on for 7 s; member 1 is released again 1.5 s later.
 
-    0       1.0      2.5                     21.0       23
+    0       1.0      2.5                      8.0       10
     |  step  | waits  | free: 0 is detached    | behind, then level: step
     """
     story = Story(2, sync="step")
     paced(story, {0: (100, "word "), 1: (100, "word ")}, 1, 1_001)
-    paced(story, {1: (100, "word ")}, 1_001, 21_000)
+    paced(story, {1: (100, "word ")}, 1_001, 8_000)
     frames = story.frames()
     assert at_ms(frames, 2_480).mode == "step"
     assert at_ms(frames, 2_480).members[1].position_bytes == 50
@@ -124,13 +124,13 @@ def test_a_stalled_member_is_waited_for_for_detach_ms_and_steps_again_when_it_ha
     for frame in frames:
         if frame.end_ns > 2_500 * NS_PER_MS:
             assert frame.members[1].buffered_tokens == 0
-    story.now_ms = 21_000
-    for _ in range(200):
+    story.now_ms = 8_000
+    for _ in range(80):
         story.write(0, "word ")
-        story.write(1, "word ") if story.now_ms == 21_000 else None
+        story.write(1, "word ") if story.now_ms == 8_000 else None
         story.now_ms += 1
     frames = story.frames()
-    assert at_ms(frames, 21_100).members[0].state == "detached"
+    assert at_ms(frames, 8_040).members[0].state == "detached"
     assert frames[-1].mode == "step"
     assert frames[-1].members[0].state == "answering"
 

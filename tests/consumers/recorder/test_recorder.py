@@ -35,6 +35,7 @@ from tests.support.redis_servers import DurableRedis
 from tests.support.role_processes import Roles, roles_on
 from tests.support.sessions import committed_frames, opening_of, token_stream, until_ended
 from tests.support.waiting import until
+from tests.support.web_server import PACE
 from transport.keeping import ask_to_keep
 from transport.redis.connection import AsyncPipe
 from transport.sessions import cancel_session, find_session, open_session
@@ -47,12 +48,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "library"
 
 
-def council_of(roles: Roles) -> None:
-    """Two members, an aggregator, DECIPHER."""
-    roles.ready("aggregator")
-    for model in ("ngram:word-3", "ngram:char-6"):
-        roles.ready("producers", model)
-    roles.ready("consumers.decipher")
+def council_of(roles: Roles, *pace: str) -> None:
+    """Two members, an aggregator, DECIPHER. `pace` is empty or PACE."""
+    started = [roles.start("aggregator"), roles.start("consumers.decipher")]
+    started += [roles.start("producers", model, *pace) for model in ("ngram:word-3", "ngram:char-6")]
+    for role in started:
+        role.wait_ready()
 
 
 async def ask(pipe: AsyncPipe, max_tokens: int = 40) -> Opening:
@@ -92,7 +93,7 @@ async def until_window(pipe: AsyncPipe, session: str, window: int) -> None:
 
 
 async def test_every_session_is_recorded_with_record_all(pipe: AsyncPipe, roles: Roles, folder: Path) -> None:
-    council_of(roles)
+    council_of(roles, *PACE)
     roles.ready("consumers.recorder", "--record", "all", "--recordings", str(folder))
     opening = await ask(pipe)
     await until_ended(pipe, opening.session)
@@ -257,7 +258,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 async def test_a_full_disk_leaves_no_partial_file_and_nothing_of_the_session_is_lost(
     pipe: AsyncPipe, roles: Roles, tmp_path: Path
 ) -> None:
-    council_of(roles)
+    council_of(roles, *PACE)
     opening = await ask(pipe)
     await until_ended(pipe, opening.session)
     path = tmp_path / "kept.mcap"
@@ -271,7 +272,7 @@ async def test_a_full_disk_leaves_no_partial_file_and_nothing_of_the_session_is_
 async def test_a_recording_of_numbers_alone_contains_no_text_of_the_session(
     pipe: AsyncPipe, roles: Roles, tmp_path: Path
 ) -> None:
-    council_of(roles)
+    council_of(roles, *PACE)
     opening = await ask(pipe)
     await until_ended(pipe, opening.session)
     path, whole = tmp_path / "numbers.mcap", tmp_path / "whole.mcap"

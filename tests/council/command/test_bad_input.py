@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 
 from runtime.role import run_role
 from schemas.errors import CouncilError, Refused, Unavailable
-from tests.support.council_command import council
+from tests.support.council_command import council, environment
+from tests.support.council_in_process import council as council_here
 
 ASKS = {
     "empty prompt": (["ask", "  "], ["prompt is empty"]),
@@ -73,11 +76,21 @@ ASKS = {
 }
 
 
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A command in this process finds no settings, and has this empty folder for itself and for temporary files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in os.environ.keys() - environment().keys():
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
 @pytest.mark.parametrize("case", ASKS)
-def test_invalid_input_is_refused_in_one_sentence(case: str, tmp_path: Path) -> None:
+def test_invalid_input_is_refused_in_one_sentence(case: str, alone: Path) -> None:
     arguments, words = ASKS[case]
-    council(*arguments, cwd=tmp_path, TMPDIR=str(tmp_path)).assert_refused(*words)
-    assert list(tmp_path.iterdir()) == []
+    council_here(*arguments).assert_refused(*words)
+    assert list(alone.iterdir()) == []
 
 
 SETTINGS = {
@@ -101,10 +114,10 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("case", SETTINGS)
-def test_malformed_settings_are_refused_with_key_and_line(case: str, tmp_path: Path) -> None:
+def test_malformed_settings_are_refused_with_key_and_line(case: str, alone: Path) -> None:
     text, words = SETTINGS[case]
-    (tmp_path / "council.toml").write_text(text)
-    council("ask", "hi", cwd=tmp_path, TMPDIR=str(tmp_path)).assert_refused(*words)
+    (alone / "council.toml").write_text(text)
+    council_here("ask", "hi").assert_refused(*words)
 
 
 @pytest.mark.parametrize(

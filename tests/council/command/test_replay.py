@@ -22,10 +22,12 @@ from schemas.sessions import Opening
 from tests.consumers.recorder.test_recorder import ask, council_of
 from tests.golden import golden
 from tests.support.council_command import COUNCIL, Outcome, council, environment
+from tests.support.council_in_process import council as council_here
 from tests.support.recording_files import record_stream, recorded_entries, recorded_frames
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
 from tests.support.sessions import token_stream, until_ended
+from tests.support.web_server import PACE
 from transport.redis.connection import AsyncPipe
 
 
@@ -36,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def ended(pipe: AsyncPipe, roles: Roles) -> Opening:
-    council_of(roles)
+    council_of(roles, *PACE)
     opening = await ask(pipe, 10)
     await until_ended(pipe, opening.session)
     return opening
@@ -108,15 +110,15 @@ def test_replay_starts_a_private_council_where_none_runs(path: Path, tmp_path: P
 def test_invalid_options_of_a_replay_are_refused_before_anything_starts(
     path: Path, arguments: list[str], words: str
 ) -> None:
-    council("replay", str(path), *arguments).assert_refused(words)
+    council_here("replay", str(path), *arguments).assert_refused(words)
 
 
 def test_a_file_that_is_not_a_recording_is_refused_in_one_sentence(path: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.mcap"
     text.write_text("What is a list?" * 10)
-    council("replay", str(text)).assert_refused("is not an MCAP file")
-    council("replay", str(tmp_path)).assert_refused()
-    council("replay", "there-is-no-such-recording").assert_refused("cannot be read")
+    council_here("replay", str(text)).assert_refused("is not an MCAP file")
+    council_here("replay", str(tmp_path)).assert_refused()
+    council_here("replay", "there-is-no-such-recording").assert_refused("cannot be read")
     cut = tmp_path / "cut.mcap"
     cut.write_bytes(path.read_bytes()[:-40])
     broken = council("replay", str(cut), "--json", "--rate", "max")
@@ -127,22 +129,24 @@ def test_a_file_that_is_not_a_recording_is_refused_in_one_sentence(path: Path, t
 def test_recordings_are_listed_searched_starred_and_deleted(tmp_path: Path) -> None:
     folder = tmp_path / "library"
     library = ("recordings", "--recordings", str(folder))
-    assert "council keep" in council(*library).out
+    assert "council keep" in council_here(*library).out
     for name in ("twins", "thinking"):
         file = record_stream(tmp_path / f"{name}.mcap", golden(name).entries)
-        assert council(*library, "import", str(file)).code == 0
-    listed = council(*library, "--json").lines[0]
+        assert council_here(*library, "import", str(file)).code == 0
+    listed = council_here(*library, "--json").lines[0]
     assert sorted(one["name"] for one in listed) == ["thinking.mcap", "twins.mcap"]
-    assert [one["name"] for one in council(*library, "--words", "THINKS list", "--json").lines[0]] == ["thinking.mcap"]
-    assert council(*library, "star", "twins.mcap").code == 0
-    assert [one["starred"] for one in council(*library, "--words", "twins", "--json").lines[0]] == [True]
-    assert "★" in council(*library, COLUMNS="200").out
-    assert council(*library, "unstar", "twins.mcap").code == 0
-    assert council(*library, "path", "twins.mcap").out.strip() == str(folder / "twins.mcap")
-    council(*library, "delete", "twins.mcap").assert_refused("--yes")
-    assert council(*library, "delete", "twins.mcap", "--yes").code == 0
-    council(*library, "delete", "../thinking.mcap", "--yes").assert_refused("There is no recording")
-    council(*library, "import", str(folder)).assert_refused()
+    assert [one["name"] for one in council_here(*library, "--words", "THINKS list", "--json").lines[0]] == [
+        "thinking.mcap"
+    ]
+    assert council_here(*library, "star", "twins.mcap").code == 0
+    assert [one["starred"] for one in council_here(*library, "--words", "twins", "--json").lines[0]] == [True]
+    assert "★" in council_here(*library, COLUMNS="200").out
+    assert council_here(*library, "unstar", "twins.mcap").code == 0
+    assert council_here(*library, "path", "twins.mcap").out.strip() == str(folder / "twins.mcap")
+    council_here(*library, "delete", "twins.mcap").assert_refused("--yes")
+    assert council_here(*library, "delete", "twins.mcap", "--yes").code == 0
+    council_here(*library, "delete", "../thinking.mcap", "--yes").assert_refused("There is no recording")
+    council_here(*library, "import", str(folder)).assert_refused()
     assert [one.name for one in folder.iterdir()] == ["thinking.mcap"]
 
 
