@@ -115,7 +115,7 @@ class WhatIfApi:
         parent = await self._parent(opening.parent.session)
         answers, members = whole_answers(released), None
         if parent is not None:
-            # Two answers of 14,000 words take a tenth of a second.
+            # Two answers of 14,000 words take a quarter of a second.
             effects = await asyncio.to_thread(effects_of, parent, answers)
             members = [MemberEffect(member=name, **msgspec.structs.asdict(one)) for name, one in effects.items()]
         return model_response(
