@@ -265,12 +265,13 @@ def test_weights_decide_and_a_member_of_weight_0_changes_nothing() -> None:
 def test_with_weights_by_certainty_the_surer_member_counts_more() -> None:
     def said(weighting: str) -> str:
         drafts = begun(weighting=weighting)
-        drafts.write(0, "a", " .", p=0.5, others=[("b", 0.49)])
-        drafts.write(1, "b", " .", p=0.52, others=[("c", 0.02)])
+        drafts.write(0, "a", " .", p=0.6, others=[("b", 0.3)])
+        drafts.write(1, "b", " .", p=0.2, others=[("c", 0.001)])
         drafts.close()
         return drafts.agreed
 
-    assert (said("fixed"), said("certainty")) == ("b", "b")
+    # Member 0 has two likely pieces, member 1 one among unknown ones.
+    assert (said("fixed"), said("certainty")) == ("a", "b")
 
 
 def test_above_temperature_0_the_winner_is_drawn_by_seed_and_place() -> None:
