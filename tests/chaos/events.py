@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from schemas import keys
-from schemas.events import protocol_model_ids
+from schemas.events import ENSEMBLE, protocol_model_ids
 from schemas.frames import Frame
 from tests.support.sessions import check_all_finished, until_ended
 from tests.support.waiting import until
@@ -30,15 +30,19 @@ async def check_events(pipe: AsyncPipe, session: str, frames: list[Frame]) -> No
     assert updates == [keys.frame_id(k) for k in range(len(frames))]
     energies = [event["payload"]["totalEnergy"] for event in events if event["type"] == "energy_update"]
     assert energies == [frame.energy for frame in frames]
-    texts = dict.fromkeys(protocol_model_ids(tuple(member.model for member in frames[0].members)), "")
+    members = protocol_model_ids(tuple(member.model for member in frames[0].members))
+    texts = dict.fromkeys(members, "")
+    expected = ["".join(frame.members[index].text for frame in frames) for index in range(len(members))]
+    if frames[0].consensus.agreed is not None:
+        # The text of the council alone is composed.
+        texts[ENSEMBLE] = ""
+        expected = [*[""] * len(members), "".join(frame.consensus.agreed or "" for frame in frames)]
     for event in events:
         if event["type"] == "token_stream":
             texts[event["payload"]["modelId"]] += "".join(event["payload"]["tokens"])
-    assert list(texts.values()) == [
-        "".join(frame.members[index].text for frame in frames) for index in range(len(frames[0].members))
-    ]
+    assert list(texts.values()) == expected
     complete = [event["payload"]["modelId"] for event in events if event.get("payload", {}).get("isComplete")]
-    assert len(complete) == len(set(complete)) == len(frames[0].members)
+    assert len(complete) == len(set(complete)) == len(texts)
 
 
 async def check_finished_with_events(pipe: AsyncPipe, session: str) -> list[Frame]:

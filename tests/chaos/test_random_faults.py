@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from aggregator.core.consensus import LEFT_BEHIND
 from schemas.sessions import Opening
 from tests.chaos.events import check_events, check_finished_with_events
 from tests.chaos.proxied_roles import AGGREGATOR, DECIPHER, ProxiedRoles, long_opening, ngram, proxied_roles_on
@@ -31,7 +32,7 @@ _SHORT_FAULTS = 3
 _LONG_FAULTS = 25
 _LONG_MINUTES = 10.0
 # The reasons of members whose producer was killed, or was away for longer than the session waits.
-_REASONS = {"producer died after it began", "producer gone", "nobody serves it"}
+_REASONS = {"producer died after it began", "producer gone", "nobody serves it", LEFT_BEHIND}
 
 
 @pytest.mark.parametrize("name", redis_binaries())
@@ -78,7 +79,7 @@ async def _strike_and_check(redis: DurableRedis, seed: int, count: int) -> None:
 def _random_opening(faults: RandomFaults) -> Opening:
     random = faults.random
     members = random.sample(_MODELS, random.randint(1, len(_MODELS)))
-    return long_opening(*members, max_tokens=random.randint(60, 200), sync=random.choice(["step", "free"]))
+    return long_opening(*members, max_tokens=random.randint(60, 200), sync=random.choice(["step", "free", "consensus"]))
 
 
 async def _open(roles: ProxiedRoles, opening: Opening) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
+from collections.abc import Iterator
 
-from aggregator.core.replay import replayed
+from aggregator.core.replay import StreamReplay
+from aggregator.core.session import Closed
 from schemas import keys
 from schemas.entries import AnyEntry, Finished, Token, decode_entry
 from schemas.errors import Malformed
 from schemas.frames import Frame, decode_frame, encode_frame
 from schemas.sessions import ENTRY_VERSION, Limits, Member, Opening, Sampling
 from tests.support.waiting import until
+from transport.answers import Answers, find_released
 from transport.redis.connection import AsyncPipe
-from transport.sessions import SessionState, find_session, new_session_id
+from transport.sessions import SessionState, find_session, new_session_id, read_opening
 
 
 def opening_of(
@@ -58,45 +62,78 @@ async def token_stream(pipe: AsyncPipe, session: str) -> list[tuple[str, bytes]]
 async def check_the_law(pipe: AsyncPipe, session: str) -> list[Frame]:
     """The core alone, from the token stream, reproduces every committed frame byte for byte; none is missing or twice.
 
-    Also: each member's tokens are in the frames once, without a gap. Returns the frames.
+    Also: each accepted token is in one frame at most, and the first ones of each branch of a member are, without a gap.
+    In a session that has ended, each one that no frame contains is counted as superseded. Returns the frames.
     """
     committed = await committed_frames(pipe, session)
     assert [entry_id for entry_id, _ in committed] == [keys.frame_id(k) for k in range(len(committed))]
-    alone = replayed(await token_stream(pipe, session), len(committed))
-    again = [encode_frame(closed.frame) for closed, _ in zip(alone, committed, strict=False)]
-    assert again == [raw for _, raw in committed]
+    stream = await token_stream(pipe, session)
+    replay, entries = StreamReplay(stream[0]), 0
+    branches = [0] * len(replay.session.progress)
+    # (member, branch, seq) of each token.
+    shown, accepted = list[tuple[int, int, int]](), set[tuple[int, int, int]]()
+    for closed, (_, raw) in zip(_windows_of(replay, stream, len(committed)), committed, strict=False):
+        assert encode_frame(closed.frame) == raw
+        entries += 1
+        shown += [(token.member, branches[token.member], token.seq) for token in closed.frame.tokens]
+        accepted |= {(mark.member, mark.branch - 1, seq) for mark in closed.steered for seq in range(mark.tokens)}
+        branches = [progress.branch for progress in replay.session.progress]
+    assert entries == len(committed)
+    for member, progress in enumerate(replay.session.progress):
+        accepted |= {(member, progress.branch, seq) for seq in range(progress.next_seq)}
+    counts = Counter((member, branch) for member, branch, _ in shown)
+    assert sorted(shown) == [(*of, seq) for of in sorted(counts) for seq in range(counts[of])]
+    assert accepted >= {*shown}
     frames = [decode_frame(raw) for _, raw in committed]
-    seen = [(token.member, token.seq) for frame in frames for token in frame.tokens]
-    assert sorted(seen) == [
-        (m, seq) for m in sorted({m for m, _ in seen}) for seq in range(sum(x == m for x, _ in seen))
-    ]
+    if frames and frames[-1].final:
+        # Tokens of a branch that a steer has ended may come too late to be accepted, and are counted as well.
+        written = sum(isinstance(entry, Token) for entry in _decoded(stream))
+        superseded = sum(frame.counts.superseded for frame in frames)
+        assert 0 <= superseded - len(accepted - {*shown}) <= written - len(accepted)
     return frames
+
+
+def _windows_of(replay: StreamReplay, stream: list[tuple[str, bytes]], windows: int) -> Iterator[Closed]:
+    """The first windows, each when it is closed: the replay's session is then as it was."""
+    for entry in stream[1:]:
+        yield from replay.add(entry)
+    yield from replay.close_to(windows - 1)
 
 
 async def check_each_token_in_one_frame(pipe: AsyncPipe, session: str) -> list[Frame]:
-    """The law; and in a session that has ended by itself every accepted (member, claim, seq) is in exactly one frame.
-
-    The accepted tokens follow from the token stream: the entries of the winning claim whose seq is the next one, up to
-    the next seq in the session's state. Returns the frames.
-    """
+    """The law; and in a session that has ended by itself: its answers follow from the accepted tokens, and every token
+    in its frames is where these answers have it. Returns the frames."""
     frames = await check_the_law(pipe, session)
-    state = await find_session(pipe, session)
+    found = await find_released(pipe, session)
+    state = found.state
     assert frames
     assert frames[-1].final
     assert (state.status, state.window) == ("ended", len(frames) - 1)
-    accepted: list[list[Token]] = [[] for _ in state.progress]
-    for entry in await _decoded(pipe, session):
-        if isinstance(entry, Token):
-            progress, found = state.progress[entry.member], accepted[entry.member]
-            if entry.claim == progress.claim and entry.seq == len(found) < progress.next_seq:
-                found.append(entry)
-    for member, tokens in enumerate(accepted):
-        assert len(tokens) == state.progress[member].next_seq
-        seqs = [token.seq for frame in frames for token in frame.tokens if token.member == member]
-        assert sorted(seqs) == list(range(len(tokens)))
-        text = "".join(frame.members[member].text for frame in frames)
-        assert text == "".join(token.text for token in tokens if token.lane == "answer").lstrip(" \t\r\n\v\f")
+    answers = Answers(await read_opening(pipe, state), state.opened)
+    await answers.catch_up(pipe, state, found.frame)
+    texts = ["".join(frame.members[member].text for frame in frames) for member in range(len(state.progress))]
+    assert answers.texts(frames[-1])[0] == texts
+    for member, answer in enumerate(answers.of_member):
+        placed = [answer.bounds(index) for index in answer.tokens_of(answer.overlapping(0, None))]
+        tokens = [token for frame in frames for token in frame.tokens if token.member == member]
+        assert [(token.start, token.end) for token in tokens if token.lane == "answer"] == placed
+        assert len(texts[member].encode()) == frames[-1].members[member].position_bytes
     return frames
+
+
+def check_one_text(frames: list[Frame]) -> str:
+    """The text of a council that has written one answer, after the checks of it: decisions tile it, and each member's
+    text is it, or the beginning of it where the member left before the end."""
+    agreed = "".join(frame.consensus.agreed or "" for frame in frames)
+    decisions = [decision for frame in frames for decision in frame.consensus.decisions or ()]
+    ends = [decision.end for decision in decisions]
+    # The prefix is agreed without a decision.
+    assert [decision.at for decision in decisions] == [decisions[0].at, *ends[:-1]]
+    assert ends[-1] == len(agreed.encode())
+    texts = ["".join(frame.members[member].text for frame in frames) for member in range(len(frames[0].members))]
+    assert all(agreed.startswith(text) for text in texts)
+    assert agreed in texts
+    return agreed
 
 
 async def check_all_finished(pipe: AsyncPipe, session: str) -> list[Frame]:
@@ -104,16 +141,16 @@ async def check_all_finished(pipe: AsyncPipe, session: str) -> list[Frame]:
     frames = await check_each_token_in_one_frame(pipe, session)
     assert [(m.model, m.state, m.reason) for m in frames[-1].members if m.state != "finished"] == []
     progress = (await find_session(pipe, session)).progress
-    entries = await _decoded(pipe, session)
+    entries = _decoded(await token_stream(pipe, session))
     counted = {entry.member: entry.tokens for entry in entries if isinstance(entry, Finished)}
     assert counted == {member: one.next_seq for member, one in enumerate(progress)}
     return frames
 
 
-async def _decoded(pipe: AsyncPipe, session: str) -> list[AnyEntry]:
-    """The entries of the token stream, without those that do not decode."""
+def _decoded(stream: list[tuple[str, bytes]]) -> list[AnyEntry]:
+    """The entries of a token stream, without those that do not decode."""
     entries: list[AnyEntry] = []
-    for _, raw in await token_stream(pipe, session):
+    for _, raw in stream:
         with contextlib.suppress(Malformed):
             entries.append(decode_entry(raw))
     return entries

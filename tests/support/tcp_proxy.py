@@ -24,6 +24,7 @@ from typing import Any
 
 import hiredis
 
+from schemas.entries import Steered, decode_entry
 from transport.redis.scripts import SCRIPTS
 
 Words = list[bytes]
@@ -63,6 +64,19 @@ class Fault:
 
 def is_commit(words: Words) -> bool:
     return words[0] == b"EVALSHA" and words[1] == SCRIPTS["commit"].sha.encode()
+
+
+def is_steering(words: Words) -> bool:
+    """A commit of a window in which a member is steered: it writes marks of that."""
+    if not is_commit(words):
+        return False
+    marks = words[23 : 23 + int(words[16])]
+    return any(isinstance(decode_entry(mark), Steered) for mark in marks)
+
+
+def is_state_read(words: Words) -> bool:
+    """The read of a session's state, in which a producer finds its grant and its steer."""
+    return words[0] == b"HMGET" and words[1].endswith(b":state")
 
 
 def is_token_read(words: Words) -> bool:
