@@ -28,7 +28,7 @@ _WORDS = (
 )  # fmt: skip
 # Before and after an answer they do not count; the minus sign of a number does.
 _MARKS = " .,;:!?\"'“”‘’`*"
-_SENTENCE_END = re.compile(r"[.!?][\"'”’]?(?:\s|$)")
+_SENTENCE_END = re.compile(r"[.!?][\"'”’*]*(?=\s|$)")
 _NUMBER = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?")
 
 
@@ -64,11 +64,17 @@ def read_questions(path: Path = QUESTIONS) -> list[LabelledQuestion]:
     return found
 
 
+def first_sentence(text: str) -> str:
+    """The part of an answer that counts: up to the end of its first sentence, in its first line that is not empty."""
+    body = text.lstrip()
+    line = body.partition("\n")[0]
+    end = _SENTENCE_END.search(line)
+    return text[: len(text) - len(body) + (end.end() if end else len(line))]
+
+
 def normalised_answer(text: str) -> str:
     """The first sentence of an answer as it is compared; empty where there is no text."""
-    lines = (line.strip() for line in unicodedata.normalize("NFKC", text).splitlines())
-    line = " ".join(next((line for line in lines if line), "").casefold().split())
-    sentence = _SENTENCE_END.split(line, maxsplit=1)[0].strip(_MARKS)
+    sentence = " ".join(unicodedata.normalize("NFKC", first_sentence(text)).casefold().split()).strip(_MARKS)
     if sentence in _WORDS:
         return str(_WORDS.index(sentence))
     if _NUMBER.fullmatch(sentence):

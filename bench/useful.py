@@ -28,6 +28,7 @@ from bench.scoring import (
     Interval,
     LabelledQuestion,
     difference,
+    first_sentence,
     is_right,
     likeliest,
     majority,
@@ -70,7 +71,7 @@ WAYS = {
 
 class CouncilAnswers(msgspec.Struct, frozen=True):
     """What a council answered to one question. `alone` and `mean_logprobs` are of the members, each by itself;
-    `discarded` of the `written` tokens are in no frame of the consensus."""
+    the means are over the first sentences. `discarded` of the `written` tokens are in no frame of the consensus."""
 
     question: str
     alone: tuple[str, ...]
@@ -165,30 +166,29 @@ async def _frames(ensemble: TurboEnsemble, text: str, members: tuple[MemberSpec,
 
 def _answers(text: str, alone: Sequence[Frame], together: Sequence[Frame]) -> CouncilAnswers:
     count = len(alone[-1].members)
+    said = ["".join(frame.members[member].text for frame in alone).removeprefix(_BEGINNING) for member in range(count)]
+    ends = [len((_BEGINNING + first_sentence(answer)).encode()) for answer in said]
     logprobs: list[list[float]] = [[] for _ in range(count)]
     for token in (token for frame in alone for token in frame.tokens):
-        if token.logprob is not None:
+        # Only of the part that counts.
+        if token.logprob is not None and token.start < ends[token.member]:
             logprobs[token.member].append(token.logprob)
     partings = Partings()
     for frame in together:
         partings.add(frame.consensus.decisions or ())
-    agreed = "".join(frame.consensus.agreed or "" for frame in together)
+    agreed = "".join(frame.consensus.agreed or "" for frame in together).removeprefix(_BEGINNING)
     discarded = sum(frame.counts.superseded for frame in together)
     return CouncilAnswers(
         text,
-        tuple(_said("".join(frame.members[member].text for frame in alone)) for member in range(count)),
+        tuple(said),
         tuple(sum(own) / len(own) if own else None for own in logprobs),
-        _said(agreed),
-        len(agreed.removeprefix(_BEGINNING).encode()),
+        agreed,
+        len(agreed.encode()),
         partings.count,
         tuple(partings.lost.get(member, 0) for member in range(count)),
         discarded + sum(len(frame.tokens) for frame in together),
         discarded,
     )
-
-
-def _said(text: str) -> str:
-    return text.removeprefix(_BEGINNING)
 
 
 def _rights(answered: Sequence[tuple[LabelledQuestion, CouncilAnswers]], names: Sequence[str]) -> dict[str, list[bool]]:

@@ -160,7 +160,9 @@ class TurboEnsemble:
         index = None if member is None else member_index(str(member), answers.opening)
         branch = branch_of(answers, Change(say, at, word, index))
         request, warnings = request_of(answers.opening, branch, await self._usable_models(), changes)
-        pipe, admission = await self._opened(request)
+        # A recording may be of a machine with more memory.
+        is_own = isinstance(session, str) and answers.opening.replay is None
+        pipe, admission = await self._opened(request, answers.opening.tier if is_own else "")
         return EnsembleSession(pipe, admission.opening, (*warnings, *admission.warnings), self, answers)
 
     async def open(self, request: SessionRequest) -> EnsembleSession:
@@ -169,8 +171,9 @@ class TurboEnsemble:
         pipe, admission = await self._opened(request)
         return EnsembleSession(pipe, admission.opening, admission.warnings, self)
 
-    async def _opened(self, request: SessionRequest) -> tuple[AsyncPipe, Admission]:
-        """(the connection to the council that answers, what was admitted and opened there)."""
+    async def _opened(self, request: SessionRequest, usual_tier: str = "") -> tuple[AsyncPipe, Admission]:
+        """(the connection to the council that answers, what was admitted and opened there). `usual_tier` is used where
+        the council has it and this object has none."""
         given = request.models
         request = msgspec.structs.replace(
             request,
@@ -182,7 +185,7 @@ class TurboEnsemble:
         session = new_session_id()
         records = await processes_for(pipe, session)
         tiers = _tiers_of(records) or self._settings.tier_policies
-        tier = self._tier_among(tiers, records)
+        tier = self._tier_among(tiers, records, usual_tier)
         admission = admit(
             request,
             session,
@@ -233,11 +236,11 @@ class TurboEnsemble:
             return []
         return configured_models(self._settings).facts
 
-    def _tier_among(self, tiers: Mapping[str, TierPolicy], records: Sequence[ProcessRecord]) -> TierPolicy:
-        """This object's tier, else the running council's, else that of the settings."""
+    def _tier_among(self, tiers: Mapping[str, TierPolicy], records: Sequence[ProcessRecord], usual: str) -> TierPolicy:
+        """This object's tier, else the usual one, else the running council's, else that of the settings."""
         running = (str(record.detail.get("tier", "")) for record in records if record.role == "council")
         # Another client may have written any record.
-        name = self._tier or next((tier for tier in running if tier in tiers), None)
+        name = self._tier or next((tier for tier in (usual, *running) if tier in tiers), None)
         return tier_named(name, tiers) if name else self._settings.tier_policy
 
     async def _connected(self, request: SessionRequest, given: Sequence[str | MemberSpec]) -> AsyncPipe:

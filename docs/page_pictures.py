@@ -96,6 +96,22 @@ def look_back(page: Page) -> None:
     page.get_by_role("button", name="Compare answers").click()
 
 
+def branch_off(page: Page) -> None:
+    """Opens two branches of the first answer, each after the end of the answer before it."""
+    ended = "() => document.getElementById('status').textContent.startsWith('Ended')"
+    for number in (2, 1):
+        page.wait_for_function(ended, timeout=60_000)
+        if number == 1:
+            page.get_by_role("treeitem").first.click()
+            page.wait_for_function("() => !document.querySelector('article mark.changed')")
+        page.locator("article").first.locator(".token").nth(5).click()
+        page.locator("#evidence button.piece").nth(number).click()
+        page.wait_for_selector("article mark.changed")
+    page.wait_for_function(ended, timeout=60_000)
+    page.wait_for_function("() => /both are the same|differ/.test(document.getElementById('effect').textContent)")
+    page.evaluate("scrollTo(0, document.getElementById('branches').getBoundingClientRect().top + scrollY - 24)")
+
+
 class Picture(NamedTuple):
     """A session at a window, after an action on the page."""
 
@@ -111,6 +127,7 @@ PICTURES = {
     "council": Picture(_ALL, 140, scheme="light"),
     "token": Picture(_ALL, 110, look_at_token, scheme="light"),
     "compare": Picture(_TWO, 90, look_back),
+    "branches": Picture({**_TWO, "max_tokens": 48}, 20, branch_off, scheme="light"),
     "telephone": Picture(_TWO, 70, size=(360, 780)),
 }
 

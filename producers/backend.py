@@ -8,7 +8,8 @@ it, or one Piece for its text where none came. The shown text is the concatenati
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from itertools import groupby
 from typing import Protocol
 
 import msgspec
@@ -97,6 +98,17 @@ class Piece(msgspec.Struct, frozen=True):
     piece: bytes = b""
     top: tuple[tuple[bytes, float], ...] = ()
     token: int | None = None
+
+
+def stretches_of(pieces: Iterable[Piece]) -> tuple[Written, ...]:
+    """The answer in these pieces, as the prefix of a request that continues it: a stretch for each row of tokens whose
+    ids are known, and the text of the others as given text. Thinking is left out."""
+    answer = [piece for piece in pieces if piece.lane == "answer" and (piece.text or piece.token is not None)]
+    rows = [[*row] for _, row in groupby(answer, lambda piece: piece.token is None)]
+    return tuple(
+        Written("".join(piece.text for piece in row), tuple(piece.token for piece in row if piece.token is not None))
+        for row in rows
+    )
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -199,8 +211,9 @@ class Backend(Protocol):
         reason, and each request tries again."""
 
     def generate(self, request: Request) -> AsyncIterator[Chunk | ModelLoading | ModelWaiting | Ending]:
-        """Yields chunks and, last, one Ending. Raises BackendFailed, OutOfMemory. Closing the iterator stops the
-        generation."""
+        """Yields chunks and, last, one Ending; of an answer that has begun (Request.prefix) only what follows, which
+        may be no chunk at all. Raises OutOfMemory, and BackendFailed, also where the model continues no answer. Closing
+        the iterator stops the generation."""
 
     async def close(self) -> None:
         """Releases what start() acquired."""

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.entries import Token, decode_entry
+from schemas.entries import Steered, Token, decode_entry
 from schemas.errors import Malformed
 from schemas.frames import RecordedFrame
 from schemas.grid import NS_PER_MS
@@ -59,7 +59,8 @@ class About(msgspec.Struct, frozen=True):
 
     `opened` is the id of the opening entry, `origin_ns` the beginning of window 0 in nanoseconds of Unix time. Without
     `text` the file contains numbers alone: no prompt, no answers, no token entries. `gaps` are the windows [first,
-    last] that were lost before the file was recovered.
+    last] that were lost before the file was recovered. `prefix` is the beginning of every answer, `parent` the session
+    of which this is a what-if branch; else both are empty.
     """
 
     recording_version: int
@@ -82,6 +83,8 @@ class About(msgspec.Struct, frozen=True):
     platform: str
     text: bool = True
     gaps: tuple[tuple[int, int], ...] = ()
+    prefix: str = ""
+    parent: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,6 +103,8 @@ class RecordingSummary(msgspec.Struct, frozen=True):
     `first_window` and `last_window` are those of the first and last frame (-1: none). `final`: the last frame ends the
     session. `tokens` and `states` are in the order of the members. `agreement` has the means over up to 64 equal parts
     of the session, None where it was not measured. `bytes_of` are the bytes of each channel's messages, uncompressed.
+    `superseded` are tokens that were discarded, `partings` how often the drafts of a council that writes one answer
+    parted (None where each member writes its own), `estimates` how many of them its lists did not decide for certain.
     """
 
     first_window: int = -1
@@ -120,12 +125,15 @@ class RecordingSummary(msgspec.Struct, frozen=True):
     dead_letters: int = 0
     tier: str = ""
     bytes_of: dict[str, int] = {}
+    superseded: int = 0
+    partings: int | None = None
+    estimates: int = 0
 
 
 class RecordedEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """An entry of the token stream. `entry` are its bytes as they are in Redis (JSON: base64). `kind` is its tag:
     `token` for a token, empty for an entry that does not decode. The other fields are set for tokens, so that they can
-    be plotted."""
+    be plotted; `branch` where it is not 0, and with the text that was given also for `steered`."""
 
     id: str
     entry: bytes = b""
@@ -137,6 +145,7 @@ class RecordedEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     logprob: float | None = None
     quality: str | None = None
     arrival_ms: float | None = None
+    branch: int = 0
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -195,13 +204,16 @@ def recorded_entry(entry_id: str, raw: bytes, origin_ns: int, *, text: bool = Tr
         return (
             RecordedEntry(
                 entry_id, kept, "token", entry.member, entry.seq, entry.lane, entry.text if text else None, shown,
-                entry.quality, round((entry.arrival_ns - origin_ns) / NS_PER_MS, 3),
+                entry.quality, round((entry.arrival_ns - origin_ns) / NS_PER_MS, 3), entry.branch,
             ),
             entry.member,
         )  # fmt: skip
     kind = str(entry.__struct_config__.tag)
     if isinstance(entry, Opening) and not text:
         return RecordedEntry(entry_id, b"", kind), None
+    if isinstance(entry, Steered):
+        given = entry.text if text else None
+        return RecordedEntry(entry_id, kept, kind, entry.member, text=given, branch=entry.branch), entry.member
     member = getattr(entry, "member", None)
     return RecordedEntry(entry_id, kept, kind, member), member
 

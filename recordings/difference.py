@@ -6,7 +6,7 @@ in the file lists the fields that its writer had, so that a field of a later ver
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 FRAME_SCHEMA = "council.Frame"
 # Fields that differ in each session and in each replay of it: names, and ids, which are times.
 _OF_THE_SESSION = ("session", "replay_of", "cut")
-_TEXTS = ("text", "thinking")
+# The texts of a frame's members and decisions.
+_TEXTS = {"members": ("text", "thinking"), "decisions": ("runner_up",)}
 # The fields of the metadata that describe the request.
 _ASKED = (
-    "prompt", "system", "members", "temperature", "max_tokens", "seed", "sync", "weighting", "tier",
+    "prompt", "system", "prefix", "members", "temperature", "max_tokens", "seed", "sync", "weighting", "tier",
 )  # fmt: skip
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -104,7 +105,7 @@ def _differences(window: int, one: Any, other: Any, known: Any, path: str) -> It
 def opening_differences(one: About, other: About) -> list[Difference]:
     """The differences between the prompts, members and options of two recordings."""
     left, right = msgspec.to_builtins(one), msgspec.to_builtins(other)
-    asked = [name for name in _ASKED if one.text == other.text or name not in ("prompt", "system")]
+    asked = [name for name in _ASKED if one.text == other.text or name not in ("prompt", "system", "prefix")]
     found = differences(0, {name: left[name] for name in asked}, {name: right[name] for name in asked})
     return [msgspec.structs.replace(difference, window=None) for difference in found]
 
@@ -137,14 +138,16 @@ def _frames(reader: RecordingReader, *, with_text: bool) -> Iterator[dict[str, A
     for item in reader.items():
         if item.kind == "frame":
             values = {name: value for name, value in frame_values(item.raw).items() if name not in _OF_THE_SESSION}
-            if not with_text and isinstance(values.get("members"), list):
-                values["members"] = [
-                    {name: value for name, value in member.items() if name not in _TEXTS}
-                    if isinstance(member, dict)
-                    else member
-                    for member in values["members"]
-                ]
+            if not with_text:
+                values.pop("agreed", None)
+                for parts, texts in _TEXTS.items():
+                    if isinstance(values.get(parts), list):
+                        values[parts] = [_without(texts, part) for part in values[parts]]
             yield values
+
+
+def _without(names: Sequence[str], part: Any) -> Any:
+    return {name: value for name, value in part.items() if name not in names} if isinstance(part, dict) else part
 
 
 def first_difference(one: Path, other: Path) -> Difference | None:

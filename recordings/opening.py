@@ -15,6 +15,7 @@ from schemas.sessions import (
     LONGEST_MS,
     MAX_MEMBERS,
     REPLAYED_VERSIONS,
+    WITHOUT_TEXT,
     Member,
     Opening,
     Replay,
@@ -23,8 +24,6 @@ from schemas.sessions import (
 
 # More than six members with a system text of 32 KiB each, and a chat.
 _MOST_BYTES = 1024 * 1024
-# The prompt of a replay whose recording has no text.
-WITHOUT_TEXT = "(recorded without text)"
 
 
 def check_importable(path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 from recordings.contents import RecordingSummary
 from schemas.frames import Frame
 from schemas.grid import FRAME_RATE_HZ
+from schemas.rules.partings import Partings
 
 # The points of agreement that a list shows of a session: enough for a sparkline.
 _POINTS = 64
@@ -24,7 +25,9 @@ class Summing:
         # (the sum of agreement, the number of frames with one) of each second.
         self._seconds: list[tuple[float, int]] = []
         self._parted: tuple[int, int] | None = None
-        self._late = self._duplicates = self._dead_letters = 0
+        self._late = self._duplicates = self._dead_letters = self._superseded = 0
+        # None in a session whose members write answers of their own.
+        self._partings: Partings | None = None
         self.entries = self.events = 0
         self.bytes_of: dict[str, int] = {}
 
@@ -45,6 +48,10 @@ class Summing:
         self._late += frame.counts.late
         self._duplicates += frame.counts.duplicates
         self._dead_letters += frame.counts.dead_letters
+        self._superseded += frame.counts.superseded
+        if frame.consensus.decisions is not None:
+            self._partings = self._partings or Partings()
+            self._partings.add(frame.consensus.decisions)
         # After a member has ended, frames may contain a later byte at which the others parted; the first one counts.
         if frame.alignment.diverged_at_bytes is not None and self._parted is None:
             self._parted = frame.alignment.diverged_at_bytes, frame.window_index
@@ -81,6 +88,9 @@ class Summing:
             dead_letters=self._dead_letters,
             tier=last.tier if last else "",
             bytes_of=dict(self.bytes_of),
+            superseded=self._superseded,
+            partings=self._partings.count if self._partings else None,
+            estimates=self._partings.estimates if self._partings else 0,
         )
 
     def _sparkline(self) -> tuple[float | None, ...]:

@@ -35,7 +35,7 @@ from recordings.contents import (
 from recordings.records import Item
 from recordings.summing import Summing
 from schemas.errors import Malformed
-from schemas.frames import FRAME_JSON_VERSION, Frame, frame_of_json, recorded_frame_json
+from schemas.frames import FRAME_JSON_VERSION, ConsensusFrame, Frame, frame_of_json, recorded_frame_json
 from schemas.grid import NS_PER_MS, next_grid_point_ns, window_start_ns
 from schemas.keys import entry_ms
 from schemas.sessions import Opening
@@ -74,6 +74,8 @@ def about_session(opening: Opening, opened: str, council_version: str, *, text: 
         python=this_python(),
         platform=this_platform(),
         text=text,
+        prefix=opening.prefix if text else "",
+        parent=opening.parent.session if opening.parent else "",
     )
 
 
@@ -137,8 +139,7 @@ class RecordingWriter:
         """Adds the frame of the next window."""
         self._summing.add_frame(frame)
         if not self._about.text:
-            silent = tuple([msgspec.structs.replace(one, text="", thinking="") for one in frame.members])
-            frame = msgspec.structs.replace(frame, members=silent)
+            frame = _without_text(frame)
         self._add(self._frames, self._origin_ns + frame.end_ns, recorded_frame_json(frame))
 
     def add_event(self, window: int, raw: bytes) -> None:
@@ -173,3 +174,14 @@ class RecordingWriter:
         self._writer.add_metadata(SUMMARY, metadata_of(summary))
         self._writer.finish()
         return summary
+
+
+def _without_text(frame: Frame) -> Frame:
+    """The frame's numbers. Of a decision the beginning of a losing text is left out too."""
+    silent = tuple([msgspec.structs.replace(one, text="", thinking="") for one in frame.members])
+    agreed, decisions = frame.consensus.agreed, frame.consensus.decisions
+    consensus = ConsensusFrame(
+        None if agreed is None else "",
+        None if decisions is None else tuple([msgspec.structs.replace(one, runner_up=None) for one in decisions]),
+    )
+    return msgspec.structs.replace(frame, members=silent, consensus=consensus)

@@ -134,6 +134,10 @@ class Rung(msgspec.Struct, array_like=True, frozen=True):
     max_parallel_models: int
 
 
+# The prompt of a replay whose recording has no text.
+WITHOUT_TEXT = "(recorded without text)"
+
+
 class Replay(msgspec.Struct, array_like=True, frozen=True):
     """Marks a session as the replay of the recorded session `of`.
 

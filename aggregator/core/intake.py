@@ -110,7 +110,7 @@ class Intake:
                 self._add_token(entry_id, t_ns, entry, events)
             case Beat():
                 for index, member in enumerate(self._record.members):
-                    if member.is_writing and (reason := member.add_beat(self._opening.limits)):
+                    if self._takes_part(index) and (reason := member.add_beat(self._opening.limits)):
                         self._drop(index, reason)
             case Cancel():
                 for index in entry.members or range(len(self._record.members)):
@@ -120,9 +120,7 @@ class Intake:
             case _:
                 events.members.add(entry.member)
                 self._count_lateness(t_ns, entry.written_ns, events)
-                if self._record.members[entry.member].is_writing or (
-                    isinstance(entry, Failed) and self._takes_part(entry.member)
-                ):
+                if self._takes_part(entry.member):
                     self._add_mark(entry_id, t_ns, entry)
 
     def _count_lateness(self, t_ns: int, written_ns: int, events: WindowEvents) -> None:
@@ -205,6 +203,8 @@ class Intake:
                 self._proposals.forget(member.unaligned.forget(1))
 
     def _takes_part(self, index: int) -> bool:
+        """True until the mark of its end. A draft that has ended may be steered again: in a consensus session its
+        member can still fail, fall silent and be cancelled, up to the end of the answer."""
         member = self._record.members[index]
         return member.is_writing or (self._consensus is not None and not member.ended)
 
@@ -221,9 +221,11 @@ class Intake:
             return
         self._have_begun = all(member.begun for member in self._record.members)
         for index, member in enumerate(self._record.members):
-            if not member.is_writing:
+            if not self._takes_part(index):
                 continue
             if is_life_over:
                 self._drop(index, f"the session reached its longest life of {limits.life_ms / 60_000:g} min")
-            elif reason := member.timeout_reason(t_ns, limits, in_step=self._opening.sync != "free"):
+            elif member.is_writing and (
+                reason := member.timeout_reason(t_ns, limits, in_step=self._opening.sync != "free")
+            ):
                 self._drop(index, reason)

@@ -111,6 +111,8 @@ def _described(about: About, counts: _Counts, size_bytes: int, reason: str) -> d
         "session": about.session,
         "question": about.prompt,
         "system": about.system,
+        "prefix": about.prefix,
+        "parent": about.parent or None,
         "opened_ms": about.opened_ms,
         "members": members,
         "options": {
@@ -134,6 +136,9 @@ def _described(about: About, counts: _Counts, size_bytes: int, reason: str) -> d
         "late": found.late,
         "duplicates": found.duplicates,
         "dead_letters": found.dead_letters,
+        "superseded": found.superseded,
+        "partings": found.partings,
+        "estimates": found.estimates,
         "tier_falls": [{"window": window, "from": before, "to": after} for window, before, after in counts.falls],
         "final": found.final,
         "ended": _ending(found.final, reason),
@@ -168,6 +173,7 @@ def inspect_lines(found: dict[str, Any], path: Path) -> list[str]:
     options = ", ".join(f"{name} {value}" for name, value in found["options"].items() if value is not None)
     rows = [
         ("question", short(found["question"]) if found["text"] else "(recorded without text)"),
+        *_what_if_rows(found),
         ("session", f"{found['session']}, opened {when}"),
         ("options", options),
         ("length", f"{found['length_s']:.2f} s, windows {found['first_window']} to {found['last_window']}"),
@@ -189,7 +195,16 @@ def inspect_lines(found: dict[str, Any], path: Path) -> list[str]:
     return [*lines, "", *_table(("channel", "messages", "bytes"), channels)]
 
 
+def _what_if_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The lines about a session whose answers begin with a given text."""
+    rows = [("what if of", found["parent"])] if found["parent"] else []
+    return [*rows, ("begins with", short(found["prefix"]))] if found["prefix"] else rows
+
+
 def _parted(found: dict[str, Any]) -> str:
+    if found["partings"] is not None:
+        times = f"{found['partings']} times, {found['estimates']} of them estimated" if found["partings"] else "never"
+        return f"the drafts of one answer, {times}; {found['superseded']} tokens were discarded"
     if found["diverged_at_bytes"] is None:
         return "the answers did not part"
     return f"at byte {found['diverged_at_bytes']}, shown at {found['diverged_at_s']:.2f} s"

@@ -25,7 +25,7 @@ _UNITS = {
 _FRAME_GAUGES = (
     "energy", "wave", "diversity_index", "di_low", "di_covered", "coverage", "di_span", "span_bytes", "jsd",
     "entropy_total", "entropy_within", "coverage_mass", "agreement", "frontier_bytes", "diverged_at_bytes",
-    "sync_lag_ms", "arrival_skew_ms", "late", "duplicates", "dead_letters",
+    "sync_lag_ms", "arrival_skew_ms", "late", "duplicates", "dead_letters", "superseded",
 )  # fmt: skip
 _MEMBER_GAUGES = ("energy", "tokens_per_s", "certainty", "position_bytes", "buffered_tokens")
 _INFO = 9
@@ -61,11 +61,11 @@ def logs_line(rows: Sequence[Sequence[Any]], about: About) -> bytes:
 
 
 def _record(row: Sequence[Any]) -> dict[str, Any]:
-    entry_id, at_ns, member, name, seq, lane, text, logprob, quality, arrival_ms = row
+    entry_id, at_ns, member, name, seq, lane, text, logprob, quality, arrival_ms, branch = row
     attributes = {
         "council.entry_id": entry_id, "council.member": member, "council.member_name": name, "council.seq": seq,
         "council.lane": lane, "council.logprob": logprob, "council.quality": quality,
-        "council.arrival_ms": arrival_ms,
+        "council.arrival_ms": arrival_ms, "council.branch": branch,
     }  # fmt: skip
     body = {} if text is None else {"body": {"stringValue": text}}
     time = {"timeUnixNano": str(at_ns), "observedTimeUnixNano": str(at_ns)}

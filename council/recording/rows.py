@@ -17,16 +17,16 @@ from schemas.keys import entry_ms
 Column = tuple[str, str]
 TOKEN_COLUMNS: tuple[Column, ...] = (
     ("id", "text"), ("time", "time"), ("member", "integer"), ("name", "text"), ("seq", "integer"), ("lane", "text"),
-    ("text", "text"), ("logprob", "number"), ("quality", "text"), ("arrival_ms", "number"),
+    ("text", "text"), ("logprob", "number"), ("quality", "text"), ("arrival_ms", "number"), ("branch", "integer"),
 )  # fmt: skip
 _INTEGERS = (
     "window_index", "start_ns", "end_ns", "late", "duplicates", "dead_letters", "frontier_bytes", "span_bytes",
-    "diverged_at_bytes", "position_bytes", "buffered_tokens",
+    "diverged_at_bytes", "position_bytes", "buffered_tokens", "superseded",
 )  # fmt: skip
 _FLAGS = ("final", "shared_prefix", "amplified", "dampened", "resonance", "remote", "awaited")
 _TEXTS = (
     "session", "mode", "cut", "di_source", "tier", "agreement_source", "compares", "interference", "replay_of", "model",
-    "state", "text", "thinking", "reason", "name",
+    "state", "text", "thinking", "reason", "name", "agreed", "decisions",
 )  # fmt: skip
 _entry_decoder = msgspec.json.Decoder(RecordedEntry)
 
@@ -51,9 +51,11 @@ def frame_columns(about: About) -> tuple[Column, ...]:
 
 
 def frame_row(item: Item, about: About) -> list[Any]:
-    """The values of a frame's columns. Raises Malformed."""
+    """The values of a frame's columns; its decisions are JSON. Raises Malformed."""
     frame = frame_of_json(item.raw)
     values = shown_values(frame)
+    if frame.consensus.decisions is not None:
+        values["decisions"] = msgspec.json.encode(list(map(msgspec.structs.asdict, frame.consensus.decisions))).decode()
     row = [item.log_ns, *[values[name] for name in _FRAME_FIELDS], len(frame.tokens)]
     for member in frame.members[: len(about.members)]:
         row += msgspec.structs.astuple(member)
@@ -75,5 +77,5 @@ def token_row(item: Item, about: About) -> list[Any] | None:
     name = names[entry.member] if entry.member is not None and 0 <= entry.member < len(names) else None
     return [
         item.id, entry_ms(item.id) * NS_PER_MS, entry.member, name, entry.seq, entry.lane, entry.text, entry.logprob,
-        entry.quality, entry.arrival_ms,
+        entry.quality, entry.arrival_ms, entry.branch,
     ]  # fmt: skip

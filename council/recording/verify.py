@@ -36,7 +36,7 @@ _LAST_WINDOW = LONGEST_MS * FRAME_RATE_HZ // 1_000
 # The fields of the opening that the metadata repeats.
 _OF_THE_OPENING = (
     "session", "opened", "origin_ns", "prompt", "system", "members", "temperature", "max_tokens", "seed", "sync",
-    "weighting", "tier",
+    "weighting", "tier", "prefix", "parent",
 )  # fmt: skip
 
 

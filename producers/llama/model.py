@@ -33,6 +33,10 @@ class _Detokenized(msgspec.Struct):
     content: str
 
 
+# Sessions that continue their answers at the same time, mostly two; a chat has 100 KB at most.
+_KEPT_CHATS = 8
+
+K = TypeVar("K")
 T = TypeVar("T")
 _detokenized = msgspec.json.Decoder(_Detokenized)
 
@@ -49,6 +53,9 @@ class LlamaModel:
         # among the few hundred such tokens of a vocabulary.
         self.parts = {} if parts is None else parts
         self._plain_token: int | None = None
+        # The chats that were asked for last: an answer is continued many times.
+        self._chats: dict[tuple[Message, ...], str] = {}
+        self._chat_tokens: dict[str, list[int]] = {}
 
     @property
     def context_tokens(self) -> int:
@@ -57,15 +64,21 @@ class LlamaModel:
 
     async def prompt(self, messages: Sequence[Message]) -> str:
         """The chat as the model's own template writes it, with the beginning of the next turn."""
-        try:
-            return (await self._ask("/apply-template", template_question(messages), read_prompt)).prompt
-        except BackendFailed as failure:
-            raise BackendFailed(unquoted(str(failure), messages)) from None
+        chat = tuple(messages)
+        if chat not in self._chats:
+            try:
+                found = await self._ask("/apply-template", template_question(messages), read_prompt)
+            except BackendFailed as failure:
+                raise BackendFailed(unquoted(str(failure), messages)) from None
+            _keep(self._chats, chat, found.prompt)
+        return self._chats[chat]
 
     async def tokens(self, text: str) -> list[int]:
         """The tokens of a chat, as the server itself reads it: with the model's first token, and special tokens by
         name."""
-        return (await self._ask("/tokenize", chat_question(text), read_tokens)).tokens
+        if text not in self._chat_tokens:
+            _keep(self._chat_tokens, text, (await self._ask("/tokenize", chat_question(text), read_tokens)).tokens)
+        return [*self._chat_tokens[text]]
 
     async def pieces(self, text: str) -> list[TokenPiece]:
         """The tokens of a text that is no chat: without the model's first token, and without special tokens."""
@@ -149,3 +162,10 @@ class LlamaModel:
             raise BackendFailed(f"{self._model} {fault}") from fault
         except msgspec.MsgspecError as error:
             raise BackendFailed(f"{self._model} sent an answer that is not valid: {error}") from error
+
+
+def _keep(kept: dict[K, T], key: K, value: T) -> None:
+    """Adds it, instead of the oldest one where there are too many."""
+    if len(kept) >= _KEPT_CHATS:
+        del kept[next(iter(kept))]
+    kept[key] = value

@@ -94,6 +94,8 @@ class Outbox:
         self.is_stopped = self.has_begun = False
         self._member, self._claim, self._gate = member, claim, gate
         self.is_steerable, self._branches = draft is not None, Branches(draft)
+        # The present branch: another object after each steer.
+        self.branch: Branch = self._branches.now
         # Of the present branch, of which the first `_sent` are in Redis.
         self._tokens = self.branch.tokens
         self._sent = 0
@@ -106,11 +108,6 @@ class Outbox:
         self.is_lost = False
         self._control_seen = "0"
         self._asked_s = self._written_s = self._control_s = self._state_s = self._look_s = 0.0
-
-    @property
-    def branch(self) -> Branch:
-        """The present branch: another object after each steer."""
-        return self._branches.now
 
     @property
     def _ending(self) -> Finished | Failed | None:
@@ -155,7 +152,8 @@ class Outbox:
     def add(self, pieces: Sequence[Piece], arrival_ns: int) -> None:
         """Adds pieces that arrived together."""
         number, draft = self.branch.number, self.branch.draft
-        self.has_begun |= bool(pieces)
+        if pieces:
+            self.has_begun = True
         for piece in pieces:
             token = Token(
                 member=self._member,
@@ -204,8 +202,7 @@ class Outbox:
         if self.is_lost:
             return RoundTrip([], reads_state=True)
         entries = self._unsent(now_ns)
-        is_awaited = not self._ending_id or self._may_be_steered
-        if not entries and is_awaited and now_s - self._written_s >= SIGN_S:
+        if not entries and (not self._ending_id or self._may_be_steered) and now_s - self._written_s >= SIGN_S:
             entries = [self._sign(self._member, self._claim, now_ns)]
         if entries:
             # Set before the replies come: another sign that is shown meanwhile is then written at once.
@@ -231,9 +228,11 @@ class Outbox:
             self._starved = None
         # `failed` goes alone: if Redis refused a token of the same round trip, the core would drop the member without
         # it. `finished` contains the number of tokens, so the core waits for the missing one.
-        is_last = not unsent if isinstance(self._ending, Failed) else self._sent + len(unsent) == len(self._tokens)
-        if self._ending and not self._ending_id and is_last:
-            entries.append(msgspec.structs.replace(self._ending, written_ns=now_ns, branch=self.branch.number))
+        ending = self._ending
+        if ending and not self._ending_id:
+            is_last = not unsent if isinstance(ending, Failed) else self._sent + len(unsent) == len(self._tokens)
+            if is_last:
+                entries.append(msgspec.structs.replace(ending, written_ns=now_ns, branch=self.branch.number))
         return entries
 
     def take(self, trip: RoundTrip, replies: Replies, now_s: float) -> None:
@@ -284,6 +283,7 @@ class Outbox:
         if not self._branches.turn_to(progress.branch, progress.steer):
             self.fail(NO_BEGINNING)
             return
+        self.branch = self._branches.now
         self._tokens, self._sent, self._ending_id = self.branch.tokens, progress.next_seq, ""
         if self._gate and self.branch.draft:
             self._gate.reach(self.branch.draft.end)

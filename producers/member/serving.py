@@ -112,8 +112,10 @@ class SessionServing:
                 raise result
 
     def _not_done(self, opening: Opening, state: SessionState) -> list[int]:
-        """The members of this model that have not ended, without those that this process is done with."""
-        ended = {index for index, progress in enumerate(state.progress) if progress.ended}
+        """The members of this model that have not ended, without those that this process is done with. A draft that has
+        ended may be steered again, which requires a producer."""
+        is_final = opening.sync != "consensus"
+        ended = {index for index, progress in enumerate(state.progress) if progress.ended and is_final}
         done = {index for index, (_, task) in self._members.items() if task.cancelled() or task.exception() is None}
         members = enumerate(opening.members)
         return [i for i, spec in members if spec.model == self._service.model and i not in ended and i not in done]

@@ -166,4 +166,5 @@ class _ServerTokens:
         try:
             return read(body)
         except msgspec.MsgspecError:
-            raise NoCompletions(is_lasting=True) from None
+            # Another kind of page, or an answer whose end is late.
+            raise NoCompletions(is_lasting=False) from None

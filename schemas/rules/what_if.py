@@ -18,7 +18,7 @@ import msgspec
 from schemas.errors import Refused
 from schemas.rules.choice import full_name, shortened
 from schemas.rules.lanes import leading_space_dropped
-from schemas.sessions import MEMBER_OPTIONS, MemberSpec, Opening, Parent, SessionRequest, Sync, Weighting
+from schemas.sessions import MEMBER_OPTIONS, WITHOUT_TEXT, MemberSpec, Opening, Parent, SessionRequest, Sync, Weighting
 
 # The longest word that a parent's description repeats; in a text without spaces a word has no end.
 _MOST_INSTEAD_CHARS = 64
@@ -68,9 +68,13 @@ class BranchStart(msgspec.Struct, frozen=True):
 def branch_of(answers: WholeAnswers, change: Change) -> BranchStart:
     """The branch of the session with these answers.
 
-    Raises Refused where both places or none are given, for a place that no answer has (the end of one is a place), and
-    for a text that is empty or not valid Unicode.
+    Raises Refused where both places or none are given, for a place that no answer has (the end of one is a place), for
+    a text that is empty or not valid Unicode, and for the replay of a recording without text.
     """
+    if answers.opening.replay is not None and answers.opening.prompt == WITHOUT_TEXT:
+        raise Refused(
+            "without_text", "The session was recorded without text, so it has no answers to continue.", status=409
+        )
     _check_say(change.say)
     texts = [shown_answer(text) for text in answers.texts]
     text, place = _placed(texts, answers.opening.names, change)

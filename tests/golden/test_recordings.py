@@ -20,7 +20,7 @@ from recordings.contents import Health
 from recordings.reading import read_metadata
 from schemas.entries import Claim, Token, decode_entry
 from schemas.events import decode_event
-from schemas.sessions import Opening
+from schemas.sessions import REPLAYED_VERSIONS, Opening
 from tests.golden.recordings import golden_recordings
 from tests.producers.replay.test_player import check_it_shows_what_was_recorded, replaying
 from tests.support.recording_files import items_of, recorded_entries, recorded_frames
@@ -34,6 +34,8 @@ NAMES = {"dropout", "ngram", "real", "split-characters", "takeover", "thinking"}
 
 def test_there_is_a_recording_of_each_kind() -> None:
     assert {path.stem for path in golden_recordings()} == NAMES
+    # Those of the first version of entries are replayed and verified too.
+    assert {read_metadata(path)[0].entry_version for path in golden_recordings()} >= {REPLAYED_VERSIONS[0]}
 
 
 @each_recording

@@ -16,7 +16,7 @@ from schemas.sessions import MemberSpec, Opening
 from tests.page.conftest import Open
 from tests.page.people import ask, in_state, members
 from tests.support.redis_servers import RedisServer
-from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
+from tests.support.scripted_sessions import FrameWriter, ScriptedProducer, offer_role
 from tests.support.waiting import wait_until
 from transport.redis.connection import Pipe
 from transport.register import ProcessRegistration
@@ -28,13 +28,11 @@ OWN = (
 
 
 def council_with(redis: RedisServer, own: tuple[MemberSpec, ...]) -> None:
-    """Writes the process record of a council with these members, for the next seconds."""
+    """Writes the process record of a council with these members."""
     registration = ProcessRegistration(
         "council", tier="mid", models="test:speaker", private=False, members=msgspec.json.encode(own).decode()
     )
-    registration.ready = True
-    with contextlib.closing(Pipe(redis.url)) as pipe:
-        pipe.run(registration.renew())
+    offer_role(redis, registration)
 
 
 def entries_of(redis: RedisServer, session: str) -> list[Any]:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from bench.llama_server import llama_server
-from producers.backend import BackendFailed, Chunk, Ending, ModelWaiting, Piece, Request, Written
+from producers.backend import BackendFailed, Chunk, Ending, ModelWaiting, Piece, Request, Written, stretches_of
 from producers.llama.backend import LlamaBackend
 from producers.llama.model import LlamaModel
 from producers.llama.step import Continuation, Draw
@@ -227,7 +227,7 @@ async def test_a_real_model_continues_its_own_text_as_if_it_had_not_stopped(
     """At each boundary the next tokens, also inside characters; and the end."""
     whole, reason = await answer_of(backend, chat)
     for at in range(1, len(whole) + (reason == "stop")):
-        prefix = tuple(Written(piece.text, (piece.token,)) for piece in whole[:at] if piece.token is not None)
+        prefix = stretches_of(whole[:at])
         most = min(4, chat.max_tokens - at)
         pieces, _ = await answer_of(backend, msgspec.structs.replace(chat, prefix=prefix, max_tokens=most))
         following = whole[at : at + most]

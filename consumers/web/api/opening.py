@@ -34,11 +34,19 @@ class Opener:
         self._tier, self._tiers, self._limits = tier, tiers, limits
 
     async def ask(
-        self, request: SessionRequest, tier_name: str | None, *, record: bool, warnings: Sequence[str] = ()
+        self,
+        request: SessionRequest,
+        tier_name: str | None,
+        *,
+        record: bool,
+        warnings: Sequence[str] = (),
+        usual_tier: str = "",
     ) -> Opened:
-        """Opens a live session, and asks for its recording where `record` is set; `warnings` are those of the request
-        itself. Raises Refused for a request that is not valid, and as open() does; NoAggregator."""
-        tier = self._tier if tier_name is None else tier_named(tier_name, self._tiers)
+        """Opens a live session, and asks for its recording where `record` is set. Without a `tier_name` it has the
+        `usual_tier`, if this council has that. `warnings` are those of the request itself. Raises Refused for a request
+        that is not valid, and as open() does; NoAggregator."""
+        usual = self._tiers.get(usual_tier, self._tier)
+        tier = usual if tier_name is None else tier_named(tier_name, self._tiers)
         session = new_session_id()
         records = await processes_for(self._pipe, session)
         admission = admit(

@@ -14,7 +14,7 @@ from consumers.web.api.replies import PROMPT_START_LETTERS, Bytes, Names, Reply
 from recordings.contents import About, RecordedMember, RecordingSummary
 from recordings.folder import KeptRecording
 from schemas.grid import FRAME_RATE_HZ
-from schemas.sessions import MAX_PROMPT_BYTES
+from schemas.sessions import MAX_PREFIX_BYTES, MAX_PROMPT_BYTES
 
 # More members than a council has, and more letters than a name needs.
 _MOST_MEMBERS, _MOST_NAME_LETTERS = 64, 200
@@ -74,6 +74,8 @@ class RecordedSession(Reply):
 
     prompt: str
     system: str
+    prefix: Annotated[str, Field(description="The beginning of every answer, which the members continued.")]
+    parent: Annotated[str | None, Field(description="The session of which this is a what-if branch.")]
     members: list[RecordedOptions]
     temperature: float
     max_tokens: int
@@ -103,6 +105,10 @@ class RecordedOutcome(Reply):
     late: int
     duplicates: int
     dead_letters: int
+    superseded: Annotated[int, Field(description="Tokens that were discarded for a text that the council agreed on.")]
+    partings: Annotated[
+        int | None, Field(description="How often the drafts of one answer parted; null unless sync is consensus.")
+    ]
 
 
 class ShownRecording(ListedRecording):
@@ -207,6 +213,8 @@ def _recorded(about: About) -> RecordedSession:
     return RecordedSession(
         prompt=about.prompt[:MAX_PROMPT_BYTES],
         system=about.system[:MAX_PROMPT_BYTES],
+        prefix=about.prefix[:MAX_PREFIX_BYTES],
+        parent=about.parent[:_MOST_NAME_LETTERS] or None,
         members=[_options(member) for member in about.members[:_MOST_MEMBERS]],
         temperature=about.temperature,
         max_tokens=about.max_tokens,
@@ -248,4 +256,6 @@ def _outcome(summary: RecordingSummary) -> RecordedOutcome:
         late=summary.late,
         duplicates=summary.duplicates,
         dead_letters=summary.dead_letters,
+        superseded=summary.superseded,
+        partings=summary.partings,
     )

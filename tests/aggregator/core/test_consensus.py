@@ -7,7 +7,7 @@ import pytest
 
 from aggregator.core.consensus import LEAD_BYTES, LEFT_BEHIND
 from schemas.control import Steer
-from schemas.entries import Beat, Cancel
+from schemas.entries import Alive, Beat, Cancel
 from schemas.sessions import Limits, Sampling
 from tests.support.drafts import Drafts
 
@@ -265,12 +265,13 @@ def test_weights_decide_and_a_member_of_weight_0_changes_nothing() -> None:
 def test_with_weights_by_certainty_the_surer_member_counts_more() -> None:
     def said(weighting: str) -> str:
         drafts = begun(weighting=weighting)
-        drafts.write(0, "a", " .", p=0.5, others=[("b", 0.49)])
-        drafts.write(1, "b", " .", p=0.52, others=[("c", 0.02)])
+        drafts.write(0, "a", " .", p=0.6, others=[("b", 0.3)])
+        drafts.write(1, "b", " .", p=0.2, others=[("c", 0.001)])
         drafts.close()
         return drafts.agreed
 
-    assert (said("fixed"), said("certainty")) == ("b", "b")
+    # Member 0 has two likely pieces, member 1 one among unknown ones.
+    assert (said("fixed"), said("certainty")) == ("a", "b")
 
 
 def test_above_temperature_0_the_winner_is_drawn_by_seed_and_place() -> None:
@@ -341,3 +342,31 @@ def test_a_steered_member_whose_producer_is_gone_is_dropped() -> None:
         drafts.windows(SECOND)
     assert drafts.frames[-1].members[1].reason == "producer gone"
     assert drafts.agreed.startswith("a b more")
+
+
+@pytest.mark.parametrize("way", ["failed", "cancelled", "silent"])
+def test_a_member_whose_draft_has_ended_can_still_be_dropped(way: str) -> None:
+    """Its producer writes signs of life, fails, or dies; or a person cancels the session."""
+    drafts = begun()
+    drafts.write(1, "a" * 40)
+    drafts.finish(1)
+    for _ in range(7):
+        drafts.add(Beat())
+        drafts.add(Alive(1, drafts.progress(1).claim, 0))
+        drafts.write(0, "a")
+        drafts.windows(SECOND)
+    assert drafts.frames[-1].members[1].state != "dropped"
+    if way == "failed":
+        drafts.fail(1)
+    elif way == "cancelled":
+        drafts.add(Cancel((), "cancelled"))
+    else:
+        for _ in range(5):
+            drafts.add(Beat())
+            drafts.write(0, "a")
+            drafts.windows(SECOND)
+    drafts.close()
+    member = drafts.frames[-1].members[1]
+    reasons = {"failed": "its server said so", "cancelled": "cancelled", "silent": "producer gone"}
+    assert (member.state, member.reason) == ("dropped", reasons[way])
+    assert drafts.frames[-1].final == (way == "cancelled")

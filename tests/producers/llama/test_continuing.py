@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from bench.gguf_model import gguf_model
-from producers.backend import Chunk, Ending, Piece, Request, Written
+from producers.backend import Chunk, Ending, Piece, Request, Written, stretches_of
 from producers.llama.backend import LlamaBackend
 from producers.llama.model import LlamaModel
 from producers.llama.step import Continuation, Draw
@@ -30,11 +30,6 @@ SENTENCE = "The loop ends when nothing remains to be read before every unique nu
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return session_folder(tmp_path_factory)
-
-
-def stretches_of(pieces: Sequence[Piece]) -> tuple[Written, ...]:
-    """Each token as a stretch; a text without an id was given, as far as the model knows."""
-    return tuple(Written(piece.text, () if piece.token is None else (piece.token,)) for piece in pieces)
 
 
 def continuing(*prefix: Written, **changed: object) -> Request:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, Piece, Request, Written
+from producers.member.serving import DIED_AFTER_IT_BEGAN
 from producers.ngram.backend import NgramBackend
 from schemas import keys
 from schemas.control import NOT_STARTED, Progress, Steer, encode_progress
@@ -21,6 +22,7 @@ from tests.producers.member.test_grants import Served, opened, served, state_rea
 from tests.support.sessions import opening_of
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe
+from transport.sessions import open_session
 from transport.tokens import write_entry
 
 MODEL = "scripted"
@@ -291,3 +293,17 @@ async def test_an_ngram_model_continues_as_if_it_had_never_stopped(pipe: AsyncPi
         rest = texts[9 : 9 + len(tokens)]
         assert [token.text for token in tokens][: len(rest)] == rest
         assert len(rest) > 20
+
+
+async def test_a_draft_that_has_ended_and_whose_producer_has_died_fails(pipe: AsyncPipe) -> None:
+    """It could not be steered again."""
+    opening = consensus()
+    await open_session(pipe, opening)
+    claim = (await pipe.one(*write_entry(opening.session, Claim(0, 1)))).decode()
+    for entry in (Token(0, claim, 0, "answer", "No", 1, 1), Finished(0, claim, 1, 1)):
+        await pipe.one(*write_entry(opening.session, entry))
+    progress = encode_progress((Progress(claim, 1, True),))
+    await pipe.one("HSET", keys.state(opening.session), "window", 1, "progress", progress)
+    async with served(pipe, Scripted({"": []}, pauses=False), opening, opens=False) as member:
+        (failed,) = await until_written(member, Failed)
+        assert failed.reason == DIED_AFTER_IT_BEGAN

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from producers.backend import Chunk, Ending, Piece, Request, Written
+from producers.backend import Chunk, Ending, Piece, Request, Written, stretches_of
 from producers.ngram.backend import NgramBackend
 
 KINDS = ("ngram:word-3", "ngram:char-6", "ngram:bpe-3")
@@ -30,10 +30,6 @@ async def continued(backend: NgramBackend, *prefix: Written, max_tokens: int = 1
     return [piece for chunk in chunks if isinstance(chunk, Chunk) for piece in chunk.pieces], ending
 
 
-def own(pieces: list[Piece]) -> Written:
-    return Written(text_of(pieces), tuple(piece.token for piece in pieces if piece.token is not None))
-
-
 def text_of(pieces: list[Piece]) -> str:
     return "".join(piece.text for piece in pieces)
 
@@ -44,7 +40,7 @@ async def test_continuing_its_own_text_at_any_token_gives_the_rest_as_if_it_had_
     """The same tokens, logprobs and lists, to the last digit."""
     whole, _ = await continued(backend, max_tokens=60)
     for at in range(len(whole)):
-        stretches = [own(part) for part in (whole[: at // 2], whole[at // 2 : at]) if part]
+        stretches = [*stretches_of(whole[: at // 2]), *stretches_of(whole[at // 2 : at])]
         assert await continued(backend, *stretches, max_tokens=60 - at) == (whole[at:], Ending("length"))
 
 
@@ -58,7 +54,7 @@ async def test_an_answer_with_nothing_left_to_write_ends_at_once_with_the_measur
         assert isinstance(ending, Ending)
         if ending.reason == "stop" and ending.top[0][0] == b"":
             assert ending.top[0][1] == ending.logprob
-            assert await continued(backend, own(whole)) == ([], ending)
+            assert await continued(backend, *stretches_of(whole)) == ([], ending)
             return
     raise AssertionError("no answer ended where the end is the likeliest token")
 
@@ -69,9 +65,7 @@ async def test_own_tokens_after_a_given_text_are_continued_as_if_they_had_been_w
     for given in ("The generator", "The gener", "The ", "Zyzzyva 日本", "\n"):
         whole, _ = await continued(backend, Written(given), max_tokens=12)
         for at in range(1, len(whole)):
-            first = Written(whole[0].text) if whole[0].token is None else own(whole[:1])
-            later = [own(whole[1:at])] if at > 1 else []
-            rest, _ = await continued(backend, Written(given), first, *later, max_tokens=12 - at)
+            rest, _ = await continued(backend, Written(given), *stretches_of(whole[:at]), max_tokens=12 - at)
             assert rest == whole[at:]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
-from producers.backend import BackendFailed, Ending, Piece, Request, Written
+from producers.backend import BackendFailed, Ending, Request, Written, stretches_of
 from producers.openai.backend import OpenAIBackend
 from producers.servers.prefix_try import BEGUN, outcome_of
 from producers.servers.recorded import Exchange
@@ -33,10 +33,6 @@ MODELS = {
 
 def continuing(*prefix: Written, **changed: object) -> Request:
     return msgspec.structs.replace(GREEDY, prefix=prefix, **changed)
-
-
-def stretches_of(pieces: Sequence[Piece]) -> tuple[Written, ...]:
-    return tuple(Written(piece.text, () if piece.token is None else (piece.token,)) for piece in pieces)
 
 
 # llama.cpp's own server
@@ -266,6 +262,13 @@ async def test_a_prefix_of_white_space_alone_is_no_message() -> None:
     server, found = await asked_of({"GET /v1/models": LIST, POST: [SEVEN, stream("\n Hello")]}, Written("\n "))
     assert found == "Hello"
     assert [message["role"] for message in server.questions[-1]["messages"]] == ["system", "user"]
+
+
+async def test_an_empty_prefix_is_a_request_like_any_other() -> None:
+    server, found = await asked_of({"GET /v1/models": LIST, POST: stream("Hello")}, Written(""))
+    assert found == "Hello"
+    (body,) = server.questions
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
 
 
 async def test_a_finished_sentence_ends_at_once() -> None:

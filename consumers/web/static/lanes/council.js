@@ -5,6 +5,8 @@ import { CopyButton } from "./copy.js";
 import { contestClass } from "./shades.js";
 import { GrowingText } from "./text.js";
 
+const LABEL = "The council's answer; use the arrow keys to move through its words, and Enter for a what-if";
+
 export class CouncilAnswer {
   #view = null;
   #record = null;
@@ -32,7 +34,7 @@ export class CouncilAnswer {
     byId("compare-button").classList.toggle("absent", isTogether);
     if (!isTogether) return;
     const { onWord, onChooseWord, onLeave } = this.#handlers;
-    this.#view = new GrowingText(record.agreed, "The council's answer; use the arrow keys to move through its words", {
+    this.#view = new GrowingText(record.agreed, LABEL, {
       onToken: onWord, onChoose: onChooseWord, onLeave, shadeOf: contestClass,
     });
     if (change) this.#view.showChange(change);

@@ -33,7 +33,8 @@ export class Lane {
     this.#stop.setAttribute("aria-label", `Stop ${name}`);
     const copy = new CopyButton(`Copy the answer of ${name}`, () => answer.text);
 
-    this.#answerView = new GrowingText(answer, `Answer of ${name}; use the arrow keys to move through its tokens`, {
+    const label = `Answer of ${name}; use the arrow keys to move through its tokens, and Enter for a what-if`;
+    this.#answerView = new GrowingText(answer, label, {
       onToken: (...token) => handlers.onToken(index, ...token),
       onChoose: (...token) => handlers.onChoose(index, ...token),
       onLeave: handlers.onLeave,

@@ -43,11 +43,13 @@ function partingSentence({ by, against, runner_up: next }, names) {
   const name = (index) => `${index + 1} ${names[index]}`;
   const taken = by === null ? "The drafts parted." : `The drafts parted, and the council took that of ${name(by)}.`;
   if (against.length === 0) return taken;
-  const wanted = next === null ? "another text" : next === "" ? "the end of the answer" : `“${next.trim() || visible(next)}…”`;
+  const wanted = next === null ? "another text" : shownBeginning(next);
   if (against.length === 1) return `${taken} ${name(against[0])} would have continued with ${wanted} and was steered.`;
   const steered = `${against.slice(0, -1).map(name).join(", ")} and ${name(against.at(-1))}`;
   return `${taken} ${steered} would have continued otherwise, most likely with ${wanted}, and were steered.`;
 }
+
+const shownBeginning = (text) => (text === "" ? "the end of the answer" : `“${text.trim() || visible(text)}…”`);
 
 function calmSentence(decisions) {
   if (decisions.length === 0) return "How this was decided is not known: it was given to the council, or is too long ago.";

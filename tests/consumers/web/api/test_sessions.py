@@ -86,7 +86,7 @@ async def test_a_session_at_any_window_has_the_text_of_all_frames_up_to_it(
         "replay_of": None, "recording": None, "recorded_ms": None,
         "origin_ns": str(next_grid_point_ns(opened_ms * NS_PER_MS)), "window_index": len(frames) - 1, "final": True,
         "tier": "mid", "sync": sync, "weighting": "fixed", "prompt": "What is a list?", "system": "Be brief.",
-        "history": messages[1:3], "prefix": "", "parent": None, "branches": [],
+        "history": messages[1:3], "prefix": "", "parent": None, "branches": [], "agreed": None,
     }  # fmt: skip
 
 

@@ -73,17 +73,23 @@ async def test_a_branch_continues_an_answer_of_its_parent(
     redis: RedisServer, api: DescribedApi, pipe: AsyncPipe, ended: bool
 ) -> None:
     members = (Member("a", 2.0, sampling=Sampling(64, 0.0, 7), name="calm"), Member("b"))
-    parent = await write_session(redis, pipe, SKY, SEA, ended=ended, members=members, sync="free", system="Be brief.")
+    parent = await write_session(
+        redis, pipe, SKY, SEA, ended=ended, members=members, sync="free", system="Be brief.", tier="low"
+    )
     before = await shown(api, parent.session)
     assert (before["prefix"], before["parent"], before["branches"]) == ("", None, [])
     opened = await branch(api, parent.session, word=3, say="was")
     made = await opening_in(pipe, opened["session"])
+    assert opened["tier"] == made.tier == "low"
     assert (made.prefix, made.parent) == ("The sky was", Parent(parent.session, 8, "was", "is"))
     assert (opened["names"], opened["models"], opened["warnings"]) == (["calm", "b"], ["a", "b"], [])
     for field in ("prompt", "system", "members", "sampling", "sync", "history", "weighting"):
         assert getattr(made, field) == getattr(parent, field)
     # The other options of a request.
-    other = await branch(api, parent.session, at=8, say="lies", member="b", models=["b"], temperature=0.1, seed=3)
+    other = await branch(
+        api, parent.session, at=8, say="lies", member="b", models=["b"], temperature=0.1, seed=3, tier="mid"
+    )
+    assert other["tier"] == "mid"
     changed = await opening_in(pipe, other["session"])
     assert (changed.prefix, changed.sampling) == ("The sea lies", Sampling(64, 0.1, 3))
     assert changed.members == (Member("b"),)
@@ -199,10 +205,11 @@ async def test_a_member_whose_model_is_missing_or_cannot_continue_is_left_out(
 
 
 async def test_a_replay_has_branches_too(redis: RedisServer, api: DescribedApi, pipe: AsyncPipe) -> None:
-    played: dict[str, Any] = {"replay": Replay("recorded", "x.mcap"), "limits": Limits(life_ms=5000)}
+    played: dict[str, Any] = {"replay": Replay("recorded", "x.mcap"), "limits": Limits(life_ms=5000), "tier": "high"}
     replay = await write_session(redis, pipe, SKY, SEA, **played)
     opened = await branch(api, replay.session, word=3, say="was")
     made = await opening_in(pipe, opened["session"])
+    assert made.tier == "mid"
     assert (made.replay, made.limits, made.parent) == (None, Limits(), Parent(replay.session, 8, "was", "is"))
     assert (await shown(api, replay.session))["branches"] == [opened["session"]]
     numbers = await write_session(redis, pipe, "", prompt="(recorded without text)", **played)
