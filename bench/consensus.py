@@ -62,7 +62,7 @@ _CPU_CAPTION = (
 )
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _MeasuredAnswer(msgspec.Struct, frozen=True):
     """One answer: its bytes without the given beginning, the seconds until it was released, and how it was written."""
 
     length: int
@@ -76,7 +76,7 @@ class _Answer(msgspec.Struct, frozen=True):
         return 1_000 * self.seconds / max(1, self.length)
 
 
-class _Council(msgspec.Struct, frozen=True):
+class _AskedCouncil(msgspec.Struct, frozen=True):
     """Members that answer the questions, and the arguments of the producer of each model."""
 
     name: str
@@ -86,11 +86,11 @@ class _Council(msgspec.Struct, frozen=True):
     beginning: str = ""
 
 
-class _Answers(msgspec.Struct):
+class _MeasuredAnswers(msgspec.Struct):
     """For each question: the answers of the members alone, and that of all."""
 
-    alone: list[list[_Answer]] = []
-    together: list[_Answer] = []
+    alone: list[list[_MeasuredAnswer]] = []
+    together: list[_MeasuredAnswer] = []
 
 
 def measure(seconds: float) -> BenchReport:
@@ -108,28 +108,28 @@ def measure(seconds: float) -> BenchReport:
     return BenchReport((table, delays, cpu), (delay_aim, cpu_aim))
 
 
-def _councils() -> list[_Council]:
+def _councils() -> list[_AskedCouncil]:
     ngrams = tuple(MemberSpec(model, max_tokens=tokens) for model, tokens in _NGRAMS.items())
-    found = [_Council("n-gram", ngrams, dict.fromkeys(_NGRAMS, ()), _QUESTIONS, _BEGINNING)]
+    found = [_AskedCouncil("n-gram", ngrams, dict.fromkeys(_NGRAMS, ()), _QUESTIONS, _BEGINNING)]
     if path := stored_path("smollm2"):
         members = tuple(MemberSpec(f"box-{n}", system=system) for n, system in enumerate(_SYSTEMS))
         arguments = ("--path", str(path), "--warm")
-        found.append(_Council("SmolLM2", members, {one.model: arguments for one in members}, _REAL_QUESTIONS))
+        found.append(_AskedCouncil("SmolLM2", members, {one.model: arguments for one in members}, _REAL_QUESTIONS))
     return found
 
 
-def _start(roles: PrivateRoles, council: _Council) -> None:
+def _start(roles: PrivateRoles, council: _AskedCouncil) -> None:
     roles.start("aggregator", "aggregator")
     for model, arguments in council.producers.items():
         roles.start(model, "producers", model, *arguments)
     roles.wait_until_ready()
 
 
-def _asked(roles: PrivateRoles, council: _Council, seconds: float) -> _Answers:
+def _asked(roles: PrivateRoles, council: _AskedCouncil, seconds: float) -> _MeasuredAnswers:
     """Asks one question after the other, until the time is over. The first answer is not counted: models are slow while
     they are loaded into memory."""
     _answer(roles, council, council.questions[0], council.members, "consensus")
-    answers, until = _Answers(), time.monotonic() + seconds
+    answers, until = _MeasuredAnswers(), time.monotonic() + seconds
     for question in council.questions:
         alone = [_answer(roles, council, question, (member,), "free") for member in council.members]
         answers.alone.append(alone)
@@ -140,7 +140,7 @@ def _asked(roles: PrivateRoles, council: _Council, seconds: float) -> _Answers:
 
 
 def _request(
-    council: _Council, question: str, members: tuple[MemberSpec, ...], sync: Sync, tokens: int = _TOKENS
+    council: _AskedCouncil, question: str, members: tuple[MemberSpec, ...], sync: Sync, tokens: int = _TOKENS
 ) -> SessionRequest:
     if sync == "consensus":
         # The agreed text has so many bytes for each token. A model of characters would leave the others before that.
@@ -151,8 +151,8 @@ def _request(
 
 
 def _answer(
-    roles: PrivateRoles, council: _Council, question: str, members: tuple[MemberSpec, ...], sync: Sync
-) -> _Answer:
+    roles: PrivateRoles, council: _AskedCouncil, question: str, members: tuple[MemberSpec, ...], sync: Sync
+) -> _MeasuredAnswer:
     opening, _ = roles.open_requested(_request(council, question, members, sync))
     _wait_for_end(roles, opening.session)
     (entries,) = roles.pipe.run([("XRANGE", keys.frames(opening.session), "-", "+")])
@@ -162,7 +162,7 @@ def _answer(
         partings.add(frame.consensus.decisions or ())
     last = max((frame.window_index for frame in frames if any(member.text for member in frame.members)), default=0)
     discarded = sum(frame.counts.superseded for frame in frames)
-    return _Answer(
+    return _MeasuredAnswer(
         max(member.position_bytes for member in frames[-1].members) - len(council.beginning.encode()),
         window_start_ns(last + 1) / NS_PER_S,
         partings.count,
@@ -179,7 +179,7 @@ def _wait_for_end(roles: PrivateRoles, session: str) -> None:
     wait_until(has_ended, "an answer is complete", _ENDS_S)
 
 
-def _cost_table(council: _Council) -> Table:
+def _cost_table(council: _AskedCouncil) -> Table:
     return table_of(
         "An answer that is written together",
         _CAPTION.format(questions=len(council.questions), tokens=_TOKENS),
@@ -187,7 +187,7 @@ def _cost_table(council: _Council) -> Table:
     )
 
 
-def _add_rows(table: Table, council: _Council, answers: _Answers) -> None:
+def _add_rows(table: Table, council: _AskedCouncil, answers: _MeasuredAnswers) -> None:
     """A row for each member alone, and one for all together."""
     alone = [statistics.fmean(one.ms_a_byte for one in of_member) for of_member in zip(*answers.alone, strict=True)]
     for number, ms in enumerate(alone):
@@ -261,7 +261,7 @@ def _cpu(seconds: float) -> tuple[Table, Aim]:
     return table, Aim(wanted, f"{ratio:.2f} times", ratio <= _AIMED_CPU)
 
 
-def _sessions_cpu(council: _Council, sync: Sync, seconds: float) -> tuple[float, float]:
+def _sessions_cpu(council: _AskedCouncil, sync: Sync, seconds: float) -> tuple[float, float]:
     """(entries a second, the aggregator's CPU as a share of a core) of some sessions at once."""
     long = tuple(
         msgspec.structs.replace(member, max_tokens=_LONG_TOKENS * _BYTES_A_TOKEN) for member in council.members
