@@ -17,11 +17,12 @@ from functools import partial
 
 from rich.console import Console
 
-from bench import core, crowd, fanout, gguf, idle, latency, minute, producer, recording
+from bench import consensus, core, crowd, fanout, gguf, idle, latency, minute, producer, recording
 from bench.report import Aim, BenchReport, aims_table
 from council.running.keeper import NO_SERVER, find_server
 
 _BENCHMARKS: dict[str, Callable[[float], BenchReport]] = {
+    "consensus": consensus.measure,
     "core": core.measure,
     "crowd": crowd.measure,
     "fanout": fanout.measure,
@@ -42,8 +43,8 @@ def main() -> int:
         "--seconds",
         type=float,
         default=60.0,
-        help="how long each measures at most (core 10, fanout 6 a row, gguf 30 a file, minute 75, producer 12; crowd "
-        "takes twice as long, recording 30 s longer)",
+        help="how long each measures at most (consensus 60, core 10, fanout 6 a row, gguf 30 a file, minute 75, "
+        "producer 12; crowd takes twice as long, recording 30 s longer)",
     )
     parser.add_argument("--only", choices=_BENCHMARKS, help="run one of them only")
     parser.add_argument(

@@ -89,10 +89,13 @@ class PrivateRoles:
 
     def open_session(self, models: tuple[str, ...]) -> tuple[Opening, str]:
         """A session whose answers may have the most tokens: its opening and the opening's entry id."""
-        request = SessionRequest(PROMPT, models=models, max_tokens=MAX_TOKENS_LIMIT)
-        opening = admit(
-            request, new_session_id(), [ModelFacts(model) for model in models], tier_named("high"), Limits()
-        ).opening
+        return self.open_requested(SessionRequest(PROMPT, models=models, max_tokens=MAX_TOKENS_LIMIT))
+
+    def open_requested(self, request: SessionRequest) -> tuple[Opening, str]:
+        """The session that is requested: its opening and the opening's entry id."""
+        models = [model if isinstance(model, str) else model.model for model in request.models]
+        served = [ModelFacts(model, continues="yes") for model in dict.fromkeys(models)]
+        opening = admit(request, new_session_id(), served, tier_named("high"), Limits()).opening
         return opening, asyncio.run(_open(self.url, opening))
 
     def cancel_session(self, session: str) -> None:

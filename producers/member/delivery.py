@@ -110,8 +110,8 @@ class Delivery:
                         await self._news.wait()
             self._news.clear()
             try:
-                await self.flush()
-                await asyncio.sleep(_REST_S)
+                if await self.flush():
+                    await asyncio.sleep(_REST_S)
             except RedisAway as error:
                 self._presence.lose(error)
                 # At once where another caller of the connection met the break. A server may also accept a connection
@@ -124,15 +124,17 @@ class Delivery:
         while self.outbox.has_unsent and not self.outbox.is_stopped:
             await self.flush()
 
-    async def flush(self) -> None:
-        """One round trip, where one is due. Raises RedisAway."""
+    async def flush(self) -> bool:
+        """One round trip, where one is due; True where it has written something. Raises RedisAway."""
         async with self._turn:
             if self._node.has_changed(self._pipe.node_of(tokens(self._session))):
                 # Another node of the cluster serves the session now, and may lack entries that were written.
                 self.outbox.lose()
             try:
-                if trip := self.outbox.due(time.monotonic(), self._clock.now_ns()):
+                trip = self.outbox.due(time.monotonic(), self._clock.now_ns())
+                if trip:
                     await self._make(trip)
+                return trip is not None and bool(trip.entries)
             except RedisAway:
                 self.outbox.lose()
                 raise

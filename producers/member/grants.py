@@ -26,8 +26,8 @@ from schemas.grid import FRAME_RATE_HZ, NS_PER_MS, NS_PER_S, due_ms
 WINDOW_S = 1.0 / FRAME_RATE_HZ
 # The time from a window's end to its commit, in most cases.
 _COMMIT_NS = 3 * NS_PER_MS
-# A late commit is looked for twice a window, and once a window when it is late by more than a window.
-_LATE_S = WINDOW_S / 2
+# A late commit is looked for again when it is twice as late, after this time at least and a window at most.
+_SOON_S = 0.002
 # An aggregator is taken over after three seconds, and its successor has some windows to compute.
 LAPSE_S = 10.0
 # The state is read each second at least. A longer gap means that Redis was away or that this process was stopped, so
@@ -42,7 +42,7 @@ def next_look_s(window: int, origin_ns: int, now_ns: int) -> float:
     if due_s > 0.0:
         # Bounded, in case a clock jumped.
         return min(due_s, 2 * WINDOW_S)
-    return _LATE_S if due_s > -WINDOW_S else WINDOW_S
+    return min(max(-due_s, _SOON_S), WINDOW_S)
 
 
 class GrantGate:

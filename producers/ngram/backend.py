@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import lru_cache
 from itertools import groupby, islice
 from random import Random
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from schemas.models import ModelFacts
 
 if TYPE_CHECKING:
     # The command line lists the models, without loading numpy and the corpus.
-    from producers.ngram.model import NgramModel
+    from producers.ngram.model import NgramModel, PromptedModel
     from producers.ngram.tokenizers import Kind, Tokenizer
 
 
@@ -68,6 +69,8 @@ class NgramBackend:
             raise Refused("bad_pace", f"The pace of {name} is {pace} tokens a second: give a number above 0.")
         self._interval_s = 1.0 / pace
         self._model: NgramModel | None = None
+        # The model, weighted by a prompt: a member of a consensus asks again with each steer.
+        self._prompted: Callable[[str], PromptedModel] | None = None
 
     @property
     def facts(self) -> ModelFacts:
@@ -76,13 +79,14 @@ class NgramBackend:
     async def start(self) -> None:
         """Learns, in a thread. Raises Unavailable where this Python has no help topics."""
         self._model = await asyncio.to_thread(_learn, self._spec)
+        self._prompted = lru_cache(self.slots)(self._model.prompted)
         _give_memory_back()
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk | ModelLoading | Ending]:
         """One chunk for each token, by the clock: only a token that is late by a whole interval delays the next one."""
-        if self._model is None:
+        if self._model is None or self._prompted is None:
             raise BackendFailed(f"the model {self.name} has not learnt yet")
-        prompted = self._model.prompted(request.prompt)
+        prompted = self._prompted(request.prompt)
         before, begun = _tokens_of(request.prefix, self._model.tokenizer)
         answer = prompted.answer(request.temperature, Random(request.seed), request.top_k, before, begun)
         loop = asyncio.get_running_loop()
@@ -98,7 +102,7 @@ class NgramBackend:
 
     async def close(self) -> None:
         """Forgets."""
-        self._model = None
+        self._model = self._prompted = None
 
 
 def _tokens_of(prefix: Sequence[Written], tokenizer: Tokenizer) -> tuple[list[int], str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from schemas.sessions import Sampling, Weighting
+from schemas.rules.what_if import Change
+from schemas.sessions import Sampling, Sync, Weighting
 from tests.support.llama.files import SMOLLM2
 
 # What a small machine reads in a millisecond: a model of N times so many bytes takes N ms a token, and the members of a
@@ -24,7 +25,7 @@ class Served:
     """A model and the server that answers for it. Equal ones share a server; `copy` tells apart those that must not.
 
     `ms` is about what a token takes where nobody else answers. One `in_process` is a GGUF file that its own producer
-    runs. A `real` one is SmolLM2, and is not built.
+    runs. A `real` one is SmolLM2, and is not built. An `ngram` one is the n-gram model with the member's name.
     """
 
     vocab: int = 512
@@ -35,6 +36,7 @@ class Served:
     in_process: bool = False
     copy: int = 0
     real: bool = False
+    ngram: bool = False
 
     def __hash__(self) -> int:
         return hash(repr(self))
@@ -47,6 +49,8 @@ class Served:
 
     def described(self) -> str:
         """The same in words, for the file's header."""
+        if self.ngram:
+            return "an n-gram model of this version"
         how = "a GGUF file in the producer's own llama.cpp" if self.in_process else "a llama.cpp server over HTTP"
         words = SMOLLM2.file if self.real else ", ".join(f"{name} {value}" for name, value in self.parameters.items())
         return f"{how}: {words}" + (", speculative decoding from its context's own n-grams" if self.drafts else "")
@@ -54,16 +58,18 @@ class Served:
 
 @dataclass(frozen=True)
 class Part:
-    """One member: its model, and what it has of its own."""
+    """One member: its model, and what it has of its own. A `system` of None is the session's."""
 
     served: Served
     weight: float = 1.0
+    system: str | None = None
     sampling: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One session. The server of the member `killed` is killed when it has written a third of its tokens."""
+    """One session. The server of the member `killed` is killed when it has written a third of its tokens. One with a
+    `change` is a what-if branch of the session that has the plan `branch_of`."""
 
     about: str
     parts: Mapping[str, Part]
@@ -71,6 +77,10 @@ class Plan:
     killed: str = ""
     weighting: Weighting = "fixed"
     system: str = ""
+    sync: Sync = "step"
+    prompt: str = "What is a list?"
+    branch_of: str = ""
+    change: Change | None = None
 
 
 def _knows(sentence: str, vocab: int, ms: int) -> Part:
@@ -81,6 +91,7 @@ _COLD = Sampling(max_tokens=60, temperature=0.0)
 _WARM = Sampling(max_tokens=40, temperature=0.7, seed=3)
 _TWIN = Served(512, 128, ms=16)
 _REAL, _REAL_FILE = Served(real=True), Served(real=True, in_process=True)
+_NGRAM_COUNCIL = {f"ngram:{name}": Part(Served(ngram=True)) for name in ("word-3", "char-6", "bpe-3")}
 _FEW = Sampling(max_tokens=30, temperature=0.7, seed=3)
 
 PLANS: dict[str, Plan] = {
@@ -218,5 +229,29 @@ PLANS: dict[str, Plan] = {
         {"victim": Part(_REAL), "gguf:smollm2": Part(_REAL_FILE), "gguf:other": Part(_REAL_FILE, sampling={"seed": 4})},
         _FEW,
         killed="victim",
+    ),
+    "real-together": Plan(
+        "A real model as two members that are asked in different ways: they write one answer.",
+        {
+            "gguf:plain": Part(_REAL_FILE, system="Answer in one short sentence."),
+            "gguf:pirate": Part(_REAL_FILE, system="You are a pirate. Always begin with: Arrr!"),
+        },
+        Sampling(max_tokens=24, temperature=0.0),
+        sync="consensus",
+        prompt="Name an animal that lives in the sea.",
+    ),
+    "ngram-together": Plan(
+        "The n-gram models, with their three tokenizers, write one answer.",
+        _NGRAM_COUNCIL,
+        Sampling(max_tokens=30, temperature=0.0),
+        sync="consensus",
+    ),
+    "ngram-what-if": Plan(
+        "A branch of it: another word stands where they agreed on one, and they write one answer from there on.",
+        _NGRAM_COUNCIL,
+        Sampling(max_tokens=20, temperature=0.0),
+        sync="consensus",
+        branch_of="ngram-together",
+        change=Change("names", word=3),
     ),
 }

@@ -22,10 +22,13 @@ from pathlib import Path
 
 import msgspec
 
+from aggregator.core.replay import replayed
 from bench.gguf_model import gguf_model
 from bench.llama_server import LlamaProcess, llama_process
+from schemas.entries import decode_opening
+from schemas.rules.what_if import BranchStart, WholeAnswers, branch_of
 from schemas.sessions import ENTRY_VERSION, Member, Opening
-from tests.golden import Golden, keep
+from tests.golden import Golden, golden, keep
 from tests.golden.plans import PLANS, Plan, Served
 from tests.support.llama.files import smollm2_path
 from tests.support.redis_servers import RedisServer, redis_binaries
@@ -34,8 +37,6 @@ from tests.support.sessions import check_the_law, token_stream, until_ended
 from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe
 from transport.sessions import find_session, new_session_id, open_session
-
-PROMPT = "What is a list?"
 
 
 def main() -> None:
@@ -71,6 +72,9 @@ def serve(plan: Plan, folder: Path, roles: Roles, stack: ExitStack) -> dict[str,
     servers: dict[str, LlamaProcess] = {}
     for name, part in plan.parts.items():
         served = part.served
+        if served.ngram:
+            roles.ready("producers", name)
+            continue
         path = smollm2_path() if served.real else gguf_model(folder, **served.parameters)  # type: ignore[arg-type]
         if served.in_process:
             roles.ready("producers", name, "--path", str(path), "--warm")
@@ -85,17 +89,21 @@ def serve(plan: Plan, folder: Path, roles: Roles, stack: ExitStack) -> dict[str,
 async def _stream_of(plan: Plan, url: str, servers: dict[str, LlamaProcess]) -> list[tuple[str, bytes]]:
     """The token stream of one session, when it has ended."""
     members = tuple(
-        Member(name, part.weight, sampling=msgspec.structs.replace(plan.sampling, **part.sampling))
+        Member(name, part.weight, sampling=msgspec.structs.replace(plan.sampling, **part.sampling), system=part.system)
         for name, part in plan.parts.items()
     )
+    start = _start_of(plan)
     opening = Opening(
         version=ENTRY_VERSION,
         session=new_session_id(),
-        prompt=PROMPT,
+        prompt=plan.prompt,
         members=members,
         system=plan.system,
         sampling=plan.sampling,
         weighting=plan.weighting,
+        sync=plan.sync,
+        prefix=start.prefix if start else "",
+        parent=start.parent if start else None,
     )
     pipe = AsyncPipe(url)
     try:
@@ -104,6 +112,9 @@ async def _stream_of(plan: Plan, url: str, servers: dict[str, LlamaProcess]) -> 
             opening,
             session=new_session_id(),
             members=tuple(Member(name) for name in plan.parts),
+            sync="step",
+            prefix="",
+            parent=None,
             sampling=msgspec.structs.replace(plan.sampling, max_tokens=1),
         )
         await open_session(pipe, rehearsal)
@@ -116,6 +127,16 @@ async def _stream_of(plan: Plan, url: str, servers: dict[str, LlamaProcess]) -> 
         return await token_stream(pipe, opening.session)
     finally:
         await pipe.close()
+
+
+def _start_of(plan: Plan) -> BranchStart | None:
+    """Where a what-if branch begins."""
+    if plan.change is None:
+        return None
+    parent = golden(plan.branch_of).entries
+    opening = decode_opening(parent[0][1])
+    agreed = "".join(closed.frame.consensus.agreed or "" for closed in replayed(parent))
+    return branch_of(WholeAnswers(opening, [agreed] * len(opening.members), ended=True), plan.change)
 
 
 async def kill_when_begun(plan: Plan, pipe: AsyncPipe, opening: Opening, servers: dict[str, LlamaProcess]) -> None:

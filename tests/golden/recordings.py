@@ -24,7 +24,7 @@ from runtime.presence import RedisPresence
 from schemas.sessions import ENTRY_VERSION, Member, Opening, Sampling
 from tests.golden import FOLDER
 from tests.golden.plans import PLANS, Part, Plan, Served
-from tests.golden.record import PROMPT, kill_when_begun, serve
+from tests.golden.record import kill_when_begun, serve
 from tests.support.redis_servers import RedisServer, redis_binaries
 from tests.support.role_processes import Role, Roles, roles_on
 from tests.support.sessions import check_the_law, until_ended
@@ -85,7 +85,7 @@ def _planned(plan: Plan, roles: Roles, stack: ExitStack, folder: Path, path: Pat
         for name, part in plan.parts.items()
     )
     opening = Opening(
-        ENTRY_VERSION, new_session_id(), PROMPT, members, system=plan.system, sampling=plan.sampling,
+        ENTRY_VERSION, new_session_id(), plan.prompt, members, system=plan.system, sampling=plan.sampling,
         weighting=plan.weighting,
     )  # fmt: skip
 

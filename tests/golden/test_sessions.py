@@ -19,15 +19,17 @@ import pytest
 from aggregator.core import checkpoint
 from aggregator.core.session import Session
 from schemas import grid
-from schemas.entries import Failed, Finished, Token, decode_entry, unpack_top
+from schemas.entries import Failed, Finished, Steered, Token, decode_entry, unpack_top
 from schemas.frames import Frame, TokenFrame, encode_frame, frame_json, shown_values
 from schemas.keys import entry_ms, entry_order
+from schemas.rules.partings import PARTED
 from schemas.sessions import Opening
 from tests.aggregator.core.test_law import NEAR, assert_law, core_frames
 from tests.golden import FOLDER, SUFFIX, golden, golden_names, golden_sessions
 from tests.golden.plans import PLANS
 from tests.oracle.members import Stream
 from tests.support.expected_json import named
+from tests.support.sessions import check_one_text, check_tokens
 
 NAMES = golden_names()
 # Floats of llama.cpp itself: what it computes for two slots at once differs from what it computes for one.
@@ -69,7 +71,7 @@ def texts_of(name: str) -> list[str]:
 # --- the law ----------------------------------------------------------------------------------------------------------
 
 
-@each_session
+@pytest.mark.parametrize("name", [name for name in NAMES if opening_of(name).sync != "consensus"])
 def test_core_and_oracle_agree_on_every_frame_of_a_recording(name: str) -> None:
     frames = assert_law(stream_of(name), 0)
     assert frames[-1].final
@@ -98,6 +100,10 @@ def test_dump_and_load_at_every_window_changes_no_byte_of_a_recording(name: str)
 @each_session
 def test_every_token_of_a_recording_is_shown_once_and_no_text_is_lost(name: str) -> None:
     frames, tokens = frames_of(name), tokens_of(name)
+    if opening_of(name).sync == "consensus":
+        # The tokens that the council has replaced are not shown.
+        assert check_one_text(check_tokens(stream_of(name)))
+        return
     for number, text in enumerate(texts_of(name)):
         written = [token for token in tokens if token.member == number]
         shown = [token for frame in frames for token in frame.tokens if token.member == number]
@@ -258,6 +264,28 @@ def test_a_killed_server_ends_its_member_and_the_others_go_on() -> None:
     assert max(frame.alignment.frontier_bytes or 0 for frame in frames) > victim.position_bytes
 
 
+@pytest.mark.parametrize("name", ["real-together", "ngram-together", "ngram-what-if"])
+def test_a_council_that_writes_one_answer_has_decided_where_its_drafts_parted(name: str) -> None:
+    decisions = [decision for frame in frames_of(name) for decision in frame.consensus.decisions or ()]
+    parted = [decision for decision in decisions if decision.kind in PARTED]
+    assert {decision.kind for decision in parted} == {*PARTED}
+    assert all(decision.against and 0.0 < (decision.share or 0.0) <= 1.0 for decision in parted)
+    assert any(isinstance(decode_entry(raw), Steered) for _, raw in stream_of(name))
+    assert sum(frame.counts.superseded for frame in frames_of(name)) > 10
+
+
+def test_a_branch_continues_the_answer_of_its_parent_with_another_word() -> None:
+    parent, branch = opening_of("ngram-together"), opening_of("ngram-what-if")
+    assert branch.parent
+    assert branch.parent.session == parent.session
+    answer, other = texts_of("ngram-together")[0].encode(), texts_of("ngram-what-if")[0].encode()
+    at, word = branch.parent.byte, branch.parent.word.encode()
+    assert other.startswith(branch.prefix.encode())
+    assert branch.prefix.encode() == answer[:at] + word
+    assert answer[at:].lstrip().startswith(branch.parent.instead.encode())
+    assert len(other) > len(branch.prefix)
+
+
 # --- the files --------------------------------------------------------------------------------------------------------
 
 SEEN: dict[str, Callable[[Token], bool]] = {
@@ -319,7 +347,7 @@ def test_a_recording_names_what_made_it_and_its_members(name: str) -> None:
     assert session.about
     assert session.made_with.startswith("llama.cpp of xllamacpp ")
     assert list(session.members) == [member.model for member in opening.members]
-    assert all("llama.cpp" in described for described in session.members.values())
+    assert all("llama.cpp" in described or "n-gram" in described for described in session.members.values())
     order = [entry_order(entry_id) for entry_id, _ in session.entries]
     assert order == sorted({*order})
 

@@ -11,7 +11,7 @@ from aggregator.core.session import Closed
 from schemas import keys
 from schemas.entries import AnyEntry, Finished, Token, decode_entry
 from schemas.errors import Malformed
-from schemas.frames import Frame, decode_frame, encode_frame
+from schemas.frames import Frame, encode_frame
 from schemas.sessions import ENTRY_VERSION, Limits, Member, Opening, Sampling
 from tests.support.waiting import until
 from transport.answers import Answers, find_released
@@ -60,31 +60,33 @@ async def token_stream(pipe: AsyncPipe, session: str) -> list[tuple[str, bytes]]
 
 
 async def check_the_law(pipe: AsyncPipe, session: str) -> list[Frame]:
-    """The core alone, from the token stream, reproduces every committed frame byte for byte; none is missing or twice.
-
-    Also: each accepted token is in one frame at most, and the first ones of each branch of a member are, without a gap.
-    In a session that has ended, each one that no frame contains is counted as superseded. Returns the frames.
-    """
+    """The core alone, from the token stream, reproduces every committed frame byte for byte; none is missing or twice;
+    and check_tokens(). Returns the frames."""
     committed = await committed_frames(pipe, session)
     assert [entry_id for entry_id, _ in committed] == [keys.frame_id(k) for k in range(len(committed))]
-    stream = await token_stream(pipe, session)
-    replay, entries = StreamReplay(stream[0]), 0
-    branches = [0] * len(replay.session.progress)
+    frames = check_tokens(await token_stream(pipe, session), len(committed))
+    assert [encode_frame(frame) for frame in frames[: len(committed)]] == [raw for _, raw in committed]
+    return frames[: len(committed)]
+
+
+def check_tokens(stream: list[tuple[str, bytes]], windows: int = 0) -> list[Frame]:
+    """Each accepted token of the stream is in one frame at most, and those that are in frames are the first ones of
+    each branch of a member, without a gap. Of a session that has ended, each other one is counted as superseded.
+    Returns the frames, up to the last entry, but at least `windows`."""
+    replay = StreamReplay(stream[0])
+    frames, branches = list[Frame](), [0] * len(replay.session.progress)
     # (member, branch, seq) of each token.
     shown, accepted = list[tuple[int, int, int]](), set[tuple[int, int, int]]()
-    for closed, (_, raw) in zip(_windows_of(replay, stream, len(committed)), committed, strict=False):
-        assert encode_frame(closed.frame) == raw
-        entries += 1
+    for closed in _windows_of(replay, stream, windows):
+        frames.append(closed.frame)
         shown += [(token.member, branches[token.member], token.seq) for token in closed.frame.tokens]
         accepted |= {(mark.member, mark.branch - 1, seq) for mark in closed.steered for seq in range(mark.tokens)}
         branches = [progress.branch for progress in replay.session.progress]
-    assert entries == len(committed)
     for member, progress in enumerate(replay.session.progress):
         accepted |= {(member, progress.branch, seq) for seq in range(progress.next_seq)}
     counts = Counter((member, branch) for member, branch, _ in shown)
     assert sorted(shown) == [(*of, seq) for of in sorted(counts) for seq in range(counts[of])]
     assert accepted >= {*shown}
-    frames = [decode_frame(raw) for _, raw in committed]
     if frames and frames[-1].final:
         # Tokens of a branch that a steer has ended may come too late to be accepted, and are counted as well.
         written = sum(isinstance(entry, Token) for entry in _decoded(stream))
@@ -94,9 +96,10 @@ async def check_the_law(pipe: AsyncPipe, session: str) -> list[Frame]:
 
 
 def _windows_of(replay: StreamReplay, stream: list[tuple[str, bytes]], windows: int) -> Iterator[Closed]:
-    """The first windows, each when it is closed: the replay's session is then as it was."""
+    """Each window when it is closed: the replay's session is then as it was."""
     for entry in stream[1:]:
         yield from replay.add(entry)
+    yield from replay.close_gathered()
     yield from replay.close_to(windows - 1)
 
 
