@@ -61,7 +61,7 @@ class Answer:
         while written > position and self._starts[-1] >= position:
             written = self._pop()
         if written > position:
-            # Of a damaged stream, it may be a token of which a part remains: what remains is no token.
+            # Of a damaged stream, it may be a token of which a part remains: the rest is not a token.
             self._given.add(len(self._starts) - 1)
             written = position
         self._cut(written)
