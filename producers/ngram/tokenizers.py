@@ -58,9 +58,11 @@ class Tokenizer(msgspec.Struct, frozen=True):
             return self.spelling[word]
         if word and not self.has_parts:
             return (UNKNOWN,)
+        # A text without spaces is one word, and may have 64 KiB.
+        longest = max(map(len, token_of), default=0)
         tokens, start = [], 0
         while start < len(word):
-            ends = range(len(word), start, -1)
+            ends = range(min(len(word), start + longest), start, -1)
             end = next((end for end in ends if word[start:end] in token_of), start + 1)
             tokens.append(token_of.get(word[start:end], UNKNOWN))
             start = end

@@ -12,7 +12,7 @@ import msgspec
 from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.rules.choice import ChosenMember, chosen_members, crowding, fitting_members, full_name, shortened
-from schemas.rules.continuing import able_members, check_consensus, is_able
+from schemas.rules.continuing import able_members, check_consensus, is_able, same_drafts
 from schemas.rules.texts import check_size_of, check_texts
 from schemas.rules.tiers import TIERS, TierPolicy, ladder_below
 from schemas.sessions import (
@@ -102,7 +102,9 @@ def admit(
         if member.spec.system is not None:
             check_size_of(f"system text of {member.name!r}", member.spec.system)
     left_out_names = [member.name for member in left_out]
-    return Admission(opening, (*unable, *_left_out_warning(tier, left_out_names), *crowd.warnings))
+    return Admission(
+        opening, (*unable, *_left_out_warning(tier, left_out_names), *same_drafts(request, running), *crowd.warnings)
+    )
 
 
 def _requested_members(

@@ -36,6 +36,22 @@ def able_members(request: SessionRequest, chosen: Sequence[ChosenMember]) -> tup
     )
 
 
+def same_drafts(request: SessionRequest, running: Sequence[ChosenMember]) -> tuple[str, ...]:
+    """A sentence for each group of members that write the same draft: members of a consensus write greedily, so only
+    the model and the system text make a difference."""
+    if request.sync != "consensus":
+        return ()
+    groups: dict[tuple[str, str | None], list[str]] = {}
+    for member in running:
+        groups.setdefault((member.facts.model, member.spec.system), []).append(member.name)
+    return tuple(
+        f"{' and '.join(names)} write the same draft, because members of a consensus write greedily: give them "
+        "different models or system texts, or keep one of them."
+        for names in groups.values()
+        if len(names) > 1
+    )
+
+
 def check_consensus(request: SessionRequest, running: Sequence[ChosenMember], tier: TierPolicy) -> None:
     """Raises Refused for a consensus session with fewer than two members."""
     if request.sync != "consensus" or len(running) >= 2:

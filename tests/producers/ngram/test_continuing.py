@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -98,6 +99,14 @@ async def test_a_prefix_of_64_kilobytes_with_unknown_words_is_continued(backend:
     given = "A qwertz function zzzyx returns a value. " * 1_600
     (piece, *_), _ = await continued(backend, Written(given), max_tokens=1)
     assert piece.text
+
+
+async def test_a_given_text_without_spaces_is_read_in_time_that_grows_with_its_length(backend: NgramBackend) -> None:
+    """Such a text is one word. A producer that reads it for minutes serves no other session."""
+    began = time.process_time()
+    (piece, *_), _ = await continued(backend, Written("x" * 4_000), max_tokens=1)
+    assert piece.text
+    assert time.process_time() - began < 1.0
 
 
 def test_the_facts_contain_that_it_continues() -> None:

@@ -198,6 +198,20 @@ def test_too_few_members_that_continue_a_text_are_refused() -> None:
         admit(SessionRequest("Why?", sync="consensus"), "s", models(a="yes", c="yes"), low, Limits())
 
 
+def test_members_of_a_consensus_that_write_the_same_draft_are_named() -> None:
+    served = models(a="yes", b="yes")
+    cold, hot = MemberSpec("a", "cold", temperature=0.1), MemberSpec("a", "hot", temperature=1.0)
+    calm = MemberSpec("a", "calm", system="Be calm.")
+
+    def named(*members: str | MemberSpec, sync: str = "consensus") -> list[str]:
+        _, warnings = admitted(served, models=members, sync=sync)
+        return [warning.split(" write the same draft")[0] for warning in warnings if "same draft" in warning]
+
+    assert named(cold, hot, calm, "b") == ["cold and hot"]
+    assert named(cold, calm, "b") == []
+    assert named(cold, hot, sync="step") == []
+
+
 @pytest.mark.parametrize(
     ("prefix", "parent", "code"),
     [
