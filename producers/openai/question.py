@@ -64,14 +64,14 @@ class ChatQuestion:
         self.request = msgspec.structs.replace(request, prefix=(Written(begun),) if begun else ())
         # The template opens no thinking where the answer has begun.
         self._begins_thinking, self._has_ids = begins_thinking and not begun, has_ids
-        self._begun, self._repeats = begun, repeats
+        self._begun, self._repeated = begun, begun if repeats else ""
 
     def body(self, model: str, dialect: Dialect) -> bytes:
         """The request's JSON."""
-        return dialect.body(model, self.request)
+        return dialect.body(model, self.request, self._repeated)
 
     def stream(self, dialect: Dialect) -> ChatStream:
-        """What reads the answer."""
+        """The reader of the answer."""
         return ChatStream(
             dialect.top_k(self.request),
             begins_thinking=self._begins_thinking,
@@ -80,8 +80,8 @@ class ChatQuestion:
         )
 
     def following(self) -> Following:
-        """What leaves out of the answer what is no continuation."""
-        return Following(self._white_space, self._begun if self._repeats else "")
+        """The filter that passes only the continuation."""
+        return Following(self._white_space, self._repeated)
 
 
 class CompletionQuestion:
@@ -113,13 +113,13 @@ class CompletionQuestion:
         return json.dumps(body).encode()
 
     def stream(self, dialect: Dialect) -> ChatStream:
-        """What reads the answer."""
+        """The reader of the answer."""
         stream = ChatStream(0)
         stream.read_completions(dialect.top_k(self.request))
         return stream
 
     def following(self) -> Following:
-        """What leaves out of the answer what is no continuation."""
+        """The filter that passes only the continuation."""
         return Following(self._prompt.white_space)
 
 

@@ -192,6 +192,9 @@ async def test_a_server_that_repeats_the_beginning_has_it_left_out() -> None:
         assert found == " c d"
     _, found = await asked_of({"GET /v1/models": LIST, POST: [repeated[0], repeated[2]]}, Written("a b"))
     assert found == "A new answer"
+    # The repetition counts as well.
+    server, _ = await asked_of({"GET /v1/models": LIST, POST: repeated}, Written("a b"))
+    assert [body["max_tokens"] for body in server.questions] == [16, GREEDY.max_tokens + len("a b")]
 
 
 async def test_an_answer_that_loops_is_kept_where_the_server_does_not_repeat() -> None:
@@ -199,6 +202,17 @@ async def test_an_answer_that_loops_is_kept_where_the_server_does_not_repeat() -
     assert found == " ha ha"
     _, found = await asked_of({"GET /v1/models": LIST, POST: [SEVEN, stream("ha", " ha")]}, Written("ha"))
     assert found == "ha ha"
+
+
+@pytest.mark.parametrize(
+    ("begun", "follows"), [("I", " Iceland"), ("4", "42"), ("A long way to go", "A long way to go")]
+)
+async def test_nothing_is_cut_of_a_server_that_has_not_repeated_its_beginning_at_the_try(
+    begun: str, follows: str
+) -> None:
+    unclear = stream(" and so on")
+    _, found = await asked_of({"GET /v1/models": LIST, POST: [unclear, stream(follows)]}, Written(begun))
+    assert found == follows
 
 
 async def test_an_answer_that_comes_whole_and_repeats_the_beginning_has_it_left_out() -> None:
@@ -295,6 +309,7 @@ async def test_a_finished_sentence_ends_at_once() -> None:
         ("Six seven eight", False, "continued"),
         ("Ten", False, "continued"),
         ("four five six seven", False, "repeated"),
+        ("Four, five, six, seven", False, "repeated"),
         ("One, two", False, "begun anew"),
         ("Here you are:", False, "begun anew"),
         ("1\n2\n3", False, "begun anew"),
