@@ -307,7 +307,7 @@ class OllamaBackend:
 
 
 def _stream_of(request: Request, model: _Known) -> OllamaStream:
-    """What reads the answer. One that has begun is not thought about again."""
+    """The reader of the answer. A model does not think about an answer that it continues."""
     thinks = not request.continues
     return OllamaStream(request.top_k, thinks=thinks and model.thinks, begins_thinking=thinks and model.begins_thinking)
 
