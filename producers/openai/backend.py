@@ -231,5 +231,5 @@ class OpenAIBackend:
         lacks_memory = not has_begun and any(sign in about for sign in _NO_MEMORY)
         kind = OutOfMemory if lacks_memory else BackendFailed
         failure = kind(without_key(f"{self._name} {predicate}", self._auth))
-        failure.is_refusal = fault is not None and fault.is_refusal
+        failure.is_refusal = not lacks_memory and fault is not None and fault.is_refusal
         return failure

@@ -93,10 +93,13 @@ async def test_an_imitation_that_repeats_the_beginning_has_it_left_out() -> None
     assert found == " c"
 
 
-@pytest.mark.parametrize("anew", [lines("One two"), lines(thinking="Hm"), answer(b'{"error":"no"}', "400 Bad Request")])
-async def test_an_imitation_that_does_not_continue_fails_with_one_sentence(anew: bytes) -> None:
+REFUSED = answer(b'{"error":"no"}', "400 Bad Request")
+
+
+@pytest.mark.parametrize("anew", [[lines("One two")], [lines(thinking="Hm")], [REFUSED, lines("One")]])
+async def test_an_imitation_that_does_not_continue_fails_with_one_sentence(anew: list[bytes]) -> None:
     with pytest.raises(BackendFailed, match=r"does not continue an answer: it (begins a new one|refuses)") as failed:
-        await asked_of([anew], Written("a b"))
+        await asked_of(anew, Written("a b"))
     assert "\n" not in str(failed.value)
 
 
