@@ -37,7 +37,10 @@ class Partings:
     """The partings of one session so far."""
 
     def __init__(self) -> None:
-        self.count = self.estimates = self._end = 0
+        self.count = self.estimates = 0
+        # The bytes of the answer that were decided: a given prefix is before them.
+        self._begin: int | None = None
+        self._end = 0
         # How often the members with these indexes lost: their drafts began otherwise.
         self.lost: dict[int, int] = {}
         self._shares = 0.0
@@ -46,6 +49,8 @@ class Partings:
     def add(self, decisions: Sequence[Decision]) -> None:
         """Adds the decisions of the next frame."""
         for decision in decisions:
+            if self._begin is None:
+                self._begin = decision.at
             self._end = decision.end
             if decision.kind not in PARTED:
                 continue
@@ -58,16 +63,20 @@ class Partings:
                 self._measured += 1
 
     @property
+    def _bytes(self) -> int:
+        return self._end - (self._begin or 0)
+
+    @property
     def mean_share(self) -> float | None:
         """The mean share of the texts that won, in [0, 1]; None without a parting."""
         return round(self._shares / self._measured, 9) if self._measured else None
 
     def as_object(self, members: int) -> dict[str, Any]:
-        """count, per_100_bytes (of agreed text), estimates (how many the lists could not decide for certain),
-        mean_share, and lost: how many each member lost."""
+        """count, per_100_bytes (of agreed text, without a given prefix), estimates (how many the lists could not decide
+        for certain), mean_share, and lost: how many each member lost."""
         return {
             "count": self.count,
-            "per_100_bytes": round(100 * self.count / self._end, 3) if self._end else None,
+            "per_100_bytes": round(100 * self.count / self._bytes, 3) if self._bytes else None,
             "estimates": self.estimates,
             "mean_share": self.mean_share,
             "lost": [self.lost.get(member, 0) for member in range(members)],
@@ -76,14 +85,14 @@ class Partings:
     @property
     def sentence(self) -> str:
         """How contested the text was."""
-        agreed = f"The council agreed on {self._end} bytes"
+        agreed = f"The council agreed on {self._bytes} bytes"
         if not self.count:
             return f"{agreed}, and the drafts never parted."
         times = "once" if self.count == 1 else f"{self.count} times"
         unsure = f", {self.estimates} of them estimated" if self.estimates else ""
         mean = self.mean_share
         share = "" if mean is None else f"; the texts that won had a share of {mean:.2f} on average"
-        rate = 100 * self.count / max(self._end, 1)
+        rate = 100 * self.count / max(self._bytes, 1)
         return f"{agreed}; the drafts parted {times} ({rate:.1f} in 100 bytes{unsure}){share}."
 
     def advice(self, names: Sequence[str]) -> str:
