@@ -77,8 +77,8 @@ class Partings:
         return round(self._shares / self._measured, 9) if self._measured else None
 
     def as_object(self, members: int) -> dict[str, Any]:
-        """count, per_100_bytes (of agreed text), estimates (how many the lists could not decide for certain),
-        mean_share, and lost: how many each member lost."""
+        """count, per_100_bytes (of agreed text, without a given prefix), estimates (how many the lists could not decide
+        for certain), mean_share, and lost: how many each member lost."""
         return {
             "count": self.count,
             "per_100_bytes": round(100 * self.count / self._bytes, 3) if self._bytes else None,
