@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from producers.backend import Request, Written
+from producers.openai.asking import RefusedAnswer
 from producers.openai.dialect import Dialect
 from producers.openai.stream import ChatStream
 from producers.servers.address import at_path
@@ -45,11 +46,22 @@ T = TypeVar("T")
 
 
 class NoCompletions(Exception):
-    """The server does not answer what a completion of tokens needs. `is_lasting`: it never will."""
+    """The server does not answer what a completion of tokens needs. `refusal` is its answer; None for one that is
+    not valid."""
 
-    def __init__(self, *, is_lasting: bool) -> None:
+    def __init__(self, refusal: RefusedAnswer | None = None) -> None:
         super().__init__()
-        self.is_lasting = is_lasting
+        self.refusal = refusal
+
+    @property
+    def is_lasting(self) -> bool:
+        """True where the server will never answer it."""
+        return self.refusal is not None and self.refusal.status in _ABSENT
+
+    @property
+    def is_passing(self) -> bool:
+        """True where the server will answer it later: it loads the model, or is busy."""
+        return self.refusal is not None and self.refusal.status == HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class ChatQuestion:
@@ -126,6 +138,12 @@ class CompletionQuestion:
 Question = ChatQuestion | CompletionQuestion
 
 
+def refused_answer(response: httpx.Response, body: bytes) -> RefusedAnswer:
+    """An answer with another status than 200, whose body was read."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return RefusedAnswer(response.status_code, response.reason_phrase, headers, body, str(response.url))
+
+
 async def completion_question(
     request: Request, client: httpx.AsyncClient, base: httpx.URL, model: str
 ) -> CompletionQuestion:
@@ -162,9 +180,9 @@ class _ServerTokens:
         finally:
             await response.aclose()
         if response.status_code != HTTPStatus.OK:
-            raise NoCompletions(is_lasting=response.status_code in _ABSENT)
+            raise NoCompletions(refused_answer(response, body))
         try:
             return read(body)
         except msgspec.MsgspecError:
             # Another kind of page, or an answer whose end is late.
-            raise NoCompletions(is_lasting=False) from None
+            raise NoCompletions from None

@@ -12,7 +12,8 @@ import pytest
 
 from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
-from producers.backend import BackendFailed, Ending, OutOfMemory, Request, Written, stretches_of
+from producers.backend import BackendFailed, Ending, ModelLoading, OutOfMemory, Request, Written, stretches_of
+from producers.openai import asking
 from producers.openai.backend import OpenAIBackend
 from producers.servers.prefix_try import BEGUN, outcome_of
 from producers.servers.recorded import Exchange
@@ -136,6 +137,25 @@ async def test_a_llama_server_behind_a_proxy_without_completions_is_asked_by_cha
     (body,) = server.questions
     assert body["messages"][-1] == {"role": "assistant", "content": "five"}
     assert (body["continue_final_message"], body["add_generation_prompt"], body["cache_prompt"]) == (True, False, True)
+
+
+async def test_a_llama_server_that_loads_its_model_is_waited_for_and_continues_the_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asking, "LOADING_PAUSE_S", 0.01)
+    loading = answer(b'{"error":{"message":"Loading model","code":503}}', "503 Service Unavailable")
+    six = b'data: {"content":" six","tokens":[6]}\n\ndata: {"content":"","tokens":[],"stop_type":"eos"}\n\n'
+    answers = {
+        "GET /v1/models": answer(b'{"data":[{"id":"m","owned_by":"llamacpp"}]}'),
+        "POST /apply-template": [loading, answer(b'{"prompt":"How?"}')],
+        "POST /tokenize": [loading, answer(b'{"tokens":[1,2]}')],
+        "POST /completion": answer(six, kind="text/event-stream"),
+    }
+    async with asyncio.timeout(QUICKLY_S), exact_server(answers) as server:
+        items = await items_of("m", server.url, continuing(Written("five", (5,))))
+    assert items[:2] == [ModelLoading(), ModelLoading()]
+    assert text_of(pieces_in(items)) == " six"
+    assert json.loads(server.asked[-1][1])["prompt"] == [1, 2, 5]
 
 
 # Others: the first answer is that to the try
