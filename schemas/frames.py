@@ -166,8 +166,8 @@ class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ConsensusFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The text on which the council has agreed in this window, and the decisions, which tile it. Both are None in a
-    session that is not `sync: consensus`."""
+    """The text on which the council has agreed in this window, and the decisions, which tile it without the
+    session's prefix: that is the agreed text of window 0. Both are None in a session that is not `sync: consensus`."""
 
     agreed: str | None = None
     decisions: tuple[Decision, ...] | None = None

@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from schemas import keys
 from schemas.entries import Steered, Token
 from schemas.rules.lanes import lane_end
+from schemas.rules.words import shared_beginning
 
 
 class Answer:
@@ -121,6 +122,11 @@ class Answer:
         """The first `position` bytes, without white space before position 0; None where fewer are written."""
         begin = len(self._text) - self._written
         return bytes(self._text[begin : begin + position]) if position <= self._written else None
+
+    def shared_with(self, text: bytes) -> int:
+        """How many of the first bytes of `text`, in whole characters, the answer begins with."""
+        begin = len(self._text) - self._written
+        return len(shared_beginning([bytes(self._text[begin : begin + len(text)]), text]))
 
     def thinking_to(self, cut: tuple[int, int]) -> str:
         """The thinking up to an entry: it is released as it arrives."""

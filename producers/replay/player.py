@@ -81,7 +81,7 @@ class Player:
         assert opening.replay is not None
         self._pipe, self._opening, self._presence = pipe, opening, presence
         self._session = opening.session
-        self._source = RecordedSource(path, with_frames=opening.replay.frames)
+        self._source = RecordedSource(path, opening if opening.replay.frames else None)
         self._show = FrameShow(opening, self._source) if opening.replay.frames else None
         last = last_window_of(path)
         if to_ns is not None:
@@ -195,7 +195,7 @@ class Player:
             read_control(self._session, self._control_seen),
         ]
         reached_ns = target_ns if is_all else clock_ms * NS_PER_MS - self._source.origin_ns
-        shown = self._show.commands(entries, reached_ns, _MOST_AT_ONCE) if self._show else []
+        shown = self._show.commands(reached_ns, _MOST_AT_ONCE) if self._show else []
         replies = await self._pipe.run([*commands, *shown])
         there = played(replies[0])
         is_shown = self._show is None or self._show.take(replies[2:])

@@ -6,13 +6,15 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from producers.replay.progress import RecordedProgress
 from recordings.reading import RecordingReader
 from recordings.records import Item
+from schemas.control import Progress
 from schemas.errors import Malformed
 from schemas.frames import Frame, frame_of_json
 from schemas.grid import NS_PER_MS, window_index_at
 from schemas.keys import entry_ms, entry_order, is_entry_id
-from schemas.sessions import LONGEST_MS
+from schemas.sessions import LONGEST_MS, Opening
 
 # Six members at 100 tokens a second, for three seconds.
 _MOST_AHEAD = 2_000
@@ -26,13 +28,14 @@ _SLICE = 100
 
 
 class RecordedSource:
-    """The entries of one recording in order, and its frames where they are shown as they are.
+    """The entries of one recording in order, and, for a replay `shown` that shows its frames as they are, the frames,
+    each with what was accepted up to it.
 
     Raises Refused where the file is not a recording; Malformed when it reaches damage.
     """
 
-    def __init__(self, path: Path, *, with_frames: bool) -> None:
-        self._path, self._with_frames = path, with_frames
+    def __init__(self, path: Path, shown: Opening | None = None) -> None:
+        self._path, self._shown = path, shown
         with RecordingReader(path) as reader:
             self.about = reader.about
         self.origin_ns = int(self.about.origin_ns)
@@ -40,9 +43,12 @@ class RecordedSource:
         self._items: Iterator[Item] = iter(())
         self._entries: deque[tuple[str, bytes]] = deque()
         # Each with its size in the file, in bytes.
-        self._frames: deque[tuple[Frame, int]] = deque()
+        self._frames: deque[tuple[Frame, tuple[Progress, ...], int]] = deque()
         self._ahead_bytes = 0
-        self._last_order = (0, 0)
+        self._progress: RecordedProgress | None = None
+        # The place after which entries and frames are returned, and how far the file is read.
+        self._after, self._after_window = (0, 0), -1
+        self._last_order, self._last_window = (0, 0), -1
         self.is_read = False
 
     def begin_after(self, entry_id: str, window: int) -> None:
@@ -53,7 +59,10 @@ class RecordedSource:
         self._entries.clear()
         self._frames.clear()
         self._ahead_bytes = 0
-        self._last_order, self._last_window, self.is_read = entry_order(entry_id), window, False
+        # What was accepted depends on all that came before.
+        self._progress = RecordedProgress(self._shown) if self._shown else None
+        self._after, self._after_window = entry_order(entry_id), window
+        self._last_order, self._last_window, self.is_read = (0, 0), -1, False
 
     def close(self) -> None:
         if self._reader is not None:
@@ -74,21 +83,33 @@ class RecordedSource:
                 self.is_read = True
                 return
             if item.kind == "entry" and item.raw:
-                order = entry_order(item.id)
-                if order > self._last_order:
-                    self._check(order[0] < _MOST_MS and order[1] < _MOST_SEQ, "an entry has an id that Redis refuses")
-                    self._check(len(item.raw) <= _MOST_ENTRY_BYTES, f"an entry has {len(item.raw)} bytes")
-                    self._entries.append((item.id, item.raw))
-                    self._ahead_bytes += len(item.raw)
-                    self._last_order = order
-            elif item.kind == "frame" and self._with_frames:
-                frame = frame_of_json(item.raw)
-                if frame.window_index > self._last_window:
-                    self._check_frame(frame)
-                    self._frames.append((frame, len(item.raw)))
-                    self._ahead_bytes += len(item.raw)
-                    self._last_window = frame.window_index
-                    self._check(self._ahead_bytes < 2 * _MOST_AHEAD_BYTES, "its frames come long before their entries")
+                self._read_entry(item.id, item.raw)
+            elif item.kind == "frame" and self._progress:
+                self._read_frame(frame_of_json(item.raw), len(item.raw), self._progress)
+
+    def _read_entry(self, entry_id: str, raw: bytes) -> None:
+        order = entry_order(entry_id)
+        if order <= self._last_order:
+            return
+        self._last_order = order
+        if order > self._after:
+            self._check(order[0] < _MOST_MS and order[1] < _MOST_SEQ, "an entry has an id that Redis refuses")
+            self._check(len(raw) <= _MOST_ENTRY_BYTES, f"an entry has {len(raw)} bytes")
+            self._entries.append((entry_id, raw))
+            self._ahead_bytes += len(raw)
+        if self._progress:
+            self._progress.add(entry_id, raw)
+
+    def _read_frame(self, frame: Frame, size: int, progress: RecordedProgress) -> None:
+        if frame.window_index <= self._last_window:
+            return
+        self._check_frame(frame)
+        self._last_window = frame.window_index
+        accepted = progress.at(frame)
+        if frame.window_index > self._after_window:
+            self._frames.append((frame, accepted, size))
+            self._ahead_bytes += size
+            self._check(self._ahead_bytes < 2 * _MOST_AHEAD_BYTES, "its frames come long before their entries")
 
     def _check_frame(self, frame: Frame) -> None:
         """A frame that is shown must have the session's members. Raises Malformed."""
@@ -127,14 +148,13 @@ class RecordedSource:
             self.read_on()
         return bool(self._frames) and self._frames[0][0].end_ns <= to_ns
 
-    def take_frames(self, to_ns: int, most: int) -> list[Frame]:
-        """The next frames of windows that end by `to_ns` since the origin, `most` at most. Raises Malformed."""
-        taken = list[Frame]()
-        while self._with_frames and len(taken) < most:
-            if not self.has_frame(to_ns):
-                break
-            frame, size = self._frames.popleft()
-            taken.append(frame)
+    def take_frames(self, to_ns: int, most: int) -> list[tuple[Frame, tuple[Progress, ...]]]:
+        """The next frames of windows that end by `to_ns` since the origin, `most` at most, each with what was accepted
+        up to it. Raises Malformed."""
+        taken = list[tuple[Frame, tuple[Progress, ...]]]()
+        while len(taken) < most and self.has_frame(to_ns):
+            frame, accepted, size = self._frames.popleft()
+            taken.append((frame, accepted))
             self._ahead_bytes -= size
         return taken
 

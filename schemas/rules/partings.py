@@ -33,11 +33,25 @@ def _joint(decision: Decision) -> tuple[str, int | None, int]:
     return decision.kind, decision.by, decision.at
 
 
+def times(count: int) -> str:
+    """How often, in words."""
+    return "once" if count == 1 else f"{count} times"
+
+
+def estimated_of(count: int, estimates: int) -> str:
+    """The words that follow a number of partings: how many of them are estimates. Empty where none is."""
+    if not estimates:
+        return ""
+    return ", estimated" if count == 1 else f", {estimates} of them estimated"
+
+
 class Partings:
     """The partings of one session so far."""
 
     def __init__(self) -> None:
-        self.count = self.estimates = self._end = 0
+        self.count = self.estimates = 0
+        # The bytes that the council agreed on: not those of a prefix, which were given to it.
+        self._bytes = 0
         # How often the members with these indexes lost: their drafts began otherwise.
         self.lost: dict[int, int] = {}
         self._shares = 0.0
@@ -46,7 +60,7 @@ class Partings:
     def add(self, decisions: Sequence[Decision]) -> None:
         """Adds the decisions of the next frame."""
         for decision in decisions:
-            self._end = decision.end
+            self._bytes += decision.end - decision.at
             if decision.kind not in PARTED:
                 continue
             self.count += 1
@@ -63,11 +77,11 @@ class Partings:
         return round(self._shares / self._measured, 9) if self._measured else None
 
     def as_object(self, members: int) -> dict[str, Any]:
-        """count, per_100_bytes (of agreed text), estimates (how many the lists could not decide for certain),
-        mean_share, and lost: how many each member lost."""
+        """count, per_100_bytes (of agreed text, without a given prefix), estimates (how many the lists could not decide
+        for certain), mean_share, and lost: how many each member lost."""
         return {
             "count": self.count,
-            "per_100_bytes": round(100 * self.count / self._end, 3) if self._end else None,
+            "per_100_bytes": round(100 * self.count / self._bytes, 3) if self._bytes else None,
             "estimates": self.estimates,
             "mean_share": self.mean_share,
             "lost": [self.lost.get(member, 0) for member in range(members)],
@@ -76,15 +90,14 @@ class Partings:
     @property
     def sentence(self) -> str:
         """How contested the text was."""
-        agreed = f"The council agreed on {self._end} bytes"
+        agreed = f"The council agreed on {self._bytes} byte{'' if self._bytes == 1 else 's'}"
         if not self.count:
             return f"{agreed}, and the drafts never parted."
-        times = "once" if self.count == 1 else f"{self.count} times"
-        unsure = f", {self.estimates} of them estimated" if self.estimates else ""
         mean = self.mean_share
         share = "" if mean is None else f"; the texts that won had a share of {mean:.2f} on average"
-        rate = 100 * self.count / max(self._end, 1)
-        return f"{agreed}; the drafts parted {times} ({rate:.1f} in 100 bytes{unsure}){share}."
+        rate = 100 * self.count / max(self._bytes, 1)
+        unsure = estimated_of(self.count, self.estimates)
+        return f"{agreed}; the drafts parted {times(self.count)} ({rate:.1f} in 100 bytes{unsure}){share}."
 
     def advice(self, names: Sequence[str]) -> str:
         """A sentence for the user where a member lost nearly all partings, with the cheaper choice; else empty. `names`

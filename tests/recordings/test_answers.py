@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from recordings.answers import read_answers
+from schemas.entries import decode_entry, encode_entry
 from schemas.errors import Malformed, Refused
+from schemas.sessions import Opening
 from tests.golden import golden
 from tests.support.recording_files import NAME, about_of, frames_of, recording, write_recording
 
@@ -42,3 +45,16 @@ def test_answers_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     damaged.write_bytes(part.read_bytes()[:-200])
     with pytest.raises(Malformed):
         read_answers(damaged)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_an_opening_with_another_number_of_members_than_the_metadata_is_refused(tmp_path: Path, count: int) -> None:
+    """The file's frames have three texts: one of another number is not the text of a member."""
+    (opened, raw), *rest = golden(NAME).entries
+    opening = decode_entry(raw)
+    assert isinstance(opening, Opening)
+    other = msgspec.structs.replace(opening, members=(*opening.members, opening.members[0])[:count])
+    stream = [(opened, encode_entry(other)), *rest]
+    path = write_recording(tmp_path / "other.mcap", stream, frames_of(NAME), about=about_of(golden(NAME).entries))
+    with pytest.raises(Malformed, match=f"its opening has {count} members, and its metadata 3"):
+        read_answers(path)

@@ -15,10 +15,14 @@ from consumers.web.answer_cache import AnswerCache
 from council.recording.export import export
 from council.recording.inspect import inspect_lines, inspected
 from council.recording.verify import verified
+from producers.replay.player import Player
 from recordings.difference import first_difference
 from recordings.reading import read_metadata
 from recordings.records import Item
 from recordings.repair import salvage
+from runtime.log import Log
+from runtime.presence import RedisPresence
+from schemas.control import Play
 from schemas.entries import Steered, Token, decode_entry
 from schemas.frames import frame_json
 from tests.producers.replay.test_player import check_it_shows_what_was_recorded, replaying, shown_frames
@@ -26,7 +30,9 @@ from tests.support.drafting import drafted
 from tests.support.recording_files import items_of, record_stream, recorded_entries, recorded_frames
 from tests.support.role_processes import Roles
 from tests.support.sessions import check_the_law, until_ended
+from tests.support.waiting import until
 from transport.redis.connection import AsyncPipe
+from transport.sessions import find_session
 
 # Four members, eighteen steers.
 SEED = 5
@@ -61,6 +67,34 @@ async def test_a_replay_has_the_recorded_frames_and_texts_and_writes_no_mark_aga
             assert (released.texts, released.agreed) == (texts[window], max(texts[window], key=len))
 
 
+async def test_at_each_decision_a_replay_of_frames_has_the_texts_although_another_process_goes_on_with_it(
+    pipe: AsyncPipe, path: Path
+) -> None:
+    """The marks of a decision are behind its frame. The replay stands at each such frame; in the middle it is taken
+    over by a process that has shown none of the frames before."""
+    texts, frames = texts_of(path), recorded_frames(path)
+    stops = [frame.window_index for frame in frames if any(one.against for one in frame.consensus.decisions or ())]
+    assert len(stops) > 5
+    async with replaying(pipe, path, frames=True, paused=True) as (opening, first, playing):
+        player = first
+        for stop in stops:
+            if stop == stops[len(stops) // 2]:
+                playing.cancel()
+                await asyncio.gather(playing, return_exceptions=True)
+                player = Player(pipe, path, opening, RedisPresence(Log(50)))
+                playing = asyncio.create_task(player.run())
+            player.order(Play(window=stop))
+
+            async def is_shown(stop: int = stop) -> bool:
+                return (await find_session(pipe, opening.session)).window == stop
+
+            await until(is_shown, f"window {stop} is shown")
+            released = await AnswerCache(pipe).released(opening.session)
+            assert (stop, released.texts) == (stop, texts[stop])
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
+
+
 def test_it_is_verified_and_counted(path: Path) -> None:
     frames = recorded_frames(path)
     assert verified(path).is_right
@@ -76,6 +110,8 @@ def test_it_is_verified_and_counted(path: Path) -> None:
         f"parted        the drafts of one answer, {summary.partings} times, {summary.estimates} of them estimated; "
         f"{summary.superseded} tokens were discarded"
     )
+    once = inspect_lines({**inspected(path), "partings": 1, "estimates": 1, "superseded": 1}, path)
+    assert "parted        the drafts of one answer, once, estimated; 1 token was discarded" in once
     assert salvage(path).is_whole
 
 

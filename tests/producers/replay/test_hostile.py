@@ -93,7 +93,7 @@ async def test_a_frame_of_another_session_is_not_shown(
 def test_an_entry_that_no_stream_has_is_not_replayed(tmp_path: Path, entry: tuple[str, bytes], words: str) -> None:
     stream = golden(NAME).entries
     hostile = write_recording(tmp_path / "hostile.mcap", stream, frames_of(NAME))
-    source = RecordedSource(hostile, with_frames=False)
+    source = RecordedSource(hostile)
     source.begin_after(stream[-1][0], 0)
     raw = msgspec.json.encode({"id": entry[0], "entry": entry[1]})
     source._items = iter([Item("entry", entry[0], entry[1], SESSION, 0, raw)])

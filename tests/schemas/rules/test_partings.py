@@ -73,15 +73,27 @@ def test_few_partings_give_no_advice() -> None:
     assert partings_of(0, 9, count=9).advice("ab") == ""
 
 
-def test_the_partings_of_a_session_in_words_and_numbers() -> None:
+@pytest.mark.parametrize("prefix", [0, 1000], ids=["", "behind a given prefix"])
+def test_the_partings_of_a_session_in_words_and_numbers(prefix: int) -> None:
     found = Partings()
-    found.add([unanimous(0, 50)])
+    found.add([unanimous(prefix, prefix + 50)])
     assert found.sentence == "The council agreed on 50 bytes, and the drafts never parted."
-    found.add([parted(50, 60, 1, share=0.5), parted(60, 100, 0, 1, share=0.7, kind="estimate")])
+    found.add([parted(prefix + 50, prefix + 60, 1, share=0.5)])
+    found.add([parted(prefix + 60, prefix + 100, 0, 1, share=0.7, kind="estimate")])
     assert found.as_object(2) == {
         "count": 2, "per_100_bytes": 2.0, "estimates": 1, "mean_share": 0.6, "lost": [1, 2],
     }  # fmt: skip
     assert found.sentence == (
         "The council agreed on 100 bytes; the drafts parted 2 times (2.0 in 100 bytes, 1 of them estimated); the texts "
         "that won had a share of 0.60 on average."
+    )
+
+
+def test_the_given_beginning_of_a_branch_was_not_agreed_on() -> None:
+    found = Partings()
+    found.add([unanimous(900, 960), parted(960, 1_000, 1, share=0.5, kind="estimate")])
+    assert found.as_object(2)["per_100_bytes"] == 1.0
+    assert found.sentence == (
+        "The council agreed on 100 bytes; the drafts parted once (1.0 in 100 bytes, estimated); the texts that won had "
+        "a share of 0.50 on average."
     )
