@@ -26,7 +26,7 @@ from council.command.terminal_keys import pressed_keys
 from council.ensemble import TurboEnsemble
 from council.ensemble_session import EnsembleSession
 from council.recording.keep import RecordingOrder, size_for_a_person
-from schemas.errors import CouncilError, SetBack
+from schemas.errors import CouncilError, SetBack, Unavailable
 from schemas.frames import frame_json
 
 EXIT_OK, EXIT_FAILED, EXIT_CANCELLED = 0, 1, 130
@@ -83,6 +83,15 @@ async def ask(
         if recording is not None:
             await recording
         return EXIT_OK
+    except OSError as error:
+        # Standard output takes no more, as on a full disk.
+        with contextlib.suppress(CouncilError):
+            await session.cancel()
+        close_quietly(sys.stdout)
+        reason = error.strerror or error
+        raise Unavailable(
+            f"The output cannot be written ({reason}): make room for it, or write it elsewhere."
+        ) from None
     except CouncilError:
         with contextlib.suppress(CouncilError):
             await session.cancel()
@@ -223,5 +232,5 @@ def _finish(shown: _Shown) -> None:
 
 
 def close_quietly(out: TextIO) -> None:
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         out.close()
