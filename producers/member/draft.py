@@ -107,7 +107,7 @@ class Branches:
 
     def __init__(self, draft: Draft | None) -> None:
         self.now = Branch(0, None, draft)
-        # The one that was left last is the last one.
+        # In the order in which they were left.
         self._left: deque[Branch] = deque(maxlen=MOST_LEFT_BRANCHES)
 
     def turn_to(self, number: int, steer: Steer | None) -> bool:

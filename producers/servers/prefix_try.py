@@ -36,6 +36,7 @@ _WHY_NOT = {
     "refused": "it refuses a request that begins one",
     "begun anew": "it begins a new one instead",
 }
+_AGAIN = re.compile(r"\W*(four|4)\W+(five|5)\W+(six|6)\b")
 _NEXT = re.compile(r"\W*(five|six|seven|eight|nine|ten|[5-9]|10)\b")
 _ONE = re.compile(r"(?<!\w)(one|1)(?!\w)")
 
@@ -60,7 +61,7 @@ def outcome_of(answer: str, *, thinks: bool) -> Outcome:
     text = answer.strip().lower()
     if thinks:
         return "begun anew"
-    if text.startswith(BEGUN):
+    if _AGAIN.match(text):
         return "repeated"
     if _NEXT.match(text):
         return "continued"
@@ -83,8 +84,9 @@ class PrefixTry:
 
     @property
     def repeats(self) -> bool:
-        """True where an answer that begins like its beginning is taken for a repetition of that."""
-        return self.outcome in ("repeated", "accepted")
+        """True where an answer that begins like its beginning is taken for a repetition of that. A continuation may
+        begin so as well: " Iceland" continues "I"."""
+        return self.outcome == "repeated"
 
     async def answered(
         self, generate: Generate, request: Request, name: str

@@ -89,8 +89,9 @@ async def asked_of(answers: Sequence[bytes], *prefix: Written) -> tuple[ExactSer
 
 
 async def test_an_imitation_that_repeats_the_beginning_has_it_left_out() -> None:
-    _, found = await asked_of([lines("four five six", " seven"), lines("a", " b c")], Written("a b"))
+    server, found = await asked_of([lines("four five six", " seven"), lines("a", " b c")], Written("a b"))
     assert found == " c"
+    assert server.questions[-1]["options"]["num_predict"] == GREEDY.max_tokens + len("a b")
 
 
 REFUSED = answer(b'{"error":"no"}', "400 Bad Request")

@@ -12,7 +12,17 @@ import pytest
 
 from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
-from producers.backend import BackendFailed, Ending, ModelLoading, OutOfMemory, Request, Written, stretches_of
+from producers.backend import (
+    BackendFailed,
+    Chunk,
+    Ending,
+    ModelLoading,
+    OutOfMemory,
+    Piece,
+    Request,
+    Written,
+    stretches_of,
+)
 from producers.openai import asking
 from producers.openai.backend import OpenAIBackend
 from producers.servers.prefix_try import BEGUN, outcome_of
@@ -139,23 +149,27 @@ async def test_a_llama_server_behind_a_proxy_without_completions_is_asked_by_cha
     assert (body["continue_final_message"], body["add_generation_prompt"], body["cache_prompt"]) == (True, False, True)
 
 
-async def test_a_llama_server_that_loads_its_model_is_waited_for_and_continues_the_tokens(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("path", ["POST /apply-template", "POST /tokenize"])
+async def test_a_llama_server_that_loads_its_model_is_asked_for_tokens_again(
+    path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A chat would give the answer so far as text, and some templates refuse one."""
     monkeypatch.setattr(asking, "LOADING_PAUSE_S", 0.01)
-    loading = answer(b'{"error":{"message":"Loading model","code":503}}', "503 Service Unavailable")
-    six = b'data: {"content":" six","tokens":[6]}\n\ndata: {"content":"","tokens":[],"stop_type":"eos"}\n\n'
-    answers = {
-        "GET /v1/models": answer(b'{"data":[{"id":"m","owned_by":"llamacpp"}]}'),
-        "POST /apply-template": [loading, answer(b'{"prompt":"How?"}')],
-        "POST /tokenize": [loading, answer(b'{"tokens":[1,2]}')],
-        "POST /completion": answer(six, kind="text/event-stream"),
+    loading = answer(b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}', "503 Unavailable")
+    answers: dict[str, list[bytes]] = {
+        "GET /v1/models": [answer(b'{"data":[{"id":"m","owned_by":"llamacpp"}]}')],
+        "POST /apply-template": [answer(b'{"prompt":"chat"}')],
+        "POST /tokenize": [answer(b'{"tokens":[1,2]}')],
+        "POST /completion": [answer(b'data: {"content":" six","stop_type":"limit"}\n\n', kind="text/event-stream")],
     }
-    async with asyncio.timeout(QUICKLY_S), exact_server(answers) as server:
-        items = await items_of("m", server.url, continuing(Written("five", (5,))))
-    assert items[:2] == [ModelLoading(), ModelLoading()]
-    assert text_of(pieces_in(items)) == " six"
-    assert json.loads(server.asked[-1][1])["prompt"] == [1, 2, 5]
+    answers[path].insert(0, loading)
+    async with asyncio.timeout(QUICKLY_S), exact_server(answers) as server, started("m", server.url) as backend:
+        items = [item async for item in backend.generate(continuing(Written("five", (5,))))]
+        assert items == [ModelLoading(), Chunk((Piece(" six"),)), Ending("length")]
+        assert backend.facts.continues == "yes"
+    (sent,) = [json.loads(body) for asked, body in server.asked if asked == "POST /completion"]
+    assert sent["prompt"] == [1, 2, 5]
+    assert not server.questions, "it was asked by chat"
 
 
 # Others: the first answer is that to the try
@@ -212,6 +226,9 @@ async def test_a_server_that_repeats_the_beginning_has_it_left_out() -> None:
         assert found == " c d"
     _, found = await asked_of({"GET /v1/models": LIST, POST: [repeated[0], repeated[2]]}, Written("a b"))
     assert found == "A new answer"
+    # The repetition counts as well.
+    server, _ = await asked_of({"GET /v1/models": LIST, POST: repeated}, Written("a b"))
+    assert [body["max_tokens"] for body in server.questions] == [16, GREEDY.max_tokens + len("a b")]
 
 
 async def test_an_answer_that_loops_is_kept_where_the_server_does_not_repeat() -> None:
@@ -219,6 +236,17 @@ async def test_an_answer_that_loops_is_kept_where_the_server_does_not_repeat() -
     assert found == " ha ha"
     _, found = await asked_of({"GET /v1/models": LIST, POST: [SEVEN, stream("ha", " ha")]}, Written("ha"))
     assert found == "ha ha"
+
+
+@pytest.mark.parametrize(
+    ("begun", "follows"), [("I", " Iceland"), ("4", "42"), ("A long way to go", "A long way to go")]
+)
+async def test_nothing_is_cut_of_a_server_that_has_not_repeated_its_beginning_at_the_try(
+    begun: str, follows: str
+) -> None:
+    unclear = stream(" and so on")
+    _, found = await asked_of({"GET /v1/models": LIST, POST: [unclear, stream(follows)]}, Written(begun))
+    assert found == follows
 
 
 async def test_an_answer_that_comes_whole_and_repeats_the_beginning_has_it_left_out() -> None:
@@ -315,6 +343,7 @@ async def test_a_finished_sentence_ends_at_once() -> None:
         ("Six seven eight", False, "continued"),
         ("Ten", False, "continued"),
         ("four five six seven", False, "repeated"),
+        ("Four, five, six, seven", False, "repeated"),
         ("One, two", False, "begun anew"),
         ("Here you are:", False, "begun anew"),
         ("1\n2\n3", False, "begun anew"),
