@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from council.command.answers import AnswerComparison
+from recordings.plain import plain, plain_text
 from schemas.frames import Frame, every_drop
 from schemas.grid import FRAME_RATE_HZ
 from schemas.rules.partings import Partings
@@ -86,15 +87,18 @@ class AskSummary:
         return self._agreed if self._sync == "consensus" else None
 
     @property
+    def length_sentence(self) -> str:
+        """The session's id, and how long it took."""
+        return f"Session {self.session}: {self._last.end_ns / 1e9 if self._last else 0.0:.1f} s."
+
+    @property
     def consensus_lines(self) -> list[str]:
-        """Sentences about a session of `sync: consensus`: its length, its partings, the members that were dropped, and
-        the cheaper choice where a member lost nearly all partings."""
+        """Sentences about a session of `sync: consensus`: its partings, the members that were dropped, and the cheaper
+        choice where a member lost nearly all partings."""
         members = self._last.members if self._last else ()
-        seconds = self._last.end_ns / 1e9 if self._last else 0.0
         dropped = [f"{m.display_name} was dropped: {m.reason}." for m in members if m.state == "dropped"]
         advice = self._partings.advice([member.display_name for member in members])
-        about = f"Session {self.session}: {seconds:.1f} s. {self._partings.sentence}"
-        return [about, *dropped, *filter(None, [advice])]
+        return [self._partings.sentence, *dropped, *filter(None, [advice])]
 
     @property
     def parting_sentence(self) -> str:
@@ -154,13 +158,13 @@ def print_end(console: Console, session: AskSummary) -> None:
         reason = f" ({member['reason']})" if member["reason"] else ""
         remote = " (remote)" if member["remote"] else ""
         # A Text is printed as it is: no part of a name is formatted as a number or as markup.
-        title = Text(f"{member['name']}{remote}: {member['state']}{reason}, {member['tokens']} tokens")
-        console.rule(title, align="left")
+        title = f"{member['name']}{remote}: {member['state']}{reason}, {member['tokens']} tokens"
+        console.rule(Text(plain(title)), align="left")
         if agreed is None:
-            console.print(member["text"].strip(), markup=False, highlight=False)
+            console.print(Text(plain_text(member["text"].strip())))
     if agreed is not None:
         console.rule("the council", align="left")
-        console.print(agreed.strip(), markup=False, highlight=False)
+        console.print(Text(plain_text(agreed.strip())))
     if summary["fell_from"]:
         console.print(
             f"Memory ran out: the session fell from the {summary['fell_from']} to the {summary['tier']} tier.",
@@ -169,6 +173,6 @@ def print_end(console: Console, session: AskSummary) -> None:
     line = f"session {summary['session']}: {summary['duration_s']:.1f} s, {summary['frames']} frames, {summary['mode']}"
     console.rule(Text(line), align="left")
     if agreed is not None:
-        console.print("\n".join(session.consensus_lines[1:]), markup=False, highlight=False)
+        console.print(Text("\n".join(map(plain, session.consensus_lines))))
     elif session.parting_sentence:
         console.print(session.parting_sentence, highlight=False)

@@ -26,6 +26,7 @@ from council.command.terminal_keys import pressed_keys
 from council.ensemble import TurboEnsemble
 from council.ensemble_session import EnsembleSession
 from council.recording.keep import RecordingOrder, size_for_a_person
+from recordings.plain import plain
 from schemas.errors import CouncilError, SetBack, Unavailable
 from schemas.frames import frame_json
 
@@ -63,7 +64,7 @@ async def ask(
         return EXIT_CANCELLED
     session = await opening
     for warning in session.warnings:
-        print(f"council: {warning}", file=sys.stderr)
+        _say(warning)
     shown = _Shown(session, as_json=as_json)
     showing = asyncio.create_task(_show(session, shown))
     recording = asyncio.create_task(_record(session, record)) if record else None
@@ -109,9 +110,9 @@ async def ask(
     if interrupted.is_set():
         return EXIT_CANCELLED
     for warning in shown.summary.warnings:
-        print(f"council: {warning}", file=sys.stderr)
+        _say(warning)
     if shown.summary.all_dropped:
-        print(f"council: {shown.summary.why_all_dropped}", file=sys.stderr)
+        _say(shown.summary.why_all_dropped)
     return EXIT_FAILED if shown.summary.all_dropped or shown.summary.none_answered else EXIT_OK
 
 
@@ -156,7 +157,7 @@ async def _record(session: EnsembleSession, record: RecordingOrder) -> None:
     """Records the session to its end. Raises CouncilError."""
     summary = await session.record(record.path, text=record.text)
     size = size_for_a_person(record.path.stat().st_size)
-    print(f"council: Recorded {summary.frames} frames into {record.path} ({size}).", file=sys.stderr)
+    _say(f"Recorded {summary.frames} frames into {record.path} ({size}).")
 
 
 async def _cancel(session: EnsembleSession, showing: asyncio.Task[None]) -> None:
@@ -179,7 +180,7 @@ async def _write(session: EnsembleSession, shown: _Shown) -> None:
                 said = shown.awaited.sentence
                 hint = "; Enter continues without" if enter and shown.awaited.can_go_on else ""
                 if said:
-                    print(f"council: {said[0].upper()}{said[1:]}{hint}.", file=sys.stderr)
+                    _say(f"{said[0].upper()}{said[1:]}{hint}.")
             await _go_on(session, shown.awaited, enter)
             if shown.text:
                 shown.text.add(frame)
@@ -226,9 +227,16 @@ def _finish(shown: _Shown) -> None:
         sys.stdout.flush()
     elif shown.text:
         shown.text.end()
-        print("\n".join(f"council: {line}" for line in shown.summary.consensus_lines), file=sys.stderr)
+        partings, *others = shown.summary.consensus_lines
+        for line in (f"{shown.summary.length_sentence} {partings}", *others):
+            _say(line)
     else:
         print_end(Console(), shown.summary)
+
+
+def _say(sentence: str) -> None:
+    """Writes to standard error. Names and reasons of models and servers may contain control characters."""
+    print(f"council: {plain(sentence)}", file=sys.stderr)
 
 
 def close_quietly(out: TextIO) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from council.command.answers import AnswerComparison
 from council.command.awaited import Awaited
+from recordings.plain import plain, plain_text
 from schemas.frames import Frame, MemberFrame
 
 # Okabe and Ito's colours, which most people can distinguish.
@@ -81,7 +82,7 @@ class Lanes:
             return []
         if self._awaited and self._awaited.sentence:
             hint = self._hint if self._awaited.can_go_on else ""
-            parts = [f"{self._awaited.sentence}, {self._awaited.seconds} s", *filter(None, [hint])]
+            parts = [f"{plain(self._awaited.sentence)}, {self._awaited.seconds} s", *filter(None, [hint])]
             return [Text(" · ".join(_fitting(parts, width, " · ")), no_wrap=True, overflow="ellipsis")]
         measures, alignment = frame.measures, frame.alignment
         if measures.agreement is None:
@@ -116,17 +117,17 @@ class Lanes:
     def _lane(self, index: int, member: MemberFrame, room: _TitleRoom, width: int, lines: int) -> RenderableType:
         colour, shown = _COLOURS[index % len(_COLOURS)], self._members_shown[index]
         title = Text.assemble(
-            (_shortened(member.display_name, room.name_chars), f"bold {colour}"),
+            (_shortened(plain(member.display_name), room.name_chars), f"bold {colour}"),
             f"  {'remote, ' if member.remote else ''}{shown.state} ",
             _bar(member.energy, colour, room.bar_chars),
             f" {member.energy:.2f}",
             f"  {member.tokens_per_s:.0f} {room.unit}" if room.unit else "",
         )
-        body = Text(_last_lines(self._texts[index], width, lines))
+        body = Text(plain_text(_last_lines(self._texts[index], width, lines)))
         if not self._texts[index] and self._thinking[index]:
             body = Text(f"thinking: {self._thinking[index]} characters so far", style="dim italic")
         if member.reason and (member.state == "dropped" or member.warning):
-            body.append(f"\n{member.reason}", style="red")
+            body.append(f"\n{plain(member.reason)}", style="red")
         return Panel(
             body, title=title, title_align="left", subtitle=_waiting(shown), subtitle_align="right",
             border_style=colour, height=lines + 2,

@@ -24,6 +24,7 @@ from producers.replay.player import Player, PlayReport
 from producers.replay.source import last_window_of
 from producers.replay.timeline import FASTEST, SLOWEST
 from recordings.opening import replay_opening
+from recordings.plain import plain
 from runtime.log import log_to_stderr
 from runtime.presence import RedisPresence
 from schemas.errors import CouncilError, Refused
@@ -156,4 +157,4 @@ def _show_report(report: PlayReport, summary: AskSummary, order: ReplayOrder, *,
         print_end(Console(), summary)
     achieved = "" if report.achieved_rate is None else f" at {report.achieved_rate:.3g} times the recorded pace"
     late = f"; {report.late} of them later than 2 ms, by {report.largest_late_ms:.0f} ms at most" if report.late else ""
-    print(f"council: Replayed {report.entries} entries of {order.path.name}{achieved}{late}.", file=sys.stderr)
+    print(f"council: Replayed {report.entries} entries of {plain(order.path.name)}{achieved}{late}.", file=sys.stderr)

@@ -36,6 +36,7 @@ from council.ensemble_session import EnsembleSession
 from council.recording.keep import RecordingOrder, require_new_file
 from council.settings.schema import Settings, load_settings
 from recordings.contents import SUFFIX
+from recordings.plain import plain
 from schemas.errors import Refused, SessionGone
 from schemas.rules.admission import checked_sync
 from schemas.rules.effect import Effect
@@ -160,10 +161,10 @@ def effect_table(effects: Mapping[str, Effect]) -> Table:
         again = effect.together_again
         before, after = effect.last_words
         table.add_row(
-            Text(name),
+            Text(plain(name)),
             "never" if effect.byte is None else f"byte {effect.byte}",
             f"{effect.reach_words} {'word' if effect.reach_words == 1 else 'words'}, {effect.reach_bytes} bytes",
             "" if effect.byte is None else "no" if again is None else f"at byte {again[1]}",
-            Text(f"{before} → {after}" if effect.last_words_differ else "the same"),
+            Text(plain(f"{before} → {after}") if effect.last_words_differ else "the same"),
         )
     return table

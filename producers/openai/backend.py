@@ -136,7 +136,6 @@ class OpenAIBackend:
             while isinstance(question := await self._question(self._client, asking), ModelLoading | ModelWaiting):
                 yield question
                 await asyncio.sleep(asking.pause_s)
-            asking.request = question.request
             while True:
                 while not isinstance(answer := await self._answer(self._client, asking, question), httpx.Response):
                     yield answer
@@ -165,15 +164,13 @@ class OpenAIBackend:
             raise self._failed(network_fault(error), request) from error
 
     async def _question(self, client: httpx.AsyncClient, asking: Asking) -> Question | ModelLoading | ModelWaiting:
-        """How to ask for this answer; or the sign to show until the next attempt. Raises ServerFault where another
-        attempt would not help."""
+        """The question, or the sign to show until the next attempt. Raises ServerFault, httpx.HTTPError."""
         request, is_llama = asking.request, self._view.kind == "llama-server"
         if request.continues and is_llama and self._completes:
             try:
                 return await completion_question(request, client, self._base, self._source.name)
             except NoCompletions as absence:
-                # A chat would wait for the model too, but it does not continue the answer's own tokens.
-                if absence.refusal and absence.is_passing and (sign := asking.refused(absence.refusal)):
+                if absence.busy and (sign := asking.refused(absence.busy)):
                     return sign
                 if absence.is_lasting:
                     # The chat alone is left, and it depends on the chat template.

@@ -40,7 +40,7 @@ from schemas.sessions import Message
 _MOST_BYTES = 64 << 20
 # A server without these addresses, or a proxy that forwards others only.
 _ABSENT = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.FORBIDDEN)
-# It loads its model, or a proxy before it has no free slot.
+# Where it loads its model, or a proxy is busy. A chat would be answered later, but not from the tokens.
 _LATER = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 _FIELDS = ("content", "tokens", "stop_type", "completion_probabilities")
 
@@ -48,22 +48,18 @@ T = TypeVar("T")
 
 
 class NoCompletions(Exception):
-    """The server does not answer what a completion of tokens needs. `refusal` is its answer; None for one that is
-    not valid."""
+    """The server does not answer what a completion of tokens needs. `is_lasting`: it never will. `busy` is its refusal
+    where it loads the model, or has no place for the request: it may answer later."""
 
-    def __init__(self, refusal: RefusedAnswer | None = None) -> None:
+    def __init__(self, *, is_lasting: bool = False, busy: RefusedAnswer | None = None) -> None:
         super().__init__()
-        self.refusal = refusal
+        self.is_lasting, self.busy = is_lasting, busy
 
-    @property
-    def is_lasting(self) -> bool:
-        """True where the server will never answer it."""
-        return self.refusal is not None and self.refusal.status in _ABSENT
 
-    @property
-    def is_passing(self) -> bool:
-        """True where the server will answer it later: it loads the model, or is busy."""
-        return self.refusal is not None and self.refusal.status in _LATER
+def refused_answer(response: httpx.Response, body: bytes) -> RefusedAnswer:
+    """The refusal in a response, whose body was read."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return RefusedAnswer(response.status_code, response.reason_phrase, headers, body, str(response.request.url))
 
 
 class ChatQuestion:
@@ -140,12 +136,6 @@ class CompletionQuestion:
 Question = ChatQuestion | CompletionQuestion
 
 
-def refused_answer(response: httpx.Response, body: bytes) -> RefusedAnswer:
-    """An answer with another status than 200, whose body was read."""
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return RefusedAnswer(response.status_code, response.reason_phrase, headers, body, str(response.url))
-
-
 async def completion_question(
     request: Request, client: httpx.AsyncClient, base: httpx.URL, model: str
 ) -> CompletionQuestion:
@@ -181,8 +171,10 @@ class _ServerTokens:
             body = await short_body(response, _MOST_BYTES)
         finally:
             await response.aclose()
+        if response.status_code in _LATER:
+            raise NoCompletions(busy=refused_answer(response, body))
         if response.status_code != HTTPStatus.OK:
-            raise NoCompletions(refused_answer(response, body))
+            raise NoCompletions(is_lasting=response.status_code in _ABSENT)
         try:
             return read(body)
         except msgspec.MsgspecError:

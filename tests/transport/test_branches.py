@@ -57,17 +57,27 @@ async def test_the_list_lives_and_goes_with_its_parent(redis: RedisServer, pipe:
     assert (await find_session(pipe, branch.session)).status == "open"
 
 
-async def test_the_list_has_a_bound_and_each_id_once(pipe: AsyncPipe) -> None:
+async def test_openings_that_fail_push_no_branch_out_of_the_list(pipe: AsyncPipe) -> None:
     parent = opening_of("m")
     await open_session(pipe, parent)
-    others = [opening_of("m") for _ in range(3)]
-    for other in others:
-        await open_session(pipe, other)
-    await add_branch(pipe, parent.session, others[0].session)
-    for number in range(MOST_BRANCHES - 2):
-        await add_branch(pipe, parent.session, f"s{number}")
-    for other in (others[1], others[1], others[2]):
-        await add_branch(pipe, parent.session, other.session)
-    assert await find_branches(pipe, parent.session) == [others[1].session, others[2].session]
+    branches = [branch_opening(parent) for _ in range(3)]
+    for branch in branches[:2]:
+        await open_session(pipe, branch)
+    for number in range(MOST_BRANCHES + 9):
+        await add_branch(pipe, parent.session, f"failed{number}")
+    await open_session(pipe, branches[2])
+    assert await find_branches(pipe, parent.session) == [branch.session for branch in branches]
+
+
+async def test_the_list_has_a_bound_and_each_id_once(pipe: AsyncPipe) -> None:
+    """With more branches that exist, the oldest ones are not listed."""
+    parent = opening_of("m")
+    await open_session(pipe, parent)
+    names = [opening_of("m").session for _ in range(MOST_BRANCHES + 1)]
+    for name in names:
+        await pipe.one("SET", keys.state(name), "open", "EX", 60)
+        await add_branch(pipe, parent.session, name)
+    await add_branch(pipe, parent.session, names[-1])
+    assert await find_branches(pipe, parent.session) == names[1:]
     written = await pipe.one("HGET", keys.state(parent.session), "branches")
     assert len(written.split()) == MOST_BRANCHES

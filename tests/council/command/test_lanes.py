@@ -10,8 +10,11 @@ import pytest
 from rich.console import Console
 
 from council.command.ask_summary import AskSummary, print_end
+from council.command.awaited import Awaited
 from council.command.lanes import Lanes
-from schemas.frames import Frame, MemberFrame, MemberState
+from council.command.what_if_command import effect_table
+from schemas.frames import Decision, Frame, MemberFrame, MemberState
+from schemas.rules.effect import effect_of
 from tests.support.frames import changed_frame, made_frame
 
 _LONG_NAME = "a-model-server.example/some-family:70b-instruct-q4_K_M"
@@ -32,8 +35,10 @@ def frame_of(
 
 def drawn(*frames: Frame, width: int = 100, height: int = 40) -> list[str]:
     """The lines in a terminal of this size after these frames."""
-    lanes = Lanes()
+    awaited = Awaited()
+    lanes = Lanes(awaited)
     for frame in frames:
+        awaited.add(frame)
         lanes.add(frame)
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
     with console.capture() as capture:
@@ -154,15 +159,50 @@ def test_titles_do_not_change_their_bars_with_each_state_and_number() -> None:
     assert len({bar(state, pace) for state in ("held", "answering", "finished") for pace in (0.0, 99.0, 1_000.0)}) == 1
 
 
-def ended(*frames: Frame) -> str:
-    """The output after these frames, in a terminal with colours."""
+def summary_of(*frames: Frame) -> AskSummary:
     summary = AskSummary("s1", "hybrid")
     for frame in frames:
         summary.add(frame)
+    return summary
+
+
+def ended(*frames: Frame) -> str:
+    """The output after these frames, in a terminal with colours."""
+    summary = summary_of(*frames)
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="truecolor")
     with console.capture() as capture:
         print_end(console, summary)
     return capture.get()
+
+
+EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202eevil"
+
+
+def test_control_characters_of_texts_names_and_reasons_do_not_reach_the_terminal() -> None:
+    """They may be of another person's recording. Escape sequences clear the screen, or write to the clipboard."""
+    shown = member("dropped", name=EVIL, text=EVIL, reason=EVIL)
+    loading = member("loading", name=EVIL, awaited=True)
+    waiting = [frame_of(shown, loading, window=window, **AGREEMENT) for window in (0, 60)]
+    assert "waiting for" in "".join(drawn(*waiting))
+    effects = io.StringIO()
+    Console(file=effects, width=200).print(effect_table({EVIL: effect_of("a b c", f"a b {EVIL}")}))
+    consensus = AskSummary("s1", "hybrid", "consensus")
+    consensus.add(changed_frame(frame_of(shown), agreed=EVIL, decisions=(), mode="consensus"))
+    ends = io.StringIO()
+    for summary in (consensus, summary_of(frame_of(shown))):
+        print_end(Console(file=ends, width=200), summary)
+    for written in ("\n".join(drawn(*waiting)), effects.getvalue(), ends.getvalue()):
+        assert "evil" in written
+        assert not {"\x1b", "\x07", "\x9b", "\u202e"} & {*written}
+
+
+def test_the_summary_of_one_text_has_its_partings_without_an_empty_line() -> None:
+    summary = AskSummary("s1", "hybrid", "consensus")
+    decision = Decision(0, 4, "unanimous")
+    summary.add(changed_frame(frame_of(), agreed="text", decisions=(decision,), mode="consensus"))
+    written = io.StringIO()
+    print_end(Console(file=written, width=100), summary)
+    assert written.getvalue().splitlines()[-1] == "The council agreed on 4 bytes, and the drafts never parted."
 
 
 def test_the_summary_has_the_byte_at_which_the_members_parted() -> None:

@@ -14,10 +14,11 @@ from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
 from producers.backend import (
     BackendFailed,
+    Chunk,
     Ending,
     ModelLoading,
-    ModelWaiting,
     OutOfMemory,
+    Piece,
     Request,
     Written,
     stretches_of,
@@ -148,24 +149,27 @@ async def test_a_llama_server_behind_a_proxy_without_completions_is_asked_by_cha
     assert (body["continue_final_message"], body["add_generation_prompt"], body["cache_prompt"]) == (True, False, True)
 
 
-async def test_a_llama_server_that_loads_its_model_is_waited_for_and_continues_the_tokens(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("path", ["POST /apply-template", "POST /tokenize"])
+async def test_a_llama_server_that_loads_its_model_is_asked_for_tokens_again(
+    path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A chat would give the answer so far as text, and some templates refuse one."""
     monkeypatch.setattr(asking, "LOADING_PAUSE_S", 0.01)
-    monkeypatch.setattr(asking, "WAITING_PAUSES_S", (0.01,))
-    loading = answer(b'{"error":{"message":"Loading model","code":503}}', "503 Service Unavailable")
-    six = b'data: {"content":" six","tokens":[6]}\n\ndata: {"content":"","tokens":[],"stop_type":"eos"}\n\n'
-    answers = {
-        "GET /v1/models": answer(b'{"data":[{"id":"m","owned_by":"llamacpp"}]}'),
-        "POST /apply-template": [loading, answer(b'{"prompt":"How?"}')],
-        "POST /tokenize": [answer(b"slow down", "429 Too Many Requests"), answer(b'{"tokens":[1,2]}')],
-        "POST /completion": answer(six, kind="text/event-stream"),
+    loading = answer(b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}', "503 Unavailable")
+    answers: dict[str, list[bytes]] = {
+        "GET /v1/models": [answer(b'{"data":[{"id":"m","owned_by":"llamacpp"}]}')],
+        "POST /apply-template": [answer(b'{"prompt":"chat"}')],
+        "POST /tokenize": [answer(b'{"tokens":[1,2]}')],
+        "POST /completion": [answer(b'data: {"content":" six","stop_type":"limit"}\n\n', kind="text/event-stream")],
     }
-    async with asyncio.timeout(QUICKLY_S), exact_server(answers) as server:
-        items = await items_of("m", server.url, continuing(Written("five", (5,))))
-    assert items[:2] == [ModelLoading(), ModelWaiting()]
-    assert text_of(pieces_in(items)) == " six"
-    assert json.loads(server.asked[-1][1])["prompt"] == [1, 2, 5]
+    answers[path].insert(0, loading)
+    async with asyncio.timeout(QUICKLY_S), exact_server(answers) as server, started("m", server.url) as backend:
+        items = [item async for item in backend.generate(continuing(Written("five", (5,))))]
+        assert items == [ModelLoading(), Chunk((Piece(" six"),)), Ending("length")]
+        assert backend.facts.continues == "yes"
+    (sent,) = [json.loads(body) for asked, body in server.asked if asked == "POST /completion"]
+    assert sent["prompt"] == [1, 2, 5]
+    assert not server.questions, "it was asked by chat"
 
 
 # Others: the first answer is that to the try
