@@ -20,6 +20,7 @@ from recordings.parts import part_of
 from recordings.plain import plain, short
 from schemas.errors import Refused
 from schemas.grid import FRAME_RATE_HZ
+from schemas.sessions import WITHOUT_TEXT
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 _SPARK_CHARS = 16
@@ -75,7 +76,7 @@ def print_recordings(console: Console, found: Sequence[KeptRecording], library: 
         if one.about is None or one.summary is None:
             console.print(Text(f"{star}{plain(one.problem)}", style="red"), soft_wrap=True)
         else:
-            question = short(one.about.prompt or "(recorded without text)", _QUESTION_CHARS)
+            question = short(one.about.prompt or WITHOUT_TEXT, _QUESTION_CHARS)
             console.print(Text(f"{star}{question}", style="bold"), soft_wrap=True)
             opened = datetime.datetime.fromtimestamp(one.about.opened_ms / 1000).strftime("%Y-%m-%d %H:%M")
             agreement = one.summary.mean_agreement

@@ -17,6 +17,7 @@ from schemas.errors import Malformed
 from schemas.frames import Frame, frame_of_json
 from schemas.grid import FRAME_RATE_HZ
 from schemas.rules.partings import estimated_of, times
+from schemas.sessions import WITHOUT_TEXT
 
 # A session falls at most once for each tier below its own.
 _MOST_FALLS = 16
@@ -173,7 +174,7 @@ def inspect_lines(found: dict[str, Any], path: Path) -> list[str]:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(min(found["opened_ms"] / 1000, 2**33)))
     options = ", ".join(f"{name} {value}" for name, value in found["options"].items() if value is not None)
     rows = [
-        ("question", short(found["question"]) if found["text"] else "(recorded without text)"),
+        ("question", short(found["question"]) if found["text"] else WITHOUT_TEXT),
         *_what_if_rows(found),
         ("session", f"{found['session']}, opened {when}"),
         ("options", options),

@@ -17,6 +17,7 @@ from recordings.reading import RecordingReader
 from schemas.errors import Malformed, Refused
 from schemas.frames import Frame, frame_of_json
 from schemas.grid import FRAME_RATE_HZ
+from schemas.sessions import WITHOUT_TEXT
 
 SUFFIXES = (".png", ".svg")
 # More lines cannot be distinguished; a council has at most six members.
@@ -92,7 +93,7 @@ def gathered(path: Path, progress: Callable[[int], None] | None = None) -> PlotD
     with RecordingReader(path) as reader:
         about = reader.about
         names = list(about.names[:_MOST_MEMBERS])
-        question = short(about.prompt, 90) if about.text else "(recorded without text)"
+        question = short(about.prompt, 90) if about.text else WITHOUT_TEXT
         drawn = PlotData(question, [_label(name) for name in names], Curves(_OWN_CURVES + len(names), 2))
         last_window = -1
         for item in reader.items():

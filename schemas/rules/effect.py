@@ -18,8 +18,12 @@ import msgspec
 
 from schemas.rules.what_if import WholeAnswers, shown_answer
 from schemas.rules.words import WORD
+from schemas.sessions import MAX_PREFIX_BYTES, MAX_TOKENS_LIMIT
 
 _LEAST_WORDS = 3
+# A longer answer than any of a council, which a recording may contain, is not searched for a common tail: it would take
+# seconds. These words take half a second.
+_MOST_WORDS = MAX_PREFIX_BYTES // 2 + MAX_TOKENS_LIMIT
 # How many of the last words are compared, and the most characters of them: a text without spaces is one word.
 _LAST_WORDS, _MOST_LAST_CHARS = 3, 120
 
@@ -30,8 +34,8 @@ class Effect(msgspec.Struct, frozen=True):
     `byte` is the beginning of the first character in which they differ (the end of the shorter one, where the other
     one goes on); None where they are equal. `reach_bytes` and `reach_words` are how much of the branch's answer is
     another text: from there to where both come together again, or to its end. `together_again` is (byte of the parent's
-    answer, byte of the branch's answer) from which on both are the same, as far as both go; None where they stay apart.
-    `last_words` are the parent's and the branch's, at most three.
+    answer, byte of the branch's answer) from which on both are the same, as far as both go; None where they stay apart,
+    and for texts that are longer than any of a council. `last_words` are the parent's and the branch's, at most three.
     """
 
     byte: int | None
@@ -93,6 +97,8 @@ class _Word(NamedTuple):
 def _common_tail(old: str, new: str, at: int) -> tuple[int, int] | None:
     """The indexes of the first characters of the longest common tail behind `at`, up to which both texts are equal."""
     olds, news = _words_from(old, at), _words_from(new, at)
+    if max(len(olds), len(news)) > _MOST_WORDS:
+        return None
     most, found = 0, None
     for count, old_first, new_first in _tails(olds, news):
         if count > most:

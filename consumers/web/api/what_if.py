@@ -18,13 +18,16 @@ from consumers.web.api.replays import for_clients
 from consumers.web.api.replies import Opened, Reply
 from consumers.web.door.errors import model_response
 from recordings.answers import read_answers
-from recordings.folder import Library
+from recordings.folder import KeptRecording, Library
 from schemas.errors import Malformed, Refused, SessionGone
-from schemas.rules.effect import effects_of
+from schemas.rules.effect import Effect, effects_of
 from schemas.rules.served import served_models
 from schemas.rules.what_if import WholeAnswers, branch_of, request_of
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
+
+# All branches of a page's tree, a kilobyte each.
+_MOST_EFFECTS = 60
 
 
 class MemberEffect(Reply):
@@ -58,6 +61,10 @@ class WhatIfApi:
 
     def __init__(self, pipe: AsyncPipe, answers: AnswerCache, library: AsyncLibrary, opener: Opener) -> None:
         self._pipe, self._answers, self._library, self._opener = pipe, answers, library, opener
+        self._effects = _Effects()
+        self._reading = asyncio.Lock()
+        # The recorded parent that was read last: a page asks for the effect of each of its branches.
+        self._read_last: tuple[KeptRecording, WholeAnswers] | None = None
 
     def operations(self) -> list[Operation]:
         refusals = (404, 408, 409, 413, 415)
@@ -115,8 +122,7 @@ class WhatIfApi:
         parent = await self._parent(opening.parent.session)
         answers, members = whole_answers(released), None
         if parent is not None:
-            # Two answers of 14,000 words take a quarter of a second.
-            effects = await asyncio.to_thread(effects_of, parent, answers)
+            effects = await self._effects.of(released.state.session, parent, answers)
             members = [MemberEffect(member=name, **msgspec.structs.asdict(one)) for name, one in effects.items()]
         return model_response(
             ShownEffect(
@@ -135,13 +141,40 @@ class WhatIfApi:
             pass
         else:
             return whole_answers(released)
-        try:
-            name = await self._library.run(lambda library: _recording_of(library, session))
-            return None if name is None else await self._recorded(name)
-        except Refused:
-            return None
+        async with self._reading:
+            try:
+                kept = await self._library.run(lambda library: _recording_of(library, session))
+                if kept is None:
+                    return None
+                if self._read_last is None or self._read_last[0] != kept:
+                    self._read_last = kept, await self._recorded(kept.name)
+                return self._read_last[1]
+            except Refused:
+                return None
 
 
-def _recording_of(library: Library, session: str) -> str | None:
-    """The name of the session's recording, also of an imported one, whose name may be any."""
-    return next((kept.name for kept in library.listed() if kept.about and kept.about.session == session), None)
+class _Effects:
+    """Effects, one computed at a time, because two answers of 14,000 words take a quarter of a second; those of the
+    sessions that were asked for last are kept, because a page asks again and again."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        # By session: the hash of both sessions' texts, which may be megabytes, and their effect.
+        self._kept: dict[str, tuple[int, dict[str, Effect]]] = {}
+
+    async def of(self, session: str, parent: WholeAnswers, branch: WholeAnswers) -> dict[str, Effect]:
+        """The effect on the answers of the branch `session`."""
+        texts = hash((*parent.texts, *branch.texts))
+        async with self._turn:
+            kept = self._kept.pop(session, None)
+            if kept is None or kept[0] != texts:
+                kept = texts, await asyncio.to_thread(effects_of, parent, branch)
+            self._kept[session] = kept
+            while len(self._kept) > _MOST_EFFECTS:
+                del self._kept[next(iter(self._kept))]
+        return kept[1]
+
+
+def _recording_of(library: Library, session: str) -> KeptRecording | None:
+    """The session's recording, also an imported one, whose name may be any."""
+    return next((kept for kept in library.listed() if kept.about and kept.about.session == session), None)

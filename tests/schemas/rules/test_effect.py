@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.rules.effect import Effect, effect_of
+from schemas.sessions import MAX_PREFIX_BYTES, MAX_TOKENS_LIMIT
 
 PARENT = "The sky is blue because the air scatters light."
 
@@ -105,3 +106,11 @@ def test_long_answers_are_compared_at_once() -> None:
     words = " ".join(f"w{n % 7}" for n in range(16_000))
     found = effect_of(f"A {words}", f"B {words}")
     assert found.together_again == (2, 2)
+
+
+def test_texts_longer_than_any_of_a_council_are_not_searched_for_a_common_tail() -> None:
+    """The search would take seconds; all other numbers are exact."""
+    words = MAX_PREFIX_BYTES // 2 + MAX_TOKENS_LIMIT
+    assert effect_of("a" + " x" * (words - 1), "b" + " x" * (words - 1)).together_again == (2, 2)
+    longer = effect_of("a" + " x" * words, "b" + " x" * words)
+    assert (longer.byte, longer.reach_words, longer.together_again) == (0, words + 1, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,9 @@ async def test_a_recording_has_branches_without_a_replay(
     effect = await api.ask("GET", f"/api/sessions/{child.session}/effect", 200)
     (member,) = effect["members"]
     assert (member["member"], member["byte"], effect["final"]) == (recorded.opening.names[0], made.parent.byte, True)
+    # A page asks for many effects at once, and more than two files are not read at once.
+    several = await asyncio.gather(*(api.ask("GET", f"/api/sessions/{child.session}/effect", 200) for _ in range(8)))
+    assert several == [effect] * 8
     damaged = folder / "damaged.mcap"
     damaged.write_bytes((folder / "renamed.mcap").read_bytes()[:-300])
     assert await refused(api, "/api/recordings/damaged.mcap/what-if", 422, word=2, say="was") == "damaged_recording"
