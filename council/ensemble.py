@@ -33,6 +33,7 @@ from council.running.supervisor import CouncilPlan
 from council.settings.schema import Settings, load_settings
 from producers.source import ModelSource
 from recordings.answers import read_answers
+from recordings.contents import SUFFIX
 from schemas.errors import CouncilError, Refused
 from schemas.frames import Frame
 from schemas.models import ModelFacts
@@ -147,21 +148,22 @@ class TurboEnsemble:
     ) -> EnsembleSession:
         """Opens a branch of a session: its members continue an answer of it up to a place, and then `say`.
 
-        `session` is the id of one that the running council has, open or ended, or the path of a recording. The place is
-        the byte `at` of the answer of `member` (index or name; by default the first member whose answer has that
-        place), or its word number `word`, from 1. The branch has the prompt, members and options of its parent but for
-        the `changes`; where these name no models, members whose model is not served here are left out. Raises Refused,
-        and as open() does; SessionGone, Malformed for a damaged recording.
+        `session` is the id of one that the running council has, open or ended, or the path of a recording: a Path, or
+        a text that ends with .mcap. The place is the byte `at` of the answer of `member` (index or name; by default the
+        first member whose answer has that place), or its word number `word`, from 1. The branch has the prompt, members
+        and options of its parent but for the `changes`; where these name no models, members whose model is not served
+        here are left out. Raises Refused, and as open() does; SessionGone, Malformed for a damaged recording.
         """
-        if isinstance(session, Path):
-            answers = await asyncio.to_thread(read_answers, session)
+        path = _recording(session)
+        if path is None:
+            answers = await find_answers(await self._at_running_council(), str(session))
         else:
-            answers = await find_answers(await self._at_running_council(), session)
+            answers = await asyncio.to_thread(read_answers, path)
         index = None if member is None else member_index(str(member), answers.opening)
         branch = branch_of(answers, Change(say, at, word, index))
         request, warnings = request_of(answers.opening, branch, await self._usable_models(), changes)
         # A recording may be of a machine with more memory.
-        is_own = isinstance(session, str) and answers.opening.replay is None
+        is_own = path is None and answers.opening.replay is None
         pipe, admission = await self._opened(request, answers.opening.tier if is_own else "")
         return EnsembleSession(pipe, admission.opening, (*warnings, *admission.warnings), self, answers)
 
@@ -310,3 +312,8 @@ def _tiers_of(records: Sequence[ProcessRecord]) -> Mapping[str, TierPolicy] | No
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(str(record.detail.get("tiers", "")), type=dict[str, TierPolicy])
     return None
+
+
+def _recording(session: str | Path) -> Path | None:
+    """The path of a recording; None for the id of a session, which does not end like a recording."""
+    return Path(session) if isinstance(session, Path) or session.endswith(SUFFIX) else None

@@ -212,8 +212,8 @@ class Backend(Protocol):
 
     def generate(self, request: Request) -> AsyncIterator[Chunk | ModelLoading | ModelWaiting | Ending]:
         """Yields chunks and, last, one Ending; of an answer that has begun (Request.prefix) only what follows, which
-        may be no chunk at all. Raises OutOfMemory, and BackendFailed, also where the model continues no answer. Closing
-        the iterator stops the generation."""
+        may be no chunk at all. Raises OutOfMemory, and BackendFailed, also where the model does not continue one.
+        Closing the iterator stops the generation."""
 
     async def close(self) -> None:
         """Releases what start() acquired."""

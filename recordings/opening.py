@@ -66,7 +66,10 @@ def replay_opening(path: Path, session: str, recording: str = "", *, frames: boo
         opening = None
     if not isinstance(opening, Opening) or first.id != about.opened or opening.version not in REPLAYED_VERSIONS:
         raise Malformed(f"{path} does not begin with the opening of a session of this version: it cannot be replayed.")
-    if problem := _problem_of(opening, len(first.raw)):
+    problem = _problem_of(opening, len(first.raw))
+    if not problem and len(opening.members) != len(about.members):
+        problem = f"its opening has {len(opening.members)} members, and its metadata {len(about.members)}"
+    if problem:
         raise Malformed(f"{path} is not the recording of a council's session: {problem}. It cannot be replayed.")
     return first.id, msgspec.structs.replace(opening, version=ENTRY_VERSION, session=session, replay=replay)
 

@@ -141,8 +141,8 @@ class Beat(Entry, frozen=True, tag="beat"):
 class Steered(Entry, frozen=True, tag="steered"):
     """The aggregator has decided: the member's own text up to the byte `start` is kept, `text` follows it, and the
     member continues from there in `branch`. Of the branch before, `tokens` had been accepted: those that came between
-    the decision and this mark are superseded. It follows from the entries before it, and so changes no frame; readers
-    of the token stream need it to put an answer together."""
+    the decision and this mark are superseded. It follows from the entries before it: only the silence of the member is
+    counted from it. Readers of the token stream need it to put an answer together."""
 
     member: int
     branch: int

@@ -34,12 +34,10 @@ from schemas.control import Steer
 from schemas.entries import Finished, Steered
 from schemas.frames import PLAIN_ENDS, Decision, DecisionKind
 from schemas.rules.words import MOST_WORD_BYTES, character_end, last_word_end, shared_beginning, word_end
-from schemas.sessions import Opening
+from schemas.sessions import BYTES_PER_TOKEN, Opening
 
 # A backend that pauses drafts so far ahead of the agreed text: past the longest word that a decision waits for.
 LEAD_BYTES = 2 * MOST_WORD_BYTES
-# max_tokens bounds the agreed text as if each token had so many bytes.
-_BYTES_PER_TOKEN = 4
 LEFT_BEHIND = "the council finished without it"
 # The reasons of a complete answer: the council's end, or a limit.
 STOP, LENGTH = PLAIN_ENDS
@@ -110,7 +108,7 @@ class Consensus:
         self._drafts: list[DraftText] = []
         sampling = opening.sampling
         self._seed = sampling.seed if sampling.temperature > 0.0 else None
-        self._most_bytes = opening.prefix_bytes + sampling.max_tokens * _BYTES_PER_TOKEN
+        self._most_bytes = opening.prefix_bytes + sampling.max_tokens * BYTES_PER_TOKEN
 
     def prepare(self) -> None:
         """Takes the drafts from the buffered tokens of a loaded record, before any other call."""

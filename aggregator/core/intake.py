@@ -116,7 +116,8 @@ class Intake:
                 for index in entry.members or range(len(self._record.members)):
                     self._drop(index, entry.reason)
             case Steered():
-                """The session has decided it itself."""
+                # The session has decided it itself, perhaps long before it could be written.
+                self._record.members[entry.member].add_mark_of_steer(entry.branch, t_ns)
             case _:
                 events.members.add(entry.member)
                 self._count_lateness(t_ns, entry.written_ns, events)

@@ -78,6 +78,9 @@ class MemberRecord(msgspec.Struct, array_like=True):
     # A token of it was accepted, and how often it was steered to another text: next_seq counts in that branch.
     begun: bool = False
     branch: int = 0
+    # It was steered, and the mark of that is not in the stream yet: its producer cannot know of it. After a pause of
+    # the aggregator many windows are closed at once, and the member is not silent in their time.
+    awaits_mark: bool = False
     # Where its own text begins: before this byte its answer was given to it. And the end of its last released token.
     base: int = 0
     kept_to: int = 0
@@ -182,9 +185,14 @@ class MemberRecord(msgspec.Struct, array_like=True):
         self.written = end
         self.is_writing, self.reason = True, None
         if self.begun:
-            self.moved_ns = end_ns
+            self.moved_ns, self.awaits_mark = end_ns, True
         else:
             self.base = end
+
+    def add_mark_of_steer(self, branch: int, t_ns: int) -> None:
+        """From now on its producer can know of the branch."""
+        if self.awaits_mark and branch == self.branch:
+            self.moved_ns, self.awaits_mark = max(self.moved_ns, t_ns), False
 
     def judge_token(self, claim: str, seq: int, branch: int) -> ClaimVerdict:
         """Whether the token is the next one of the winning claim; if so it is counted."""
@@ -207,7 +215,7 @@ class MemberRecord(msgspec.Struct, array_like=True):
         start = self.written
         self.written = end = lane_end(token, start)
         if end > start:
-            self.moved_ns = t_ns
+            self.moved_ns, self.awaits_mark = t_ns, False
             if not self.moved_windows or self.moved_windows[-1] != window:
                 past = bisect_right(self.moved_windows, window - FRAME_RATE_HZ)
                 del self.moved_windows[:past], self.moved_from[:past]
@@ -221,8 +229,9 @@ class MemberRecord(msgspec.Struct, array_like=True):
         return self.written - self.moved_from[index] if index < len(self.moved_from) else 0
 
     def moved_by(self, start_ns: int) -> int:
-        """When its written end last moved. While it is held, which is no stall, this is `start_ns`, now."""
-        return max(self.moved_ns, start_ns) if self.is_held else self.moved_ns
+        """When its written end last moved. While it is held or was just steered, which is no stall, this is `start_ns`,
+        now."""
+        return max(self.moved_ns, start_ns) if self.is_held or self.awaits_mark else self.moved_ns
 
     def set_shown_state(
         self, start_ns: int, end_ns: int, *, is_held: bool, is_detached: bool, is_awaited: bool

@@ -16,6 +16,7 @@ from recordings.summing import Summing
 from schemas.errors import Malformed
 from schemas.frames import Frame, frame_of_json
 from schemas.grid import FRAME_RATE_HZ
+from schemas.rules.partings import estimated_of, times
 from schemas.sessions import WITHOUT_TEXT
 
 # A session falls at most once for each tier below its own.
@@ -204,8 +205,9 @@ def _what_if_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _parted(found: dict[str, Any]) -> str:
     if found["partings"] is not None:
-        times = f"{found['partings']} times, {found['estimates']} of them estimated" if found["partings"] else "never"
-        return f"the drafts of one answer, {times}; {found['superseded']} tokens were discarded"
+        count, discarded = found["partings"], found["superseded"]
+        often = f"{times(count)}{estimated_of(count, found['estimates'])}" if count else "never"
+        return f"the drafts of one answer, {often}; {discarded} token{' was' if discarded == 1 else 's were'} discarded"
     if found["diverged_at_bytes"] is None:
         return "the answers did not part"
     return f"at byte {found['diverged_at_bytes']}, shown at {found['diverged_at_s']:.2f} s"

@@ -169,8 +169,8 @@ class LlamaBackend:
             self._free.append(slot)
 
     def _slot_for(self, prompt: Prompt) -> int:
-        """The free slot that has the most of the prompt in its cache, where the cache is used; else the one that is
-        unused for the longest time."""
+        """The free slot that has the most of the prompt in its cache, where the cache is used; else the slot that was
+        unused longest."""
         if not prompt.continues:
             return self._free[0]
         return max(self._free, key=lambda slot: _same_start(self._held[slot], prompt.tokens))

@@ -49,8 +49,8 @@ class LlamaModel:
         self._model, self._child, self._vocabulary = model, child, vocabulary
         # Of special tokens only: some hundred at most.
         self._names: dict[int, str] = {}
-        # The bytes of each token that it has written and that is no text by itself: a part of a character. They are
-        # among the few hundred such tokens of a vocabulary.
+        # The bytes of each token that it has written and that is not valid UTF-8 alone: a part of a character. They
+        # are among the few hundred such tokens of a vocabulary.
         self.parts = {} if parts is None else parts
         self._plain_token: int | None = None
         # The chats that were asked for last: an answer is continued many times.
@@ -81,7 +81,7 @@ class LlamaModel:
         return [*self._chat_tokens[text]]
 
     async def pieces(self, text: str) -> list[TokenPiece]:
-        """The tokens of a text that is no chat: without the model's first token, and without special tokens."""
+        """The tokens of a text outside the chat: without the model's first token, and without special tokens."""
         return (await self._ask("/tokenize", text_question(text), read_pieces)).tokens
 
     async def name_of(self, token: int) -> str:

@@ -19,9 +19,8 @@ from producers.backend import Written
 from schemas.control import Steer
 from schemas.entries import Finished, Token
 from schemas.rules.lanes import lane_end
+from schemas.sessions import BYTES_PER_TOKEN
 
-# max_tokens counts so many bytes of given text as a token.
-_BYTES_PER_TOKEN = 4
 # A failover of Redis loses about a second of its entries, in which a member is steered a few times.
 MOST_LEFT_BRANCHES = 8
 
@@ -55,7 +54,7 @@ class Draft:
         """How much of max_tokens is used: the model's own tokens, its thinking included, and the given text without the
         session's prefix."""
         given = sum([len(part.text.encode()) for part in self._parts if not part.is_own]) - self._prefix_bytes
-        return self._thoughts + sum([part.is_own for part in self._parts]) + given // _BYTES_PER_TOKEN
+        return self._thoughts + sum([part.is_own for part in self._parts]) + given // BYTES_PER_TOKEN
 
     @property
     def written(self) -> tuple[Written, ...]:
@@ -108,7 +107,7 @@ class Branches:
 
     def __init__(self, draft: Draft | None) -> None:
         self.now = Branch(0, None, draft)
-        # The one that was left last is the last one.
+        # In the order in which they were left.
         self._left: deque[Branch] = deque(maxlen=MOST_LEFT_BRANCHES)
 
     def turn_to(self, number: int, steer: Steer | None) -> bool:

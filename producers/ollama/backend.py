@@ -144,9 +144,10 @@ class OllamaBackend:
                     yield ModelLoading()
                 while True:
                     stream = _stream_of(request, model)
-                    following = Following(white_space, begun if self.prefix_try.repeats else "")
+                    repeated = begun if self.prefix_try.repeats else ""
+                    following = Following(white_space, repeated)
                     try:
-                        async with contextlib.aclosing(await self._asked(model, request)) as answer:
+                        async with contextlib.aclosing(await self._asked(model, request, repeated)) as answer:
                             async for item in read_answer(answer, stream, request.silence_ms / 1_000):
                                 for shown in following.shown(item):
                                     self.prefix_try.check_item(request, shown, self._title)
@@ -267,10 +268,15 @@ class OllamaBackend:
         except UnansweredQuestion:
             return NOT_DESCRIBED
 
-    async def _asked(self, model: _Known, request: Request) -> httpx.Response:
-        """The beginning of a stream, which the caller closes."""
+    async def _asked(self, model: _Known, request: Request, repeated: str) -> httpx.Response:
+        """The beginning of a stream, which the caller closes; `repeated` as in OllamaDialect.question()."""
         path, body = self._dialect.question(
-            model.name, request, self._source.keep_alive_s, has_chat=model.has_chat, thinks=model.thinks
+            model.name,
+            request,
+            self._source.keep_alive_s,
+            has_chat=model.has_chat,
+            thinks=model.thinks,
+            repeated=repeated,
         )
         return await self._server.stream(path, body)
 
@@ -301,7 +307,7 @@ class OllamaBackend:
 
 
 def _stream_of(request: Request, model: _Known) -> OllamaStream:
-    """What reads the answer. One that has begun is not thought about again."""
+    """The reader of the answer. A model does not think about an answer that it continues."""
     thinks = not request.continues
     return OllamaStream(request.top_k, thinks=thinks and model.thinks, begins_thinking=thinks and model.begins_thinking)
 

@@ -27,14 +27,16 @@ class OllamaDialect(msgspec.Struct, frozen=True):
     left_out: frozenset[Parameter] = frozenset()
 
     def question(
-        self, model: str, request: Request, keep_alive_s: int, *, has_chat: bool, thinks: bool
+        self, model: str, request: Request, keep_alive_s: int, *, has_chat: bool, thinks: bool, repeated: str = ""
     ) -> tuple[str, dict[str, object]]:
         """The path and the body of a request. A model without a chat template continues a text; one that thinks is
-        asked to, since some versions put the thinking into the answer otherwise."""
+        asked to, since some versions put the thinking into the answer otherwise. `repeated` is what the server writes
+        before the tokens that the request wants."""
         sent = self._sent(request, thinks=thinks)
         options = {**LOADED_WITH} if "draft" in sent else {}
         if "max_tokens" in sent:
-            options["num_predict"] = request.max_tokens
+            # Each token has at least one byte. What is too long is cut where it is received.
+            options["num_predict"] = request.max_tokens + len(repeated.encode())
         if "temperature" in sent:
             options["temperature"] = request.temperature
         if "seed" in sent:

@@ -20,10 +20,10 @@ import httpx
 import msgspec
 
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Request
-from producers.openai.asking import Asking, RefusedAnswer
+from producers.openai.asking import Asking
 from producers.openai.dialect import Dialect
 from producers.openai.offers import AUTO_EVICT, look_at
-from producers.openai.question import ChatQuestion, NoCompletions, Question, completion_question
+from producers.openai.question import ChatQuestion, NoCompletions, Question, completion_question, refused_answer
 from producers.openai.stream import ChatStream
 from producers.openai.view import View
 from producers.servers.address import api_roots, at_path, server_address
@@ -132,8 +132,10 @@ class OpenAIBackend:
         try:
             if await self._loads_for_this(self._client):
                 yield ModelLoading()
-            question = await self._question(self._client, request)
-            asking = Asking(self._dialect, question.request, self._source.key_env, self._view.lacks(self._source.name))
+            asking = Asking(self._dialect, request, self._source.key_env, self._view.lacks(self._source.name))
+            while isinstance(question := await self._question(self._client, asking), ModelLoading | ModelWaiting):
+                yield question
+                await asyncio.sleep(asking.pause_s)
             while True:
                 while not isinstance(answer := await self._answer(self._client, asking, question), httpx.Response):
                     yield answer
@@ -161,12 +163,15 @@ class OpenAIBackend:
         except httpx.HTTPError as error:
             raise self._failed(network_fault(error), request) from error
 
-    async def _question(self, client: httpx.AsyncClient, request: Request) -> Question:
-        is_llama = self._view.kind == "llama-server"
+    async def _question(self, client: httpx.AsyncClient, asking: Asking) -> Question | ModelLoading | ModelWaiting:
+        """The question, or the sign to show until the next attempt. Raises ServerFault, httpx.HTTPError."""
+        request, is_llama = asking.request, self._view.kind == "llama-server"
         if request.continues and is_llama and self._completes:
             try:
                 return await completion_question(request, client, self._base, self._source.name)
             except NoCompletions as absence:
+                if absence.busy and (sign := asking.refused(absence.busy)):
+                    return sign
                 if absence.is_lasting:
                     # The chat alone is left, and it depends on the chat template.
                     self._completes = self.prefix_try.is_known = False
@@ -190,8 +195,7 @@ class OpenAIBackend:
                 return response
             async with contextlib.aclosing(response):
                 body = await short_body(response)
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            refusal = RefusedAnswer(response.status_code, response.reason_phrase, headers, body, str(url))
+            refusal = refused_answer(response, body)
             is_unknown_path = refusal.status == httpx.codes.NOT_FOUND
             if is_unknown_path and len(roots) > 1:
                 # Nothing has shown yet where the API begins.
@@ -231,5 +235,5 @@ class OpenAIBackend:
         lacks_memory = not has_begun and any(sign in about for sign in _NO_MEMORY)
         kind = OutOfMemory if lacks_memory else BackendFailed
         failure = kind(without_key(f"{self._name} {predicate}", self._auth))
-        failure.is_refusal = fault is not None and fault.is_refusal
+        failure.is_refusal = not lacks_memory and fault is not None and fault.is_refusal
         return failure

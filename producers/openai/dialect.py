@@ -69,8 +69,9 @@ class Dialect(msgspec.Struct, frozen=True):
         """How many alternatives a token are requested."""
         return min(request.top_k, self.most_top or 0)
 
-    def body(self, model: str, request: Request) -> bytes:
-        """The request's JSON, in ASCII, so that half a character in a prompt is no problem."""
+    def body(self, model: str, request: Request, repeated: str = "") -> bytes:
+        """The request's JSON, in ASCII, so that half a character in a prompt causes no error. `repeated` is what the
+        server writes before the tokens that the request wants."""
         turns = request.messages if self.takes_system else request.messages_without_system
         body: dict[str, object] = {
             "model": model,
@@ -79,7 +80,9 @@ class Dialect(msgspec.Struct, frozen=True):
         sent = self._sent(request)
         if "max_tokens" in sent:
             most = self.most_tokens if request.has_default_length else None
-            body[self.length] = min(request.max_tokens, most or request.max_tokens)
+            # Each token has at least one byte. What is too long is cut where it is received.
+            length = request.max_tokens + len(repeated.encode())
+            body[self.length] = min(length, most or length)
         if "temperature" in sent:
             body["temperature"] = request.temperature
         body["stream"] = True

@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from producers.backend import Request, Written
+from producers.openai.asking import RefusedAnswer
 from producers.openai.dialect import Dialect
 from producers.openai.stream import ChatStream
 from producers.servers.address import at_path
@@ -39,17 +40,26 @@ from schemas.sessions import Message
 _MOST_BYTES = 64 << 20
 # A server without these addresses, or a proxy that forwards others only.
 _ABSENT = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.FORBIDDEN)
+# Where it loads its model, or a proxy is busy. A chat would be answered later, but not from the tokens.
+_LATER = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 _FIELDS = ("content", "tokens", "stop_type", "completion_probabilities")
 
 T = TypeVar("T")
 
 
 class NoCompletions(Exception):
-    """The server does not answer what a completion of tokens needs. `is_lasting`: it never will."""
+    """The server does not answer what a completion of tokens needs. `is_lasting`: it never will. `busy` is its refusal
+    where it loads the model, or has no place for the request: it may answer later."""
 
-    def __init__(self, *, is_lasting: bool) -> None:
+    def __init__(self, *, is_lasting: bool = False, busy: RefusedAnswer | None = None) -> None:
         super().__init__()
-        self.is_lasting = is_lasting
+        self.is_lasting, self.busy = is_lasting, busy
+
+
+def refused_answer(response: httpx.Response, body: bytes) -> RefusedAnswer:
+    """The refusal in a response, whose body was read."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return RefusedAnswer(response.status_code, response.reason_phrase, headers, body, str(response.request.url))
 
 
 class ChatQuestion:
@@ -64,14 +74,14 @@ class ChatQuestion:
         self.request = msgspec.structs.replace(request, prefix=(Written(begun),) if begun else ())
         # The template opens no thinking where the answer has begun.
         self._begins_thinking, self._has_ids = begins_thinking and not begun, has_ids
-        self._begun, self._repeats = begun, repeats
+        self._begun, self._repeated = begun, begun if repeats else ""
 
     def body(self, model: str, dialect: Dialect) -> bytes:
         """The request's JSON."""
-        return dialect.body(model, self.request)
+        return dialect.body(model, self.request, self._repeated)
 
     def stream(self, dialect: Dialect) -> ChatStream:
-        """What reads the answer."""
+        """The reader of the answer."""
         return ChatStream(
             dialect.top_k(self.request),
             begins_thinking=self._begins_thinking,
@@ -80,8 +90,8 @@ class ChatQuestion:
         )
 
     def following(self) -> Following:
-        """What leaves out of the answer what is no continuation."""
-        return Following(self._white_space, self._begun if self._repeats else "")
+        """The filter that passes only the continuation."""
+        return Following(self._white_space, self._repeated)
 
 
 class CompletionQuestion:
@@ -113,13 +123,13 @@ class CompletionQuestion:
         return json.dumps(body).encode()
 
     def stream(self, dialect: Dialect) -> ChatStream:
-        """What reads the answer."""
+        """The reader of the answer."""
         stream = ChatStream(0)
         stream.read_completions(dialect.top_k(self.request))
         return stream
 
     def following(self) -> Following:
-        """What leaves out of the answer what is no continuation."""
+        """The filter that passes only the continuation."""
         return Following(self._prompt.white_space)
 
 
@@ -161,10 +171,12 @@ class _ServerTokens:
             body = await short_body(response, _MOST_BYTES)
         finally:
             await response.aclose()
+        if response.status_code in _LATER:
+            raise NoCompletions(busy=refused_answer(response, body))
         if response.status_code != HTTPStatus.OK:
             raise NoCompletions(is_lasting=response.status_code in _ABSENT)
         try:
             return read(body)
         except msgspec.MsgspecError:
             # Another kind of page, or an answer whose end is late.
-            raise NoCompletions(is_lasting=False) from None
+            raise NoCompletions from None

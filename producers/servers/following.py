@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from producers.backend import Chunk, Ending, Piece
+from producers.backend import LENGTH, Chunk, Ending, Piece
 
 
 def without_white_space(text: str, characters: str | None = None) -> tuple[str, str]:
@@ -23,52 +23,44 @@ def without_white_space(text: str, characters: str | None = None) -> tuple[str, 
 
 
 class Following:
-    """Leaves out what is not the continuation: `repeated`, if the whole answer begins with it, and then the beginning
-    of `white_space`. An answer may lack both."""
+    """Leaves out what is not the continuation: `repeated`, which the server is known to send again, and then the
+    beginning of `white_space`. An answer may lack both."""
 
     def __init__(self, white_space: str, repeated: str = "") -> None:
         self._white_space, self._repeated = white_space, repeated.strip()
-        # Pieces of what may become a repetition.
-        self._held: tuple[Piece, ...] = ()
+        # The first characters of `repeated` that have come, and the pieces in which they came.
+        self._at, self._held = 0, list[Piece]()
 
     def feed(self, pieces: Sequence[Piece]) -> tuple[Piece, ...]:
         """The pieces that follow for certain after these ones."""
-        if not self._repeated:
-            return self._after_white_space((*self._held, *pieces))
-        self._held += tuple(pieces)
-        text = "".join(piece.text for piece in self._held if piece.lane == "answer")
-        begun = text.lstrip()
-        if len(begun) < len(self._repeated) and self._repeated.startswith(begun):
-            return ()
-        if begun.startswith(self._repeated):
-            return self._after_white_space(self._released(len(text) - len(begun) + len(self._repeated)))
-        return self._after_white_space(self._released(0))
+        if self._repeated:
+            pieces = [behind for piece in pieces for behind in self._behind_repetition(piece)]
+        return self._after_white_space(tuple(pieces))
 
     def shown(self, item: Chunk | Ending) -> Iterator[Chunk | Ending]:
-        """The chunk with what follows, if anything does; before an ending what was kept back."""
+        """The chunk with what follows, which may be nothing; before an ending what was kept back."""
         if isinstance(item, Ending):
-            if rest := self.end():
-                yield Chunk(rest)
+            # A server that repeats ends inside the repetition only at the length of the answer.
+            if self._held and item.reason != LENGTH:
+                yield Chunk(self._after_white_space(tuple(self._held)))
             yield item
-        elif (pieces := self.feed(item.pieces)) or not item.pieces:
-            yield Chunk(pieces)
+        else:
+            yield Chunk(self.feed(item.pieces))
 
-    def end(self) -> tuple[Piece, ...]:
-        """What was kept back, when the answer has ended."""
-        return self._after_white_space(self._released(0))
-
-    def _released(self, left_out: int) -> tuple[Piece, ...]:
-        """The held pieces without their first characters."""
-        held, self._held, self._repeated = self._held, (), ""
-        following = []
-        for piece in held:
-            cut = min(left_out, len(piece.text)) if piece.lane == "answer" else 0
-            left_out -= cut
-            if not cut:
-                following.append(piece)
-            elif cut < len(piece.text):
-                following.append(without_start(piece, piece.text[:cut]))
-        return tuple(following)
+    def _behind_repetition(self, piece: Piece) -> Sequence[Piece]:
+        """What follows for certain after this piece: nothing inside the repetition, and all of another beginning."""
+        if not self._repeated or piece.lane != "answer":
+            return (piece,)
+        new = piece.text if self._at else piece.text.lstrip()
+        again = self._repeated[self._at : self._at + len(new)]
+        self._at += len(again)
+        self._held.append(piece)
+        if new.startswith(again) and self._at < len(self._repeated):
+            return ()
+        held, self._held, self._repeated = self._held, [], ""
+        if not new.startswith(again):
+            return held
+        return (without_start(piece, piece.text.removesuffix(new) + again),) if new != again else ()
 
     def _after_white_space(self, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
         if not self._white_space:

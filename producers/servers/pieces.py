@@ -91,7 +91,7 @@ def measured(text: str, lane: Lane, piece: bytes, entry: LogprobEntry, top_k: in
 
 def token_of(entry: LogprobEntry, piece: Piece) -> int | None:
     """The entry's id, where that token alone wrote the piece's text. llama-server sends the id of a character's last
-    token for all of them: of a token that is no ASCII, its list must show what it is."""
+    token for all of them: of a token that is not ASCII, its list must show what it is."""
     if not isinstance(entry.id, int) or piece.piece or not piece.text:
         return None
     if piece.text.isascii():

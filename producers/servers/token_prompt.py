@@ -66,17 +66,17 @@ def chat_question(chat: str) -> dict[str, object]:
 
 
 def text_question(text: str) -> dict[str, object]:
-    """The body for /tokenize of a text that is no chat: without the model's first token, and without special tokens.
-    The answer is read by read_pieces()."""
+    """The body for /tokenize of a text outside the chat: without the model's first token, and without special
+    tokens. The answer is read by read_pieces()."""
     return {"content": text, "add_special": False, "parse_special": False, "with_pieces": True}
 
 
 class ModelTokens(Protocol):
-    """What llama.cpp's server knows of its model's tokens. Each method raises what the server's requests raise."""
+    """The tokens of a model of llama.cpp's server. Each method raises what the server's requests raise."""
 
     @property
     def parts(self) -> Mapping[int, bytes]:
-        """The bytes of the model's tokens that are no text by themselves, as far as they are known."""
+        """The bytes of the model's tokens that are not valid UTF-8 alone, as far as they are known."""
 
     async def prompt(self, messages: Sequence[Message]) -> str:
         """The chat as the model's own template writes it, with the beginning of the next turn."""
@@ -120,8 +120,8 @@ async def prompt_of(request: Request, model: ModelTokens) -> Prompt:
 
 
 def whole_characters(tokens: Sequence[int], parts: Mapping[int, bytes]) -> Sequence[int]:
-    """The tokens without the last ones that only begin a character. `parts` are the bytes of tokens that are no text
-    by themselves."""
+    """The tokens without the last ones that only begin a character. `parts` are the bytes of tokens that are not valid
+    UTF-8 alone."""
     begun = begun_character(tokens, parts)
     while begun and len(parts[tokens[-1]]) <= len(begun):
         begun, tokens = begun[: -len(parts[tokens[-1]])], tokens[:-1]

@@ -56,8 +56,8 @@ class ClaimLedger:
 
     def judge_token(self, claim: str, seq: int, branch: int = 0) -> ClaimVerdict:
         """Accepts the winner's next token of the present branch. A lower one, or one of another claim, is a duplicate;
-        one of a lower branch is superseded, which is no fault of its producer; a higher one, or one of a higher branch,
-        is ahead, and is sent again later."""
+        one of a lower branch is superseded, and its producer did nothing wrong; a higher one, or one of a higher
+        branch, is ahead, and is sent again later."""
         if not self.claim or claim != self.claim:
             return ClaimVerdict.DUPLICATE
         if branch != self.branch:

@@ -11,13 +11,13 @@ that answer has come further, three words are required: fewer are often the same
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from schemas.rules.what_if import WholeAnswers, shown_answer
+from schemas.rules.words import WORD
 from schemas.sessions import MAX_PREFIX_BYTES, MAX_TOKENS_LIMIT
 
 _LEAST_WORDS = 3
@@ -26,7 +26,6 @@ _LEAST_WORDS = 3
 _MOST_WORDS = MAX_PREFIX_BYTES // 2 + MAX_TOKENS_LIMIT
 # How many of the last words are compared, and the most characters of them: a text without spaces is one word.
 _LAST_WORDS, _MOST_LAST_CHARS = 3, 120
-_WORD = re.compile(r"\S+")
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -69,7 +68,7 @@ def effect_of(parent: str, branch: str) -> Effect:
     return Effect(
         byte=_bytes_before(new, at),
         reach_bytes=len(new[at:end].encode()),
-        reach_words=len(_WORD.findall(new[at:end])),
+        reach_words=len(WORD.findall(new[at:end])),
         together_again=together,
         last_words=last,
         last_words_differ=differ,
@@ -113,7 +112,7 @@ def _common_tail(old: str, new: str, at: int) -> tuple[int, int] | None:
 def _words_from(text: str, at: int) -> list[_Word]:
     """The words that begin at the character `at` or after it."""
     words, end = [], 0
-    for found in _WORD.finditer(text):
+    for found in WORD.finditer(text):
         if found.start() >= at:
             words.append(_Word(found[0], text[end : found.start()], found.start()))
         end = found.end()

@@ -33,14 +33,25 @@ def _joint(decision: Decision) -> tuple[str, int | None, int]:
     return decision.kind, decision.by, decision.at
 
 
+def times(count: int) -> str:
+    """How often, in words."""
+    return "once" if count == 1 else f"{count} times"
+
+
+def estimated_of(count: int, estimates: int) -> str:
+    """The words that follow a number of partings: how many of them are estimates. Empty where none is."""
+    if not estimates:
+        return ""
+    return ", estimated" if count == 1 else f", {estimates} of them estimated"
+
+
 class Partings:
     """The partings of one session so far."""
 
     def __init__(self) -> None:
         self.count = self.estimates = 0
-        # The bytes of the answer that were decided: a given prefix is before them.
-        self._begin: int | None = None
-        self._end = 0
+        # The bytes that the council agreed on: not those of a prefix, which were given to it.
+        self._bytes = 0
         # How often the members with these indexes lost: their drafts began otherwise.
         self.lost: dict[int, int] = {}
         self._shares = 0.0
@@ -49,9 +60,7 @@ class Partings:
     def add(self, decisions: Sequence[Decision]) -> None:
         """Adds the decisions of the next frame."""
         for decision in decisions:
-            if self._begin is None:
-                self._begin = decision.at
-            self._end = decision.end
+            self._bytes += decision.end - decision.at
             if decision.kind not in PARTED:
                 continue
             self.count += 1
@@ -61,10 +70,6 @@ class Partings:
             if decision.share is not None:
                 self._shares += decision.share
                 self._measured += 1
-
-    @property
-    def _bytes(self) -> int:
-        return self._end - (self._begin or 0)
 
     @property
     def mean_share(self) -> float | None:
@@ -85,15 +90,14 @@ class Partings:
     @property
     def sentence(self) -> str:
         """How contested the text was."""
-        agreed = f"The council agreed on {self._bytes} bytes"
+        agreed = f"The council agreed on {self._bytes} byte{'' if self._bytes == 1 else 's'}"
         if not self.count:
             return f"{agreed}, and the drafts never parted."
-        times = "once" if self.count == 1 else f"{self.count} times"
-        unsure = f", {self.estimates} of them estimated" if self.estimates else ""
         mean = self.mean_share
         share = "" if mean is None else f"; the texts that won had a share of {mean:.2f} on average"
         rate = 100 * self.count / max(self._bytes, 1)
-        return f"{agreed}; the drafts parted {times} ({rate:.1f} in 100 bytes{unsure}){share}."
+        unsure = estimated_of(self.count, self.estimates)
+        return f"{agreed}; the drafts parted {times(self.count)} ({rate:.1f} in 100 bytes{unsure}){share}."
 
     def advice(self, names: Sequence[str]) -> str:
         """A sentence for the user where a member lost nearly all partings, with the cheaper choice; else empty. `names`

@@ -4,12 +4,11 @@
     prefix     The sky was                 all members of the branch continue it
 
 A byte is an exact place: the text before it stays as it is. A word is counted from 1, and the text that is put there is
-a word of its own. In both cases a text that begins with white space replaces the white space before the place.
+a word of its own; where it begins with white space, that replaces the white space before the place.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -18,11 +17,11 @@ import msgspec
 from schemas.errors import Refused
 from schemas.rules.choice import full_name, shortened
 from schemas.rules.lanes import leading_space_dropped
+from schemas.rules.words import WORD
 from schemas.sessions import MEMBER_OPTIONS, WITHOUT_TEXT, MemberSpec, Opening, Parent, SessionRequest, Sync, Weighting
 
 # The longest word that a parent's description repeats; in a text without spaces a word has no end.
 _MOST_INSTEAD_CHARS = 64
-_WORD = re.compile(r"\S+")
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -80,13 +79,13 @@ def branch_of(answers: WholeAnswers, change: Change) -> BranchStart:
     text, place = _placed(texts, answers.opening.names, change)
     say = change.say
     before = text[:place]
-    if say[0].isspace():
+    if change.word is not None and say[0].isspace():
         before = before.rstrip()
     elif change.word is not None and before and not before[-1].isspace():
         say = f" {say}"  # behind the last word
     if not before and not (say := shown_answer(say)):
         raise Refused("bad_say", "The text has only white space, and an answer does not begin with that: write a word.")
-    instead = _WORD.match(text, place + _space_at(text, place))
+    instead = WORD.match(text, place + _space_at(text, place))
     there = instead[0][:_MOST_INSTEAD_CHARS] if instead else ""
     return BranchStart(before + say, Parent(answers.opening.session, len(before.encode()), say, there))
 
@@ -112,7 +111,7 @@ def _placed(texts: Sequence[str], names: Sequence[str], change: Change) -> tuple
         raise Refused("bad_place", "Give one place: a byte of the answer (at), or the number of a word (word).")
     is_byte = change.word is None
     indexes = range(len(texts)) if change.member is None else [change.member]
-    sizes = {index: len(texts[index].encode()) if is_byte else len(_WORD.findall(texts[index])) for index in indexes}
+    sizes = {index: len(texts[index].encode()) if is_byte else len(WORD.findall(texts[index])) for index in indexes}
     first = 0 if is_byte else 1
     # The end of an answer is a place, but another member's text may have that place inside.
     for after_end in (0, 1):
@@ -137,7 +136,7 @@ def _byte_place(text: str, byte: int) -> int:
 
 def _word_place(text: str, number: int) -> int:
     """The index of the first character of the word, or of the end."""
-    starts = [found.start() for found in _WORD.finditer(text)]
+    starts = [found.start() for found in WORD.finditer(text)]
     return starts[number - 1] if number <= len(starts) else len(text)
 
 

@@ -1,13 +1,17 @@
-"""Words in texts in UTF-8: where one ends.
+"""Words: what one is, and where one ends in a text in UTF-8.
 
 "The sky is blue."        from byte 3 on the word ends at byte 7, before the next white space
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-# White space in ASCII. Texts without it, as in Chinese, are cut after MOST_WORD_BYTES.
+# A word of a whole answer, as a person counts them: white space of all scripts divides them.
+WORD = re.compile(r"\S+")
+# Only ASCII white space divides a draft, which may end inside a character. Texts without it, as in Chinese, are cut
+# after MOST_WORD_BYTES.
 _WHITE_SPACE = b" \t\n\r\x0b\x0c"
 MOST_WORD_BYTES = 64
 

@@ -156,7 +156,8 @@ async def test_an_owner_dies_between_a_decision_and_the_steer_and_the_next_one_d
 async def test_connections_that_break_around_decisions_change_no_text(
     durable: DurableRedis, direct: AsyncPipe, web: WebServer
 ) -> None:
-    """Commits with steers: lost, their replies lost, and doubled. Reads of the state, and tokens, of all producers."""
+    """Commits with steers: lost, their replies lost, and doubled. Of all producers: lost tokens, and lost replies to
+    reads of the state."""
     with proxied_roles_on(durable, AGGREGATOR, *_PRODUCERS) as roles:
         calm = await _undisturbed_answer(direct)
         opening = _opening()
@@ -166,9 +167,9 @@ async def test_connections_that_break_around_decisions_change_no_text(
             for kind in (Kind.CUT_BEFORE, Kind.CUT_AFTER, Kind.TWICE)
         ]
         cuts = [
-            role.proxy.strike(Kind.CUT_AFTER, _every(number, matches), 2)
+            role.proxy.strike(kind, _every(number, matches), 2)
             for role in roles.of("producers")
-            for number, matches in ((11, is_state_read), (13, is_token_write))
+            for number, kind, matches in ((11, Kind.CUT_AFTER, is_state_read), (13, Kind.CUT_BEFORE, is_token_write))
         ]
         await open_session(direct, opening)
         agreed, _ = await _check_one_answer(direct, web, opening.session)

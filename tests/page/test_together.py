@@ -66,21 +66,28 @@ def test_words_are_shaded_and_show_who_would_have_said_what(redis: RedisServer, 
     card = page.locator("#evidence")
     words.nth(2).hover()
     expect(card.locator(".sentence")).to_have_text(
-        "The drafts parted, and the council took that of 1 test:one. 2 test:two would have continued with “w…” and was "
-        "steered."
+        "The drafts parted, and the council took that of 1 test:one. The draft of 2 test:two continued with “w…”. Each "
+        "member whose draft differed was steered."
     )
     expect(card.locator(".pieces li")).to_have_text(["·is75.0 %, written", "·w…25.0 %"])
     expect(card).to_contain_text("Certain: longer lists could not change it.")
     expect(card.locator("tr", has_text="kind")).to_contain_text("certain")
+    words.nth(2).tap()
+    # Only the beginning of the other draft is known, which is no choice of a what-if; a text of one's own is.
+    expect(card.get_by_role("button", name="What if")).to_have_count(0)
+    with page.expect_request("**/what-if") as asked:
+        card.get_by_label("What if it went on with…").fill("was")
+        card.get_by_role("button", name="Try it").click()
+    assert {**asked.value.post_data_json, "member": 0} == {"member": 0, "at": 10, "say": " was", "allow_remote": False}
+    expect(card.get_by_role("alert")).to_be_visible()
+    card.get_by_role("button", name="Close").click()
     words.nth(3).tap()
     expect(card.locator(".sentence")).to_have_text(
-        "The drafts parted, and the council took that of 3 test:three. 1 test:one and 2 test:two would have continued "
-        "otherwise, most likely with the end of the answer, and were steered."
+        "The drafts parted, and the council took that of 3 test:three. The drafts of 1 test:one and 2 test:two began "
+        "otherwise; the likeliest of them continued with the end of the answer. Each member whose draft differed was "
+        "steered."
     )
     expect(card).to_contain_text("An estimate: longer lists could change it.")
-    # The end of the answer is no choice of a what-if; a text of one's own is.
-    expect(card.get_by_role("button", name="What if")).to_have_count(0)
-    expect(card.get_by_label("What if it went on with…")).to_be_visible()
     assert violations(page) == []
     card.get_by_role("button", name="Close").click()
     together.locator(".text").focus()

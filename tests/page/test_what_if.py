@@ -74,7 +74,8 @@ def test_branches_by_pointer_and_by_keyboard(speaker: ScriptedProducer, open_pag
     expect(card).to_be_hidden()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
-    page.keyboard.type(" forty")
+    # The space of the token that it replaces stands before it.
+    page.keyboard.type("forty")
     speaker.offer()
     page.keyboard.press("Enter")
     expect(answer(page).locator("mark.changed")).to_have_text("forty")
@@ -88,8 +89,11 @@ def test_branches_by_pointer_and_by_keyboard(speaker: ScriptedProducer, open_pag
     # Asked again, the branch is opened again.
     second = page.url
     speaker.offer()
-    page.get_by_role("button", name="Ask again").click()
+    with page.expect_request("**/what-if") as asked:
+        page.get_by_role("button", name="Ask again").click()
     expect(answer(page)).to_have_text("It takes forty")
+    again = asked.value.post_data_json
+    assert (again["sync"], [member["model"] for member in again["models"]]) == ("step", ["test:speaker"])
     assert page.url not in (parent, second)
     expect(page.get_by_role("treeitem")).to_have_count(4)
 
@@ -107,3 +111,35 @@ def test_a_refused_branch_shows_the_servers_sentence_in_the_card(speaker: Script
     expect(answer(page)).to_have_text("A 42")
     page.get_by_role("heading", level=1).click()
     expect(card).to_be_hidden()
+
+
+def test_a_branch_that_is_not_listed_is_in_the_tree_and_failed_requests_are_no_end(
+    speaker: ScriptedProducer, open_page: Open
+) -> None:
+    page = open_page()
+    # The tree is read again after half a second instead of four.
+    page.evaluate("""() => {
+        const set = window.setTimeout;
+        window.setTimeout = (call, ms, ...more) => set(call, ms === 4000 ? 500 : ms, ...more);
+    }""")
+    ask(page, "How long?")
+    written(speaker, "A", " 42")
+    has_ended(page, 1, 1)
+    first = page.url.rpartition("#")[2]
+    page.route(f"**/api/sessions/{first}", lambda route: route.fulfill(json=route.fetch().json() | {"branches": []}))
+    page.route("**/tokens?*", lambda route: route.abort())
+    answer(page).focus()
+    for key in ("ArrowRight", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    expect(page.get_by_label("What if it went on with…")).to_be_focused()
+    page.unroute("**/tokens?*")
+    page.keyboard.type("forty")
+    speaker.offer()
+    page.keyboard.press("Enter")
+    expect(answer(page).locator("mark.changed")).to_have_text("forty")
+    too_many = {"error": {"code": "too_many", "message": "Too many requests: wait a second."}}
+    page.route("**/effect", lambda route: route.fulfill(status=429, json=too_many), times=2)
+    written(speaker, " years.")
+    has_ended(page, 1, 1)
+    expect(page.locator("#effect")).to_contain_text("the last words differ: “A 42”, “A forty years”.")
+    assert tree_of(page) == [["1", "false", "The first answer"], ["2", "true", "A forty in place of “42”"]]

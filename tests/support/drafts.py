@@ -32,6 +32,8 @@ class Drafts:
         self.frames: list[Frame] = []
         self._written: list[tuple[str, bytes]] = []
         self._claims: dict[int, str] = {}
+        # False: windows are closed whose commits, with the marks, come later.
+        self.is_committed = True
         self._seqs = dict[tuple[int, int], int]()
 
     def claim(self, *members: int, pauses: bool = False) -> None:
@@ -85,6 +87,9 @@ class Drafts:
         self.entries += written
         self.frames.append(closed.frame)
         self._load_again()
+        if self.is_committed:
+            for mark in closed.steered:
+                self.add(mark)
         return closed
 
     def windows(self, count: int) -> None:

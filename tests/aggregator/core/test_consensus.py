@@ -370,3 +370,19 @@ def test_a_member_whose_draft_has_ended_can_still_be_dropped(way: str) -> None:
     reasons = {"failed": "its server said so", "cancelled": "cancelled", "silent": "producer gone"}
     assert (member.state, member.reason) == ("dropped", reasons[way])
     assert drafts.frames[-1].final == (way == "cancelled")
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_a_steered_members_silence_counts_from_the_mark_of_its_steer(is_committed: bool) -> None:
+    """After a pause the aggregator closes many windows at once: until they are committed, no producer knows of them."""
+    drafts = begun()
+    drafts.is_committed = is_committed
+    drafts.write(0, "a", " b", " c", p=0.9)
+    drafts.write(1, "c", " d", p=0.5)
+    steered = drafts.close().steered
+    drafts.windows(2 * SECOND)
+    assert (drafts.frames[-1].members[1].state == "detached") == is_committed
+    drafts.is_committed = True
+    drafts.add(steered[0])
+    drafts.windows(2 * SECOND)
+    assert drafts.frames[-1].members[1].state == "detached"

@@ -57,7 +57,7 @@ def voter_of(vote: Vote) -> Voter:
 def test_a_decision_is_that_of_the_oracle(votes: list[Vote], draw: float | None) -> None:
     outcome, verdict = decided(votes, draw), decide([voter_of(vote) for vote in votes], draw)
     winner, second = outcome.winner, outcome.runner_up
-    assert (verdict.branch, verdict.is_end) == (winner.text, not winner.text)
+    assert (verdict.alternative, verdict.is_end) == (winner.text, not winner.text)
     assert verdict.leader == outcome.leader
     assert outcome.is_open or verdict.certain == outcome.certain
     assert abs(verdict.share - float(winner.low)) <= NEAR

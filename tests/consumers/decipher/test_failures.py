@@ -13,7 +13,7 @@ from consumers.decipher.follower import Decipher
 from runtime.log import log_to_stderr
 from schemas import keys
 from schemas.events import EnergyUpdate, ErrorEvent
-from schemas.frames import Frame
+from schemas.frames import FRAME_VERSION, Frame
 from tests.support.protocol import events_of
 from tests.support.redis_servers import RedisServer
 from tests.support.scripted_sessions import FrameWriter
@@ -132,4 +132,4 @@ async def test_a_frame_of_another_version_ends_the_events_with_a_sentence_that_n
         await until_over(pipe, recorder.session)
     ((_, event),) = await events_of(pipe, recorder.session)
     assert isinstance(event, ErrorEvent)
-    assert "A frame has version 1, and this program reads version 2: run one version" in event.payload.message
+    assert f"A frame has version 1, and this program reads version {FRAME_VERSION}: run" in event.payload.message

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +16,27 @@ from council.settings.schema import load_settings
 from schemas.frames import ConsensusFrame, Decision, Frame, MemberFrame
 from schemas.rules.partings import joined_decisions
 from schemas.sessions import SessionRequest
-from tests.support.council_command import council
+from tests.support.council_command import COUNCIL, council, environment
 from tests.support.frames import changed_frame, made_frame
+from tests.support.project import ROOT
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
 
 MODELS = ("ngram:word-3", "ngram:char-6")
+
+
+# Linux has this file; macOS does not.
+FULL_DISK = Path("/dev/full")
+
+
+def _assert_a_full_disk_is_named(arguments: list[str], url: str) -> None:
+    with FULL_DISK.open("w") as full:
+        failed = subprocess.run(
+            [*COUNCIL, *arguments], env=environment(url), cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+    sentence = "The output cannot be written (No space left on device): make room for it, or write it elsewhere."
+    assert (failed.returncode, failed.stderr) == (1, f"council: {sentence}\n")
 
 
 def _decisions(shown: list[dict[str, Any]]) -> list[Decision]:
@@ -42,6 +59,8 @@ async def test_standard_output_is_the_agreed_text_alone(redis: RedisServer, role
     plain = council(*asked, *options, url=redis.url)
     assert plain.code == 0, plain.said
     plain.assert_said("The council agreed on", "the drafts parted")
+    if FULL_DISK.exists():
+        _assert_a_full_disk_is_named([*asked, *options], redis.url)
     *frames, summary = council(*asked, *options, "--json", url=redis.url).lines
     agreed = "".join(frame["agreed"] for frame in frames)
     assert agreed

@@ -108,6 +108,10 @@ async def test_a_recording_has_branches_by_its_file_and_by_its_name(
         assert all(member["text"].startswith("The set") for member in summary["members"])
         assert effect["parent"] == {"session": parent.session, "byte": 4, "word": "set", "instead": "list"}
         assert [one["member"] for one in effect["effect"]] == ["words", CHAR]
+    async with TurboEnsemble(redis_url=redis.url) as ensemble:
+        for written in (path, str(path)):
+            branch = await ensemble.what_if(written, "set", word=2, max_tokens=1)
+            assert branch.opening.prefix == "The set"
 
 
 @pytest.mark.usefixtures("models")

@@ -56,7 +56,7 @@ async def test_what_is_sent_and_comes_back_is_shown_with_what_was_found() -> Non
 async def test_a_seed_that_is_refused_is_left_out_and_so_is_a_prefix() -> None:
     no_seed = answer(b'{"detail":[{"loc":["body","seed"],"msg":"Extra inputs are not permitted"}]}', "422 No")
     no_prefix = answer(b'{"error":{"message":"Last message must be from the user"}}', "400 Bad Request")
-    trial, _ = await trial_of({"GET /v1/models": LIST, POST: [no_seed, stream("Hi"), no_prefix]})
+    trial, _ = await trial_of({"GET /v1/models": LIST, POST: [no_seed, stream("Hi"), no_prefix, stream("One")]})
     assert (trial.failure, trial.left_out) == ("", ("seed",))
     found = trial.capabilities
     assert found is not None

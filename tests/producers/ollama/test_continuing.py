@@ -89,14 +89,18 @@ async def asked_of(answers: Sequence[bytes], *prefix: Written) -> tuple[ExactSer
 
 
 async def test_an_imitation_that_repeats_the_beginning_has_it_left_out() -> None:
-    _, found = await asked_of([lines("four five six", " seven"), lines("a", " b c")], Written("a b"))
+    server, found = await asked_of([lines("four five six", " seven"), lines("a", " b c")], Written("a b"))
     assert found == " c"
+    assert server.questions[-1]["options"]["num_predict"] == GREEDY.max_tokens + len("a b")
 
 
-@pytest.mark.parametrize("anew", [lines("One two"), lines(thinking="Hm"), answer(b'{"error":"no"}', "400 Bad Request")])
-async def test_an_imitation_that_does_not_continue_fails_with_one_sentence(anew: bytes) -> None:
+REFUSED = answer(b'{"error":"no"}', "400 Bad Request")
+
+
+@pytest.mark.parametrize("anew", [[lines("One two")], [lines(thinking="Hm")], [REFUSED, lines("One")]])
+async def test_an_imitation_that_does_not_continue_fails_with_one_sentence(anew: list[bytes]) -> None:
     with pytest.raises(BackendFailed, match=r"does not continue an answer: it (begins a new one|refuses)") as failed:
-        await asked_of([anew], Written("a b"))
+        await asked_of(anew, Written("a b"))
     assert "\n" not in str(failed.value)
 
 

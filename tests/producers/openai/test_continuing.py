@@ -12,7 +12,18 @@ import pytest
 
 from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
-from producers.backend import BackendFailed, Ending, Request, Written, stretches_of
+from producers.backend import (
+    BackendFailed,
+    Chunk,
+    Ending,
+    ModelLoading,
+    OutOfMemory,
+    Piece,
+    Request,
+    Written,
+    stretches_of,
+)
+from producers.openai import asking
 from producers.openai.backend import OpenAIBackend
 from producers.servers.prefix_try import BEGUN, outcome_of
 from producers.servers.recorded import Exchange
@@ -138,6 +149,29 @@ async def test_a_llama_server_behind_a_proxy_without_completions_is_asked_by_cha
     assert (body["continue_final_message"], body["add_generation_prompt"], body["cache_prompt"]) == (True, False, True)
 
 
+@pytest.mark.parametrize("path", ["POST /apply-template", "POST /tokenize"])
+async def test_a_llama_server_that_loads_its_model_is_asked_for_tokens_again(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chat would give the answer so far as text, and some templates refuse one."""
+    monkeypatch.setattr(asking, "LOADING_PAUSE_S", 0.01)
+    loading = answer(b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}', "503 Unavailable")
+    answers: dict[str, list[bytes]] = {
+        "GET /v1/models": [answer(b'{"data":[{"id":"m","owned_by":"llamacpp"}]}')],
+        "POST /apply-template": [answer(b'{"prompt":"chat"}')],
+        "POST /tokenize": [answer(b'{"tokens":[1,2]}')],
+        "POST /completion": [answer(b'data: {"content":" six","stop_type":"limit"}\n\n', kind="text/event-stream")],
+    }
+    answers[path].insert(0, loading)
+    async with asyncio.timeout(QUICKLY_S), exact_server(answers) as server, started("m", server.url) as backend:
+        items = [item async for item in backend.generate(continuing(Written("five", (5,))))]
+        assert items == [ModelLoading(), Chunk((Piece(" six"),)), Ending("length")]
+        assert backend.facts.continues == "yes"
+    (sent,) = [json.loads(body) for asked, body in server.asked if asked == "POST /completion"]
+    assert sent["prompt"] == [1, 2, 5]
+    assert not server.questions, "it was asked by chat"
+
+
 # Others: the first answer is that to the try
 
 POST = "POST /v1/chat/completions"
@@ -145,6 +179,11 @@ LIST = answer(b'{"data":[{"id":"m"}]}')
 VLLM = answer(b'{"data":[{"id":"m","owned_by":"vllm"}]}')
 STUDIO = answer(b'{"models":[{"key":"m","type":"llm","loaded_instances":[{"id":"m"}]}]}')
 SEVEN = stream(" seven", " eight")
+NO_MEMORY = answer(b'{"error":{"message":"Failed to load model: insufficient system resources"}}', "400 Bad Request")
+NO_MODEL = answer(b'{"error":{"message":"the model m has no licence"}}', "422 Unprocessable Entity")
+THOUGHT = answer(
+    b'data: {"choices":[{"delta":{"reasoning_content":"Hm"}}]}\n\ndata: [DONE]\n\n', kind="text/event-stream"
+)
 
 
 async def asked_of(answers: dict[str, bytes | Sequence[bytes] | None], *prefix: Written) -> tuple[ExactServer, str]:
@@ -187,6 +226,9 @@ async def test_a_server_that_repeats_the_beginning_has_it_left_out() -> None:
         assert found == " c d"
     _, found = await asked_of({"GET /v1/models": LIST, POST: [repeated[0], repeated[2]]}, Written("a b"))
     assert found == "A new answer"
+    # The repetition counts as well.
+    server, _ = await asked_of({"GET /v1/models": LIST, POST: repeated}, Written("a b"))
+    assert [body["max_tokens"] for body in server.questions] == [16, GREEDY.max_tokens + len("a b")]
 
 
 async def test_an_answer_that_loops_is_kept_where_the_server_does_not_repeat() -> None:
@@ -194,6 +236,17 @@ async def test_an_answer_that_loops_is_kept_where_the_server_does_not_repeat() -
     assert found == " ha ha"
     _, found = await asked_of({"GET /v1/models": LIST, POST: [SEVEN, stream("ha", " ha")]}, Written("ha"))
     assert found == "ha ha"
+
+
+@pytest.mark.parametrize(
+    ("begun", "follows"), [("I", " Iceland"), ("4", "42"), ("A long way to go", "A long way to go")]
+)
+async def test_nothing_is_cut_of_a_server_that_has_not_repeated_its_beginning_at_the_try(
+    begun: str, follows: str
+) -> None:
+    unclear = stream(" and so on")
+    _, found = await asked_of({"GET /v1/models": LIST, POST: [unclear, stream(follows)]}, Written(begun))
+    assert found == follows
 
 
 async def test_an_answer_that_comes_whole_and_repeats_the_beginning_has_it_left_out() -> None:
@@ -205,46 +258,51 @@ async def test_an_answer_that_comes_whole_and_repeats_the_beginning_has_it_left_
 @pytest.mark.parametrize(
     ("tried", "why"),
     [
-        (stream("One", " two"), "it begins a new one instead"),
-        (stream("Sure! one, two"), "it begins a new one instead"),
-        (answer(b'{"error":{"message":"the last message must be from the user"}}', "400 Bad Request"), "it refuses"),
+        ([stream("One", " two")], "it begins a new one instead"),
+        ([stream("Sure! one, two")], "it begins a new one instead"),
+        ([THOUGHT], "it begins a new one instead"),
+        ([answer(b'{"error":{"message":"unexpected message"}}', "400 Bad Request"), stream("One")], "it refuses"),
     ],
 )
-async def test_a_server_that_does_not_continue_is_asked_once_and_the_reason_is_one_sentence(
-    tried: bytes, why: str
+async def test_a_server_that_does_not_continue_is_tried_once_and_the_reason_is_one_sentence(
+    tried: list[bytes], why: str
 ) -> None:
     async with (
         asyncio.timeout(QUICKLY_S),
-        exact_server({"GET /v1/models": LIST, POST: [tried, stream("x")]}) as server,
+        exact_server({"GET /v1/models": LIST, POST: [*tried, stream("x")]}) as server,
         started("m", server.url) as backend,
     ):
         for _ in range(2):
             with pytest.raises(BackendFailed, match=f"does not continue an answer: {why}"):
                 _ = [item async for item in backend.generate(continuing(Written("a b")))]
         assert backend.facts.continues == "no"
-        assert len(server.questions) == 1
+        assert len(server.questions) == len(tried)
         assert text_of(pieces_in([item async for item in backend.generate(GREEDY)])) == "x"
 
 
-async def test_a_model_that_thinks_instead_of_continuing_does_not_continue() -> None:
-    thought = answer(
-        b'data: {"choices":[{"delta":{"reasoning_content":"Hm"}}]}\n\ndata: [DONE]\n\n', kind="text/event-stream"
-    )
-    for answers in ([thought], [SEVEN, thought]):
-        with pytest.raises(BackendFailed, match="it begins a new one instead"):
-            await asked_of({"GET /v1/models": LIST, POST: answers}, Written("a b"))
-
-
-async def test_a_server_that_is_away_or_busy_during_the_try_is_tried_again() -> None:
-    broken = answer(b"upstream is away", "502 Bad Gateway")
+@pytest.mark.parametrize(
+    ("answers", "kind", "words"),
+    [
+        ([answer(b"upstream is away", "502 Bad Gateway")], BackendFailed, "502"),
+        ([NO_MEMORY], OutOfMemory, "insufficient system resources"),
+        # It refuses every request now, whether it begins an answer or not.
+        ([NO_MODEL, NO_MODEL], BackendFailed, "has no licence"),
+        ([NO_MODEL, NO_MEMORY], OutOfMemory, "insufficient system resources"),
+        # A model that thinks about some questions only.
+        ([SEVEN, THOUGHT], BackendFailed, "it begins a new one instead"),
+    ],
+)
+async def test_a_failure_that_is_not_about_the_beginning_leaves_the_model_untried(
+    answers: list[bytes], kind: type[BackendFailed], words: str
+) -> None:
     async with (
         asyncio.timeout(QUICKLY_S),
-        exact_server({"GET /v1/models": LIST, POST: [broken, SEVEN, stream(" c")]}) as server,
+        exact_server({"GET /v1/models": LIST, POST: [*answers, SEVEN, stream(" c")]}) as server,
         started("m", server.url) as backend,
     ):
-        with pytest.raises(BackendFailed, match="502"):
+        with pytest.raises(BackendFailed, match=words) as failed:
             _ = [item async for item in backend.generate(continuing(Written("a b")))]
-        assert backend.facts.continues == "untried"
+        assert (type(failed.value), backend.facts.continues) == (kind, "untried")
         items = [item async for item in backend.generate(continuing(Written("a b")))]
         assert text_of(pieces_in(items)) == " c"
 
@@ -282,7 +340,10 @@ async def test_a_finished_sentence_ends_at_once() -> None:
     [
         (" seven eight", False, "continued"),
         (", 7, 8", False, "continued"),
+        ("Six seven eight", False, "continued"),
+        ("Ten", False, "continued"),
         ("four five six seven", False, "repeated"),
+        ("Four, five, six, seven", False, "repeated"),
         ("One, two", False, "begun anew"),
         ("Here you are:", False, "begun anew"),
         ("1\n2\n3", False, "begun anew"),

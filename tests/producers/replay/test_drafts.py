@@ -110,6 +110,8 @@ def test_it_is_verified_and_counted(path: Path) -> None:
         f"parted        the drafts of one answer, {summary.partings} times, {summary.estimates} of them estimated; "
         f"{summary.superseded} tokens were discarded"
     )
+    once = inspect_lines({**inspected(path), "partings": 1, "estimates": 1, "superseded": 1}, path)
+    assert "parted        the drafts of one answer, once, estimated; 1 token was discarded" in once
     assert salvage(path).is_whole
 
 

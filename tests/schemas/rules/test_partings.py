@@ -87,3 +87,13 @@ def test_the_partings_of_a_session_in_words_and_numbers(prefix: int) -> None:
         "The council agreed on 100 bytes; the drafts parted 2 times (2.0 in 100 bytes, 1 of them estimated); the texts "
         "that won had a share of 0.60 on average."
     )
+
+
+def test_the_given_beginning_of_a_branch_was_not_agreed_on() -> None:
+    found = Partings()
+    found.add([unanimous(900, 960), parted(960, 1_000, 1, share=0.5, kind="estimate")])
+    assert found.as_object(2)["per_100_bytes"] == 1.0
+    assert found.sentence == (
+        "The council agreed on 100 bytes; the drafts parted once (1.0 in 100 bytes, estimated); the texts that won had "
+        "a share of 0.50 on average."
+    )

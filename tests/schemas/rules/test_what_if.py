@@ -59,7 +59,8 @@ def refusal(say: str, answers: tuple[str, ...] = (SKY, SEA), **place: Any) -> tu
         ({"at": 7}, " was", "The sky was", 7, "is"),
         ({"at": 7}, "line", "The skyline", 7, "is"),
         ({"at": 8}, "was", "The sky was", 8, "is"),
-        ({"at": 8}, " was", "The sky was", 7, "is"),
+        ({"at": 8}, " was", "The sky  was", 8, "is"),
+        ({"at": 8}, "\n* a", "The sky \n* a", 8, "is"),
         ({"at": 5}, "ip", "The sip", 5, "ky"),
         ({"at": 0}, " A", "A", 0, "The"),
         ({"at": 22}, "\n\nThen", "The sky is blue today.\n\nThen", 22, ""),
@@ -120,6 +121,9 @@ def test_the_prefix_is_the_answer_up_to_the_byte_and_then_the_word(answers: list
         kept = shown_answer(answers[0]).encode()[: found.parent.byte].decode()
         assert found.prefix == kept + found.parent.word
         assert found.parent.word.strip() == say.strip()
+        # A byte is exact: only its own character may be cut off, never the white space before it.
+        if place.at is not None:
+            assert 0 <= number - found.parent.byte < 4
         # What the rule makes is admitted.
         request, _ = request_of(opening, found, ["a", "b"], {})
         assert admit(request, "s2", [ModelFacts("a"), ModelFacts("b")], TIERS["mid"], Limits()).opening.prefix

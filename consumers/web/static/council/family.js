@@ -8,31 +8,47 @@ const MOST_ABOVE = 32;
 
 // The tree that contains this session, as its nodes in the order in which a tree shows them. A node has the facts of its
 // session, `depth` from 1, `parent` (a node, null for the first one), `change` (the change of its parent's answer) and `names`.
-// Of a first session that the council no longer has, isGone is true.
-export async function familyOf(session) {
-  const root = await rootOf(session);
+// Of a first session that the council no longer has, isGone is true. `known` are sessions that have ended, by id: they are not
+// fetched, so a branch that was made of them since then is not found; those that are fetched are added.
+export async function familyOf(session, known = new Map()) {
+  const read = async (id) => known.get(id) ?? keep(await sessionOrNull(id), known);
+  const path = await pathTo((await read(session.session)) ?? factsOf(session), read);
   const nodes = [];
-  const waiting = [{ shown: root, depth: 1, parent: null }];
-  while (waiting.length > 0 && nodes.length < MOST) {
+  const waiting = [{ shown: path[0], depth: 1, parent: null }];
+  while (waiting.length > 0) {
     const { shown, depth, parent } = waiting.shift();
-    const { members, parent: change, ...facts } = shown;
-    const node = { ...facts, depth, parent, change, names: members?.map(({ name }) => name) ?? [] };
+    const { parent: change, branches = [], ...facts } = shown;
+    const node = { ...facts, depth, parent, change };
     nodes.push(node);
-    const found = await Promise.all((shown.branches ?? []).slice(0, MOST).map((id) => sessionOrNull(id)));
+    // A replay of a branch is in no list of branches, nor is one that is older than those in the list.
+    const next = path[depth - 1] === shown ? path[depth] : undefined;
+    const room = Math.max(0, MOST - nodes.length - waiting.length);
+    const ids = new Set([...branches.slice(0, room), ...(next ? [next.session] : [])]);
+    const found = await Promise.all([...ids].map((id) => (id === next?.session ? next : read(id))));
     waiting.unshift(...found.filter(Boolean).map((each) => ({ shown: each, depth: depth + 1, parent: node })));
   }
   return nodes;
 }
 
-// The session from which all others branch, as far as the council still has them.
-async function rootOf(session) {
-  let shown = session;
-  for (let above = 0; shown.parent && above < MOST_ABOVE; above += 1) {
-    const parent = await sessionOrNull(shown.parent.session);
-    if (!parent) return { session: shown.parent.session, isGone: true, branches: [shown.session] };
-    shown = parent;
+// The sessions from the one from which all others branch, as far as the council still has them, down to this one.
+async function pathTo(shown, read) {
+  const path = [shown];
+  while (path[0].parent && path.length <= MOST_ABOVE) {
+    const { session } = path[0].parent;
+    path.unshift((await read(session)) ?? { session, isGone: true, names: [] });
   }
-  return shown;
+  return path;
+}
+
+// What a tree needs of a session: whole answers are long.
+function factsOf({ session, status, replay_of, prefix, parent, branches, members }) {
+  return { session, status, replay_of, prefix, parent, branches, names: members.map(({ name }) => name) };
+}
+
+function keep(session, known) {
+  const facts = session && factsOf(session);
+  if (facts?.status === "ended") known.set(facts.session, facts);
+  return facts;
 }
 
 // Null for a session that the council no longer has; another failure is thrown.
@@ -46,7 +62,7 @@ async function sessionOrNull(id) {
 }
 
 // Opens the branch again: the same change of the same answer or, if its parent is gone, of its own beginning. Answers like
-// openSession; `options` are further fields of the request.
+// openSession; `options` are further fields of the request, which is that of the parent otherwise.
 export async function openAgain({ session, parent, prefix }, options) {
   const above = await sessionOrNull(parent.session);
   const before = textBefore(prefix, parent.byte);

@@ -47,11 +47,13 @@ export class Ask {
 
   // Opens a session with the same request and the same members.
   again(session) {
-    if (session.parent) return this.#open(session, (options) => openAgain(session, options));
     const { prompt, history, system, members, sync, weighting } = session;
     const weights = Object.fromEntries(members.filter((each) => each.weight !== 1).map((each) => [each.name, each.weight]));
+    const same = { weights, sync, weighting, models: members.map(memberBody) };
+    // A branch may have other members than its parent.
+    if (session.parent) return this.#open(session, (options) => openAgain(session, { ...same, ...options }));
     const text = history.length ? { messages: [...history, { role: "user", content: prompt }] } : { prompt };
-    return this.#open({ ...text, system, weights, sync, weighting, models: members.map(memberBody) });
+    return this.#open({ ...text, system, ...same });
   }
 
   async #send() {

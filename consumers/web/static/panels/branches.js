@@ -41,41 +41,48 @@ export class Branches {
     this.read();
   }
 
-  // Reads the tree again, because the shown session has ended.
-  async read() {
+  // Reads the tree again, because the shown session has ended. `known` are the sessions that are not fetched again.
+  async read(known = new Map()) {
     const session = this.#session;
     if (!session?.parent && !session?.branches?.length) return;
     const requested = ++this.#requested;
     clearTimeout(this.#timer);
     this.#root.hidden = false;
+    let isSettled = false;
     try {
-      const nodes = await familyOf(session);
+      const nodes = await familyOf(session, known);
       await Promise.all(nodes.map((node) => this.#learn(node)));
       if (requested !== this.#requested) return;
       this.#show(nodes);
-      const isSettled = nodes.every(({ isGone, status }) => isGone || status === "ended");
-      if (!isSettled) this.#timer = setTimeout(() => this.read(), READ_MS);
+      isSettled = nodes.every(({ isGone, status }) => isGone || status === "ended");
     } catch (error) {
-      if (requested === this.#requested) setText(this.#effect, error.message);
+      if (requested !== this.#requested) return;
+      setText(this.#effect, error.message);
     }
+    if (!isSettled) this.#timer = setTimeout(() => this.read(known), READ_MS);
   }
 
   // Fetches the effect of a branch that has ended, until no answer changes any more.
   async #learn({ session, change, status }) {
     if (!change || status !== "ended" || this.#effects.has(session)) return;
-    const effect = await getEffect(session);
-    if (effect.final) this.#effects.set(session, inWords(effect.members));
+    try {
+      const effect = await getEffect(session);
+      if (effect.final) this.#effects.set(session, inWords(effect.members));
+    } catch (error) {
+      // The branch was deleted after the tree was read.
+      if (error.status !== 404) throw error;
+    }
   }
 
   #show(nodes) {
     const hadFocus = this.#tree.contains(document.activeElement);
     this.#nodes = nodes;
     this.#root.hidden = false;
-    const shown = Math.max(0, nodes.findIndex(({ session }) => session === this.#session.session));
+    const shown = nodes.findIndex(({ session }) => session === this.#session.session);
     const node = nodes[shown];
     this.#tree.replaceChildren(...nodes.map((each) => this.#item(each, each === node)));
     this.#point(shown, hadFocus);
-    setText(this.#effect, node?.change ? this.#sentenceOf(node) : "This answer stays as it is; its branches are below it.");
+    setText(this.#effect, node.change ? this.#sentenceOf(node) : "This answer stays as it is; its branches are below it.");
   }
 
   #sentenceOf({ session }) {
@@ -86,6 +93,7 @@ export class Branches {
     const item = element("li", "branch", ...(node.change ? changeNodes(node) : firstNodes(node)));
     // That of the shown answer stands above the tree.
     if (node.change && !isShown) item.append(element("span", "quiet", this.#effects.get(node.session)?.short ?? ""));
+    if (node.replay_of) item.append(element("span", "quiet", "replay"));
     item.setAttribute("role", "treeitem");
     item.setAttribute("aria-level", String(node.depth));
     item.setAttribute("aria-selected", String(isShown));

@@ -43,10 +43,16 @@ function partingSentence({ by, against, runner_up: next }, names) {
   const name = (index) => `${index + 1} ${names[index]}`;
   const taken = by === null ? "The drafts parted." : `The drafts parted, and the council took that of ${name(by)}.`;
   if (against.length === 0) return taken;
-  const wanted = next === null ? "another text" : shownBeginning(next);
-  if (against.length === 1) return `${taken} ${name(against[0])} would have continued with ${wanted} and was steered.`;
-  const steered = `${against.slice(0, -1).map(name).join(", ")} and ${name(against.at(-1))}`;
-  return `${taken} ${steered} would have continued otherwise, most likely with ${wanted}, and were steered.`;
+  return `${taken} ${othersSentence(against.map(name), next)} Each member whose draft differed was steered.`;
+}
+
+// How the other drafts began, at the first letter in which they differ.
+function othersSentence(names, next) {
+  if (names.length > 1) {
+    const likeliest = next === null ? "" : `; the likeliest of them continued with ${shownBeginning(next)}`;
+    return `The drafts of ${names.slice(0, -1).join(", ")} and ${names.at(-1)} began otherwise${likeliest}.`;
+  }
+  return `The draft of ${names[0]} continued with ${next === null ? "another text" : shownBeginning(next)}.`;
 }
 
 const shownBeginning = (text) => (text === "" ? "the end of the answer" : `“${text.trim() || visible(text)}…”`);

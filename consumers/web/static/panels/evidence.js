@@ -65,7 +65,7 @@ export class Evidence {
     this.#moveTo(point);
   }
 
-  // Keeps the card open, with choices below the evidence: {element, onSay(piece)}.
+  // Keeps the card open, with choices below the evidence: {element, onSay(piece)}; onSay is null if the pieces are no choices.
   hold(choices) {
     this.#choices = choices;
     this.#card.append(choices.element);
@@ -79,9 +79,9 @@ export class Evidence {
     this.#card.classList.remove("held");
   }
 
-  // Moves the focus to the first alternative; to the text field if there is none.
+  // Moves the focus to the first alternative; to the text field if there is none, where it stays once a text is typed.
   focusChoices() {
-    this.#card.querySelector("button.piece, input")?.focus();
+    if (!this.#choices.element.querySelector("input").value) this.#card.querySelector("button.piece, input").focus();
   }
 
   leave() {

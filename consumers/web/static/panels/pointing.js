@@ -54,17 +54,20 @@ export class Pointing {
   }
 
   holdToken(index, start, node, isByKey) {
-    const say = ({ text }) => this.#whatIf.say({ member: index, at: start, say: text });
-    this.#hold({ member: index, at: start }, say, node);
+    const answer = this.#record.answers[index];
+    const [lead] = /^\s*/.exec(answer.text.slice(answer.offsetAt(start)));
+    const say = (piece) => this.#whatIf.say({ member: index, at: start, say: piece.text });
+    this.#hold({ member: index, at: start, lead }, say, node);
     this.#showToken(index, start, node, isByKey);
   }
 
   holdWord(start, node, isByKey) {
     const { agreed, session } = this.#record;
-    const word = agreed.tokens[agreed.tokenAt(start)];
-    const { decision } = wordEvidence(agreed, word, this.#record.columns.names);
-    const member = decision?.by ?? longestAnswer(session, this.#record.answers);
-    this.#hold({ member, at: start }, ({ text }) => this.#whatIf.say({ member, at: decision.at, say: text }), node);
+    const before = agreed.text.slice(0, agreed.offsetAt(start));
+    const kept = before.trimEnd();
+    const [at, lead] = kept ? [agreed.byteAt(kept.length), before.slice(kept.length)] : [start, ""];
+    // Of the other drafts only the beginnings are known, which are no texts to continue.
+    this.#hold({ member: longestAnswer(session, this.#record.answers), at, lead }, null, node);
     this.#showWord(start, node, isByKey);
   }
 
@@ -108,7 +111,8 @@ export class Pointing {
     const show = (fetched) => {
       const evidence = tokenEvidence(text, token, fetched, origin);
       this.#evidence.pointAtToken(evidence, [left, top]);
-      this.#attend(isByKey && fetched !== null, () => spoken(text, evidence));
+      // The token may never be fetched: the choices of a held card do not wait for it.
+      this.#attend(isByKey && (fetched !== null || this.#evidence.isHeld), () => spoken(text, evidence));
     };
     show(null);
     this.#tokens.find(index, token, answer.tokens[found - 1], show);

@@ -26,16 +26,22 @@ export class WhatIf {
     this.element.append(label, this.#send, note, this.#problem);
     this.element.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (this.#input.value) this.say({ ...this.#place.typed, say: this.#input.value });
-      else this.#input.focus();
+      this.#sayTyped(this.#input.value);
     });
   }
 
-  // Begins at a place: {session, typed: {member, at}}, where a text that is typed goes.
+  // Begins at a place: {session, typed: {member, at, lead}}, where a text that is typed goes; `lead` is the white space that
+  // stands before it unless it begins with white space of its own.
   begin(place) {
     this.#place = place;
     this.#input.value = "";
     this.#show("");
+  }
+
+  #sayTyped(text) {
+    const { lead, ...place } = this.#place.typed;
+    if (text) this.say({ ...place, say: /^\s/.test(text) ? text : lead + text });
+    else this.#input.focus();
   }
 
   // Opens a branch: the member's answer up to the byte `at`, and then the text `say`.
