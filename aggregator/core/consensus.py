@@ -44,11 +44,13 @@ STOP, LENGTH = PLAIN_ENDS
 
 
 class Pending(msgspec.Struct, array_like=True):
-    """A decision whose word is not complete. `is_end`: the answer ends here."""
+    """A decision that waits: for the end of the leader's word, or, once that is the `word`, for voters that may still
+    write it. `is_end`: the answer ends here."""
 
     decision: Decision
     leader: int
     is_end: bool
+    word: bytes = b""
 
 
 class ConsensusRecord(msgspec.Struct, array_like=True):
@@ -127,6 +129,8 @@ class Consensus:
         self._note_returning(start_ns, stepping)
         voters = [index for index in stepping if index not in self.record.returning]
         self._join(voters)
+        if self.record.pending is not None:
+            self._complete_word(self.record.pending, voters)
         # Text that is agreed after a steer, in the same window, would be past the end of the steered member's text.
         while not self._steer_returning(end_ns) and self._grows(voters, end_ns, measure):
             """Each turn agrees on some text, decides, or steers voters, which then have no text left in this window."""
@@ -171,11 +175,13 @@ class Consensus:
         """Takes one step; False where nothing more can be agreed on in this window."""
         if self.over:
             return False
-        if self.record.pending is not None:
+        if voters and self.record.pending is not None:
             return self._completes(self.record.pending, voters, end_ns)
         self._leave_at_limit(voters)
         if not voters:
-            self._end_with_all()
+            # Text that no voter would get is not agreed.
+            self.record.pending = None
+            self.over = LENGTH if all(member.ended for member in self._members) else ""
             return False
         drafts = [self._drafts[index].text for index in voters]
         have_ended = [self.record.ends[index] is not None for index in voters]
@@ -211,11 +217,6 @@ class Consensus:
             if end is not None and end.reason != STOP and not self._drafts[index].text:
                 voters.remove(index)
                 self._members[index].complete()
-
-    def _end_with_all(self) -> None:
-        """The answer is complete if the last members have reached a limit."""
-        if all(member.ended for member in self._members):
-            self.over = LENGTH
 
     def _agree(
         self, text: bytes, voters: Sequence[int], *, decision: Decision | None = None, is_word: bool = False
@@ -280,19 +281,15 @@ class Consensus:
 
     def _completes(self, pending: Pending, voters: Sequence[int], end_ns: int) -> bool:
         """Agrees on the leader's word, if it is complete. The word of a leader that has left ends where it stopped."""
-        record, leader = self.record, pending.leader
+        record = self.record
         if pending.is_end:
             record.pending, self.over = None, STOP
             self.decisions.append(pending.decision)
             return False
-        draft = self._drafts[leader].text
-        end = word_end(draft, is_whole=record.ends[leader] is not None or leader not in voters)
-        if end is None:
-            return False
-        word = draft[:end]
+        word = self._complete_word(pending, voters)
         # A voter that has written a part of the word may still write the rest. If it was steered now, its tokens, and
         # so its later votes, would depend on timing.
-        if any(self._may_still_write(index, word) for index in voters):
+        if not word or any(self._may_still_write(index, word) for index in voters):
             return False
         record.pending = None
         self._agree(word, voters, decision=pending.decision, is_word=True)
@@ -303,6 +300,13 @@ class Consensus:
                 self._steer(index, end_ns)
         record.floor = len(record.agreed)
         return True
+
+    def _complete_word(self, pending: Pending, voters: Sequence[int]) -> bytes:
+        """The leader's word; empty while it is not complete. The text of a leader that was dropped is forgotten."""
+        if not pending.word:
+            draft, has_ended = self._drafts[pending.leader].text, self.record.ends[pending.leader] is not None
+            pending.word = draft[: word_end(draft, is_whole=has_ended or pending.leader not in voters) or 0]
+        return pending.word
 
     def _may_still_write(self, index: int, word: bytes) -> bool:
         text = self._drafts[index].text

@@ -86,6 +86,9 @@ class Drafts:
         assert self.core.progress == self._never_loaded.progress
         self.entries += written
         self.frames.append(closed.frame)
+        if self.opening.sync == "consensus":
+            # What is agreed is released, in the same window, for those that follow.
+            assert max(member.position_bytes for member in closed.frame.members) == len(self.agreed.encode())
         self._load_again()
         if self.is_committed:
             for mark in closed.steered:

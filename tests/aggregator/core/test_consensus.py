@@ -197,13 +197,30 @@ def test_a_leader_that_is_dropped_leaves_the_word_that_it_wrote() -> None:
     assert drafts.frames[-1].members[0].state == "dropped"
 
 
+def test_the_word_of_a_dropped_leader_is_waited_for_by_those_that_began_it() -> None:
+    drafts = begun((1.0, 1.0, 1.0))
+    drafts.write(0, "a", " be", p=0.95)
+    drafts.write(1, "a", " b", p=0.9)
+    drafts.write(2, "a", " c", " d", p=0.5)
+    drafts.close()
+    drafts.add(Cancel((0,)))
+    drafts.windows(3)
+    assert drafts.agreed == "a "
+    drafts.write(1, "e", " ", "it")
+    drafts.close()
+    assert (drafts.agreed, drafts.progress(1).branch, drafts.steer(2)) == ("a be", 0, Steer(1, 4, " be"))
+
+
 def test_cancelling_the_session_ends_it_with_what_was_agreed() -> None:
     drafts = begun()
     drafts.write(0, "a b")
     drafts.write(1, "a c")
     drafts.close()
+    assert drafts.agreed == "a "
+    # Their decision waits for the leader's word, which is never complete.
     drafts.add(Cancel())
     assert drafts.close().frame.final
+    assert (drafts.agreed, drafts.texts) == ("a ", ["a ", "a "])
     assert drafts.shown + drafts.superseded == 2
 
 
