@@ -133,7 +133,7 @@ class Consensus:
             self._complete_word(self.record.pending, voters)
         # Text that is agreed after a steer, in the same window, would be past the end of the steered member's text.
         while not self._steer_returning(end_ns) and self._grows(voters, end_ns, measure):
-            """Each turn agrees on some text, decides, or steers voters, which then have no text left in this window."""
+            pass  # Each turn agrees on text, decides, or steers voters, which then have no text left in this window.
 
     def _note_returning(self, start_ns: int, stepping: Sequence[int]) -> None:
         """Finds the members without a vote that begin, or have written in the window that begins at `start_ns`, and do

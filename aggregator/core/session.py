@@ -169,7 +169,7 @@ class Session:
                     member.drop(LEFT_BEHIND)
                 events.members.add(index)
             if member.ended and len(self._queues[index]):
-                consensus.superseded += self._queues[index].cut(-1)
+                events.superseded += self._queues[index].cut(-1)
             if member.buffered_tokens != len(self._queues[index]):
                 member.buffered_tokens = len(self._queues[index])
                 events.members.add(index)
@@ -216,7 +216,7 @@ class Session:
                 member.position, text, tokens = queue.release(member.position, member.limit)
                 if text or tokens:
                     events.members.add(index)
-                    events.texts[index] = text
+                    events.texts[index] = events.texts.get(index, "") + text
                     events.tokens += tokens
             if member.buffered_tokens != len(queue):
                 member.buffered_tokens = len(queue)

@@ -133,11 +133,9 @@ class Stepping(msgspec.Struct, array_like=True):
         stall_ns = limits.detach_ms * NS_PER_MS
         times = []
         for index, member in enumerate(members):
-            if member.awaits_mark:
-                """The mark is an entry."""
-            elif member.is_held:
+            if member.is_held:
                 # A held member steps from the next window on.
                 times += [] if index in self.members else [end_ns + 1]
-            elif member.is_writing and member.has_text and index in self.members:
+            elif member.is_writing and member.has_text and not member.awaits_mark and index in self.members:
                 times.append(member.moved_ns + stall_ns)
         return min((t_ns for t_ns in times if t_ns > end_ns), default=NEVER_NS)

@@ -329,6 +329,16 @@ def test_the_prefix_is_shown_before_a_producer_has_taken_a_member() -> None:
         assert drafts.texts == ["The sky", "The sky"]
 
 
+@pytest.mark.parametrize("sync", ["consensus", "step", "free"])
+def test_text_of_the_first_window_follows_the_prefix(sync: str) -> None:
+    drafts = Drafts((1.0, 1.0), sync=sync, prefix="The sky")
+    drafts.claim(0, 1)
+    for member in range(2):
+        drafts.write(member, " is")
+    drafts.close()
+    assert drafts.texts == ["The sky is"] * 2
+
+
 def test_members_wait_for_each_other_behind_a_prefix() -> None:
     """In step: nothing of a member is released before the others begin, as without a prefix."""
     drafts = begun(sync="step", prefix="The sky")
