@@ -50,8 +50,7 @@ class Alignment(msgspec.Struct, array_like=True):
         if self.x is None and waits:
             return
         running = [i for i, member in enumerate(members) if not member.ended]
-        past = self.x or 0
-        reaching = [i for i in concerned if members[i].position > past]
+        reaching = [i for i in concerned if members[i].position > (members[i].base if self.x is None else self.x)]
         x = frontier_of([(members[i].unaligned, members[i].position) for i in reaching], self.x)
         if x is not None and x < since and self.shown.sync_lag_ms is not None:
             # It was measured before the last of these members came into step.

@@ -339,6 +339,16 @@ def test_text_of_the_first_window_follows_the_prefix(sync: str) -> None:
     assert drafts.texts == ["The sky is"] * 2
 
 
+def test_a_member_without_text_behind_the_prefix_is_not_compared() -> None:
+    drafts = Drafts((1.0, 1.0, 1.0), Limits(claim_waits_ms=200), sync="free", prefix="The sky")
+    drafts.claim(0, 1)
+    drafts.windows(20)
+    for member in range(2):
+        drafts.write(member, " is", " blue")
+    alignment = drafts.close().frame.alignment
+    assert (alignment.frontier_bytes, alignment.shared_prefix) == (10, True)
+
+
 def test_members_wait_for_each_other_behind_a_prefix() -> None:
     """In step: nothing of a member is released before the others begin, as without a prefix."""
     drafts = begun(sync="step", prefix="The sky")
