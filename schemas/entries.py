@@ -94,7 +94,8 @@ class Alive(Entry, frozen=True, tag="alive"):
 class Finished(Entry, frozen=True, tag="finished"):
     """The model ended its answer by itself after `tokens` tokens of the branch; `reason` is stop, length, or a sentence
     for the user about an end that needs attention. `logprob` and `top` are those of the end, as a token has them: b""
-    is the end in the list."""
+    is the end in the list. `prompt_tokens` is how many tokens the server counted in the request, None where it does not
+    report that."""
 
     member: int
     claim: str
@@ -104,6 +105,7 @@ class Finished(Entry, frozen=True, tag="finished"):
     branch: int = 0
     logprob: float | None = None
     top: msgspec.Raw = NO_TOP
+    prompt_tokens: int | None = None
 
 
 class Failed(Entry, frozen=True, tag="failed"):

@@ -7,8 +7,9 @@ parts (measures, alignment, interference, counts, consensus) are beside the fram
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -18,11 +19,13 @@ from schemas.named import flat_fields, named_struct
 
 # The version of packed frames. A program reads frames of its own version only, and goes on with sessions whose frames
 # have this version. It rises when the fields of a frame change, and when the same token stream gives another frame.
-FRAME_VERSION = 3
+FRAME_VERSION = 4
 # The version of frames in JSON, in recordings.
 FRAME_JSON_VERSION = 1
 # The diversity index where it was not measured.
 FALLBACK_INDEX = 0.5
+
+T = TypeVar("T")
 
 MemberState = Literal["waiting", "loading", "thinking", "answering", "held", "detached", "finished", "dropped"]
 Mode = Literal["step", "free", "single", "consensus"]
@@ -165,12 +168,27 @@ class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):
     against: tuple[int, ...] = ()
 
 
+class MixtureSpan(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the council as a whole gives to the next bytes [start, end) of its answer (docs/maths.md, the common span).
+
+    share in (0, 1] is the probability of the text that stands there, None where it was not measured. top: the likeliest
+    texts of that place with their probabilities, the likeliest first; an empty text is the end of the answer.
+    """
+
+    start: int
+    end: int
+    share: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+
+
 class ConsensusFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The text on which the council has agreed in this window, and the decisions, which tile it without the
-    session's prefix: that is the agreed text of window 0. Both are None in a session that is not `sync: consensus`."""
+    session's prefix: that is the agreed text of window 0. Both are None in a session that is not `sync: consensus`.
+    `mixture` tiles that text in another way; it is None unless the opening requests it."""
 
     agreed: str | None = None
     decisions: tuple[Decision, ...] | None = None
+    mixture: tuple[MixtureSpan, ...] | None = None
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True):
@@ -208,7 +226,7 @@ FRAME_FIELDS = (
     "frontier_bytes", "di_low", "di_covered", "coverage", "di_span", "span_bytes", "jsd", "entropy_total",
     "entropy_within", "coverage_mass", "agreement", "agreement_source", "shared_prefix", "diverged_at_bytes",
     "compares", "wave", "amplified", "dampened", "interference", "resonance", "replay_of", "superseded", "agreed",
-    "decisions",
+    "decisions", "mixture",
 )  # fmt: skip
 
 # A frame in JSON, and in a recording, where a field whose value is null is left out.
@@ -230,6 +248,7 @@ _parts = {
 _member_values = attrgetter(*MemberFrame.__struct_fields__)
 _token_values = attrgetter(*TokenFrame.__struct_fields__)
 _decision_values = attrgetter(*Decision.__struct_fields__)
+_span_values = attrgetter(*MixtureSpan.__struct_fields__)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Frame)
 _json_decoder = msgspec.json.Decoder(_ReadFrame)
@@ -293,10 +312,14 @@ def frame_of_json(raw: bytes) -> Frame:
     values["members"] = tuple([MemberFrame(*_member_values(member)) for member in named.members])
     values["tokens"] = tuple([TokenFrame(*_token_values(token)) for token in named.tokens])
     values |= {name: part(*part_values(named)) for name, (part, part_values) in _parts.items()}
-    values["consensus"] = ConsensusFrame(named.agreed, _decisions(named.decisions))
+    values["consensus"] = ConsensusFrame(
+        named.agreed,
+        _structs(Decision, _decision_values, named.decisions),
+        _structs(MixtureSpan, _span_values, named.mixture),
+    )
     return Frame(FRAME_VERSION, **values)
 
 
-def _decisions(named: Any) -> tuple[Decision, ...] | None:
-    """The decisions in a frame's JSON; None where that has none."""
-    return None if named is None else tuple([Decision(*_decision_values(one)) for one in named])
+def _structs(kind: Callable[..., T], values_of: Callable[[Any], Any], named: Any) -> tuple[T, ...] | None:
+    """The structs in a list of a frame's JSON; None where that has none."""
+    return None if named is None else tuple([kind(*values_of(one)) for one in named])

@@ -10,10 +10,11 @@ import msgspec
 from schemas.errors import Refused
 
 # The version of all entries and orders of a session, which its opening contains. It rises when their fields change. A
-# process that reads another version leaves the session to others. 2: what-if and consensus. Openings and entries of 1
-# decode as those of 2, so recordings of both can be replayed.
-ENTRY_VERSION = 2
-REPLAYED_VERSIONS = (1, 2)
+# process that reads another version leaves the session to others. 2: what-if and consensus; 3: the mixture, and how
+# many tokens a prompt has. Openings and entries of earlier versions decode as those of 3, so their recordings can be
+# replayed.
+ENTRY_VERSION = 3
+REPLAYED_VERSIONS = (1, 2, 3)
 
 # step: text is released as far as the slowest member has come. free: as it arrives. consensus: the members write one
 # answer together, and only text on which they have agreed is released.
@@ -167,7 +168,8 @@ class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
 
     `prompt` is the user's turn to be answered, `history` the turns before it; `ladder` are the tiers below `tier`, the
     next lower one first. In a replay it is the recorded opening with another `session` and with `replay`. `prefix` is
-    the beginning of every answer, which the members continue; in a what-if branch there is also the `parent`.
+    the beginning of every answer, which the members continue; in a what-if branch there is also the `parent`. With sync
+    consensus, frames contain the council's mixture with up to `mixture` alternatives (0: they do not contain it).
     """
 
     version: int
@@ -186,6 +188,7 @@ class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
     replay: Replay | None = None
     prefix: str = ""
     parent: Parent | None = None
+    mixture: int = 0
 
     @property
     def prefix_bytes(self) -> int:
