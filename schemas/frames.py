@@ -7,9 +7,8 @@ parts (measures, alignment, interference, counts, consensus) are beside the fram
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
@@ -24,8 +23,6 @@ FRAME_VERSION = 4
 FRAME_JSON_VERSION = 1
 # The diversity index where it was not measured.
 FALLBACK_INDEX = 0.5
-
-T = TypeVar("T")
 
 MemberState = Literal["waiting", "loading", "thinking", "answering", "held", "detached", "finished", "dropped"]
 Mode = Literal["step", "free", "single", "consensus"]
@@ -168,17 +165,24 @@ class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):
     against: tuple[int, ...] = ()
 
 
+class MixtureText(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A text that may follow, with its share in [0, 1]; an empty one is the end of the answer."""
+
+    text: str
+    share: float
+
+
 class MixtureSpan(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the council as a whole gives to the next bytes [start, end) of its answer (docs/maths.md, the common span).
 
-    share in (0, 1] is the probability of the text that stands there, None where it was not measured. top: the likeliest
-    texts of that place with their probabilities, the likeliest first; an empty text is the end of the answer.
+    share in [0, 1] is the probability of the text that stands there, None where it was not measured. top: the likeliest
+    texts of that place, the likeliest first.
     """
 
     start: int
     end: int
     share: float | None = None
-    top: tuple[tuple[str, float], ...] = ()
+    top: tuple[MixtureText, ...] = ()
 
 
 class ConsensusFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -248,7 +252,6 @@ _parts = {
 _member_values = attrgetter(*MemberFrame.__struct_fields__)
 _token_values = attrgetter(*TokenFrame.__struct_fields__)
 _decision_values = attrgetter(*Decision.__struct_fields__)
-_span_values = attrgetter(*MixtureSpan.__struct_fields__)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Frame)
 _json_decoder = msgspec.json.Decoder(_ReadFrame)
@@ -312,14 +315,18 @@ def frame_of_json(raw: bytes) -> Frame:
     values["members"] = tuple([MemberFrame(*_member_values(member)) for member in named.members])
     values["tokens"] = tuple([TokenFrame(*_token_values(token)) for token in named.tokens])
     values |= {name: part(*part_values(named)) for name, (part, part_values) in _parts.items()}
-    values["consensus"] = ConsensusFrame(
-        named.agreed,
-        _structs(Decision, _decision_values, named.decisions),
-        _structs(MixtureSpan, _span_values, named.mixture),
-    )
+    values["consensus"] = ConsensusFrame(named.agreed, _decisions(named.decisions), _mixture(named.mixture))
     return Frame(FRAME_VERSION, **values)
 
 
-def _structs(kind: Callable[..., T], values_of: Callable[[Any], Any], named: Any) -> tuple[T, ...] | None:
-    """The structs in a list of a frame's JSON; None where that has none."""
-    return None if named is None else tuple([kind(*values_of(one)) for one in named])
+def _decisions(named: Any) -> tuple[Decision, ...] | None:
+    """The decisions in a frame's JSON; None where that has none."""
+    return None if named is None else tuple([Decision(*_decision_values(one)) for one in named])
+
+
+def _mixture(named: Any) -> tuple[MixtureSpan, ...] | None:
+    """The mixture in a frame's JSON; None where that has none."""
+    if named is None:
+        return None
+    tops = [tuple([MixtureText(text.text, text.share) for text in span.top]) for span in named]
+    return tuple([MixtureSpan(span.start, span.end, span.share, top) for span, top in zip(named, tops, strict=True)])
