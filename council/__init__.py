@@ -1,11 +1,14 @@
 """The Local Council: several local models answer one prompt at once, and 60 frames a second show how they compare.
 
-from council import TurboEnsemble
+import council
+answers = await council.ask("What is a generator?", ["ngram:word-3", "ngram:char-6"])
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from council.answers import MemberAnswer, MemberAnswers
+    from council.asking import ask
     from council.ensemble import TurboEnsemble
     from council.ensemble_session import EnsembleSession
     from schemas.errors import CouncilError, Refused, SetBack
@@ -22,6 +25,8 @@ _MODULES = {
     "Effect": "schemas.rules.effect",
     "EnsembleSession": "council.ensemble_session",
     "Frame": "schemas.frames",
+    "MemberAnswer": "council.answers",
+    "MemberAnswers": "council.answers",
     "MemberFrame": "schemas.frames",
     "MemberSpec": "schemas.sessions",
     "Message": "schemas.sessions",
@@ -29,6 +34,7 @@ _MODULES = {
     "SessionRequest": "schemas.sessions",
     "SetBack": "schemas.errors",
     "TurboEnsemble": "council.ensemble",
+    "ask": "council.asking",
 }
 
 __all__ = [
@@ -36,6 +42,8 @@ __all__ = [
     "Effect",
     "EnsembleSession",
     "Frame",
+    "MemberAnswer",
+    "MemberAnswers",
     "MemberFrame",
     "MemberSpec",
     "Message",
@@ -44,6 +52,7 @@ __all__ = [
     "SetBack",
     "TurboEnsemble",
     "__version__",
+    "ask",
 ]
 
 

@@ -24,9 +24,10 @@ from schemas.errors import (
     expired,
 )
 from schemas.frames import Decision, Frame, decode_frame
+from schemas.rules.arguments import RequestChanges
 from schemas.rules.effect import Effect, effects_of
 from schemas.rules.partings import Partings, joined_decisions
-from schemas.rules.what_if import RequestChanges, WholeAnswers
+from schemas.rules.what_if import WholeAnswers
 from schemas.sessions import Opening
 from transport.frames import frames_after
 from transport.redis.connection import AsyncPipe, BlockingPipe

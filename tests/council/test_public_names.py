@@ -14,8 +14,8 @@ from tests.support.council_command import environment
 from tests.support.project import ROOT
 
 NAMES = {
-    "CouncilError", "Effect", "EnsembleSession", "Frame", "MemberFrame", "MemberSpec", "Message", "Refused",
-    "SessionRequest", "SetBack", "TurboEnsemble", "__version__",
+    "CouncilError", "Effect", "EnsembleSession", "Frame", "MemberAnswer", "MemberAnswers", "MemberFrame", "MemberSpec",
+    "Message", "Refused", "SessionRequest", "SetBack", "TurboEnsemble", "__version__", "ask",
 }  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def test_the_public_names_are_those_that_a_user_needs() -> None:
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_a_public_name_can_be_imported(name: str) -> None:
     found = getattr(council, name)
-    assert found if name == "__version__" else isinstance(found, type)
+    assert found if name == "__version__" else callable(found)
     if name != "__version__":
         assert found.__name__ == name
         assert found.__doc__
@@ -52,12 +52,18 @@ def test_the_public_names_have_types(tmp_path: Path, monkeypatch: pytest.MonkeyP
     program.write_text(
         f"from council import {', '.join(sorted(NAMES - {'__version__'}))}\n"
         "def energy(frame: Frame) -> float:\n    return frame.energy\n"
-        "def text(member: MemberFrame) -> int:\n    return member.text\n"
+        "async def answers() -> MemberAnswers:\n"
+        "    return await ask('Hello', ['a', MemberSpec('b')], weights={'a': 2}, sync='free', tier='mid')\n"
+        "async def energies(one: TurboEnsemble) -> list[float]:\n"
+        "    return [frame.energy async for frame in one.generate_ensemble('Hello', seed=None)]\n"
+        "async def text(member: MemberFrame) -> int:\n    return member.text\n"
+        "async def wrong() -> str:\n    return (await ask('Hello', max_tokens='many'))['a'].text\n"
     )
     monkeypatch.chdir(ROOT)  # its cache makes this run short
     out, _, _ = api.run(["--strict", str(program)])
-    (error,) = [line for line in out.splitlines() if "error:" in line]
-    assert 'got "str", expected "int"' in error, out
+    text, wrong = [line for line in out.splitlines() if "error:" in line]
+    assert 'got "str", expected "int"' in text, out
+    assert '"max_tokens" to "ask" has incompatible type "str"; expected "int"' in wrong, out
 
 
 def test_a_ctrl_c_while_a_command_loads_ends_it_without_a_message() -> None:
