@@ -88,7 +88,7 @@ class TextChoice(msgspec.Struct, frozen=True):
 
 
 class ChatCompletion(msgspec.Struct, frozen=True):
-    """The answers. `council` is that of the first choice, `councils` has those of all choices."""
+    """The answers. `council` is that of the first choice; `councils` has those of several choices, else it is null."""
 
     id: str
     created: int
@@ -96,7 +96,7 @@ class ChatCompletion(msgspec.Struct, frozen=True):
     choices: Sequence[ChatChoice]
     usage: Usage
     council: CouncilPart
-    councils: Sequence[CouncilPart]
+    councils: Sequence[CouncilPart] | None
     object: Literal["chat.completion"] = "chat.completion"
 
 
@@ -109,7 +109,7 @@ class TextCompletion(msgspec.Struct, frozen=True):
     choices: Sequence[TextChoice]
     usage: Usage
     council: CouncilPart
-    councils: Sequence[CouncilPart]
+    councils: Sequence[CouncilPart] | None
     object: Literal["text_completion"] = "text_completion"
 
 
@@ -180,12 +180,13 @@ class Reply(msgspec.Struct, frozen=True):
 
     def whole(self, choices: Sequence[ChoiceReply], usage: Usage) -> ChatCompletion | TextCompletion:
         """The response that is not a stream."""
-        councils = tuple([one.council for one in choices])
+        council = choices[0].council
+        councils = tuple([one.council for one in choices]) if len(choices) > 1 else None
         if self.is_chat:
             answers = tuple([_chat_choice(one) for one in choices])
-            return ChatCompletion(self.id, self.created, self.model, answers, usage, councils[0], councils)
+            return ChatCompletion(self.id, self.created, self.model, answers, usage, council, councils)
         texts = tuple([_text_choice(one) for one in choices])
-        return TextCompletion(self.id, self.created, self.model, texts, usage, councils[0], councils)
+        return TextCompletion(self.id, self.created, self.model, texts, usage, council, councils)
 
     @property
     def _chunk_kind(self) -> Literal["chat.completion.chunk", "text_completion"]:
