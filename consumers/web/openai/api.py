@@ -1,7 +1,8 @@
 """POST /v1/chat/completions and /v1/completions, GET /v1/models: the council in the form of OpenAI's API.
 
     body ──parameters──▶ Asked ──model_ids──▶ a SessionRequest for each choice ──Opener──▶ sessions
-    frames ──composing, tally, logprobs──▶ parts of each choice ──replies──▶ chunks of a stream, or one response
+    following ──frames; tokens of one member──▶ composing, tally, logprobs ──▶ parts of each choice
+    parts ──replies──▶ events of a stream, or one response
 
 A client that disconnects cancels its sessions.
 """
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from aiohttp import hdrs, web
 
-from consumers.web.answer_cache import AnswerCache
 from consumers.web.api.opening import Opener
 from consumers.web.api.operations import Operation
 from consumers.web.door.errors import error_of, json_response
@@ -64,8 +64,8 @@ _MOST_WARNING_CHARS = 1_024
 class OpenAIApi:
     """The handlers."""
 
-    def __init__(self, pipe: AsyncPipe, opener: Opener, answers: AnswerCache, clients: Clients) -> None:
-        self._pipe, self._opener, self._answers, self._clients = pipe, opener, answers, clients
+    def __init__(self, pipe: AsyncPipe, opener: Opener, clients: Clients) -> None:
+        self._pipe, self._opener, self._clients = pipe, opener, clients
         self._started = int(time.time())
         self._is_stopping = False
 
@@ -146,7 +146,6 @@ class OpenAIApi:
             choices.append(
                 Choice(
                     self._pipe,
-                    self._answers,
                     opened,
                     is_agreed=is_agreed,
                     stops=asked.stops,

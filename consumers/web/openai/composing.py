@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 
 from consumers.web.openai.stop_text import StopText
+from schemas.entries import Token
 from schemas.frames import Frame, MemberFrame, every_drop
 from schemas.rules.lanes import leading_space_dropped
 
@@ -121,11 +122,25 @@ class AnswerText:
         """Takes the next frame in; returns what follows of the text."""
         if self._is_agreed:
             self._parts[0].add(frame.consensus.agreed or "", "")
+        else:
+            for part, member in zip(self._parts, frame.members, strict=True):
+                part.add(member.text, member.thinking)
+        return self.add_end(frame)
+
+    def add_tokens(self, tokens: Sequence[Token]) -> Delta:
+        """Takes the next tokens of the only member in; returns what follows of the text."""
+        for token in tokens:
+            is_thinking = token.lane == "thinking"
+            self._parts[0].add("" if is_thinking else token.text, token.text if is_thinking else "")
+        return self._taken()
+
+    def add_end(self, frame: Frame) -> Delta:
+        """Takes the ends in the next frame in, whose text was taken in; returns what follows of the text."""
+        if self._is_agreed:
             if frame.final:
                 self._parts[0].end(*_end_of_council(frame))
         else:
             for part, member in zip(self._parts, frame.members, strict=True):
-                part.add(member.text, member.thinking)
                 if member.ended or frame.final:
                     part.end(*_end_of(member))
         return self._taken()
