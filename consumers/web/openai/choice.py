@@ -13,7 +13,6 @@ from consumers.web.openai.following import Arrived, SessionFollower
 from consumers.web.openai.logprobs import MemberTokens, TokenLogprob, mixture_tokens
 from consumers.web.openai.tally import CouncilPart, Tally, Usage
 from schemas.errors import CouncilError, Refused
-from schemas.frames import Frame
 from transport.redis.connection import AsyncPipe
 from transport.sessions import cancel_session
 
