@@ -40,10 +40,11 @@ from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
 from schemas.rules.admission import Admission, admit
 from schemas.rules.choice import members_of
+from schemas.rules.limits import limits_with
 from schemas.rules.served import named_members, require_aggregator, served_models
 from schemas.rules.tiers import TierPolicy, tier_named
 from schemas.rules.what_if import Change, RequestChanges, branch_of, request_of
-from schemas.sessions import MemberSpec, Message, SessionRequest, Sync, Weighting, limits_with
+from schemas.sessions import MemberSpec, Message, SessionRequest, Sync, Weighting
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
 from transport.sessions import new_session_id, open_session

@@ -37,8 +37,9 @@ from recordings.folder import DEFAULT_GB, Library, default_folder
 from runtime.environment import DEFAULT_DRAIN_S, MOST_DRAIN_S
 from runtime.memory import read_memory
 from schemas.errors import Refused
+from schemas.rules.limits import limits_with
 from schemas.rules.tiers import TierPolicy, tier_for_memory, tier_named
-from schemas.sessions import MemberSpec, limits_with
+from schemas.sessions import MemberSpec
 from transport.redis.prefix import checked_prefix, with_prefix
 
 __all__ = ["Server", "Settings", "load_settings"]
