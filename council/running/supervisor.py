@@ -26,6 +26,7 @@ import msgspec
 from council.running.children import Child
 from council.running.keeper import NO_SERVER, find_server, folder_of
 from council.running.model_news import ModelNews
+from council.running.origin_news import OriginNews
 from producers.source import ModelSource, ProducerOrder
 from runtime.environment import DEFAULT_DRAIN_S
 from schemas.errors import RedisAway, Refused, Unavailable
@@ -93,6 +94,7 @@ class Supervisor:
         self._stop_sender, self._stop_receiver = socket.socketpair()
         self._stop_sender.setblocking(False)
         self._news = ModelNews(plan.models) if plan.is_warmed else None
+        self._origin_news = OriginNews()
         self._is_running = False
         self._ended = threading.Event()
         self.redis_url = plan.redis_url or ""
@@ -279,7 +281,8 @@ class Supervisor:
 
     def _keep_record(self) -> None:
         """Renews the council's own record, with its tier and its models in order of preference, and reports news of the
-        models. In a thread of its own: the thread that watches the children must not wait for Redis."""
+        models and of refused pages. In a thread of its own: the thread that watches the children must not wait for
+        Redis."""
         plan = self._plan
         policies = msgspec.json.encode(plan.tiers).decode()
         registration = ProcessRegistration(
@@ -292,7 +295,10 @@ class Supervisor:
             with contextlib.suppress(RedisAway):
                 pipe.run(registration.renew())
                 if self._news and self._is_running:
-                    for sentence in self._news.sentences(read_processes(pipe)):
+                    records = read_processes(pipe)
+                    pids = {child.pid for child in self._children}
+                    own = [record for record in records if record.host == registration.host and record.pid in pids]
+                    for sentence in self._news.sentences(records) + self._origin_news.sentences(own):
                         self._say(sentence)
             self._ended.wait(RENEW_S)
         with contextlib.suppress(RedisAway):

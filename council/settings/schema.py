@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from consumers.web.door.access import checked_token, token_from_file
-from consumers.web.door.guard import checked_origins
+from consumers.web.door.origins import checked_origins
 from council.settings.council import CouncilSetting, check_councils
 from council.settings.file import SettingsFile, read_settings_file
 from council.settings.member import MemberName, MemberOptions, MemberSetting
