@@ -34,6 +34,8 @@ BYTES_PER_TOKEN = 4
 MAX_TURNS = 256
 # More than any tier allows. An aggregator's work in each window grows with the square of it.
 MAX_MEMBERS = 16
+# The most alternatives of a place in a council's mixture: the lists of model servers have as many pieces.
+MAX_MIXTURE = 20
 # The options that a member may have of its own.
 MEMBER_OPTIONS = ("temperature", "seed", "max_tokens")
 # The longest limit, a day: it bounds how long keys of a session are kept.
@@ -255,7 +257,8 @@ class SessionRequest(msgspec.Struct, frozen=True):
     `models` are the members: each a model's name, the name of a member of the council, or a description
     (schemas/rules/members.py); or the name of one council of the settings. The keys of `weights`, and of `options`
     (temperature, seed and max_tokens), are display names. `allow_remote`: the user allows that the prompt is sent to a
-    remote member.
+    remote member. `mixture`: with sync consensus, frames contain the council's mixture with up to so many alternatives,
+    in 0 to MAX_MIXTURE (0: they do not contain it).
     """
 
     prompt: str
@@ -272,3 +275,4 @@ class SessionRequest(msgspec.Struct, frozen=True):
     sync: Sync = "step"
     prefix: str = ""
     parent: Parent | None = None
+    mixture: int = 0

@@ -35,6 +35,7 @@ from consumers.web.live.protocol_socket import ProtocolSocket
 from consumers.web.live.shared_feeds import SharedFeeds
 from consumers.web.live.sockets import Clients
 from consumers.web.live.sources import EventSource, FrameSource
+from consumers.web.openai.api import OpenAIApi
 from consumers.web.page import page_routes
 from recordings.folder import Library
 from runtime.log import Log
@@ -89,6 +90,7 @@ class WebServer:
             self._presence,
             protocol_tier(settings.tier.name),
         )
+        self._openai = OpenAIApi(self._pipe, opener, self._clients)
         operations = [
             *SessionsApi(self._pipe, answers, library, opener).operations(),
             *WhatIfApi(self._pipe, answers, library, opener).operations(),
@@ -98,6 +100,7 @@ class WebServer:
             *TokensApi(self._pipe, answers).operations(),
             *EventStream(self._pipe, self._events, self._clients).operations(),
             *ModelsApi(self._pipe, settings.tier).operations(),
+            *self._openai.operations(),
         ]
         operations += CouncilApi(self._pipe, self._presence, VERSION, operations).operations()
         self._routes = [
@@ -155,6 +158,7 @@ class WebServer:
 
     async def _close_clients(self, _application: web.Application) -> None:
         self._protocol.stop()
+        self._openai.stop()
         self._frames.stop()
         self._events.stop()
 

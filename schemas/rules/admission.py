@@ -18,6 +18,7 @@ from schemas.rules.texts import check_size_of, check_texts
 from schemas.rules.tiers import TIERS, TierPolicy, ladder_below
 from schemas.sessions import (
     ENTRY_VERSION,
+    MAX_MIXTURE,
     MAX_TOKENS_LIMIT,
     MEMBER_OPTIONS,
     Limits,
@@ -68,7 +69,8 @@ def admit(
     all tiers, which the session may fall down.
 
     Raises Refused (with a code) for a prompt, turn, prefix, member, weight, weighting, sync or number that is not
-    valid, and where too few members continue a text that the session requires them to continue.
+    valid, for a mixture without a consensus, and where too few members continue a text that the session requires them
+    to continue.
     """
     request = with_named_council(request, councils, given)
     check_texts(request)
@@ -84,6 +86,7 @@ def admit(
     able, unable = able_members(request, chosen)
     running, left_out = able[: tier.max_parallel_models], able[tier.max_parallel_models :]
     check_consensus(request, running, tier)
+    _check_mixture(request)
     weights = _checked_weights(request, chosen, running)
     samplings = _own_samplings(request, chosen, sampling)
     crowd = crowding(running, tier)
@@ -109,6 +112,7 @@ def admit(
         weighting=checked_weighting(request.weighting),
         prefix=request.prefix,
         parent=request.parent,
+        mixture=request.mixture,
     )  # fmt: skip
     for member in chosen:
         if member.spec.system is not None:
@@ -166,6 +170,16 @@ def _check_sampling(sampling: Sampling, of: str = "") -> None:
         raise Refused("bad_temperature", f"temperature{of} is {temperature}: give a number from 0 to 2.")
     if seed is not None and not 0 <= seed < 2**32:
         raise Refused("bad_seed", f"seed{of} is {seed}: give a whole number from 0 to 4294967295.")
+
+
+def _check_mixture(request: SessionRequest) -> None:
+    if not 0 <= request.mixture <= MAX_MIXTURE:
+        raise Refused("bad_mixture", f"mixture is {request.mixture}: give a whole number from 0 to {MAX_MIXTURE}.")
+    if request.mixture and request.sync != "consensus":
+        raise Refused(
+            "bad_mixture",
+            f"mixture is {request.mixture}, but only a consensus has one: set sync to consensus, or mixture to 0.",
+        )
 
 
 def _own_samplings(request: SessionRequest, members: Sequence[ChosenMember], usual: Sampling) -> dict[str, Sampling]:
