@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from council.asking import ask
     from council.ensemble import TurboEnsemble
     from council.ensemble_session import EnsembleSession
+    from council.session_frames import frames
     from schemas.errors import CouncilError, Refused, SetBack
     from schemas.frames import Frame, MemberFrame
     from schemas.rules.effect import Effect
@@ -35,6 +36,7 @@ _MODULES = {
     "SetBack": "schemas.errors",
     "TurboEnsemble": "council.ensemble",
     "ask": "council.asking",
+    "frames": "council.session_frames",
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "TurboEnsemble",
     "__version__",
     "ask",
+    "frames",
 ]
 
 

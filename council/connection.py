@@ -19,9 +19,10 @@ from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
 from schemas.rules.admission import admit
 from schemas.rules.choice import members_of
+from schemas.rules.limits import limits_with
 from schemas.rules.served import served_models
 from schemas.rules.tiers import TierPolicy, tier_named
-from schemas.sessions import MemberSpec, SessionRequest, limits_with
+from schemas.sessions import MemberSpec, SessionRequest
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
 
@@ -156,7 +157,7 @@ class CouncilConnection:
         )
         plan = CouncilPlan(
             self._private, tier, settings.tier_policies, settings.limits, None, settings.ngram_tokens_per_s,
-            is_private=True, members=council.members,
+            is_private=True, members=council.members, councils=council.councils,
         )  # fmt: skip
         return await self._stack.enter_async_context(private_council(plan))
 

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
-
-import msgspec
 
 from consumers.web.api.members import member_index
 from council.answers import MemberAnswers, read_answers_of
 from council.connection import CouncilConnection, tiers_of
 from council.ensemble_session import EnsembleSession, find_answers
 from council.models.catalogue import (
-    canonical_member,
-    canonical_name,
+    canonical_request,
 )
 from council.settings.schema import Settings, load_settings
 from recordings.answers import read_answers
@@ -40,10 +37,12 @@ from schemas.rules.arguments import (
     check_types,
     request_from,
 )
-from schemas.rules.served import named_members, require_aggregator, served_models
+from schemas.rules.councils import with_named_council
+from schemas.rules.limits import limits_with
+from schemas.rules.served import named_councils, named_members, require_aggregator, served_models
 from schemas.rules.tiers import tier_named
 from schemas.rules.what_if import Change, branch_of, request_of
-from schemas.sessions import MemberSpec, SessionRequest, limits_with
+from schemas.sessions import MemberSpec, SessionRequest
 from transport.redis.connection import AsyncPipe
 from transport.sessions import new_session_id, open_session
 from transport.status import processes_for
@@ -94,7 +93,7 @@ class TurboEnsemble:
         """Opens a session and returns its answers, when all members have ended. The arguments and errors are those of
         generate_ensemble. A caller that is cancelled cancels the session."""
         request = request_from(prompt, models, options, "ask")
-        session = await self._open_named(request)
+        session = await self._open_named(request, options.keys())
         async with contextlib.AsyncExitStack() as unfinished:
             unfinished.push_async_callback(_cancel, session)
             answers = await read_answers_of(session)
@@ -107,7 +106,8 @@ class TurboEnsemble:
         """Opens a session and yields its frames; a caller that stops early cancels the session.
 
         `models` are the members: each a model's name, the name of a member in the settings, or a description such as
-        "calm=smollm2:temperature=0" (schemas/rules/members.py); without them the council's own members answer.
+        "calm=smollm2:temperature=0" (schemas/rules/members.py); or the name of a council in the settings,
+        whose values count where an option is left out. Without them the council's own members answer.
 
         | option | default | |
         |---|---|---|
@@ -126,10 +126,10 @@ class TurboEnsemble:
         option; else as open() and EnsembleSession.frames() do. After SetBack the session is cancelled, as after any
         error: a caller that wants to go on uses open() and EnsembleSession.frames().
         """
-        return self._frames(request_from(prompt, models, options, "generate_ensemble"))
+        return self._frames(request_from(prompt, models, options, "generate_ensemble"), options.keys())
 
-    async def _frames(self, request: SessionRequest) -> AsyncIterator[Frame]:
-        session = await self._open_named(request)
+    async def _frames(self, request: SessionRequest, given: Collection[str]) -> AsyncIterator[Frame]:
+        session = await self._open_named(request, given)
         final = False
         try:
             async for frame in session.frames():
@@ -174,49 +174,39 @@ class TurboEnsemble:
         pipe, admission = await self._opened(request, answers.opening.tier if is_own else "")
         return EnsembleSession(pipe, admission.opening, (*warnings, *admission.warnings), self, answers)
 
-    async def open(self, request: SessionRequest) -> EnsembleSession:
-        """Opens a session; members beyond those that the tier runs at once are left out, and warnings name them. Raises
-        Refused for an invalid request, before anything is started, and where Redis is full; NoAggregator, RedisAway,
-        RedisRefuses."""
+    async def open(self, request: SessionRequest, given: Collection[str] = ()) -> EnsembleSession:
+        """Opens a session; members beyond those that the tier runs at once are left out, and warnings name them. Values
+        of the fields `given` outweigh those of a named council also where they are the defaults. Raises Refused for an
+        invalid request, before anything is started, and where Redis is full; NoAggregator, RedisAway, RedisRefuses."""
         check_types(request)
-        pipe, admission = await self._opened(request)
+        pipe, admission = await self._opened(request, given=given)
         return EnsembleSession(pipe, admission.opening, admission.warnings, self)
 
-    async def _open_named(self, request: SessionRequest) -> EnsembleSession:
+    async def _open_named(self, request: SessionRequest, given: Collection[str]) -> EnsembleSession:
         """As open(); refuses more members than the tier runs, for callers that do not read the warnings first."""
-        pipe, admission = await self._opened(request, may_leave_out=False)
+        pipe, admission = await self._opened(request, given=given, may_leave_out=False)
         return EnsembleSession(pipe, admission.opening, admission.warnings, self)
 
     async def _opened(
-        self, request: SessionRequest, usual_tier: str = "", *, may_leave_out: bool = True
+        self, request: SessionRequest, usual_tier: str = "", *, given: Collection[str] = (), may_leave_out: bool = True
     ) -> tuple[AsyncPipe, Admission]:
         """(the connection to the council that answers, what was admitted and opened there). `usual_tier` is used where
         the council has it and this object has none. Without `may_leave_out` more members than the tier runs are
         refused."""
         self._require_open()
-        given = request.models
-        request = msgspec.structs.replace(
-            request,
-            models=tuple(map(canonical_member, given)),
-            weights={canonical_name(name): weight for name, weight in request.weights.items()},
-            options={canonical_name(name): values for name, values in request.options.items()},
-        )
-        pipe = await self._council.for_request(request, given, may_leave_out=may_leave_out)
+        own = with_named_council(request, self._settings.named_councils, given)
+        pipe = await self._council.for_request(canonical_request(own), request.models, may_leave_out=may_leave_out)
         session = new_session_id()
         records = await processes_for(pipe, session)
         tiers = tiers_of(records) or self._settings.tier_policies
         tier = self._council.tier_among(tiers, records, usual_tier)
+        councils = named_councils(records)
         admission = admit(
-            request,
-            session,
-            served_models(records),
-            tier,
-            self._limits,
-            known=self._council.known_models(records),
-            tiers=tiers,
-            named=named_members(records) or self._settings.member_specs,
+            canonical_request(request if councils else own), session, served_models(records), tier, self._limits,
+            known=self._council.known_models(records), tiers=tiers,
+            named=named_members(records) or self._settings.member_specs, councils=councils, given=given,
             may_leave_out=may_leave_out,
-        )
+        )  # fmt: skip
         require_aggregator(records)
         await open_session(pipe, admission.opening)
         return pipe, Admission(admission.opening, (*self._council.left_out, *admission.warnings))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import get_args
 from zlib import crc32
 
@@ -13,10 +13,12 @@ from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.rules.choice import ChosenMember, chosen_members, crowding, fitting_members, full_name, shortened
 from schemas.rules.continuing import able_members, check_consensus, is_able, same_drafts
+from schemas.rules.councils import with_named_council
 from schemas.rules.texts import check_size_of, check_texts
 from schemas.rules.tiers import TIERS, TierPolicy, ladder_below
 from schemas.sessions import (
     ENTRY_VERSION,
+    MAX_MIXTURE,
     MAX_SEED,
     MAX_TEMPERATURE,
     MAX_TOKENS_LIMIT,
@@ -24,6 +26,7 @@ from schemas.sessions import (
     Limits,
     Member,
     MemberSpec,
+    NamedCouncil,
     Opening,
     Sampling,
     SessionRequest,
@@ -57,22 +60,33 @@ def admit(
     known: Sequence[ModelFacts] = (),
     tiers: Mapping[str, TierPolicy] = TIERS,
     named: Sequence[MemberSpec] = (),
+    councils: Sequence[NamedCouncil] = (),
+    given: Collection[str] = (),
     may_leave_out: bool = True,
 ) -> Admission:
     """The opening of `session`. `served` are the models in order of preference. Where the request names no member,
-    those of the council are chosen, which are `named`, or else the first models.
+    those of the council are chosen, which are `named`, or else the first models. Where it names one of the `councils`,
+    it is for the members of that one; `given` are the names of the fields that the client has sent (with_council()).
 
     A request may also name a model that is only `known`: its member is dropped if no producer serves it. `tiers` are
     all tiers, which the session may fall down. Without `may_leave_out` a request is refused that names more members
     than the tier runs at once.
 
     Raises Refused (with a code) for a prompt, turn, prefix, member, weight, weighting, sync or number that is not
-    valid, and where too few members continue a text that the session requires them to continue.
+    valid, for a mixture without a consensus, and where too few members continue a text that the session requires them
+    to continue.
     """
+    request = with_named_council(request, councils, given)
     check_texts(request)
     sampling = Sampling(request.max_tokens, request.temperature, _seed(request, session))
     _check_sampling(sampling)
-    chosen = _requested_members(request, served, known, tier, named)
+    try:
+        chosen = _requested_members(request, served, known, tier, named)
+    except Refused as refusal:
+        if refusal.code != "unknown_model" or not councils:
+            raise
+        names = ", ".join(council.name for council in councils)
+        raise Refused(refusal.code, f"{refusal} Councils: {names}.", status=refusal.status) from None
     able, unable = able_members(request, chosen)
     running, left_out = able[: tier.max_parallel_models], able[tier.max_parallel_models :]
     if left_out and request.models and not may_leave_out:
@@ -83,6 +97,7 @@ def admit(
             status=409,
         )
     check_consensus(request, running, tier)
+    _check_mixture(request)
     weights = _checked_weights(request, chosen, running)
     samplings = _own_samplings(request, chosen, sampling)
     crowd = crowding(running, tier)
@@ -108,6 +123,7 @@ def admit(
         weighting=checked_weighting(request.weighting),
         prefix=request.prefix,
         parent=request.parent,
+        mixture=request.mixture,
     )  # fmt: skip
     for member in chosen:
         if member.spec.system is not None:
@@ -167,6 +183,16 @@ def _check_sampling(sampling: Sampling, of: str = "") -> None:
         )
     if seed is not None and not 0 <= seed <= MAX_SEED:
         raise Refused("bad_seed", f"seed{of} is {seed}: give a whole number from 0 to {MAX_SEED}.")
+
+
+def _check_mixture(request: SessionRequest) -> None:
+    if not 0 <= request.mixture <= MAX_MIXTURE:
+        raise Refused("bad_mixture", f"mixture is {request.mixture}: give a whole number from 0 to {MAX_MIXTURE}.")
+    if request.mixture and request.sync != "consensus":
+        raise Refused(
+            "bad_mixture",
+            f"mixture is {request.mixture}, but only a consensus has one: set sync to consensus, or mixture to 0.",
+        )
 
 
 def _own_samplings(request: SessionRequest, members: Sequence[ChosenMember], usual: Sampling) -> dict[str, Sampling]:

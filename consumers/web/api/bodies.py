@@ -91,13 +91,13 @@ class _Request(BaseModel):
     record: bool = False
 
 
-class PromptBody(_Request):
+class PromptSessionBody(_Request):
     """A request to the council with a prompt."""
 
     prompt: Written
 
 
-class ChatBody(_Request):
+class ChatSessionBody(_Request):
     """A request to the council with a chat."""
 
     messages: ShownChat
@@ -113,7 +113,7 @@ class SessionBody(_Request):
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """One of the two is required."""
-        return {"description": cls.__doc__, **handler(TypeAdapter(PromptBody | ChatBody).core_schema)}
+        return {"description": cls.__doc__, **handler(TypeAdapter(PromptSessionBody | ChatSessionBody).core_schema)}
 
     def request(self) -> SessionRequest:
         """The session request: all fields but `tier` and `record`. Raises Refused for a prompt and messages together,
@@ -160,13 +160,13 @@ class _Branch(BaseModel):
     record: bool = False
 
 
-class AtByteBody(_Branch):
+class ByteWhatIfBody(_Branch):
     """A branch at the byte `at` of an answer, which stays the same up to there."""
 
     at: ByteAt
 
 
-class AtWordBody(_Branch):
+class WordWhatIfBody(_Branch):
     """A branch with `say` in the place of a word of an answer, of which the first is 1."""
 
     word: WordAt
@@ -182,7 +182,7 @@ class WhatIfBody(_Branch):
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """One of the two places is required."""
-        return {"description": cls.__doc__, **handler(TypeAdapter(AtByteBody | AtWordBody).core_schema)}
+        return {"description": cls.__doc__, **handler(TypeAdapter(ByteWhatIfBody | WordWhatIfBody).core_schema)}
 
     def change(self, opening: Opening) -> Change:
         """The change of the parent `opening`. Raises Refused for an unknown member."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 
 from aiohttp import web
 
@@ -18,6 +19,9 @@ from transport.redis.connection import AsyncPipe
 from transport.sessions import new_session_id, refused, require_room
 from transport.status import read_status, what_is_missing
 
+# Made by docs/asyncapi.py.
+_ASYNCAPI = Path(__file__).with_name("asyncapi.json")
+
 
 class CouncilApi:
     """The handlers. `others` are all other operations, for the OpenAPI document."""
@@ -31,6 +35,11 @@ class CouncilApi:
             Operation(
                 "GET", "/api/status", self._status, "show_status", "Council", "Show the council's state",
                 "The processes with their losses, the open sessions with their lag, and Redis's memory.", CouncilStatus,
+            ),
+            Operation(
+                "GET", "/api/asyncapi.json", self._describe_streams, "describe_streams", "Council",
+                "Show the description of the streams",
+                "The description of the streams in Redis and of the sockets, as AsyncAPI 3.0.", dict,
             ),
             Operation(
                 "GET", "/api/version", self._show_version, "show_version", "Council", "Show the versions",
@@ -67,6 +76,9 @@ class CouncilApi:
 
     async def _describe(self, request: web.Request) -> web.Response:
         return json_response(self._document)
+
+    async def _describe_streams(self, request: web.Request) -> web.Response:
+        return web.Response(body=_ASYNCAPI.read_bytes(), content_type="application/json")
 
     async def _health(self, _request: web.Request) -> web.Response:
         return model_response(Healthy(ok=True))

@@ -77,7 +77,7 @@ WindowAt = Annotated[_Whole, Field(json_schema_extra={"minimum": 0, "maximum": M
 Step = Annotated[_Whole, Field(json_schema_extra={"minimum": -MOST_WINDOWS, "maximum": MOST_WINDOWS})]
 
 
-class ChatMessage(BaseModel):
+class ChatTurn(BaseModel):
     """A message of a chat."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -88,7 +88,7 @@ class ChatMessage(BaseModel):
 
 # For the description alone: chat_of checks the messages.
 ShownChat = Annotated[
-    tuple[ChatMessage, ...],
+    tuple[ChatTurn, ...],
     Field(
         min_length=1,
         # The turns, the one to be answered, and a system text.

@@ -135,7 +135,16 @@ def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
     )
     structs = [shape for shape in dict.fromkeys([*sent, *received]) if issubclass(shape, msgspec.Struct)]
     _, parts = msgspec.json.schema_components(structs, ref_template=_REF + "{name}")
-    return {name: _optional(schema) for name, schema in found["$defs"].items()} | parts
+    return {name: _optional(schema) for name, schema in found["$defs"].items()} | {
+        name: _complete(schema) for name, schema in parts.items()
+    }
+
+
+def _complete(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a struct, which is sent with all its fields."""
+    properties = schema.get("properties", {})
+    shown = {name: {key: value for key, value in one.items() if key != "default"} for name, one in properties.items()}
+    return dict(schema) | ({"properties": shown, "required": list(shown)} if shown else {})
 
 
 def _optional(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -278,3 +278,15 @@ def test_a_council_that_draws_its_words_has_a_seed_that_follows_from_its_opening
     assert len(drawn) == 50
     assert seed("s2") == seed("s2")
     assert (seed(seed=7), seed(temperature=0.0), seed(sync="step")) == (7, None, None)
+
+
+def test_only_a_consensus_has_a_mixture_and_it_has_at_most_twenty_alternatives() -> None:
+    served = [at_ollama("a", continues="yes"), at_ollama("b", continues="yes")]
+    for number in (0, 20):
+        assert admitted(served, sync="consensus", mixture=number).opening.mixture == number
+    for number in (-1, 21):
+        assert refusal(served, sync="consensus", mixture=number) == (
+            "bad_mixture", f"mixture is {number}: give a whole number from 0 to 20.",
+        )  # fmt: skip
+    assert admitted(served).opening.mixture == 0
+    assert refusal(served, mixture=5)[0] == "bad_mixture"
