@@ -45,7 +45,9 @@ def mixture_span(start: int, text: bytes, voters: Sequence[Voter], most: int) ->
                 continue  # White space, which is dropped there: what follows it is not known.
             group = following[: character_end(following, len(text))]
             mixed[group] = mixed.get(group, 0.0) + weight * p
-            shown[group] = shared_beginning([shown[group], following]) if group in shown else following
+            known = shown.setdefault(group, following)
+            if not following.startswith(known):
+                shown[group] = shared_beginning([known, following])
     return MixtureSpan(start, start + len(text), round(min(1.0, mixed[text]), 9), _likeliest(mixed, shown, most))
 
 
