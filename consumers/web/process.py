@@ -18,7 +18,8 @@ from runtime.environment import redis_from_environment, tier_from_environment, t
 from runtime.log import log_to_stderr
 from runtime.role import stop_event
 from schemas.errors import Refused
-from schemas.sessions import Limits, limits_with
+from schemas.rules.limits import limits_with
+from schemas.sessions import Limits
 from transport.register import ProcessRegistration
 
 

@@ -92,7 +92,7 @@ class WebServer:
             self._presence,
             protocol_tier(settings.tier.name),
         )
-        self._openai = OpenAIApi(self._pipe, opener, answers, self._clients)
+        self._openai = OpenAIApi(self._pipe, opener, self._clients)
         operations = [
             *SessionsApi(self._pipe, answers, library, opener).operations(),
             *WhatIfApi(self._pipe, answers, library, opener).operations(),

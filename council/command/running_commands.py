@@ -97,7 +97,8 @@ def up(
     plan = CouncilPlan(
         council.models, policy, settings.tier_policies, settings.limits, settings.redis_url,
         settings.ngram_tokens_per_s, settings.drain_s, is_warmed=True, host=settings.host, token=settings.token,
-        origins=settings.origins, members=council.members, recording=recording_plan(settings, say),
+        origins=settings.origins, members=council.members, councils=council.councils,
+        recording=recording_plan(settings, say),
     )  # fmt: skip
     for warning in council.warnings:
         say(warning)

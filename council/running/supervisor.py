@@ -31,7 +31,7 @@ from producers.source import ModelSource, ProducerOrder
 from runtime.environment import DEFAULT_DRAIN_S
 from schemas.errors import RedisAway, Refused, Unavailable
 from schemas.rules.tiers import TierPolicy
-from schemas.sessions import MemberSpec
+from schemas.sessions import MemberSpec, NamedCouncil
 from transport.redis.connection import Pipe
 from transport.register import RENEW_S, ProcessRegistration, read_processes, ready_pids
 
@@ -58,9 +58,10 @@ class RecordingPlan(msgspec.Struct, frozen=True):
 
 class CouncilPlan(msgspec.Struct, frozen=True):
     """The content of a council. `models` maps each model to its source; `members` answer where a request names none
-    (empty: one member for each model). `tiers` are all tiers, `tier` is the one it runs in. A private council is found
-    by its caller only; a warmed one loads its models at the start. The page listens on `host`; clients must send the
-    `token`, and pages of `origins` may use it. Without `recording` there is no library."""
+    (empty: one member for each model), and those of one of the `councils` where it names that. `tiers` are all tiers,
+    `tier` is the one it runs in. A private council is found by its caller only; a warmed one loads its models at the
+    start. The page listens on `host`; clients must send the `token`, and pages of `origins` may use it. Without
+    `recording` there is no library."""
 
     models: dict[str, ModelSource]
     tier: TierPolicy
@@ -75,6 +76,7 @@ class CouncilPlan(msgspec.Struct, frozen=True):
     token: str | None = None
     origins: list[str] = []
     members: tuple[MemberSpec, ...] = ()
+    councils: tuple[NamedCouncil, ...] = ()
     recording: RecordingPlan | None = None
 
 
@@ -285,7 +287,7 @@ class Supervisor:
         policies = msgspec.json.encode(plan.tiers).decode()
         registration = ProcessRegistration(
             "council", tier=plan.tier.name, tiers=policies, models=",".join(plan.models), private=plan.is_private,
-            members=msgspec.json.encode(plan.members).decode(),
+            members=msgspec.json.encode(plan.members).decode(), councils=msgspec.json.encode(plan.councils).decode(),
         )  # fmt: skip
         registration.ready = True
         pipe = Pipe(self.redis_url)
