@@ -24,7 +24,7 @@ from consumers.web.live.newest_session import NewestSession
 from consumers.web.live.packets import EventPacket, window_of_event
 from consumers.web.live.protocol_client import ROUND, ProtocolClient
 from consumers.web.live.shared_feeds import SharedFeeds
-from consumers.web.live.snapshot import current_events, text_events
+from consumers.web.live.snapshot import current_events, error_events, text_events
 from consumers.web.live.sockets import Clients, first_of, new_socket, upgraded
 from consumers.web.live.sources import SESSION_ENDED
 from consumers.web.live.viewers import CloseReason, Viewer
@@ -164,8 +164,9 @@ class ProtocolSocket:
         data that other clients have received."""
         state = await find_session(self._pipe, session)
         composed = await find_composed(self._pipe, session)
-        window = min(window_of_event(composed.cursor), composed.window)
-        viewer = self._events.join(session, window)
+        composed_to, first_number = window_of_event(composed.cursor), window_index_at(state.shown_origin_ns)
+        window = min(composed_to, composed.window)
+        viewer = self._events.join(session, composed_to)
         if viewer is None:
             yield None
             return
@@ -177,7 +178,8 @@ class ProtocolSocket:
                 assert released.frame is not None, "the window was asked for"
                 known_frame, known_texts = (known.frame, known.texts) if known else (None, [])
                 current += text_events(released.frame, state.shown_origin_ns, released.texts, known_frame, known_texts)
-            first_number = window_index_at(state.shown_origin_ns)
+            is_resumed = after is not None and (is_named or known is not None)
+            current += error_events(composed.errors, (after or 0) % ROUND - first_number if is_resumed else -1)
             client.start_session(first_number, window, current, is_known=is_named or known is not None)
             yield viewer
         finally:
@@ -194,6 +196,9 @@ class ProtocolSocket:
         known = after % ROUND - window_index_at(state.shown_origin_ns)
         if known < 0:
             return None
+        if known == state.window + 1 and state.status != "open":
+            # The number of the session's last events, which follow its last frame.
+            known = state.window
         if known > state.window:
             # Without a named session the number may be of another one: a replay runs ahead of the clock.
             if is_named or was_due(state, known):
