@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from council.ensemble import TurboEnsemble
     from council.ensemble_session import EnsembleSession
+    from council.session_frames import frames
     from schemas.errors import CouncilError, Refused, SetBack
     from schemas.frames import Frame, MemberFrame
     from schemas.rules.effect import Effect
@@ -29,6 +30,7 @@ _MODULES = {
     "SessionRequest": "schemas.sessions",
     "SetBack": "schemas.errors",
     "TurboEnsemble": "council.ensemble",
+    "frames": "council.session_frames",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "SetBack",
     "TurboEnsemble",
     "__version__",
+    "frames",
 ]
 
 

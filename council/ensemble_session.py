@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol, Unpack
 
 from consumers.web.answer_cache import AnswerCache, whole_answers
 from council.recording.keep import record_into
-from council.running.keeper import is_ended
+from council.session_frames import frames_of
 from recordings.contents import RecordingSummary
-from schemas.errors import (
-    CouncilError,
-    NoAggregator,
-    RedisAway,
-    RedisRefuses,
-    Refused,
-    SessionGone,
-    Unavailable,
-    expired,
-)
-from schemas.frames import Decision, Frame, decode_frame
+from schemas.errors import Refused, SessionGone, expired
+from schemas.frames import Decision, Frame
 from schemas.rules.effect import Effect, effects_of
 from schemas.rules.partings import Partings, joined_decisions
 from schemas.rules.what_if import RequestChanges, WholeAnswers
 from schemas.sessions import Opening
-from transport.frames import frames_after
 from transport.redis.connection import AsyncPipe, BlockingPipe
-from transport.sessions import cancel_session, find_session
-
-# Three hundred frames are missing.
-NO_AGGREGATOR_S = 5.0
-_BLOCK_MS = 250
-_RETRY_S = 0.25
-_REDIS_AWAY_S = 30.0
-# A private Redis that died is started again within this time. When its council ends, its folder is removed.
-_ENDED_S = 1.5
+from transport.sessions import cancel_session
 
 
 class OpensBranches(Protocol):
@@ -110,44 +91,11 @@ class EnsembleSession:
         pipe = BlockingPipe(self._pipe.url)
         try:
             self._forget()
-            reader, received_at = frames_after(pipe, self.session), time.monotonic()
-            # While Redis is away the aggregator cannot close a window: that time does not count as its silence.
-            silent_from = received_at
-            while True:
-                try:
-                    found = await reader.read(_BLOCK_MS)
-                    if not found:
-                        await self._raise_reason(time.monotonic() - silent_from)
-                except SessionGone:
-                    raise SessionGone("Redis has lost this session: it was restarted without its data.") from None
-                except (RedisAway, RedisRefuses):
-                    # RedisRefuses: it loads its data, or has become a replica.
-                    silent_from = time.monotonic()
-                    if silent_from - received_at > _ENDED_S and is_ended(self._pipe.url):
-                        raise Unavailable("The council has ended.") from None
-                    if silent_from - received_at > _REDIS_AWAY_S:
-                        raise
-                    await asyncio.sleep(_RETRY_S)
-                    continue
-                for entry in found:
-                    silent_from = received_at = time.monotonic()
-                    frame = decode_frame(entry.raw)
-                    self._note(frame)
-                    yield frame
-                    if frame.final:
-                        return
+            async for frame in frames_of(pipe, self.session):
+                self._note(frame)
+                yield frame
         finally:
             await pipe.close()
-
-    async def _raise_reason(self, silent_s: float) -> None:
-        """Raises the reason why no frame arrives, if there is one."""
-        state = await find_session(self._pipe, self.session)
-        if state.status != "open" and state.reason and silent_s > 1.0:
-            raise CouncilError(state.reason)
-        if silent_s > NO_AGGREGATOR_S:
-            raise NoAggregator(
-                "No aggregator closes this session's windows: start one with `council up` or `python -m aggregator`."
-            )
 
     async def record(self, path: Path, *, text: bool = True, stopping: asyncio.Event | None = None) -> RecordingSummary:
         """Records the session from its beginning to its end, or until `stopping` is set, into the new file `path`;

@@ -12,15 +12,24 @@ NOT_STARTED = -1
 
 
 class Stop(msgspec.Struct, array_like=True, frozen=True, tag="stop"):
-    """The producers of these members stop generating; an empty list means all members."""
+    """Producers stop generating.
+
+    members: the indexes of the members whose producers stop; an empty list means all members.
+    reason: a word or a sentence for the user.
+    """
 
     members: tuple[int, ...] = ()
     reason: str = "cancelled"
 
 
 class Play(msgspec.Struct, array_like=True, frozen=True, tag="play"):
-    """An order to a replay; None leaves a field as it is. `rate` is 1 for the recorded pace, 0 for as fast as the
-    council computes. `window` is shown next; with `step`, the window that is so many after the present one."""
+    """An order to a replay. None leaves a field as it is.
+
+    rate: 1 for the recorded pace, 0 for as fast as the council computes.
+    paused: whether the replay pauses.
+    window: the window that is shown next.
+    step: with a number other than 0, the window that is so many after the present one is shown.
+    """
 
     rate: float | None = None
     paused: bool | None = None
@@ -29,8 +38,14 @@ class Play(msgspec.Struct, array_like=True, frozen=True, tag="play"):
 
 
 class Playback(msgspec.Struct, frozen=True):
-    """The position of a replay: `window` is shown (-1: none yet), `last_window` is the last one of the recording.
-    `rate` is that of Play. `is_over`: the last window is shown."""
+    """The position of a replay.
+
+    window: the window that is shown; -1: none yet.
+    last_window: the last window of the recording.
+    rate: that of Play.
+    paused: whether it pauses.
+    is_over: the last window is shown.
+    """
 
     window: int
     last_window: int
@@ -40,9 +55,13 @@ class Playback(msgspec.Struct, frozen=True):
 
 
 class Steer(msgspec.Struct, array_like=True, frozen=True):
-    """The text that a member continues in its present branch: its answer up to the byte `start`, and then `text`, up to
-    the byte `end`. `start` is the end of its last token that is kept, or of the session's prefix: so `text` contains
-    all that the member was given after that token, and a producer may read the state after two steers."""
+    """The text that a member continues in its present branch: its answer up to `start`, and then `text`.
+
+    start: the byte at which its last token that is kept ends, or the session's prefix: so a producer may read the state
+      after two steers.
+    end: the byte at which `text` ends.
+    text: all that the member was given after that token.
+    """
 
     start: int
     end: int
@@ -50,12 +69,15 @@ class Steer(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Progress(msgspec.Struct, array_like=True, frozen=True):
-    """What the aggregator has accepted of one member: the winning claim, the next seq, and whether it has ended. In a
-    consensus session that is the end of its draft, after which it may be steered.
+    """What the aggregator has accepted of one member.
 
-    `grant` is for producers whose backend pauses: a token may be written if its start in the answer, in bytes, is not
-    past the grant. NOT_STARTED: no request is sent to the model yet. None: there is no limit. `branch` is the member's
-    present branch, in which `next_seq` counts, and `steer` the text with which that begins; None in branch 0.
+    claim: the entry id of the claim that counts; empty before the first one.
+    next_seq: the seq of the next token, in the present branch.
+    ended: whether the member has ended. In a consensus session its draft has, and it may be steered after that.
+    grant: for producers whose backend pauses: a token may be written if its start in the answer, in bytes, is not past
+      it; -1: no request is sent to the model yet; None: there is no limit.
+    branch: the member's present branch.
+    steer: the text with which that begins; None in branch 0.
     """
 
     claim: str

@@ -9,7 +9,7 @@
                                 decided that a member continues another text
 
 Every struct is a msgpack array whose first element is its tag. New fields are added at the end, with a default; the
-position of a field never changes.
+position of a field never changes. Docstrings describe each field in a line, from which docs/streams.md is made.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from schemas.errors import Malformed, OtherVersion
 from schemas.sessions import ENTRY_VERSION, Opening
 
 Lane = Literal["answer", "thinking"]
-# real: measured by the model server; placeholder: requested, and the server sent a constant; missing: not sent.
 Quality = Literal["real", "placeholder", "missing"]
 
 NO_TOP = msgspec.Raw(b"\x90")
@@ -36,10 +35,19 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Token(Entry, array_like=True, frozen=True, gc=False, tag="t"):
     """One token of one member.
 
-    `text` is shown; `piece` has the token's own bytes where they differ from it, else it is empty. `logprob` is the
-    natural logarithm of the sampled token's probability, None where it was not measured. `top` is a packed list of at
-    most 200 (piece, logprob), as the server sent it. Times are wall clock that never falls. `branch` counts how often
-    the member was steered to another text; `seq` counts from 0 in each branch.
+    member: the index of the member in the opening.
+    claim: the entry id of the claim under which its producer writes.
+    seq: 0, 1, 2, … in each branch; of a claim only the next one is accepted.
+    lane: whether it is part of the answer, or of the thinking before it.
+    text: its text as it is shown.
+    arrival_ns: when the model yielded it, in ns of Unix time by a clock that never falls.
+    written_ns: when its producer wrote it, by the same clock.
+    logprob: the natural logarithm of its probability; None where it was not measured.
+    quality: of the logprob: real, measured by the model server; placeholder, a constant that it sent; missing.
+    piece: its own bytes where they differ from `text`, else empty.
+    top: the list of likely tokens as the server sent it: at most 200 arrays of a piece, in bytes, and its logprob; an
+      empty piece is the end of the answer.
+    branch: how often the member had been steered to another text before.
     """
 
     member: int
@@ -57,8 +65,14 @@ class Token(Entry, array_like=True, frozen=True, gc=False, tag="t"):
 
 
 class Claim(Entry, frozen=True, tag="claim"):
-    """A producer announces that it writes a member. `pauses`: its backend stops while it has no grant. `waits`: the
-    model may not be loaded, or may have no free slot; the next marks have the details."""
+    """A producer announces that it writes a member. The id of this entry identifies the claim.
+
+    member: the index of the member in the opening.
+    written_ns: when the producer wrote it, in ns of Unix time.
+    pauses: its backend stops while it has no grant.
+    producer: the name of the process.
+    waits: the model may not be loaded, or may have no free slot; the next marks have the details.
+    """
 
     member: int
     written_ns: int
@@ -68,7 +82,12 @@ class Claim(Entry, frozen=True, tag="claim"):
 
 
 class Waiting(Entry, frozen=True, tag="waiting"):
-    """The producer has no free slot yet."""
+    """The producer has no free slot yet.
+
+    member: the index of the member in the opening.
+    claim: the entry id of its claim.
+    written_ns: when the producer wrote it, in ns of Unix time.
+    """
 
     member: int
     claim: str
@@ -76,7 +95,12 @@ class Waiting(Entry, frozen=True, tag="waiting"):
 
 
 class Loading(Entry, frozen=True, tag="loading"):
-    """The model server is still loading the model."""
+    """The model server is still loading the model.
+
+    member: the index of the member in the opening.
+    claim: the entry id of its claim.
+    written_ns: when the producer wrote it, in ns of Unix time.
+    """
 
     member: int
     claim: str
@@ -84,7 +108,12 @@ class Loading(Entry, frozen=True, tag="loading"):
 
 
 class Alive(Entry, frozen=True, tag="alive"):
-    """The producer runs, whether or not its model writes."""
+    """The producer runs, whether or not its model writes.
+
+    member: the index of the member in the opening.
+    claim: the entry id of its claim.
+    written_ns: when the producer wrote it, in ns of Unix time.
+    """
 
     member: int
     claim: str
@@ -92,10 +121,18 @@ class Alive(Entry, frozen=True, tag="alive"):
 
 
 class Finished(Entry, frozen=True, tag="finished"):
-    """The model ended its answer by itself after `tokens` tokens of the branch; `reason` is stop, length, or a sentence
-    for the user about an end that needs attention. `logprob` and `top` are those of the end, as a token has them: b""
-    is the end in the list. `prompt_tokens` is how many tokens the server counted in the request, None where it does not
-    report that."""
+    """The model ended its answer by itself.
+
+    member: the index of the member in the opening.
+    claim: the entry id of its claim.
+    written_ns: when the producer wrote it, in ns of Unix time.
+    tokens: how many tokens the answer has, in this branch.
+    reason: stop, length, or a sentence for the user about an end that needs attention.
+    branch: the branch that it ends.
+    logprob: that of the end, as of a token.
+    top: that of the end, as of a token.
+    prompt_tokens: how many tokens the server counted in the request; None where it does not report that.
+    """
 
     member: int
     claim: str
@@ -109,7 +146,14 @@ class Finished(Entry, frozen=True, tag="finished"):
 
 
 class Failed(Entry, frozen=True, tag="failed"):
-    """The model or its server failed; `reason` is a sentence for the user."""
+    """The model or its server failed.
+
+    member: the index of the member in the opening.
+    claim: the entry id of its claim.
+    written_ns: when the producer wrote it, in ns of Unix time.
+    reason: a sentence for the user.
+    branch: the branch that it ends.
+    """
 
     member: int
     claim: str
@@ -119,8 +163,14 @@ class Failed(Entry, frozen=True, tag="failed"):
 
 
 class Starved(Entry, frozen=True, tag="starved"):
-    """There is not enough memory to load the model; `reason` is a sentence for the user. `room_helps`: other models of
-    the session could leave that memory, and the producer tries again after they have left."""
+    """There is not enough memory to load the model.
+
+    member: the index of the member in the opening.
+    claim: the entry id of its claim.
+    written_ns: when the producer wrote it, in ns of Unix time.
+    reason: a sentence for the user.
+    room_helps: other models of the session could leave that memory, and the producer tries again after they have left.
+    """
 
     member: int
     claim: str
@@ -130,7 +180,11 @@ class Starved(Entry, frozen=True, tag="starved"):
 
 
 class Cancel(Entry, frozen=True, tag="cancel"):
-    """The user stops these members; an empty list stops the session."""
+    """The user stops members.
+
+    members: their indexes in the opening; an empty list stops the session.
+    reason: a word or a sentence for the user.
+    """
 
     members: tuple[int, ...] = ()
     reason: str = "cancelled"
@@ -141,10 +195,17 @@ class Beat(Entry, frozen=True, tag="beat"):
 
 
 class Steered(Entry, frozen=True, tag="steered"):
-    """The aggregator has decided: the member's own text up to the byte `start` is kept, `text` follows it, and the
-    member continues from there in `branch`. Of the branch before, `tokens` had been accepted: those that came between
-    the decision and this mark are superseded. It follows from the entries before it: only the silence of the member is
-    counted from it. Readers of the token stream need it to put an answer together."""
+    """The aggregator has decided that a member continues another text, in a new branch.
+
+    It follows from the entries before it: only the silence of the member is counted from it. Readers of the token
+    stream need it to put an answer together.
+
+    member: the index of the member in the opening.
+    branch: the new branch.
+    start: the byte up to which the member's own text is kept.
+    text: follows that text; the member continues behind it.
+    tokens: how many tokens of the branch before had been accepted; later ones of it are superseded.
+    """
 
     member: int
     branch: int

@@ -20,8 +20,19 @@ _Seconds = Annotated[float, Meta(ge=0.0, lt=2.0**53)]
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
-    """`detail` has the role's own facts: its model, its address, its tier. Sizes in bytes, CPU in seconds since the
-    start."""
+    """A process that runs, as JSON. It expires 5 s after the last renewal.
+
+    name: its name, unique for each start.
+    role: its role.
+    host: the name of its machine.
+    pid: its process id there.
+    started_ms: when it started, in ms of Unix time.
+    ready: whether it serves.
+    rss_bytes: its resident memory, in bytes.
+    cpu_s: the CPU time that it has used, in s.
+    detail: the role's own facts: its model, its address, its tier.
+    version: RECORD_VERSION.
+    """
 
     name: str
     role: Role

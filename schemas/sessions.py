@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
-
-from schemas.errors import Refused
 
 # The version of all entries and orders of a session, which its opening contains. It rises when their fields change. A
 # process that reads another version leaves the session to others. 2: what-if and consensus; 3: the mixture, and how
@@ -43,8 +40,15 @@ LONGEST_MS = 86_400_000
 
 
 class EnergyProfile(msgspec.Struct, array_like=True, frozen=True):
-    """The constants of a member's energy. `tps_*` are tokens a second; `smoothing` is the weight of the newest base, in
-    (0, 1]."""
+    """The constants of a member's energy.
+
+    tps_max: the tokens a second at which the velocity is 1.
+    stall_ms: the time between tokens up to which there is no friction, in ms.
+    smoothing: the weight of the newest base, in (0, 1].
+    tps_min: the tokens a second at which the velocity is 0.
+    ceil_ms: the time between tokens from which on the friction is 1, in ms.
+    half_life_ms: the time in which the energy of a stalled member halves, in ms.
+    """
 
     tps_max: float
     stall_ms: float
@@ -55,7 +59,23 @@ class EnergyProfile(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Limits(msgspec.Struct, array_like=True, frozen=True):
-    """The longest times of a session, in milliseconds of window time or in beats (one a second)."""
+    """The longest times of a session, in milliseconds of window time or in beats (one a second).
+
+    first_token_ms: for the first token of a model that is loaded.
+    loading_ms: for the first token of a model that is loading.
+    silence_ms: between two tokens.
+    beats_without_entry: without an entry of a member's producer.
+    beats_without_claim: without a claim of a member.
+    allowed_lateness_ms: from the writing of an entry to its id, before it is counted as late.
+    life_ms: of the session.
+    unaligned_tokens: the most unaligned tokens of one member; beyond it they are not compared.
+    waiting_ms: for memory, or for a slot.
+    frontier_waits_ms: how long the others wait for a member's first text after its model is free.
+    claim_waits_ms: how long the others wait, from the opening on, for the claim of a member.
+    detach_ms: after so long without text the others no longer wait for a member that holds their text back.
+    loading_waits_ms: how long the others wait in step mode for a member whose model loads, from its last `loading`
+      mark, or that waits for memory or a slot, from its first `waiting` mark.
+    """
 
     first_token_ms: int = 60_000
     loading_ms: int = 300_000
@@ -64,47 +84,37 @@ class Limits(msgspec.Struct, array_like=True, frozen=True):
     beats_without_claim: int = 5
     allowed_lateness_ms: int = 20
     life_ms: int = 3_600_000
-    # The most unaligned tokens of one member; beyond it they are not compared.
     unaligned_tokens: int = 4_096
-    # For memory, or for a slot.
     waiting_ms: int = 600_000
-    # How long the others wait for a member's first text after its model is free. Otherwise the first member to write
-    # gets ahead, and even a member as fast as it never comes into step and is never compared with it.
+    # Without it the first member to write gets ahead, and even a member as fast as it never comes into step and is
+    # never compared with it.
     frontier_waits_ms: int = 5_000
-    # How long the others wait, from the opening on, for the claim of a member: producers claim one shortly after
-    # another, and the first of them must not get ahead.
+    # Producers claim one shortly after another, and the first of them must not get ahead.
     claim_waits_ms: int = 1_000
-    # The others no longer wait for a member that holds their text back, and has written nothing for so long.
     detach_ms: int = 1_500
-    # How long the others wait in step mode for a member whose model loads, from its last `loading` mark, or that waits
-    # for memory or a slot, from its first `waiting` mark: loading makes progress, but the memory or the slot that a
-    # member waits for may be in use by the others.
+    # Loading makes progress, but the memory or the slot that a member waits for may be in use by the others.
     loading_waits_ms: int = 60_000
 
 
-def limits_with(overrides: Mapping[str, int]) -> Limits:
-    """The default limits with some of them changed. Raises Refused for an unknown name, or a number that is out of
-    range."""
-    for name, value in overrides.items():
-        if name not in Limits.__struct_fields__:
-            raise Refused(
-                "unknown_limit", f"Unknown limit {name!r}; known limits: {', '.join(Limits.__struct_fields__)}."
-            )
-        if not isinstance(value, int) or not 1 <= value <= LONGEST_MS:
-            raise Refused("bad_limit", f"The limit {name} is {value!r}: give a whole number from 1 to {LONGEST_MS}.")
-    return msgspec.structs.replace(Limits(), **overrides)
-
-
 class Message(msgspec.Struct, array_like=True, frozen=True):
-    """One turn of a chat."""
+    """One turn of a chat.
+
+    role: the speaker.
+    content: the text.
+    """
 
     role: Speaker
     content: str
 
 
 class Sampling(msgspec.Struct, array_like=True, frozen=True):
-    """The options of a request to a model server. `top_k` is how many alternatives it lists for each token; it does not
-    restrict the sampling."""
+    """The options of a request to a model server.
+
+    max_tokens: the most tokens of an answer, 1 to 8192.
+    temperature: 0 or more.
+    seed: a whole number; None where the server draws one.
+    top_k: how many alternatives the server lists for each token; it does not restrict the sampling.
+    """
 
     max_tokens: int = 512
     temperature: float = 0.7
@@ -113,10 +123,16 @@ class Sampling(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Member(msgspec.Struct, array_like=True, frozen=True):
-    """One member of a session: its model and its confidence weight (finite, >= 0). `remote`: its server is not on this
-    machine or its network. `sampling` and `system` are set where they differ from the session's. `name` is empty where
-    the member has the name of its model. `queues`: there is no slot or no memory for it beside the members before it,
-    so the others do not wait for it to begin."""
+    """One member of a session.
+
+    model: the name of its model.
+    weight: its confidence weight, finite and 0 or more.
+    remote: its server is not on this machine or its network.
+    sampling: its own options; None where they are the session's.
+    name: its own name; empty where it has the name of its model.
+    system: its own system text; None where it is the session's.
+    queues: there is no slot or no memory for it beside the members before it, so the others begin without it.
+    """
 
     model: str
     weight: float = 1.0
@@ -133,7 +149,11 @@ class Member(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Rung(msgspec.Struct, array_like=True, frozen=True):
-    """One tier of the ladder, which a session falls down when memory runs out."""
+    """One tier of the ladder, which a session falls down when memory runs out.
+
+    tier: its name.
+    max_parallel_models: the most members of a session in it.
+    """
 
     tier: str
     max_parallel_models: int
@@ -144,10 +164,12 @@ WITHOUT_TEXT = "(recorded without text)"
 
 
 class Replay(msgspec.Struct, array_like=True, frozen=True):
-    """Marks a session as the replay of the recorded session `of`.
+    """Marks a session as the replay of a recorded one.
 
-    `recording` is the name of the file in the library, for the council's replay process; empty where the process that
-    opened the session replays it itself. `frames`: the recorded frames are shown, and no aggregator computes them.
+    of: the id of the recorded session.
+    recording: the file in the library, for the council's replay process; empty where the process that opened the
+      session replays it itself.
+    frames: the recorded frames are shown, and no aggregator computes them.
     """
 
     of: str
@@ -156,8 +178,13 @@ class Replay(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Parent(msgspec.Struct, array_like=True, frozen=True):
-    """The session of which this one is a what-if branch: from the byte `byte` of its answers on, `word` was put in the
-    place of `instead`, which stood there in the answer of a member (empty where nothing stood there)."""
+    """The session of which this one is a what-if branch.
+
+    session: its id.
+    byte: the byte of its answers from which on they were changed.
+    word: the text that was put there.
+    instead: what stood there in the answer of a member; empty where nothing stood there.
+    """
 
     session: str
     byte: int
@@ -168,10 +195,25 @@ class Parent(msgspec.Struct, array_like=True, frozen=True):
 class Opening(msgspec.Struct, array_like=True, frozen=True, tag="open"):
     """The first entry of a token stream. The core reads no other setting.
 
-    `prompt` is the user's turn to be answered, `history` the turns before it; `ladder` are the tiers below `tier`, the
-    next lower one first. In a replay it is the recorded opening with another `session` and with `replay`. `prefix` is
-    the beginning of every answer, which the members continue; in a what-if branch there is also the `parent`. With sync
-    consensus, frames contain the council's mixture with up to `mixture` alternatives (0: they do not contain it).
+    In a replay it is the recorded opening with another `session` and with `replay`.
+
+    version: ENTRY_VERSION.
+    session: the session's id.
+    prompt: the user's turn to be answered.
+    members: one to 16 members; other entries contain their indexes.
+    system: the system text; empty for none.
+    sampling: the options of the requests to the model servers.
+    sync: how text is released: up to the slowest member, as it arrives, or as the members agree on it.
+    tier: the tier in which the session begins.
+    profile: the constants of the energy.
+    limits: the longest times.
+    history: the turns before the prompt.
+    ladder: the tiers below `tier`, the next lower one first.
+    weighting: whether a weight is used as it is, or multiplied by its member's smoothed certainty.
+    replay: what is replayed; None in other sessions.
+    prefix: the beginning of every answer, which the members continue; empty for none.
+    parent: the session of which this one is a what-if branch; None in other sessions.
+    mixture: with sync consensus, how many alternatives of the council's mixture frames contain at most; 0: no mixture.
     """
 
     version: int
@@ -235,14 +277,30 @@ class MemberSpec(msgspec.Struct, frozen=True, omit_defaults=True):
         return {name: value for name, value in own.items() if value is not None}
 
 
+class NamedCouncil(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Members under a name, with weights and options, that a request names in place of its members. A value that is
+    None is the request's."""
+
+    name: str
+    members: tuple[str | MemberSpec, ...]
+    weights: dict[str, float] = {}
+    options: dict[str, dict[str, float]] = {}
+    sync: Sync | None = None
+    weighting: Weighting | None = None
+    system: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
+
+
 class SessionRequest(msgspec.Struct, frozen=True):
     """A request for a session, before it is checked against the tier and the served models.
 
     `models` are the members: each a model's name, the name of a member of the council, or a description
-    (schemas/rules/members.py). The keys of `weights`, and of `options` (temperature, seed and max_tokens), are display
-    names. `allow_remote`: the user allows that the prompt is sent to a remote member. `mixture`: with sync consensus,
-    frames contain the council's mixture with up to so many alternatives, in 0 to MAX_MIXTURE (0: they do not contain
-    it).
+    (schemas/rules/members.py); or the name of one council of the settings. The keys of `weights`, and of `options`
+    (temperature, seed and max_tokens), are display names. `allow_remote`: the user allows that the prompt is sent to a
+    remote member. `mixture`: with sync consensus, frames contain the council's mixture with up to so many alternatives,
+    in 0 to MAX_MIXTURE (0: they do not contain it).
     """
 
     prompt: str

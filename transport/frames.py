@@ -6,7 +6,7 @@ The wait functions wait for the first entry, on a connection of their own.
 from __future__ import annotations
 
 from schemas import keys
-from transport.following import StreamEntry, StreamReader, entries_of, entry_read, read_after
+from transport.following import StreamEntry, StreamReader, entries_of, entry_read, last_of, read_after, read_last
 from transport.redis.connection import AsyncPipe, BlockingPipe, accepted
 
 
@@ -20,6 +20,14 @@ async def find_frame(pipe: AsyncPipe, session: str, window: int) -> StreamEntry 
     entry_id = keys.frame_id(window)
     found = await pipe.one("XRANGE", keys.frames(session), entry_id, entry_id)
     return entry_read(found[0]) if found else None
+
+
+async def last_announced(pipe: AsyncPipe) -> str:
+    """The id after which wait_for_sessions() finds the sessions that are announced from now on. Raises RedisAway,
+    RedisRefuses."""
+    (reply,) = await pipe.run([read_last(keys.SESSIONS)])
+    last = last_of(reply)
+    return last.entry_id if last else "0-0"
 
 
 async def wait_for_sessions(pipe: BlockingPipe, after: str, block_ms: int) -> list[tuple[str, str]]:

@@ -10,15 +10,16 @@ from pathlib import Path
 import msgspec
 
 from consumers.web.door.access import checked_token, require_token, token_from_environment
-from consumers.web.door.guard import checked_origins
 from consumers.web.door.listening import bind, inherit
+from consumers.web.door.origins import checked_origins
 from consumers.web.server import WebServer, WebSettings
 from recordings.folder import Library, library_of_role
 from runtime.environment import redis_from_environment, tier_from_environment, tiers_from_environment
 from runtime.log import log_to_stderr
 from runtime.role import stop_event
 from schemas.errors import Refused
-from schemas.sessions import Limits, limits_with
+from schemas.rules.limits import limits_with
+from schemas.sessions import Limits
 from transport.register import ProcessRegistration
 
 

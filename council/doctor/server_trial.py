@@ -30,7 +30,8 @@ from producers.servers.prefix_try import Outcome
 from producers.servers.recorded import Exchange
 from producers.source import Api
 from schemas.errors import Refused
-from schemas.sessions import Limits, Sampling, limits_with
+from schemas.rules.limits import limits_with
+from schemas.sessions import Limits, Sampling
 
 Answer = AsyncGenerator[Chunk | ModelLoading | ModelWaiting | Ending, None]
 MAX_SHOWN_CHARS = 2_000

@@ -182,7 +182,7 @@ class Access:
     def _refuse(self, request: web.Request, code: str, message: str) -> web.Response:
         is_page = request.path in ("/", SIGN_IN) and "text/html" in request.headers.get(hdrs.ACCEPT, "")
         if not is_page:
-            response = error_response(401, code, message)
+            response = error_response(401, code, message, request.path)
         else:
             error = "This is not the council's token." if code == "wrong_token" else ""
             page = self._page.replace("<!-- error -->", error)

@@ -9,10 +9,19 @@ from pydantic import BaseModel
 
 from consumers.web.door.limits import TooMany
 from runtime.log import Log
-from schemas.errors import Refused, SessionGone, Unavailable
+from schemas.errors import CouncilError, Refused, SessionGone, Unavailable
 
 # The codes of aiohttp's own errors.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+OPENAI_ROOT = "/v1/"
+# OpenAI's types of errors, which its clients make exceptions of.
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+# The parameter that an error is about, where its code does not name it.
+_OPENAI_PARAMETERS = {
+    "model_not_found": "model", "unknown_model": "model", "no_messages": "messages", "empty_prompt": "messages",
+    "prompt_too_long": "messages", "too_many_messages": "messages", "bad_json": None, "bad_request": None,
+    "bad_http": None, "bad_token": None, "bad_message": "messages",
+}  # fmt: skip
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
@@ -23,8 +32,32 @@ def model_response(model: BaseModel, status: int = 200) -> web.Response:
     return web.Response(body=model.model_dump_json().encode(), status=status, content_type="application/json")
 
 
-def error_response(status: int, code: str, message: str) -> web.Response:
-    return json_response({"error": {"code": code, "message": message}}, status)
+def error_response(status: int, code: str, message: str, path: str = "") -> web.Response:
+    """An error. At a `path` of the OpenAI-compatible API it also has the fields of OpenAI's errors."""
+    error: dict[str, str | None] = {"code": code, "message": message}
+    if path.startswith(OPENAI_ROOT):
+        parameter = code.removeprefix("bad_")
+        error |= {
+            "type": _OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
+            "param": _OPENAI_PARAMETERS.get(code, parameter if parameter != code else None),
+        }
+    return json_response({"error": error}, status)
+
+
+def error_of(path: str, error: CouncilError) -> web.Response:
+    """The response to a request to `path` that raised this error."""
+    match error:
+        case Refused():
+            response = error_response(error.status, error.code, str(error), path)
+            if isinstance(error, TooMany):
+                response.headers[hdrs.RETRY_AFTER] = str(error.retry_after_s)
+            return response
+        case SessionGone():
+            return error_response(404, error.code, str(error), path)
+        case Unavailable():
+            return error_response(503, error.code, str(error), path)
+        case _:
+            return error_response(500, "session_failed", str(error), path)
 
 
 def errors_as_json(log: Log) -> Middleware:
@@ -34,16 +67,8 @@ def errors_as_json(log: Log) -> Middleware:
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
-        except TooMany as error:
-            response = error_response(error.status, error.code, str(error))
-            response.headers[hdrs.RETRY_AFTER] = str(error.retry_after_s)
-            return response
-        except Refused as error:
-            return error_response(error.status, error.code, str(error))
-        except SessionGone as error:
-            return error_response(404, error.code, str(error))
-        except Unavailable as error:
-            return error_response(503, error.code, str(error))
+        except (Refused, Unavailable) as error:
+            return error_of(request.path, error)
         except web.HTTPException as error:
             return _refusal(request, error)
         except ConnectionError:
@@ -51,14 +76,15 @@ def errors_as_json(log: Log) -> Middleware:
             raise
         except Exception:  # a bug of ours: its details are for the log alone
             log.exception("a request failed", path=request.path)
-            return error_response(500, "internal", "The web server failed on this request; its log has the reason.")
+            sentence = "The web server failed on this request; its log has the reason."
+            return error_response(500, "internal", sentence, request.path)
 
     return answer
 
 
 def _refusal(request: web.Request, error: web.HTTPException) -> web.Response:
     code = _CODES.get(error.status, f"http_{error.status}")
-    response = error_response(error.status, code, _sentence(request, error))
+    response = error_response(error.status, code, _sentence(request, error), request.path)
     if hdrs.ALLOW in error.headers:
         response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
     return response

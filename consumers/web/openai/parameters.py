@@ -1,0 +1,237 @@
+"""The bodies of requests in OpenAI's form, and the request to the council that they contain.
+
+Parameters that a council cannot follow (tools, penalties, …) are ignored, and named in a warning: clients send them
+without their users' knowledge. A parameter that the council follows must be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.errors import Refused
+from schemas.rules.chat import Chat, chat_of
+from schemas.rules.choice import shortened
+from schemas.sessions import MAX_TOKENS_LIMIT, SessionRequest
+
+# Each is a session, and a web process has 32 of them at once.
+MOST_CHOICES = 8
+# OpenAI has four; clients of other servers send more.
+_MOST_STOPS = 16
+# Each is looked for in every part of the answer.
+_MOST_STOP_CHARS = 256
+# As OpenAI's.
+MOST_ALTERNATIVES = 20
+# A client shows a header's value in one line.
+_MOST_NAMED = 12
+_SEEDS = 2**32
+
+B = TypeVar("B", bound="AskedBody")
+
+
+class StreamOptions(BaseModel):
+    """The options of a stream. With include_usage its last chunk has the usage."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    include_usage: bool | None = None
+
+
+class AskedBody(BaseModel):
+    """What both kinds of requests have. A null counts as left out."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    model: str
+    temperature: float | None = None
+    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    n: Annotated[int | None, Field(ge=1, le=MOST_CHOICES)] = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    # The council's own: the user allows that the prompt is sent to a remote member.
+    allow_remote: bool | None = None
+
+
+class ChatBody(AskedBody):
+    """POST /v1/chat/completions."""
+
+    messages: list[dict[str, Any]]
+    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
+
+
+class CompletionBody(AskedBody):
+    """POST /v1/completions. The council answers each prompt as a question."""
+
+    prompt: str | list[str]
+    echo: bool | None = None
+    logprobs: Annotated[int | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request, checked as far as that is possible without the council: `requests` has one for each choice.
+
+    `given` are the options that the client set itself, for all choices alike. logprobs is the number of alternatives
+    beside each token, None where the client wants no logprobs. `warnings` name what is ignored.
+    """
+
+    kind: Literal["chat", "completion"]
+    model: str
+    requests: Sequence[SessionRequest]
+    given: Mapping[str, float]
+    stops: Sequence[str]
+    logprobs: int | None
+    is_stream: bool
+    has_usage: bool
+    echoes: bool
+    warnings: Sequence[str]
+
+
+def asked_chat(raw: bytes) -> Asked:
+    """The request for a chat completion. Raises Refused."""
+    body = _parsed(raw, ChatBody, '{"model": "council", "messages": [{"role": "user", "content": "..."}]}')
+    if body.top_logprobs is not None and not body.logprobs:
+        raise Refused("bad_top_logprobs", "top_logprobs requires logprobs: send logprobs true as well, or neither.")
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    chat = _chat(body.messages)
+    most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    return _asked("chat", body, [chat], most, logprobs)
+
+
+def asked_completion(raw: bytes) -> Asked:
+    """The request for a completion. Raises Refused."""
+    body = _parsed(raw, CompletionBody, '{"model": "council", "prompt": "..."}')
+    prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+    if not prompts:
+        raise Refused("bad_prompt", "The list of prompts is empty: give at least one prompt.")
+    if len(prompts) * (body.n or 1) > MOST_CHOICES:
+        raise Refused(
+            "bad_n", f"{len(prompts)} prompts of {body.n or 1} choices each are too many: ask for at most "
+            f"{MOST_CHOICES} choices in all."
+        )  # fmt: skip
+    return _asked("completion", body, list(map(Chat, prompts)), body.max_tokens, body.logprobs)
+
+
+def _asked(
+    kind: Literal["chat", "completion"], body: AskedBody, chats: Sequence[Chat], most: int | None, logprobs: int | None
+) -> Asked:
+    is_stream = bool(body.stream)
+    if body.stream_options is not None and not is_stream:
+        raise Refused("bad_stream_options", "stream_options requires stream: send stream true as well, or neither.")
+    warnings = list(_ignored(body))
+    given: dict[str, float] = {}
+    if body.temperature is not None:
+        given["temperature"] = body.temperature
+    if most is not None:
+        given["max_tokens"] = min(most, MAX_TOKENS_LIMIT)
+        if most > MAX_TOKENS_LIMIT:
+            warnings.append(f"max_tokens is {most}, and a council writes at most {MAX_TOKENS_LIMIT}")
+    requests = []
+    for chat in chats:
+        for choice in range(body.n or 1):
+            options: dict[str, Any] = dict(given)
+            if body.seed is not None:
+                # OpenAI's seeds are 64-bit numbers, also negative ones. Choices of one seed would be equal.
+                options["seed"] = (body.seed + choice) % _SEEDS
+            requests.append(
+                msgspec.structs.replace(
+                    SessionRequest(
+                        chat.prompt,
+                        system=chat.system,
+                        history=chat.history,
+                        allow_remote=bool(body.allow_remote),
+                    ),
+                    **options,
+                )
+            )
+    return Asked(
+        kind,
+        body.model,
+        requests,
+        given,
+        _stops(body.stop),
+        logprobs,
+        is_stream,
+        bool(body.stream_options and body.stream_options.include_usage),
+        isinstance(body, CompletionBody) and bool(body.echo),
+        warnings,
+    )
+
+
+def _ignored(body: AskedBody) -> list[str]:
+    """A sentence about the parameters that the council does not follow. A null asks for nothing."""
+    names = sorted(name for name, value in (body.model_extra or {}).items() if value is not None)
+    if not names:
+        return []
+    shown = ", ".join(shortened(name) for name in names[:_MOST_NAMED])
+    return [f"ignored parameters: {shown}{', …' if len(names) > _MOST_NAMED else ''}"]
+
+
+def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if len(stops) > _MOST_STOPS or any(not 1 <= len(text) <= _MOST_STOP_CHARS for text in stops):
+        raise Refused(
+            "bad_stop", f"stop must be one text, or up to {_MOST_STOPS}, of 1 to {_MOST_STOP_CHARS} characters each."
+        )
+    return stops
+
+
+def _chat(messages: Sequence[Mapping[str, Any]]) -> Chat:
+    """The chat in OpenAI's messages. The system texts are joined: members have one. Raises Refused."""
+    turns = [_turn(number, message) for number, message in enumerate(messages, 1)]
+    systems = [content for role, content in turns if role == "system"]
+    rest = [{"role": role, "content": content} for role, content in turns if role != "system"]
+    system = [{"role": "system", "content": "\n\n".join(systems)}] if systems else []
+    return chat_of([*system, *rest])
+
+
+def _turn(number: int, message: Mapping[str, Any]) -> tuple[str, str]:
+    """(role, text) of a message."""
+    role, content = message.get("role"), message.get("content")
+    if role == "developer":
+        role = "system"
+    if role in ("tool", "function") or (content is None and role == "assistant"):
+        raise Refused("bad_messages", f"Message {number} is about a tool, and a council uses no tools: leave it out.")
+    if role not in ("system", "user", "assistant"):
+        raise Refused(
+            "bad_messages", f"Message {number} has the role {shortened(str(role))!r}: give system, user or assistant."
+        )
+    if isinstance(content, list):
+        return role, "\n".join(_text_of(number, part) for part in content)
+    if not isinstance(content, str):
+        raise Refused("bad_messages", f"Message {number} has no text: give it as the message's content.")
+    return role, content
+
+
+def _text_of(number: int, part: object) -> str:
+    """The text of one part of a message."""
+    if isinstance(part, dict) and isinstance(part.get("text"), str) and part.get("type") in ("text", "input_text"):
+        return str(part["text"])
+    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+    raise Refused(
+        "bad_messages",
+        f"Message {number} has a part of the type {shortened(str(kind))!r}, and a council reads text alone: leave it "
+        "out.",
+    )
+
+
+def _parsed(raw: bytes, shape: type[B], example: str) -> B:
+    """The body. Raises Refused with one sentence about its first error; its code names the parameter."""
+    try:
+        return shape.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        raise Refused("bad_json", f"The body is not valid JSON ({first['msg'].removeprefix('Invalid JSON: ')}).")
+    if not first["loc"]:
+        raise Refused("bad_request", f"The body is not a JSON object: send one such as {example}.")
+    name = str(first["loc"][0])
+    if first["type"] == "missing":
+        raise Refused(f"bad_{name}", f"The parameter {name!r} is missing: send a body such as {example}.")
+    raise Refused(f"bad_{name}", f"The parameter {name!r} is wrong: {first['msg'][:1].lower()}{first['msg'][1:]}.")
