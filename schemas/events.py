@@ -123,11 +123,12 @@ class ResonancePayload(_Strict, frozen=True):
 
 
 class HeartbeatPayload(_Strict, frozen=True):
-    """`sequence` counts the heartbeats of the connection `connectionId`."""
+    """`sequence` counts the heartbeats of the connection `connectionId`; `frameRate` is measured: how many frames were
+    sent in a second since the heartbeat before."""
 
     sequence: Count
     serverTime: UnixMs
-    frameRate: FrameRate | UnsetType = UNSET
+    frameRate: Annotated[float, Meta(ge=0.0, le=10_000.0)] | UnsetType = UNSET
     connectionId: str | UnsetType = UNSET
 
 

@@ -77,6 +77,7 @@ async def test_startup_complete_comes_first_and_heartbeats_at_least_every_second
         heartbeats = [checked(await text_of(socket)) for _ in range(3)]
     assert all(isinstance(heartbeat, Heartbeat) for heartbeat in heartbeats)
     assert [heartbeat.payload.sequence for heartbeat in heartbeats] == [0, 1, 2]  # type: ignore[union-attr]
+    assert {heartbeat.payload.frameRate for heartbeat in heartbeats} == {0.0}  # type: ignore[union-attr]
     assert len({heartbeat.payload.connectionId for heartbeat in heartbeats}) == 1  # type: ignore[union-attr]
     times = [first.timestamp, *(heartbeat.timestamp for heartbeat in heartbeats)]
     # Times are the server's own; on a busy machine a timer may fire late.
@@ -203,8 +204,45 @@ async def test_without_a_session_a_client_watches_the_newest_live_one_and_then_t
         assert await receive_heartbeat(socket)
         latest = await begun(pipe, third, "third")
         assert await sessions_of(socket, "third") == {latest}
+        # About 60 Hz while a session runs, and 0 after it.
+        await until_frame_rate(socket, 30.0, 90.0)
+        third.finish()
+        await until_frame_rate(socket, 0.0, 0.0)
     numbers = numbers_of(received)
     assert numbers == sorted(numbers)
+
+
+async def test_a_client_without_a_session_first_receives_the_rest_of_the_one_that_it_watched(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer, redis: RedisServer
+) -> None:
+    """first | outage: first goes on, second | first to its end, then second | outage: second ends | its rest, third"""
+    other, third = ScriptedProducer(redis, "test:other"), ScriptedProducer(redis, "test:third")
+    await begun(pipe, speaker, "first")
+    async with connected(client, web) as socket:
+        received = await messages_until(socket, text_ends_with("first"))
+    speaker.say(", missed")
+    second = await begun(pipe, other, "second")
+    async with connected(client, web, f"?after={numbers_of(received)[-1]}") as socket:
+        received += await messages_until(socket, text_ends_with(", missed"))
+        speaker.say(", the end")
+        speaker.finish()
+        received += await messages_until(socket, text_ends_with("second"))
+    assert texts_by_model(received) == {"test-speaker": "first, missed, the end", "test-other": "second"}
+    other.say(", missed")
+    other.finish()
+    await until_ended(pipe, second)
+    await begun(pipe, third, "third")
+    async with connected(client, web, f"?after={numbers_of(received)[-1]}") as socket:
+        received += await messages_until(socket, text_ends_with("third"))
+    # Of the second session only what followed: it had ended before the client was back.
+    assert texts_by_model(received) == {
+        "test-speaker": "first, missed, the end",
+        "test-other": "second, missed",
+        "test-third": "third",
+    }
+    assert numbers_of(received) == sorted(numbers_of(received))
+    ended = [message.payload.modelId for message in received if getattr(message.payload, "isComplete", False)]
+    assert ended == ["test-speaker", "test-other"]
 
 
 async def test_frame_numbers_rise_from_a_replay_that_ran_ahead_to_the_next_session(
@@ -241,6 +279,17 @@ async def test_frame_numbers_rise_from_a_replay_that_ran_ahead_to_the_next_sessi
         missed += await messages_until(socket, lambda found: len(numbers_of(found)) > 3)
     assert texts_by_model(missed) == {"test-speaker": "live, more"}
     assert min(numbers_of(missed)) > ROUND
+    # A number of the next round: the session ends during the outage, and its rest comes before the newest session.
+    speaker.say(", unseen")
+    speaker.finish()
+    await until_ended(pipe, session)
+    third = ScriptedProducer(redis, "test:third")
+    await begun(pipe, third, "third")
+    async with connected(client, web, f"?after={numbers[-1]}") as socket:
+        missed = await messages_until(socket, text_ends_with("third"))
+    assert texts_by_model(missed) == {"test-speaker": ", more, unseen", "test-third": "third"}
+    assert numbers[-1] < min(numbers_of(missed))
+    assert numbers_of(missed) == sorted(numbers_of(missed))
 
 
 async def receive_heartbeat(socket: aiohttp.ClientWebSocketResponse) -> bool:
@@ -248,6 +297,15 @@ async def receive_heartbeat(socket: aiohttp.ClientWebSocketResponse) -> bool:
     while not isinstance(checked(await text_of(socket)), Heartbeat):
         pass
     return True
+
+
+async def until_frame_rate(socket: aiohttp.ClientWebSocketResponse, least: float, most: float) -> None:
+    """Waits for a heartbeat with a frame rate in this range."""
+    async with asyncio.timeout(30):
+        while True:
+            message = checked(await text_of(socket))
+            if isinstance(message, Heartbeat) and least <= float(message.payload.frameRate or 0) <= most:
+                return
 
 
 REFUSALS = [
