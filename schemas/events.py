@@ -216,6 +216,16 @@ Event = EnergyUpdate | EnergyField | TokenStream | InterferenceEvent | Resonance
 ProtocolMessage = Event | StartupComplete | Heartbeat
 MESSAGES: tuple[type[msgspec.Struct], ...] = get_args(ProtocolMessage)
 
+
+class SentError(msgspec.Struct, array_like=True, frozen=True):
+    """An error_event that was sent, kept for clients that connect later: the window with whose events it was sent, its
+    code, and the event as JSON."""
+
+    window: int
+    code: str
+    raw: bytes
+
+
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[ProtocolMessage] = msgspec.json.Decoder(ProtocolMessage)
 
