@@ -21,6 +21,7 @@ from bench.report import Aim, BenchReport, table_of
 from bench.usage import UsageMeter
 from bench.waiting import sleep_until
 from schemas import keys
+from schemas.frame_json import frame_json
 from schemas.frames import (
     FRAME_VERSION,
     AlignmentFrame,
@@ -30,7 +31,6 @@ from schemas.frames import (
     MemberFrame,
     TokenFrame,
     encode_frame,
-    frame_json,
 )
 from schemas.grid import NS_PER_S, window_index_at, window_start_ns
 from schemas.sessions import Opening

@@ -129,6 +129,8 @@ class ModelReady(msgspec.Struct, frozen=True):
     """A sign: the model is loaded and has a slot for the request."""
 
 
+# The longest context of a model: a larger number of tokens is an error of its server.
+MOST_PROMPT_TOKENS = 10_000_000
 # The reasons of an ending: by itself, at the limit of tokens, and by itself with the refusal of an answer.
 STOP, LENGTH, REFUSED = "stop", "length", "refused: its text is the refusal"
 
@@ -139,12 +141,16 @@ class Ending(msgspec.Struct, frozen=True):
 
     `logprob` and `top` are the measurement of the end itself, as a piece has one: the logprob of ending here, and the
     likeliest pieces in this place, in which b"" is the end. None and empty where the server does not report it.
+
+    `prompt_tokens` is how many tokens the whole request has, cached ones and an answer so far among them, in 1 to
+    MOST_PROMPT_TOKENS; None where the server does not report it.
     """
 
     reason: str
     odd: tuple[str, ...] = ()
     logprob: float | None = None
     top: tuple[tuple[bytes, float], ...] = ()
+    prompt_tokens: int | None = None
 
 
 class BackendFailed(Exception):

@@ -26,7 +26,7 @@ import msgspec
 
 from schemas.entries import Steered, Token, decode_entry
 from schemas.errors import Malformed
-from schemas.frames import RecordedFrame
+from schemas.frame_json import RecordedFrame
 from schemas.grid import NS_PER_MS
 from schemas.named import plain_schema
 from schemas.sessions import Opening

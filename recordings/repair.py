@@ -36,7 +36,7 @@ from recordings.records import (
 from recordings.writing import RecordingWriter, about_session
 from schemas.entries import decode_entry
 from schemas.errors import Malformed, Refused
-from schemas.frames import frame_of_json
+from schemas.frame_json import frame_of_json
 from schemas.keys import entry_order
 from schemas.sessions import Opening
 

@@ -35,7 +35,8 @@ from recordings.contents import (
 from recordings.records import Item
 from recordings.summing import Summing
 from schemas.errors import Malformed
-from schemas.frames import FRAME_JSON_VERSION, ConsensusFrame, Frame, frame_of_json, recorded_frame_json
+from schemas.frame_json import FRAME_JSON_VERSION, frame_of_json, recorded_frame_json
+from schemas.frames import ConsensusFrame, Frame
 from schemas.grid import NS_PER_MS, next_grid_point_ns, window_start_ns
 from schemas.keys import entry_ms
 from schemas.sessions import Opening

@@ -1,4 +1,4 @@
-"""A session's token stream: writing and reading it; and reading the control stream."""
+"""A session's token stream: writing, reading and following it; and reading the control stream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from schemas import keys
 from schemas.control import Play, Stop, decode_control
 from schemas.entries import AnyEntry, encode_entry
 from schemas.errors import Malformed
-from transport.redis.connection import Command, ReplyError
+from transport.following import StreamReader
+from transport.redis.connection import AsyncPipe, Command, ReplyError
 
 # A reply with so many entries is half a megabyte: a reader that is behind catches up in few reads.
 MOST_ENTRIES = 2_000
@@ -25,6 +26,11 @@ def write_entry(session: str, entry: AnyEntry) -> Command:
 def read_entries(session: str, after: str, last: str = "+", most: int = MOST_ENTRIES) -> Command:
     """The command that reads up to `most` entries of the token stream after the id `after`, up to `last`."""
     return ("XRANGE", keys.tokens(session), f"({after}", last, "COUNT", most)
+
+
+def tokens_after(pipe: AsyncPipe, session: str, after: str = "0-0") -> StreamReader:
+    """Reads a session's token stream after the id `after`, as its entries are written."""
+    return StreamReader(pipe, session, keys.tokens(session), after)
 
 
 def entries_read(reply: Any) -> list[tuple[str, bytes]]:

@@ -19,7 +19,8 @@ from recordings.folder import UNFINISHED
 from recordings.reading import RecordingReader
 from recordings.writing import RecordingWriter
 from schemas.errors import Malformed, Refused
-from schemas.frames import Frame, frame_of_json
+from schemas.frame_json import frame_of_json
+from schemas.frames import Frame
 from schemas.grid import window_index_at
 from schemas.keys import entry_order
 

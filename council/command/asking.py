@@ -28,7 +28,7 @@ from council.ensemble_session import EnsembleSession
 from council.recording.keep import RecordingOrder, size_for_a_person
 from recordings.plain import plain
 from schemas.errors import CouncilError, SetBack, Unavailable
-from schemas.frames import frame_json
+from schemas.frame_json import frame_json
 
 EXIT_OK, EXIT_FAILED, EXIT_CANCELLED = 0, 1, 130
 _DRAWN_HZ = 15

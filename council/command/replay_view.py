@@ -19,7 +19,8 @@ from producers.replay.player import Player
 from producers.replay.timeline import FASTEST, SLOWEST
 from schemas.control import Play, Playback
 from schemas.errors import CouncilError, RedisAway, RedisRefuses, SessionGone, SetBack
-from schemas.frames import Frame, decode_frame, frame_json
+from schemas.frame_json import frame_json
+from schemas.frames import Frame, decode_frame
 from schemas.grid import FRAME_RATE_HZ
 from schemas.keys import FRAMES_MAXLEN
 from schemas.sessions import Opening

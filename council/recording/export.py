@@ -20,7 +20,7 @@ from recordings.parts import part_of
 from recordings.plain import plain
 from recordings.reading import RecordingReader
 from schemas.errors import Refused
-from schemas.frames import frame_of_json
+from schemas.frame_json import frame_of_json
 
 FORMATS = ("jsonl", "csv", "parquet", "otlp")
 KINDS = ("tokens", "frames")

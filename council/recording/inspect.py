@@ -14,7 +14,8 @@ from recordings.plain import plain, short
 from recordings.reading import RecordingReader
 from recordings.summing import Summing
 from schemas.errors import Malformed
-from schemas.frames import Frame, frame_of_json
+from schemas.frame_json import frame_of_json
+from schemas.frames import Frame
 from schemas.grid import FRAME_RATE_HZ
 from schemas.rules.partings import estimated_of, times
 from schemas.sessions import WITHOUT_TEXT

@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from recordings.contents import About
-from schemas.frames import Frame, shown_values
+from schemas.frame_json import shown_values
+from schemas.frames import Frame
 
 _UNITS = {
     "frontier_bytes": "By", "span_bytes": "By", "diverged_at_bytes": "By", "sync_lag_ms": "ms", "arrival_skew_ms": "ms",

@@ -15,7 +15,8 @@ from recordings.parts import part_of
 from recordings.plain import short
 from recordings.reading import RecordingReader
 from schemas.errors import Malformed, Refused
-from schemas.frames import Frame, frame_of_json
+from schemas.frame_json import frame_of_json
+from schemas.frames import Frame
 from schemas.grid import FRAME_RATE_HZ
 from schemas.sessions import WITHOUT_TEXT
 

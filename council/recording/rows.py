@@ -9,7 +9,8 @@ import msgspec
 from recordings.contents import About, RecordedEntry, recorded_entry
 from recordings.records import Item
 from schemas.errors import Malformed
-from schemas.frames import FRAME_FIELDS, MemberFrame, frame_of_json, shown_values
+from schemas.frame_json import FRAME_FIELDS, frame_of_json, shown_values
+from schemas.frames import MemberFrame
 from schemas.grid import NS_PER_MS
 from schemas.keys import entry_ms
 

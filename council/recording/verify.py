@@ -23,7 +23,8 @@ from recordings.reading import RecordingReader, read_metadata
 from recordings.writing import about_session, this_platform, this_python
 from schemas.entries import decode_entry
 from schemas.errors import Malformed
-from schemas.frames import Frame, recorded_frame_json
+from schemas.frame_json import recorded_frame_json
+from schemas.frames import Frame
 from schemas.grid import FRAME_RATE_HZ, last_ms_of_window
 from schemas.keys import FRAMES_MAXLEN, entry_order
 from schemas.sessions import LONGEST_MS, MAX_MEMBERS, Opening

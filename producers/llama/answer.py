@@ -49,13 +49,13 @@ async def answer_to(
                 if rest := text.end():
                     yield Chunk(rest)
                 end = piece_of("", "answer", step, request.top_k)
-                yield Ending(STOP, logprob=end.logprob, top=end.top)
+                yield Ending(STOP, logprob=end.logprob, top=end.top, prompt_tokens=len(prompt.tokens))
                 return
             model.note(step)
             special = await model.name_of(step.token) if step.is_special else ""
             yield Chunk(following.feed(text.pieces(step, special, is_last=index == last)))
             index += 1
-    yield Ending(LENGTH)
+    yield Ending(LENGTH, prompt_tokens=len(prompt.tokens))
 
 
 async def _steps(

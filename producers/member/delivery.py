@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
-from producers.backend import Piece
+from producers.backend import Ending, Piece
 from producers.member.draft import Branch, Draft
 from producers.member.grants import GrantGate, next_look_s
 from producers.member.outbox import MemberState, Outbox, Replies, RoundTrip, Sign
@@ -79,9 +78,9 @@ class Delivery:
         self.outbox.starve(reason, room_helps=room_helps)
         self._news.set()
 
-    def finish(self, reason: str, logprob: float | None = None, top: Sequence[tuple[bytes, float]] = ()) -> None:
-        """The model has ended its text; `logprob` and `top` are the measurement of the end."""
-        self.outbox.finish(reason, logprob, top)
+    def finish(self, ending: Ending) -> None:
+        """The model has ended its text."""
+        self.outbox.finish(ending)
         self._news.set()
 
     def fail(self, reason: str) -> None:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from producers.backend import Piece
+from producers.backend import Ending, Piece
 from producers.member.draft import Branch, Branches, Draft
 from producers.member.grants import WINDOW_S, GrantGate
 from schemas.control import NOT_STARTED, Play, Progress, Stop
@@ -184,10 +184,18 @@ class Outbox:
         """There is no memory for the model. The mark is written once: a second one would end the member."""
         self._starved = Starved(self._member, self._claim, 0, reason, room_helps)
 
-    def finish(self, reason: str, logprob: float | None = None, top: Sequence[tuple[bytes, float]] = ()) -> None:
-        """Ends the branch; `logprob` and `top` are the measurement of the end. The first ending counts."""
+    def finish(self, ending: Ending) -> None:
+        """Ends the branch. The first ending counts."""
         mark = Finished(
-            self._member, self._claim, 0, len(self._tokens), reason, self.branch.number, logprob, pack_top(list(top))
+            member=self._member,
+            claim=self._claim,
+            written_ns=0,
+            tokens=len(self._tokens),
+            reason=ending.reason,
+            branch=self.branch.number,
+            logprob=ending.logprob,
+            top=pack_top(list(ending.top)),
+            prompt_tokens=ending.prompt_tokens,
         )
         self.branch.ending = self.branch.ending or mark
 

@@ -52,6 +52,9 @@ STOPPED = "its producer was stopped"
 _RETRY_S = 0.25
 # A session that makes room for a member drops others, whose models can be evicted within moments.
 _ROOM_S = 3.0
+# A server sends the end of an answer, which contains how many tokens the prompt has, within a millisecond of the last
+# token that was requested. Without it the answer is as whole: a slow one is not worth a delay that a person notices.
+_END_S = 0.1
 
 
 class Service(NamedTuple):
@@ -245,7 +248,7 @@ class MemberServing:
             if request.prefix_text.strip():
                 lanes.add("answer")
             most = self._opening.sampling_of(self._member).max_tokens
-            delivery.finish(shown_reason(ending.reason, lanes, most), ending.logprob, ending.top)
+            delivery.finish(msgspec.structs.replace(ending, reason=shown_reason(ending.reason, lanes, most)))
 
     async def _answer(self, model: ServedModel, delivery: Delivery, request: Request, seat: Seat | None) -> Ending:
         """Raises BackendFailed. Without memory for the model it writes a mark, and tries again until the session drops
@@ -262,18 +265,30 @@ class MemberServing:
             delivery.show(entries.Alive)
             if isinstance(item, ModelReady):
                 return None
-            delivery.add(item.pieces[: most - delivery.outbox.count])
+            room = most - delivery.outbox.count
+            delivery.add(item.pieces[:room])
+            if len(item.pieces) == room and limit.when() is None:
+                limit.reschedule(asyncio.get_running_loop().time() + _END_S)
             # A server that ignores max_tokens must not fill the stream.
-            return Ending(LENGTH) if delivery.outbox.count >= most else None
+            return Ending(LENGTH) if len(item.pieces) > room else None
+
+        async def wait() -> None:
+            """The end needs no grant."""
+            if delivery.outbox.count < most:
+                await delivery.wait_for_grant()
 
         while True:
             try:
-                await model.ensure_loaded(take)
-                delivery.show(entries.Alive)
-                wait = delivery.wait_for_grant if self._service.pauses else None
-                return await model.generations.follow(request, take, wait, entry_order(self._opened), seat)
-            except OutOfMemory as failure:
-                if delivery.has_begun:
+                async with asyncio.timeout(None) as limit:
+                    await model.ensure_loaded(take)
+                    delivery.show(entries.Alive)
+                    is_granted = wait if self._service.pauses else None
+                    return await model.generations.follow(request, take, is_granted, entry_order(self._opened), seat)
+            except (BackendFailed, TimeoutError) as failure:
+                if delivery.outbox.count >= most:
+                    # The answer is whole, whatever comes instead of its end.
+                    return Ending(LENGTH)
+                if delivery.has_begun or not isinstance(failure, OutOfMemory):
                     raise
                 delivery.starve(str(failure), room_helps=failure.room_helps)
                 await asyncio.sleep(_ROOM_S)

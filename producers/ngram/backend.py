@@ -45,8 +45,9 @@ NGRAM_MODELS = tuple(_SPECS)
 class NgramBackend:
     """One n-gram model.
 
-    It draws a token when the token is taken, so a reader that waits costs nothing (`pauses`). It ignores system texts,
-    because it continues its corpus and cannot follow instructions.
+    It draws a token when the token is taken, so a reader that waits costs nothing (`pauses`). It ignores system texts
+    and earlier turns, because it continues its corpus and cannot follow instructions: the tokens of its prompt are
+    those of the turn to be answered and of the answer so far.
     """
 
     pauses = True
@@ -88,17 +89,18 @@ class NgramBackend:
             raise BackendFailed(f"the model {self.name} has not learnt yet")
         prompted = self._prompted(request.prompt)
         before, begun = _tokens_of(request.prefix, self._model.tokenizer)
+        read = prompted.prompt_tokens + len(before) + bool(begun)
         answer = prompted.answer(request.temperature, Random(request.seed), request.top_k, before, begun)
         loop = asyncio.get_running_loop()
         due = loop.time()
         for drawn in islice(answer, request.max_tokens):
             if not drawn.text:
-                yield Ending(STOP, logprob=drawn.logprob, top=drawn.top)
+                yield Ending(STOP, logprob=drawn.logprob, top=drawn.top, prompt_tokens=read)
                 return
             due = max(due + self._interval_s, loop.time())
             await asyncio.sleep(due - loop.time())
             yield Chunk((Piece(drawn.text, logprob=drawn.logprob, quality="real", top=drawn.top, token=drawn.token),))
-        yield Ending(LENGTH)
+        yield Ending(LENGTH, prompt_tokens=read)
 
     async def close(self) -> None:
         """Forgets."""

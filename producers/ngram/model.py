@@ -96,10 +96,12 @@ class NgramModel:
 
 
 class PromptedModel:
-    """A model, weighted by one prompt."""
+    """A model, weighted by one prompt, which has `prompt_tokens` in the model's own tokenizer."""
 
     def __init__(self, model: NgramModel, prompt: str) -> None:
         self._model = model
+        whole, rest = model.tokenizer.begun(prompt)
+        self.prompt_tokens = len(whole) + bool(rest)
         self._weights = model.index.weights(prompt)[model.passage]
         self._kept: dict[tuple[int, int], Distribution] = {}
         self._unigrams = self._mixed(np.full(model.vocabulary, 1.0 / model.vocabulary), 0, len(model.keys))

@@ -30,6 +30,7 @@ from producers.servers.faults import (
 from producers.servers.lines import Lines
 from producers.servers.loose import Odd, Texts, entries_in, loose_json, odd_words, texts_in
 from producers.servers.pieces import LogprobEntry
+from producers.servers.reading import prompt_tokens
 
 # How Ollama ends a request that contains nothing to answer; a model that was asked something has not ended then.
 NOT_ANSWERS = {"load": "only loaded the model: it found nothing to answer", "unload": "unloaded the model"}
@@ -54,6 +55,7 @@ class _Line(_Message):
     logprobs: list[LogprobEntry] | None = None
     done: bool = False
     done_reason: str | None = None
+    prompt_eval_count: int | None = None
     error: None = None
 
 
@@ -64,6 +66,7 @@ class _Found(msgspec.Struct, gc=False):
     entries: Sequence[LogprobEntry]
     word: str | None = None
     has_error: bool = False
+    prompt_tokens: int | None = None
 
 
 _decoder = msgspec.json.Decoder(_Line)
@@ -82,6 +85,8 @@ class OllamaStream:
         self._text = AnswerText(top_k, "thinking" if thinks else "answer", begins_thinking=begins_thinking)
         self._word: str | None = None
         self._is_refusal = False
+        # Some versions leave it out where the prompt was cached.
+        self._prompt_tokens: int | None = None
         # Rises with everything that the model produced.
         self.events = 0
 
@@ -138,6 +143,7 @@ class OllamaStream:
             is_refusal=self._is_refusal,
             odd=odd_words(self._odd),
             end=self._text.end,
+            prompt_tokens=self._prompt_tokens,
         )
 
     def _read(self, line: bytes) -> Iterator[Chunk]:
@@ -156,7 +162,7 @@ class OllamaStream:
         if found.word is not None:
             if found.word in NOT_ANSWERS:
                 raise ServerFault(NOT_ANSWERS[found.word])
-            self._word = found.word
+            self._word, self._prompt_tokens = found.word, found.prompt_tokens
 
     def _found(self, line: bytes) -> _Found:
         """Raises ServerFault for bytes that are not a line of Ollama."""
@@ -169,7 +175,9 @@ class OllamaStream:
         texts = Texts(message.content or decoded.response or "", thinking, message.refusal or "")
         entries = decoded.logprobs or ()
         _number(entries)
-        return _Found(texts, entries, _end(decoded.done_reason) if decoded.done else None)
+        if not decoded.done:
+            return _Found(texts, entries)
+        return _Found(texts, entries, _end(decoded.done_reason), prompt_tokens=prompt_tokens(decoded.prompt_eval_count))
 
     def _found_loosely(self, line: bytes) -> _Found:
         try:
@@ -186,7 +194,7 @@ class OllamaStream:
         _number(entries)
         word, is_done = found.get("done_reason"), found.get("done") in (True, "true", 1)
         end = _end(word if isinstance(word, str) else None) if is_done else None
-        return _Found(texts, entries, end, bool(found.get("error")))
+        return _Found(texts, entries, end, bool(found.get("error")), prompt_tokens(found, "prompt_eval_count"))
 
 
 _OWN_TEXTS = ("thinking", "reasoning_content", "reasoning", "refusal")

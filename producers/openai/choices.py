@@ -15,6 +15,7 @@ import msgspec
 from producers.servers.faults import NOT_JSON, ServerFault
 from producers.servers.loose import Odd, entries_in, loose_json, texts_in
 from producers.servers.pieces import LogprobEntry
+from producers.servers.reading import at, decoded, number, prompt_tokens
 
 NOT_VALID = "sent a line that is not a chat completion: it is not valid JSON"
 ODD_EVENT = "events in an unknown form"
@@ -54,10 +55,13 @@ class _Choice(msgspec.Struct, gc=False):
 
 
 class _Event(msgspec.Struct, gc=False):
-    """An event as it is documented; any other one is read part by part."""
+    """An event as it is documented; any other one is read part by part. `usage` and `timings` have any form."""
 
     choices: list[_Choice]
     error: None = None
+    usage: msgspec.Raw | None = None
+    # llama-server's.
+    timings: msgspec.Raw | None = None
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -83,6 +87,7 @@ class _Completion(msgspec.Struct, gc=False):
     content: str = ""
     stop_type: str | None = None
     completion_probabilities: list[LogprobEntry] | None = None
+    tokens_evaluated: object = None
     error: object = None
 
 
@@ -92,7 +97,10 @@ _STOP_TYPES = {"eos": "stop", "word": "stop", "limit": "length"}
 
 
 class CompletionReader:
-    """The same of each event of a stream of completions."""
+    """The same of each event of a stream of completions. `prompt_tokens` as ChoiceReader has it."""
+
+    def __init__(self) -> None:
+        self.prompt_tokens: int | None = None
 
     def read(self, value: bytes) -> Found:
         """Raises ServerFault for bytes that are not an event."""
@@ -101,11 +109,13 @@ class CompletionReader:
         except NOT_JSON as error:
             raise ServerFault(NOT_VALID) from error
         word = _STOP_TYPES.get(event.stop_type or "")
+        self.prompt_tokens = prompt_tokens(event.tokens_evaluated) or self.prompt_tokens
         return Found(Choice(event.content, "", "", event.completion_probabilities or (), word), bool(event.error))
 
 
 class ChoiceReader:
-    """The choice of each event of one stream: only the first choice is read, since one was asked for."""
+    """The choice of each event of one stream: only the first choice is read, since one was asked for. `prompt_tokens`
+    is what the server has reported last of the tokens of the request; None where it has not."""
 
     def __init__(self, odd: Odd, begun: str = "") -> None:
         """`odd` counts what is not understood; `begun` is the answer that the request begins."""
@@ -113,15 +123,18 @@ class ChoiceReader:
         self._index: int | None = None
         # The answer so far: some servers repeat it whole at the end.
         self._answer: list[str] = []
+        self.prompt_tokens: int | None = None
 
     def read(self, value: bytes) -> Found:
         """Raises ServerFault for bytes that may contain text, and are not JSON."""
         try:
-            choices = _decoder.decode(value).choices
+            event = _decoder.decode(value)
         except NOT_JSON:
             found = self._read_loosely(value)
         else:
-            found = Found(self._documented(choices))
+            if event.usage or event.timings:
+                self._count(decoded(event.usage or b"null"), decoded(event.timings or b"null"))
+            found = Found(self._documented(event.choices))
         if found.choice and found.choice.answer:
             self._answer.append(found.choice.answer)
         return found
@@ -134,6 +147,13 @@ class ChoiceReader:
                 entries = (logprobs and (logprobs.content or logprobs.reasoning_content)) or ()
                 return Choice(delta.content or "", thinking, delta.refusal or "", entries, choice.finish_reason)
         return None
+
+    def _count(self, usage: Any, timings: Any) -> None:
+        """Some servers report it with each event, and nothing or null in most. A prompt of which a llama-server has
+        some tokens cached is reported in two parts by its timings."""
+        computed, cached = number(timings, "prompt_n"), at(timings, "cache_n")
+        whole = computed + cached if computed and type(cached) is int and cached >= 0 else None
+        self.prompt_tokens = prompt_tokens(usage, "prompt_tokens") or prompt_tokens(whole) or self.prompt_tokens
 
     def _is_ours(self, index: object) -> bool:
         number = int(index) if isinstance(index, int) or (isinstance(index, str) and index.isdigit()) else 0
@@ -153,6 +173,7 @@ class ChoiceReader:
         if not isinstance(event, dict):
             self._odd[ODD_EVENT] += 1
             return Found()
+        self._count(event.get("usage"), event.get("timings"))
         # Without choices, of llama.cpp's own interface and of some proxies: the event is its only choice.
         own = {"delta": event} if event.get("content") else event if event.get("delta") else None
         listed = event.get("choices")

@@ -42,7 +42,7 @@ _MOST_BYTES = 64 << 20
 _ABSENT = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.FORBIDDEN)
 # Where it loads its model, or a proxy is busy. A chat would be answered later, but not from the tokens.
 _LATER = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
-_FIELDS = ("content", "tokens", "stop_type", "completion_probabilities")
+_FIELDS = ("content", "tokens", "stop_type", "completion_probabilities", "tokens_evaluated")
 
 T = TypeVar("T")
 

@@ -107,6 +107,7 @@ class ChatStream:
                 is_refusal=self._is_refusal,
                 odd=odd_words(self._odd),
                 end=self._text.end,
+                prompt_tokens=self._choices.prompt_tokens,
             )
         elif other and (not self._has_text or (other.startswith(b"{") and error_message(other))):
             raise ServerFault(not_a_stream(other))

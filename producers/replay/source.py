@@ -11,7 +11,8 @@ from recordings.reading import RecordingReader
 from recordings.records import Item
 from schemas.control import Progress
 from schemas.errors import Malformed
-from schemas.frames import Frame, frame_of_json
+from schemas.frame_json import frame_of_json
+from schemas.frames import Frame
 from schemas.grid import NS_PER_MS, window_index_at
 from schemas.keys import entry_ms, entry_order, is_entry_id
 from schemas.sessions import LONGEST_MS, Opening

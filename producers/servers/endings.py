@@ -37,7 +37,13 @@ def end_word(word: str | None) -> str:
 
 
 def ending_of(
-    word: str, *, has_answer: bool, is_refusal: bool = False, odd: Iterable[str] = (), end: Piece | None = None
+    word: str,
+    *,
+    has_answer: bool,
+    is_refusal: bool = False,
+    odd: Iterable[str] = (),
+    end: Piece | None = None,
+    prompt_tokens: int | None = None,
 ) -> Ending:
     """How the answer ended; `end` is the token with which the model ended it. A word of which nothing is known is kept
     where there is an answer. Raises ServerFault with the word where the model failed, or where it is unknown and there
@@ -46,14 +52,12 @@ def ending_of(
     if plain in _FAILURES:
         raise ServerFault(f'ended the answer with "{word}"')
     if is_refusal and has_answer and plain in (*_STOPS, "refusal", "refused"):
-        return Ending(REFUSED, tuple(odd))
+        return Ending(REFUSED, tuple(odd), prompt_tokens=prompt_tokens)
     if plain in _STOPS:
-        return Ending(STOP, tuple(odd), end.logprob if end else None, end.top if end else ())
-    if plain in _LENGTHS:
-        return Ending(LENGTH, tuple(odd))
-    if not has_answer:
+        return Ending(STOP, tuple(odd), end.logprob if end else None, end.top if end else (), prompt_tokens)
+    if not has_answer and plain not in _LENGTHS:
         raise ServerFault(f'ended with "{word}" and without an answer')
-    return Ending(word, tuple(odd))
+    return Ending(LENGTH if plain in _LENGTHS else word, tuple(odd), prompt_tokens=prompt_tokens)
 
 
 def is_stop(word: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from producers.backend import MOST_PROMPT_TOKENS
 from producers.servers.faults import NOT_JSON
 
 # Longer than every real name.
@@ -59,3 +60,9 @@ def number(value: Any, *path: str) -> int:
     """A count; 0 where there is none."""
     found = at(value, *path)
     return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
+
+
+def prompt_tokens(value: Any, *path: str) -> int | None:
+    """How many tokens a server has counted in a request; None where it reports nothing, or no such number."""
+    count = number(value, *path)
+    return count if 0 < count <= MOST_PROMPT_TOKENS else None

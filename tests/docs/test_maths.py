@@ -20,7 +20,8 @@ import pytest
 
 from aggregator.numbers.interference import KIND_WINDOWS, Interference
 from council.command.ask_summary import AskSummary
-from schemas.frames import FRAME_FIELDS, Frame, MemberFrame, TokenFrame, frame_json
+from schemas.frame_json import FRAME_FIELDS, frame_json
+from schemas.frames import Frame, MemberFrame, TokenFrame
 from tests.support.council_command import environment
 from tests.support.project import ROOT
 

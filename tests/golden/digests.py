@@ -10,7 +10,8 @@ import msgspec
 from aggregator.core.checkpoint import dump
 from aggregator.core.intake import StreamEntry
 from aggregator.core.replay import StreamReplay
-from schemas.frames import encode_frame, recorded_frame_json
+from schemas.frame_json import recorded_frame_json
+from schemas.frames import encode_frame
 
 Streams = dict[str, list[StreamEntry]]
 

@@ -20,7 +20,8 @@ from aggregator.core import checkpoint
 from aggregator.core.session import Session
 from schemas import grid
 from schemas.entries import Failed, Finished, Steered, Token, decode_entry, unpack_top
-from schemas.frames import Frame, TokenFrame, encode_frame, frame_json, shown_values
+from schemas.frame_json import frame_json, shown_values
+from schemas.frames import Frame, TokenFrame, encode_frame
 from schemas.keys import entry_ms, entry_order
 from schemas.rules.partings import PARTED
 from schemas.sessions import Opening

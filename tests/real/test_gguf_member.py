@@ -66,7 +66,8 @@ async def test_the_answer_is_the_one_that_the_same_model_sends_over_http(
         await served.close()
     theirs = [piece for chunk in chunks if isinstance(chunk, Chunk) for piece in chunk.pieces]
     assert "".join(piece.text for piece in pieces) == "".join(piece.text for piece in theirs)
-    assert ending == Ending(reason)
+    assert isinstance(ending, Ending)
+    assert ending.reason == reason
     shown = [piece for piece in pieces if piece.text]
     for own, other in zip(shown, [piece for piece in theirs if piece.text], strict=True):
         assert own.text == other.text

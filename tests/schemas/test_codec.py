@@ -13,8 +13,8 @@ from schemas import entries
 from schemas.control import Progress, Stop, decode_control, decode_progress, encode_control, encode_progress
 from schemas.entries import Token, decode_entry, encode_entry, pack_top, unpack_top
 from schemas.errors import Malformed
+from schemas.frame_json import FRAME_FIELDS, frame_json, frame_of_json, recorded_frame_json
 from schemas.frames import (
-    FRAME_FIELDS,
     FRAME_VERSION,
     AlignmentFrame,
     ConsensusFrame,
@@ -27,9 +27,6 @@ from schemas.frames import (
     WindowCounts,
     decode_frame,
     encode_frame,
-    frame_json,
-    frame_of_json,
-    recorded_frame_json,
 )
 from schemas.sessions import EnergyProfile, Limits, Member, Message, Opening, Rung, Sampling
 from tests.support.expected_json import named

@@ -16,7 +16,8 @@ from recordings.reading import RecordingReader
 from recordings.records import Item
 from recordings.writing import RecordingWriter, about_session
 from schemas.entries import Beat, Token, decode_entry, encode_entry
-from schemas.frames import Frame, frame_of_json
+from schemas.frame_json import frame_of_json
+from schemas.frames import Frame
 from schemas.grid import NS_PER_MS, window_of_entry, window_start_ns
 from schemas.keys import entry_ms
 from schemas.sessions import Opening

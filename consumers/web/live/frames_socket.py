@@ -20,7 +20,8 @@ from consumers.web.live.shared_feeds import SharedFeeds
 from consumers.web.live.sockets import Clients, first_of, new_socket, upgraded
 from consumers.web.live.viewers import CLIENT_STALLED, STALL_S, Viewer
 from schemas.errors import Malformed, RedisAway, RedisRefuses, Refused, SessionGone, SetBack
-from schemas.frames import decode_frame, frame_json
+from schemas.frame_json import frame_json
+from schemas.frames import decode_frame
 from schemas.keys import entry_order, frame_id, is_entry_id
 from transport.frames import frames_after
 from transport.redis.connection import AsyncPipe

@@ -27,7 +27,8 @@ from schemas.events import (
     encode_event,
     frame_number_of,
 )
-from schemas.frames import Frame, decode_frame, encode_frame, frame_json
+from schemas.frame_json import frame_json
+from schemas.frames import Frame, decode_frame, encode_frame
 from schemas.keys import entry_ms
 
 _WHOLE_TEXT_MESSAGE = 0x81

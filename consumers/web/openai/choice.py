@@ -7,14 +7,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
-from consumers.web.answer_cache import AnswerCache
 from consumers.web.api.replies import Opened
-from consumers.web.openai.composing import AnswerText, Delta, FinishReason
-from consumers.web.openai.following import frames_of
+from consumers.web.openai.composing import ChoiceText, FinishReason, NewText
+from consumers.web.openai.following import Arrived, SessionFollower
 from consumers.web.openai.logprobs import MemberTokens, TokenLogprob, mixture_tokens
-from consumers.web.openai.tally import CouncilPart, Tally, Usage
+from consumers.web.openai.tally import CouncilPart, Tally, TokenUsage
 from schemas.errors import CouncilError, Refused
-from schemas.frames import Frame
 from transport.redis.connection import AsyncPipe
 from transport.sessions import cancel_session
 
@@ -22,24 +20,23 @@ STOPPED = "a stop text ended its answer"
 CLIENT_GONE = "its client has disconnected"
 
 
-class Part(msgspec.Struct, frozen=True):
+class ChoicePart(msgspec.Struct, frozen=True):
     """The next part of a choice: its text, the tokens that end in it (None where they were not requested), how many
     characters of tokens came before; `finish` is set in the last part."""
 
-    text: Delta
+    text: NewText
     logprobs: Sequence[TokenLogprob] | None
     offset: int
     finish: FinishReason | None
     council: CouncilPart
 
 
-class Choice:
+class AskedChoice:
     """One choice, whose session was opened. `logprobs` is how many alternatives its tokens have; None without any."""
 
     def __init__(
         self,
         pipe: AsyncPipe,
-        cache: AnswerCache,
         opened: Opened,
         *,
         is_agreed: bool,
@@ -49,11 +46,10 @@ class Choice:
     ) -> None:
         self.session, self.warnings = opened.session, (*warnings, *opened.warnings)
         self._pipe, self._is_agreed, self._logprobs = pipe, is_agreed, logprobs
-        self._text = AnswerText(opened.names, is_agreed=is_agreed, stops=stops)
+        self._is_lone = len(opened.names) == 1 and not is_agreed
+        self._text = ChoiceText(opened.names, is_agreed=is_agreed, stops=stops)
         self._tally = Tally(opened.session, opened.names, self.warnings)
-        self._tokens = None
-        if logprobs is not None and not is_agreed:
-            self._tokens = MemberTokens(pipe, cache, opened.session, logprobs)
+        self._tokens = MemberTokens(logprobs or 0)
         # The agreed text so far, for the texts of the mixture; how many characters of tokens were returned.
         self._agreed, self._offset = b"", 0
         self._stopped: set[int] = set()
@@ -65,57 +61,60 @@ class Choice:
         return self._tally.council
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> TokenUsage:
         """The tokens so far."""
         return self._tally.usage
 
-    async def parts(self, is_wanted: Callable[[], bool]) -> AsyncIterator[Part | None]:
+    async def parts(self, is_wanted: Callable[[], bool]) -> AsyncIterator[ChoicePart | None]:
         """The parts, to the last one; None while no text comes.
 
         Raises ClientGone as soon as `is_wanted` returns False; Refused where every member was dropped before it wrote
-        anything; and as frames_of() does.
+        anything; and as SessionFollower does.
         """
-        async with contextlib.aclosing(frames_of(self._pipe.url, self.session, is_wanted)) as reading:
-            async for frames in reading:
-                text = self._add(frames)
-                logprobs = await self._logprobs_of(frames)
+        follower = SessionFollower(self._pipe.url, self.session, is_wanted)
+        reading = follower.only_member() if self._is_lone else follower.frames()
+        async with contextlib.aclosing(follower), contextlib.aclosing(reading):
+            async for arrived in reading:
+                self._is_over = bool(arrived.frames) and arrived.frames[-1].final
+                text, logprobs = self._add(arrived), self._logprobs_of(arrived)
                 has_ended = self._text.has_ended
-                self._is_over = bool(frames) and frames[-1].final
                 if has_ended:
-                    await self._end()
+                    await self._end(arrived)
                 elif self._text.stopped - self._stopped:
                     await self._stop_members()
                 if text.content or text.thinking or logprobs or has_ended:
                     finish = self._text.finish_reason if has_ended else None
-                    yield Part(text, logprobs, self._offset, finish, self._tally.council)
+                    yield ChoicePart(text, logprobs, self._offset, finish, self._tally.council)
                     self._offset += sum(len(token.token) for token in logprobs or ())
                 else:
                     yield None
                 if has_ended:
                     return
 
-    def _add(self, frames: Sequence[Frame]) -> Delta:
-        found = []
-        for frame in frames:
+    def _add(self, arrived: Arrived) -> NewText:
+        """Takes in what arrived; returns what follows of the text."""
+        found = [] if arrived.tokens is None else [self._text.add_tokens(arrived.tokens)]
+        for frame in arrived.frames:
             self._tally.add(frame)
-            found.append(self._text.add(frame))
-        return Delta("".join(one.content for one in found), "".join(one.thinking for one in found))
+            found.append(self._text.add(frame) if arrived.tokens is None else self._text.add_end(frame))
+        return NewText("".join(one.content for one in found), "".join(one.thinking for one in found))
 
-    async def _logprobs_of(self, frames: Sequence[Frame]) -> list[TokenLogprob] | None:
+    def _logprobs_of(self, arrived: Arrived) -> list[TokenLogprob] | None:
         if self._logprobs is None:
             return None
-        if self._tokens is not None:
-            return await self._tokens.read(frames, self._text.shown_bytes) if frames else []
-        self._agreed += "".join(frame.consensus.agreed or "" for frame in frames).encode()
-        spans = [span for frame in frames for span in frame.consensus.mixture or ()]
-        return mixture_tokens(
-            [span for span in spans if span.end <= self._text.shown_bytes], self._agreed, self._logprobs
-        )
+        if arrived.tokens is not None:
+            return self._tokens.add(arrived.tokens, self._text.shown_bytes)
+        self._agreed += "".join(frame.consensus.agreed or "" for frame in arrived.frames).encode()
+        spans = [span for frame in arrived.frames for span in frame.consensus.mixture or ()]
+        shown = [span for span in spans if span.end <= self._text.shown_bytes]
+        return mixture_tokens(shown, self._agreed, self._logprobs)
 
-    async def _end(self) -> None:
+    async def _end(self, arrived: Arrived) -> None:
         """The text has ended: of a stop text before its session has. Raises Refused where there is no text."""
         if self._text.failure:
             raise Refused("no_answer", self._text.failure, status=502)
+        if arrived.finished is not None:
+            self._tally.end({0: arrived.finished})
         if not self._is_over:
             await self.cancel(STOPPED)
 

@@ -1,7 +1,4 @@
-"""The tokens of an answer with their logprobs: of a member its own, of a council that agrees its mixture.
-
-The lists of a member's tokens are in the token stream alone, so they are read for clients that request them.
-"""
+"""The tokens of an answer with their logprobs: of a member its own, of a council that agrees its mixture. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +7,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from consumers.web.answer_cache import AnswerCache
 from schemas.entries import Token, unpack_top
-from schemas.frames import Frame, MixtureSpan, shown_logprob
-from transport.redis.connection import AsyncPipe
-from transport.sessions import find_session
+from schemas.frames import MixtureSpan, shown_logprob
+from schemas.rules.lanes import lane_end
 
 
-class Alternative(msgspec.Struct, frozen=True):
+class ListedPiece(msgspec.Struct, frozen=True):
     """A piece that may stand in the place of a token. logprob is in nats, at most 0."""
 
     token: str
@@ -31,33 +26,28 @@ class TokenLogprob(msgspec.Struct, frozen=True):
     token: str
     logprob: float | None
     bytes: Sequence[int]
-    top_logprobs: Sequence[Alternative]
+    top_logprobs: Sequence[ListedPiece]
 
 
 class MemberTokens:
-    """Reads the tokens of a session's only member. `most` is how many alternatives each of them has."""
+    """The tokens of the answer of a session's only member. `most` is how many alternatives each of them has."""
 
-    def __init__(self, pipe: AsyncPipe, cache: AnswerCache, session: str, most: int) -> None:
-        self._pipe, self._cache, self._session, self._most = pipe, cache, session, most
-        # How many tokens of the answer the frames released; the parts of the answer up to this one were returned.
-        self._released = self._next = 0
+    def __init__(self, most: int) -> None:
+        self._most = most
+        # Those that were not returned, each with the byte of the answer where it ends.
+        self._waiting: list[tuple[int, Token]] = []
+        self._end = 0
 
-    async def read(self, frames: Sequence[Frame], shown_bytes: int) -> list[TokenLogprob]:
-        """The tokens that end in the first `shown_bytes` of the answer, which these next frames released, or earlier
-        ones. Raises SessionGone, SetBack, RedisAway, RedisRefuses."""
-        self._released += sum(token.lane == "answer" for frame in frames for token in frame.tokens)
-        if self._released == self._next:
-            return []
-        answers = await self._cache.caught_up(await find_session(self._pipe, self._session), frames[-1])
-        answer = answers.of_member[0]
-        parts, end = answer.overlapping(0, None), self._next
-        while end < parts.stop and answer.bounds(end)[1] <= shown_bytes:
-            end += 1
-        indexes = answer.tokens_of(range(self._next, end))
-        self._next = end
-        tokens = await answers.read_tokens(self._pipe, 0, indexes) if indexes else []
-        # The text that ends an answer, and other tokens for the model alone, have no text.
-        return [self._shown(token) for token in tokens if token.text]
+    def add(self, tokens: Sequence[Token], shown_bytes: int) -> list[TokenLogprob]:
+        """Takes the next tokens in; returns those that end in the first `shown_bytes` of the answer, and were not
+        returned before. Tokens for the model alone have no text, and are left out."""
+        for token in tokens:
+            if token.lane == "answer":
+                self._end = lane_end(token, self._end)
+                self._waiting.append((self._end, token))
+        shown = [token for end, token in self._waiting if end <= shown_bytes]
+        self._waiting = self._waiting[len(shown) :]
+        return [self._shown(token) for token in shown if token.text]
 
     def _shown(self, token: Token) -> TokenLogprob:
         piece = token.piece or token.text.encode()
@@ -77,14 +67,14 @@ def mixture_tokens(spans: Sequence[MixtureSpan], text: bytes, most: int) -> list
             text[span.start : span.end].decode(errors="replace"),
             logprob_of(span.share),
             list(text[span.start : span.end]),
-            tuple([Alternative(one.text, logprob_of(one.share), list(one.text.encode())) for one in span.top[:most]]),
+            tuple([ListedPiece(one.text, logprob_of(one.share), list(one.text.encode())) for one in span.top[:most]]),
         )
         for span in spans
     ]
 
 
-def alternative(piece: bytes, logprob: float) -> Alternative:
-    return Alternative(piece.decode(errors="replace"), shown_logprob(logprob), list(piece))
+def alternative(piece: bytes, logprob: float) -> ListedPiece:
+    return ListedPiece(piece.decode(errors="replace"), shown_logprob(logprob), list(piece))
 
 
 def logprob_of(share: float | None) -> float | None:

@@ -38,7 +38,8 @@ from schemas.entries import (
     pack_top,
 )
 from schemas.errors import Malformed
-from schemas.frames import FRAME_FIELDS, Frame, MemberFrame, encode_frame, frame_json, shown_values
+from schemas.frame_json import FRAME_FIELDS, frame_json, shown_values
+from schemas.frames import Frame, MemberFrame, encode_frame
 from schemas.keys import entry_ms, entry_order, is_entry_id
 from schemas.sessions import ENTRY_VERSION, Limits, Member, Opening
 from tests.oracle.frames import Stream, accepted_tokens, oracle_frames

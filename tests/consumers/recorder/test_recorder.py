@@ -25,7 +25,8 @@ from runtime.presence import RedisPresence
 from schemas import keys
 from schemas.entries import Claim, decode_entry
 from schemas.errors import RedisAway, Refused
-from schemas.frames import decode_frame, recorded_frame_json
+from schemas.frame_json import recorded_frame_json
+from schemas.frames import decode_frame
 from schemas.sessions import Opening
 from tests.chaos.conftest import durable as durable
 from tests.golden import golden

@@ -16,7 +16,7 @@ from council.recording import export as exporting
 from council.recording.export import export
 from schemas.entries import Token, decode_entry, encode_entry
 from schemas.errors import Refused
-from schemas.frames import recorded_frame_json
+from schemas.frame_json import recorded_frame_json
 from tests.golden import golden
 from tests.support.council_command import COUNCIL, environment
 from tests.support.council_in_process import council

@@ -22,7 +22,17 @@ import pytest
 
 from bench.gguf_model import gguf_model
 from bench.llama_server import llama_server
-from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Piece, Request
+from producers.backend import (
+    BackendFailed,
+    Chunk,
+    Ending,
+    ModelLoading,
+    ModelWaiting,
+    OutOfMemory,
+    Piece,
+    Request,
+    stretches_of,
+)
 from producers.llama.backend import LlamaBackend
 from producers.llama.child import LlamaChild
 from producers.llama.stretch import STRETCH_TOKENS
@@ -284,10 +294,29 @@ async def test_of_two_answers_in_turn_each_token_is_computed_once(backend: Llama
     for _ in range(39):
         for items in answers:
             assert isinstance(await anext(items), Chunk)
-    assert [[item async for item in items] for items in answers] == [[Ending("length")]] * 2
+    ends = [[item async for item in items] for items in answers]
+    assert [getattr(end, "reason", "") for (end,) in ends] == ["length"] * 2
     assert await metric(backend, "tokens_predicted_total") == 80
     # Stretches of 1, 2, 4, 8, 8, 8, 8 and 1.
     assert await metric(backend, "prompt_tokens_total") - before == 2 * 7
+
+
+async def test_the_tokens_of_a_prompt_are_those_that_its_server_counts(backend: LlamaBackend) -> None:
+    """Of a prompt that is new, that is cached, and with an answer so far."""
+    request, counts, asked_server = asked(max_tokens=6), list[int | None](), []
+    messages = [{"role": message.role, "content": message.content} for message in request.messages]
+    for _ in range(2):
+        *chunks, ending = [item async for item in backend.generate(request)]
+        assert isinstance(ending, Ending)
+        counts.append(ending.prompt_tokens)
+        assert backend.child
+        answer = await backend.child.ask("/v1/chat/completions", {"messages": messages, "max_tokens": 1})
+        asked_server.append(msgspec.json.decode(answer)["usage"]["prompt_tokens"])
+    assert counts == asked_server
+    begun = stretches_of([piece for chunk in chunks if isinstance(chunk, Chunk) for piece in chunk.pieces])
+    *_, last = [item async for item in backend.generate(asked(prefix=begun, max_tokens=6))]
+    assert isinstance(last, Ending)
+    assert last.prompt_tokens == counts[0] + sum(len(stretch.ids) for stretch in begun)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from producers.backend import Piece
+from producers.backend import Ending, Piece
 from producers.member import delivery as delivery_module
 from producers.member import outbox
 from producers.member.delivery import Delivery
@@ -78,7 +78,7 @@ async def test_an_ending_that_is_delivered_late_is_still_confirmed(
     async with claimed(pipe, before) as member:
         delivery = member.delivery
         delivery.add(PIECES)
-        delivery.finish("stop")
+        delivery.finish(Ending("stop"))
         running = asyncio.create_task(delivery.run())
         back_at = time.monotonic() + 1.2
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.backend import Piece
+from producers.backend import Ending, Piece
 from producers.member.grants import GrantGate
 from producers.member.outbox import (
     CONTROL_S,
@@ -164,7 +164,10 @@ def test_every_token_is_accepted_once_and_in_order_whatever_redis_does(
     world = World()
     for action, amount in before:
         perform(world, action, amount)
-    (world.outbox.fail if fails else world.outbox.finish)("stop")
+    if fails:
+        world.outbox.fail("stop")
+    else:
+        world.outbox.finish(Ending("stop"))
     for action, amount in after:
         if action not in ("write", "many"):
             perform(world, action, amount)
@@ -187,7 +190,7 @@ def test_the_confirmation_time_begins_when_the_ending_is_delivered() -> None:
     """
     world = World()
     perform(world, "write", 3)
-    world.outbox.finish("stop")
+    world.outbox.finish(Ending("stop"))
     world.trip(executes=False)
     world.now_s += 40.0
     world.trip()
@@ -202,7 +205,7 @@ def test_a_lost_end_is_written_again_though_redis_was_away_for_long() -> None:
     """The aggregator is past the ending and has accepted one token: the other two, and the ending, were lost."""
     world = World()
     perform(world, "write", 3)
-    world.outbox.finish("stop")
+    world.outbox.finish(Ending("stop"))
     world.now_s += 40.0
     world.trip()
     ending_id = world.stream[-1][0]
@@ -235,7 +238,7 @@ def test_a_failure_is_written_after_all_tokens_were_taken() -> None:
 def test_the_first_ending_counts() -> None:
     world = World()
     perform(world, "write", 1)
-    world.outbox.finish("length")
+    world.outbox.finish(Ending("length"))
     world.outbox.fail("its producer was stopped")
     world.trip()
     assert isinstance(world.stream[-1][1], Finished)
@@ -261,7 +264,7 @@ def test_a_silent_member_writes_a_sign_every_half_second_and_a_new_one_at_once(
 
 def test_after_the_ending_there_is_no_sign_of_life() -> None:
     world = World()
-    world.outbox.finish("stop")
+    world.outbox.finish(Ending("stop"))
     for _ in range(20):
         world.trip()
         world.now_s += 0.5
@@ -362,5 +365,5 @@ def test_a_grant_of_another_claim_is_no_grant() -> None:
 
 def test_a_member_that_has_ended_is_not_held() -> None:
     outbox = Outbox(0, CLAIM, GrantGate())
-    outbox.finish("stop")
+    outbox.finish(Ending("stop"))
     assert not outbox.is_held

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from producers.backend import Piece
+from producers.backend import Ending, Piece
 from producers.member.draft import Draft
 from producers.member.outbox import MOST_CONFIRMATION_S, NO_BEGINNING, MemberState, Outbox, Replies, RoundTrip
 from schemas.control import Progress, Steer, Stop
@@ -95,7 +95,10 @@ class World:
         for _ in range(most):
             if self.outbox.branch.ending is None:
                 text = model_continues(self.text)
-                self.outbox.add([Piece(text, token=7)], 1) if text else self.outbox.finish("stop", -0.5, [(b"", -0.5)])
+                if text:
+                    self.outbox.add([Piece(text, token=7)], 1)
+                else:
+                    self.outbox.finish(Ending("stop", logprob=-0.5, top=((b"", -0.5),)))
 
     def trip(self, refused: int = 0, late: int = 0, *, executes: bool = True, answers: bool = True) -> RoundTrip | None:
         """One round trip. Bit n of `refused` refuses the nth entry; the state is that of `late` commits before."""
@@ -291,7 +294,7 @@ def test_a_failure_ends_the_member_in_its_present_branch_also_after_the_end_of_i
     world.now_s += WINDOW_S
     world.trip()
     world.outbox.fail("its server said so")
-    world.outbox.finish("stop")
+    world.outbox.finish(Ending("stop"))
     world.trip()
     failed = world.stream[-1][1]
     assert isinstance(failed, Failed)

@@ -410,8 +410,10 @@ def test_another_process_gives_the_same_answer_to_the_same_seed() -> None:
 
 @pytest.mark.parametrize("max_tokens", [1, 7])
 async def test_an_answer_that_is_cut_has_max_tokens_and_the_reason_length(max_tokens: int) -> None:
-    pieces, ending = await answered("ngram:char-6", a_request(max_tokens=max_tokens))
-    assert (len(pieces), ending) == (max_tokens, Ending("length"))
+    """A character is a token of this model, which reads the turn to be answered alone."""
+    request = a_request(max_tokens=max_tokens)
+    pieces, ending = await answered("ngram:char-6", request)
+    assert (len(pieces), ending) == (max_tokens, Ending("length", prompt_tokens=len(request.prompt)))
 
 
 async def test_an_answer_that_the_model_ends_has_the_reason_stop() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -38,6 +39,27 @@ def outcome(parts: Sequence[bytes], *, thinks: bool = False) -> tuple[list[Chunk
 def pieces_of(behaviour: str, path: str = "/api/chat", *, thinks: bool = False) -> list[Piece]:
     chunks, _ = outcome(lines_of(behaviour, path), thinks=thinks)
     return [piece for chunk in chunks for piece in chunk.pieces]
+
+
+# How many tokens the prompt has
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("count", "tokens"),
+    [("29", 29), ("10000000", 10_000_000), *((nonsense, None) for nonsense in (
+        "0", "-1", "29.5", '"29"', "true", "null", "{}", "10000001", "1e400", "9" * 400,
+    ))],
+)  # fmt: skip
+def test_the_tokens_of_a_prompt_are_those_that_ollama_reports_if_they_can_be(
+    path: str, count: str, tokens: int | None
+) -> None:
+    *begun, last = lines_of("good", path)
+    last = re.sub(rb'"prompt_eval_count": ?12', f'"prompt_eval_count":{count}'.encode(), last)
+    assert f":{count}".encode() in last
+    stream = OllamaStream(20)
+    items = [item for part in (*begun, last) for item in stream.feed(part)] + [*stream.end()]
+    assert items[-1] == Ending("stop", prompt_tokens=tokens)
 
 
 # Pieces

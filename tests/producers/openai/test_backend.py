@@ -108,8 +108,8 @@ def llama(gguf_path: Path) -> Iterator[str]:
         yield url
 
 
-async def whole_answer(url: str, request: Request) -> tuple[str, str, int]:
-    """(text, finish_reason, number of tokens) of the same request without a stream."""
+async def whole_answer(url: str, request: Request) -> tuple[str, Ending, int]:
+    """(text, how it ended, number of tokens) of the same request without a stream."""
     body = {
         "messages": [{"role": turn.role, "content": turn.content} for turn in request.messages],
         "max_tokens": request.max_tokens,
@@ -118,8 +118,9 @@ async def whole_answer(url: str, request: Request) -> tuple[str, str, int]:
     }
     async with httpx.AsyncClient(timeout=QUICKLY_S, trust_env=False) as client:
         answer = (await client.post(f"{url}/v1/chat/completions", json=body)).raise_for_status().json()
-    choice = answer["choices"][0]
-    return choice["message"]["content"], choice["finish_reason"], answer["usage"]["completion_tokens"]
+    choice, usage = answer["choices"][0], answer["usage"]
+    ending = Ending(choice["finish_reason"], prompt_tokens=usage["prompt_tokens"])
+    return choice["message"]["content"], ending, usage["completion_tokens"]
 
 
 @pytest.mark.parametrize("top_k", [1, 5, 20])
@@ -127,9 +128,9 @@ async def test_a_stream_adds_up_to_the_whole_answer_and_every_token_is_measured(
     request = asked(top_k=top_k)
     items = await items_of("tiny", llama, request)
     pieces = pieces_in(items)
-    text, reason, tokens = await whole_answer(llama, request)
-    assert (text_of(pieces), items[-1], len(pieces)) == (text, Ending(reason), tokens)
-    assert (reason, tokens) == ("length", request.max_tokens)
+    text, ending, tokens = await whole_answer(llama, request)
+    assert (text_of(pieces), items[-1], len(pieces)) == (text, ending, tokens)
+    assert (ending.reason, tokens) == ("length", request.max_tokens)
     for piece in pieces:
         assert piece.quality == "real"
         assert piece.logprob is not None
@@ -143,8 +144,8 @@ async def test_a_long_answer_adds_up_and_has_the_servers_reason(llama: str) -> N
     """Long enough for characters of several tokens, which come as one piece with the last token's logprob."""
     request = asked(max_tokens=3_000)
     items = await items_of("tiny", llama, request)
-    text, reason, tokens = await whole_answer(llama, request)
-    assert (text_of(pieces_in(items)), items[-1]) == (text, Ending(reason))
+    text, ending, tokens = await whole_answer(llama, request)
+    assert (text_of(pieces_in(items)), items[-1]) == (text, ending)
     assert len(pieces_in(items)) <= tokens
 
 
@@ -166,9 +167,9 @@ async def test_the_backend_has_as_many_slots_as_the_server(llama: str) -> None:
 async def test_a_chat_with_earlier_turns_is_answered(llama: str) -> None:
     history = (Message("user", "One?"), Message("assistant", "Two."))
     request = asked(history=history, system="Be brief", temperature=0.0)
-    text, reason, _ = await whole_answer(llama, request)
+    text, ending, _ = await whole_answer(llama, request)
     items = await items_of("tiny", llama, request)
-    assert (text_of(pieces_in(items)), items[-1]) == (text, Ending(reason))
+    assert (text_of(pieces_in(items)), items[-1]) == (text, ending)
 
 
 async def test_answers_come_at_the_same_time(llama: str) -> None:

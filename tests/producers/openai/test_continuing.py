@@ -124,11 +124,18 @@ async def test_white_space_behind_the_last_word_is_not_written_twice(words: str)
 async def test_an_answer_that_is_finished_ends_at_once_and_its_end_is_measured(folder: Path) -> None:
     with llama_server(gguf_model(folder, vocab=318, dim=312, sentence=SENTENCE)) as url:
         *chunks, ending = await items_of("tiny", url, GREEDY)
-        assert (text_of(pieces_in(chunks)), ending) == (SENTENCE, Ending("stop")), "a chat reports no end"
-        for prefix in (stretches_of(pieces_in(chunks)), (Written(SENTENCE),)):
+        assert text_of(pieces_in(chunks)) == SENTENCE
+        assert isinstance(ending, Ending)
+        assert (ending.reason, ending.logprob, ending.top) == ("stop", None, ()), "a chat reports no end"
+        assert ending.prompt_tokens
+        own = stretches_of(pieces_in(chunks))
+        for prefix in (own, (Written(SENTENCE),)):
             (last,) = await items_of("tiny", url, continuing(*prefix))
             assert isinstance(last, Ending)
             assert last.reason == "stop"
+            if prefix is own:
+                # Of which nearly all were cached.
+                assert last.prompt_tokens == ending.prompt_tokens + sum(len(stretch.ids) for stretch in own)
             assert last.logprob is not None
             assert last.logprob > -0.7
             assert dict(last.top)[b""] == last.logprob

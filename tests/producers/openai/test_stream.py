@@ -41,6 +41,48 @@ def pieces_of(model: str) -> list[Piece]:
     return [piece for chunk in chunks for piece in chunk.pieces]
 
 
+# How many tokens the prompt has
+
+COUNTED = [
+    ('{"choices":[],"usage":{"prompt_tokens":29,"completion_tokens":3}}', 29),
+    ('{"choices":[],"usage":{"prompt_tokens":29},"timings":{"prompt_n":4,"cache_n":5}}', 29),
+    # A llama-server that was asked for no usage; an older one does not report what was cached.
+    ('{"choices":[],"timings":{"prompt_n":4,"cache_n":25}}', 29),
+    ('{"choices":[],"timings":{"prompt_n":29,"cache_n":0}}', 29),
+    ('{"choices":[],"timings":{"prompt_n":4}}', None),
+    # Events that are read part by part.
+    ('{"usage":{"prompt_tokens":29},"object":"chat.completion.usage"}', 29),
+    ('{"choices":[{"index":0,"delta":{"content":[]},"finish_reason":"stop"}],"usage":{"prompt_tokens":29}}', 29),
+    *((f'{{"choices":[],"usage":{{"prompt_tokens":{nonsense}}}}}', None) for nonsense in (
+        "0", "-1", "29.0", "29.5", '"29"', "true", "null", "[]", "10000001", "1e400", "9" * 400, "NaN",
+    )),
+    *((f'{{"choices":[],"usage":{nonsense}}}', None) for nonsense in ("null", "[]", "29", '"29"', "{}")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("event", "tokens"), COUNTED)
+def test_the_tokens_of_a_prompt_are_those_that_the_server_reports_if_they_can_be(
+    event: str, tokens: int | None
+) -> None:
+    stream = ChatStream(top_k=20)
+    sent = (*faults.BEGUN, faults.STOP, f"data: {event}\n\n".encode(), faults.DONE)
+    items = [item for part in sent for item in stream.feed(part)] + [*stream.end()]
+    assert items[-1] == Ending("stop", prompt_tokens=tokens)
+
+
+def test_of_several_reports_the_last_number_counts_wherever_it_is() -> None:
+    """Of servers that report it with each chunk, or before the end."""
+
+    def chunk(usage: str, reason: str = "null") -> bytes:
+        choice = f'{{"index":0,"delta":{{"content":"a"}},"finish_reason":{reason}}}'
+        return f'data: {{"choices":[{choice}],"usage":{usage}}}\n\n'.encode()
+
+    stream = ChatStream(top_k=20)
+    parts = (chunk('{"prompt_tokens":1}'), chunk('{"prompt_tokens":29}'), chunk("null"), chunk('{"a":1}', '"stop"'))
+    items = [item for part in parts for item in stream.feed(part)] + [*stream.end()]
+    assert items[-1] == Ending("stop", prompt_tokens=29)
+
+
 # Pieces
 
 

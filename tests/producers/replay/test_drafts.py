@@ -24,7 +24,7 @@ from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas.control import Play
 from schemas.entries import Steered, Token, decode_entry
-from schemas.frames import frame_json
+from schemas.frame_json import frame_json
 from tests.producers.replay.test_player import check_it_shows_what_was_recorded, replaying, shown_frames
 from tests.support.drafting import drafted
 from tests.support.recording_files import items_of, record_stream, recorded_entries, recorded_frames
