@@ -118,6 +118,7 @@ STATE = {
     "composer": ("DECIPHER's state at its cursor", False),
     "standing": ("msgpack: a map of the events that still hold at the cursor, as JSON, by their types", False),
     "composed": ("1 after the last event", False),
+    "errors": ("msgpack: the error_events so far; an array of (window, code, event as JSON) for each", False),
     "branches": ("the ids of its what-if branches, with a space between them, at most 64", False),
     "server": ("the run_id of the Redis server that had the session last", False),
     "served": ("when that server first gave it an owner, in Unix ms; 0: it has had it from the opening on", False),
