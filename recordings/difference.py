@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 FRAME_SCHEMA = "council.Frame"
 # Fields that differ in each session and in each replay of it: names, and ids, which are times.
 _OF_THE_SESSION = ("session", "replay_of", "cut")
-# The texts of a frame's members and decisions.
-_TEXTS = {"members": ("text", "thinking"), "decisions": ("runner_up",)}
+# The texts of a frame's members, decisions and mixture.
+_TEXTS = {"members": ("text", "thinking"), "decisions": ("runner_up",), "mixture": ("top",)}
 # The fields of the metadata that describe the request.
 _ASKED = (
     "prompt", "system", "prefix", "members", "temperature", "max_tokens", "seed", "sync", "weighting", "tier",

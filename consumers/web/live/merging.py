@@ -55,7 +55,9 @@ def _merged_consensus(shown: Sequence[ConsensusFrame]) -> ConsensusFrame:
     if newest.agreed is None:
         return newest
     agreed = "".join(one.agreed or "" for one in shown)
-    return ConsensusFrame(agreed, joined_decisions([found for one in shown for found in one.decisions or ()]))
+    decisions = joined_decisions([found for one in shown for found in one.decisions or ()])
+    mixture = tuple([span for one in shown for span in one.mixture or ()])
+    return ConsensusFrame(agreed, decisions, None if newest.mixture is None else mixture)
 
 
 def _merged_member(shown: Sequence[MemberFrame]) -> MemberFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from aggregator.core.replay import replayed
 from consumers.web.answer_cache import AnswerCache
 from council.recording.export import export
 from council.recording.inspect import inspect_lines, inspected
@@ -128,7 +129,8 @@ def test_tokens_are_exported_with_their_branch_and_frames_with_their_decisions(p
     with out.open(newline="") as file:
         shown = list(csv.DictReader(file))
     named = [json.loads(frame_json(frame)) for frame in recorded_frames(path)]
-    assert [json.loads(row["decisions"]) for row in shown] == [frame["decisions"] for frame in named]
+    for name in ("decisions", "mixture"):
+        assert [json.loads(row[name]) for row in shown] == [frame[name] for frame in named]
     assert [int(row["superseded"]) for row in shown] == [frame["superseded"] for frame in named]
     assert [row["agreed"].lstrip("'") for row in shown] == [frame["agreed"].lstrip("'") for frame in named]
 
@@ -148,7 +150,12 @@ def _is_steer(item: Item) -> bool:
 
 
 def test_a_recording_without_text_has_the_decisions_but_none_of_the_texts(path: Path, tmp_path: Path) -> None:
-    silent = record_stream(tmp_path / "silent.mcap", drafted(SEED, "A secret").stream, text=False)
+    secret = drafted(SEED, "A secret").stream
+    silent = record_stream(tmp_path / "silent.mcap", secret, text=False)
+    spans = [span for frame in recorded_frames(silent) for span in frame.consensus.mixture or ()]
+    whole = [span for closed in replayed(secret) for span in closed.frame.consensus.mixture or ()]
+    assert any(span.top for span in whole)
+    assert spans == [msgspec.structs.replace(span, top=()) for span in whole]
     for frame in recorded_frames(silent):
         assert (frame.consensus.agreed, [one.runner_up for one in frame.consensus.decisions or ()].count(None)) == (
             "", len(frame.consensus.decisions or ()),
