@@ -21,7 +21,7 @@ check: .venv/.dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/mypy docs/pictures.py docs/page_pictures.py docs/examples.py docs/event_schemas.py
+	.venv/bin/mypy docs/pictures.py docs/page_pictures.py docs/examples.py docs/event_schemas.py docs/streams_page.py docs/asyncapi.py
 	.venv/bin/lint-imports
 
 bench: .venv/.dev
@@ -45,9 +45,12 @@ pictures: .venv/.dev
 	.venv/bin/python docs/pictures.py
 	.venv/bin/python docs/page_pictures.py
 
-# Writes the JSON Schemas of the real-time protocol, from its structs.
+# Writes what describes the messages to other programs, from the structs: the JSON Schemas of the real-time protocol, the
+# tables of docs/streams.md, the AsyncAPI document.
 schemas: .venv/.dev
 	.venv/bin/python docs/event_schemas.py
+	.venv/bin/python docs/streams_page.py
+	.venv/bin/python docs/asyncapi.py
 
 # A virtual environment with the council. The stamp file .installed exists only after a complete installation: after an
 # interruption, or when an upgrade of the system removed the environment's Python, the environment is created again.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
@@ -21,8 +21,7 @@ from consumers.web.api.members import member_index
 from council.ensemble_session import EnsembleSession, find_answers
 from council.models.catalogue import (
     Catalogue,
-    canonical_member,
-    canonical_name,
+    canonical_request,
     configured_models,
     find_models,
     require_key,
@@ -40,8 +39,9 @@ from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
 from schemas.rules.admission import Admission, admit
 from schemas.rules.choice import members_of
+from schemas.rules.councils import with_named_council
 from schemas.rules.limits import limits_with
-from schemas.rules.served import named_members, require_aggregator, served_models
+from schemas.rules.served import named_councils, named_members, require_aggregator, served_models
 from schemas.rules.tiers import TierPolicy, tier_named
 from schemas.rules.what_if import Change, RequestChanges, branch_of, request_of
 from schemas.sessions import MemberSpec, Message, SessionRequest, Sync, Weighting
@@ -112,7 +112,8 @@ class TurboEnsemble:
         """Opens a session and yields its frames; a caller that stops early cancels the session.
 
         `models` are the members: each a model's name, the name of a member in the settings, or a description
-        such as "calm=smollm2:temperature=0" (schemas/rules/members.py). `history` are the turns before the
+        such as "calm=smollm2:temperature=0" (schemas/rules/members.py); or the name of a council in the settings,
+        whose values count where an argument has its default. `history` are the turns before the
         prompt, `options` each member's own temperature, seed and max_tokens, by its name. With the weighting
         `certainty` each weight is multiplied by its member's certainty. With the sync `step` text is released
         as far as the slowest member has written, with `free` as it arrives; with `consensus` the members write
@@ -168,37 +169,30 @@ class TurboEnsemble:
         pipe, admission = await self._opened(request, answers.opening.tier if is_own else "")
         return EnsembleSession(pipe, admission.opening, (*warnings, *admission.warnings), self, answers)
 
-    async def open(self, request: SessionRequest) -> EnsembleSession:
-        """Opens a session. Raises Refused for an invalid request, before anything is started, and where Redis is full;
+    async def open(self, request: SessionRequest, given: Collection[str] = ()) -> EnsembleSession:
+        """Opens a session. Values of the fields `given` outweigh those of a named council also where they are the
+        defaults. Raises Refused for an invalid request, before anything is started, and where Redis is full;
         NoAggregator, RedisAway, RedisRefuses."""
-        pipe, admission = await self._opened(request)
+        pipe, admission = await self._opened(request, given=given)
         return EnsembleSession(pipe, admission.opening, admission.warnings, self)
 
-    async def _opened(self, request: SessionRequest, usual_tier: str = "") -> tuple[AsyncPipe, Admission]:
+    async def _opened(
+        self, request: SessionRequest, usual_tier: str = "", given: Collection[str] = ()
+    ) -> tuple[AsyncPipe, Admission]:
         """(the connection to the council that answers, what was admitted and opened there). `usual_tier` is used where
         the council has it and this object has none."""
-        given = request.models
-        request = msgspec.structs.replace(
-            request,
-            models=tuple(map(canonical_member, given)),
-            weights={canonical_name(name): weight for name, weight in request.weights.items()},
-            options={canonical_name(name): values for name, values in request.options.items()},
-        )
-        pipe = await self._connected(request, given)
+        own = with_named_council(request, self._settings.named_councils, given)
+        pipe = await self._connected(canonical_request(own), request.models)
         session = new_session_id()
         records = await processes_for(pipe, session)
         tiers = _tiers_of(records) or self._settings.tier_policies
         tier = self._tier_among(tiers, records, usual_tier)
+        councils = named_councils(records)
         admission = admit(
-            request,
-            session,
-            served_models(records),
-            tier,
-            self._limits,
-            known=self._known(records),
-            tiers=tiers,
-            named=named_members(records) or self._settings.member_specs,
-        )
+            canonical_request(request if councils else own), session, served_models(records), tier, self._limits,
+            known=self._known(records), tiers=tiers, named=named_members(records) or self._settings.member_specs,
+            councils=councils, given=given,
+        )  # fmt: skip
         require_aggregator(records)
         await open_session(pipe, admission.opening)
         return pipe, Admission(admission.opening, (*self._left_out, *admission.warnings))
@@ -301,7 +295,7 @@ class TurboEnsemble:
         )
         plan = CouncilPlan(
             self._private, tier, settings.tier_policies, settings.limits, None, settings.ngram_tokens_per_s,
-            is_private=True, members=council.members,
+            is_private=True, members=council.members, councils=council.councils,
         )  # fmt: skip
         return await self._stack.enter_async_context(private_council(plan))
 

@@ -25,13 +25,18 @@ def schema_of(message: type[msgspec.Struct]) -> dict[str, Any]:
     name = schema.pop("$ref").rsplit("/", 1)[1]
     parts = schema["$defs"]
     for part in parts.values():
-        part["description"] = " ".join(part["description"].split())
-        if "properties" in part:
-            # A key with one possible value has a default in the struct, but is always sent.
-            fixed = [key for key, value in part["properties"].items() if value.pop("default", None) is not None]
-            part["required"] = [*part["required"], *fixed]
+        complete(part)
     own = parts.pop(name)
     return {"$schema": _DIALECT, **own, **({"$defs": parts} if parts else {})}
+
+
+def complete(part: dict[str, Any]) -> None:
+    """Adds what msgspec leaves out of an object's schema: it requires every key that is always sent."""
+    part["description"] = " ".join(part["description"].split())
+    if "properties" in part:
+        # A key with one possible value has a default in the struct, but is always sent.
+        fixed = [key for key, value in part["properties"].items() if value.pop("default", None) is not None]
+        part["required"] = [*part["required"], *fixed]
 
 
 def texts() -> dict[str, str]:

@@ -16,7 +16,7 @@ _LEAVE_S = 1.0
 
 
 async def keep_record(
-    url: str, registration: ProcessRegistration, presence: RedisPresence, facts: Callable[[], Mapping[str, int]]
+    url: str, registration: ProcessRegistration, presence: RedisPresence, facts: Callable[[], Mapping[str, int | str]]
 ) -> None:
     """Renews the record, with the role's own facts, each second until it is cancelled; then deletes it."""
     pipe = AsyncPipe(url)

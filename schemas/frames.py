@@ -161,7 +161,11 @@ class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class MixtureText(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A text that may follow, with its share in [0, 1]; an empty one is the end of the answer."""
+    """A text that may follow.
+
+    text: what follows; empty for the end of the answer.
+    share: its probability, in [0, 1].
+    """
 
     text: str
     share: float
@@ -170,8 +174,10 @@ class MixtureText(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class MixtureSpan(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the council as a whole gives to the next bytes [start, end) of its answer (docs/maths.md, the common span).
 
-    share in [0, 1] is the probability of the text that stands there, None where it was not measured. top: the likeliest
-    texts of that place, the likeliest first.
+    start: the first byte.
+    end: the byte behind the last one.
+    share: the probability of the text that stands there, in [0, 1]; None where it was not measured.
+    top: the likeliest texts of that place, the likeliest first.
     """
 
     start: int
@@ -183,7 +189,9 @@ class MixtureSpan(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class ConsensusFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The text on which the council has agreed in this window, and the decisions, which tile it without the
     session's prefix: that is the agreed text of window 0. Both are None in a session that is not `sync: consensus`.
-    `mixture` tiles that text in another way; it is None unless the opening requests it."""
+
+    mixture: what the council as a whole gives to that text, in spans that tile it; None unless the opening requests it.
+    """
 
     agreed: str | None = None
     decisions: tuple[Decision, ...] | None = None
@@ -196,6 +204,8 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     start_ns and end_ns count from the session's origin. energy is in [0, 1]. tier is the present one, which is lower
     than that of the opening after memory ran out. replay_of is the recorded session in the frames of a replay, else
     empty. docs/frames.md and docs/maths.md explain every field.
+
+    version: FRAME_VERSION.
     """
 
     version: int

@@ -277,14 +277,30 @@ class MemberSpec(msgspec.Struct, frozen=True, omit_defaults=True):
         return {name: value for name, value in own.items() if value is not None}
 
 
+class NamedCouncil(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Members under a name, with weights and options, that a request names in place of its members. A value that is
+    None is the request's."""
+
+    name: str
+    members: tuple[str | MemberSpec, ...]
+    weights: dict[str, float] = {}
+    options: dict[str, dict[str, float]] = {}
+    sync: Sync | None = None
+    weighting: Weighting | None = None
+    system: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
+
+
 class SessionRequest(msgspec.Struct, frozen=True):
     """A request for a session, before it is checked against the tier and the served models.
 
     `models` are the members: each a model's name, the name of a member of the council, or a description
-    (schemas/rules/members.py). The keys of `weights`, and of `options` (temperature, seed and max_tokens), are display
-    names. `allow_remote`: the user allows that the prompt is sent to a remote member. `mixture`: with sync consensus,
-    frames contain the council's mixture with up to so many alternatives, in 0 to MAX_MIXTURE (0: they do not contain
-    it).
+    (schemas/rules/members.py); or the name of one council of the settings. The keys of `weights`, and of `options`
+    (temperature, seed and max_tokens), are display names. `allow_remote`: the user allows that the prompt is sent to a
+    remote member. `mixture`: with sync consensus, frames contain the council's mixture with up to so many alternatives,
+    in 0 to MAX_MIXTURE (0: they do not contain it).
     """
 
     prompt: str

@@ -17,7 +17,7 @@ _EVENTS = SCRIPTS["events"]
 
 # Ten minutes, as long as frames are kept, with an energy_update and three more events for each frame: more than six
 # members and the field cause on average. At 200 bytes each 30 MB.
-_EVENTS_MAXLEN = 36_000 * 4
+EVENTS_MAXLEN = 36_000 * 4
 _STATE_FIELDS = ("status", "window", "decipher", "phase", "standing", "composed")
 
 _encoder = msgspec.msgpack.Encoder()
@@ -70,7 +70,7 @@ async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> Writ
     arguments: list[str | bytes | int] = [
         batch.before,
         batch.after,
-        _EVENTS_MAXLEN,
+        EVENTS_MAXLEN,
         retention_s,
         batch.checkpoint,
         _encoder.encode(batch.standing),

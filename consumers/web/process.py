@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from consumers.web.door.access import checked_token, require_token, token_from_environment
-from consumers.web.door.guard import checked_origins
 from consumers.web.door.listening import bind, inherit
+from consumers.web.door.origins import checked_origins
 from consumers.web.server import WebServer, WebSettings
 from recordings.folder import Library, library_of_role
 from runtime.environment import redis_from_environment, tier_from_environment, tiers_from_environment

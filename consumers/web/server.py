@@ -27,6 +27,7 @@ from consumers.web.door.connections import Connections
 from consumers.web.door.errors import errors_as_json
 from consumers.web.door.guard import Guard
 from consumers.web.door.limits import limit_requests
+from consumers.web.door.origins import Origins, RefusedOrigins
 from consumers.web.live.event_stream import EventStream
 from consumers.web.live.frames_socket import FramesSocket
 from consumers.web.live.newest_session import NewestSession
@@ -38,6 +39,7 @@ from consumers.web.live.sources import EventSource, FrameSource
 from consumers.web.openai.api import OpenAIApi
 from consumers.web.page import page_routes
 from recordings.folder import Library
+from runtime.lifeline import is_supervised
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from runtime.registration import keep_record
@@ -110,7 +112,9 @@ class WebServer:
             *page_routes(),
         ]
         self._connections = Connections()
-        self._guard = Guard(settings.bound_host, settings.origins)
+        # Of a supervised process, the supervisor prints what its record contains.
+        self._refused_origins = RefusedOrigins(None if is_supervised() else log)
+        self._guard = Guard(settings.bound_host, Origins(settings.origins), self._refused_origins)
         self._token = settings.token
 
     async def run(self, listening: socket.socket, stopping: asyncio.Event) -> None:
@@ -162,10 +166,10 @@ class WebServer:
         self._frames.stop()
         self._events.stop()
 
-    def _facts(self) -> dict[str, int]:
+    def _facts(self) -> dict[str, int | str]:
         """The numbers of clients and of losses: frames that slow clients received merged into newer ones, clients that
         were disconnected because they received nothing, clients that were refused because there were too many, entries
-        that were not events."""
+        that were not events. The origins whose pages were refused, separated by spaces."""
         return {
             "clients": self._clients.count,
             "clients_refused": self._clients.refused,
@@ -174,4 +178,5 @@ class WebServer:
             "clients_too_slow": self._frames.clients_too_slow + self._events.clients_too_slow,
             "frames_merged": self._frames.frames_merged + self._events.frames_merged,
             "events_left_out": self._event_source.invalid,
+            "refused_origins": self._refused_origins.fact(),
         }

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from consumers.web.door.access import require_token
 from consumers.web.door.listening import bind, bind_from
+from consumers.web.door.origins import NULL
 from council.command import reports
 from council.command.arguments import members
 from council.command.options import (
@@ -99,10 +100,16 @@ def up(
     plan = CouncilPlan(
         council.models, policy, settings.tier_policies, settings.limits, settings.redis_url,
         settings.ngram_tokens_per_s, settings.drain_s, is_warmed=True, host=settings.host, token=settings.token,
-        origins=settings.origins, members=council.members, recording=recording_plan(settings, say),
+        origins=settings.origins, members=council.members, councils=council.councils,
+        recording=recording_plan(settings, say),
     )  # fmt: skip
     for warning in council.warnings:
         say(warning)
+    if NULL in settings.origins and settings.token is None:
+        say(
+            'origins contains "null" and there is no token: every web page that you open can use this council from a '
+            "sandboxed frame; set a token."
+        )
     if settings.port not in (0, port := listening.getsockname()[1]):
         say(f"Port {settings.port} is in use; the page listens on port {port}.")
     if settings.redis_url is None and uvloop.run(running_council()):

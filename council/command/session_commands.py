@@ -46,6 +46,7 @@ app = new_app()
 
 @app.command()
 def ask(
+    context: typer.Context,
     prompt: Annotated[
         str | None, typer.Argument(help="The question to the council; - reads it from standard input.")
     ] = None,
@@ -101,6 +102,8 @@ def ask(
         options=member_options(model_option or []),
         allow_remote=allow_remote,
     )
+    # By the name of the source: typer has its own copy of click, whose types it does not export.
+    given = [name for name in context.params if "COMMANDLINE" in str(context.get_parameter_source(name))]
     settings = load_settings(config, {"redis_url": redis_url, "allow_remote": allow_remote or None})
     if record is not None:
         require_new_file(record)
@@ -108,7 +111,7 @@ def ask(
 
     async def run() -> int:
         async with TurboEnsemble(tier, settings=settings) as ensemble:
-            opening = asyncio.create_task(ensemble.open(request))
+            opening = asyncio.create_task(ensemble.open(request, given))
             return await ask_council(ensemble, opening, as_json=as_json, record=recording)
 
     raise typer.Exit(uvloop.run(run()))

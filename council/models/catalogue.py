@@ -25,7 +25,7 @@ from producers.source import ModelSource, Offer, gguf_source
 from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.rules.members import member_spec
-from schemas.sessions import MemberSpec
+from schemas.sessions import MemberSpec, SessionRequest
 
 OLLAMA = "ollama"
 # The model in the box: a small real model, whose file is in the user's cache folder.
@@ -75,7 +75,8 @@ async def find_models(
     found, (of_ollama, trouble, absence) = await asyncio.gather(asyncio.gather(*asked), _offers_of_ollama(settings))
     offers = [(name, offer) for name, (offered, _) in zip(names, found, strict=True) for offer in offered]
     offers += [(OLLAMA, offer) for offer in of_ollama]
-    named = [*models, *(settings.models or ()), *settings.member_specs]
+    of_councils = [member for council in settings.named_councils for member in council.members]
+    named = [*models, *(settings.models or ()), *settings.member_specs, *of_councils]
     troubles = [sentence for sentence in (*(sentence for _, sentence in found), trouble) if sentence]
     in_box, box = _box_offers()
     offered = _named([*_gguf_offers(named), *offers, *in_box, *_ngram_offers()])
@@ -95,6 +96,16 @@ def canonical_member(written: str | MemberSpec) -> str | MemberSpec:
 def canonical_name(model: str) -> str:
     """The model's name in the council."""
     return gguf_source(model.removeprefix("gguf:"))[0] if model.startswith("gguf:") else model
+
+
+def canonical_request(request: SessionRequest) -> SessionRequest:
+    """The request with the models' names in the council."""
+    return msgspec.structs.replace(
+        request,
+        models=tuple(map(canonical_member, request.models)),
+        weights={canonical_name(name): weight for name, weight in request.weights.items()},
+        options={canonical_name(name): values for name, values in request.options.items()},
+    )
 
 
 def require_key(source: ModelSource) -> None:

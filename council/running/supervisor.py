@@ -26,11 +26,12 @@ import msgspec
 from council.running.children import Child
 from council.running.keeper import NO_SERVER, find_server, folder_of
 from council.running.model_news import ModelNews
+from council.running.origin_news import OriginNews
 from producers.source import ModelSource, ProducerOrder
 from runtime.environment import DEFAULT_DRAIN_S
 from schemas.errors import RedisAway, Refused, Unavailable
 from schemas.rules.tiers import TierPolicy
-from schemas.sessions import MemberSpec
+from schemas.sessions import MemberSpec, NamedCouncil
 from transport.redis.connection import Pipe
 from transport.register import RENEW_S, ProcessRegistration, read_processes, ready_pids
 
@@ -57,9 +58,10 @@ class RecordingPlan(msgspec.Struct, frozen=True):
 
 class CouncilPlan(msgspec.Struct, frozen=True):
     """The content of a council. `models` maps each model to its source; `members` answer where a request names none
-    (empty: one member for each model). `tiers` are all tiers, `tier` is the one it runs in. A private council is found
-    by its caller only; a warmed one loads its models at the start. The page listens on `host`; clients must send the
-    `token`, and pages of `origins` may use it. Without `recording` there is no library."""
+    (empty: one member for each model), and those of one of the `councils` where it names that. `tiers` are all tiers,
+    `tier` is the one it runs in. A private council is found by its caller only; a warmed one loads its models at the
+    start. The page listens on `host`; clients must send the `token`, and pages of `origins` may use it. Without
+    `recording` there is no library."""
 
     models: dict[str, ModelSource]
     tier: TierPolicy
@@ -74,6 +76,7 @@ class CouncilPlan(msgspec.Struct, frozen=True):
     token: str | None = None
     origins: list[str] = []
     members: tuple[MemberSpec, ...] = ()
+    councils: tuple[NamedCouncil, ...] = ()
     recording: RecordingPlan | None = None
 
 
@@ -91,6 +94,7 @@ class Supervisor:
         self._stop_sender, self._stop_receiver = socket.socketpair()
         self._stop_sender.setblocking(False)
         self._news = ModelNews(plan.models) if plan.is_warmed else None
+        self._origin_news = OriginNews()
         self._is_running = False
         self._ended = threading.Event()
         self.redis_url = plan.redis_url or ""
@@ -277,12 +281,13 @@ class Supervisor:
 
     def _keep_record(self) -> None:
         """Renews the council's own record, with its tier and its models in order of preference, and reports news of the
-        models. In a thread of its own: the thread that watches the children must not wait for Redis."""
+        models and of refused pages. In a thread of its own: the thread that watches the children must not wait for
+        Redis."""
         plan = self._plan
         policies = msgspec.json.encode(plan.tiers).decode()
         registration = ProcessRegistration(
             "council", tier=plan.tier.name, tiers=policies, models=",".join(plan.models), private=plan.is_private,
-            members=msgspec.json.encode(plan.members).decode(),
+            members=msgspec.json.encode(plan.members).decode(), councils=msgspec.json.encode(plan.councils).decode(),
         )  # fmt: skip
         registration.ready = True
         pipe = Pipe(self.redis_url)
@@ -290,7 +295,10 @@ class Supervisor:
             with contextlib.suppress(RedisAway):
                 pipe.run(registration.renew())
                 if self._news and self._is_running:
-                    for sentence in self._news.sentences(read_processes(pipe)):
+                    records = read_processes(pipe)
+                    pids = {child.pid for child in self._children}
+                    own = [record for record in records if record.host == registration.host and record.pid in pids]
+                    for sentence in self._news.sentences(records) + self._origin_news.sentences(own):
                         self._say(sentence)
             self._ended.wait(RENEW_S)
         with contextlib.suppress(RedisAway):

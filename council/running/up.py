@@ -62,6 +62,8 @@ def _run(plan: CouncilPlan, listening: socket.socket, command: str, *, opens_pag
         if not supervisor.is_stopping:
             address = f"http://{_shown_host(plan.host)}:{listening.getsockname()[1]}"
             say(f"Ready: {', '.join(supervisor.members)}.")
+            if plan.councils:
+                say(f"Councils: {', '.join(council.name for council in plan.councils)}.")
             signing_in = " and sign in with the token" if plan.token else ""
             say(f"Open {address}{signing_in}, or ask from another terminal: {command} ask 'What is a generator?'")
             say("Ctrl-C ends it.")

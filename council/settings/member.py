@@ -23,15 +23,30 @@ def _member_name(name: str) -> str:
 MemberName = Annotated[str, AfterValidator(_member_name)]
 
 
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+MaxTokens = Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)]
+
+
+class MemberOptions(BaseModel):
+    """The options of one member of a council. One that is left out is the session's."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    temperature: Temperature | None = None
+    seed: Seed | None = None
+    max_tokens: MaxTokens | None = None
+
+
 class MemberSetting(BaseModel):
     """One member of the council: its model, and its own options."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: ModelName
-    temperature: float | None = Field(None, ge=0, le=2)
-    seed: int | None = Field(None, ge=0, lt=2**32)
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS_LIMIT)
+    temperature: Temperature | None = None
+    seed: Seed | None = None
+    max_tokens: MaxTokens | None = None
     system: str | None = None
 
     def spec(self, name: str) -> MemberSpec:

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pydantic
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from consumers.web.door.access import checked_token, token_from_file
-from consumers.web.door.guard import checked_origins
+from consumers.web.door.origins import checked_origins
+from council.settings.council import CouncilSetting, check_councils
 from council.settings.file import SettingsFile, read_settings_file
-from council.settings.member import MemberName, MemberSetting
+from council.settings.member import MemberName, MemberOptions, MemberSetting
 from council.settings.server import Server, ServerName
 from council.settings.tier import (
     MembersAtOnce,
@@ -39,13 +40,21 @@ from runtime.memory import read_memory
 from schemas.errors import Refused
 from schemas.rules.limits import limits_with
 from schemas.rules.tiers import TierPolicy, tier_for_memory, tier_named
-from schemas.sessions import MemberSpec
+from schemas.sessions import MemberSpec, NamedCouncil
 from transport.redis.prefix import checked_prefix, with_prefix
 
 __all__ = ["Server", "Settings", "load_settings"]
 
 T = TypeVar("T")
-_TABLES: Mapping[str, type[pydantic.BaseModel]] = {"servers": Server, "members": MemberSetting, "tiers": TierSetting}
+# The tables with known keys: by the first key that leads to one, and by how many keys lead to a key in it.
+_TABLES: Mapping[tuple[str, int], type[pydantic.BaseModel]] = {
+    ("servers", 3): Server,
+    ("members", 3): MemberSetting,
+    ("councils", 3): CouncilSetting,
+    ("councils", 5): MemberOptions,
+    ("tiers", 3): TierSetting,
+    ("tiers", 4): ProfileSetting,
+}
 
 
 class Settings(BaseSettings):
@@ -70,6 +79,8 @@ class Settings(BaseSettings):
     servers: dict[ServerName, Server] = Field({}, max_length=64)
     # In order: where a request names no member, the first of them answer.
     members: dict[MemberName, MemberSetting] = Field({}, max_length=64)
+    # Behind the members, of whose names it is checked.
+    councils: dict[MemberName, CouncilSetting] = Field({}, max_length=64)
     # The specification's short form; it is written into `tiers` as well.
     tier_limits: dict[TierName, MembersAtOnce] = {}
     tiers: dict[TierName, TierSetting] = {}
@@ -86,6 +97,14 @@ class Settings(BaseSettings):
     @classmethod
     def _consistent_tiers(cls, value: dict[TierName, TierSetting]) -> dict[TierName, TierSetting]:
         _placed(tiers_with, value)
+        return value
+
+    @field_validator("councils")
+    @classmethod
+    def _consistent_councils(
+        cls, value: dict[MemberName, CouncilSetting], info: ValidationInfo
+    ) -> dict[MemberName, CouncilSetting]:
+        _placed(lambda councils: check_councils(councils, info.data.get("members", {})), value)
         return value
 
     @field_validator("token")
@@ -124,6 +143,11 @@ class Settings(BaseSettings):
     def member_specs(self) -> tuple[MemberSpec, ...]:
         """The members of the settings, in order."""
         return tuple(member.spec(name) for name, member in self.members.items())
+
+    @property
+    def named_councils(self) -> tuple[NamedCouncil, ...]:
+        """The councils of the settings, with their members as they are written."""
+        return tuple(council.council(name) for name, council in self.councils.items())
 
     @property
     def library(self) -> Library | None:
@@ -258,10 +282,10 @@ def _keys(error: pydantic.ValidationError) -> list[str]:
 def _problem(error: pydantic.ValidationError) -> str:
     first = error.errors(include_input=False)[0]
     if first["type"] == "extra_forbidden":
-        *_, above, name = map(str, first["loc"])
+        first_key, *_, name = map(str, first["loc"])
         if any(word in name.lower() for word in ("key", "token", "secret", "password")):
             return "there is no such setting: put a server's key into a variable and name that variable with key_env"
-        table = ProfileSetting if above == "profile" else _TABLES[str(first["loc"][0])]
+        table = _TABLES[first_key, len(first["loc"])]
         return f"there is no such setting; known settings: {', '.join(table.model_fields)}"
     if first["type"] in ("dict_type", "model_type"):
         return "write a table of names and values"

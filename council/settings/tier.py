@@ -18,8 +18,9 @@ from schemas.rules.tiers import PROFILES, TIERS, TierPolicy
 from schemas.sessions import EnergyProfile
 
 TierName = Literal["low", "mid", "high", "hybrid"]
-# A session has one to six members.
-MembersAtOnce = Annotated[int, Field(strict=True, ge=1, le=6)]
+# The most members of a session, in any tier.
+MOST_AT_ONCE = 6
+MembersAtOnce = Annotated[int, Field(strict=True, ge=1, le=MOST_AT_ONCE)]
 Gigabytes = Annotated[float, Field(ge=0, le=100_000)]
 Milliseconds = Annotated[float, Field(ge=0, le=600_000)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import get_args
 from zlib import crc32
 
@@ -13,6 +13,7 @@ from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.rules.choice import ChosenMember, chosen_members, crowding, fitting_members, full_name, shortened
 from schemas.rules.continuing import able_members, check_consensus, is_able, same_drafts
+from schemas.rules.councils import with_named_council
 from schemas.rules.texts import check_size_of, check_texts
 from schemas.rules.tiers import TIERS, TierPolicy, ladder_below
 from schemas.sessions import (
@@ -23,6 +24,7 @@ from schemas.sessions import (
     Limits,
     Member,
     MemberSpec,
+    NamedCouncil,
     Opening,
     Sampling,
     SessionRequest,
@@ -56,9 +58,12 @@ def admit(
     known: Sequence[ModelFacts] = (),
     tiers: Mapping[str, TierPolicy] = TIERS,
     named: Sequence[MemberSpec] = (),
+    councils: Sequence[NamedCouncil] = (),
+    given: Collection[str] = (),
 ) -> Admission:
     """The opening of `session`. `served` are the models in order of preference. Where the request names no member,
-    those of the council are chosen, which are `named`, or else the first models.
+    those of the council are chosen, which are `named`, or else the first models. Where it names one of the `councils`,
+    it is for the members of that one; `given` are the names of the fields that the client has sent (with_council()).
 
     A request may also name a model that is only `known`: its member is dropped if no producer serves it. `tiers` are
     all tiers, which the session may fall down.
@@ -67,10 +72,17 @@ def admit(
     valid, for a mixture without a consensus, and where too few members continue a text that the session requires them
     to continue.
     """
+    request = with_named_council(request, councils, given)
     check_texts(request)
     sampling = Sampling(request.max_tokens, request.temperature, _seed(request, session))
     _check_sampling(sampling)
-    chosen = _requested_members(request, served, known, tier, named)
+    try:
+        chosen = _requested_members(request, served, known, tier, named)
+    except Refused as refusal:
+        if refusal.code != "unknown_model" or not councils:
+            raise
+        names = ", ".join(council.name for council in councils)
+        raise Refused(refusal.code, f"{refusal} Councils: {names}.", status=refusal.status) from None
     able, unable = able_members(request, chosen)
     running, left_out = able[: tier.max_parallel_models], able[tier.max_parallel_models :]
     check_consensus(request, running, tier)

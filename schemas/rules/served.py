@@ -1,4 +1,4 @@
-"""The models that the processes of a council serve, and the council's named members, from process records."""
+"""The models that the processes of a council serve, its named members and its named councils, from process records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from schemas.errors import NoAggregator
 from schemas.models import ModelFacts, facts_in
 from schemas.processes import ProcessRecord
-from schemas.sessions import MemberSpec
+from schemas.sessions import MemberSpec, NamedCouncil
 
 
 def served_models(records: Sequence[ProcessRecord]) -> list[ModelFacts]:
@@ -72,4 +72,13 @@ def named_members(records: Sequence[ProcessRecord]) -> list[MemberSpec]:
         if record.role == "council":
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(str(record.detail.get("members", "[]")), type=list[MemberSpec])
+    return []
+
+
+def named_councils(records: Sequence[ProcessRecord]) -> list[NamedCouncil]:
+    """The councils of the settings, which a request may name. Empty as named_members() is."""
+    for record in records:
+        if record.role == "council":
+            with contextlib.suppress(msgspec.MsgspecError):
+                return msgspec.json.decode(str(record.detail.get("councils", "[]")), type=list[NamedCouncil])
     return []

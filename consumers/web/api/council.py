@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 
 from aiohttp import web
 
@@ -17,6 +18,9 @@ from schemas.sessions import ENTRY_VERSION
 from transport.redis.connection import AsyncPipe
 from transport.sessions import new_session_id, refused, require_room
 from transport.status import read_status, what_is_missing
+
+# Made by docs/asyncapi.py.
+_ASYNCAPI = Path(__file__).with_name("asyncapi.json")
 
 
 class CouncilApi:
@@ -35,6 +39,10 @@ class CouncilApi:
             ),
             Operation("GET", "/api/version", self._show_version, "Show the versions of this council.", Versions),
             Operation("GET", "/api/openapi.json", self._describe, "Show this description, as OpenAPI 3.1.", dict),
+            Operation(
+                "GET", "/api/asyncapi.json", self._describe_streams,
+                "Show the streams in Redis and the sockets, as AsyncAPI 3.0.", dict,
+            ),
             Operation("GET", "/healthz", self._health, "Check that this process answers.", Healthy),
             Operation(
                 "GET", "/readyz", self._readiness, "Check that a new session would be answered.", Ready
@@ -56,6 +64,9 @@ class CouncilApi:
 
     async def _describe(self, request: web.Request) -> web.Response:
         return json_response(self._document)
+
+    async def _describe_streams(self, request: web.Request) -> web.Response:
+        return web.Response(body=_ASYNCAPI.read_bytes(), content_type="application/json")
 
     async def _health(self, _request: web.Request) -> web.Response:
         return model_response(Healthy())

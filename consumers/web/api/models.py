@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from consumers.web.api.operations import Operation
-from consumers.web.api.replies import LastFailure, ModelList, Ordered, OwnMember, ShownModel
+from consumers.web.api.replies import LastFailure, ModelList, Ordered, OwnMember, ShownCouncil, ShownModel
 from consumers.web.door.errors import model_response
 from schemas.errors import Refused
 from schemas.events import protocol_model_ids
 from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
-from schemas.rules.served import Failure, last_failures, named_members, served_models
+from schemas.rules.councils import names_of
+from schemas.rules.served import Failure, last_failures, named_councils, named_members, served_models
 from schemas.rules.tiers import TierPolicy
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
@@ -55,6 +56,10 @@ class ModelsApi:
                         system=spec.system,
                     )
                     for spec in named_members(records)
+                ],
+                councils=[
+                    ShownCouncil(name=council.name, members=names_of(council), weights=council.weights)
+                    for council in named_councils(records)
                 ],
                 models=[
                     _shown(model_id, facts, failures.get(facts.model), in_use=facts.memory_key in in_use)

@@ -207,12 +207,23 @@ class OwnMember(Reply):
     system: str | None
 
 
+class ShownCouncil(Reply):
+    """A council from the settings, which a request names in place of its members: the members by name, and their
+    weights where they are not 1."""
+
+    name: str
+    members: list[str]
+    weights: dict[str, float]
+
+
 class ModelList(Reply):
     """The models that are served, in order of preference, and the limits of the tier. `members` are the members of the
-    council's settings, which answer a request without `models`; without such members the models answer it."""
+    council's settings, which answer a request without `models`; without such members the models answer it. A request
+    may also name one of the `councils`."""
 
     models: list[ShownModel]
     members: list[OwnMember]
+    councils: list[ShownCouncil]
     tier: str
     max_parallel_models: Count
     max_loaded_models: Count
@@ -238,7 +249,7 @@ class RedisStatus(Reply):
 class ProcessStatus(BaseModel):
     """A process of the council, with the fields of its role: windows, windows_late (aggregator); frames,
     frames_without_analysis, frames_batched, frames_overrun (decipher); clients, frames_merged, clients_too_slow,
-    clients_refused, events_left_out and more (web); model, sessions, residency and more (producer)."""
+    clients_refused, events_left_out, refused_origins and more (web); model, sessions, residency and more (producer)."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, str | int | float | bool]

@@ -89,7 +89,8 @@ class SessionsApi:
 
     async def _open(self, request: web.Request) -> web.Response:
         body = await read_json_body(request, SessionBody)
-        return model_response(await self._opener.ask(body.request(), body.tier, record=body.record), status=201)
+        opened = await self._opener.ask(body.request(), body.tier, record=body.record, given=body.model_fields_set)
+        return model_response(opened, status=201)
 
     async def _list(self, request: web.Request) -> web.Response:
         states = await list_sessions(self._pipe)

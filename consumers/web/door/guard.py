@@ -2,7 +2,8 @@
 
 A browser sends any page's requests to loopback. Three checks refuse the requests of other pages:
 - the Host must be one of this server's names; otherwise a foreign name points at this address (DNS rebinding);
-- a request that changes something, or opens a socket, must not have another page's Origin;
+- a request that changes something, or opens a socket, must not have another page's Origin (the first such origins are
+  reported, since a page does not learn why its socket was refused);
 - a resource that the browser loads for another page is refused (by an image the page could guess tokens, although it
   cannot read it). A link to this page may be followed.
 """
@@ -10,12 +11,13 @@ A browser sends any page's requests to loopback. Three checks refuse the request
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+import re
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from consumers.web.door.origins import Origins, RefusedOrigins
 from consumers.web.door.request import plain_address
 from schemas.errors import Refused
 from schemas.rules.choice import shortened
@@ -30,21 +32,27 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# What requests of a page of a named origin may contain.
-_PREFLIGHT = {
-    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PUT, DELETE",
-    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, Last-Event-ID",
-    hdrs.ACCESS_CONTROL_MAX_AGE: "600",
-}
+# What requests of a page of a named origin may contain: these headers, and others that its client asks for, such as
+# X-Stainless-OS of OpenAI's. Clients ask for some twenty.
+_METHODS = "GET, POST, PUT, DELETE"
+_HEADERS = (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, "Last-Event-ID")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MOST_HEADERS = 64
+_PREFLIGHT_S = "600"
+# What such a page may read of a response, beside its body, its type and its length.
+_EXPOSED = ", ".join(
+    (hdrs.RETRY_AFTER, hdrs.CONTENT_DISPOSITION, hdrs.CONTENT_RANGE, hdrs.WWW_AUTHENTICATE, "X-Council-Warning")
+)
+_EVENT_STREAM = "text/event-stream"
 
 
 class Guard:
-    """`bound_host` is the setting host, `origins` what checked_origins() returns: their pages may do what this server's
-    own page may, and their host names are accepted as this server's (for a proxy in front of it)."""
+    """`bound_host` is the setting host. Pages of `origins` may do what this server's own page may, and their host names
+    are accepted as this server's (for a proxy in front of it). The origins of other pages are noted in `refused`."""
 
-    def __init__(self, bound_host: str, origins: Sequence[str] = ()) -> None:
-        self._origins = frozenset(origins)
-        self._names = (bound_host, *(str(urlsplit(origin).hostname) for origin in origins))
+    def __init__(self, bound_host: str, origins: Origins, refused: RefusedOrigins) -> None:
+        self._origins, self._refused = origins, refused
+        self._names = (bound_host, *origins.host_names)
 
     @property
     def middleware(self) -> Middleware:
@@ -61,14 +69,18 @@ class Guard:
                     status=403,
                 )
             origin = request.headers.get(hdrs.ORIGIN)
-            if self._is_named(origin):
+            if self._origins.name(origin):
                 if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
-                    return web.Response(status=204, headers=_PREFLIGHT)
+                    return web.Response(status=204, headers=_preflight(request))
                 return await handler(request)
+            is_foreign = origin is not None and not is_same_origin(origin, host)
+            if origin is not None and is_foreign:
+                # Also where the request is answered: without CORS headers the browser refuses it.
+                self._refused.note(origin)
             if _is_for_another_page(request):
                 raise Refused("forbidden_origin", "Pages of other origins may not load anything from here.", status=403)
             is_exposed = request.method not in _SAFE_METHODS or hdrs.UPGRADE in request.headers
-            if origin is not None and is_exposed and not is_same_origin(origin, host):
+            if origin is not None and is_exposed and is_foreign:
                 raise Refused(
                     "forbidden_origin",
                     f"Pages of {shortened(origin)!r} may not use this server: add that origin to the setting origins.",
@@ -83,16 +95,28 @@ class Guard:
         for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers[hdrs.SERVER] = SERVER
+        if response.content_type == _EVENT_STREAM:
+            # By default nginx holds a response back until 4 KiB are there: 83 ms at 60 events a second.
+            response.headers["X-Accel-Buffering"] = "no"
         if not self._origins:
             return
         response.headers.add(hdrs.VARY, hdrs.ORIGIN)
         origin = request.headers.get(hdrs.ORIGIN, "")
-        if self._is_named(origin):
+        if self._origins.name(origin):
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
 
-    def _is_named(self, origin: str | None) -> bool:
-        return origin is not None and origin.lower() in self._origins
+
+def _preflight(request: web.Request) -> dict[str, str]:
+    """The headers of the response to a browser's question whether a page may send a request."""
+    asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "").split(",")
+    names = [name for text in asked if _HEADER_NAME.fullmatch(name := text.strip())]
+    return {
+        hdrs.ACCESS_CONTROL_ALLOW_METHODS: _METHODS,
+        hdrs.ACCESS_CONTROL_ALLOW_HEADERS: ", ".join((*_HEADERS, *names[:_MOST_HEADERS])),
+        hdrs.ACCESS_CONTROL_MAX_AGE: _PREFLIGHT_S,
+    }
 
 
 def _is_for_another_page(request: web.Request) -> bool:
@@ -101,24 +125,6 @@ def _is_for_another_page(request: web.Request) -> bool:
     is_foreign = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
     is_followed = request.headers.get("Sec-Fetch-Mode") == "navigate"
     return is_foreign and not (is_followed and request.headers.get("Sec-Fetch-Dest") == "document")
-
-
-def checked_origins(origins: Sequence[str]) -> tuple[str, ...]:
-    """The origins in the form that browsers send. Raises Refused for an invalid one, such as `*` or one with a path."""
-    for origin in origins:
-        scheme, _, rest = origin.lower().partition("://")
-        try:
-            parts = urlsplit(origin)
-            is_origin = scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            is_origin = False
-        if not is_origin or not origin.isascii() or set(rest) & set("/?#@*\\ "):
-            raise Refused(
-                "bad_origin",
-                f"{shortened(origin)!r} is not a valid origin: give scheme, host and port of the page's address, "
-                "such as http://localhost:5173.",
-            )
-    return tuple(origin.lower() for origin in origins)
 
 
 def is_own_host(host: str, own_names: tuple[str, ...]) -> bool:

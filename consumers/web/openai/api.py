@@ -21,8 +21,8 @@ from consumers.web.api.operations import Operation
 from consumers.web.door.errors import error_of, json_response
 from consumers.web.door.request import read_body
 from consumers.web.live.sockets import Clients
-from consumers.web.openai.choice import CLIENT_GONE, Choice
-from consumers.web.openai.composing import Delta
+from consumers.web.openai.choice import CLIENT_GONE, AskedChoice
+from consumers.web.openai.composing import NewText
 from consumers.web.openai.following import ClientGone
 from consumers.web.openai.model_ids import OWNER, model_ids, requests_for, unknown_id
 from consumers.web.openai.parameters import (
@@ -37,7 +37,7 @@ from consumers.web.openai.replies import (
     ChoiceReply,
     ListedModel,
     ListedModels,
-    Reply,
+    OpenAIReply,
     TextCompletion,
 )
 from consumers.web.openai.tally import total_usage
@@ -113,7 +113,7 @@ class OpenAIApi:
     async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
         """Raises Refused, SessionGone, Unavailable before the first byte."""
         with self._clients.admitted():
-            choices: list[Choice] = []
+            choices: list[AskedChoice] = []
             try:
                 await self._open(asked, choices)
                 response = _Response(request, asked, choices)
@@ -133,7 +133,7 @@ class OpenAIApi:
 
         return is_wanted
 
-    async def _open(self, asked: Asked, choices: list[Choice]) -> None:
+    async def _open(self, asked: Asked, choices: list[AskedChoice]) -> None:
         """Opens a session for each choice, and adds it to `choices`. Raises Refused, NoAggregator, RedisAway,
         RedisRefuses."""
         warnings = list(asked.warnings)
@@ -144,7 +144,7 @@ class OpenAIApi:
                 logprobs, own = None, "logprobs are those of one text: ask one member, or council:consensus"
                 warnings += [] if own in warnings else [own]
             choices.append(
-                Choice(
+                AskedChoice(
                     self._pipe,
                     opened,
                     is_agreed=is_agreed,
@@ -158,9 +158,9 @@ class OpenAIApi:
 class _Response:
     """The response to one request, whose sessions are open."""
 
-    def __init__(self, request: web.Request, asked: Asked, choices: Sequence[Choice]) -> None:
+    def __init__(self, request: web.Request, asked: Asked, choices: Sequence[AskedChoice]) -> None:
         self._request, self._choices, self._asked = request, choices, asked
-        self._reply = Reply(
+        self._reply = OpenAIReply(
             _PREFIXES[asked.kind] + choices[0].session, int(time.time()), asked.model, asked.kind == "chat"
         )
         self._headers = _warning_header([warning for choice in choices for warning in choice.warnings])
@@ -172,7 +172,7 @@ class _Response:
         self.sent: web.StreamResponse = web.Response()
 
     async def collect(self, is_wanted: Callable[[], bool]) -> None:
-        """Waits for all choices, and makes one response of them. Raises as Choice.parts() does."""
+        """Waits for all choices, and makes one response of them. Raises as AskedChoice.parts() does."""
         with _first_error():
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._whole(index, is_wanted)) for index in range(len(self._choices))]
@@ -185,13 +185,13 @@ class _Response:
         parts = [part async for part in choice.parts(is_wanted) if part is not None]
         last = parts[-1]
         assert last.finish is not None, "the last part has the reason"
-        text = Delta("".join(one.text.content for one in parts), "".join(one.text.thinking for one in parts))
+        text = NewText("".join(one.text.content for one in parts), "".join(one.text.thinking for one in parts))
         logprobs = None if last.logprobs is None else [token for one in parts for token in one.logprobs or ()]
         return ChoiceReply(index, text, logprobs, last.finish, choice.usage, last.council, self._echoes[index])
 
     async def stream(self, is_wanted: Callable[[], bool]) -> None:
-        """Sends the parts of all choices as they come. An error before the first byte is raised as Choice.parts() does;
-        a later one is the last event."""
+        """Sends the parts of all choices as they come. An error before the first byte is raised, as by
+        AskedChoice.parts(); a later one is the last event."""
         try:
             with _first_error():
                 async with asyncio.TaskGroup() as group:
@@ -251,7 +251,7 @@ def _body_of(response: web.Response) -> bytes:
     return body
 
 
-async def _cancel_all(choices: Sequence[Choice]) -> None:
+async def _cancel_all(choices: Sequence[AskedChoice]) -> None:
     for choice in choices:
         await choice.cancel(CLIENT_GONE)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
 
 from consumers.web.api.replies import Opened
-from consumers.web.openai.composing import AnswerText, Delta, FinishReason
+from consumers.web.openai.composing import ChoiceText, FinishReason, NewText
 from consumers.web.openai.following import Arrived, SessionFollower
 from consumers.web.openai.logprobs import MemberTokens, TokenLogprob, mixture_tokens
-from consumers.web.openai.tally import CouncilPart, Tally, Usage
+from consumers.web.openai.tally import CouncilPart, Tally, TokenUsage
+from schemas.entries import Finished
 from schemas.errors import CouncilError, Refused
+from transport.ends import find_finished
 from transport.redis.connection import AsyncPipe
 from transport.sessions import cancel_session
 
@@ -20,18 +22,18 @@ STOPPED = "a stop text ended its answer"
 CLIENT_GONE = "its client has disconnected"
 
 
-class Part(msgspec.Struct, frozen=True):
+class ChoicePart(msgspec.Struct, frozen=True):
     """The next part of a choice: its text, the tokens that end in it (None where they were not requested), how many
     characters of tokens came before; `finish` is set in the last part."""
 
-    text: Delta
+    text: NewText
     logprobs: Sequence[TokenLogprob] | None
     offset: int
     finish: FinishReason | None
     council: CouncilPart
 
 
-class Choice:
+class AskedChoice:
     """One choice, whose session was opened. `logprobs` is how many alternatives its tokens have; None without any."""
 
     def __init__(
@@ -46,8 +48,9 @@ class Choice:
     ) -> None:
         self.session, self.warnings = opened.session, (*warnings, *opened.warnings)
         self._pipe, self._is_agreed, self._logprobs = pipe, is_agreed, logprobs
-        self._is_lone = len(opened.names) == 1 and not is_agreed
-        self._text = AnswerText(opened.names, is_agreed=is_agreed, stops=stops)
+        self._members = len(opened.names)
+        self._is_lone = self._members == 1 and not is_agreed
+        self._text = ChoiceText(opened.names, is_agreed=is_agreed, stops=stops)
         self._tally = Tally(opened.session, opened.names, self.warnings)
         self._tokens = MemberTokens(logprobs or 0)
         # The agreed text so far, for the texts of the mixture; how many characters of tokens were returned.
@@ -61,11 +64,11 @@ class Choice:
         return self._tally.council
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> TokenUsage:
         """The tokens so far."""
         return self._tally.usage
 
-    async def parts(self, is_wanted: Callable[[], bool]) -> AsyncIterator[Part | None]:
+    async def parts(self, is_wanted: Callable[[], bool]) -> AsyncIterator[ChoicePart | None]:
         """The parts, to the last one; None while no text comes.
 
         Raises ClientGone as soon as `is_wanted` returns False; Refused where every member was dropped before it wrote
@@ -84,20 +87,20 @@ class Choice:
                     await self._stop_members()
                 if text.content or text.thinking or logprobs or has_ended:
                     finish = self._text.finish_reason if has_ended else None
-                    yield Part(text, logprobs, self._offset, finish, self._tally.council)
+                    yield ChoicePart(text, logprobs, self._offset, finish, self._tally.council)
                     self._offset += sum(len(token.token) for token in logprobs or ())
                 else:
                     yield None
                 if has_ended:
                     return
 
-    def _add(self, arrived: Arrived) -> Delta:
+    def _add(self, arrived: Arrived) -> NewText:
         """Takes in what arrived; returns what follows of the text."""
         found = [] if arrived.tokens is None else [self._text.add_tokens(arrived.tokens)]
         for frame in arrived.frames:
             self._tally.add(frame)
             found.append(self._text.add(frame) if arrived.tokens is None else self._text.add_end(frame))
-        return Delta("".join(one.content for one in found), "".join(one.thinking for one in found))
+        return NewText("".join(one.content for one in found), "".join(one.thinking for one in found))
 
     def _logprobs_of(self, arrived: Arrived) -> list[TokenLogprob] | None:
         if self._logprobs is None:
@@ -113,10 +116,18 @@ class Choice:
         """The text has ended: of a stop text before its session has. Raises Refused where there is no text."""
         if self._text.failure:
             raise Refused("no_answer", self._text.failure, status=502)
-        if arrived.finished is not None:
-            self._tally.end({0: arrived.finished})
+        self._tally.end(await self._finished(arrived))
         if not self._is_over:
             await self.cancel(STOPPED)
+
+    async def _finished(self, arrived: Arrived) -> Mapping[int, Finished]:
+        """The marks of the members that finished, for the tokens of their prompts; empty before the session is over."""
+        if arrived.tokens is not None:
+            return {0: arrived.finished} if arrived.finished is not None else {}
+        if self._is_over:
+            with contextlib.suppress(CouncilError):
+                return await find_finished(self._pipe, self.session, range(self._members))
+        return {}
 
     async def _stop_members(self) -> None:
         """Stops the members whose answers ended at a stop text; the others go on."""

@@ -27,14 +27,14 @@ FinishReason = Literal["stop", "length"]
 _PARAGRAPH = "\n\n"
 
 
-class Delta(msgspec.Struct, frozen=True):
+class NewText(msgspec.Struct, frozen=True):
     """What follows of the text, and of the thinking."""
 
     content: str = ""
     thinking: str = ""
 
 
-class _Part:
+class _TextPart:
     """The text of one member, or of the council: what of it can be shown and was not taken yet."""
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -64,8 +64,8 @@ class _Part:
             self._show(self._stop.end())
             self.has_ended, self.finish, self.dropped = True, finish, dropped
 
-    def take(self) -> Delta:
-        delta = Delta(self.content, self.thinking)
+    def take(self) -> NewText:
+        delta = NewText(self.content, self.thinking)
         self.content = self.thinking = ""
         return delta
 
@@ -76,13 +76,13 @@ class _Part:
         self.content += text
 
 
-class AnswerText:
+class ChoiceText:
     """The text of one session, whose members have these names. With `is_agreed` it is the council's own text. Each
     answer ends before the first of the `stops` in it."""
 
     def __init__(self, names: Sequence[str], *, is_agreed: bool, stops: Sequence[str]) -> None:
         self._names, self._is_agreed = names, is_agreed
-        self._parts = [_Part(stops) for _ in ([""] if is_agreed else names)]
+        self._parts = [_TextPart(stops) for _ in ([""] if is_agreed else names)]
         self._has_title = len(self._parts) > 1
         # The part that is shown now, and whether its title was.
         self._current, self._is_titled = 0, not self._has_title
@@ -118,7 +118,7 @@ class AnswerText:
             return self._parts[0].dropped
         return every_drop([(name, part.dropped) for name, part in zip(self._names, self._parts, strict=True)])
 
-    def add(self, frame: Frame) -> Delta:
+    def add(self, frame: Frame) -> NewText:
         """Takes the next frame in; returns what follows of the text."""
         if self._is_agreed:
             self._parts[0].add(frame.consensus.agreed or "", "")
@@ -127,14 +127,14 @@ class AnswerText:
                 part.add(member.text, member.thinking)
         return self.add_end(frame)
 
-    def add_tokens(self, tokens: Sequence[Token]) -> Delta:
+    def add_tokens(self, tokens: Sequence[Token]) -> NewText:
         """Takes the next tokens of the only member in; returns what follows of the text."""
         for token in tokens:
             is_thinking = token.lane == "thinking"
             self._parts[0].add("" if is_thinking else token.text, token.text if is_thinking else "")
         return self._taken()
 
-    def add_end(self, frame: Frame) -> Delta:
+    def add_end(self, frame: Frame) -> NewText:
         """Takes the ends in the next frame in, whose text was taken in; returns what follows of the text."""
         if self._is_agreed:
             if frame.final:
@@ -145,7 +145,7 @@ class AnswerText:
                     part.end(*_end_of(member))
         return self._taken()
 
-    def _taken(self) -> Delta:
+    def _taken(self) -> NewText:
         content, thinking = "", ""
         while self._current < len(self._parts):
             part = self._parts[self._current]
@@ -158,7 +158,7 @@ class AnswerText:
                 before = _PARAGRAPH if self._current else ""
                 thinking += before + title if taken.thinking else ""
                 content += before + title
-                taken = Delta(taken.content.lstrip(), taken.thinking)
+                taken = NewText(taken.content.lstrip(), taken.thinking)
                 self._is_titled = True
             content, thinking = content + taken.content, thinking + taken.thinking
             if not part.has_ended:
@@ -166,7 +166,7 @@ class AnswerText:
             if part.dropped and self._has_title:
                 content += (_PARAGRAPH if part.has_text else "") + f"({part.dropped})"
             self._current, self._is_titled = self._current + 1, not self._has_title
-        return Delta(content, thinking)
+        return NewText(content, thinking)
 
 
 def _end_of(member: MemberFrame) -> tuple[FinishReason, str]:

@@ -12,7 +12,7 @@ from schemas.frames import MixtureSpan, shown_logprob
 from schemas.rules.lanes import lane_end
 
 
-class Alternative(msgspec.Struct, frozen=True):
+class ListedPiece(msgspec.Struct, frozen=True):
     """A piece that may stand in the place of a token. logprob is in nats, at most 0."""
 
     token: str
@@ -26,7 +26,7 @@ class TokenLogprob(msgspec.Struct, frozen=True):
     token: str
     logprob: float | None
     bytes: Sequence[int]
-    top_logprobs: Sequence[Alternative]
+    top_logprobs: Sequence[ListedPiece]
 
 
 class MemberTokens:
@@ -67,14 +67,14 @@ def mixture_tokens(spans: Sequence[MixtureSpan], text: bytes, most: int) -> list
             text[span.start : span.end].decode(errors="replace"),
             logprob_of(span.share),
             list(text[span.start : span.end]),
-            tuple([Alternative(one.text, logprob_of(one.share), list(one.text.encode())) for one in span.top[:most]]),
+            tuple([ListedPiece(one.text, logprob_of(one.share), list(one.text.encode())) for one in span.top[:most]]),
         )
         for span in spans
     ]
 
 
-def alternative(piece: bytes, logprob: float) -> Alternative:
-    return Alternative(piece.decode(errors="replace"), shown_logprob(logprob), list(piece))
+def alternative(piece: bytes, logprob: float) -> ListedPiece:
+    return ListedPiece(piece.decode(errors="replace"), shown_logprob(logprob), list(piece))
 
 
 def logprob_of(share: float | None) -> float | None:

@@ -17,7 +17,8 @@ from schemas.errors import Refused
 from schemas.models import ModelFacts
 from schemas.processes import ProcessRecord
 from schemas.rules.choice import shortened
-from schemas.rules.served import named_members, served_models
+from schemas.rules.councils import with_council
+from schemas.rules.served import named_councils, named_members, served_models
 from schemas.sessions import SessionRequest
 
 COUNCIL = "council"
@@ -33,7 +34,8 @@ def model_ids(records: Sequence[ProcessRecord]) -> list[str]:
     """The ids of all models, those of the whole council first."""
     members = [member.display_name for member in named_members(records)]
     models = [facts.model for facts in served_models(records)]
-    return [COUNCIL, CONSENSUS, *(f"{_PREFIX}{name}" for name in dict.fromkeys([*members, *models]))]
+    councils = [council.name for council in named_councils(records)]
+    return [COUNCIL, CONSENSUS, *(f"{_PREFIX}{name}" for name in dict.fromkeys([*councils, *members, *models]))]
 
 
 def requests_for(asked: Asked, records: Sequence[ProcessRecord]) -> list[SessionRequest]:
@@ -45,11 +47,11 @@ def requests_for(asked: Asked, records: Sequence[ProcessRecord]) -> list[Session
 def _request_for(asked: Asked, request: SessionRequest, records: Sequence[ProcessRecord]) -> SessionRequest:
     name = asked.model.removeprefix(_PREFIX)
     if name == CONSENSUS.removeprefix(_PREFIX):
-        # The share of the text itself is beside the alternatives: it needs one of them at least.
-        mixture = 0 if asked.logprobs is None else max(1, asked.logprobs)
-        return msgspec.structs.replace(request, sync="consensus", mixture=mixture)
+        return _with_mixture(msgspec.structs.replace(request, sync="consensus"), asked)
     if name == COUNCIL:
         return request
+    if council := next((council for council in named_councils(records) if council.name == name), None):
+        return _with_mixture(with_council(request, council, asked.given), asked)
     members = {member.display_name: member for member in named_members(records)}
     if name in members:
         # What the client sets itself outweighs the member's own option.
@@ -58,6 +60,14 @@ def _request_for(asked: Asked, request: SessionRequest, records: Sequence[Proces
     if not _is_served(name, served_models(records)):
         raise unknown_id(asked.model, records)
     return msgspec.structs.replace(request, models=(name,))
+
+
+def _with_mixture(request: SessionRequest, asked: Asked) -> SessionRequest:
+    """The request, with the mixture where the client requests logprobs of one answer of all members."""
+    if request.sync != "consensus" or asked.logprobs is None:
+        return request
+    # The share of the text itself is beside the alternatives: it needs one of them at least.
+    return msgspec.structs.replace(request, mixture=max(1, asked.logprobs))
 
 
 def _is_served(name: str, served: Sequence[ModelFacts]) -> bool:

@@ -77,8 +77,8 @@ class CompletionBody(AskedBody):
 class Asked(msgspec.Struct, frozen=True):
     """A request, checked as far as that is possible without the council: `requests` has one for each choice.
 
-    `given` are the options that the client set itself. logprobs is the number of alternatives beside each token, None
-    where the client wants no logprobs. `warnings` name what is ignored.
+    `given` are the options that the client set itself, for all choices alike. logprobs is the number of alternatives
+    beside each token, None where the client wants no logprobs. `warnings` name what is ignored.
     """
 
     kind: Literal["chat", "completion"]

@@ -7,9 +7,9 @@ from typing import Literal
 
 import msgspec
 
-from consumers.web.openai.composing import Delta, FinishReason
+from consumers.web.openai.composing import FinishReason, NewText
 from consumers.web.openai.logprobs import TokenLogprob
-from consumers.web.openai.tally import CouncilPart, Usage
+from consumers.web.openai.tally import CouncilPart, TokenUsage
 
 
 class ListedModel(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ class ChatCompletion(msgspec.Struct, frozen=True):
     created: int
     model: str
     choices: Sequence[ChatChoice]
-    usage: Usage
+    usage: TokenUsage
     council: CouncilPart
     councils: Sequence[CouncilPart] | None
     object: Literal["chat.completion"] = "chat.completion"
@@ -107,13 +107,13 @@ class TextCompletion(msgspec.Struct, frozen=True):
     created: int
     model: str
     choices: Sequence[TextChoice]
-    usage: Usage
+    usage: TokenUsage
     council: CouncilPart
     councils: Sequence[CouncilPart] | None
     object: Literal["text_completion"] = "text_completion"
 
 
-class Chunk(msgspec.Struct, frozen=True):
+class ReplyChunk(msgspec.Struct, frozen=True):
     """A part of a stream. The last one has no choice, and the usage, if the client requested that."""
 
     id: str
@@ -122,22 +122,22 @@ class Chunk(msgspec.Struct, frozen=True):
     choices: Sequence[ChatChunkChoice | TextChoice]
     council: CouncilPart | None
     object: Literal["chat.completion.chunk", "text_completion"]
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
 
 
 class ChoiceReply(msgspec.Struct, frozen=True):
     """One whole choice, of either kind. `echo` is the prompt that the text begins with, or empty."""
 
     index: int
-    text: Delta
+    text: NewText
     logprobs: Sequence[TokenLogprob] | None
     finish_reason: FinishReason
-    usage: Usage
+    usage: TokenUsage
     council: CouncilPart
     echo: str = ""
 
 
-class Reply(msgspec.Struct, frozen=True):
+class OpenAIReply(msgspec.Struct, frozen=True):
     """What all parts of one response have in common."""
 
     id: str
@@ -154,7 +154,7 @@ class Reply(msgspec.Struct, frozen=True):
     def part(
         self,
         index: int,
-        delta: Delta,
+        delta: NewText,
         logprobs: Sequence[TokenLogprob] | None,
         offset: int,
         finish: FinishReason | None,
@@ -174,11 +174,11 @@ class Reply(msgspec.Struct, frozen=True):
             data = self._event(text, council)
         return data + (self._event(TextChoice(index, "", None, finish), council) if finish else b"")
 
-    def usage(self, usage: Usage) -> bytes:
+    def usage(self, usage: TokenUsage) -> bytes:
         """The event with the usage."""
-        return sent(Chunk(self.id, self.created, self.model, (), None, self._chunk_kind, usage))
+        return sent(ReplyChunk(self.id, self.created, self.model, (), None, self._chunk_kind, usage))
 
-    def whole(self, choices: Sequence[ChoiceReply], usage: Usage) -> ChatCompletion | TextCompletion:
+    def whole(self, choices: Sequence[ChoiceReply], usage: TokenUsage) -> ChatCompletion | TextCompletion:
         """The response that is not a stream."""
         council = choices[0].council
         councils = tuple([one.council for one in choices]) if len(choices) > 1 else None
@@ -193,7 +193,7 @@ class Reply(msgspec.Struct, frozen=True):
         return "chat.completion.chunk" if self.is_chat else "text_completion"
 
     def _event(self, choice: ChatChunkChoice | TextChoice, council: CouncilPart) -> bytes:
-        return sent(Chunk(self.id, self.created, self.model, (choice,), council, self._chunk_kind))
+        return sent(ReplyChunk(self.id, self.created, self.model, (choice,), council, self._chunk_kind))
 
 
 def sent(value: msgspec.Struct) -> bytes:

@@ -53,7 +53,7 @@ class CompletionDetails(msgspec.Struct, frozen=True):
     reasoning_tokens: int
 
 
-class Usage(msgspec.Struct, frozen=True):
+class TokenUsage(msgspec.Struct, frozen=True):
     """Tokens, as the members' own tokenizers count them, summed over all members and choices. prompt_tokens is the sum
     over those members whose servers report it."""
 
@@ -139,16 +139,16 @@ class Tally:
         )
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> TokenUsage:
         """The tokens of this session so far, with those that were superseded."""
         prompt = sum(one.prompt_tokens or 0 for one in self._finished.values())
         written = sum(self._tokens) + self._superseded
-        return Usage(prompt, written, prompt + written, CompletionDetails(self._thinking))
+        return TokenUsage(prompt, written, prompt + written, CompletionDetails(self._thinking))
 
 
-def total_usage(usages: Sequence[Usage]) -> Usage:
+def total_usage(usages: Sequence[TokenUsage]) -> TokenUsage:
     """The sums over several choices."""
     prompt = sum(one.prompt_tokens for one in usages)
     written = sum(one.completion_tokens for one in usages)
     thinking = sum(one.completion_tokens_details.reasoning_tokens for one in usages)
-    return Usage(prompt, written, prompt + written, CompletionDetails(thinking))
+    return TokenUsage(prompt, written, prompt + written, CompletionDetails(thinking))

@@ -50,7 +50,8 @@ async def test_a_session_is_opened_watched_to_its_final_frame_and_listed(
         (CHAR, "yes"), (WORD, "yes")
     ]  # fmt: skip
     assert served == {
-        "members": [], "tier": "mid", "max_parallel_models": 4, "max_loaded_models": 6, "target_fps": 60,
+        "members": [], "councils": [], "tier": "mid", "max_parallel_models": 4, "max_loaded_models": 6,
+        "target_fps": 60,
     }  # fmt: skip
 
     found = await opened(client, web, models=[WORD, CHAR], weights={WORD: 2}, max_tokens=30, temperature=0.5)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,34 @@ def test_the_command_in_the_message_of_up_works(up: Up) -> None:
         env=up.environment, cwd=up.folder, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (advised, done.stderr)
+
+
+def test_a_refused_page_is_reported_once_with_the_setting_to_add(tmp_path: Path) -> None:
+    """Its sockets are closed without a reason that the page could show. "null" without a token is warned of."""
+
+    def open_socket(origin: str) -> None:
+        request = urllib.request.Request(f"{up.address}/ws", headers={"Origin": origin, "Upgrade": "websocket"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request)
+
+    expected = (
+        'council: A page of http://localhost:5173 was refused; if you trust it, add "http://localhost:5173" to the '
+        'setting origins, as in origins = ["http://localhost:5173"].\n'
+    )
+    with contextlib.closing(Up(tmp_path, COUNCIL_ORIGINS='["null"]')) as up:
+        warning = 'origins contains "null" and there is no token: every web page that you open can use this council'
+        assert up.text().count(warning) == 1
+        open_socket("http://localhost:5173")
+        wait_until(lambda: expected in up.text(), "the refused page is reported")
+        (web,) = up.pids("web")
+        os.kill(web, signal.SIGKILL)
+        wait_until(lambda: [pid for pid in up.pids("web") if pid != web], "the web process is started again")
+        open_socket("http://localhost:5173")
+        open_socket("http://\u009b31m")
+        open_socket("https://other.example")
+        wait_until(lambda: 'add "https://other.example"' in up.text(), "the second refused page is reported")
+        assert up.text().count("was refused") == 2
+        assert "\u009b" not in up.text()
 
 
 def test_the_default_port_moves_to_the_next_free_one(tmp_path: Path) -> None:

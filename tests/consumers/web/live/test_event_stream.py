@@ -119,6 +119,15 @@ async def test_curl_reads_the_events_over_both_http_versions(
     assert [line.removeprefix("id: ") for line in lines if line.startswith("id: ")] == [i for i, _ in reader.entries]
 
 
+async def test_proxies_are_asked_not_to_hold_events_back(
+    web: WebServer, session: tuple[str, ScriptedProducer], client: Client
+) -> None:
+    async with client.get(f"{web.http}/api/sessions/{session[0]}/events") as response:
+        assert response.headers["X-Accel-Buffering"] == "no"
+    async with client.get(f"{web.http}/api/sessions") as response:
+        assert "X-Accel-Buffering" not in response.headers
+
+
 async def test_a_comment_reports_that_the_first_events_are_no_longer_kept(
     redis: RedisServer, web: WebServer, client: Client, pipe: AsyncPipe, session: tuple[str, ScriptedProducer]
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumers.web.openai.composing import AnswerText
+from consumers.web.openai.composing import ChoiceText
 from schemas.frames import ConsensusFrame, Frame, MemberFrame
 from tests.support.frames import made_frame
 
@@ -26,7 +26,7 @@ def frame(*members: MemberFrame, **values: Any) -> Frame:
 
 
 def test_one_member_is_its_text_and_its_thinking_as_they_come() -> None:
-    text = AnswerText([CALM], is_agreed=False, stops=[])
+    text = ChoiceText([CALM], is_agreed=False, stops=[])
     shown = [
         text.add(frame(member(CALM, thinking="Hm. "))),
         text.add(frame(member(CALM, " The"))),
@@ -40,7 +40,7 @@ def test_one_member_is_its_text_and_its_thinking_as_they_come() -> None:
 
 
 def test_several_answers_follow_each_other_under_the_names_of_their_members() -> None:
-    text = AnswerText([CALM, CRITIC], is_agreed=False, stops=[])
+    text = ChoiceText([CALM, CRITIC], is_agreed=False, stops=[])
     first = text.add(frame(member(CALM, " A"), member(CRITIC, "\nB")))
     second = text.add(frame(member(CALM, " list."), member(CRITIC, " set")))
     third = text.add(frame(member(CALM, "", "finished", "stop"), member(CRITIC, ".")))
@@ -53,13 +53,13 @@ def test_several_answers_follow_each_other_under_the_names_of_their_members() ->
 
 
 def test_white_space_alone_puts_no_name_before_a_text_that_may_not_come() -> None:
-    text = AnswerText([CALM, CRITIC], is_agreed=False, stops=[])
+    text = ChoiceText([CALM, CRITIC], is_agreed=False, stops=[])
     assert text.add(frame(member(CALM, "\n"), member(CRITIC))).content == ""
     assert text.add(frame(member(CALM, "A"), member(CRITIC))).content == "**calm**\n\nA"
 
 
 def test_a_dropped_member_among_others_is_followed_by_its_reason() -> None:
-    text = AnswerText([CALM, CRITIC], is_agreed=False, stops=[])
+    text = ChoiceText([CALM, CRITIC], is_agreed=False, stops=[])
     dropped = member(CALM, "", "dropped", "Its server is away.")
     shown = text.add(frame(dropped, member(CRITIC, "B.", "finished", "stop"), final=True))
     assert shown.content == "**calm**\n\n(Its server is away.)\n\n**critic**\n\nB."
@@ -67,19 +67,19 @@ def test_a_dropped_member_among_others_is_followed_by_its_reason() -> None:
 
 
 def test_where_every_member_was_dropped_before_it_wrote_there_is_a_failure() -> None:
-    text = AnswerText([CALM, CRITIC], is_agreed=False, stops=[])
+    text = ChoiceText([CALM, CRITIC], is_agreed=False, stops=[])
     text.add(frame(member(CALM, "", "dropped", "Away."), member(CRITIC, "", "dropped", "No memory."), final=True))
     assert text.failure == "Every member dropped: calm: Away.; critic: No memory."
 
 
 def test_a_member_that_was_dropped_behind_some_text_keeps_that_text() -> None:
-    text = AnswerText([CALM], is_agreed=False, stops=[])
+    text = ChoiceText([CALM], is_agreed=False, stops=[])
     shown = text.add(frame(member(CALM, "Half an", "dropped", "Away."), final=True))
     assert (shown.content, text.finish_reason, text.failure) == ("Half an", "length", "")
 
 
 def test_each_answer_ends_at_its_own_stop_text() -> None:
-    text = AnswerText([CALM, CRITIC], is_agreed=False, stops=["."])
+    text = ChoiceText([CALM, CRITIC], is_agreed=False, stops=["."])
     shown = text.add(frame(member(CALM, "A. And"), member(CRITIC, "B")))
     assert shown.content == "**calm**\n\nA\n\n**critic**\n\nB"
     assert (text.stopped, text.has_ended) == ({0}, False)
@@ -91,7 +91,7 @@ def test_each_answer_ends_at_its_own_stop_text() -> None:
 
 @pytest.mark.parametrize(("reason", "finish"), [("stop", "stop"), ("length", "length")])
 def test_a_council_that_agrees_has_one_text(reason: str, finish: str) -> None:
-    text = AnswerText([CALM, CRITIC], is_agreed=True, stops=[])
+    text = ChoiceText([CALM, CRITIC], is_agreed=True, stops=[])
     members = member(CALM, "The sky", thinking="Hm."), member(CRITIC, "The sky")
     shown = text.add(frame(*members, consensus=ConsensusFrame("The sky", ())))
     assert (shown.content, shown.thinking) == ("The sky", "")
@@ -101,6 +101,6 @@ def test_a_council_that_agrees_has_one_text(reason: str, finish: str) -> None:
 
 
 def test_a_stop_text_in_the_agreed_text_stops_all_members() -> None:
-    text = AnswerText([CALM, CRITIC], is_agreed=True, stops=["sky"])
+    text = ChoiceText([CALM, CRITIC], is_agreed=True, stops=["sky"])
     shown = text.add(frame(member(CALM), member(CRITIC), consensus=ConsensusFrame("The sky is", ())))
     assert (shown.content, text.stopped, text.shown_bytes) == ("The ", {0, 1}, 4)
