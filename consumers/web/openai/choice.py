@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -12,7 +12,9 @@ from consumers.web.openai.composing import ChoiceText, FinishReason, NewText
 from consumers.web.openai.following import Arrived, SessionFollower
 from consumers.web.openai.logprobs import MemberTokens, TokenLogprob, mixture_tokens
 from consumers.web.openai.tally import CouncilPart, Tally, TokenUsage
+from schemas.entries import Finished
 from schemas.errors import CouncilError, Refused
+from transport.ends import find_finished
 from transport.redis.connection import AsyncPipe
 from transport.sessions import cancel_session
 
@@ -46,7 +48,8 @@ class AskedChoice:
     ) -> None:
         self.session, self.warnings = opened.session, (*warnings, *opened.warnings)
         self._pipe, self._is_agreed, self._logprobs = pipe, is_agreed, logprobs
-        self._is_lone = len(opened.names) == 1 and not is_agreed
+        self._members = len(opened.names)
+        self._is_lone = self._members == 1 and not is_agreed
         self._text = ChoiceText(opened.names, is_agreed=is_agreed, stops=stops)
         self._tally = Tally(opened.session, opened.names, self.warnings)
         self._tokens = MemberTokens(logprobs or 0)
@@ -113,10 +116,18 @@ class AskedChoice:
         """The text has ended: of a stop text before its session has. Raises Refused where there is no text."""
         if self._text.failure:
             raise Refused("no_answer", self._text.failure, status=502)
-        if arrived.finished is not None:
-            self._tally.end({0: arrived.finished})
+        self._tally.end(await self._finished(arrived))
         if not self._is_over:
             await self.cancel(STOPPED)
+
+    async def _finished(self, arrived: Arrived) -> Mapping[int, Finished]:
+        """The marks of the members that finished, for the tokens of their prompts; empty before the session is over."""
+        if arrived.tokens is not None:
+            return {0: arrived.finished} if arrived.finished is not None else {}
+        if self._is_over:
+            with contextlib.suppress(CouncilError):
+                return await find_finished(self._pipe, self.session, range(self._members))
+        return {}
 
     async def _stop_members(self) -> None:
         """Stops the members whose answers ended at a stop text; the others go on."""

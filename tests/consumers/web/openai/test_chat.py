@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from schemas import keys
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
 from tests.support.scripted_sessions import ScriptedProducer
@@ -182,6 +183,9 @@ async def test_several_choices_are_several_sessions_with_seeds_of_their_own(ngra
     assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2]
     assert len(set(texts)) == 3
     assert len({one["session"] for one in whole["councils"]}) == 3
+    # The n-gram model counts the tokens of its prompt, once for each choice.
+    prompt = {one["members"][0]["prompt_tokens"] for one in whole["councils"]}
+    assert whole["usage"]["prompt_tokens"] == 3 * prompt.pop() > 0
     *chunks, _ = await openai.stream(model=f"council:{WORD}", messages=LIST, max_tokens=12, seed=3, n=3)
     assert [joined(chunks, index=index) for index in range(3)] == texts
 
@@ -288,3 +292,22 @@ async def test_a_session_that_is_cancelled_on_the_page_ends_the_stream(
     _, (*chunks, done) = await asyncio.gather(cancel(), openai.stream(model="calm"))
     assert (joined(chunks), done) == ("Half an", "[DONE]")
     assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+
+
+async def test_where_redis_lost_the_text_the_stream_ends_with_an_error(
+    redis: RedisServer, calm: ScriptedProducer, client: aiohttp.ClientSession, web: WebServer
+) -> None:
+    body = {"model": "calm", "messages": HELLO, "stream": True}
+    asking = asyncio.create_task(client.post(f"{web.http}/v1/chat/completions", json=body))
+    await asyncio.to_thread(calm.take_newest)
+    calm.say("The")
+    async with await asking as response:
+        begun = await response.content.readuntil(b'"The"')
+        session = json.loads(begun.partition(b'"session":')[2].partition(b",")[0])
+        # As after a failover to a replica that was behind: other entries follow.
+        redis.run("XTRIM", keys.tokens(session), "MAXLEN", "=", "0")
+        calm.say("A")
+        rest = await response.text()
+    *_, last = [line for line in rest.split("\n\n") if line]
+    error = json.loads(last.removeprefix("data: "))["error"]
+    assert (error["code"], error["type"]) == ("redis_set_back", "server_error")

@@ -1,0 +1,63 @@
+"""Errors below /v1 have OpenAI's form, whichever part of the server refuses the request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.support.redis_servers import RedisServer
+from tests.support.web_server import WebServer
+
+CHAT = "/v1/chat/completions"
+TOKEN = "a-token-of-the-council"
+KEYS = {"code", "message", "type", "param"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent", "status", "code", "kind"),
+    [
+        ("GET", "/v1/nothing", {}, 404, "not_found", "not_found_error"),
+        ("GET", CHAT, {}, 405, "method_not_allowed", "invalid_request_error"),
+        ("POST", CHAT, {"data": "x"}, 415, "unsupported_media_type", "invalid_request_error"),
+        ("POST", CHAT, {"json": {"x": "a" * 70_000}}, 413, "body_too_large", "invalid_request_error"),
+        ("POST", CHAT, {"json": {"model": 3}}, 400, "bad_model", "invalid_request_error"),
+        ("POST", CHAT, {"json": {}, "headers": {"Origin": "http://x.example"}}, 403, "forbidden_origin",
+         "permission_error"),
+        ("POST", CHAT, {"json": {}, "headers": {"Host": "x.example"}}, 403, "forbidden_host", "permission_error"),
+        ("POST", CHAT, {"json": {"model": "council", "messages": [{"role": "user", "content": "x"}]}}, 409, "no_models",
+         "invalid_request_error"),
+        # Elsewhere errors stay as they are.
+        ("GET", "/api/nothing", {}, 404, "not_found", None),
+    ],
+)  # fmt: skip
+async def test_every_refusal_below_v1_has_openais_form(
+    web: WebServer,
+    client: aiohttp.ClientSession,
+    method: str,
+    path: str,
+    sent: dict[str, Any],
+    status: int,
+    code: str,
+    kind: str | None,
+) -> None:
+    async with client.request(method, web.http + path, **sent) as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["code"], error.get("type")) == (status, code, kind)
+    assert set(error) == (KEYS if kind else {"code", "message"})
+
+
+async def test_the_api_key_of_a_client_is_the_councils_token(redis: RedisServer, client: aiohttp.ClientSession) -> None:
+    web = WebServer(redis.url, COUNCIL_TOKEN=TOKEN)
+    try:
+        for key, status in (("", 401), ("sk-wrong", 401), (TOKEN, 200)):
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            async with client.get(f"{web.http}/v1/models", headers=headers) as response:
+                assert response.status == status
+                found = await response.json()
+            if status == 401:
+                assert found["error"]["type"] == "authentication_error"
+                assert set(found["error"]) == KEYS
+    finally:
+        web.close()
