@@ -110,8 +110,9 @@ def _content(body: Shape | None) -> dict[str, Any]:
         case None:
             return {}
         case str() as content_type:
+            # A stream of events has no schema: tools disagree whether it describes one event or all of them.
             is_text = content_type.startswith("text/")
-            return {content_type: {"schema": _STRING if is_text else _STRING | {"format": "binary"}}}
+            return {content_type: {} if is_text else {"schema": _STRING | {"format": "binary"}}}
         case shape:
             return _json(shape)
 

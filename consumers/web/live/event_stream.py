@@ -34,8 +34,8 @@ _BEGINNING = "0-0"
 _FIRST_EVENT = "1-0"
 _LAST_EVENT_ID = "Last-Event-ID"
 # An id of Redis is two numbers of 64 bits; a nonce follows it.
-_ID_PATTERN = r"^[0-9]{1,19}-[0-9]{1,19}(-[0-9a-f]{8})?$"
-_ID = {"type": "string", "pattern": _ID_PATTERN}
+_ID_PATTERN = r"[0-9]{1,19}-[0-9]{1,19}(-[0-9a-f]{8})?"
+_ID = {"type": "string", "pattern": f"^({_ID_PATTERN})?$"}
 _TRUNCATED = b": the first events are no longer kept; GET /api/sessions/ID returns the whole text\n\n"
 
 

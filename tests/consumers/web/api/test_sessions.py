@@ -318,6 +318,11 @@ async def test_the_openapi_document_is_valid_and_describes_every_operation(
     await api.ask("GET", "/readyz", 503)
     # Before it is cancelled: it ends within a window.
     await api.ask("DELETE", path, 409)
+    await api.ask("GET", "/v1/models", 200)
+    await api.ask("GET", "/v1/models/council:here", 200)
+    await api.ask("GET", "/v1/models/none", 404)
+    await api.ask("POST", "/v1/chat/completions", 400, json={"model": "council", "messages": []})
+    await api.ask("POST", "/v1/completions", 400, json={"model": "council"})
     await api.ask("POST", f"{path}/members/here/cancel", 202)
     await api.ask("POST", f"{path}/cancel", 202)
     called = {(method, path) for method, path, _ in api.seen}
