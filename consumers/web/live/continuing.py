@@ -32,7 +32,8 @@ def unfinished_at(states: Iterable[SessionState], number: int) -> SessionState |
     """
     for state in states:
         window = number - window_index_at(state.shown_origin_ns)
-        if state.status != "open" and window == state.window:
+        if state.status != "open" and window == state.window + 1:
+            # The session's last events follow its last frame.
             return None
         # Of an open session, Redis may have lost the window: the client is then told to start again.
         if window >= 0 and (window <= state.window or (state.status == "open" and was_due(state, window))):

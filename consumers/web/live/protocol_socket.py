@@ -24,7 +24,7 @@ from consumers.web.live.newest_session import NewestSession
 from consumers.web.live.packets import EventPacket, window_of_event
 from consumers.web.live.protocol_client import ROUND, ProtocolClient
 from consumers.web.live.shared_feeds import SharedFeeds
-from consumers.web.live.snapshot import current_events, text_events
+from consumers.web.live.snapshot import current_events, error_events, text_events
 from consumers.web.live.sockets import Clients, first_of, new_socket, upgraded
 from consumers.web.live.sources import SESSION_ENDED
 from consumers.web.live.viewers import CloseReason, Viewer
@@ -173,8 +173,9 @@ class ProtocolSocket:
         session."""
         state = await find_session(self._pipe, session)
         composed = await find_composed(self._pipe, session)
-        window = min(window_of_event(composed.cursor), composed.window)
-        viewer = self._events.join(session, window)
+        composed_to, first_number = window_of_event(composed.cursor), window_index_at(state.shown_origin_ns)
+        window = min(composed_to, composed.window)
+        viewer = self._events.join(session, composed_to)
         if viewer is None:
             yield None
             return
@@ -186,7 +187,7 @@ class ProtocolSocket:
                 assert released.frame is not None, "the window was asked for"
                 known_frame, known_texts = (known.frame, known.texts) if known else (None, [])
                 current += text_events(released.frame, state.shown_origin_ns, released.texts, known_frame, known_texts)
-            first_number = window_index_at(state.shown_origin_ns)
+            current += error_events(composed.errors, -1 if after is None else after % ROUND - first_number)
             client.start_session(first_number, window, current, is_known=is_known)
             yield viewer
         finally:
@@ -201,6 +202,9 @@ class ProtocolSocket:
         known = after % ROUND - window_index_at(state.shown_origin_ns)
         if known < 0:
             return None
+        if known == state.window + 1 and state.status != "open":
+            # The number of the session's last events, which follow its last frame.
+            known = state.window
         if known > state.window:
             raise SetBack(state.session)
         try:

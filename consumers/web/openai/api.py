@@ -77,12 +77,12 @@ class OpenAIApi:
             ),
             Operation(
                 "POST", "/v1/chat/completions", self._chat, "Answer a chat; with stream true as Server-Sent Events.",
-                ChatCompletion, (404, 408, 409, 413, 415, 502), body=ChatBody,
+                ChatCompletion, (404, 408, 409, 415, 502), body=ChatBody,
             ),
             Operation(
                 "POST", "/v1/completions", self._complete,
                 "Answer a prompt, or several; with stream true as Server-Sent Events.",
-                TextCompletion, (404, 408, 409, 413, 415, 502), body=CompletionBody,
+                TextCompletion, (404, 408, 409, 415, 502), body=CompletionBody,
             ),
         ]  # fmt: skip
 

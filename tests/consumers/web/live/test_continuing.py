@@ -37,9 +37,10 @@ SESSIONS = [C, D, B, A]
         (B, 1, "B"),
         (A, 598, "B"),
         (B, 358, "B"),
-        # All of B was received, and A had ended before.
-        (B, 359, None),
+        # Of B its last events are missing. Then all of it was received, and A had ended before.
+        (B, 359, "B"),
         (B, 360, None),
+        (B, 361, None),
         (D, 0, "D"),
         (D, 890, "D"),
         # C was opened while D ran.
@@ -60,7 +61,7 @@ def test_the_last_opened_session_that_had_the_frame_is_continued(
 
 
 def test_a_client_that_has_all_of_its_session_does_not_continue_an_older_one_that_still_runs() -> None:
-    last = window_index_at(B.shown_origin_ns) + 359
+    last = window_index_at(B.shown_origin_ns) + 360
     older = session("older", 200, 11_990, "open")
     assert unfinished_at([B, older], last) is None
     assert unfinished_at([B, older], last + 1) is older

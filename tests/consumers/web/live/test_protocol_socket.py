@@ -13,7 +13,7 @@ import pytest
 
 from consumers.web.live.protocol_client import ROUND
 from schemas import keys
-from schemas.events import EnergyUpdate, Heartbeat, ProtocolMessage, StartupComplete, TokenStream
+from schemas.events import EnergyField, EnergyUpdate, Heartbeat, ProtocolMessage, StartupComplete, TokenStream
 from schemas.grid import window_index_at
 from schemas.sessions import Limits, Replay
 from tests.support.live_clients import (
@@ -26,7 +26,7 @@ from tests.support.live_clients import (
     text_ends_with,
     text_of,
 )
-from tests.support.protocol import checked, numbers_of, texts_by_model
+from tests.support.protocol import checked, numbers_of, texts_by_model, without_end
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Role, Roles
 from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
@@ -159,13 +159,17 @@ async def test_a_client_that_reconnects_receives_what_it_missed_and_nothing_twic
         assert texts_by_model(rest) == {"test-speaker": ", three"}
     speaker.finish()
     state = await until_ended(pipe, session)
-    # With a number before the session all is new; with its last number only a heartbeat follows.
+    # With a number before the session all is new; after its last frame its end follows, and after that a heartbeat.
     async with connected(client, web, f"?session={session}&after=0") as socket:
         assert texts_by_model(await messages_until(socket, text_ends_with("three"))) == {
             "test-speaker": "one, two, three"
         }
     last = window_index_at(state.origin_ns) + state.window
     async with connected(client, web, f"?session={session}&after={last}") as socket:
+        end = await messages_until(socket, lambda found: len(found) == 3)
+        assert [type(message) for message in end] == [EnergyUpdate, EnergyField, Heartbeat]
+        assert numbers_of(end) == [last + 1] * 2
+    async with connected(client, web, f"?session={session}&after={last + 1}") as socket:
         assert isinstance(checked(await text_of(socket)), Heartbeat)
 
 
@@ -411,7 +415,7 @@ async def test_all_kinds_of_clients_receive_the_same_while_web_and_decipher_are_
     assert all(texts)
     of_frames = {frame["window_index"] + first: frame["energy"] for frame in frames.frames}
     assert list(of_frames) == list(range(first, first + state.window + 1))
-    stream_events = [event for _, event in stream.entries]
+    stream_events = without_end([event for _, event in stream.entries])
     assert energies(stream_events) == of_frames
     ids = [entry_id for entry_id, _ in stream.entries]
     assert len(set(ids)) == len(ids)
@@ -419,4 +423,7 @@ async def test_all_kinds_of_clients_receive_the_same_while_web_and_decipher_are_
         assert sorted(texts_by_model(events).values()) == sorted(texts)
         numbers = numbers_of(events)
         assert numbers == sorted(numbers)
-        assert energies(events).items() <= of_frames.items()
+        found = energies(events)
+        # A client that reconnects after the session's end receives its last energy only.
+        assert found.pop(first + state.window + 1, 0.0) == 0.0
+        assert found.items() <= of_frames.items()
