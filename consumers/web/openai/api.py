@@ -52,11 +52,9 @@ _PING_S = 10.0
 _PING = b": the council has no text yet\n\n"
 # A client that receives nothing for so long is disconnected, and its sessions are cancelled.
 _STALL_S = 60.0
-_STREAM_HEADERS = {
+_STREAM_HEADERS: dict[str, str] = {
     hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
     hdrs.CACHE_CONTROL: "no-store",
-    # nginx would hold the parts back.
-    "X-Accel-Buffering": "no",
 }
 _STREAM = "text/event-stream"
 _TAG: Tag = "OpenAI-compatible"
