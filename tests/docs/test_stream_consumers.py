@@ -17,7 +17,8 @@ import msgspec
 import pytest
 
 from schemas import keys
-from schemas.frames import FRAME_VERSION, Frame, decode_frame, encode_frame, frame_json
+from schemas.frame_json import frame_json
+from schemas.frames import FRAME_VERSION, Frame, decode_frame, encode_frame
 from schemas.sessions import Opening
 from tests.docs.test_streams import ASYNCAPI, PAGE, made
 from tests.support.clusters import Server
