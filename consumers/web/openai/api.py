@@ -84,12 +84,12 @@ class OpenAIApi:
             Operation(
                 "POST", "/v1/chat/completions", self._chat, "create_chat_completion", _TAG, "Answer a chat",
                 "The council, or one member, answers the last message; with stream true as Server-Sent Events.",
-                ChatCompletion, (404, 408, 409, 415, 502), body=ChatBody, stream=_STREAM, error=OpenAIErrorReply,
+                ChatCompletion, (404, 408, 415, 502), body=ChatBody, stream=_STREAM, error=OpenAIErrorReply,
             ),
             Operation(
                 "POST", "/v1/completions", self._complete, "create_completion", _TAG, "Answer a prompt, or several",
                 "Each prompt is answered as a question; with stream true as Server-Sent Events.",
-                TextCompletion, (404, 408, 409, 415, 502), body=CompletionBody, stream=_STREAM,
+                TextCompletion, (404, 408, 415, 502), body=CompletionBody, stream=_STREAM,
                 error=OpenAIErrorReply,
             ),
         ]  # fmt: skip

@@ -14,6 +14,7 @@ from consumers.web.openai.logprobs import MemberTokens, TokenLogprob, mixture_to
 from consumers.web.openai.tally import CouncilPart, Tally, TokenUsage
 from schemas.entries import Finished
 from schemas.errors import CouncilError, Refused
+from schemas.frames import MixtureSpan
 from transport.ends import find_finished
 from transport.redis.connection import AsyncPipe
 from transport.sessions import cancel_session
@@ -53,8 +54,10 @@ class AskedChoice:
         self._text = ChoiceText(opened.names, is_agreed=is_agreed, stops=stops)
         self._tally = Tally(opened.session, opened.names, self.warnings)
         self._tokens = MemberTokens(logprobs or 0)
-        # The agreed text so far, for the texts of the mixture; how many characters of tokens were returned.
-        self._agreed, self._offset = b"", 0
+        # The agreed text so far, for the texts of the mixture, and the spans of it that are not shown yet.
+        self._agreed, self._spans = b"", list[MixtureSpan]()
+        # How many characters of tokens were returned.
+        self._offset = 0
         self._stopped: set[int] = set()
         self._is_over = False
 
@@ -108,8 +111,9 @@ class AskedChoice:
         if arrived.tokens is not None:
             return self._tokens.add(arrived.tokens, self._text.shown_bytes)
         self._agreed += "".join(frame.consensus.agreed or "" for frame in arrived.frames).encode()
-        spans = [span for frame in arrived.frames for span in frame.consensus.mixture or ()]
+        spans = [*self._spans, *(span for frame in arrived.frames for span in frame.consensus.mixture or ())]
         shown = [span for span in spans if span.end <= self._text.shown_bytes]
+        self._spans = spans[len(shown) :]
         return mixture_tokens(shown, self._agreed, self._logprobs)
 
     async def _end(self, arrived: Arrived) -> None:

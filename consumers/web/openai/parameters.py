@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from schemas.errors import Refused
 from schemas.rules.chat import Chat, chat_of
@@ -32,6 +32,25 @@ _SEEDS = 2**32
 B = TypeVar("B", bound="AskedBody")
 
 
+# For the description of the API: messages are checked below, with sentences that name the message.
+_TEXT_PART = {
+    "type": "object",
+    "required": ["type", "text"],
+    "properties": {"type": {"enum": ["text", "input_text"]}, "text": {"type": "string"}},
+}
+_MESSAGE = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {
+        "role": {"enum": ["system", "developer", "user", "assistant"]},
+        "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT_PART}]},
+    },
+}
+_MESSAGES = {"type": "array", "minItems": 1, "items": _MESSAGE, "description": "The last message is the user's."}
+_STOP = {"type": "string", "minLength": 1, "maxLength": _MOST_STOP_CHARS}
+_STOPS = {"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": _MOST_STOPS}, {"type": "null"}]}
+
+
 class StreamOptions(BaseModel):
     """The options of a stream. With include_usage its last chunk has the usage."""
 
@@ -46,10 +65,10 @@ class AskedBody(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     model: str
-    temperature: float | None = None
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: Annotated[str | list[str] | None, WithJsonSchema(_STOPS)] = None
     n: Annotated[int | None, Field(ge=1, le=MOST_CHOICES)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -60,7 +79,7 @@ class AskedBody(BaseModel):
 class ChatBody(AskedBody):
     """POST /v1/chat/completions."""
 
-    messages: list[dict[str, Any]]
+    messages: Annotated[list[dict[str, Any]], WithJsonSchema(_MESSAGES)]
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
@@ -69,7 +88,7 @@ class ChatBody(AskedBody):
 class CompletionBody(AskedBody):
     """POST /v1/completions. The council answers each prompt as a question."""
 
-    prompt: str | list[str]
+    prompt: str | Annotated[list[str], Field(max_length=MOST_CHOICES)]
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
 
