@@ -17,7 +17,8 @@ from wire_structs import DOCS, fields_of, packed_name, packed_schema, summary_of
 
 from council import __version__
 from schemas.events import MESSAGES, Event
-from schemas.frames import Decision, Frame, MemberFrame, MixtureSpan, MixtureText, NamedFrame, TokenFrame
+from schemas.frame_json import NamedFrame
+from schemas.frames import Decision, Frame, MemberFrame, MixtureSpan, MixtureText, TokenFrame
 
 FILE = DOCS.parent / "consumers/web/api/asyncapi.json"
 _SCHEMAS, _MESSAGES = "#/components/schemas/", "#/components/messages/"

@@ -5,11 +5,13 @@ They are made from the structs in schemas/events.py, for clients that check what
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from wire_structs import FIELD_LINE
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -31,8 +33,15 @@ def schema_of(message: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def complete(part: dict[str, Any]) -> None:
-    """Adds what msgspec leaves out of an object's schema: it requires every key that is always sent."""
-    part["description"] = " ".join(part["description"].split())
+    """Adds what msgspec leaves out of an object's schema: what its docstring says of each key, and that every key which
+    is always sent is required."""
+    docstring = inspect.cleandoc(part["description"])
+    meanings = dict(FIELD_LINE.findall(docstring))
+    part["description"] = " ".join(FIELD_LINE.sub("", docstring).split())
+    for key, meaning in meanings.items():
+        # Beside a reference a description has no effect.
+        if "$ref" not in part["properties"][key]:
+            part["properties"][key]["description"] = " ".join(meaning.split())
     if "properties" in part:
         # A key with one possible value has a default in the struct, but is always sent.
         fixed = [key for key, value in part["properties"].items() if value.pop("default", None) is not None]

@@ -21,7 +21,7 @@ DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 
 # A field's line in a docstring, and the indented lines that continue it.
-_FIELD_LINE = re.compile(r"^(\w+): (.+(?:\n {2}.+)*)$", re.MULTILINE)
+FIELD_LINE = re.compile(r"^(\w+): (.+(?:\n {2}.+)*)$", re.MULTILINE)
 _PLAIN = {int: "int", float: "float", bool: "bool", str: "str", bytes: "bin", type(None): "nil"}
 _JSON = {int: "integer", float: "number", bool: "boolean", str: "string", type(None): "null"}
 # The only field that is packed in advance: the list of a token.
@@ -50,7 +50,7 @@ def tag_of(struct: type[msgspec.Struct]) -> str | None:
 
 def summary_of(struct: type[msgspec.Struct]) -> str:
     """The docstring without the lines of the fields; where a table describes the fields, its first paragraph."""
-    text, count = _FIELD_LINE.subn("", inspect.getdoc(struct) or "")
+    text, count = FIELD_LINE.subn("", inspect.getdoc(struct) or "")
     if count < len(struct.__struct_fields__):
         text = text.partition("\n\n")[0]
     return " ".join(text.split())
@@ -59,7 +59,7 @@ def summary_of(struct: type[msgspec.Struct]) -> str:
 def fields_of(struct: type[msgspec.Struct]) -> list[Field]:
     """Raises LookupError for a field that is described nowhere."""
     described = {
-        name: " ".join(text.split()).rstrip(".") for name, text in _FIELD_LINE.findall(inspect.getdoc(struct) or "")
+        name: " ".join(text.split()).rstrip(".") for name, text in FIELD_LINE.findall(inspect.getdoc(struct) or "")
     }
     if unknown := described.keys() - {field.name for field in msgspec.structs.fields(struct)}:
         raise LookupError(f"{struct.__name__} has no field {', '.join(sorted(unknown))}")

@@ -178,11 +178,13 @@ class RecordingWriter:
 
 
 def _without_text(frame: Frame) -> Frame:
-    """The frame's numbers. Of a decision the beginning of a losing text is left out too."""
+    """The frame's numbers. The beginning of the text that lost a decision is left out too, and so are the texts of the
+    mixture."""
     silent = tuple([msgspec.structs.replace(one, text="", thinking="") for one in frame.members])
-    agreed, decisions = frame.consensus.agreed, frame.consensus.decisions
+    agreed, decisions, mixture = frame.consensus.agreed, frame.consensus.decisions, frame.consensus.mixture
     consensus = ConsensusFrame(
         None if agreed is None else "",
         None if decisions is None else tuple([msgspec.structs.replace(one, runner_up=None) for one in decisions]),
+        None if mixture is None else tuple([msgspec.structs.replace(span, top=()) for span in mixture]),
     )
     return msgspec.structs.replace(frame, members=silent, consensus=consensus)

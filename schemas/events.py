@@ -4,7 +4,7 @@
 
 Every object has exactly the keys and ranges that are defined here. Messages about one window have a `frameNumber`,
 which rises across sessions. A key that is not measured is left out (UNSET), and never filled with a guess. The JSON
-Schemas in docs/protocol/ are made from these structs.
+Schemas in docs/protocol/ are made from these structs, whose docstrings describe each key of a payload in a line.
 """
 
 from __future__ import annotations
@@ -45,7 +45,14 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StartupPayload(_Strict, frozen=True):
-    """The sender: messages that name no model are about `model`."""
+    """The sender.
+
+    model: the model that messages which name no model are about: `ensemble`, all members together.
+    tier: the council's tier.
+    version: the version of the council.
+    frameRate: windows in a second.
+    capabilities: what it sends.
+    """
 
     model: ModelId
     tier: ProtocolTier
@@ -55,7 +62,12 @@ class StartupPayload(_Strict, frozen=True):
 
 
 class EnergyDistribution(_Strict, frozen=True):
-    """The purposes of the energy. The council does not measure them."""
+    """The purposes of the energy. The council does not measure them.
+
+    generation: the part for generation.
+    attention: the part for attention.
+    reasoning: the part for reasoning.
+    """
 
     generation: Amount
     attention: Amount
@@ -63,8 +75,15 @@ class EnergyDistribution(_Strict, frozen=True):
 
 
 class EnergyPayload(_Strict, frozen=True):
-    """totalEnergy is the ensemble's; deltaEnergy is its change since the last energy_update. tokensGenerated is how
-    many tokens this frame released; processingTime is the time for composing it, in ms."""
+    """The ensemble's energy.
+
+    totalEnergy: the energy, from 0 to 1.
+    deltaEnergy: its change since the last energy_update.
+    tokensGenerated: how many tokens this frame released.
+    processingTime: the time for composing it, in ms.
+    modelId: `ensemble`.
+    energyDistribution: never sent.
+    """
 
     totalEnergy: Amount
     deltaEnergy: float
@@ -75,7 +94,12 @@ class EnergyPayload(_Strict, frozen=True):
 
 
 class Coordinate(_Strict, frozen=True):
-    """One member in the field: x is its position among the members, in [0, 1]; y and energy are its energy."""
+    """One member in the field.
+
+    x: its position among the members, from 0 to 1.
+    y: its energy, from 0 to 1.
+    energy: the same.
+    """
 
     x: float
     y: float
@@ -83,7 +107,13 @@ class Coordinate(_Strict, frozen=True):
 
 
 class FieldPayload(_Strict, frozen=True):
-    """The members' energies as a field, and the kind of field."""
+    """The members' energies as a field, and the kind of field.
+
+    fieldType: lightning, one member runs, or none; stream, several run; interference or resonance, what holds now.
+    intensity: how strong it is.
+    coordinates: one for each member, in the members' order.
+    modelId: `ensemble`.
+    """
 
     fieldType: FieldType
     intensity: Share
@@ -92,9 +122,16 @@ class FieldPayload(_Strict, frozen=True):
 
 
 class TokenStreamPayload(_Strict, frozen=True):
-    """The text of one member's answer that one frame released, as the texts of its tokens. `isComplete`: no further
-    text of this member follows. A council that writes one answer has it under the modelId `ensemble`, and its members
-    have no text of their own."""
+    """The text of one member's answer that one frame released.
+
+    A council that writes one answer has it under the modelId `ensemble`, and its members have no text of their own.
+
+    tokens: the texts of its tokens, whose concatenation was released.
+    isComplete: no further text of this member follows.
+    sessionId: the session's id.
+    modelId: the member's id.
+    energyCost: never sent.
+    """
 
     tokens: tuple[str, ...]
     isComplete: bool
@@ -104,7 +141,13 @@ class TokenStreamPayload(_Strict, frozen=True):
 
 
 class InterferencePayload(_Strict, frozen=True):
-    """coherenceScore is the agreement a; intensity is |2a - 1|."""
+    """How the members interfere.
+
+    patternType: constructive where they agree, destructive where they disagree.
+    models: the ids of the members that are compared.
+    intensity: |2a - 1|, where a is the agreement.
+    coherenceScore: the agreement a.
+    """
 
     patternType: Literal["constructive", "destructive", "neutral"]
     models: Members
@@ -113,7 +156,14 @@ class InterferencePayload(_Strict, frozen=True):
 
 
 class ResonancePayload(_Strict, frozen=True):
-    """frequency is how often the frontier advances per second during the resonance, in Hz; amplitude is the wave."""
+    """A resonance.
+
+    resonanceType: always fundamental.
+    frequency: how often the frontier advances per second during the resonance, in Hz.
+    amplitude: the wave.
+    participants: the ids of the members that resonate.
+    phase: never sent.
+    """
 
     resonanceType: Literal["harmonic", "fundamental", "overtone"]
     frequency: Amount
@@ -123,16 +173,25 @@ class ResonancePayload(_Strict, frozen=True):
 
 
 class HeartbeatPayload(_Strict, frozen=True):
-    """`sequence` counts the heartbeats of the connection `connectionId`."""
+    """`sequence` counts the heartbeats of the connection `connectionId`; `frameRate` is measured: how many frames were
+    sent in a second since the heartbeat before."""
 
     sequence: Count
     serverTime: UnixMs
-    frameRate: FrameRate | UnsetType = UNSET
+    frameRate: Annotated[float, Meta(ge=0.0, le=10_000.0)] | UnsetType = UNSET
     connectionId: str | UnsetType = UNSET
 
 
 class ErrorPayload(_Strict, frozen=True):
-    """An error: `message` is one sentence for the user, `code` a stable name for programs."""
+    """An error.
+
+    severity: how serious it is.
+    code: a stable name for programs.
+    message: one sentence for the user.
+    component: the part of the council that reports it.
+    details: the facts, by names that depend on the code.
+    recoverable: whether events with text of the session may still follow.
+    """
 
     severity: Severity
     code: Annotated[str, Meta(pattern=r"^[A-Z0-9_]+$")]
@@ -214,6 +273,16 @@ class ErrorEvent(_Strict, frozen=True, tag_field="type", tag="error_event"):
 Event = EnergyUpdate | EnergyField | TokenStream | InterferenceEvent | ResonanceEvent | ErrorEvent
 ProtocolMessage = Event | StartupComplete | Heartbeat
 MESSAGES: tuple[type[msgspec.Struct], ...] = get_args(ProtocolMessage)
+
+
+class SentError(msgspec.Struct, array_like=True, frozen=True):
+    """An error_event that was sent, kept for clients that connect later: the window with whose events it was sent, its
+    code, and the event as JSON."""
+
+    window: int
+    code: str
+    raw: bytes
+
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[ProtocolMessage] = msgspec.json.Decoder(ProtocolMessage)

@@ -172,7 +172,8 @@ class MixtureText(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class MixtureSpan(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What the council as a whole gives to the next bytes [start, end) of its answer (docs/maths.md, the common span).
+    """What the council as a whole gives to the next bytes [start, end) of its answer (docs/maths.md, the mixture of the
+    agreed text).
 
     start: the first byte.
     end: the byte behind the last one.

@@ -17,6 +17,7 @@ from schemas.frames import (
     Frame,
     Measures,
     MemberFrame,
+    MixtureSpan,
     Mode,
     TokenFrame,
     WindowCounts,
@@ -39,6 +40,7 @@ class WindowEvents(msgspec.Struct):
     superseded: int = 0
     agreed: bytes = b""
     decisions: tuple[Decision, ...] = ()
+    mixture: tuple[MixtureSpan, ...] = ()
 
     @property
     def counts(self) -> WindowCounts:
@@ -61,7 +63,7 @@ class WindowEvents(msgspec.Struct):
 
 
 _NO_COUNTS, _NOTHING = WindowCounts(), WindowEvents()
-_NO_CONSENSUS, _NOTHING_AGREED = ConsensusFrame(), ConsensusFrame("", ())
+_NO_CONSENSUS = ConsensusFrame()
 
 
 class Composition:
@@ -72,6 +74,7 @@ class Composition:
         self._opening = opening
         self._origin_ns = origin_ns
         self._in_consensus = opening.sync == "consensus"
+        self._nothing_agreed = ConsensusFrame("", (), () if opening.mixture else None)
         self._replay_of = opening.replay.of if opening.replay else ""
         self._stall_ns = opening.profile.stall_ms * NS_PER_MS
         self._shown: list[MemberFrame] = []
@@ -117,11 +120,10 @@ class Composition:
     def _agreed(self, events: WindowEvents) -> ConsensusFrame:
         if not self._in_consensus:
             return _NO_CONSENSUS
-        return (
-            ConsensusFrame(events.agreed.decode(), events.decisions)
-            if events.agreed or events.decisions
-            else _NOTHING_AGREED
-        )
+        if not events.agreed and not events.decisions:
+            return self._nothing_agreed
+        mixture = events.mixture if self._opening.mixture else None
+        return ConsensusFrame(events.agreed.decode(), events.decisions, mixture)
 
     def _measures_with(self, measures: Measures, agreement: float | None) -> Measures:
         """The measures with the agreement that this window shows."""

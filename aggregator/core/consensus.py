@@ -27,20 +27,17 @@ import msgspec
 from aggregator.core.member import MemberRecord
 from aggregator.core.proposal_cache import ProposalCache
 from aggregator.core.release import ReleaseQueue
-from aggregator.numbers.deciding import Voter, decide, drawn_number
-from aggregator.numbers.energy import weight_certainty
-from aggregator.numbers.proposal import Proposal, end_proposal
+from aggregator.core.voting import LENGTH, STOP, DraftText, Voting
+from aggregator.numbers.deciding import decide, drawn_number
 from schemas.control import Steer
 from schemas.entries import Finished, Steered
-from schemas.frames import PLAIN_ENDS, Decision, DecisionKind
+from schemas.frames import Decision, DecisionKind, MixtureSpan
 from schemas.rules.words import MOST_WORD_BYTES, character_end, last_word_end, shared_beginning, word_end
 from schemas.sessions import BYTES_PER_TOKEN, Opening
 
 # A backend that pauses drafts so far ahead of the agreed text: past the longest word that a decision waits for.
 LEAD_BYTES = 2 * MOST_WORD_BYTES
 LEFT_BEHIND = "the council finished without it"
-# The reasons of a complete answer: the council's end, or a limit.
-STOP, LENGTH = PLAIN_ENDS
 
 
 class Pending(msgspec.Struct, array_like=True):
@@ -69,27 +66,14 @@ class ConsensusRecord(msgspec.Struct, array_like=True):
     is_at_word_end: bool = True
 
 
-class DraftText:
-    """A member's text from the byte `start` of its answer on: from the agreed end, or from where it lost its vote."""
-
-    __slots__ = ("start", "text")
-
-    def __init__(self, start: int, text: bytes) -> None:
-        self.start, self.text = start, text
-
-    def pass_to(self, end: int) -> None:
-        """Forgets the text before the byte `end`."""
-        self.start, self.text = end, self.text[end - self.start :]
-
-
 # Measures the disagreement at a byte, between these members; returns the jsd.
 Measure = Callable[[int, Sequence[int]], float | None]
 
 
 class Consensus:
     """The consensus of one session. The other attributes are about the window that was settled last: the marks for the
-    token stream, the decisions that were made, the members that were given the agreed text, how many tokens were
-    discarded, and, where the answer is complete, why."""
+    token stream, the decisions that were made, the spans of the mixture where the opening requests it, the members that
+    were given the agreed text, how many tokens were discarded, and, where the answer is complete, why."""
 
     def __init__(
         self,
@@ -102,12 +86,14 @@ class Consensus:
         self.record = record
         self.steered: list[Steered] = []
         self.decisions: list[Decision] = []
+        self.mixture: list[MixtureSpan] = []
         self.following: set[int] = set()
         self.superseded = 0
         self.over = ""
         self._opening, self._members, self._queues, self._proposals = opening, members, queues, proposals
         # Empty until the contents of buffered tokens are there.
         self._drafts: list[DraftText] = []
+        self._voting = Voting(opening, members, proposals, record.ends)
         sampling = opening.sampling
         self._seed = sampling.seed if sampling.temperature > 0.0 else None
         self._most_bytes = opening.prefix_bytes + sampling.max_tokens * BYTES_PER_TOKEN
@@ -125,7 +111,8 @@ class Consensus:
     def settle(self, stepping: Sequence[int], start_ns: int, end_ns: int, measure: Measure) -> None:
         """Grows the agreed text as far as the drafts of the stepping members allow, and steers the others, at the end
         of the window [start_ns, end_ns)."""
-        self.steered, self.decisions, self.following, self.superseded, self.over = [], [], set(), 0, ""
+        self.steered, self.decisions, self.mixture = [], [], []
+        self.following, self.superseded, self.over = set(), 0, ""
         self._note_returning(start_ns, stepping)
         voters = [index for index in stepping if index not in self.record.returning]
         self._join(voters)
@@ -226,6 +213,8 @@ class Consensus:
         at = len(record.agreed)
         if decision is None:
             text = text[: character_end(text, self._most_bytes - at)]
+        if self._opening.mixture:
+            self._add_mixture(at, text, voters, decision)
         record.agreed += text
         record.is_at_word_end = is_word
         end = len(record.agreed)
@@ -238,10 +227,18 @@ class Consensus:
         if end >= self._most_bytes:
             self.over = LENGTH
 
+    def _add_mixture(self, at: int, text: bytes, voters: Sequence[int], decision: Decision | None) -> None:
+        """Adds the mixture of a text that is agreed at the byte `at`, before members are steered: what they proposed is
+        forgotten then. That of a leader that has left is."""
+        if decision is None or decision.by in voters:
+            self.mixture += self._voting.mixture(at, text, {index: self._drafts[index] for index in voters})
+        else:
+            self.mixture.append(MixtureSpan(at, at + len(text)))
+
     def _decide(self, voters: Sequence[int], measure: Measure) -> None:
         """Decides between the drafts, which part at the end of the agreed text."""
         x = len(self.record.agreed)
-        asked = [self._voter(index, x) for index in voters]
+        asked = [self._voting.voter(index, self._drafts[index], x) for index in voters]
         draw = None if self._seed is None else drawn_number(self._seed, x)
         verdict = decide(asked, draw)
         leader = voters[verdict.leader]
@@ -258,26 +255,6 @@ class Consensus:
             tuple(voters[index] for index in verdict.against),
         )
         self.record.pending = Pending(decision, leader, verdict.is_end)
-
-    def _voter(self, index: int, x: int) -> Voter:
-        member, draft = self._members[index], self._drafts[index].text
-        end = self.record.ends[index]
-        proposal, offset, left = Proposal(b""), 0, 0
-        if draft:
-            at = member.unaligned.index_at(x)
-            # Of a member that is very far ahead, tokens are forgotten: it counts as certain of its text.
-            left = len(draft)
-            if at is not None:
-                start, stop = member.unaligned.bounds(at)
-                offset, left = x - start, stop - x
-                proposal = self._proposals.proposal(member.unaligned.entry_ids[at], start)
-        elif end is not None:
-            proposal = end_proposal(end)
-        weight = self._opening.members[index].weight
-        if self._opening.weighting == "certainty":
-            # That of this token alone: a mean over the tokens that came would depend on how far ahead the draft is.
-            weight *= weight_certainty(proposal)
-        return Voter(weight, draft, left, offset, proposal, is_first=bool(left) and x == offset)
 
     def _completes(self, pending: Pending, voters: Sequence[int], end_ns: int) -> bool:
         """Agrees on the leader's word, if it is complete. The word of a leader that has left ends where it stopped."""

@@ -177,7 +177,7 @@ class Session:
         stepping.leave([index for index, member in enumerate(members) if member.ended])
         events.superseded += consensus.superseded
         events.agreed += agreed.agreed[before:]
-        events.decisions = tuple(consensus.decisions)
+        events.decisions, events.mixture = tuple(consensus.decisions), tuple(consensus.mixture)
 
     def _release_agreed(self, index: int, agreed: bytes, events: WindowEvents) -> None:
         """Releases the agreed text for a member, with those of its tokens that are in it."""

@@ -10,9 +10,10 @@ from recordings.contents import About, RecordedEntry, recorded_entry
 from recordings.records import Item
 from schemas.errors import Malformed
 from schemas.frame_json import FRAME_FIELDS, frame_of_json, shown_values
-from schemas.frames import MemberFrame
+from schemas.frames import Decision, MemberFrame, MixtureSpan
 from schemas.grid import NS_PER_MS
 from schemas.keys import entry_ms
+from schemas.named import named_struct
 
 # (name, kind) of each column; a time is in nanoseconds of Unix time.
 Column = tuple[str, str]
@@ -28,7 +29,13 @@ _FLAGS = ("final", "shared_prefix", "amplified", "dampened", "resonance", "remot
 _TEXTS = (
     "session", "mode", "cut", "di_source", "tier", "agreement_source", "compares", "interference", "replay_of", "model",
     "state", "text", "thinking", "reason", "name", "agreed", "decisions",
+    "mixture",
 )  # fmt: skip
+# The columns that contain a list as JSON.
+_LISTS: dict[str, Any] = {
+    "decisions": list[named_struct(Decision)],  # type: ignore[misc]  # mypy does not know a struct that is computed
+    "mixture": list[named_struct(MixtureSpan)],  # type: ignore[misc]
+}
 _entry_decoder = msgspec.json.Decoder(RecordedEntry)
 
 
@@ -52,11 +59,12 @@ def frame_columns(about: About) -> tuple[Column, ...]:
 
 
 def frame_row(item: Item, about: About) -> list[Any]:
-    """The values of a frame's columns; its decisions are JSON. Raises Malformed."""
+    """The values of a frame's columns; its decisions and its mixture are JSON. Raises Malformed."""
     frame = frame_of_json(item.raw)
     values = shown_values(frame)
-    if frame.consensus.decisions is not None:
-        values["decisions"] = msgspec.json.encode(list(map(msgspec.structs.asdict, frame.consensus.decisions))).decode()
+    for name, kind in _LISTS.items():
+        if values[name] is not None:
+            values[name] = msgspec.json.encode(msgspec.convert(values[name], kind, from_attributes=True)).decode()
     row = [item.log_ns, *[values[name] for name in _FRAME_FIELDS], len(frame.tokens)]
     for member in frame.members[: len(about.members)]:
         row += msgspec.structs.astuple(member)

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from schemas import keys
+from schemas.frame_json import frame_json
 from schemas.frames import FRAME_VERSION, Frame, decode_frame, encode_frame
 from schemas.sessions import Opening
 from tests.docs.test_streams import ASYNCAPI, PAGE, made
@@ -134,6 +135,8 @@ async def test_each_entry_of_a_session_is_what_the_asyncapi_document_describes(s
         allowed = document["channels"][name]["messages"].values()
         found = {check_entry(document, [message["$ref"] for message in allowed], fields[1]) for _, fields in entries}
         assert {"frames": {"Frame"}, "tokens": {"open", "t", "claim", "steered", "finished"}}.get(name, set()) <= found
+    for frame in await frames_read(pipe, opening.session):
+        check_message(document, "frame", json.loads(frame_json(frame)))
     written = await pipe.one("HKEYS", keys.state(opening.session))
     assert {field.decode() for field in written} <= set(made()[3])
     await pipe.close()
@@ -145,10 +148,14 @@ def check_entry(document: dict[str, Any], messages: list[str], raw: bytes) -> st
     is_json = raw.startswith(b"{")
     value = json.loads(raw) if is_json else as_json(msgspec.msgpack.decode(raw))
     tag = value["type"] if is_json else value[0] if isinstance(value[0], str) else "Frame"
-    (message,) = [message for message in described.values() if message["name"] == tag]
-    schema = {"allOf": [message["payload"]], "components": document["components"]}
-    jsonschema_rs.Draft7Validator(schema).validate(value)
+    (name,) = [ref.rpartition("/")[2] for ref, message in described.items() if message["name"] == tag]
+    check_message(document, name, value)
     return str(tag)
+
+
+def check_message(document: dict[str, Any], name: str, value: Any) -> None:
+    schema = {"allOf": [document["components"]["messages"][name]["payload"]], "components": document["components"]}
+    jsonschema_rs.Draft7Validator(schema).validate(value)
 
 
 def as_json(value: Any) -> Any:

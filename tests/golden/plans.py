@@ -79,6 +79,7 @@ class Plan:
     system: str = ""
     sync: Sync = "step"
     prompt: str = "What is a list?"
+    mixture: int = 0
     branch_of: str = ""
     change: Change | None = None
 
@@ -245,6 +246,13 @@ PLANS: dict[str, Plan] = {
         _NGRAM_COUNCIL,
         Sampling(max_tokens=30, temperature=0.0),
         sync="consensus",
+    ),
+    "ngram-mixture": Plan(
+        "The n-gram models write one answer, of which frames contain the mixture.",
+        _NGRAM_COUNCIL,
+        Sampling(max_tokens=20, temperature=0.0),
+        sync="consensus",
+        mixture=20,
     ),
     "ngram-what-if": Plan(
         "A branch of it: another word stands where they agreed on one, and they write one answer from there on.",

@@ -104,6 +104,7 @@ async def _stream_of(plan: Plan, url: str, servers: dict[str, LlamaProcess]) -> 
         sync=plan.sync,
         prefix=start.prefix if start else "",
         parent=start.parent if start else None,
+        mixture=plan.mixture,
     )
     pipe = AsyncPipe(url)
     try:
@@ -115,6 +116,7 @@ async def _stream_of(plan: Plan, url: str, servers: dict[str, LlamaProcess]) -> 
             sync="step",
             prefix="",
             parent=None,
+            mixture=0,
             sampling=msgspec.structs.replace(plan.sampling, max_tokens=1),
         )
         await open_session(pipe, rehearsal)

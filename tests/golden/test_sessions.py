@@ -195,7 +195,8 @@ def test_where_all_tokens_start_at_the_frontier_di_span_is_not_above_the_index(n
         if frame.measures.di_span is not None and starts == [frame.alignment.frontier_bytes] * len(frame.members):
             found += 1
             assert frame.measures.di_span <= frame.measures.diversity_index + NEAR
-    assert found or name in ("drafts", "no-lists", "real-no-lists")
+    # In a council of words and characters few tokens start at one byte.
+    assert found or name in ("drafts", "no-lists", "real-no-lists", "ngram-mixture")
 
 
 @each_session
@@ -265,7 +266,7 @@ def test_a_killed_server_ends_its_member_and_the_others_go_on() -> None:
     assert max(frame.alignment.frontier_bytes or 0 for frame in frames) > victim.position_bytes
 
 
-@pytest.mark.parametrize("name", ["real-together", "ngram-together", "ngram-what-if"])
+@pytest.mark.parametrize("name", ["real-together", "ngram-together", "ngram-mixture", "ngram-what-if"])
 def test_a_council_that_writes_one_answer_has_decided_where_its_drafts_parted(name: str) -> None:
     decisions = [decision for frame in frames_of(name) for decision in frame.consensus.decisions or ()]
     parted = [decision for decision in decisions if decision.kind in PARTED]
@@ -273,6 +274,19 @@ def test_a_council_that_writes_one_answer_has_decided_where_its_drafts_parted(na
     assert all(decision.against and 0.0 < (decision.share or 0.0) <= 1.0 for decision in parted)
     assert any(isinstance(decode_entry(raw), Steered) for _, raw in stream_of(name))
     assert sum(frame.counts.superseded for frame in frames_of(name)) > 10
+
+
+def test_the_mixture_of_a_council_tiles_its_answer_and_has_the_texts_that_were_agreed_on() -> None:
+    frames, answer = frames_of("ngram-mixture"), texts_of("ngram-mixture")[0].encode()
+    spans = [span for frame in frames for span in frame.consensus.mixture or ()]
+    assert "".join(answer[span.start : span.end].decode() for span in spans).encode() == answer
+    for span in spans:
+        shares = {text.text: text.share for text in span.top}
+        assert shares.get(answer[span.start : span.end].decode(), span.share) == span.share
+        assert sum(shares.values()) <= 1 + NEAR
+    shares_of = [span.share or 0.0 for span in spans]
+    assert sum(share > 0.5 for share in shares_of) > len(spans) / 2
+    assert max(len(span.top) for span in spans) == 20
 
 
 def test_a_branch_continues_the_answer_of_its_parent_with_another_word() -> None:

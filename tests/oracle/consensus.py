@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.oracle.deciding import Outcome, Vote, decided, drawn_at
+from tests.oracle.mixture import Place, place_at
 from tests.oracle.toy_models import END, Step, ToyModel
 
 MOST_WORD_BYTES = 64
@@ -82,11 +83,12 @@ class Draft:
 
 @dataclass(frozen=True)
 class Answer:
-    """The agreed text, how it came about, and the own tokens of each member in it."""
+    """The agreed text, how it came about, the own tokens of each member in it, and its mixture."""
 
     agreed: bytes
     agreements: tuple[Agreement, ...]
     kept: tuple[tuple[Written, ...], ...]
+    mixture: tuple[Place, ...]
 
     @property
     def partings(self) -> list[Agreement]:
@@ -98,12 +100,14 @@ def written_together(
 ) -> Answer:
     """The council's answer. With a seed the winners are drawn."""
     drafts, agreed, agreements = [Draft(model) for model in models], b"", list[Agreement]()
+    places: list[Place] = []
     while len(agreed) / 4 < max_tokens:
         x = len(agreed)
         shared = shared_bytes([draft.data for draft in drafts])
         if shared > x:
             agreed = _within_limit(drafts[0].data[:shared], 4 * max_tokens)
             agreements.append(Agreement(x, len(agreed)))
+            places += _places(x, agreed, drafts, weights)
             continue
         if all(len(draft.data) == x for draft in drafts):
             break
@@ -114,11 +118,26 @@ def written_together(
             break
         agreed += word_at(drafts[outcome.leader].data[x:])
         agreements.append(Agreement(x, len(agreed), outcome))
+        places += _places(x, agreed, drafts, weights)
         for draft in drafts:
             if not draft.data.startswith(agreed):
                 draft.steer(agreed)
     kept = [tuple(token for token in draft.tokens if token.end <= len(agreed)) for draft in drafts]
-    return Answer(agreed, tuple(agreements), tuple(kept))
+    return Answer(agreed, tuple(agreements), tuple(kept), tuple(places))
+
+
+def _places(x: int, agreed: bytes, drafts: Sequence[Draft], weights: Sequence[float]) -> list[Place]:
+    """The mixture of the bytes from x on, by the drafts as they were before any was steered."""
+    places = []
+    while x < len(agreed):
+        votes = [
+            draft.vote(weight, x)
+            for draft, weight in zip(drafts, weights, strict=True)
+            if draft.data.startswith(agreed[:x])
+        ]
+        places.append(place_at(x, agreed[x:], votes))
+        x = places[-1].end
+    return places
 
 
 def shared_bytes(texts: Sequence[bytes]) -> int:

@@ -67,6 +67,7 @@ def drafted(seed: int, prefix: str = "") -> Recorded:
     opening = Opening(
         ENTRY_VERSION, "s1", "Why?", tuple(Member(f"m{n}") for n in range(count)), sync="consensus", prefix=prefix,
         limits=Limits(detach_ms=400, frontier_waits_ms=300), sampling=Sampling(max_tokens=60, temperature=0.0),
+        mixture=4,
     )  # fmt: skip
     stream = [("1000-0", encode_entry(opening))]
 

@@ -33,7 +33,7 @@ from schemas.entries import (
     encode_entry,
     pack_top,
 )
-from schemas.frames import Decision, Frame
+from schemas.frames import Decision, Frame, MixtureSpan
 from schemas.grid import NS_PER_MS, last_ms_of_window
 from schemas.keys import entry_order
 from schemas.sessions import ENTRY_VERSION, LONGEST_MS, MAX_TOKENS_LIMIT, Limits, Member, Opening, Sampling
@@ -161,7 +161,7 @@ class ToyRun:
 
     def __init__(
         self, toys: Sequence[Toy], timing: Timing, max_tokens: int = MAX_TOKENS_LIMIT, *, temperature: float = 0.0,
-        seed: int | None = None, prefix: str = "",
+        seed: int | None = None, prefix: str = "", mixture: int = 0,
     ) -> None:  # fmt: skip
         self.toys, self.timing = toys, timing
         self.frames: list[Frame] = []
@@ -181,6 +181,7 @@ class ToyRun:
             sampling=Sampling(max_tokens, temperature, seed), prefix=prefix,
             limits=Limits(detach_ms=timing.detach_ms, life_ms=LONGEST_MS, frontier_waits_ms=waits_ms,
                           first_token_ms=LONGEST_MS, claim_waits_ms=waits_ms),
+            mixture=mixture,
         )  # fmt: skip
         self.session = Session(self.opening, OPENED)
         self.producers = [ToyProducer(number, toy, prefix) for number, toy in enumerate(toys)]
@@ -282,6 +283,10 @@ class ToyRun:
     @property
     def decisions(self) -> list[Decision]:
         return [decision for frame in self.frames for decision in frame.consensus.decisions or ()]
+
+    @property
+    def mixture(self) -> list[MixtureSpan]:
+        return [span for frame in self.frames for span in frame.consensus.mixture or ()]
 
     @property
     def superseded(self) -> int:

@@ -1,4 +1,4 @@
-"""Stop texts: an answer ends before the first of them. Pure.
+"""Stop texts: an answer ends before that one of them which is complete first. Pure.
 
 stop "END"      arrives   "It is E"   "N"   "D. And"
                 shown     "It is "    ""    ""          the answer ends here
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 class StopText:
-    """Cuts one text at the first of the stop texts. What may be the beginning of one is held back."""
+    """Cuts one text at the stop text that is complete first. What may be the beginning of one is held back."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -23,10 +23,11 @@ class StopText:
         if self.is_found or not self._stops:
             return "" if self.is_found else text
         text = self._held + text
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
             self.is_found, self._held = True, ""
-            return text[: min(found)]
+            # The one that is complete first: which one it is must not depend on the parts in which the text arrives.
+            return text[: min(found)[1]]
         keep = max(_begun(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

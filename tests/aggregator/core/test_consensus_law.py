@@ -129,8 +129,8 @@ def test_all_members_show_the_agreed_text_and_decisions_tile_it(toys: list[Toy],
 @settings(unhurried, max_examples=40)
 @given(toy_members(), timings, st.frozensets(st.integers(0, 7), min_size=1))
 def test_dump_and_load_change_no_byte(toys: list[Toy], timing: Timing, loaded: frozenset[int]) -> None:
-    run = ToyRun(toys, timing).to_the_end()
-    again = ToyRun(toys, replace(timing, loaded=loaded)).to_the_end()
+    run = ToyRun(toys, timing, mixture=5).to_the_end()
+    again = ToyRun(toys, replace(timing, loaded=loaded), mixture=5).to_the_end()
     assert [encode_frame(frame) for frame in again.frames] == [encode_frame(frame) for frame in run.frames]
     assert again.steers == run.steers
 
@@ -147,6 +147,21 @@ def test_a_steer_keeps_own_tokens_and_gives_the_agreed_text(toys: list[Toy], tim
         ends[member] = steer.end
 
 
+def check_tiling(run: ToyRun, begin: int) -> None:
+    """The spans of the mixture tile what decisions tile, from the byte `begin` on, in each frame: whole characters."""
+    text = run.agreed.encode()
+    for frame in run.frames:
+        spans, decisions = frame.consensus.mixture, frame.consensus.decisions
+        assert spans is not None
+        assert decisions is not None
+        ends = [begin, *[span.end for span in spans]]
+        assert [span.start for span in spans] == ends[:-1]
+        assert all(text[span.start : span.end].decode() for span in spans)
+        begin = ends[-1]
+        assert {decision.end for decision in decisions} <= set(ends)
+        assert not decisions or decisions[-1].end == begin
+
+
 @settings(unhurried, max_examples=100)
 @given(
     toy_members(),
@@ -160,12 +175,13 @@ def test_members_that_come_late_stall_or_leave(
 ) -> None:
     """Which text is agreed on then depends on time, and nothing else does."""
     toys = [replace(toys[0], most_tokens=first_limit), *toys[1:]]
-    run = ToyRun(toys, timing, prefix=prefix).to_the_end()
+    run = ToyRun(toys, timing, prefix=prefix, mixture=5).to_the_end()
     tokens = [token for frame in run.frames for token in frame.tokens]
     assert len(tokens) + run.superseded == len(run.accepted) + run.stale
     assert max(Counter(run.released).values(), default=1) == 1
     ends = [len(prefix.encode()), *[decision.end for decision in run.decisions]]
     assert [decision.at for decision in run.decisions] == ends[:-1]
+    check_tiling(run, len(prefix.encode()))
     answer = run.agreed
     written = {(token.member, token.seq, token.text) for token in run.accepted}
     for token in tokens:
@@ -179,7 +195,7 @@ def test_members_that_come_late_stall_or_leave(
         assert last.ended
         # A member that has reached its own limit leaves.
         assert last.state == "dropped" or last.reason == "length" or shown == answer
-    again = ToyRun(toys, replace(timing, loaded=loaded), prefix=prefix).to_the_end()
+    again = ToyRun(toys, replace(timing, loaded=loaded), prefix=prefix, mixture=5).to_the_end()
     assert [encode_frame(frame) for frame in again.frames] == [encode_frame(frame) for frame in run.frames]
 
 

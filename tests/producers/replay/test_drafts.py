@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from aggregator.core.replay import replayed
 from consumers.web.answer_cache import AnswerCache
 from council.recording.export import export
 from council.recording.inspect import inspect_lines, inspected
@@ -23,7 +24,7 @@ from recordings.repair import salvage
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas.control import Play
-from schemas.entries import Steered, Token, decode_entry
+from schemas.entries import Steered, Token, decode_entry, decode_opening, encode_entry
 from schemas.frame_json import frame_json
 from tests.producers.replay.test_player import check_it_shows_what_was_recorded, replaying, shown_frames
 from tests.support.drafting import drafted
@@ -128,7 +129,8 @@ def test_tokens_are_exported_with_their_branch_and_frames_with_their_decisions(p
     with out.open(newline="") as file:
         shown = list(csv.DictReader(file))
     named = [json.loads(frame_json(frame)) for frame in recorded_frames(path)]
-    assert [json.loads(row["decisions"]) for row in shown] == [frame["decisions"] for frame in named]
+    for name in ("decisions", "mixture"):
+        assert [json.loads(row[name]) for row in shown] == [frame[name] for frame in named]
     assert [int(row["superseded"]) for row in shown] == [frame["superseded"] for frame in named]
     assert [row["agreed"].lstrip("'") for row in shown] == [frame["agreed"].lstrip("'") for frame in named]
 
@@ -148,7 +150,12 @@ def _is_steer(item: Item) -> bool:
 
 
 def test_a_recording_without_text_has_the_decisions_but_none_of_the_texts(path: Path, tmp_path: Path) -> None:
-    silent = record_stream(tmp_path / "silent.mcap", drafted(SEED, "A secret").stream, text=False)
+    secret = drafted(SEED, "A secret").stream
+    silent = record_stream(tmp_path / "silent.mcap", secret, text=False)
+    spans = [span for frame in recorded_frames(silent) for span in frame.consensus.mixture or ()]
+    whole = [span for closed in replayed(secret) for span in closed.frame.consensus.mixture or ()]
+    assert any(span.top for span in whole)
+    assert spans == [msgspec.structs.replace(span, top=()) for span in whole]
     for frame in recorded_frames(silent):
         assert (frame.consensus.agreed, [one.runner_up for one in frame.consensus.decisions or ()].count(None)) == (
             "", len(frame.consensus.decisions or ()),
@@ -158,6 +165,14 @@ def test_a_recording_without_text_has_the_decisions_but_none_of_the_texts(path: 
     assert (about.prefix, (summary.partings or 0) > 0) == ("", True)
     numbers = record_stream(tmp_path / "numbers.mcap", drafted(SEED).stream, text=False)
     assert first_difference(path, numbers) is None
+
+
+def test_the_mixture_is_compared_only_where_both_recordings_have_it(path: Path, tmp_path: Path) -> None:
+    (opened, raw), *rest = drafted(SEED).stream
+    for mixture, is_same in ((0, True), (1, False)):
+        opening = msgspec.structs.replace(decode_opening(raw), mixture=mixture)
+        other = record_stream(tmp_path / f"{mixture}.mcap", [(opened, encode_entry(opening)), *rest])
+        assert (first_difference(path, other) is None) == is_same
 
 
 def test_recordings_of_two_prefixes_and_of_two_decisions_differ(path: Path, tmp_path: Path) -> None:

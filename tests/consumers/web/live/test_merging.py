@@ -41,6 +41,8 @@ from schemas.frames import (
     Decision,
     Frame,
     MemberFrame,
+    MixtureSpan,
+    MixtureText,
     TokenFrame,
     WindowCounts,
     encode_frame,
@@ -74,6 +76,18 @@ def test_a_merged_frame_of_a_council_has_the_agreed_text_and_the_decisions_of_al
     assert (merged.consensus, merged.counts.superseded) == (whole, 10)
     # A frame of a viewer that is still behind is merged again.
     assert merged_frame([merged_frame(frames[:4]), frames[4]]) == merged
+
+
+def test_a_merged_frame_has_the_mixture_of_all() -> None:
+    spans = [MixtureSpan(0, 2, 0.5, (MixtureText("ab", 0.5),)), MixtureSpan(2, 3), MixtureSpan(3, 4, 0.25)]
+    parts = [
+        ConsensusFrame("ab", (), tuple(spans[:1])),
+        ConsensusFrame("", (), ()),
+        ConsensusFrame("cd", (), tuple(spans[1:])),
+    ]
+    frames = [changed_frame(frame_of(n, ("", "")), consensus=part) for n, part in enumerate(parts)]
+    assert merged_frame(frames).consensus == ConsensusFrame("abcd", (), tuple(spans))
+    assert merged_frame([merged_frame(frames[:2]), frames[2]]) == merged_frame(frames)
 
 
 texts = st.tuples(st.text(max_size=4), st.text(max_size=4))
