@@ -37,12 +37,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from aggregator.numbers.disagreement import mixture
-from aggregator.numbers.interference import CONSTRUCTIVE, DESTRUCTIVE, RESONANCE_WINDOWS, Interference, kind_of
+from aggregator.numbers.interference import RESONANCE_WINDOWS, Interference
 from aggregator.numbers.measures import measures_at
 from aggregator.numbers.proposal import proposal_of
 from aggregator.numbers.span import span_of
 from schemas.frames import Frame, TokenFrame
 from schemas.grid import FRAME_RATE_HZ, NS_PER_S
+from schemas.rules.interference import CONSTRUCTIVE, DESTRUCTIVE, kind_of
 from schemas.sessions import ENTRY_VERSION, Opening
 
 FOLDER = Path(__file__).parent / "maths"

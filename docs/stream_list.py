@@ -53,7 +53,8 @@ KEYS = (
     Key(
         keys.events("ID"), "stream", True, "the messages of the [real-time protocol](protocol.md), as JSON",
         f"{_OF_SESSION}; the newest {EVENTS_MAXLEN:,} or a little more",
-        f"{_WINDOW}: the frame of which it was composed, and n = 0, 1, 2, … in it", ("e", "n"),
+        f"{_WINDOW}: the frame of which it was composed, and n = 0, 1, 2, … in it; the last events have the window "
+        "after the last frame", ("e", "n"),
     ),
     Key(
         keys.tokens("ID"), "stream", True,
@@ -117,8 +118,12 @@ STATE = {
     "decipher": ("DECIPHER's cursor: the id of the last frame of which events were composed", False),
     "composer": ("DECIPHER's state at its cursor", False),
     "standing": ("msgpack: a map of the events that still hold at the cursor, as JSON, by their types", False),
+    "errors": (
+        "msgpack: the session's errors up to the cursor, an array of [window, code, error_event as JSON]; of each code "
+        "the newest 32",
+        False,
+    ),
     "composed": ("1 after the last event", False),
-    "errors": ("msgpack: the error_events so far; an array of (window, code, event as JSON) for each", False),
     "branches": ("the ids of its what-if branches, with a space between them, at most 64", False),
     "server": ("the run_id of the Redis server that had the session last", False),
     "served": ("when that server first gave it an owner, in Unix ms; 0: it has had it from the opening on", False),

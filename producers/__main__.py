@@ -55,6 +55,7 @@ def _source_of(arguments: argparse.Namespace) -> tuple[str, ModelSource]:
         parallel=arguments.parallel,
         max_loaded=arguments.max_loaded,
         keep_alive_s=arguments.keep_alive_s,
+        allow_council=arguments.allow_council,
     )
     return model, source
 
@@ -65,8 +66,8 @@ async def serve(given: ProducerOrder | argparse.Namespace) -> None:
     drain = given.drain_s if isinstance(given, argparse.Namespace) else None
     drain_s = drain_from_environment() if drain is None else checked_drain(drain)
     url, tier, stop = redis_from_environment(), tier_from_environment(), stop_events()
-    backend = backend_for(order.model, order.source, order.tokens_per_s)
     registration = ProcessRegistration("producer", model=order.model)
+    backend = backend_for(order.model, order.source, order.tokens_per_s, registration.name)
     log = log_to_stderr("producer").bind(model=order.model)
     process = ProducerProcess(
         url, order.model, order.source, backend, tier, registration, log, stop, drain_s=drain_s,
@@ -89,6 +90,7 @@ def argument_parser() -> RoleParser:
         help="whether the server is outside this machine and its network (default: by its address)",
     )
     parser.add_argument("--allow-remote", action="store_true", help="prompts may be sent there (hybrid tier)")
+    parser.add_argument("--allow-council", action="store_true", help="the server may be another council")
     parser.add_argument("--parallel", type=int, default=0, metavar="N", help="requests at once (default: the server's)")
     parser.add_argument("--max-loaded", type=int, default=0, metavar="N", help="models that the server keeps loaded")
     parser.add_argument(

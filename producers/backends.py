@@ -10,8 +10,9 @@ from producers.source import ModelSource
 from schemas.errors import Refused
 
 
-def backend_for(model: str, source: ModelSource, tokens_per_s: float | None = None) -> Backend:
-    """The backend of `source`, for the model with this name in the council. Raises Refused."""
+def backend_for(model: str, source: ModelSource, tokens_per_s: float | None = None, process: str = "") -> Backend:
+    """The backend of `source`, for the model with this name in the council, in the producer process with the name
+    `process`. Raises Refused."""
     if tokens_per_s is not None and not (math.isfinite(tokens_per_s) and tokens_per_s > 0):
         raise Refused("bad_pace", f"--tokens-per-s is {tokens_per_s:g}: give a number above 0.")
     # A process serves one model, and needs the libraries of that model's backend only.
@@ -29,4 +30,4 @@ def backend_for(model: str, source: ModelSource, tokens_per_s: float | None = No
         case "openai":
             from producers.openai.backend import OpenAIBackend
 
-            return OpenAIBackend(model, source)
+            return OpenAIBackend(model, source, process=process)

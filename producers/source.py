@@ -21,6 +21,7 @@ class ModelSource(msgspec.Struct, frozen=True):
     `key_env` names the environment variable that contains the server's API key; the key itself stays there. `parallel`
     and `max_loaded` replace the numbers that the server reports (0: they do not). `keep_alive_s` is how long an idle
     model stays in Ollama's memory. `threads` is the number for a GGUF file (0: as many as one model alone may use).
+    `allow_council`: the server may be another council.
     """
 
     api: Api
@@ -33,6 +34,7 @@ class ModelSource(msgspec.Struct, frozen=True):
     max_loaded: int = 0
     keep_alive_s: int = 600
     threads: int = 0
+    allow_council: bool = False
 
 
 def gguf_source(path: str | Path, parallel: int = 0, threads: int = 0) -> tuple[str, ModelSource]:

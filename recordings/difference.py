@@ -113,8 +113,8 @@ def opening_differences(one: About, other: About) -> list[Difference]:
 def first_frame_difference(one: Path, other: Path) -> Difference | None:
     """The first window and field in which two recordings differ; None where all frames are the same.
 
-    The session's id, its `replay_of` and its `cut` are not compared, nor texts where one recording has none. Raises
-    Refused, Damage; Malformed where a frame does not decode.
+    The session's id, its `replay_of` and its `cut` are not compared, nor texts and the mixture where one recording has
+    none. Raises Refused, Damage; Malformed where a frame does not decode.
     """
     from recordings.reading import RecordingReader  # most processes compare nothing, and do not need its libraries
 
@@ -130,6 +130,9 @@ def first_frame_difference(one: Path, other: Path) -> Difference | None:
             if mine is None or theirs is None or len({*windows}) > 1:
                 has = [frame is not None and frame["window_index"] == window for frame in (mine, theirs)]
                 return Difference(window, "frame", *("there" if is_there else None for is_there in has))
+            if ("mixture" in mine) != ("mixture" in theirs):
+                mine.pop("mixture", None)
+                theirs.pop("mixture", None)
             if mine != theirs and (found := differences(window, mine, theirs)):
                 return found[0]
 

@@ -173,11 +173,12 @@ class ResonancePayload(_Strict, frozen=True):
 
 
 class HeartbeatPayload(_Strict, frozen=True):
-    """`sequence` counts the heartbeats of the connection `connectionId`."""
+    """`sequence` counts the heartbeats of the connection `connectionId`; `frameRate` is measured: how many frames were
+    sent in a second since the heartbeat before."""
 
     sequence: Count
     serverTime: UnixMs
-    frameRate: FrameRate | UnsetType = UNSET
+    frameRate: Annotated[float, Meta(ge=0.0, le=10_000.0)] | UnsetType = UNSET
     connectionId: str | UnsetType = UNSET
 
 
@@ -272,6 +273,16 @@ class ErrorEvent(_Strict, frozen=True, tag_field="type", tag="error_event"):
 Event = EnergyUpdate | EnergyField | TokenStream | InterferenceEvent | ResonanceEvent | ErrorEvent
 ProtocolMessage = Event | StartupComplete | Heartbeat
 MESSAGES: tuple[type[msgspec.Struct], ...] = get_args(ProtocolMessage)
+
+
+class SentError(msgspec.Struct, array_like=True, frozen=True):
+    """An error_event that was sent, kept for clients that connect later: the window with whose events it was sent, its
+    code, and the event as JSON."""
+
+    window: int
+    code: str
+    raw: bytes
+
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[ProtocolMessage] = msgspec.json.Decoder(ProtocolMessage)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar
 
 import msgspec
 
 from schemas import keys
 from schemas.errors import Malformed, expired, not_here
+from schemas.events import SentError
 from transport.following import StreamEntry, StreamReader, entry_read, is_nonce
 from transport.redis.connection import AsyncPipe, accepted
 from transport.redis.scripts import SCRIPTS
+
+T = TypeVar("T")
 
 _EVENTS = SCRIPTS["events"]
 
 # Ten minutes, as long as frames are kept, with an energy_update and three more events for each frame: more than six
 # members and the field cause on average. At 200 bytes each 30 MB.
 EVENTS_MAXLEN = 36_000 * 4
-_STATE_FIELDS = ("status", "window", "decipher", "phase", "standing", "composed")
+_STATE_FIELDS = ("status", "window", "decipher", "phase", "standing", "composed", "errors")
 
 _encoder = msgspec.msgpack.Encoder()
 _standing_decoder = msgspec.msgpack.Decoder(dict[str, bytes])
+_errors_decoder = msgspec.msgpack.Decoder(list[SentError])
 
 
 class EventBatch(msgspec.Struct):
@@ -29,6 +33,7 @@ class EventBatch(msgspec.Struct):
 
     `checkpoint` is DECIPHER's own, `standing` the standing events by their types, `phase` that of the session's state
     machine. `nonce` is added to each event; `frame_nonce` is that of the frame `after`, empty where it has none.
+    `errors` are the session's errors that are kept for later clients; None where they are as in the batch before.
     """
 
     before: str
@@ -40,6 +45,17 @@ class EventBatch(msgspec.Struct):
     phase: str
     nonce: bytes = b""
     frame_nonce: bytes = b""
+    errors: Sequence[SentError] | None = None
+
+
+class EventCheckpoint(msgspec.Struct, frozen=True):
+    """What DECIPHER wrote with its last batch: the cursor, the composer's own checkpoint, the standing events by their
+    types, and the session's errors. All are empty before the first batch, and the cursor is 0-0."""
+
+    cursor: str = "0-0"
+    composer: bytes = b""
+    standing: dict[str, bytes] = {}
+    errors: list[SentError] = []
 
 
 class WrittenBatch(msgspec.Struct, frozen=True):
@@ -53,7 +69,7 @@ class WrittenBatch(msgspec.Struct, frozen=True):
 
 class Composed(msgspec.Struct, frozen=True):
     """How far a session is composed. `window` is the last committed one (-1: none). Where `is_over`, no event follows
-    the cursor."""
+    the cursor. `errors` are those up to the cursor that are kept, oldest first."""
 
     status: Literal["open", "ended"]
     window: int
@@ -61,6 +77,7 @@ class Composed(msgspec.Struct, frozen=True):
     phase: str
     standing: dict[str, bytes]
     is_over: bool
+    errors: list[SentError] = []
 
 
 async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> WrittenBatch:
@@ -77,6 +94,7 @@ async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> Writ
         batch.phase,
         batch.nonce,
         batch.frame_nonce,
+        b"" if batch.errors is None else _encoder.encode(batch.errors),
         *(part for event in batch.events for part in event),
     ]
     (reply,) = await pipe.run(
@@ -88,13 +106,15 @@ async def write_events(pipe: AsyncPipe, session: str, batch: EventBatch) -> Writ
     return WrittenBatch(verdict == b"OK", cursor.decode(), int(committed))
 
 
-async def read_checkpoint(pipe: AsyncPipe, session: str) -> tuple[str, bytes, dict[str, bytes]]:
-    """(cursor, checkpoint, standing events) as of the last batch; the latter two are empty before the first one. Raises
-    SessionGone, Malformed, RedisAway, RedisRefuses."""
-    found = await pipe.one("HMGET", keys.state(session), "status", "decipher", "composer", "standing")
+async def read_checkpoint(pipe: AsyncPipe, session: str) -> EventCheckpoint:
+    """As of the last batch. Raises SessionGone, Malformed, RedisAway, RedisRefuses."""
+    found = await pipe.one("HMGET", keys.state(session), "status", "decipher", "composer", "standing", "errors")
     if found[0] is None:
         raise expired(session)
-    return (found[1] or b"0-0").decode(), found[2] or b"", _standing(found[3])
+    return EventCheckpoint(
+        (found[1] or b"0-0").decode(), found[2] or b"", _decoded(_standing_decoder, found[3], {}),
+        _decoded(_errors_decoder, found[4], []),
+    )  # fmt: skip
 
 
 async def find_composed(pipe: AsyncPipe, session: str) -> Composed:
@@ -108,16 +128,17 @@ async def find_composed(pipe: AsyncPipe, session: str) -> Composed:
         int(window),
         cursor or "0-0",
         phase,
-        _standing(found[4]),
+        _decoded(_standing_decoder, found[4], {}),
         found[5] is not None,
+        _decoded(_errors_decoder, found[6], []),
     )
 
 
-def _standing(raw: bytes | None) -> dict[str, bytes]:
+def _decoded(decoder: msgspec.msgpack.Decoder[T], raw: bytes | None, empty: T) -> T:
     try:
-        return _standing_decoder.decode(raw) if raw else {}
+        return decoder.decode(raw) if raw else empty
     except msgspec.MsgspecError as error:
-        raise Malformed(f"the standing events of a session do not decode: {error}") from error
+        raise Malformed(f"the standing events or the errors of a session do not decode: {error}") from error
 
 
 def events_after(pipe: AsyncPipe, session: str, after: str = "0-0", last: StreamEntry | None = None) -> StreamReader:

@@ -214,8 +214,7 @@ class Consensus:
         if decision is None:
             text = text[: character_end(text, self._most_bytes - at)]
         if self._opening.mixture:
-            # Here, because what a member proposed is forgotten when it is steered.
-            self.mixture += self._voting.mixture(at, text, {index: self._drafts[index] for index in voters})
+            self._add_mixture(at, text, voters, decision)
         record.agreed += text
         record.is_at_word_end = is_word
         end = len(record.agreed)
@@ -227,6 +226,14 @@ class Consensus:
         self.decisions.append(msgspec.structs.replace(decision, end=end))
         if end >= self._most_bytes:
             self.over = LENGTH
+
+    def _add_mixture(self, at: int, text: bytes, voters: Sequence[int], decision: Decision | None) -> None:
+        """Adds the mixture of a text that is agreed at the byte `at`, before members are steered: what they proposed is
+        forgotten then. That of a leader that has left is."""
+        if decision is None or decision.by in voters:
+            self.mixture += self._voting.mixture(at, text, {index: self._drafts[index] for index in voters})
+        else:
+            self.mixture.append(MixtureSpan(at, at + len(text)))
 
     def _decide(self, voters: Sequence[int], measure: Measure) -> None:
         """Decides between the drafts, which part at the end of the agreed text."""

@@ -20,10 +20,9 @@ import msgspec
 
 from aggregator.numbers.arithmetic import clamp, plain_sum
 from schemas.frames import Compares, InterferenceFrame, InterferenceKind
+from schemas.rules.interference import kind_of
 
 GAIN = 0.5
-CONSTRUCTIVE = 0.6
-DESTRUCTIVE = 0.4
 # Ten times the rounding of a frame's numbers: with equal weights E is the mean of all E_m, and not less.
 _NOTICEABLE = 1e-8
 # 300 ms: a kind that lasts for single tokens only is noise.
@@ -80,12 +79,3 @@ class Interference(msgspec.Struct, array_like=True):
 def wave_of(energy: float, agreement: float | None) -> float:
     """E (1 + k (2a - 1)), in [0, 1.5], rounded as in frames; E without an agreement."""
     return energy if agreement is None else round(energy * (1.0 + GAIN * (2.0 * agreement - 1.0)), 9)
-
-
-def kind_of(agreement: float | None) -> InterferenceKind | None:
-    """The kind of an agreement in [0, 1]; None without one."""
-    if agreement is None:
-        return None
-    if agreement >= CONSTRUCTIVE:
-        return "constructive"
-    return "destructive" if agreement <= DESTRUCTIVE else "neutral"

@@ -24,17 +24,18 @@ _WHOLE = 1 << 31
 
 
 def span_bytes(agreed: bytes, voters: Sequence[Voter]) -> int:
-    """The length of the first span of the agreed text: the fewest bytes that a token of these voters has left there,
-    completed to whole characters. Without such a token it is that of the text."""
-    return character_end(agreed, min([voter.left for voter in voters if voter.left], default=len(agreed)))
+    """The length of the first span of the agreed text, which may be past its end: the fewest bytes that a token of
+    these voters, one or more of whom have one there, has left, completed to whole characters."""
+    return character_end(agreed, min([voter.left for voter in voters if voter.left]))
 
 
 def mixture_span(start: int, text: bytes, voters: Sequence[Voter], most: int) -> MixtureSpan:
-    """The mixture of the voters at the byte `start`, at which the agreed `text` stands, with up to `most` texts.
+    """The mixture of the voters, one or more, at the byte `start`, at which the agreed `text` stands. top has up to
+    `most` texts.
 
     Voters with the weight 0 beside others, and those without a list, do not count; without any other the share is None.
     """
-    weights = normalised([voter.weight for voter in voters]) if voters else []
+    weights = normalised([voter.weight for voter in voters])
     counted = [(v, w) for v, w in zip(voters, weights, strict=True) if w and v.proposal.has_logprobs]
     if not counted:
         return MixtureSpan(start, start + len(text))

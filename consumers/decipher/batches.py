@@ -12,12 +12,11 @@ import msgspec
 
 from consumers.decipher.composer import Composer
 from consumers.decipher.overload import Overload
-from consumers.decipher.troubles import decipher_failed, session_failed
-from schemas.events import ErrorPayload, Event, encode_event
+from consumers.decipher.troubles import decipher_failed, session_failed, with_error
+from schemas.events import ErrorEvent, ErrorPayload, Event, SentError, encode_event
 from schemas.frames import Frame, decode_frame
-from schemas.grid import window_start_ns
-from schemas.keys import entry_order
-from transport.events import EventBatch, WrittenBatch
+from schemas.keys import entry_order, frame_id
+from transport.events import EventBatch, EventCheckpoint, WrittenBatch
 from transport.following import new_nonce
 
 # A second of frames, 2 ms: no other session of this process is served meanwhile.
@@ -37,20 +36,18 @@ class WorkCounts(msgspec.Struct):
 
 
 class BatchComposer:
-    """Composes from the cursor on. `standing` are the events that are valid at the cursor, by their types. At most
-    `most_frames` make a batch."""
+    """Composes from the checkpoint's cursor on, with a composer that was loaded from it. At most `most_frames` make a
+    batch."""
 
     def __init__(
-        self,
-        composer: Composer,
-        cursor: str,
-        standing: dict[str, bytes],
-        work: WorkCounts,
-        most_frames: int = MOST_FRAMES,
+        self, composer: Composer, checkpoint: EventCheckpoint, work: WorkCounts, most_frames: int = MOST_FRAMES
     ) -> None:
-        self._composer, self._standing, self._work, self._most_frames = composer, standing, work, most_frames
+        self._composer, self._work, self._most_frames = composer, work, most_frames
+        # What a client that connects later receives: events that are valid at the cursor, by their types, and errors.
+        self._standing, self._errors = dict(checkpoint.standing), list(checkpoint.errors)
+        self._has_new_errors = False
         self._overload = Overload()
-        self.cursor = cursor
+        self.cursor = checkpoint.cursor
         self._nonce = new_nonce()
 
     @property
@@ -74,17 +71,18 @@ class BatchComposer:
             at += len(part)
 
     def session_failed(self, window: int, reason: str) -> EventBatch:
-        """The last event of a session that ended after `window` without a final frame."""
+        """The last events of a session that ended after `window` without a final frame."""
         return self._last(window + 1, session_failed(reason))
 
     def decipher_failed(self, reason: str) -> EventBatch:
-        """The last event of a session whose frames after the cursor cannot be composed."""
+        """The last events of a session whose frames after the cursor cannot be composed."""
         return self._last(self.windows, decipher_failed(reason))
 
-    def _last(self, windows: int, payload: ErrorPayload) -> EventBatch:
-        entry_id = f"{windows + 1}-0"
-        event = self._composer.fail(window_start_ns(windows), payload)
-        return self._batch(entry_id, [(entry_id, encode_event(event))], final=True)
+    def _last(self, window: int, error: ErrorPayload) -> EventBatch:
+        return self._batch(frame_id(window), self._closing(window, error), final=True)
+
+    def _closing(self, window: int, error: ErrorPayload | None = None) -> list[tuple[str, bytes]]:
+        return self._with_ids(window, self._composer.close(window, error))
 
     def _one_by_one(self, part: Sequence[tuple[str, bytes]]) -> EventBatch:
         events, with_analysis = list[tuple[str, bytes]](), self._overload.level == 0
@@ -109,23 +107,32 @@ class BatchComposer:
         events = self._composer.compose(
             frame, lambda: (time.perf_counter() - began) * 1000, with_analysis=with_analysis
         )
-        return [(f"{entry_order(entry_id)[0]}-{n}", self._encoded(event)) for n, event in enumerate(events)]
+        return self._with_ids(entry_order(entry_id)[0] - 1, events)
 
-    def _encoded(self, event: Event) -> bytes:
+    def _with_ids(self, window: int, events: Sequence[Event]) -> list[tuple[str, bytes]]:
+        return [(f"{window + 1}-{n}", self._encoded(window, event)) for n, event in enumerate(events)]
+
+    def _encoded(self, window: int, event: Event) -> bytes:
         raw, kind = encode_event(event), str(event.__struct_config__.tag)
-        self._work.frames_overrun += b'"FRAME_OVERRUN"' in raw if kind == "error_event" else 0
         if kind in _STANDING:
             self._standing[kind] = raw
+        if isinstance(event, ErrorEvent):
+            code = event.payload.code
+            self._work.frames_overrun += code == "FRAME_OVERRUN"
+            self._errors = with_error(self._errors, SentError(window, code, raw))
+            self._has_new_errors = True
         return raw
 
     def _done(self, part: Sequence[tuple[str, bytes]], frame: Frame, events: list[tuple[str, bytes]]) -> EventBatch:
         self._work.frames += len(part)
-        return self._batch(part[-1][0], events, final=frame.final)
+        closing = self._closing(frame.window_index + 1) if frame.final else []
+        return self._batch(part[-1][0], [*events, *closing], final=frame.final)
 
     def _batch(self, after: str, events: list[tuple[str, bytes]], *, final: bool) -> EventBatch:
         for kind in self._composer.over:
             self._standing.pop(kind, None)
+        errors, self._has_new_errors = self._errors if self._has_new_errors else None, False
         return EventBatch(
             self.cursor, after, events, final, self._composer.dump(), dict(self._standing), self._composer.phase,
-            self._nonce,
+            self._nonce, errors=errors,
         )  # fmt: skip

@@ -6,6 +6,11 @@
         energy_update | energy_field, interference_event, resonance_event | token_stream … | error_event …
         always          on change, where there is time for it                each member     each trouble
 
+    close(window)   the last events of the session: energies of 0, in a field in which nothing resonates or interferes
+
+The end of a resonance, or of an interference, is the next energy_field of another type. It is sent in each case: also
+where there is no time for analysis.
+
 A council that writes one answer has one text: it is in the token_stream of `ensemble`, and those of its members have no
 text, only their ends.
 
@@ -26,6 +31,7 @@ from consumers.decipher.patterns import (
     field_payload,
     has_changed,
     interference_payload,
+    last_field,
     participants,
 )
 from consumers.decipher.pieces import pieces
@@ -50,14 +56,15 @@ from schemas.events import (
     protocol_model_ids,
 )
 from schemas.frames import Frame
-from schemas.grid import NS_PER_MS, window_index_at
+from schemas.grid import NS_PER_MS, window_index_at, window_start_ns
 from schemas.sessions import Opening
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class ComposerState(msgspec.Struct, array_like=True):
-    """What was sent last, and the state of the machine and of the frontier. `complete`: the members that have ended."""
+    """What was sent last, and the state of the machine and of the frontier. `complete`: the members that have ended.
+    `field` is None before the first frame; `interference`, and `resonance` with its participants, where they stand."""
 
     version: int
     machine: MachineState
@@ -66,7 +73,7 @@ class ComposerState(msgspec.Struct, array_like=True):
     energy: float = 0.0
     advances: Advances = msgspec.field(default_factory=Advances)
     field: FieldPayload | None = None
-    interference: tuple[str, tuple[str, ...]] | None = None
+    interference: InterferencePayload | None = None
     resonance: tuple[str, ...] | None = None
 
 
@@ -124,7 +131,7 @@ class Composer:
         returns how long composing has taken so far."""
         timestamp = (self._origin_ns + frame.end_ns) // NS_PER_MS
         number = window_index_at(self._origin_ns + frame.start_ns)
-        analysis = self._analysis(frame, timestamp, number) if with_analysis else []
+        analysis = self._analysis(frame, timestamp, number, is_full=with_analysis)
         texts = self._token_streams(frame, timestamp)
         elapsed = max(0.0, elapsed_ms())
         if elapsed > FRAME_BUDGET_MS:
@@ -141,35 +148,44 @@ class Composer:
         self._texts, self._completed, self._errors, self._tokens, self._agreed = {}, set(), [], 0, None
         return [EnergyUpdate(timestamp, number, energy), *analysis, *texts, *errors]
 
-    def fail(self, end_ns: int, error: ErrorPayload) -> Event:
-        """The last event of a session whose events end without a final frame, `end_ns` after its origin."""
+    def close(self, window: int, error: ErrorPayload | None = None) -> list[Event]:
+        """The last events of the session, as those of `window`, which follows its last frame: no member runs any more,
+        and the energies have decayed. `error` is why the events end without a final frame. It is the only event of a
+        session that has no frame before it."""
         self._machine.end()
-        return ErrorEvent((self._origin_ns + end_ns) // NS_PER_MS, error)
+        state = self._state
+        timestamp = (self._origin_ns + window_start_ns(window + 1)) // NS_PER_MS
+        errors = [ErrorEvent(timestamp, error)] if error else []
+        if window == 0:
+            return [*errors]
+        number = window_index_at(self._origin_ns + window_start_ns(window))
+        energy = EnergyPayload(0.0, 0.0 - state.energy, 0, 0.0, ENSEMBLE)
+        state.energy, state.field = 0.0, last_field(len(self._names))
+        state.interference = state.resonance = None
+        return [EnergyUpdate(timestamp, number, energy), EnergyField(timestamp, number, state.field), *errors]
 
-    def _analysis(self, frame: Frame, timestamp: int, number: int) -> list[Event]:
-        """What has changed between the members since it was last sent."""
+    def _analysis(self, frame: Frame, timestamp: int, number: int, *, is_full: bool) -> list[Event]:
+        """What has changed between the members since it was last sent. Unless `is_full`, only the ends of what stood,
+        and a session's first field, which ends that of the session that a client has watched before."""
         state, events = self._state, list[Event]()
-        field = field_payload(frame)
-        if has_changed(state.field, field):
-            state.field = field
-            events.append(EnergyField(timestamp, number, field))
         models = participants(frame, self._names)
-        events += self._interference(interference_payload(frame, models), timestamp, number)
+        interference = interference_payload(frame, models, state.interference)
         resonance = state.advances.resonance_payload(frame, models)
-        if resonance is not None and resonance.participants != state.resonance:
-            events.append(ResonanceEvent(timestamp, number, resonance))
-        state.resonance = resonance.participants if resonance else None
+        if is_full:
+            if interference is not None and interference is not state.interference:
+                events.append(InterferenceEvent(timestamp, number, interference))
+            if resonance is not None and resonance.participants != state.resonance:
+                events.append(ResonanceEvent(timestamp, number, resonance))
+            state.interference, state.resonance = interference, resonance.participants if resonance else None
+        else:
+            state.interference = _kept(state.interference, interference)
+            state.resonance = state.resonance if resonance else None
+        field = field_payload(frame, state.interference, resonates=state.resonance is not None)
+        before = state.field
+        if before is None or (has_changed(before, field) if is_full else _has_ended(before, field)):
+            state.field = field
+            events.insert(0, EnergyField(timestamp, number, field))
         return events
-
-    def _interference(self, payload: InterferencePayload | None, timestamp: int, number: int) -> list[Event]:
-        before = self._state.interference
-        if payload is None:
-            self._state.interference = None
-            return []
-        # A neutral pattern is the same whichever models are compared.
-        now = (payload.patternType, () if payload.patternType == "neutral" else payload.models)
-        self._state.interference = now
-        return [] if before == now else [InterferenceEvent(timestamp, number, payload)]
 
     def _token_streams(self, frame: Frame, timestamp: int) -> list[TokenStream]:
         streams = []
@@ -183,6 +199,16 @@ class Composer:
                 )
                 streams.append(TokenStream(timestamp, payload))
         return streams
+
+
+def _kept(before: InterferencePayload | None, now: InterferencePayload | None) -> InterferencePayload | None:
+    """`before`, where its pattern still holds."""
+    return before if before is not None and now is not None and before.patternType == now.patternType else None
+
+
+def _has_ended(before: FieldPayload, now: FieldPayload) -> bool:
+    """True where a resonance or an interference stood, and no longer does."""
+    return before.fieldType in ("resonance", "interference") and before.fieldType != now.fieldType
 
 
 _encoder = msgspec.msgpack.Encoder()

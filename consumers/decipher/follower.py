@@ -102,9 +102,9 @@ class Decipher:
         if (await find_composed(pipe, session)).is_over:
             return None
         opening = await read_opening(pipe, state)
-        cursor, checkpoint, standing = await read_checkpoint(pipe, session)
-        composer = Composer(opening, state.shown_origin_ns, checkpoint)
-        return BatchComposer(composer, cursor, standing, self._work, most_frames)
+        checkpoint = await read_checkpoint(pipe, session)
+        composer = Composer(opening, state.shown_origin_ns, checkpoint.composer)
+        return BatchComposer(composer, checkpoint, self._work, most_frames)
 
     async def _compose_from_cursor(self, pipe: BlockingPipe, lease: Lease, composer: BatchComposer) -> bool:
         """True at the session's end, False where another DECIPHER moved the cursor, or where Redis lost frames. Raises
@@ -130,8 +130,6 @@ class Decipher:
 
     async def _end_without_frame(self, pipe: BlockingPipe, state: SessionState, composer: BatchComposer) -> bool:
         """The session ended without a final frame: the last event contains the reason."""
-        if not state.reason:
-            return True
         return (await write_events(pipe, state.session, composer.session_failed(state.window, state.reason))).is_written
 
     async def _end_events(self, pipe: BlockingPipe, session: str, reason: str) -> None:

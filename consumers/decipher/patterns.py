@@ -1,11 +1,13 @@
 """The payloads of events about several members: the field, the interference, the resonance. Pure.
 
-frame --> field_payload           the kind of field, its intensity, each member's coordinates
-      --> interference_payload    None where no members are compared
+frame --> interference_payload    the interference that stands; None where no members are compared
       --> Advances                how often the frontier moves: the frequency of a resonance
+      --> field_payload           the kind of field, from the two above; its intensity, each member's coordinates
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import msgspec
 
@@ -19,59 +21,93 @@ from schemas.events import (
 )
 from schemas.frames import Frame
 from schemas.grid import FRAME_RATE_HZ
+from schemas.rules.interference import kind_of
 
 # Smaller changes are not visible, and an energy that fades would be sent 60 times a second for twenty seconds.
 _VISIBLE = 0.01
+# A smaller move of the coherence is noise of single tokens: it would be sent with nearly every one.
+_COHERENCE_STEP = 0.05
 # A resonance begins in the last of so many windows of constructive and amplified interference (docs/maths.md).
 _QUALIFYING_WINDOWS = 48
 
 
-def field_payload(frame: Frame) -> FieldPayload:
-    """The members' energies, with x by their order. The type is resonance or interference where there is one, else
+def field_payload(frame: Frame, interference: InterferencePayload | None, *, resonates: bool) -> FieldPayload:
+    """The members' energies, in the members' order. The type is resonance or interference where that stands, else
     stream while several members run, else lightning."""
-    kind, intensity = _field_type(frame)
-    last = max(1, len(frame.members) - 1)
-    coordinates = tuple(
-        Coordinate(round(index / last, 9), member.energy, member.energy) for index, member in enumerate(frame.members)
-    )
-    return FieldPayload(kind, _clamped(intensity), coordinates, ENSEMBLE)
+    kind, intensity = _field_type(frame, interference, resonates=resonates)
+    return FieldPayload(kind, _clamped(intensity), _coordinates([m.energy for m in frame.members]), ENSEMBLE)
 
 
-def _field_type(frame: Frame) -> tuple[FieldType, float]:
-    if frame.interference.resonance:
+def last_field(members: int) -> FieldPayload:
+    """The field after a session's end: no member runs, and all energies have decayed."""
+    return FieldPayload("lightning", 0.0, _coordinates([0.0] * members), ENSEMBLE)
+
+
+def _coordinates(energies: Sequence[float]) -> tuple[Coordinate, ...]:
+    last = max(1, len(energies) - 1)
+    return tuple(Coordinate(round(index / last, 9), energy, energy) for index, energy in enumerate(energies))
+
+
+def _field_type(frame: Frame, interference: InterferencePayload | None, *, resonates: bool) -> tuple[FieldType, float]:
+    if resonates:
         return "resonance", frame.interference.wave
-    if frame.interference.kind != "neutral" and frame.measures.agreement is not None:
+    if interference is not None and interference.patternType != "neutral" and frame.measures.agreement is not None:
         return "interference", _intensity(frame.measures.agreement)
     running = sum(not member.ended for member in frame.members)
     return "stream" if running > 1 else "lightning", frame.energy
 
 
-def has_changed(before: FieldPayload | None, now: FieldPayload) -> bool:
+def has_changed(before: FieldPayload, now: FieldPayload) -> bool:
     """True where the change is visible."""
-    if before is None or before.fieldType != now.fieldType or len(before.coordinates) != len(now.coordinates):
+    if before.fieldType != now.fieldType or len(before.coordinates) != len(now.coordinates):
         return True
     pairs = [(one.y, other.y) for one, other in zip(before.coordinates, now.coordinates, strict=True)]
-    return any(abs(one - other) >= _VISIBLE for one, other in [(before.intensity, now.intensity), *pairs])
+    return any(_distance(one, other) >= _VISIBLE for one, other in [(before.intensity, now.intensity), *pairs])
+
+
+def _distance(one: float, other: float) -> float:
+    """Rounded as the numbers of a frame: 0.29 is 0.01 above 0.28, and not less."""
+    return round(abs(one - other), 9)
 
 
 def participants(frame: Frame, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The protocol's ids of the members that are compared: those that write and have text past the frontier."""
+    """The protocol's ids of the members that are compared: those that write and have text past the frontier, which in a
+    council that writes one answer may be a draft. In the final frame there are none."""
     x = frame.alignment.frontier_bytes
-    if x is None:
+    if x is None or frame.final:
         return ()
+    has_drafts = frame.consensus.agreed is not None
     return tuple(
         name
         for name, member in zip(names, frame.members, strict=True)
-        if member.state in ("answering", "held") and member.position_bytes > x
+        if member.state in ("answering", "held")
+        and (member.position_bytes > x or (has_drafts and member.buffered_tokens > 0))
     )
 
 
-def interference_payload(frame: Frame, models: tuple[str, ...]) -> InterferencePayload | None:
-    """How the members interfere; None where fewer than two are compared."""
-    agreement = frame.measures.agreement
+def interference_payload(
+    frame: Frame, models: tuple[str, ...], before: InterferencePayload | None
+) -> InterferencePayload | None:
+    """How the members interfere: `before`, which was sent last, where that still holds, else a payload to send; None
+    where fewer than two members are compared.
+
+    A frame shows a kind for 300 ms longer than the agreement has it, and no number of such a frame is sent: pattern,
+    intensity and coherence of a payload are those of one frame, whose agreement has the pattern that it shows.
+    """
+    agreement, kind = frame.measures.agreement, frame.interference.kind
     if agreement is None or len(models) < 2:
         return None
-    return InterferencePayload(frame.interference.kind, models, _intensity(agreement), agreement)
+    if kind_of(agreement) != kind:
+        return before if before is not None and before.patternType == kind else None
+    now = InterferencePayload(kind, models, _intensity(agreement), agreement)
+    return before if before is not None and _is_alike(before, now) else now
+
+
+def _is_alike(before: InterferencePayload, now: InterferencePayload) -> bool:
+    """A neutral pattern is the same whichever models are compared."""
+    if before.patternType != now.patternType or (now.patternType != "neutral" and before.models != now.models):
+        return False
+    return _distance(before.coherenceScore, now.coherenceScore) < _COHERENCE_STEP
 
 
 def _intensity(agreement: float) -> float:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.events import FRAME_BUDGET_MS, MOST_MESSAGE_CHARS, ErrorPayload, Severity
+from schemas.events import FRAME_BUDGET_MS, MOST_MESSAGE_CHARS, ErrorPayload, SentError, Severity
 from schemas.frames import Frame
+
+# For clients that connect later. A session has at most six members and four tiers, so it never reaches this with
+# MEMBER_DROPPED and TIER_FELL. DEAD_LETTERS and FRAME_OVERRUN may come with each frame: half a second of them is kept.
+_MOST_OF_A_CODE = 32
 
 # The reason of a member that a user stopped.
 _AS_WISHED = "cancelled"
@@ -41,6 +45,13 @@ def troubles(frame: Frame, names: Sequence[str], was_complete: Sequence[bool], t
             )
         )
     return found
+
+
+def with_error(errors: list[SentError], error: SentError) -> list[SentError]:
+    """The errors, oldest first, and this one. Of each code the newest are kept."""
+    same = [one for one in errors if one.code == error.code]
+    surplus = same[: len(same) + 1 - _MOST_OF_A_CODE] if len(same) >= _MOST_OF_A_CODE else []
+    return [*(one for one in errors if one not in surplus), error]
 
 
 def _member_dropped(frame: Frame, index: int, name: str) -> ErrorPayload:

@@ -37,6 +37,7 @@ from council.recording.plan import recording_plan
 from council.running.meeting import running_council
 from council.running.supervisor import CouncilPlan
 from council.running.up import become_supervisor, say
+from council.settings.own_address import Listening
 from council.settings.schema import load_settings
 from schemas.errors import Refused
 from transport.redis.server_check import check_server
@@ -88,11 +89,13 @@ def up(
     }
     settings = load_settings(config, flags)
     policy = settings.tier_policy
-    council = council_of(settings, uvloop.run(find_models(settings)), policy)
+    # Before the servers are asked: one of them may be at this address.
+    listening = (bind if settings.is_port_chosen else bind_from)(settings.host, settings.port)
+    own = Listening(settings.host, listening.getsockname()[1])
+    council = council_of(settings, uvloop.run(find_models(settings, own=own)), policy)
     if settings.redis_url:
         check_rights(settings.redis_url, () if settings.record == "off" else RECORDER_RIGHTS)
         check_server(settings.redis_url)
-    listening = (bind if settings.is_port_chosen else bind_from)(settings.host, settings.port)
     require_token(listening, settings.token)
     plan = CouncilPlan(
         council.models, policy, settings.tier_policies, settings.limits, settings.redis_url,

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from council.doctor.findings import Finding, Status
+from council.settings.own_address import own_address, own_address_trouble
 from council.settings.schema import Settings
 from council.settings.server import Server
 from producers.backend import BackendFailed
@@ -136,15 +137,21 @@ async def server_findings(
     name: str, server: Server, settings: Settings, environ: Mapping[str, str] = os.environ
 ) -> list[Finding]:
     """A configured server: its key, whether it answers, and whether it has the models of its section."""
+    from producers.openai.offers import CouncilRefused
+
     title = f"Server {name}"
     key = environ.get(server.key_env, "") if server.key_env else ""
     try:
+        if loop := await own_address_trouble(server, own_address(settings)):
+            return [Finding(title, "missing", f"{loop}.", f"Correct or remove [servers.{name}].")]
         if server.is_remote and not settings.allow_remote:
             return [_not_asked(title, server)]
         if server.key_env and not (key.isascii() and key.isprintable() and key.strip()):
             return [_without_key(title, server.key_env, "contains no valid key" if key else "is not set")]
         _require_a_name(server.address)
         found = await _answering(name, server, settings.tier_policy, environ)
+    except CouncilRefused as refusal:
+        found = [Finding(title, "missing", f"{refusal}.", f"Allow it in [servers.{name}], or remove that section.")]
     except (BackendFailed, CouncilError, OSError) as error:
         advice = f"Start the server, or correct or remove [servers.{name}]."
         found = [Finding(title, "missing", _sentence(error), advice)]

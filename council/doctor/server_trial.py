@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable
 import msgspec
 import pydantic
 
+from council.settings.own_address import own_address, own_address_trouble
 from council.settings.schema import Server, Settings
 from producers.backend import STOP, BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, Piece, Request
 from producers.ollama.backend import OllamaBackend
@@ -115,6 +116,8 @@ async def try_server(name: str, server: Server, settings: Settings, model: str |
     exchanges: list[Exchange] = []
     trial = ServerTrial(name, server.address, server.api, model or "", [])
     try:
+        if loop := await own_address_trouble(server, own_address(settings)):
+            raise BackendFailed(loop)
         chosen = model or await _first_model(name, server)
         trial = msgspec.structs.replace(trial, model=chosen)
         trial = await _answered(trial, server, limits_with(settings.limits), exchanges)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from council.models.store import stored_path
+from council.settings.own_address import Listening, own_address, own_address_trouble
 from council.settings.schema import Server, Settings
 from producers.backend import BackendFailed, ServerAway
 from producers.ngram.backend import NGRAM_MODELS
@@ -60,13 +61,17 @@ def configured_models(settings: Settings) -> Catalogue:
     return Catalogue(_named([*offers, *_box_offers()[0], *_ngram_offers()]))
 
 
-async def find_models(settings: Settings, models: Sequence[str | MemberSpec] = ()) -> Catalogue:
-    """All models. Every server is asked at once. `models` may name GGUF files. Raises Refused for an invalid file.
+async def find_models(
+    settings: Settings, models: Sequence[str | MemberSpec] = (), own: Listening | None = None
+) -> Catalogue:
+    """All models. Every server is asked at once. `models` may name GGUF files; `own` is where this council listens, if
+    it does. Raises Refused for an invalid file.
 
-    For a server that is away the models of its settings are listed, with its trouble; the default Ollama is left out.
+    For a server that is away the models of its settings are listed, with its trouble; the default Ollama is left out,
+    and so are the models of a council that is this one, or that is not allowed.
     """
-    names = list(settings.servers)
-    asked = [_offers_of(name, settings.servers[name]) for name in names]
+    names, own = list(settings.servers), own or own_address(settings)
+    asked = [_offers_of(name, settings.servers[name], own) for name in names]
     found, (of_ollama, trouble, absence) = await asyncio.gather(asyncio.gather(*asked), _offers_of_ollama(settings))
     offers = [(name, offer) for name, (offered, _) in zip(names, found, strict=True) for offer in offered]
     offers += [(OLLAMA, offer) for offer in of_ollama]
@@ -129,15 +134,19 @@ def _named(offers: Sequence[tuple[str, Offer]]) -> dict[str, Offer]:
     return named
 
 
-async def _offers_of(name: str, server: Server) -> tuple[list[Offer], str]:
+async def _offers_of(name: str, server: Server, own: Listening | None) -> tuple[list[Offer], str]:
     """(the models of a configured server, its trouble or an empty text)."""
+    from producers.openai.offers import CouncilRefused, openai_offers
+
     try:
+        if loop := await own_address_trouble(server, own):
+            raise CouncilRefused(loop)
         if server.api == "ollama":
             async with asyncio.timeout(_ANSWER_S):
                 return await _ollama_offers_of(name, server), ""
-        from producers.openai.offers import openai_offers
-
         return list(await openai_offers(name, server.source(""), tuple(server.models))), ""
+    except CouncilRefused as refusal:
+        return [], _sentence(f"The server {name!r}: {refusal}")
     except (BackendFailed, TimeoutError) as failure:
         trouble = str(failure) or f"{server.address} does not answer within {_ANSWER_S:g} s"
         offers = [

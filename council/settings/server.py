@@ -45,6 +45,7 @@ class Server(BaseModel):
 
     `key_env` is the name of the environment variable that contains its API key; the key itself is never a setting.
     `remote` overrides the rule by address. `parallel` and `max_loaded` replace what the server reports.
+    `allow_council`: the server may be another council.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -57,6 +58,7 @@ class Server(BaseModel):
     parallel: int | None = Field(None, ge=1, le=64)
     max_loaded: int | None = Field(None, ge=1, le=64)
     keep_alive: int = 600
+    allow_council: bool = False
 
     @field_validator("url")
     @classmethod
@@ -115,6 +117,7 @@ class Server(BaseModel):
         return ModelSource(
             self.api, model, url=self.address, key_env=self.key_env or "", remote=self.is_remote,
             parallel=self.parallel or 0, max_loaded=self.max_loaded or 0, keep_alive_s=self.keep_alive,
+            allow_council=self.allow_council,
         )  # fmt: skip
 
 

@@ -21,8 +21,9 @@ import msgspec
 
 from producers.backend import BackendFailed, Chunk, Ending, ModelLoading, ModelWaiting, OutOfMemory, Request
 from producers.openai.asking import Asking
+from producers.openai.councils import CouncilFault, is_from_council
 from producers.openai.dialect import Dialect
-from producers.openai.offers import AUTO_EVICT, look_at
+from producers.openai.offers import AUTO_EVICT, look_at, require_other
 from producers.openai.question import ChatQuestion, NoCompletions, Question, completion_question, refused_answer
 from producers.openai.stream import ChatStream
 from producers.openai.view import View
@@ -55,10 +56,13 @@ _NO_MEMORY = (
 class OpenAIBackend:
     """One model behind an OpenAI-compatible server: one pooled client, whose idle connections are kept open."""
 
-    def __init__(self, model: str, source: ModelSource, exchanges: list[Exchange] | None = None) -> None:
+    def __init__(
+        self, model: str, source: ModelSource, exchanges: list[Exchange] | None = None, process: str = ""
+    ) -> None:
         """`model` is the council's name of it. The source's URL has /v1 or not; credentials in it are sent, never
-        shown. `exchanges` receives what is sent and what comes back. Raises Refused for a URL that is not valid, and
-        for a key that is missing or cannot be sent."""
+        shown. `exchanges` receives what is sent and what comes back. `process` is the name of this producer in the
+        council's register. Raises Refused for a URL that is not valid, and for a key that is missing or cannot be
+        sent."""
         self._base, self._auth = server_address(model, source)
         self._server = str(self._base).rstrip("/")
         self._name = f"{model} at {self._server}"
@@ -66,8 +70,11 @@ class OpenAIBackend:
         self._roots = api_roots(model, source)
         self._source = source
         self._exchanges = exchanges
-        self._view = View()
+        # None until the server has shown what it is: it may be away at the start.
+        self._seen: View | None = None
         self._trouble = ""
+        # True once the server has shown that it is another council than this one.
+        self._process, self._is_other = process, False
         self._dialect = Dialect()
         # True where its chat template opens the thinking, as far as its name or an answer shows it.
         self._begins_thinking = name_thinks(source.name)
@@ -75,6 +82,10 @@ class OpenAIBackend:
         self.prefix_try = PrefixTry()
         # True until a llama-server has shown that it does not complete tokens.
         self._completes = True
+
+    @property
+    def _view(self) -> View:
+        return self._seen or View()
 
     @property
     def pauses(self) -> bool:
@@ -130,6 +141,7 @@ class OpenAIBackend:
             raise RuntimeError("start() comes before generate()")
         stream = ChatStream(0)
         try:
+            await self._require_no_loop(self._client)
             if await self._loads_for_this(self._client):
                 yield ModelLoading()
             asking = Asking(self._dialect, request, self._source.key_env, self._view.lacks(self._source.name))
@@ -190,7 +202,16 @@ class OpenAIBackend:
             content = question.body(self._source.name, asking.dialect)
             headers = {"Content-Type": "application/json"}
             response = await send(client, client.build_request("POST", url, content=content, headers=headers))
+            if is_from_council(response.headers) and not self._is_other:
+                async with contextlib.AsyncExitStack() as closing:
+                    # It has taken the place of the server that was seen. Closing its response ends the session.
+                    closing.push_async_callback(response.aclose)
+                    before, self._seen = self._seen, None
+                    await self._require_other(client)
+                    self._seen = before
+                    closing.pop_all()
             if response.status_code == httpx.codes.OK:
+                self._seen = self._view
                 self._roots = self._roots if question.root else roots[:1]
                 return response
             async with contextlib.aclosing(response):
@@ -207,9 +228,26 @@ class OpenAIBackend:
         if view.kind != self._view.kind:
             self._dialect = self._dialect.for_kind(view.kind)
             self.prefix_try.is_known = view.kind == "llama-server"
-        self._view = view
+        self._seen = view
         if view.root:
             self._roots = (httpx.URL(view.root),)
+
+    async def _require_no_loop(self, client: httpx.AsyncClient) -> None:
+        """Raises CouncilFault where the model is one of this council, or of another one that is not allowed. A server
+        that does not show what it is answers the request with its own error."""
+        if self._seen is None:
+            try:
+                self._see(await look_at(client, self._base, self._roots, self._source))
+            except CouncilFault:
+                raise
+            except ServerFault:
+                return
+        if self._view.is_council(self._source.name) and not self._is_other:
+            await self._require_other(client)
+
+    async def _require_other(self, client: httpx.AsyncClient) -> None:
+        await require_other(client, self._base, self._source, self._process)
+        self._is_other = True
 
     async def _loads_for_this(self, client: httpx.AsyncClient) -> bool:
         """True where the server reports that it has to load the model for this request: LM Studio, and a llama-server

@@ -16,6 +16,7 @@ import msgspec
 
 from producers.backend import BackendFailed
 from producers.openai.asking import RefusedAnswer, refusal_fault
+from producers.openai.councils import IS_COUNCIL, IS_ITSELF, CouncilFault, is_from_council, lists_process
 from producers.openai.view import DescribedModel, View, view_of
 from producers.servers.address import api_roots, at_path, is_this_machine, server_address
 from producers.servers.api_key import without_key
@@ -38,7 +39,8 @@ AUTO_EVICT = (
 
 async def look_at(client: httpx.AsyncClient, base: httpx.URL, roots: Sequence[httpx.URL], source: ModelSource) -> View:
     """Asks the server at `base` what it is; its API begins at one of `roots`. A server that sends no list within LOOK_S
-    has none. Raises ServerFault where it is away, or requires a key."""
+    has none. Raises ServerFault where it is away, or requires a key; CouncilFault where it is a council and the source
+    does not allow that."""
     try:
         async with asyncio.timeout(LOOK_S):
             view, models = await _list(client, roots, source)
@@ -70,15 +72,18 @@ async def _list(client: httpx.AsyncClient, roots: Sequence[httpx.URL], source: M
     no_list = ""
     for root in roots:
         url = at_path(root, "/models")
-        status, models = await _get(client, url)
+        status, models, is_council = await _get(client, url)
+        view = view_of(models if status == HTTPStatus.OK else b"")
+        is_council = is_council or view.kind == "council"
+        if is_council and not source.allow_council:
+            raise CouncilFault(IS_COUNCIL)
         refused = RefusedAnswer(status, "", {}, models, str(url))
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise refusal_fault(refused, source.key_env)
         if status == HTTPStatus.SERVICE_UNAVAILABLE and "loading" in error_message(models).lower():
             return View("llama-server", residency="loading"), b""
-        view = view_of(models if status == HTTPStatus.OK else b"")
         if view.models is not None:
-            return msgspec.structs.replace(view, root=str(root)), models
+            return msgspec.structs.replace(view, root=str(root), kind="council" if is_council else view.kind), models
         has_none = status == HTTPStatus.OK or 400 <= status < 500
         words = f"HTTP {status} at {url}{f': {words}' if (words := error_message(models)) else ''}"
         no_list = no_list or (f"has no list of models ({words})" if has_none else f"answered {words}")
@@ -90,21 +95,40 @@ async def _get_aside(client: httpx.AsyncClient, base: httpx.URL, path: str) -> t
     status, body = 0, b""
     with contextlib.suppress(httpx.HTTPError, TimeoutError):
         async with asyncio.timeout(ASIDE_S):
-            status, body = await _get(client, at_path(base, path))
+            status, body, _ = await _get(client, at_path(base, path))
     return status, body if status == HTTPStatus.OK else b""
 
 
-async def _get(client: httpx.AsyncClient, url: httpx.URL) -> tuple[int, bytes]:
-    """(status, body)."""
+async def _get(client: httpx.AsyncClient, url: httpx.URL) -> tuple[int, bytes, bool]:
+    """(status, body, whether a council answers)."""
     async with client.stream("GET", url) as response:
-        return response.status_code, await short_body(response, MAX_LIST_BYTES)
+        return response.status_code, await short_body(response, MAX_LIST_BYTES), is_from_council(response.headers)
+
+
+async def require_other(client: httpx.AsyncClient, base: httpx.URL, source: ModelSource, process: str) -> None:
+    """Returns where the source allows the council at `base`, and the producer process of this name is not one of its
+    processes. Raises CouncilFault where it is, or where nothing shows that; httpx.HTTPError."""
+    if not source.allow_council:
+        raise CouncilFault(IS_COUNCIL)
+    try:
+        async with asyncio.timeout(LOOK_S):
+            _, body, _ = await _get(client, at_path(base, "/api/status"))
+    except TimeoutError:
+        raise CouncilFault(f"did not show within {LOOK_S:g} s whether it is this council itself") from None
+    if lists_process(body, process):
+        raise CouncilFault(IS_ITSELF)
+
+
+class CouncilRefused(BackendFailed):
+    """The server is a council, or the models that were named are those of one, and the source does not allow that."""
 
 
 async def openai_offers(server: str, source: ModelSource, models: Sequence[str] = ()) -> tuple[Offer, ...]:
     """What the server that the settings call `server` offers; of it only `models`, where any are named. `source` is how
-    to reach it, without a name. A model that is named and not listed has its trouble in its facts.
+    to reach it, without a name. A model that is named and not listed has its trouble in its facts. Models of a council
+    among others are left out.
 
-    Raises BackendFailed where the server is away, rejects us, or has no key.
+    Raises BackendFailed where the server is away, rejects us, or has no key; CouncilRefused where it is a council.
     """
     try:
         base, auth = server_address(server, source)
@@ -115,12 +139,19 @@ async def openai_offers(server: str, source: ModelSource, models: Sequence[str] 
     async with http_client(base, _CONNECTIONS, auth) as client:
         try:
             view = await look_at(client, base, roots, source)
+        except CouncilFault as fault:
+            raise CouncilRefused(f"{shown} {fault}") from fault
         except ServerFault as fault:
             raise BackendFailed(without_key(f"{shown} {fault}", auth)) from fault
     if not models and view.models is None:
         advice = f"name those to use under models in [servers.{server}]"
         raise BackendFailed(without_key(f"{shown} {view.no_list or 'has no list of models'}: {advice}", auth))
     names = models or [model.name for model in view.models or ()]
+    if not source.allow_council:
+        councils = [name for name in names if view.is_council(name)]
+        if councils and (models or len(councils) == len(names)):
+            raise CouncilRefused(f"{', '.join(councils)} at {shown} {IS_COUNCIL}")
+        names = [name for name in names if name not in councils]
     return tuple(_offer(view, msgspec.structs.replace(source, name=name), shown) for name in names)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from producers.openai.councils import OWNER
 from producers.servers.faults import one_line
 from producers.servers.reading import at, decoded, entries, number, text, texts
 from producers.servers.thinking import template_thinks
@@ -26,11 +27,12 @@ DEFAULT_SLOTS = 4
 # As many names as a reader can take in at a glance.
 _NAMED = 5
 
-Kind = Literal["llama-server", "lm-studio", "vllm", "ollama", "other"]
+Kind = Literal["llama-server", "lm-studio", "vllm", "ollama", "council", "other"]
 
 
 class DescribedModel(msgspec.Struct, frozen=True):
-    """A model as its server describes it; what it does not report has its default. `slots` 0: not reported."""
+    """A model as its server describes it; what it does not report has its default. `slots` 0: not reported. A proxy may
+    list models of a council (`is_council`) among others."""
 
     name: str
     other_names: tuple[str, ...] = ()
@@ -39,6 +41,7 @@ class DescribedModel(msgspec.Struct, frozen=True):
     slots: int = 0
     capabilities: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
+    is_council: bool = False
 
     def is_called(self, name: str) -> bool:
         """True for each of its names; Ollama's may go without their usual tag."""
@@ -75,6 +78,11 @@ class View(msgspec.Struct, frozen=True):
         if found is None and self.kind == "llama-server" and len(models) == 1:
             return models[0]
         return found
+
+    def is_council(self, name: str) -> bool:
+        """True where a council answers for this model."""
+        model = self.model_called(name)
+        return self.kind == "council" or (model is not None and model.is_council)
 
     def lacks(self, name: str) -> str:
         """That the server does not list this name, as a predicate; empty where it does."""
@@ -136,6 +144,8 @@ def view_of(
     if "vllm" in owners:
         return View("vllm", tuple(_of_card(card, residency="loaded") for card in listed or ()))
     found = tuple(_of_card(card) for card in listed or ())
+    if owners == {OWNER}:
+        return View("council", found)
     if "library" in owners:
         # Ollama answers one request of a model at a time, or OLLAMA_NUM_PARALLEL, which it does not report.
         return View("ollama", found, 1)
@@ -158,6 +168,7 @@ def _of_card(card: Any, capabilities: tuple[str, ...] = (), residency: Residency
         details=_details(
             f"{parameters / 1e9:.1f} B parameters" if parameters >= 10**8 else "", text(card, "quantization"), context
         ),
+        is_council=text(card, "owned_by") == OWNER,
     )
 
 

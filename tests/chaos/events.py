@@ -14,8 +14,8 @@ from transport.sessions import find_session
 
 
 async def check_events(pipe: AsyncPipe, session: str, frames: list[Frame]) -> None:
-    """Waits until DECIPHER has composed every frame. Each frame has one energy_update, the ids rise, the texts are
-    those of the frames, and each member is complete once."""
+    """Waits until DECIPHER has composed every frame. Each frame has one energy_update, and the end one of 0; the ids
+    rise, the texts are those of the frames, and each member is complete once."""
 
     async def is_composed() -> bool:
         return keys.entry_order((await find_session(pipe, session)).decipher)[0] >= len(frames)
@@ -27,9 +27,11 @@ async def check_events(pipe: AsyncPipe, session: str, frames: list[Frame]) -> No
     assert orders == sorted(set(orders))
     events = [msgspec.json.decode(entry[1][1]) for entry in entries]
     updates = [entry_id for entry_id, event in zip(ids, events, strict=True) if event["type"] == "energy_update"]
-    assert updates == [keys.frame_id(k) for k in range(len(frames))]
+    assert updates == [keys.frame_id(k) for k in range(len(frames) + 1)]
     energies = [event["payload"]["totalEnergy"] for event in events if event["type"] == "energy_update"]
-    assert energies == [frame.energy for frame in frames]
+    assert energies == [*(frame.energy for frame in frames), 0.0]
+    fields = [event["payload"]["fieldType"] for event in events if event["type"] == "energy_field"]
+    assert fields[-1] == "lightning"
     members = protocol_model_ids(tuple(member.model for member in frames[0].members))
     texts = dict.fromkeys(members, "")
     expected = ["".join(frame.members[index].text for frame in frames) for index in range(len(members))]

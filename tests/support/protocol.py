@@ -8,7 +8,21 @@ from typing import Any
 
 import jsonschema_rs
 
-from schemas.events import Event, ProtocolMessage, TokenStream, decode_event, encode_event, frame_number_of
+from schemas.events import (
+    ENSEMBLE,
+    Coordinate,
+    EnergyField,
+    EnergyPayload,
+    EnergyUpdate,
+    ErrorEvent,
+    Event,
+    FieldPayload,
+    ProtocolMessage,
+    TokenStream,
+    decode_event,
+    encode_event,
+    frame_number_of,
+)
 from tests.support.project import ROOT
 from tests.support.redis_servers import RedisServer
 from transport.events import event_id, events_after
@@ -62,6 +76,22 @@ async def _entries(pipe: AsyncPipe, session: str) -> list[StreamEntry]:
     while page := await reader.read():
         found += page
     return found
+
+
+def without_end(events: list[Event]) -> list[Event]:
+    """The events without the session's last two, which are checked: energies of 0, as those of the next window, in a
+    field in which nothing resonates or interferes. An error may follow them."""
+    errors = events[-1:] if isinstance(events[-1], ErrorEvent) else []
+    *before, energy, field = events[: len(events) - len(errors)]
+    assert isinstance(energy, EnergyUpdate)
+    assert isinstance(field, EnergyField)
+    updates = [event for event in before if isinstance(event, EnergyUpdate)]
+    assert energy.frameNumber == field.frameNumber == updates[-1].frameNumber + 1
+    assert energy.payload == EnergyPayload(0.0, -updates[-1].payload.totalEnergy, 0, 0.0, ENSEMBLE)
+    members = len(field.payload.coordinates)
+    coordinates = tuple(Coordinate(round(index / max(1, members - 1), 9), 0.0, 0.0) for index in range(members))
+    assert field.payload == FieldPayload("lightning", 0.0, coordinates, ENSEMBLE)
+    return [*before, *errors]
 
 
 def texts_by_model(messages: list[Any]) -> dict[str, str]:

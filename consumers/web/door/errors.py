@@ -16,10 +16,12 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 OPENAI_ROOT = "/v1/"
 # OpenAI's types of errors, which its clients make exceptions of.
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+# A text that is too long: clients know OpenAI's code for it, and some shorten their chat then.
+_TOO_LONG = ("prompt_too_long", "body_too_large")
 # The parameter that an error is about, where its code does not name it.
 _OPENAI_PARAMETERS = {
     "model_not_found": "model", "unknown_model": "model", "no_messages": "messages", "empty_prompt": "messages",
-    "prompt_too_long": "messages", "too_many_messages": "messages", "bad_json": None, "bad_request": None,
+    "context_length_exceeded": "messages", "too_many_messages": "messages", "bad_json": None, "bad_request": None,
     "bad_http": None, "bad_token": None, "bad_message": "messages",
 }  # fmt: skip
 
@@ -34,8 +36,11 @@ def model_response(model: BaseModel, status: int = 200) -> web.Response:
 
 def error_response(status: int, code: str, message: str, path: str = "") -> web.Response:
     """An error. At a `path` of the OpenAI-compatible API it also has the fields of OpenAI's errors."""
+    is_openai = path.startswith(OPENAI_ROOT)
+    if is_openai and code in _TOO_LONG:
+        status, code = 400, "context_length_exceeded"
     error: dict[str, str | None] = {"code": code, "message": message}
-    if path.startswith(OPENAI_ROOT):
+    if is_openai:
         parameter = code.removeprefix("bad_")
         error |= {
             "type": _OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),

@@ -18,6 +18,7 @@ from schemas.events import (
     EnergyUpdate,
     ErrorEvent,
     Event,
+    FieldType,
     InterferenceEvent,
     ResonanceEvent,
     TokenStream,
@@ -72,8 +73,8 @@ def _merged_member(shown: Sequence[MemberFrame]) -> MemberFrame:
 def merged_events(events: Sequence[Event]) -> list[Event]:
     """The events of several frames, given in order, as those of the newest frame.
 
-    These are: its energy with the tokens and the change of all frames, the last field and interference, the last
-    resonance if it has not ended, each member's text of all frames, and the errors, of equal ones the last.
+    These are: its energy with the tokens and the change of all frames, the last field, the last interference and
+    resonance that have not ended, each member's text of all frames, and the errors, of equal ones the last.
     """
     merged = _Merged()
     for event in events:
@@ -96,8 +97,8 @@ class _Merged:
                 self._energy = _added(self._energy, event)
             case EnergyField() | InterferenceEvent() | ResonanceEvent():
                 self._states[type(event)] = event
-                if isinstance(event, EnergyField) and event.payload.fieldType != "resonance":
-                    self._states.pop(ResonanceEvent, None)
+                if isinstance(event, EnergyField):
+                    self._end(event.payload.fieldType)
             case TokenStream():
                 self._texts[event.payload.modelId] = _joined(self._texts.get(event.payload.modelId), event)
             case ErrorEvent():
@@ -106,6 +107,14 @@ class _Merged:
                 self._errors[key] = event
                 while len(self._errors) > _MOST_ERRORS:
                     del self._errors[next(iter(self._errors))]
+
+    def _end(self, field_type: FieldType) -> None:
+        """Leaves out the resonance, and the interference, that end with a field of this type."""
+        if field_type != "resonance":
+            self._states.pop(ResonanceEvent, None)
+        interference = self._states.get(InterferenceEvent)
+        if field_type not in ("resonance", "interference") and _interferes(interference):
+            del self._states[InterferenceEvent]
 
     def as_events(self) -> list[Event]:
         states = [
@@ -119,6 +128,10 @@ class _Merged:
             *(msgspec.structs.replace(text, timestamp=self._energy.timestamp) for text in self._texts.values()),
             *self._errors.values(),
         ]
+
+
+def _interferes(event: Event | None) -> bool:
+    return isinstance(event, InterferenceEvent) and event.payload.patternType != "neutral"
 
 
 def stamped(

@@ -1,14 +1,15 @@
-"""The newest live session: a client of `/ws` that names no session watches this one."""
+"""The sessions of a client of `/ws` that names none: the newest live one, and the one that it continues before."""
 
 from __future__ import annotations
 
 import asyncio
 
+from consumers.web.live.continuing import unfinished_at
 from runtime.presence import RedisPresence
 from schemas.errors import RedisAway, RedisRefuses
 from transport.frames import wait_for_sessions
 from transport.redis.connection import AsyncPipe, BlockingPipe
-from transport.sessions import list_sessions
+from transport.sessions import SessionState, list_sessions
 
 _BLOCK_MS = 1_000
 _RETRY_S = 0.25
@@ -22,7 +23,7 @@ class NewestSession:
     def __init__(self, url: str, pipe: AsyncPipe, presence: RedisPresence) -> None:
         self._url, self._pipe, self._presence = url, pipe, presence
         self.opened = asyncio.Event()
-        self._finding: asyncio.Task[str | None] | None = None
+        self._listing: asyncio.Task[list[SessionState]] | None = None
 
     async def run(self) -> None:
         """Reads until it is cancelled."""
@@ -43,16 +44,23 @@ class NewestSession:
             await pipe.close()
 
     async def find(self) -> str | None:
-        """The running session that was opened last. Raises RedisAway, RedisRefuses.
+        """The running session that was opened last. Raises RedisAway, RedisRefuses."""
+        return next((state.session for state in await self._list() if state.status == "open"), None)
 
-        Calls within a moment share one read, which begins after the last of these calls.
-        """
-        if self._finding is None:
-            self._finding = asyncio.create_task(self._find())
-        return await asyncio.shield(self._finding)
+    async def find_unfinished(self, number: int) -> str | None:
+        """The session that had the frame number and that a client continues from there, as unfinished_at() returns it.
+        Raises RedisAway, RedisRefuses."""
+        state = unfinished_at(await self._list(), number)
+        return None if state is None else state.session
 
-    async def _find(self) -> str | None:
+    async def _list(self) -> list[SessionState]:
+        """The sessions, the last opened first. Calls within a moment share one read, which begins after the last of
+        these calls."""
+        if self._listing is None:
+            self._listing = asyncio.create_task(self._read())
+        return await asyncio.shield(self._listing)
+
+    async def _read(self) -> list[SessionState]:
         await asyncio.sleep(_BATCH_S)
-        self._finding = None
-        states = await list_sessions(self._pipe)
-        return next((state.session for state in states if state.status == "open"), None)
+        self._listing = None
+        return await list_sessions(self._pipe)

@@ -36,6 +36,8 @@ from schemas.grid import FRAME_RATE_HZ
 
 # The protocol requires one "at least every second"; a timer may fire late.
 _HEARTBEAT_S = 0.9
+# The largest frame rate of a heartbeat, in Hz. Messages of more frames in a second are those of a replay at full speed.
+_MOST_HZ = 10_000.0
 # The council's version, as its package has it: x.y.z.
 VERSION = importlib.metadata.version("turbo-ensemble")
 # More windows than pass until the year 2550, and few enough for a thousand rounds in 15 digits.
@@ -55,6 +57,8 @@ class ProtocolClient:
         # Of the current session: the number of its window 0, and the part of that number that its round adds.
         self._first_number = self._added = 0
         self._timer: asyncio.TimerHandle | None = None
+        # The frames that were sent since the last heartbeat, and its time on the loop's clock.
+        self._frames, self._counted_from_s = 0, asyncio.get_running_loop().time()
 
     def start(self, tier: ProtocolTier) -> None:
         """Sends the first message, and heartbeats from now on."""
@@ -80,6 +84,7 @@ class ProtocolClient:
         if number <= self.last_number:
             return packet.unnumbered()
         self.last_number = number
+        self._frames += 1
         return packet.renumbered(self._added) if self._added else packet.websocket()
 
     def stop(self) -> None:
@@ -96,10 +101,17 @@ class ProtocolClient:
             return
         if self._transport.get_write_buffer_size() <= MOST_BUFFERED_BYTES:
             now_ms = _now_ms()
-            payload = HeartbeatPayload(self._heartbeats, now_ms, PROTOCOL_FRAME_RATE, self._id)
+            payload = HeartbeatPayload(self._heartbeats, now_ms, self._frame_rate(), self._id)
             self._send([Heartbeat(now_ms, payload)])
             self._heartbeats += 1
         self._schedule_heartbeat()
+
+    def _frame_rate(self) -> float:
+        """The frames in a second that were sent since the last call, in Hz; 0 while no session is sent."""
+        now_s = asyncio.get_running_loop().time()
+        rate = self._frames / (now_s - self._counted_from_s)
+        self._frames, self._counted_from_s = 0, now_s
+        return min(round(rate, 1), _MOST_HZ)
 
     def _send(self, messages: Iterable[ProtocolMessage]) -> None:
         self._transport.write(b"".join([websocket_text(encode_event(message)) for message in messages]))

@@ -5,26 +5,26 @@
 
 Without `session` the client watches the newest live session, and the next one when that is opened or this one ends.
 `after` is the last frame number that a client received before it lost its connection: it receives what was released
-since. Frame numbers only rise, also from one session to the next. On this time line a replay begins when it was opened.
+since. Without `session` that is first the rest of the session that it watched then, up to that session's end. Frame
+numbers only rise, also from one session to the next. On this time line a replay begins when it was opened.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
 from consumers.web.answer_cache import AnswerCache, Released
 from consumers.web.door.request import known_parameters, whole_number
-from consumers.web.live.continuing import was_due
 from consumers.web.live.feeds import SERVER_STOPPING, SET_BACK
 from consumers.web.live.newest_session import NewestSession
 from consumers.web.live.packets import EventPacket, window_of_event
 from consumers.web.live.protocol_client import ROUND, ProtocolClient
 from consumers.web.live.shared_feeds import SharedFeeds
-from consumers.web.live.snapshot import current_events, text_events
+from consumers.web.live.snapshot import current_events, error_events, text_events
 from consumers.web.live.sockets import Clients, first_of, new_socket, upgraded
 from consumers.web.live.sources import SESSION_ENDED
 from consumers.web.live.viewers import CloseReason, Viewer
@@ -71,7 +71,7 @@ class ProtocolSocket:
             if session is not None:
                 # A refusal is an HTTP response, which a client can read more easily than a close code.
                 with contextlib.suppress(SetBack):
-                    await self._known_frame(await find_session(self._pipe, session), after, is_named=True)
+                    await self._known_frame(await find_session(self._pipe, session), after)
             async with upgraded(request, socket) as peer:
                 client = ProtocolClient(peer.transport, -1 if after is None else after)
                 client.start(self._tier)
@@ -98,21 +98,28 @@ class ProtocolSocket:
                 # The client has received that all members are complete; it closes the connection itself.
                 await asyncio.Event().wait()
             return close_reason or SERVER_STOPPING
+        if after is not None:
+            number = after % ROUND
+            unfinished = await self._found(lambda: self._newest.find_unfinished(number))
+            if unfinished is not None:
+                close_reason = await self._watch(client, transport, unfinished, after, None)
+                if close_reason is not SESSION_ENDED:
+                    return close_reason or SERVER_STOPPING
         while True:
             opened = self._newest.opened
-            newest = await self._find_newest()
+            newest = await self._found(self._newest.find)
             if newest is None:
                 await opened.wait()
                 continue
-            close_reason = await self._watch(client, transport, newest, after, opened)
-            after = None
+            close_reason = await self._watch(client, transport, newest, None, opened)
             if close_reason is not None and close_reason is not SESSION_ENDED:
                 return close_reason
 
-    async def _find_newest(self) -> str | None:
+    async def _found(self, find: Callable[[], Awaitable[str | None]]) -> str | None:
+        """What `find` returns as soon as Redis replies."""
         while True:
             try:
-                return await self._newest.find()
+                return await find()
             except (RedisAway, RedisRefuses) as error:
                 self._presence.lose(error)
                 await asyncio.sleep(_RETRY_S)
@@ -127,9 +134,10 @@ class ProtocolSocket:
     ) -> CloseReason | None:
         """Sends the client the session's events. Returns how the session ended, or None if a newer one was opened.
 
-        `opened` is set when a newer session is opened; it is None for a client that named its session."""
+        `opened` is set when a newer session is opened; it is None for a session that the client watches to its end:
+        it named that session, or received the frame `after` of it."""
         try:
-            async with self._joined(client, session, after, is_named=opened is None) as viewer:
+            async with self._joined(client, session, after, is_known=opened is None) as viewer:
                 if viewer is None:
                     return SET_BACK
                 viewer.start(transport, client.encode)
@@ -153,19 +161,21 @@ class ProtocolSocket:
             opening.cancel()
             # Taken before the search, which may miss a session that is opened at this moment.
             opened = self._newest.opened
-            if not viewer.done.done() and await self._find_newest() not in (None, session):
+            if not viewer.done.done() and await self._found(self._newest.find) not in (None, session):
                 return
 
     @contextlib.asynccontextmanager
     async def _joined(
-        self, client: ProtocolClient, session: str, after: int | None, *, is_named: bool
+        self, client: ProtocolClient, session: str, after: int | None, *, is_known: bool
     ) -> AsyncIterator[Viewer[EventPacket] | None]:
         """Sends the client the current state; the viewer, not started, then receives what follows. None if Redis lost
-        data that other clients have received."""
+        data that other clients have received. `is_known`: the numbers that the client has received are of this
+        session."""
         state = await find_session(self._pipe, session)
         composed = await find_composed(self._pipe, session)
-        window = min(window_of_event(composed.cursor), composed.window)
-        viewer = self._events.join(session, window)
+        composed_to, first_number = window_of_event(composed.cursor), window_index_at(state.shown_origin_ns)
+        window = min(composed_to, composed.window)
+        viewer = self._events.join(session, composed_to)
         if viewer is None:
             yield None
             return
@@ -173,19 +183,17 @@ class ProtocolSocket:
             current, known = current_events(composed.standing), None
             if window >= 0:
                 released = await self._answers.released(session, window)
-                known = await self._known_frame(state, after, window, is_named=is_named)
+                known = await self._known_frame(state, after, window)
                 assert released.frame is not None, "the window was asked for"
                 known_frame, known_texts = (known.frame, known.texts) if known else (None, [])
                 current += text_events(released.frame, state.shown_origin_ns, released.texts, known_frame, known_texts)
-            first_number = window_index_at(state.shown_origin_ns)
-            client.start_session(first_number, window, current, is_known=is_named or known is not None)
+            current += error_events(composed.errors, -1 if after is None else after % ROUND - first_number)
+            client.start_session(first_number, window, current, is_known=is_known)
             yield viewer
         finally:
             self._events.leave(session, viewer)
 
-    async def _known_frame(
-        self, state: SessionState, after: int | None, window: int | None = None, *, is_named: bool
-    ) -> Released | None:
+    async def _known_frame(self, state: SessionState, after: int | None, window: int | None = None) -> Released | None:
         """The session at the frame number `after`, which a client received last; None if it received nothing of this
         session. Raises Refused for a frame that is no longer kept, and SetBack for one that Redis lost, or may have
         lost: the text that the client has may be another one."""
@@ -194,11 +202,11 @@ class ProtocolSocket:
         known = after % ROUND - window_index_at(state.shown_origin_ns)
         if known < 0:
             return None
+        if known == state.window + 1 and state.status != "open":
+            # The number of the session's last events, which follow its last frame.
+            known = state.window
         if known > state.window:
-            # Without a named session the number may be of another one: a replay runs ahead of the clock.
-            if is_named or was_due(state, known):
-                raise SetBack(state.session)
-            return None
+            raise SetBack(state.session)
         try:
             released = await self._answers.released(state.session, known if window is None else min(known, window))
             if released.may_be_written_again:

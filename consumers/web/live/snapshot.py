@@ -1,13 +1,14 @@
 """The current state of a session as protocol messages, for a client of `/ws` that connects or reconnects. Pure.
 
 current_events   DECIPHER's last energy, field, interference and resonance, as of the newest composed frame
+error_events     the session's errors, or those after the client's last frame
 text_events      each member's whole text, or that of the council; for a client that reconnects, the text released since
                  its last frame
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -20,6 +21,7 @@ from schemas.events import (
     Event,
     InterferenceEvent,
     ResonanceEvent,
+    SentError,
     TokenStream,
     TokenStreamPayload,
     protocol_model_ids,
@@ -41,6 +43,11 @@ def current_events(standing: Mapping[str, bytes]) -> list[Event]:
     states = {type(e): e for e in events if isinstance(e, EnergyField | InterferenceEvent | ResonanceEvent)}
     order = (EnergyField, InterferenceEvent, ResonanceEvent)
     return [energy, *(stamped(states[kind], energy) for kind in order if kind in states)]
+
+
+def error_events(errors: Iterable[SentError], known: int) -> list[Event]:
+    """The errors of windows after `known`, with the times at which they were first sent. Raises Malformed."""
+    return [composed_event(error.raw) for error in errors if error.window > known]
 
 
 def text_events(

@@ -188,7 +188,11 @@ def _chat(messages: Sequence[Mapping[str, Any]]) -> Chat:
     systems = [content for role, content in turns if role == "system"]
     rest = [{"role": role, "content": content} for role, content in turns if role != "system"]
     system = [{"role": "system", "content": "\n\n".join(systems)}] if systems else []
-    return chat_of([*system, *rest])
+    try:
+        return chat_of([*system, *rest])
+    except Refused as refusal:
+        # Not 409: clients of OpenAI's API send a request again that was answered with it.
+        raise Refused(refusal.code, str(refusal)) from None
 
 
 def _turn(number: int, message: Mapping[str, Any]) -> tuple[str, str]:

@@ -34,7 +34,7 @@ def check_span(ours: MixtureSpan, place: Place, most: int) -> None:
     assert sum(text.share for text in ours.top) <= 1 + NEAR * most
 
 
-@settings(unhurried, max_examples=80)
+@settings(unhurried, max_examples=50)
 @given(toy_members(), timings, st.sampled_from((20, 20, 1, 3)))
 def test_the_mixture_is_the_members_own_lists_whatever_the_timing(toys: list[Toy], timing: Timing, most: int) -> None:
     run = ToyRun(toys, timing, mixture=most).to_the_end()

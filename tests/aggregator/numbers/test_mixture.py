@@ -76,8 +76,6 @@ def test_members_without_lists_and_without_weight_do_not_count() -> None:
     assert span_bytes(b" sky", [ONE, listing(" ", 0.0, _=1.0)]) == 1
     # A member of weight 0 is not asked instead of one that has no list.
     assert mixture_span(3, b" sky", [silent(" sky"), heavy], 20) == MixtureSpan(3, 7)
-    assert mixture_span(3, b" sky", [], 20) == MixtureSpan(3, 7)
-    assert span_bytes(b" sky", []) == 4
 
 
 def test_where_all_weights_are_0_members_count_alike() -> None:

@@ -23,6 +23,7 @@ from schemas.events import (
     Event,
     InterferenceEvent,
     ResonanceEvent,
+    SentError,
     TokenStream,
     encode_event,
     protocol_model_ids,
@@ -34,7 +35,7 @@ from tests.golden import golden, golden_names
 from tests.golden.test_sessions import frames_of
 from tests.golden.test_sessions import opening_of as golden_opening
 from tests.support.frames import made_frame
-from tests.support.protocol import checked, events_of, numbers_of, texts_by_model
+from tests.support.protocol import checked, events_of, numbers_of, texts_by_model, without_end
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
 from tests.support.scripted_sessions import FrameWriter
@@ -248,7 +249,8 @@ def composed(
         composer.add(frame)
         events = composer.compose(frame, lambda: 0.0)
         found += [(f"{frame.window_index + 1}-{n}", event) for n, event in enumerate(events)]
-    return found
+    end = frames[-1].window_index + 1
+    return [*found, *((f"{end + 1}-{n}", event) for n, event in enumerate(composer.close(end)))]
 
 
 def without_time(events: list[tuple[str, Event]]) -> list[tuple[str, Event]]:
@@ -320,7 +322,8 @@ async def test_every_frame_is_composed_once_though_decipher_is_killed(roles: Rol
     numbers = numbers_of([event for _, event in events])
     assert numbers == sorted(numbers)
     origin = window_index_at(state.origin_ns)
-    assert [e.frameNumber for _, e in events if isinstance(e, EnergyUpdate)] == list(
+    before_end = without_end([event for _, event in events])
+    assert [e.frameNumber for e in before_end if isinstance(e, EnergyUpdate)] == list(
         range(origin, origin + len(frames))
     )
     said = texts_by_model([event for _, event in events])
@@ -333,7 +336,9 @@ async def test_every_frame_is_composed_once_though_decipher_is_killed(roles: Rol
     assert checked(found.standing["energy_update"]) == last
 
 
-async def test_a_session_that_fails_has_one_error_event(redis: RedisServer, roles: Roles, pipe: AsyncPipe) -> None:
+async def test_a_session_that_fails_has_one_error_event_after_its_end(
+    redis: RedisServer, roles: Roles, pipe: AsyncPipe
+) -> None:
     """frames 0 1 2 | the aggregator ends the session with a reason and no final frame | another DECIPHER starts"""
     recorder = FrameWriter(redis)
     recorder.announce()
@@ -350,8 +355,9 @@ async def test_a_session_that_fails_has_one_error_event(redis: RedisServer, role
     first.kill()
     roles.ready("consumers.decipher")
     events = await events_of(pipe, recorder.session)
-    entry_id, event = events[-1]
-    assert entry_id == "4-0"
+    assert [entry_id for entry_id, _ in events[-3:]] == ["4-0", "4-1", "4-2"]
+    without_end([event for _, event in events])
+    event = events[-1][1]
     assert isinstance(event, ErrorEvent)
     assert (event.payload.code, event.payload.severity, event.payload.recoverable) == (
         "SESSION_FAILED",
@@ -376,16 +382,27 @@ async def test_events_are_written_once_with_their_cursor(each_redis: RedisServer
     await open_session(pipe, opening)
     assert await write_events(pipe, session, batch_of("0-0", "2-0", "1-0", "2-0")) == WrittenBatch(True, "2-0", -1)
     assert await write_events(pipe, session, batch_of("0-0", "1-0", "1-0")) == WrittenBatch(False, "2-0", -1)
-    cursor, memory, standing = await read_checkpoint(pipe, session)
-    assert (cursor, memory, list(standing)) == ("2-0", b"memory", ["energy_update"])
+    found = await read_checkpoint(pipe, session)
+    assert (found.cursor, found.composer, list(found.standing), found.errors) == (
+        "2-0",
+        b"memory",
+        ["energy_update"],
+        [],
+    )
     assert not (await find_composed(pipe, session)).is_over
-    assert await write_events(pipe, session, batch_of("2-0", "3-0", "3-0", final=True)) == WrittenBatch(True, "3-0", -1)
+    with_errors = batch_of("2-0", "3-0", "3-0", final=True)
+    with_errors.errors = errors = [SentError(2, "A", b"{}")]
+    assert await write_events(pipe, session, with_errors) == WrittenBatch(True, "3-0", -1)
     assert (await find_composed(pipe, session)).is_over
+    assert (await find_composed(pipe, session)).errors == (await read_checkpoint(pipe, session)).errors == errors
+    # Where a batch has none, they stay.
+    assert (await write_events(pipe, session, batch_of("3-0", "4-0"))).is_written
+    assert (await find_composed(pipe, session)).errors == errors
     entries = await pipe.one("XRANGE", keys.events(session), "-", "+")
     assert [entry[0] for entry in entries] == [b"1-0", b"2-0", b"3-0"]
     await pipe.one("DEL", keys.state(session))
     for work in (
-        write_events(pipe, session, batch_of("3-0", "4-0")),
+        write_events(pipe, session, batch_of("4-0", "5-0")),
         find_composed(pipe, session),
         read_checkpoint(pipe, session),
     ):

@@ -14,7 +14,7 @@ from runtime.log import log_to_stderr
 from schemas import keys
 from schemas.events import EnergyUpdate, ErrorEvent
 from schemas.frames import FRAME_VERSION, Frame
-from tests.support.protocol import events_of
+from tests.support.protocol import events_of, without_end
 from tests.support.redis_servers import RedisServer
 from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until
@@ -76,7 +76,7 @@ async def test_after_an_error_a_session_is_composed_from_its_cursor_on(
         await until_over(pipe, recorder.session)
     assert len(failures) == 2
     events = [event for _, event in await events_of(pipe, recorder.session)]
-    numbers = [event.frameNumber for event in events if isinstance(event, EnergyUpdate)]
+    numbers = [event.frameNumber for event in without_end(events) if isinstance(event, EnergyUpdate)]
     assert numbers == list(range(numbers[0], numbers[0] + FRAMES))
     assert not any(isinstance(event, ErrorEvent) for event in events)
     said = capfd.readouterr().err
@@ -109,7 +109,7 @@ async def test_a_frame_that_fails_each_time_ends_the_events_with_an_error_and_no
 
         await until(are_acknowledged, "both sessions are acknowledged")
     events = [event for _, event in await events_of(pipe, poisoned.session)]
-    assert len([event for event in events if isinstance(event, EnergyUpdate)]) == POISONED
+    assert len([event for event in without_end(events) if isinstance(event, EnergyUpdate)]) == POISONED
     (error,) = [event.payload for event in events if isinstance(event, ErrorEvent)]
     assert (error.code, error.severity, error.component, error.recoverable) == (
         "DECIPHER_FAILED", "critical", "decipher", False,

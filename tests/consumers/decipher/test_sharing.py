@@ -9,7 +9,7 @@ import pytest
 
 from schemas import keys
 from schemas.events import EnergyUpdate
-from tests.support.protocol import events_of
+from tests.support.protocol import events_of, without_end
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Roles
 from tests.support.scripted_sessions import FrameWriter
@@ -54,7 +54,8 @@ async def until_composed(pipe: AsyncPipe, recorders: list[FrameWriter]) -> None:
 
 async def check_each_frame_once(pipe: AsyncPipe, recorders: list[FrameWriter]) -> None:
     for recorder in recorders:
-        updates = [e for _, e in await events_of(pipe, recorder.session) if isinstance(e, EnergyUpdate)]
+        events = without_end([event for _, event in await events_of(pipe, recorder.session)])
+        updates = [event for event in events if isinstance(event, EnergyUpdate)]
         numbers = [update.frameNumber for update in updates]
         assert numbers == list(range(numbers[0], numbers[0] + recorder.count))
 

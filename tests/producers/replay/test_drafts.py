@@ -24,7 +24,7 @@ from recordings.repair import salvage
 from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas.control import Play
-from schemas.entries import Steered, Token, decode_entry
+from schemas.entries import Steered, Token, decode_entry, decode_opening, encode_entry
 from schemas.frame_json import frame_json
 from tests.producers.replay.test_player import check_it_shows_what_was_recorded, replaying, shown_frames
 from tests.support.drafting import drafted
@@ -165,6 +165,14 @@ def test_a_recording_without_text_has_the_decisions_but_none_of_the_texts(path: 
     assert (about.prefix, (summary.partings or 0) > 0) == ("", True)
     numbers = record_stream(tmp_path / "numbers.mcap", drafted(SEED).stream, text=False)
     assert first_difference(path, numbers) is None
+
+
+def test_the_mixture_is_compared_only_where_both_recordings_have_it(path: Path, tmp_path: Path) -> None:
+    (opened, raw), *rest = drafted(SEED).stream
+    for mixture, is_same in ((0, True), (1, False)):
+        opening = msgspec.structs.replace(decode_opening(raw), mixture=mixture)
+        other = record_stream(tmp_path / f"{mixture}.mcap", [(opened, encode_entry(opening)), *rest])
+        assert (first_difference(path, other) is None) == is_same
 
 
 def test_recordings_of_two_prefixes_and_of_two_decisions_differ(path: Path, tmp_path: Path) -> None:

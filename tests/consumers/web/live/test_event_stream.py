@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from schemas import keys
-from schemas.events import EnergyUpdate, Event, TokenStream
+from schemas.events import EnergyField, EnergyUpdate, Event, TokenStream
 from tests.support.live_clients import EventStreamClient, all_receive, server_sent_events
 from tests.support.protocol import client_events_of, texts_by_model
 from tests.support.redis_servers import RedisServer
@@ -79,7 +79,7 @@ async def test_last_event_id_continues_after_any_event(
     speaker.finish()
     await until_composed(pipe, name)
     events = await client_events_of(pipe, name)
-    assert isinstance(events[-1][1], TokenStream)
+    assert [type(event) for _, event in events[-3:]] == [TokenStream, EnergyUpdate, EnergyField]
     for index, (entry_id, _) in enumerate(events):
         assert await all_of(client, web, name, entry_id) == events[index + 1 :]
     headers = {"Last-Event-ID": events[-1][0]}

@@ -13,7 +13,7 @@ import pytest
 
 from consumers.web.live.protocol_client import ROUND
 from schemas import keys
-from schemas.events import EnergyUpdate, Heartbeat, ProtocolMessage, StartupComplete, TokenStream
+from schemas.events import EnergyField, EnergyUpdate, Heartbeat, ProtocolMessage, StartupComplete, TokenStream
 from schemas.grid import window_index_at
 from schemas.sessions import Limits, Replay
 from tests.support.live_clients import (
@@ -26,7 +26,7 @@ from tests.support.live_clients import (
     text_ends_with,
     text_of,
 )
-from tests.support.protocol import checked, numbers_of, texts_by_model
+from tests.support.protocol import checked, numbers_of, texts_by_model, without_end
 from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Role, Roles
 from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
@@ -77,6 +77,7 @@ async def test_startup_complete_comes_first_and_heartbeats_at_least_every_second
         heartbeats = [checked(await text_of(socket)) for _ in range(3)]
     assert all(isinstance(heartbeat, Heartbeat) for heartbeat in heartbeats)
     assert [heartbeat.payload.sequence for heartbeat in heartbeats] == [0, 1, 2]  # type: ignore[union-attr]
+    assert {heartbeat.payload.frameRate for heartbeat in heartbeats} == {0.0}  # type: ignore[union-attr]
     assert len({heartbeat.payload.connectionId for heartbeat in heartbeats}) == 1  # type: ignore[union-attr]
     times = [first.timestamp, *(heartbeat.timestamp for heartbeat in heartbeats)]
     # Times are the server's own; on a busy machine a timer may fire late.
@@ -158,13 +159,17 @@ async def test_a_client_that_reconnects_receives_what_it_missed_and_nothing_twic
         assert texts_by_model(rest) == {"test-speaker": ", three"}
     speaker.finish()
     state = await until_ended(pipe, session)
-    # With a number before the session all is new; with its last number only a heartbeat follows.
+    # With a number before the session all is new; after its last frame its end follows, and after that a heartbeat.
     async with connected(client, web, f"?session={session}&after=0") as socket:
         assert texts_by_model(await messages_until(socket, text_ends_with("three"))) == {
             "test-speaker": "one, two, three"
         }
     last = window_index_at(state.origin_ns) + state.window
     async with connected(client, web, f"?session={session}&after={last}") as socket:
+        end = await messages_until(socket, lambda found: len(found) == 3)
+        assert [type(message) for message in end] == [EnergyUpdate, EnergyField, Heartbeat]
+        assert numbers_of(end) == [last + 1] * 2
+    async with connected(client, web, f"?session={session}&after={last + 1}") as socket:
         assert isinstance(checked(await text_of(socket)), Heartbeat)
 
 
@@ -199,8 +204,45 @@ async def test_without_a_session_a_client_watches_the_newest_live_one_and_then_t
         assert await receive_heartbeat(socket)
         latest = await begun(pipe, third, "third")
         assert await sessions_of(socket, "third") == {latest}
+        # About 60 Hz while a session runs, and 0 after it.
+        await until_frame_rate(socket, 30.0, 90.0)
+        third.finish()
+        await until_frame_rate(socket, 0.0, 0.0)
     numbers = numbers_of(received)
     assert numbers == sorted(numbers)
+
+
+async def test_a_client_without_a_session_first_receives_the_rest_of_the_one_that_it_watched(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer, redis: RedisServer
+) -> None:
+    """first | outage: first goes on, second | first to its end, then second | outage: second ends | its rest, third"""
+    other, third = ScriptedProducer(redis, "test:other"), ScriptedProducer(redis, "test:third")
+    await begun(pipe, speaker, "first")
+    async with connected(client, web) as socket:
+        received = await messages_until(socket, text_ends_with("first"))
+    speaker.say(", missed")
+    second = await begun(pipe, other, "second")
+    async with connected(client, web, f"?after={numbers_of(received)[-1]}") as socket:
+        received += await messages_until(socket, text_ends_with(", missed"))
+        speaker.say(", the end")
+        speaker.finish()
+        received += await messages_until(socket, text_ends_with("second"))
+    assert texts_by_model(received) == {"test-speaker": "first, missed, the end", "test-other": "second"}
+    other.say(", missed")
+    other.finish()
+    await until_ended(pipe, second)
+    await begun(pipe, third, "third")
+    async with connected(client, web, f"?after={numbers_of(received)[-1]}") as socket:
+        received += await messages_until(socket, text_ends_with("third"))
+    # Of the second session only what followed: it had ended before the client was back.
+    assert texts_by_model(received) == {
+        "test-speaker": "first, missed, the end",
+        "test-other": "second, missed",
+        "test-third": "third",
+    }
+    assert numbers_of(received) == sorted(numbers_of(received))
+    ended = [message.payload.modelId for message in received if getattr(message.payload, "isComplete", False)]
+    assert ended == ["test-speaker", "test-other"]
 
 
 async def test_frame_numbers_rise_from_a_replay_that_ran_ahead_to_the_next_session(
@@ -237,6 +279,17 @@ async def test_frame_numbers_rise_from_a_replay_that_ran_ahead_to_the_next_sessi
         missed += await messages_until(socket, lambda found: len(numbers_of(found)) > 3)
     assert texts_by_model(missed) == {"test-speaker": "live, more"}
     assert min(numbers_of(missed)) > ROUND
+    # A number of the next round: the session ends during the outage, and its rest comes before the newest session.
+    speaker.say(", unseen")
+    speaker.finish()
+    await until_ended(pipe, session)
+    third = ScriptedProducer(redis, "test:third")
+    await begun(pipe, third, "third")
+    async with connected(client, web, f"?after={numbers[-1]}") as socket:
+        missed = await messages_until(socket, text_ends_with("third"))
+    assert texts_by_model(missed) == {"test-speaker": ", more, unseen", "test-third": "third"}
+    assert numbers[-1] < min(numbers_of(missed))
+    assert numbers_of(missed) == sorted(numbers_of(missed))
 
 
 async def receive_heartbeat(socket: aiohttp.ClientWebSocketResponse) -> bool:
@@ -244,6 +297,15 @@ async def receive_heartbeat(socket: aiohttp.ClientWebSocketResponse) -> bool:
     while not isinstance(checked(await text_of(socket)), Heartbeat):
         pass
     return True
+
+
+async def until_frame_rate(socket: aiohttp.ClientWebSocketResponse, least: float, most: float) -> None:
+    """Waits for a heartbeat with a frame rate in this range."""
+    async with asyncio.timeout(30):
+        while True:
+            message = checked(await text_of(socket))
+            if isinstance(message, Heartbeat) and least <= float(message.payload.frameRate or 0) <= most:
+                return
 
 
 REFUSALS = [
@@ -353,7 +415,7 @@ async def test_all_kinds_of_clients_receive_the_same_while_web_and_decipher_are_
     assert all(texts)
     of_frames = {frame["window_index"] + first: frame["energy"] for frame in frames.frames}
     assert list(of_frames) == list(range(first, first + state.window + 1))
-    stream_events = [event for _, event in stream.entries]
+    stream_events = without_end([event for _, event in stream.entries])
     assert energies(stream_events) == of_frames
     ids = [entry_id for entry_id, _ in stream.entries]
     assert len(set(ids)) == len(ids)
@@ -361,4 +423,7 @@ async def test_all_kinds_of_clients_receive_the_same_while_web_and_decipher_are_
         assert sorted(texts_by_model(events).values()) == sorted(texts)
         numbers = numbers_of(events)
         assert numbers == sorted(numbers)
-        assert energies(events).items() <= of_frames.items()
+        found = energies(events)
+        # A client that reconnects after the session's end receives its last energy only.
+        assert found.pop(first + state.window + 1, 0.0) == 0.0
+        assert found.items() <= of_frames.items()
