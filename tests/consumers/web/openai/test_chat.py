@@ -313,3 +313,18 @@ async def test_where_redis_lost_the_text_the_stream_ends_with_an_error(
     *_, last = [line for line in rest.split("\n\n") if line]
     error = json.loads(last.removeprefix("data: "))["error"]
     assert (error["code"], error["type"]) == ("redis_set_back", "server_error")
+
+
+async def test_a_stream_ends_with_an_error_where_the_web_server_stops(
+    calm: ScriptedProducer, client: aiohttp.ClientSession, web: WebServer
+) -> None:
+    body = {"model": "calm", "messages": HELLO, "stream": True}
+    asking = asyncio.create_task(client.post(f"{web.http}/v1/chat/completions", json=body))
+    await asyncio.to_thread(calm.take_newest)
+    calm.say("The")
+    async with await asking as response:
+        await response.content.readuntil(b'"The"')
+        web.process.terminate()
+        rest = await response.text()
+    *_, last = [line for line in rest.split("\n\n") if line]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "server_stopping"
