@@ -29,10 +29,10 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-_Whole = Annotated[int, BeforeValidator(_whole)]
-MaxTokens = Annotated[_Whole, Field(json_schema_extra=dict(_TOKENS_RANGE))]
+Whole = Annotated[int, BeforeValidator(_whole)]
+MaxTokens = Annotated[Whole, Field(json_schema_extra=dict(_TOKENS_RANGE))]
 Temperature = Annotated[float, Field(json_schema_extra=dict(_TEMPERATURE_RANGE))]
-Seed = Annotated[_Whole, Field(json_schema_extra=dict(_SEED_RANGE))]
+Seed = Annotated[Whole, Field(json_schema_extra=dict(_SEED_RANGE))]
 # It has more than white space.
 Written = Annotated[str, Field(json_schema_extra={"pattern": r"\S"})]
 NotEmpty = Annotated[str, Field(json_schema_extra=dict(_NOT_EMPTY))]
@@ -59,8 +59,8 @@ Options = dict[
         ),
     ],
 ]
-ByteAt = Annotated[_Whole, Field(json_schema_extra={"minimum": 0})]
-WordAt = Annotated[_Whole, Field(json_schema_extra={"minimum": 1})]
+ByteAt = Annotated[Whole, Field(json_schema_extra={"minimum": 0})]
+WordAt = Annotated[Whole, Field(json_schema_extra={"minimum": 1})]
 MemberAt = NotEmpty | ByteAt
 # 0, or from the slowest to the fastest.
 Rate = Annotated[
@@ -73,8 +73,8 @@ Rate = Annotated[
         }
     ),
 ]
-WindowAt = Annotated[_Whole, Field(json_schema_extra={"minimum": 0, "maximum": MOST_WINDOWS})]
-Step = Annotated[_Whole, Field(json_schema_extra={"minimum": -MOST_WINDOWS, "maximum": MOST_WINDOWS})]
+WindowAt = Annotated[Whole, Field(json_schema_extra={"minimum": 0, "maximum": MOST_WINDOWS})]
+Step = Annotated[Whole, Field(json_schema_extra={"minimum": -MOST_WINDOWS, "maximum": MOST_WINDOWS})]
 
 
 class ChatTurn(BaseModel):

@@ -14,7 +14,7 @@ import msgspec
 
 from consumers.web.openai.lone_member import LoneMember
 from schemas.entries import Finished, Token
-from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses
+from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, Refused
 from schemas.frames import Frame, decode_frame
 from schemas.keys import entry_order
 from transport.following import StreamEntry, StreamReader
@@ -33,8 +33,11 @@ _NO_AGGREGATOR_S = 5.0
 _FRAMES_S = 0.1
 
 
-class ClientGone(Exception):
-    """The client has disconnected, or this server stops."""
+class ClientGone(Refused):
+    """The client has disconnected, or this server stops, which its clients receive as this error."""
+
+    def __init__(self) -> None:
+        super().__init__("server_stopping", "The web server stops: ask again in a moment.", status=503)
 
 
 class Arrived(msgspec.Struct, frozen=True):
