@@ -14,7 +14,7 @@ import msgspec
 
 from consumers.web.openai.lone_member import LoneMember
 from schemas.entries import Finished, Token
-from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, Refused, SetBack
+from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, Refused, SessionGone, SetBack
 from schemas.frames import Frame, decode_frame
 from schemas.keys import entry_order
 from transport.following import StreamEntry, StreamReader
@@ -50,9 +50,9 @@ class Arrived(msgspec.Struct, frozen=True):
 
 
 class SessionFollower:
-    """Reads the session. Its methods raise ClientGone as soon as `is_wanted` returns False; SetBack where Redis lost
-    what was read; SessionGone; NoAggregator where no frame arrives for five seconds; RedisAway, RedisRefuses where that
-    lasts half a minute; CouncilError where the session ended without a final frame."""
+    """Reads the session. Its methods raise ClientGone as soon as `is_wanted` returns False; Refused where Redis lost
+    the session, or what was read of it; NoAggregator where no frame arrives for five seconds; RedisAway, RedisRefuses
+    where that lasts half a minute; CouncilError where the session ended without a final frame."""
 
     def __init__(self, url: str, session: str, is_wanted: Callable[[], bool]) -> None:
         self._session, self._is_wanted = session, is_wanted
@@ -94,7 +94,7 @@ class SessionFollower:
         """The next entries, which the final frame contains: they exist, unless Redis lost them."""
         while not (found := await self._next(reader, None)):
             if not self._is_away:
-                raise SetBack(self._session)
+                raise _lost()
         return found
 
     async def _next_frames(self, block_ms: int | None) -> list[Frame]:
@@ -109,6 +109,8 @@ class SessionFollower:
         """The next entries; none while Redis is away."""
         try:
             found, self._is_away = await reader.read(block_ms), False
+        except (SetBack, SessionGone):
+            raise _lost() from None
         except (RedisAway, RedisRefuses):
             # While Redis is away the aggregator cannot close a window: that time is not its silence.
             self._silent_from = time.monotonic()
@@ -126,9 +128,17 @@ class SessionFollower:
             return
         try:
             state = await find_session(self._pipe, self._session)
+        except SessionGone:
+            raise _lost() from None
         except (RedisAway, RedisRefuses):
             return
         if state.status != "open" and state.reason:
             raise CouncilError(state.reason)
         if silent_s > _NO_AGGREGATOR_S:
             raise NoAggregator("No aggregator closes this session's windows: start one with `council up`.")
+
+
+def _lost() -> Refused:
+    """The error where Redis lost the session, or what was read of it. Clients send a request again for this status, and
+    not for the 404 of a session that a user names."""
+    return Refused("redis_set_back", "Redis lost the session of this answer: ask again.", status=503)
