@@ -128,6 +128,8 @@ async def test_a_response_that_is_not_a_stream_has_the_same_content(calm: Script
     assert choice["message"]["content"] == "The end"
     assert choice["message"]["reasoning_content"] == "Hm."
     assert [token["token"] for token in choice["logprobs"]["content"]] == ["The", " end"]
+    # Clients with strict types require it.
+    assert choice["logprobs"]["refusal"] is None
     assert (choice["finish_reason"], whole["object"]) == ("stop", "chat.completion")
     assert headers["X-Council-Warning"] == "ignored parameters: tools, user"
 
