@@ -16,6 +16,8 @@ from schemas.errors import CouncilError, Refused, SessionGone, Unavailable
 # The codes of aiohttp's own errors.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 OPENAI_ROOT = "/v1/"
+# Its texts are in the parameter `prompt`, not in `messages`.
+_COMPLETIONS = "/v1/completions"
 # OpenAI's types of errors, which its clients make exceptions of.
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 # A text that is too long: clients know OpenAI's code for it, and some shorten their chat then.
@@ -43,10 +45,9 @@ def error_response(status: int, code: str, message: str, path: str = "") -> web.
         status, code = _as_openai(status, code)
     error: dict[str, str | None] = {"code": code, "message": message}
     if is_openai:
-        parameter = code.removeprefix("bad_")
         error |= {
             "type": _OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
-            "param": _OPENAI_PARAMETERS.get(code, parameter if parameter != code else None),
+            "param": _parameter(code, path),
         }
     return json_response({"error": error}, status)
 
@@ -58,6 +59,13 @@ def _as_openai(status: int, code: str) -> tuple[int, str]:
     if status == HTTPStatus.CONFLICT:
         return (503 if code == "no_models" else 400), code
     return status, code
+
+
+def _parameter(code: str, path: str) -> str | None:
+    """The parameter that an error of the OpenAI-compatible API is about."""
+    name = code.removeprefix("bad_")
+    parameter = _OPENAI_PARAMETERS.get(code, name if name != code else None)
+    return "prompt" if parameter == "messages" and path == _COMPLETIONS else parameter
 
 
 def error_of(path: str, error: CouncilError) -> web.Response:
@@ -83,7 +91,7 @@ def errors_as_json(log: Log) -> Middleware:
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
-        except (Refused, Unavailable) as error:
+        except CouncilError as error:
             return error_of(request.path, error)
         except web.HTTPException as error:
             return _refusal(request, error)

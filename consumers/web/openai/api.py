@@ -118,7 +118,7 @@ class OpenAIApi:
         return await self._answer(request, asked_completion(await _json_body(request)))
 
     async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
-        """Raises Refused, SessionGone, Unavailable before the first byte."""
+        """Raises CouncilError before the first byte."""
         with self._clients.admitted():
             choices: list[AskedChoice] = []
             try:

@@ -96,7 +96,10 @@ class AskedChoice:
 
     def _add(self, arrived: Arrived) -> NewText:
         """Takes in what arrived; returns what follows of the text."""
-        found = [] if arrived.tokens is None else [self._text.add_tokens(arrived.tokens)]
+        found = []
+        if arrived.tokens is not None:
+            self._tally.add_tokens(arrived.tokens)
+            found.append(self._text.add_tokens(arrived.tokens))
         for frame in arrived.frames:
             self._tally.add(frame)
             found.append(self._text.add(frame) if arrived.tokens is None else self._text.add_end(frame))

@@ -128,6 +128,8 @@ async def test_a_response_that_is_not_a_stream_has_the_same_content(calm: Script
     assert choice["message"]["content"] == "The end"
     assert choice["message"]["reasoning_content"] == "Hm."
     assert [token["token"] for token in choice["logprobs"]["content"]] == ["The", " end"]
+    # Clients with strict types require it.
+    assert choice["logprobs"]["refusal"] is None
     assert (choice["finish_reason"], whole["object"]) == ("stop", "chat.completion")
     assert headers["X-Council-Warning"] == "ignored parameters: tools, user"
 
@@ -200,8 +202,11 @@ async def test_a_stop_text_ends_the_answer_and_the_session(
         for text in ("One. ", "TW", "O. Three."):
             calm.say(text)
 
-    _, (*chunks, _) = await asyncio.gather(speak(), openai.stream(model="calm", stop=["TWO", "nothing"]))
+    asked = openai.stream(model="calm", stop=["TWO", "nothing"], stream_options={"include_usage": True})
+    _, (*chunks, usage, _) = await asyncio.gather(speak(), asked)
     assert joined(chunks) == "One. "
+    # Also where no frame contains the tokens yet.
+    assert usage["usage"]["completion_tokens"] == 3
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
     await until_ended(pipe, chunks[0]["council"]["session"])
 
