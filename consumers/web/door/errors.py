@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -14,6 +16,8 @@ from schemas.errors import CouncilError, Refused, SessionGone, Unavailable
 # The codes of aiohttp's own errors.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 OPENAI_ROOT = "/v1/"
+# Its texts are in the parameter `prompt`, not in `messages`.
+_COMPLETIONS = "/v1/completions"
 # OpenAI's types of errors, which its clients make exceptions of.
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 # A text that is too long: clients know OpenAI's code for it, and some shorten their chat then.
@@ -37,16 +41,31 @@ def model_response(model: BaseModel, status: int = 200) -> web.Response:
 def error_response(status: int, code: str, message: str, path: str = "") -> web.Response:
     """An error. At a `path` of the OpenAI-compatible API it also has the fields of OpenAI's errors."""
     is_openai = path.startswith(OPENAI_ROOT)
-    if is_openai and code in _TOO_LONG:
-        status, code = 400, "context_length_exceeded"
+    if is_openai:
+        status, code = _as_openai(status, code)
     error: dict[str, str | None] = {"code": code, "message": message}
     if is_openai:
-        parameter = code.removeprefix("bad_")
         error |= {
             "type": _OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
-            "param": _OPENAI_PARAMETERS.get(code, parameter if parameter != code else None),
+            "param": _parameter(code, path),
         }
     return json_response({"error": error}, status)
+
+
+def _as_openai(status: int, code: str) -> tuple[int, str]:
+    """(status, code) for clients of OpenAI's API, which know its codes, and repeat a request after a 409."""
+    if code in _TOO_LONG:
+        return 400, "context_length_exceeded"
+    if status == HTTPStatus.CONFLICT:
+        return (503 if code == "no_models" else 400), code
+    return status, code
+
+
+def _parameter(code: str, path: str) -> str | None:
+    """The parameter that an error of the OpenAI-compatible API is about."""
+    name = code.removeprefix("bad_")
+    parameter = _OPENAI_PARAMETERS.get(code, name if name != code else None)
+    return "prompt" if parameter == "messages" and path == _COMPLETIONS else parameter
 
 
 def error_of(path: str, error: CouncilError) -> web.Response:
@@ -72,7 +91,7 @@ def errors_as_json(log: Log) -> Middleware:
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
-        except (Refused, Unavailable) as error:
+        except CouncilError as error:
             return error_of(request.path, error)
         except web.HTTPException as error:
             return _refusal(request, error)

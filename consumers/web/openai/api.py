@@ -23,7 +23,6 @@ from consumers.web.door.request import read_body
 from consumers.web.live.sockets import Clients
 from consumers.web.openai.choice import CLIENT_GONE, AskedChoice
 from consumers.web.openai.composing import NewText
-from consumers.web.openai.following import ClientGone
 from consumers.web.openai.model_ids import OWNER, model_ids, requests_for, unknown_id
 from consumers.web.openai.parameters import (
     Asked,
@@ -52,11 +51,9 @@ _PING_S = 10.0
 _PING = b": the council has no text yet\n\n"
 # A client that receives nothing for so long is disconnected, and its sessions are cancelled.
 _STALL_S = 60.0
-_STREAM_HEADERS = {
+_STREAM_HEADERS: dict[str, str] = {
     hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
     hdrs.CACHE_CONTROL: "no-store",
-    # nginx would hold the parts back.
-    "X-Accel-Buffering": "no",
 }
 _STREAM = "text/event-stream"
 _TAG: Tag = "OpenAI-compatible"
@@ -86,12 +83,12 @@ class OpenAIApi:
             Operation(
                 "POST", "/v1/chat/completions", self._chat, "create_chat_completion", _TAG, "Answer a chat",
                 "The council, or one member, answers the last message; with stream true as Server-Sent Events.",
-                ChatCompletion, (404, 408, 409, 415, 502), body=ChatBody, stream=_STREAM, error=OpenAIErrorReply,
+                ChatCompletion, (404, 408, 415, 502), body=ChatBody, stream=_STREAM, error=OpenAIErrorReply,
             ),
             Operation(
                 "POST", "/v1/completions", self._complete, "create_completion", _TAG, "Answer a prompt, or several",
                 "Each prompt is answered as a question; with stream true as Server-Sent Events.",
-                TextCompletion, (404, 408, 409, 415, 502), body=CompletionBody, stream=_STREAM,
+                TextCompletion, (404, 408, 415, 502), body=CompletionBody, stream=_STREAM,
                 error=OpenAIErrorReply,
             ),
         ]  # fmt: skip
@@ -121,7 +118,7 @@ class OpenAIApi:
         return await self._answer(request, asked_completion(await _json_body(request)))
 
     async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
-        """Raises Refused, SessionGone, Unavailable before the first byte."""
+        """Raises CouncilError before the first byte."""
         with self._clients.admitted():
             choices: list[AskedChoice] = []
             try:
@@ -130,8 +127,6 @@ class OpenAIApi:
                 is_wanted = self._is_wanted(request)
                 await (response.stream(is_wanted) if asked.is_stream else response.collect(is_wanted))
                 return response.sent
-            except ClientGone:
-                raise Refused("server_stopping", "The web server stops: ask again in a moment.", status=503) from None
             finally:
                 # Also where this handler is cancelled: the sessions must not go on for nobody.
                 await asyncio.shield(_cancel_all(choices))
@@ -203,24 +198,34 @@ class _Response:
         """Sends the parts of all choices as they come. An error before the first byte is raised, as by
         AskedChoice.parts(); a later one is the last event."""
         try:
+            await self._send_all(is_wanted)
+            if self._streaming is not None:
+                async with asyncio.timeout(_STALL_S):
+                    await self._streaming.write_eof()
+        except Exception as error:
+            if self._streaming is None:
+                raise
+            # Neither an end that looks complete nor a second response must follow.
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            # The client has disconnected, or receives nothing.
+            if not isinstance(error, ConnectionError | TimeoutError):
+                raise
+
+    async def _send_all(self, is_wanted: Callable[[], bool]) -> None:
+        try:
             with _first_error():
                 async with asyncio.TaskGroup() as group:
                     for index in range(len(self._choices)):
                         group.create_task(self._send(index, is_wanted))
-            if self._asked.has_usage:
-                await self._write(self._reply.usage(total_usage([choice.usage for choice in self._choices])))
-            await self._write(b"data: [DONE]\n\n")
         except CouncilError as error:
             if self._streaming is None:
                 raise
             await self._write(b"data: %b\n\n" % _body_of(error_of(self._request.path, error)))
-        except (ConnectionError, TimeoutError):
-            # The client has disconnected, or receives nothing: it gets no end that looks complete.
-            if self._request.transport is not None:
-                self._request.transport.abort()
             return
-        if self._streaming is not None:
-            await self._streaming.write_eof()
+        if self._asked.has_usage:
+            await self._write(self._reply.usage(total_usage([choice.usage for choice in self._choices])))
+        await self._write(b"data: [DONE]\n\n")
 
     async def _send(self, index: int, is_wanted: Callable[[], bool]) -> None:
         choice, has_begun = self._choices[index], False

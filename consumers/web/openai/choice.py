@@ -10,7 +10,7 @@ import msgspec
 from consumers.web.api.replies import Opened
 from consumers.web.openai.composing import ChoiceText, FinishReason, NewText
 from consumers.web.openai.following import Arrived, SessionFollower
-from consumers.web.openai.logprobs import MemberTokens, TokenLogprob, mixture_tokens
+from consumers.web.openai.logprobs import MemberTokens, MixtureTokens, TokenLogprob
 from consumers.web.openai.tally import CouncilPart, Tally, TokenUsage
 from schemas.entries import Finished
 from schemas.errors import CouncilError, Refused
@@ -52,9 +52,9 @@ class AskedChoice:
         self._is_lone = self._members == 1 and not is_agreed
         self._text = ChoiceText(opened.names, is_agreed=is_agreed, stops=stops)
         self._tally = Tally(opened.session, opened.names, self.warnings)
-        self._tokens = MemberTokens(logprobs or 0)
-        # The agreed text so far, for the texts of the mixture; how many characters of tokens were returned.
-        self._agreed, self._offset = b"", 0
+        self._tokens, self._mixture = MemberTokens(logprobs or 0), MixtureTokens(logprobs or 0)
+        # How many characters of tokens were returned.
+        self._offset = 0
         self._stopped: set[int] = set()
         self._is_over = False
 
@@ -96,7 +96,10 @@ class AskedChoice:
 
     def _add(self, arrived: Arrived) -> NewText:
         """Takes in what arrived; returns what follows of the text."""
-        found = [] if arrived.tokens is None else [self._text.add_tokens(arrived.tokens)]
+        found = []
+        if arrived.tokens is not None:
+            self._tally.add_tokens(arrived.tokens)
+            found.append(self._text.add_tokens(arrived.tokens))
         for frame in arrived.frames:
             self._tally.add(frame)
             found.append(self._text.add(frame) if arrived.tokens is None else self._text.add_end(frame))
@@ -107,10 +110,7 @@ class AskedChoice:
             return None
         if arrived.tokens is not None:
             return self._tokens.add(arrived.tokens, self._text.shown_bytes)
-        self._agreed += "".join(frame.consensus.agreed or "" for frame in arrived.frames).encode()
-        spans = [span for frame in arrived.frames for span in frame.consensus.mixture or ()]
-        shown = [span for span in spans if span.end <= self._text.shown_bytes]
-        return mixture_tokens(shown, self._agreed, self._logprobs)
+        return self._mixture.add(arrived.frames, self._text.shown_bytes)
 
     async def _end(self, arrived: Arrived) -> None:
         """The text has ended: of a stop text before its session has. Raises Refused where there is no text."""

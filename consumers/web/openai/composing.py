@@ -84,8 +84,8 @@ class ChoiceText:
         self._names, self._is_agreed = names, is_agreed
         self._parts = [_TextPart(stops) for _ in ([""] if is_agreed else names)]
         self._has_title = len(self._parts) > 1
-        # The part that is shown now, and whether its title was.
-        self._current, self._is_titled = 0, not self._has_title
+        # The part that is shown now, whether its title was, and whether no text has followed the title yet.
+        self._current, self._is_titled, self._is_at_title = 0, not self._has_title, False
 
     @property
     def has_ended(self) -> bool:
@@ -158,8 +158,10 @@ class ChoiceText:
                 before = _PARAGRAPH if self._current else ""
                 thinking += before + title if taken.thinking else ""
                 content += before + title
+                self._is_titled = self._is_at_title = True
+            if self._is_at_title:
                 taken = NewText(taken.content.lstrip(), taken.thinking)
-                self._is_titled = True
+                self._is_at_title = not taken.content
             content, thinking = content + taken.content, thinking + taken.thinking
             if not part.has_ended:
                 break

@@ -14,7 +14,7 @@ import msgspec
 
 from consumers.web.openai.lone_member import LoneMember
 from schemas.entries import Finished, Token
-from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses
+from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, Refused, SessionGone, SetBack
 from schemas.frames import Frame, decode_frame
 from schemas.keys import entry_order
 from transport.following import StreamEntry, StreamReader
@@ -33,8 +33,11 @@ _NO_AGGREGATOR_S = 5.0
 _FRAMES_S = 0.1
 
 
-class ClientGone(Exception):
-    """The client has disconnected, or this server stops."""
+class ClientGone(Refused):
+    """The client has disconnected, or this server stops, which its clients receive as this error."""
+
+    def __init__(self) -> None:
+        super().__init__("server_stopping", "The web server stops: ask again in a moment.", status=503)
 
 
 class Arrived(msgspec.Struct, frozen=True):
@@ -47,9 +50,9 @@ class Arrived(msgspec.Struct, frozen=True):
 
 
 class SessionFollower:
-    """Reads the session. Its methods raise ClientGone as soon as `is_wanted` returns False; SetBack where Redis lost
-    what was read; SessionGone; NoAggregator where no frame arrives for five seconds; RedisAway, RedisRefuses where that
-    lasts half a minute; CouncilError where the session ended without a final frame."""
+    """Reads the session. Its methods raise ClientGone as soon as `is_wanted` returns False; Refused where Redis lost
+    the session, or what was read of it; NoAggregator where no frame arrives for five seconds; RedisAway, RedisRefuses
+    where that lasts half a minute; CouncilError where the session ended without a final frame."""
 
     def __init__(self, url: str, session: str, is_wanted: Callable[[], bool]) -> None:
         self._session, self._is_wanted = session, is_wanted
@@ -57,6 +60,8 @@ class SessionFollower:
         self._pipe = BlockingPipe(url)
         self._frames = frames_after(self._pipe, session)
         self._silent_from = self._received_at = time.monotonic()
+        # Whether the last read failed because Redis is away.
+        self._is_away = False
 
     async def aclose(self) -> None:
         await self._pipe.close()
@@ -81,11 +86,16 @@ class SessionFollower:
                 due_s = time.monotonic() + _FRAMES_S
             is_final = bool(frames) and frames[-1].final
             while is_final and entry_order(reader.after) < entry_order(frames[-1].cut):
-                entries += (more := await self._next(reader, None))
-                if not more:
-                    break
+                entries += await self._rest(reader)
             tokens = [token for entry in entries if (token := member.take(entry.entry_id, entry.raw)) is not None]
             yield Arrived(frames, tokens, member.finished if is_final else None)
+
+    async def _rest(self, reader: StreamReader) -> list[StreamEntry]:
+        """The next entries, which the final frame contains: they exist, unless Redis lost them."""
+        while not (found := await self._next(reader, None)):
+            if not self._is_away:
+                raise _lost()
+        return found
 
     async def _next_frames(self, block_ms: int | None) -> list[Frame]:
         frames = [decode_frame(entry.raw) for entry in await self._next(self._frames, block_ms)]
@@ -98,14 +108,16 @@ class SessionFollower:
     async def _next(self, reader: StreamReader, block_ms: int | None) -> list[StreamEntry]:
         """The next entries; none while Redis is away."""
         try:
-            found = await reader.read(block_ms)
+            found, self._is_away = await reader.read(block_ms), False
+        except (SetBack, SessionGone):
+            raise _lost() from None
         except (RedisAway, RedisRefuses):
             # While Redis is away the aggregator cannot close a window: that time is not its silence.
             self._silent_from = time.monotonic()
             if self._silent_from - self._received_at > _REDIS_AWAY_S:
                 raise
             await asyncio.sleep(_RETRY_S)
-            found = []
+            found, self._is_away = [], True
         if not self._is_wanted():
             raise ClientGone
         return found
@@ -116,9 +128,17 @@ class SessionFollower:
             return
         try:
             state = await find_session(self._pipe, self._session)
+        except SessionGone:
+            raise _lost() from None
         except (RedisAway, RedisRefuses):
             return
         if state.status != "open" and state.reason:
             raise CouncilError(state.reason)
         if silent_s > _NO_AGGREGATOR_S:
             raise NoAggregator("No aggregator closes this session's windows: start one with `council up`.")
+
+
+def _lost() -> Refused:
+    """The error where Redis lost the session, or what was read of it. Clients send a request again for this status, and
+    not for the 404 of a session that a user names."""
+    return Refused("redis_set_back", "Redis lost the session of this answer: ask again.", status=503)

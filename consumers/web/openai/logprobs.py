@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from schemas.entries import Token, unpack_top
-from schemas.frames import MixtureSpan, shown_logprob
+from schemas.frames import Frame, MixtureSpan, shown_logprob
 from schemas.rules.lanes import lane_end
 
 
@@ -21,7 +21,8 @@ class ListedPiece(msgspec.Struct, frozen=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
-    """A token of the answer, as OpenAI's `logprobs.content` has it; the logprob is null where it was not measured."""
+    """A token of the answer, as OpenAI's `logprobs.content` has it; the logprob is null where it was not measured. The
+    bytes of all tokens are those of the text. A character of several tokens is the text of the last of them."""
 
     token: str
     logprob: float | None
@@ -40,14 +41,14 @@ class MemberTokens:
 
     def add(self, tokens: Sequence[Token], shown_bytes: int) -> list[TokenLogprob]:
         """Takes the next tokens in; returns those that end in the first `shown_bytes` of the answer, and were not
-        returned before. Tokens for the model alone have no text, and are left out."""
+        returned before. Tokens for the model alone are left out."""
         for token in tokens:
             if token.lane == "answer":
                 self._end = lane_end(token, self._end)
                 self._waiting.append((self._end, token))
         shown = [token for end, token in self._waiting if end <= shown_bytes]
         self._waiting = self._waiting[len(shown) :]
-        return [self._shown(token) for token in shown if token.text]
+        return [self._shown(token) for token in shown if token.text or _is_part_of_character(token.piece)]
 
     def _shown(self, token: Token) -> TokenLogprob:
         piece = token.piece or token.text.encode()
@@ -60,17 +61,39 @@ class MemberTokens:
         )
 
 
-def mixture_tokens(spans: Sequence[MixtureSpan], text: bytes, most: int) -> list[TokenLogprob]:
-    """The spans of the mixture as tokens, each with at most `most` alternatives. `text` is the agreed text so far."""
-    return [
-        TokenLogprob(
-            text[span.start : span.end].decode(errors="replace"),
-            logprob_of(span.share),
-            list(text[span.start : span.end]),
-            tuple([ListedPiece(one.text, logprob_of(one.share), list(one.text.encode())) for one in span.top[:most]]),
+class MixtureTokens:
+    """The spans of the mixture of a council that agrees, as tokens, each with at most `most` alternatives."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        # The agreed text, and those of its spans that were not returned.
+        self._text, self._waiting = b"", list[MixtureSpan]()
+
+    def add(self, frames: Sequence[Frame], shown_bytes: int) -> list[TokenLogprob]:
+        """Takes the next frames in; returns the spans that end in the first `shown_bytes` of the text, and were not
+        returned before."""
+        for frame in frames:
+            self._text += (frame.consensus.agreed or "").encode()
+            self._waiting += frame.consensus.mixture or ()
+        shown = [span for span in self._waiting if span.end <= shown_bytes]
+        self._waiting = self._waiting[len(shown) :]
+        return [self._shown(span) for span in shown]
+
+    def _shown(self, span: MixtureSpan) -> TokenLogprob:
+        piece = self._text[span.start : span.end]
+        alternatives = [ListedPiece(one.text, logprob_of(one.share), list(one.text.encode())) for one in span.top]
+        return TokenLogprob(
+            piece.decode(errors="replace"), logprob_of(span.share), list(piece), tuple(alternatives[: self._most])
         )
-        for span in spans
-    ]
+
+
+def _is_part_of_character(piece: bytes) -> bool:
+    """True for bytes that are shown with the token that completes their character."""
+    try:
+        piece.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def alternative(piece: bytes, logprob: float) -> ListedPiece:

@@ -1,14 +1,14 @@
 """The tokens of the answer of a session's only member, from its token stream, as they arrive. Pure.
 
 Text of one member is held back for no other, so a client need not wait for the frame that releases it. The rules are
-those of the frames: the same tokens are accepted.
+those of the frames (aggregator/core/intake.py): the same tokens are accepted, up to the mark that ends the answer.
 """
 
 from __future__ import annotations
 
-from schemas.entries import Cancel, Claim, Failed, Finished, Token, decode_entry
+from schemas.entries import Cancel, Claim, Failed, Finished, Starved, Token, decode_entry
 from schemas.errors import Malformed
-from schemas.keys import entry_order
+from schemas.keys import entry_order, is_entry_id
 from schemas.rules.claims import ClaimLedger, ClaimVerdict
 
 
@@ -36,11 +36,23 @@ class LoneMember:
                 return entry if is_next else None
             case Claim(member=0):
                 ledger.add_claim(entry_id)
-            case Finished(member=0) if entry.claim == ledger.claim and entry.tokens == ledger.next_seq:
-                self.finished, self.is_over = entry, True
-            case Failed(member=0):
-                is_later_claim = ledger.begun and entry_order(entry.claim) > entry_order(ledger.claim)
-                self.is_over = entry.claim == ledger.claim or is_later_claim
-            case Cancel():
-                self.is_over = not entry.members or 0 in entry.members
+            case Finished(member=0) | Failed(member=0) | Starved(member=0) if is_entry_id(entry.claim):
+                self._take_end(entry)
+            case Cancel() if not any(entry.members):
+                # For all members, or for the only one; a mark that names another member is not valid.
+                self.is_over = True
         return None
+
+    def _take_end(self, mark: Finished | Failed | Starved) -> None:
+        ledger = self._ledger
+        is_own = mark.claim == ledger.claim
+        match mark:
+            case Finished():
+                # Where tokens before it are missing, its producer will write them and the mark again.
+                if is_own and (mark.branch, mark.tokens) == (ledger.branch, ledger.next_seq):
+                    self.finished, self.is_over = mark, True
+            case Failed():
+                self.is_over = is_own or (ledger.begun and entry_order(mark.claim) > entry_order(ledger.claim))
+            case Starved():
+                # Memory is too small for its model. No other member could make room.
+                self.is_over = is_own and not ledger.begun

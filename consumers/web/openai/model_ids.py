@@ -55,7 +55,7 @@ def _request_for(asked: Asked, request: SessionRequest, records: Sequence[Proces
     members = {member.display_name: member for member in named_members(records)}
     if name in members:
         # What the client sets itself outweighs the member's own option.
-        own = {option: asked.given[option] for option in members[name].options if option in asked.given}
+        own = {option: getattr(request, option) for option in members[name].options if option in asked.given}
         return msgspec.structs.replace(request, models=(name,), options={name: own} if own else {})
     if not _is_served(name, served_models(records)):
         raise unknown_id(asked.model, records)

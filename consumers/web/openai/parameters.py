@@ -6,7 +6,7 @@ without their users' knowledge. A parameter that the council follows must be rig
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -113,14 +113,14 @@ class CompletionBody(AskedBody):
 class Asked(msgspec.Struct, frozen=True):
     """A request, checked as far as that is possible without the council: `requests` has one for each choice.
 
-    `given` are the options that the client set itself, for all choices alike. logprobs is the number of alternatives
+    `given` are the names of the options that the client set itself. logprobs is the number of alternatives
     beside each token, None where the client wants no logprobs. `warnings` name what is ignored.
     """
 
     kind: Literal["chat", "completion"]
     model: str
     requests: Sequence[SessionRequest]
-    given: Mapping[str, float]
+    given: Collection[str]
     stops: Sequence[str]
     logprobs: int | None
     is_stream: bool
@@ -161,28 +161,25 @@ def _asked(
     if body.stream_options is not None and not is_stream:
         raise Refused("bad_stream_options", "stream_options requires stream: send stream true as well, or neither.")
     warnings = list(_ignored(body))
-    given: dict[str, float] = {}
+    options: dict[str, Any] = {}
     if body.temperature is not None:
-        given["temperature"] = body.temperature
+        options["temperature"] = body.temperature
     if most is not None:
-        given["max_tokens"] = min(most, MAX_TOKENS_LIMIT)
+        options["max_tokens"] = min(most, MAX_TOKENS_LIMIT)
         if most > MAX_TOKENS_LIMIT:
-            warnings.append(f"max_tokens is {most}, and a council writes at most {MAX_TOKENS_LIMIT}")
+            warnings.append(f"max_tokens is {shortened(str(most))}, and a council writes at most {MAX_TOKENS_LIMIT}")
     requests = []
     for chat in chats:
         for choice in range(body.n or 1):
-            options: dict[str, Any] = dict(given)
             if body.seed is not None:
                 # OpenAI's seeds are 64-bit numbers, also negative ones. Choices of one seed would be equal.
                 options["seed"] = (body.seed + choice) % _SEEDS
             requests.append(
-                msgspec.structs.replace(
-                    SessionRequest(
-                        chat.prompt,
-                        system=chat.system,
-                        history=chat.history,
-                        allow_remote=bool(body.allow_remote),
-                    ),
+                SessionRequest(
+                    chat.prompt,
+                    system=chat.system,
+                    history=chat.history,
+                    allow_remote=bool(body.allow_remote),
                     **options,
                 )
             )
@@ -190,7 +187,7 @@ def _asked(
         kind,
         body.model,
         requests,
-        given,
+        tuple(options),
         _stops(body.stop),
         logprobs,
         is_stream,

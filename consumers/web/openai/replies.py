@@ -45,9 +45,10 @@ class OpenAIErrorReply(msgspec.Struct, frozen=True):
 
 
 class ContentLogprobs(msgspec.Struct, frozen=True):
-    """The tokens of a chat's answer."""
+    """The tokens of a chat's answer. OpenAI's form requires refusal."""
 
     content: Sequence[TokenLogprob]
+    refusal: None = None
 
 
 class TextLogprobs(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from schemas.entries import Finished
+from schemas.entries import Finished, Token
 from schemas.frames import Frame, MemberFrame, MemberState, Mode
 
 
@@ -85,6 +85,8 @@ class Tally:
         self._doubts, self._all = [_Doubt() for _ in names], _Doubt()
         self._tokens = [0] * len(names)
         self._thinking = self._superseded = 0
+        # Of the only member, whose tokens arrive before the frames that contain them: all, and those of the thinking.
+        self._arrived = self._arrived_thinking = 0
         self._finished: Mapping[int, Finished] = {}
 
     def add(self, frame: Frame) -> None:
@@ -99,6 +101,11 @@ class Tally:
                 for doubt in (self._doubts[token.member], self._all):
                     doubt.total += token.logprob
                     doubt.count += 1
+
+    def add_tokens(self, tokens: Sequence[Token]) -> None:
+        """Takes the next tokens of the only member in. A stop text may end its answer before a frame contains them."""
+        self._arrived += len(tokens)
+        self._arrived_thinking += sum(token.lane == "thinking" for token in tokens)
 
     def end(self, finished: Mapping[int, Finished]) -> None:
         """Takes the ends of the members in, by their indexes."""
@@ -142,8 +149,9 @@ class Tally:
     def usage(self) -> TokenUsage:
         """The tokens of this session so far, with those that were superseded."""
         prompt = sum(one.prompt_tokens or 0 for one in self._finished.values())
-        written = sum(self._tokens) + self._superseded
-        return TokenUsage(prompt, written, prompt + written, CompletionDetails(self._thinking))
+        written = max(sum(self._tokens), self._arrived) + self._superseded
+        thinking = max(self._thinking, self._arrived_thinking)
+        return TokenUsage(prompt, written, prompt + written, CompletionDetails(thinking))
 
 
 def total_usage(usages: Sequence[TokenUsage]) -> TokenUsage:

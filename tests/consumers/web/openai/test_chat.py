@@ -128,6 +128,8 @@ async def test_a_response_that_is_not_a_stream_has_the_same_content(calm: Script
     assert choice["message"]["content"] == "The end"
     assert choice["message"]["reasoning_content"] == "Hm."
     assert [token["token"] for token in choice["logprobs"]["content"]] == ["The", " end"]
+    # Clients with strict types require it.
+    assert choice["logprobs"]["refusal"] is None
     assert (choice["finish_reason"], whole["object"]) == ("stop", "chat.completion")
     assert headers["X-Council-Warning"] == "ignored parameters: tools, user"
 
@@ -164,8 +166,10 @@ async def test_a_council_shows_the_answers_below_each_other(ngrams: None, openai
 
 async def test_a_consensus_has_one_text_and_the_mixture_of_the_members(ngrams: None, openai: Client) -> None:
     status, whole, _ = await openai.post(
-        model="council:consensus", messages=LIST, max_tokens=12, temperature=0, logprobs=True, top_logprobs=2
-    )
+        model="council:consensus", messages=LIST, max_tokens=12, temperature=0, logprobs=True, top_logprobs=2,
+        # Much of the text may be the beginning of a stop text, and is held back for a while.
+        stop=["The starred target\n\nand", "list, them"],
+    )  # fmt: skip
     assert status == 200, whole
     (choice,) = whole["choices"]
     status, shown = await openai.get(f"/../api/sessions/{whole['council']['session']}")
@@ -198,8 +202,11 @@ async def test_a_stop_text_ends_the_answer_and_the_session(
         for text in ("One. ", "TW", "O. Three."):
             calm.say(text)
 
-    _, (*chunks, _) = await asyncio.gather(speak(), openai.stream(model="calm", stop=["TWO", "nothing"]))
+    asked = openai.stream(model="calm", stop=["TWO", "nothing"], stream_options={"include_usage": True})
+    _, (*chunks, usage, _) = await asyncio.gather(speak(), asked)
     assert joined(chunks) == "One. "
+    # Also where no frame contains the tokens yet.
+    assert usage["usage"]["completion_tokens"] == 3
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
     await until_ended(pipe, chunks[0]["council"]["session"])
 
@@ -311,3 +318,18 @@ async def test_where_redis_lost_the_text_the_stream_ends_with_an_error(
     *_, last = [line for line in rest.split("\n\n") if line]
     error = json.loads(last.removeprefix("data: "))["error"]
     assert (error["code"], error["type"]) == ("redis_set_back", "server_error")
+
+
+async def test_a_stream_ends_with_an_error_where_the_web_server_stops(
+    calm: ScriptedProducer, client: aiohttp.ClientSession, web: WebServer
+) -> None:
+    body = {"model": "calm", "messages": HELLO, "stream": True}
+    asking = asyncio.create_task(client.post(f"{web.http}/v1/chat/completions", json=body))
+    await asyncio.to_thread(calm.take_newest)
+    calm.say("The")
+    async with await asking as response:
+        await response.content.readuntil(b'"The"')
+        web.process.terminate()
+        rest = await response.text()
+    *_, last = [line for line in rest.split("\n\n") if line]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "server_stopping"

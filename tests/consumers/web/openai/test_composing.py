@@ -58,6 +58,17 @@ def test_white_space_alone_puts_no_name_before_a_text_that_may_not_come() -> Non
     assert text.add(frame(member(CALM, "A"), member(CRITIC))).content == "**calm**\n\nA"
 
 
+def test_white_space_between_thinking_and_answer_is_not_shown_below_a_name() -> None:
+    text = ChoiceText([CALM, CRITIC], is_agreed=False, stops=[])
+    shown = [
+        text.add(frame(member(CALM, thinking="Hm."), member(CRITIC))),
+        text.add(frame(member(CALM, "\n\n"), member(CRITIC))),
+        text.add(frame(member(CALM, "\nA"), member(CRITIC))),
+        text.add(frame(member(CALM, "\n"), member(CRITIC))),
+    ]
+    assert [one.content for one in shown] == ["**calm**\n\n", "", "A", "\n"]
+
+
 def test_a_dropped_member_among_others_is_followed_by_its_reason() -> None:
     text = ChoiceText([CALM, CRITIC], is_agreed=False, stops=[])
     dropped = member(CALM, "", "dropped", "Its server is away.")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web as aiohttp_web
+from aiohttp.test_utils import make_mocked_request
 
+from consumers.web.door.errors import errors_as_json
+from runtime.log import Log
+from schemas.errors import CouncilError
 from tests.support.redis_servers import RedisServer
 from tests.support.web_server import WebServer
 
@@ -28,8 +34,10 @@ KEYS = {"code", "message", "type", "param"}
         ("POST", CHAT, {"json": {}, "headers": {"Origin": "http://x.example"}}, 403, "forbidden_origin",
          "permission_error"),
         ("POST", CHAT, {"json": {}, "headers": {"Host": "x.example"}}, 403, "forbidden_host", "permission_error"),
-        ("POST", CHAT, {"json": {"model": "council", "messages": [{"role": "user", "content": "x"}]}}, 409, "no_models",
-         "invalid_request_error"),
+        ("POST", CHAT, {"json": {"model": "council", "messages": [{"role": "user", "content": "x"}]}}, 503, "no_models",
+         "server_error"),
+        ("POST", CHAT, {"json": {"model": "council", "messages": [{"role": "assistant", "content": "x"}]}}, 400,
+         "bad_messages", "invalid_request_error"),
         # Elsewhere errors stay as they are.
         ("GET", "/api/nothing", {}, 404, "not_found", None),
     ],
@@ -63,3 +71,29 @@ async def test_the_api_key_of_a_client_is_the_councils_token(redis: RedisServer,
                 assert set(found["error"]) == KEYS
     finally:
         web.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "parameter"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": " "}]}, "messages"),
+        ("/v1/completions", {"prompt": " "}, "prompt"),
+        ("/v1/completions", {"prompt": "x" * 33_000}, "prompt"),
+    ],
+)
+async def test_an_error_names_the_parameter_with_the_text(
+    web: WebServer, client: aiohttp.ClientSession, path: str, sent: dict[str, Any], parameter: str
+) -> None:
+    async with client.post(web.http + path, json={"model": "council"} | sent) as response:
+        assert (response.status, (await response.json())["error"]["param"]) == (400, parameter)
+
+
+async def test_an_error_without_a_status_of_its_own_is_a_response_with_its_sentence() -> None:
+    async def fail(_request: aiohttp_web.Request) -> aiohttp_web.StreamResponse:
+        raise CouncilError("It crashed two aggregators.")
+
+    answer = errors_as_json(Log(logging.ERROR))
+    response = await answer(make_mocked_request("POST", CHAT), fail)
+    assert isinstance(response, aiohttp_web.Response)
+    assert response.status == 500
+    assert b"It crashed two aggregators." in response.body  # type: ignore[operator]
