@@ -48,7 +48,7 @@ class ContentLogprobs(msgspec.Struct, frozen=True):
     """The tokens of a chat's answer. OpenAI's form requires refusal."""
 
     content: Sequence[TokenLogprob]
-    refusal: None = None
+    refusal: str | None = None
 
 
 class TextLogprobs(msgspec.Struct, frozen=True):
