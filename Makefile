@@ -8,7 +8,7 @@ SECONDS ?= 60
 # The tests start hundreds of processes: with compiled modules each of them needs 0.1 s less CPU.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test model no-python check bench useful soak chaos pictures schemas clean
+.PHONY: run test model no-python check bench useful soak chaos fuzz pictures schemas clean
 
 run: .venv/.installed $(if $(filter none,$(MODEL)),,model)
 	.venv/bin/council up $(if $(PORT),--port $(PORT))
@@ -40,6 +40,17 @@ soak: .venv/.dev
 MINUTES ?= 10
 chaos: .venv/.dev
 	COUNCIL_CHAOS=long CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) .venv/bin/python -m pytest -n 0 -s tests/chaos
+
+# Sends a council that runs what its OpenAPI document describes, right and wrong, and checks each response.
+URL ?= http://127.0.0.1:8145
+fuzz: .fuzz/.installed
+	.fuzz/bin/schemathesis run $(URL)/api/openapi.json --checks all --continue-on-failure
+
+# An environment of its own: the dependencies of schemathesis are not those of the council.
+.fuzz/.installed:
+	"$(PYTHON)" -m venv --clear .fuzz
+	.fuzz/bin/python -m pip --disable-pip-version-check --quiet install 'schemathesis>=4.32,<5'
+	@touch $@
 
 pictures: .venv/.dev
 	.venv/bin/python docs/pictures.py
@@ -73,4 +84,4 @@ model: .venv/.llama
 	@touch .venv/.llama $@
 
 clean:
-	rm -rf .venv .pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts
+	rm -rf .venv .fuzz .pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts

@@ -17,11 +17,12 @@ from functools import partial
 
 from rich.console import Console
 
-from bench import consensus, core, crowd, fanout, gguf, idle, latency, minute, producer, recording
+from bench import chat, consensus, core, crowd, fanout, gguf, idle, latency, minute, producer, recording
 from bench.report import Aim, BenchReport, aims_table
 from council.running.keeper import NO_SERVER, find_server
 
 _BENCHMARKS: dict[str, Callable[[float], BenchReport]] = {
+    "chat": chat.measure,
     "consensus": consensus.measure,
     "core": core.measure,
     "crowd": crowd.measure,

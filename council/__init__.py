@@ -1,11 +1,14 @@
 """The Local Council: several local models answer one prompt at once, and 60 frames a second show how they compare.
 
-from council import TurboEnsemble
+import council
+answers = await council.ask("What is a generator?", ["ngram:word-3", "ngram:char-6"])
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from council.answers import MemberAnswer, MemberAnswers
+    from council.asking import ask
     from council.ensemble import TurboEnsemble
     from council.ensemble_session import EnsembleSession
     from council.session_frames import frames
@@ -23,6 +26,8 @@ _MODULES = {
     "Effect": "schemas.rules.effect",
     "EnsembleSession": "council.ensemble_session",
     "Frame": "schemas.frames",
+    "MemberAnswer": "council.answers",
+    "MemberAnswers": "council.answers",
     "MemberFrame": "schemas.frames",
     "MemberSpec": "schemas.sessions",
     "Message": "schemas.sessions",
@@ -30,6 +35,7 @@ _MODULES = {
     "SessionRequest": "schemas.sessions",
     "SetBack": "schemas.errors",
     "TurboEnsemble": "council.ensemble",
+    "ask": "council.asking",
     "frames": "council.session_frames",
 }
 
@@ -38,6 +44,8 @@ __all__ = [
     "Effect",
     "EnsembleSession",
     "Frame",
+    "MemberAnswer",
+    "MemberAnswers",
     "MemberFrame",
     "MemberSpec",
     "Message",
@@ -46,6 +54,7 @@ __all__ = [
     "SetBack",
     "TurboEnsemble",
     "__version__",
+    "ask",
     "frames",
 ]
 

@@ -14,9 +14,10 @@ from council.session_frames import frames_of
 from recordings.contents import RecordingSummary
 from schemas.errors import Refused, SessionGone, expired
 from schemas.frames import Decision, Frame
+from schemas.rules.arguments import RequestChanges
 from schemas.rules.effect import Effect, effects_of
 from schemas.rules.partings import Partings, joined_decisions
-from schemas.rules.what_if import RequestChanges, WholeAnswers
+from schemas.rules.what_if import WholeAnswers
 from schemas.sessions import Opening
 from transport.redis.connection import AsyncPipe, BlockingPipe
 from transport.sessions import cancel_session

@@ -20,6 +20,14 @@ from schemas.events import MESSAGES
 FOLDER = Path(__file__).parent / "protocol"
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
+# The keys of each message beside its payload.
+_ENVELOPE = {
+    "type": "the message's type.",
+    "channel": "the kind of its content.",
+    "timestamp": "when it was composed, in ms of Unix time.",
+    "frameNumber": "its window on the global 60 Hz grid; it rises from one session to the next.",
+}
+
 
 def schema_of(message: type[msgspec.Struct]) -> dict[str, Any]:
     """The JSON Schema of one message: it allows what the struct allows, and requires every key that is always sent."""
@@ -36,7 +44,8 @@ def complete(part: dict[str, Any]) -> None:
     """Adds what msgspec leaves out of an object's schema: what its docstring says of each key, and that every key which
     is always sent is required."""
     docstring = inspect.cleandoc(part["description"])
-    meanings = dict(FIELD_LINE.findall(docstring))
+    meanings = {key: text for key, text in _ENVELOPE.items() if key in part.get("properties", {})}
+    meanings |= dict(FIELD_LINE.findall(docstring))
     part["description"] = " ".join(FIELD_LINE.sub("", docstring).split())
     for key, meaning in meanings.items():
         # Beside a reference a description has no effect.

@@ -124,7 +124,6 @@ STATE = {
         False,
     ),
     "composed": ("1 after the last event", False),
-    "errors": ("msgpack: the error_events so far; an array of (window, code, event as JSON) for each", False),
     "branches": ("the ids of its what-if branches, with a space between them, at most 64", False),
     "server": ("the run_id of the Redis server that had the session last", False),
     "served": ("when that server first gave it an owner, in Unix ms; 0: it has had it from the opening on", False),

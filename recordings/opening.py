@@ -55,6 +55,7 @@ def replay_opening(path: Path, session: str, recording: str = "", *, frames: boo
                     "without_text",
                     f"{path} was recorded without text, so its frames cannot be computed again: show the recorded ones "
                     "with --frames.",
+                    status=409,
                 )
             return about.opened, _opening_without_text(about, session, replay)
         first = next((item for item in reader.items() if item.kind == "entry"), None)

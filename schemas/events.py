@@ -173,8 +173,13 @@ class ResonancePayload(_Strict, frozen=True):
 
 
 class HeartbeatPayload(_Strict, frozen=True):
-    """`sequence` counts the heartbeats of the connection `connectionId`; `frameRate` is measured: how many frames were
-    sent in a second since the heartbeat before."""
+    """The connection works.
+
+    sequence: counts the heartbeats of the connection, from 0.
+    serverTime: the server's time, in ms of Unix time.
+    frameRate: how many frames were sent in a second since the heartbeat before, as measured.
+    connectionId: the connection's id.
+    """
 
     sequence: Count
     serverTime: UnixMs

@@ -175,10 +175,8 @@ class MixtureSpan(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the council as a whole gives to the next bytes [start, end) of its answer (docs/maths.md, the mixture of the
     agreed text).
 
-    start: the first byte.
-    end: the byte behind the last one.
-    share: the probability of the text that stands there, in [0, 1]; None where it was not measured.
-    top: the likeliest texts of that place, the likeliest first.
+    share in [0, 1] is the probability of the text that stands there, None where it was not measured. top: the likeliest
+    texts of that place, the likeliest first.
     """
 
     start: int
@@ -190,9 +188,7 @@ class MixtureSpan(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class ConsensusFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The text on which the council has agreed in this window, and the decisions, which tile it without the
     session's prefix: that is the agreed text of window 0. Both are None in a session that is not `sync: consensus`.
-
-    mixture: what the council as a whole gives to that text, in spans that tile it; None unless the opening requests it.
-    """
+    `mixture` tiles that text in another way; it is None unless the opening requests it."""
 
     agreed: str | None = None
     decisions: tuple[Decision, ...] | None = None

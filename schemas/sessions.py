@@ -25,6 +25,9 @@ MAX_PROMPT_BYTES = 32 * 1024
 # The longest answer of a tier fits: 8,192 tokens of eight bytes.
 MAX_PREFIX_BYTES = 64 * 1024
 MAX_TOKENS_LIMIT = 8_192
+MAX_TEMPERATURE = 2.0
+# Larger seeds are not accepted by every model server.
+MAX_SEED = 2**32 - 1
 # max_tokens counts so many bytes of a text that a member was given, or that a council has agreed on, as one token.
 BYTES_PER_TOKEN = 4
 # More than the turns of any real chat of 32 KiB.

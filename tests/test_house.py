@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import CouncilError
-from tests.support.council_command import council, environment
+from tests.support.council_command import council
 from tests.support.project import ROOMS, ROOT
 from transport.redis.scripts import SCRIPTS
 
@@ -181,23 +181,6 @@ def test_the_readme_names_commands_that_exist() -> None:
         assert re.search(rf"^ +{command} ", help_text, re.M), command
     for module in re.findall(r"python -m ([\w.]+)", readme):
         assert (ROOT / module.replace(".", "/") / "__main__.py").exists(), module
-
-
-def test_the_python_example_of_the_readme_is_six_lines_and_runs(tmp_path: Path) -> None:
-    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert block
-    body = [
-        line
-        for line in block[1].splitlines()
-        if line.strip() and not line.startswith(("import", "from", "asyncio.run"))
-    ]
-    assert len(body) <= 6
-    variables = environment(TMPDIR=str(tmp_path), COUNCIL_NGRAM_TOKENS_PER_S="400", COUNCIL_LIMITS='{"life_ms": 3000}')
-    done = subprocess.run(
-        [sys.executable, "-c", block[1]], env=variables, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) > 10
 
 
 def test_every_link_in_the_documents_has_a_target() -> None:

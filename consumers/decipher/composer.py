@@ -151,12 +151,12 @@ class Composer:
     def close(self, window: int, error: ErrorPayload | None = None) -> list[Event]:
         """The last events of the session, as those of `window`, which follows its last frame: no member runs any more,
         and the energies have decayed. `error` is why the events end without a final frame. It is the only event of a
-        session of which no frame was composed."""
+        session that has no frame before it."""
         self._machine.end()
         state = self._state
         timestamp = (self._origin_ns + window_start_ns(window + 1)) // NS_PER_MS
         errors = [ErrorEvent(timestamp, error)] if error else []
-        if state.field is None:
+        if window == 0:
             return [*errors]
         number = window_index_at(self._origin_ns + window_start_ns(window))
         energy = EnergyPayload(0.0, 0.0 - state.energy, 0, 0.0, ENSEMBLE)

@@ -39,8 +39,8 @@ from recordings.contents import SUFFIX
 from recordings.plain import plain
 from schemas.errors import Refused, SessionGone
 from schemas.rules.admission import checked_sync
+from schemas.rules.arguments import RequestChanges
 from schemas.rules.effect import Effect
-from schemas.rules.what_if import RequestChanges
 
 app = new_app()
 

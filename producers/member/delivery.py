@@ -13,6 +13,7 @@ from producers.member.draft import Branch, Draft
 from producers.member.grants import GrantGate, next_look_s
 from producers.member.outbox import MemberState, Outbox, Replies, RoundTrip, Sign
 from runtime.presence import RedisPresence
+from schemas.entries import Token
 from schemas.errors import RedisAway
 from schemas.keys import tokens
 from transport.redis.cluster import KeyedCommand, SessionNode
@@ -24,7 +25,7 @@ _RETRY_S = 0.25
 # A break so soon after the last one is the same break.
 _BROKEN_AGAIN_S = 1.0
 # Tokens that come within a quarter of a window of each other share a round trip: above 250 tokens a second the round
-# trips would cost more than all other work on the tokens.
+# trips would cost more than all other work on the tokens. The first token waits for no rest after a sign of life.
 _REST_S = 0.004
 
 
@@ -124,7 +125,7 @@ class Delivery:
             await self.flush()
 
     async def flush(self) -> bool:
-        """One round trip, where one is due; True where it has written something. Raises RedisAway."""
+        """One round trip, where one is due; True where it has written tokens. Raises RedisAway."""
         async with self._turn:
             if self._node.has_changed(self._pipe.node_of(tokens(self._session))):
                 # Another node of the cluster serves the session now, and may lack entries that were written.
@@ -133,7 +134,7 @@ class Delivery:
                 trip = self.outbox.due(time.monotonic(), self._clock.now_ns())
                 if trip:
                     await self._make(trip)
-                return trip is not None and bool(trip.entries)
+                return trip is not None and any(isinstance(entry, Token) for entry in trip.entries)
             except RedisAway:
                 self.outbox.lose()
                 raise

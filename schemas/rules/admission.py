@@ -19,6 +19,8 @@ from schemas.rules.tiers import TIERS, TierPolicy, ladder_below
 from schemas.sessions import (
     ENTRY_VERSION,
     MAX_MIXTURE,
+    MAX_SEED,
+    MAX_TEMPERATURE,
     MAX_TOKENS_LIMIT,
     MEMBER_OPTIONS,
     Limits,
@@ -60,13 +62,15 @@ def admit(
     named: Sequence[MemberSpec] = (),
     councils: Sequence[NamedCouncil] = (),
     given: Collection[str] = (),
+    may_leave_out: bool = True,
 ) -> Admission:
     """The opening of `session`. `served` are the models in order of preference. Where the request names no member,
     those of the council are chosen, which are `named`, or else the first models. Where it names one of the `councils`,
     it is for the members of that one; `given` are the names of the fields that the client has sent (with_council()).
 
     A request may also name a model that is only `known`: its member is dropped if no producer serves it. `tiers` are
-    all tiers, which the session may fall down.
+    all tiers, which the session may fall down. Without `may_leave_out` a request is refused that names more members
+    than the tier runs at once.
 
     Raises Refused (with a code) for a prompt, turn, prefix, member, weight, weighting, sync or number that is not
     valid, for a mixture without a consensus, and where too few members continue a text that the session requires them
@@ -85,6 +89,13 @@ def admit(
         raise Refused(refusal.code, f"{refusal} Councils: {names}.", status=refusal.status) from None
     able, unable = able_members(request, chosen)
     running, left_out = able[: tier.max_parallel_models], able[tier.max_parallel_models :]
+    if left_out and request.models and not may_leave_out:
+        raise Refused(
+            "too_many_models",
+            f"models has {len(able)} members, and the {tier.name} tier runs {tier.max_parallel_models} at once: name "
+            "fewer, or choose a higher tier.",
+            status=409,
+        )
     check_consensus(request, running, tier)
     _check_mixture(request)
     weights = _checked_weights(request, chosen, running)
@@ -166,10 +177,12 @@ def _check_sampling(sampling: Sampling, of: str = "") -> None:
     max_tokens, temperature, seed = sampling.max_tokens, sampling.temperature, sampling.seed
     if not 1 <= max_tokens <= MAX_TOKENS_LIMIT:
         raise Refused("bad_max_tokens", f"max_tokens{of} is {max_tokens}: give a number from 1 to {MAX_TOKENS_LIMIT}.")
-    if not (math.isfinite(temperature) and 0.0 <= temperature <= 2.0):
-        raise Refused("bad_temperature", f"temperature{of} is {temperature}: give a number from 0 to 2.")
-    if seed is not None and not 0 <= seed < 2**32:
-        raise Refused("bad_seed", f"seed{of} is {seed}: give a whole number from 0 to 4294967295.")
+    if not (math.isfinite(temperature) and 0.0 <= temperature <= MAX_TEMPERATURE):
+        raise Refused(
+            "bad_temperature", f"temperature{of} is {temperature}: give a number from 0 to {MAX_TEMPERATURE:g}."
+        )
+    if seed is not None and not 0 <= seed <= MAX_SEED:
+        raise Refused("bad_seed", f"seed{of} is {seed}: give a whole number from 0 to {MAX_SEED}.")
 
 
 def _check_mixture(request: SessionRequest) -> None:
@@ -192,6 +205,7 @@ def _own_samplings(request: SessionRequest, members: Sequence[ChosenMember], usu
             raise Refused(
                 "unknown_option",
                 f"There are options for the unknown member {shortened(named)!r}; members: {', '.join(own)}.",
+                status=404,
             )
         for option, number in options.items():
             if option not in MEMBER_OPTIONS:
@@ -240,12 +254,15 @@ def _checked_weights(
             raise Refused(
                 "unknown_weight",
                 f"There is a weight for the unknown member {shortened(name)!r}; members: {', '.join(names)}.",
+                status=404,
             )
         if not (math.isfinite(weight) and weight >= 0):
             raise Refused("bad_weight", f"The weight of {name!r} is {weight}: give a finite number, 0 or more.")
     weights = {member.name: float(given.get(member.name, 1.0)) for member in running}
     if not any(weights.values()):
-        raise Refused("zero_weights", "All weights are 0: give at least one member a weight above 0.")
+        raise Refused("zero_weights", "All weights are 0: give at least one member a weight above 0.", status=409)
     if not math.isfinite(sum(weights.values())):
-        raise Refused("bad_weight", "The sum of the weights is too large for a number: give smaller weights.")
+        raise Refused(
+            "bad_weight", "The sum of the weights is too large for a number: give smaller weights.", status=409
+        )
     return weights

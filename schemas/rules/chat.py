@@ -34,9 +34,15 @@ def chat_of(messages: Sequence[object]) -> Chat:
     system = turns.pop(0).content if turns[0].role == "system" else ""
     for number, turn in enumerate(turns, 2 if len(turns) < len(messages) else 1):
         if turn.role == "system":
-            raise Refused("bad_messages", f"Message {number} has the role system: only the first message may have it.")
+            raise Refused(
+                "bad_messages", f"Message {number} has the role system: only the first message may have it.", status=409
+            )
     if not turns or turns[-1].role != "user":
-        raise Refused("bad_messages", "The last message must have the role user: the council answers it.")
+        raise Refused("bad_messages", "The last message must have the role user: the council answers it.", status=409)
+    if not turns[-1].content.strip():
+        raise Refused(
+            "empty_prompt", "The last message is empty: write the text that the council is to answer.", status=409
+        )
     return Chat(turns[-1].content, system, tuple(turns[:-1]))
 
 

@@ -90,11 +90,14 @@ def members_of(
 
 def _used_twice(spec: MemberSpec, facts: ModelFacts) -> Refused:
     if spec.name:
-        return Refused("duplicate_member", f"Two members are called {spec.name!r}: give each a name of its own.")
+        return Refused(
+            "duplicate_member", f"Two members are called {spec.name!r}: give each a name of its own.", status=409
+        )
     return Refused(
         "duplicate_model",
         f"The model {facts.model!r} is named twice: name it once, or give each member a name of its own, such as "
         f"calm={facts.model}.",
+        status=409,
     )
 
 
@@ -112,7 +115,9 @@ def unknown_model(model: str, available: Iterable[str]) -> Refused:
     if model.endswith(".gguf") and not model.startswith("gguf:"):
         hint = f" A GGUF file is named as {shortened('gguf:' + model)!r}."
     offered = ", ".join(names) or "none is served"
-    return Refused("unknown_model", f"There is no model {shortened(model)!r} here; available: {offered}.{hint}")
+    return Refused(
+        "unknown_model", f"There is no model {shortened(model)!r} here; available: {offered}.{hint}", status=404
+    )
 
 
 def full_name(model: str, available: Collection[str]) -> str:
@@ -135,6 +140,7 @@ def check_size(facts: ModelFacts, tier: TierPolicy) -> None:
             f"The model {facts.model!r} has {gigabytes(facts.size_bytes)} and the {tier.name} tier takes models of up "
             f"to {tier.max_model_size_gb:g} GB: choose a smaller model or a higher tier, "
             f"or raise tiers.{tier.name}.max_model_size_gb.",
+            status=409,
         )
     memory_gb = tier.ram_budget_gb + (0.0 if facts.server == IN_PROCESS else tier.vram_budget_gb)
     if facts.size_bytes > memory_gb * GB:
@@ -142,6 +148,7 @@ def check_size(facts: ModelFacts, tier: TierPolicy) -> None:
             "model_too_large",
             f"The model {facts.model!r} has {gigabytes(facts.size_bytes)} and the {tier.name} tier has {memory_gb:g} "
             f"GB of memory for models: raise tiers.{tier.name}.ram_budget_gb, or choose a smaller model.",
+            status=409,
         )
 
 
@@ -157,6 +164,7 @@ def check_twins(chosen: Sequence[ModelFacts]) -> None:
                 "same_model",
                 f"{twin.model!r} and {facts.model!r} are two names of one model, and {facts.server} keeps only one of "
                 "them in memory: name one of the two.",
+                status=409,
             )
 
 
@@ -167,6 +175,7 @@ def check_remote_tier(facts: ModelFacts, tier: TierPolicy, *, allowed: bool) -> 
             "remote_model",
             f"The model {facts.model!r} is remote, at {facts.server}: only the hybrid tier may have a remote member "
             "(--tier hybrid --allow-remote). If that server is in your own network, set remote = false for it.",
+            status=409,
         )
     if not allowed:
         raise Refused(
@@ -174,6 +183,7 @@ def check_remote_tier(facts: ModelFacts, tier: TierPolicy, *, allowed: bool) -> 
             f"The model {facts.model!r} is remote: the prompt would leave this machine for {facts.server}. "
             "Allow it with --allow-remote, or allow_remote in a request. If that server is in your own network, set "
             "remote = false for it.",
+            status=409,
         )
 
 
@@ -271,4 +281,4 @@ def _check_remote(chosen: Sequence[ModelFacts], tier: TierPolicy, *, allowed: bo
         check_remote_tier(facts, tier, allowed=allowed)
     if len(remote) > 1:
         names = " and ".join(repr(facts.model) for facts in remote)
-        raise Refused("many_remote", f"{names} are remote: name one remote member at most.")
+        raise Refused("many_remote", f"{names} are remote: name one remote member at most.", status=409)

@@ -9,16 +9,17 @@ a word of its own; where it begins with white space, that replaces the white spa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import msgspec
 
 from schemas.errors import Refused
+from schemas.rules.arguments import RequestChanges
 from schemas.rules.choice import full_name, shortened
 from schemas.rules.lanes import leading_space_dropped
 from schemas.rules.words import WORD
-from schemas.sessions import MEMBER_OPTIONS, WITHOUT_TEXT, MemberSpec, Opening, Parent, SessionRequest, Sync, Weighting
+from schemas.sessions import MEMBER_OPTIONS, WITHOUT_TEXT, MemberSpec, Opening, Parent, SessionRequest
 
 # The longest word that a parent's description repeats; in a text without spaces a word has no end.
 _MOST_INSTEAD_CHARS = 64
@@ -40,20 +41,6 @@ class WholeAnswers(msgspec.Struct, frozen=True):
     opening: Opening
     texts: Sequence[str]
     ended: bool
-
-
-class RequestChanges(TypedDict, total=False):
-    """The fields of SessionRequest that a branch may have of its own."""
-
-    models: Sequence[str | MemberSpec]
-    weights: Mapping[str, float]
-    max_tokens: int
-    temperature: float
-    seed: int | None
-    options: Mapping[str, Mapping[str, float]]
-    allow_remote: bool
-    weighting: Weighting
-    sync: Sync
 
 
 class BranchStart(msgspec.Struct, frozen=True):
@@ -84,7 +71,11 @@ def branch_of(answers: WholeAnswers, change: Change) -> BranchStart:
     elif change.word is not None and before and not before[-1].isspace():
         say = f" {say}"  # behind the last word
     if not before and not (say := shown_answer(say)):
-        raise Refused("bad_say", "The text has only white space, and an answer does not begin with that: write a word.")
+        raise Refused(
+            "bad_say",
+            "The text has only white space, and an answer does not begin with that: write a word.",
+            status=409,
+        )
     instead = WORD.match(text, place + _space_at(text, place))
     there = instead[0][:_MOST_INSTEAD_CHARS] if instead else ""
     return BranchStart(before + say, Parent(answers.opening.session, len(before.encode()), say, there))
@@ -126,6 +117,7 @@ def _placed(texts: Sequence[str], names: Sequence[str], change: Change) -> tuple
         f"bad_{name}",
         f"{name} is {shortened(str(number))}, and {whose} has {size} {unit}{'' if size == 1 else 's'}: give a number "
         f"from {first} to {first + size}.",
+        status=404,
     )
 
 
@@ -150,9 +142,9 @@ def request_of(
 ) -> tuple[SessionRequest, tuple[str, ...]]:
     """(the request that opens the branch of the session `opening`, a sentence for each member that is left out).
 
-    The branch has the prompt, the members and the options of its parent, but for those in `given`. Where these name no
-    models, members are left out whose model is not among those `served`: a recording may be of
-    another machine. Raises Refused where none is left.
+    The branch has the prompt, the members and the options of its parent, but for those in `given`, which have the types
+    of SessionRequest. Where these name no models, members are left out whose model is not among those `served`: a
+    recording may be of another machine. Raises Refused where none is left.
     """
     warnings: tuple[str, ...] = ()
     values: dict[str, Any] = {
@@ -177,22 +169,10 @@ def request_of(
             for index in left_out
         )
     request = SessionRequest(
-        **values | _plain(given), prompt=opening.prompt, system=opening.system, history=opening.history,
+        **values | dict(given), prompt=opening.prompt, system=opening.system, history=opening.history,
         prefix=branch.prefix, parent=branch.parent,
     )  # fmt: skip
     return request, warnings
-
-
-def _plain(given: RequestChanges) -> dict[str, Any]:
-    """The fields with the types of SessionRequest."""
-    values: dict[str, Any] = dict(given)
-    if "models" in given:
-        values["models"] = tuple(given["models"])
-    if "weights" in given:
-        values["weights"] = dict(given["weights"])
-    if "options" in given:
-        values["options"] = {name: dict(options) for name, options in given["options"].items()}
-    return values
 
 
 def _spec(opening: Opening, index: int) -> MemberSpec:

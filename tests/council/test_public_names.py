@@ -15,8 +15,8 @@ from tests.support.council_command import environment
 from tests.support.project import ROOT
 
 NAMES = {
-    "CouncilError", "Effect", "EnsembleSession", "Frame", "MemberFrame", "MemberSpec", "Message", "Refused",
-    "SessionRequest", "SetBack", "TurboEnsemble", "__version__", "frames",
+    "CouncilError", "Effect", "EnsembleSession", "Frame", "MemberAnswer", "MemberAnswers", "MemberFrame", "MemberSpec",
+    "Message", "Refused", "SessionRequest", "SetBack", "TurboEnsemble", "__version__", "ask", "frames",
 }  # fmt: skip
 
 
@@ -53,12 +53,18 @@ def test_the_public_names_have_types(tmp_path: Path, monkeypatch: pytest.MonkeyP
     program.write_text(
         f"from council import {', '.join(sorted(NAMES - {'__version__'}))}\n"
         "def energy(frame: Frame) -> float:\n    return frame.energy\n"
-        "def text(member: MemberFrame) -> int:\n    return member.text\n"
+        "async def answers() -> MemberAnswers:\n"
+        "    return await ask('Hello', ['a', MemberSpec('b')], weights={'a': 2}, sync='free', tier='mid')\n"
+        "async def energies(one: TurboEnsemble) -> list[float]:\n"
+        "    return [frame.energy async for frame in one.generate_ensemble('Hello', seed=None)]\n"
+        "async def text(member: MemberFrame) -> int:\n    return member.text\n"
+        "async def wrong() -> str:\n    return (await ask('Hello', max_tokens='many'))['a'].text\n"
     )
     monkeypatch.chdir(ROOT)  # its cache makes this run short
     out, _, _ = api.run(["--strict", str(program)])
-    (error,) = [line for line in out.splitlines() if "error:" in line]
-    assert 'got "str", expected "int"' in error, out
+    text, wrong = [line for line in out.splitlines() if "error:" in line]
+    assert 'got "str", expected "int"' in text, out
+    assert '"max_tokens" to "ask" has incompatible type "str"; expected "int"' in wrong, out
 
 
 def test_a_ctrl_c_while_a_command_loads_ends_it_without_a_message() -> None:

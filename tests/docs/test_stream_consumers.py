@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Reader:
         (folder / "consumer.mjs").write_text(MODULE)
         (folder / "redis_msgpack.mjs").write_text(LIBRARY)
         command = ["node", "consumer.mjs"] if language == "js" else [sys.executable, "consumer.py"]
-        self._out = folder / f"{len(list(folder.iterdir()))}.txt"
+        self._out = folder / "out.txt"
         self.process = subprocess.Popen(
             [*command, *arguments], cwd=folder, text=True, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
             stdout=self._out.open("w"), env=environment(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1", **variables),
@@ -65,6 +65,23 @@ class Reader:
 
     def shown(self) -> list[str]:
         return self._out.read_text().splitlines()
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Iterator[Callable[..., Reader]]:
+    """Starts readers, and ends those that still run after the test."""
+    started = list[Reader]()
+
+    def start(language: str, *arguments: str, **variables: str) -> Reader:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        started.append(Reader(language, folder, *arguments, **variables))
+        return started[-1]
+
+    yield start
+    for reader in started:
+        reader.process.kill()
+        reader.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +112,12 @@ async def frames_read(pipe: AsyncPipe, session: str) -> list[Frame]:
 
 
 @languages
-async def test_a_consumer_reads_a_session_while_it_runs(server: Server, tmp_path: Path, language: str) -> None:
+async def test_a_consumer_reads_a_session_while_it_runs(
+    server: Server, read: Callable[..., Reader], language: str
+) -> None:
     pipe, opening = AsyncPipe(server.url), opened()
     await open_session(pipe, opening)
-    reader = Reader(language, tmp_path, server.url.replace("//", "//reader:PASSWORD@"), opening.session)
+    reader = read(language, server.url.replace("//", "//reader:PASSWORD@"), opening.session)
     frames = await frames_read(pipe, opening.session)
     await pipe.close()
     texts = {name: "".join(frame.members[index].text for frame in frames) for index, name in enumerate(opening.names)}
@@ -108,11 +127,11 @@ async def test_a_consumer_reads_a_session_while_it_runs(server: Server, tmp_path
     assert min(map(len, texts.values())) > 10
 
 
-def test_the_short_form_reads_the_newest_session(redis: RedisServer, tmp_path: Path) -> None:
+def test_the_short_form_reads_the_newest_session(redis: RedisServer, read: Callable[..., Reader]) -> None:
     writer = FrameWriter(redis, "text")
     writer.announce()
     writer.write(1)
-    reader = Reader("short", tmp_path, REDIS_URL=redis.url)
+    reader = read("short", REDIS_URL=redis.url)
     wait_until(reader.shown, "the first frame is read")
     writer.write(1, final=True)
     assert reader.lines() == (0, "", ["0 0.5 ['text']", "1 0.5 ['text']"])
@@ -166,7 +185,7 @@ def as_json(value: Any) -> Any:
 
 @languages
 def test_a_consumer_ends_with_a_sentence_where_it_cannot_go_on(
-    redis: RedisServer, tmp_path: Path, language: str
+    redis: RedisServer, read: Callable[..., Reader], language: str
 ) -> None:
     newer, failed = FrameWriter(redis), FrameWriter(redis)
     packed = msgspec.msgpack.decode(encode_frame(made_frame(0, ())))
@@ -180,18 +199,20 @@ def test_a_consumer_ends_with_a_sentence_where_it_cannot_go_on(
             f"The frames of {newer.session} have version {version + 1}; this program reads version {version}."
         ),
     }
-    readers = {session: Reader(language, tmp_path, redis.url, session) for session in sentences}
+    readers = {session: read(language, redis.url, session) for session in sentences}
     assert {session: reader.lines() for session, reader in readers.items()} == {
         session: (1, sentence, []) for session, sentence in sentences.items()
     }
 
 
 @languages
-def test_a_consumer_notices_that_redis_lost_what_it_has_read(redis: RedisServer, tmp_path: Path, language: str) -> None:
+def test_a_consumer_notices_that_redis_lost_what_it_has_read(
+    redis: RedisServer, read: Callable[..., Reader], language: str
+) -> None:
     """The frames that replace them are equal byte for byte: only the nonce is another one."""
     writer = FrameWriter(redis, "text")
     writer.write(2, nonce=b"11111111")
-    reader = Reader(language, tmp_path, redis.url, writer.session)
+    reader = read(language, redis.url, writer.session)
     wait_until(lambda: len(reader.shown()) == 2, "both frames are read")
     writer.lose()
     writer.write(2, nonce=b"22222222")

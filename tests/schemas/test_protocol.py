@@ -64,7 +64,7 @@ def test_the_messages_are_those_of_the_design_card() -> None:
     assert {message.__struct_config__.tag for message in MESSAGES} == set(CARD)
     for name, (channel, is_numbered, keys) in CARD.items():
         schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
-        assert schema["properties"]["channel"] == {"enum": [channel]}
+        assert schema["properties"]["channel"]["enum"] == [channel]
         numbered = {"frameNumber"} if is_numbered else set()
         assert set(schema["properties"]) == {"type", "channel", "timestamp", "payload"} | numbered
         assert set(schema["required"]) == set(schema["properties"])
@@ -79,6 +79,15 @@ def test_every_object_in_a_schema_forbids_unknown_keys() -> None:
         schema = json.loads(path.read_text())
         for part in [schema, *schema.get("$defs", {}).values()]:
             assert part["type"] != "object" or part["additionalProperties"] is False
+
+
+def test_every_key_in_a_schema_is_described() -> None:
+    for path in SCHEMAS.glob("*.json"):
+        schema = json.loads(path.read_text())
+        for part in [schema, *schema.get("$defs", {}).values()]:
+            assert [
+                key for key, value in part["properties"].items() if not {"description", "$ref"} & value.keys()
+            ] == []
 
 
 def test_the_schemas_in_the_repository_are_made_from_the_structs(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.support.web_server import WebServer
 _AGAIN_S = 0.05
 _BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)
 _READ_S = 20.0
+_ENOUGH_S = 60.0
 
 
 class Closed(ConnectionError):
@@ -184,10 +185,12 @@ async def text_of(socket: aiohttp.ClientWebSocketResponse, timeout_s: float = _R
 async def messages_until(
     socket: aiohttp.ClientWebSocketResponse, is_enough: Callable[[list[ProtocolMessage]], Any]
 ) -> list[ProtocolMessage]:
-    """The messages of the protocol, each of them checked, until `is_enough` is true for them."""
+    """The messages of the protocol, each of them checked, until `is_enough` is true for them. Heartbeats go on, so a
+    message that does not come ends the wait by time alone."""
     found: list[ProtocolMessage] = []
-    while not is_enough(found):
-        found.append(checked(await text_of(socket)))
+    async with asyncio.timeout(_ENOUGH_S):
+        while not is_enough(found):
+            found.append(checked(await text_of(socket)))
     return found
 
 

@@ -40,6 +40,11 @@ class DescribedApi:
         self._validator(described["content"]["application/json"]["schema"]).validate(body)
         return body
 
+    def accepts(self, method: str, shown: str, body: Any) -> bool:
+        """True if the description of this operation accepts the body."""
+        described = self.document["paths"][shown][method.lower()]["requestBody"]["content"]["application/json"]
+        return bool(self._validator(described["schema"]).is_valid(body))
+
     def _path(self, path: str, method: str) -> str:
         """The path of the description that this one matches."""
         found = [

@@ -2,73 +2,129 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar, cast
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
+from consumers.web.api.fields import (
+    FASTEST,
+    MOST_WINDOWS,
+    SLOWEST,
+    ByteAt,
+    MaxTokens,
+    MemberAt,
+    NamedTier,
+    NotEmpty,
+    Options,
+    OwnName,
+    Rate,
+    Seed,
+    ShownChat,
+    Step,
+    Temperature,
+    Weights,
+    WindowAt,
+    WordAt,
+    Written,
+)
 from consumers.web.api.members import member_index
 from consumers.web.door.request import read_body
 from schemas.control import Play
 from schemas.errors import Refused
+from schemas.rules.arguments import RequestChanges
 from schemas.rules.chat import Chat, chat_of
 from schemas.rules.members import member_spec_of
-from schemas.rules.what_if import Change, RequestChanges
+from schemas.rules.what_if import Change
 from schemas.sessions import MemberSpec, Opening, SessionRequest, Sync, Weighting
 
 _DEFAULTS = SessionRequest(prompt="")
-# Slower than a quarter is of no use; at 64 an hour takes a minute.
-_SLOWEST, _FASTEST = 0.25, 64.0
-# Ten years of windows.
-_MOST_WINDOWS = 2 * 10**10
+
+# In the path of an error's field, the kind that pydantic tried.
+_KIND = re.compile(r"str|int|MemberBody|function-.*")
 
 B = TypeVar("B", bound=BaseModel)
+
+
+_STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class MemberBody(BaseModel):
     """A member with a name, options or a system text of its own. A field that is left out has the session's value."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = _STRICT
 
-    model: str
-    name: str = ""
-    temperature: float | None = None
-    seed: int | None = None
-    max_tokens: int | None = None
+    model: Written
+    name: OwnName = ""
+    temperature: Temperature | None = None
+    seed: Seed | None = None
+    max_tokens: MaxTokens | None = None
     system: str | None = None
 
 
-def _members_in(models: tuple[str | MemberBody, ...]) -> tuple[str | MemberSpec, ...]:
+Members = tuple[Written | MemberBody, ...]
+
+
+def _members_in(models: Members) -> tuple[str | MemberSpec, ...]:
     return tuple(one if isinstance(one, str) else member_spec_of(one.model_dump()) for one in models)
 
 
-class SessionBody(BaseModel):
-    """A request to the council: a prompt, or a chat as `messages`. A value outside its range is refused with a message
-    that names the range."""
+class _Request(BaseModel):
+    """What a request to the council has beside its prompt or its messages."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = _STRICT
 
-    prompt: str | None = None
-    messages: tuple[dict[str, str], ...] | None = None
-    models: tuple[str | MemberBody, ...] = ()
-    weights: dict[str, float] = {}
-    tier: str | None = None
+    models: Members = ()
+    weights: Weights = {}
+    tier: NamedTier | None = None
     system: str = ""
-    max_tokens: int = _DEFAULTS.max_tokens
-    seed: int | None = None
-    temperature: float = _DEFAULTS.temperature
-    options: dict[str, dict[str, float]] = {}
+    max_tokens: MaxTokens = _DEFAULTS.max_tokens
+    seed: Seed | None = None
+    temperature: Temperature = _DEFAULTS.temperature
+    options: Options = {}
     allow_remote: bool = False
     weighting: Weighting = _DEFAULTS.weighting
     sync: Sync = _DEFAULTS.sync
     record: bool = False
+
+
+class PromptSessionBody(_Request):
+    """A request to the council with a prompt."""
+
+    prompt: Written
+
+
+class ChatSessionBody(_Request):
+    """A request to the council with a chat."""
+
+    messages: ShownChat
+
+
+class SessionBody(_Request):
+    """A request to the council: a prompt, or a chat as `messages`. A value outside its range is refused with a message
+    that names the range."""
+
+    prompt: str | None = None
+    messages: tuple[dict[str, str], ...] | None = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """One of the two is required."""
+        return {"description": cls.__doc__, **handler(TypeAdapter(PromptSessionBody | ChatSessionBody).core_schema)}
 
     def request(self) -> SessionRequest:
         """The session request: all fields but `tier` and `record`. Raises Refused for a prompt and messages together,
         for neither, and for messages that are not a valid chat."""
         chat = self._chat()
         if chat.system and self.system:
-            raise Refused("two_systems", "There are two system texts, in 'system' and in the messages: leave one out.")
+            raise Refused(
+                "two_systems",
+                "There are two system texts, in 'system' and in the messages: leave one out.",
+                status=409,
+            )
         plain = self.model_dump(exclude={"tier", "record", "prompt", "messages", "system", "models"})
         return SessionRequest(
             prompt=chat.prompt, system=self.system or chat.system, history=chat.history,
@@ -84,28 +140,49 @@ class SessionBody(BaseModel):
         return Chat(self.prompt) if self.prompt is not None else chat_of(self.messages or ())
 
 
-class WhatIfBody(BaseModel):
-    """A branch of a session: `say` is put at the byte `at` of an answer, or in the place of its word number `word`;
-    `member` is the index, name or id of its member, by default the first one whose answer has that place. A field of
-    the request that is left out has the parent's value."""
+class _Branch(BaseModel):
+    """What a branch has beside its place. A field of the request that is left out has the parent's value."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = _STRICT
 
-    say: str
-    at: int | None = None
-    word: int | None = None
-    member: str | int | None = None
-    models: tuple[str | MemberBody, ...] = ()
-    weights: dict[str, float] | None = None
-    tier: str | None = None
-    max_tokens: int | None = None
-    seed: int | None = None
-    temperature: float | None = None
-    options: dict[str, dict[str, float]] | None = None
+    say: NotEmpty
+    member: MemberAt | None = None
+    models: Members = ()
+    weights: Weights | None = None
+    tier: NamedTier | None = None
+    max_tokens: MaxTokens | None = None
+    seed: Seed | None = None
+    temperature: Temperature | None = None
+    options: Options | None = None
     allow_remote: bool | None = None
     weighting: Weighting | None = None
     sync: Sync | None = None
     record: bool = False
+
+
+class ByteWhatIfBody(_Branch):
+    """A branch at the byte `at` of an answer, which stays the same up to there."""
+
+    at: ByteAt
+
+
+class WordWhatIfBody(_Branch):
+    """A branch with `say` in the place of a word of an answer, of which the first is 1."""
+
+    word: WordAt
+
+
+class WhatIfBody(_Branch):
+    """A branch of a session: `say` is put at the byte `at` of an answer, or in the place of its word number `word`;
+    `member` is the index, name or id of its member, by default the first one whose answer has that place."""
+
+    at: ByteAt | None = None
+    word: WordAt | None = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """One of the two places is required."""
+        return {"description": cls.__doc__, **handler(TypeAdapter(ByteWhatIfBody | WordWhatIfBody).core_schema)}
 
     def change(self, opening: Opening) -> Change:
         """The change of the parent `opening`. Raises Refused for an unknown member."""
@@ -123,9 +200,9 @@ class ReplayBody(BaseModel):
     """How a replay begins. `rate` 1 is the recorded speed, 0 as fast as the council computes. With `frames` the
     recorded frames are shown and nothing is computed."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = _STRICT
 
-    rate: float = 1.0
+    rate: Rate = 1.0
     paused: bool = False
     frames: bool = False
 
@@ -140,31 +217,28 @@ class PlaybackBody(BaseModel):
     `window` is the window to show next; `step` moves by so many windows, back if negative.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = _STRICT
 
-    rate: float | None = None
+    rate: Rate | None = None
     paused: bool | None = None
-    window: int | None = None
-    step: int = 0
+    window: WindowAt | None = None
+    step: Step = 0
 
     def order(self) -> Play:
-        """The order to the replay. Raises Refused."""
+        """The order to the replay; without a field it changes nothing. Raises Refused."""
         rate = None if self.rate is None else _checked_rate(self.rate)
-        if self.window is not None and not 0 <= self.window <= _MOST_WINDOWS:
-            raise Refused("bad_window", f"window is {self.window}: give a window's index, from 0 to {_MOST_WINDOWS}.")
-        if abs(self.step) > _MOST_WINDOWS:
-            raise Refused("bad_step", f"step is {self.step}: give at most {_MOST_WINDOWS} windows, on or back.")
-        order = Play(rate, self.paused, self.window, self.step)
-        if order == Play():
-            raise Refused("bad_request", "The body changes nothing: send rate, paused, window or step.")
-        return order
+        if self.window is not None and not 0 <= self.window <= MOST_WINDOWS:
+            raise Refused("bad_window", f"window is {self.window}: give a window's index, from 0 to {MOST_WINDOWS}.")
+        if abs(self.step) > MOST_WINDOWS:
+            raise Refused("bad_step", f"step is {self.step}: give at most {MOST_WINDOWS} windows, on or back.")
+        return Play(rate, self.paused, self.window, self.step)
 
 
 def _checked_rate(rate: float) -> float:
-    if rate != 0 and not _SLOWEST <= rate <= _FASTEST:
+    if rate != 0 and not SLOWEST <= rate <= FASTEST:
         raise Refused(
             "bad_rate",
-            f"rate is {rate:g}: give {_SLOWEST:g} to {_FASTEST:g}, or 0 for as fast as the council computes.",
+            f"rate is {rate:g}: give {SLOWEST:g} to {FASTEST:g}, or 0 for as fast as the council computes.",
         )
     return rate
 
@@ -189,11 +263,12 @@ def checked_body(raw: bytes, shape: type[B]) -> B:
         raise Refused("bad_json", f"The body is not valid JSON ({first['msg'].removeprefix('Invalid JSON: ')}).")
     if not first["loc"]:
         raise Refused("bad_request", f"The body is not a JSON object: send one such as {_EXAMPLES[shape]}.")
-    # pydantic puts the kind that it tried, such as a string or an object, into the path of the field.
-    field = ".".join(str(part) for part in first["loc"] if part not in ("str", "int", "MemberBody"))
+    field = ".".join(str(part) for part in first["loc"] if not _KIND.fullmatch(str(part)))
     if first["type"] == "extra_forbidden":
         known = MemberBody if "MemberBody" in first["loc"] else shape
-        raise Refused("bad_request", f"Unknown field {field!r}; known fields: {', '.join(known.model_fields)}.")
+        # Its own fields before those that it shares.
+        names = dict.fromkeys([*known.__annotations__, *known.model_fields])
+        raise Refused("bad_request", f"Unknown field {field!r}; known fields: {', '.join(names)}.")
     if first["type"] == "missing":
         raise Refused("bad_request", f"The field {field!r} is missing.")
     raise Refused("bad_request", f"The field {field!r} is wrong: {_lowered(first['msg'])}.")

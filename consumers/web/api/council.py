@@ -10,7 +10,7 @@ from aiohttp import web
 
 from consumers.web.api.openapi import document
 from consumers.web.api.operations import Operation
-from consumers.web.api.replies import CouncilStatus, Healthy, Ready, Versions
+from consumers.web.api.replies import CouncilStatus, Healthy, Readiness, Versions
 from consumers.web.door.errors import error_response, json_response, model_response
 from runtime.presence import RedisPresence
 from schemas.frames import FRAME_VERSION
@@ -33,19 +33,31 @@ class CouncilApi:
     def operations(self) -> list[Operation]:
         return [
             Operation(
-                "GET", "/api/status", self._status,
-                "Show the processes with their losses, the open sessions with their lag, and Redis's memory.",
-                CouncilStatus,
+                "GET", "/api/status", self._status, "show_status", "Council", "Show the council's state",
+                "The processes with their losses, the open sessions with their lag, and Redis's memory.", CouncilStatus,
             ),
-            Operation("GET", "/api/version", self._show_version, "Show the versions of this council.", Versions),
-            Operation("GET", "/api/openapi.json", self._describe, "Show this description, as OpenAPI 3.1.", dict),
             Operation(
-                "GET", "/api/asyncapi.json", self._describe_streams,
-                "Show the streams in Redis and the sockets, as AsyncAPI 3.0.", dict,
+                "GET", "/api/asyncapi.json", self._describe_streams, "describe_streams", "Council",
+                "Show the description of the streams",
+                "The description of the streams in Redis and of the sockets, as AsyncAPI 3.0.", dict,
             ),
-            Operation("GET", "/healthz", self._health, "Check that this process answers.", Healthy),
             Operation(
-                "GET", "/readyz", self._readiness, "Check that a new session would be answered.", Ready
+                "GET", "/api/version", self._show_version, "show_version", "Council", "Show the versions",
+                "The versions of this council, of its frames and entries, and of Python.", Versions,
+            ),
+            Operation(
+                "GET", "/api/openapi.json", self._describe, "describe_api", "Council", "Show this description",
+                "The description of the HTTP API, as OpenAPI 3.1.", dict,
+            ),
+            Operation(
+                "GET", "/healthz", self._health, "check_health", "Council", "Check that this process answers",
+                "For supervisors and load balancers. It requires no token.", Healthy,
+            ),
+            Operation(
+                "GET", "/readyz", self._readiness, "check_readiness", "Council",
+                "Check that a new session would be answered",
+                "200 if Redis, a model, an aggregator and DECIPHER run; else 503, with the reason for clients with the "
+                "token. It requires no token.", Readiness,
             ),
         ]  # fmt: skip
 
@@ -69,7 +81,7 @@ class CouncilApi:
         return web.Response(body=_ASYNCAPI.read_bytes(), content_type="application/json")
 
     async def _health(self, _request: web.Request) -> web.Response:
-        return model_response(Healthy())
+        return model_response(Healthy(ok=True))
 
     async def _readiness(self, _request: web.Request) -> web.Response:
         """Raises RedisAway, RedisRefuses, Refused where Redis is full: 503."""
@@ -78,4 +90,4 @@ class CouncilApi:
         await require_room(self._pipe, new_session_id())
         if missing := await what_is_missing(self._pipe):
             return error_response(503, "not_ready", f"The council is not ready: {', '.join(missing)}.")
-        return model_response(Ready())
+        return model_response(Readiness(ready=True))

@@ -41,7 +41,8 @@ class ImportApi:
     def operations(self) -> list[Operation]:
         return [
             Operation(
-                "POST", "/api/recordings", self._take, "Add a recording to the library: the body is its file.",
+                "POST", "/api/recordings", self._take, "add_recording", "Recordings", "Add a recording",
+                "The body is the recording's file, up to 2 GiB. It is checked completely before it is in the library.",
                 ListedRecording, (408, 413, 415, 422, 507), status=201, body=OCTETS, parameters=(_NAME,),
             )
         ]  # fmt: skip

@@ -14,9 +14,13 @@ def member_index(name: str | None, opening: Opening) -> int:
     known = ", ".join(f"{index} {display_name}" for index, display_name in enumerate(opening.names))
     if name is None:
         if len(opening.names) > 1:
-            raise Refused("no_member", f"The member is missing: give its index or its name; members: {known}.")
+            raise Refused(
+                "no_member", f"The member is missing: give its index or its name; members: {known}.", status=409
+            )
         return 0
     for names in (tuple(map(str, range(len(opening.names)))), opening.names, protocol_model_ids(opening.names)):
         if name in names:
             return names.index(name)
-    raise Refused("unknown_member", f"{shortened(name)!r} is not a member of this session; members: {known}.")
+    raise Refused(
+        "unknown_member", f"{shortened(name)!r} is not a member of this session; members: {known}.", status=404
+    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from consumers.web.api.operations import Operation
-from consumers.web.api.replies import LastFailure, ModelList, Ordered, OwnMember, ShownCouncil, ShownModel
+from consumers.web.api.replies import LastFailure, LoadOrder, ModelList, OwnMember, ShownCouncil, ShownModel
 from consumers.web.door.errors import model_response
 from schemas.errors import Refused
 from schemas.events import protocol_model_ids
@@ -29,14 +29,21 @@ class ModelsApi:
 
     def operations(self) -> list[Operation]:
         return [
-            Operation("GET", "/api/models", self._list, "List the models that are served.", ModelList),
             Operation(
-                "POST", "/api/models/{model:.+}/load", self._load, "Load a model into memory.", Ordered, (404, 409),
-                status=202,
+                "GET", "/api/models", self._list, "list_models", "Models", "List the models",
+                "The models that are served, in order of preference, the members of the council's settings, and the "
+                "limits of its tier.", ModelList,
             ),
             Operation(
-                "POST", "/api/models/{model:.+}/unload", self._unload, "Unload a model from memory.", Ordered,
-                (404, 409), status=202,
+                "POST", "/api/models/{model:.+}/load", self._load, "load_model", "Models", "Load a model into memory",
+                "The model's producer follows the order within two seconds; the list of models shows the result.",
+                LoadOrder, (404, 409), status=202,
+            ),
+            Operation(
+                "POST", "/api/models/{model:.+}/unload", self._unload, "unload_model", "Models",
+                "Unload a model from memory",
+                "The model's producer follows the order within two seconds. A model that is answering is refused.",
+                LoadOrder, (404, 409), status=202,
             ),
         ]  # fmt: skip
 
@@ -94,7 +101,7 @@ class ModelsApi:
         if action == "unload" and facts.memory_key in keys_in_use(await self._pipe.run(read_uses())):
             raise Refused("model_in_use", f"{facts.model!r} is answering: unload it when it is idle.", status=409)
         await order(self._pipe, facts.model, action)
-        return model_response(Ordered(model=facts.model, residency=facts.residency, ordered=action), status=202)
+        return model_response(LoadOrder(model=facts.model, residency=facts.residency, ordered=action), status=202)
 
     async def _served(self) -> dict[str, ModelFacts]:
         """The served models by their ids."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from consumers.web.api.operations import Operation, Shape
-from consumers.web.api.replies import ErrorReply
+from consumers.web.api.operations import Operation, Shape, Tag
 
 _REF = "#/components/schemas/"
 _STRING = {"type": "string"}
@@ -20,6 +19,15 @@ _IN_PATH = {
     "member": "The member's index, name or id, percent-encoded.",
     "model": "The model's name, percent-encoded, or its id.",
     "name": "The recording's file name, percent-encoded.",
+}
+_TAGS: Mapping[Tag, str] = {
+    "Sessions": "Ask the council; list, show, cancel and delete its sessions; read their tokens and events.",
+    "What-if": "Put another text into an answer, and let all members continue from there.",
+    "Recordings": "The library of recorded sessions.",
+    "Replays": "Play a recording as a session.",
+    "Models": "The models that the council serves, and which of them are in memory.",
+    "Council": "The council's processes, health and versions.",
+    "OpenAI-compatible": "The operations of OpenAI's API that a council has.",
 }
 # The errors that every operation may return.
 _EVERYWHERE = (400, 401, 403, 429, 500, 503)
@@ -31,11 +39,13 @@ docs/frames.md) and /ws (the real-time protocol, see docs/protocol.md)."""
 def document(operations: Sequence[Operation], version: str) -> dict[str, Any]:
     """The OpenAPI document."""
     paths: dict[str, dict[str, Any]] = {}
+    used = {one.tag for one in operations}
     for one in operations:
         paths.setdefault(one.shown_path, {})[one.method.lower()] = _described(one)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Turbo Ensemble: the Local Council", "version": version, "description": _INTRODUCTION},
+        "tags": [{"name": tag, "description": _TAGS[tag]} for tag in get_args(Tag) if tag in used],
         "paths": paths,
         "components": {
             "schemas": _schemas(operations),
@@ -49,21 +59,21 @@ def document(operations: Sequence[Operation], version: str) -> dict[str, Any]:
 
 
 def _described(one: Operation) -> dict[str, Any]:
-    statuses = sorted({*_EVERYWHERE, *one.refusals})
+    refusals = sorted({*_EVERYWHERE, *one.refusals})
+    bodies: dict[int, dict[str, Any]] = {one.status: _answer(one)}
+    bodies |= {status: _content(shape) for status, shape in one.also.items()}
+    bodies |= {status: _json(one.error) for status in refusals}
     described: dict[str, Any] = {
-        "operationId": _name_of(one),
+        "operationId": one.name,
+        "tags": [one.tag],
         "summary": one.summary,
+        "description": one.description,
         "parameters": _parameters(one),
-        "responses": {str(one.status): _answer(one)} | {str(status): _error(status) for status in statuses},
+        "responses": {str(status): _response(status, content) for status, content in bodies.items()},
     }
     if one.body is not None:
-        described["requestBody"] = {"required": True, "content": _sent(one.body)}
+        described["requestBody"] = {"required": True, "content": _content(one.body)}
     return described
-
-
-def _name_of(one: Operation) -> str:
-    """The operationId, for generated clients: the handler's name."""
-    return one.handler.__name__.strip("_") + "_" + type(getattr(one.handler, "__self__", one)).__name__.lower()
 
 
 def _parameters(one: Operation) -> list[dict[str, Any]]:
@@ -76,6 +86,7 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
         {
             "name": parameter.name,
             "in": parameter.place,
+            "required": parameter.required,
             "description": parameter.description,
             "schema": parameter.schema,
         }
@@ -84,41 +95,68 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
 
 
 def _answer(one: Operation) -> dict[str, Any]:
-    described: dict[str, Any] = {"description": HTTPStatus(one.status).phrase}
-    match one.answer:
+    """The content of a response."""
+    return _content(one.answer) | ({} if one.stream is None else _content(one.stream))
+
+
+def _response(status: int, content: Mapping[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+    return described | ({"content": content} if content else {})
+
+
+def _content(body: Shape | None) -> dict[str, Any]:
+    """The schema of a body, by its content type."""
+    match body:
         case None:
-            pass
+            return {}
         case str() as content_type:
-            described["content"] = {content_type: {"schema": _STRING}}
+            is_text = content_type.startswith("text/")
+            return {content_type: {"schema": _STRING if is_text else _STRING | {"format": "binary"}}}
         case shape:
-            described["content"] = _json(shape)
-    return described
-
-
-def _error(status: int) -> dict[str, Any]:
-    return {"description": HTTPStatus(status).phrase, "content": _json(ErrorReply)}
-
-
-def _sent(body: type[BaseModel] | str) -> dict[str, Any]:
-    if isinstance(body, str):
-        return {body: {"schema": {"type": "string", "format": "binary"}}}
-    return _json(body)
+            return _json(shape)
 
 
 def _json(shape: type) -> dict[str, Any]:
+    """The schema of a body in JSON."""
     schema: Mapping[str, Any] = {"type": "object"} if shape is dict else {"$ref": _REF + shape.__name__}
     return {"application/json": {"schema": schema}}
 
 
 def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
     """The schemas of all models, and of the models inside them."""
-    sent: list[Shape] = [ErrorReply, *(one.answer for one in operations if isinstance(one.answer, type))]
+    sent = [shape for one in operations for shape in (one.answer, one.error) if isinstance(shape, type)]
     received = [one.body for one in operations if isinstance(one.body, type)]
-    models = dict.fromkeys(shape for shape in sent if isinstance(shape, type) and issubclass(shape, BaseModel))
     _, found = models_json_schema(
-        [*((model, "serialization") for model in models), *((model, "validation") for model in received)],
+        [
+            *((model, "serialization") for model in _models_in(sent)),
+            *((model, "validation") for model in _models_in(received)),
+        ],
         ref_template=_REF + "{model}",
     )
-    structs = [shape for shape in sent if isinstance(shape, type) and issubclass(shape, msgspec.Struct)]
+    structs = [shape for shape in dict.fromkeys([*sent, *received]) if issubclass(shape, msgspec.Struct)]
     _, parts = msgspec.json.schema_components(structs, ref_template=_REF + "{name}")
-    return {**found["$defs"], **parts}
+    return {name: _optional(schema) for name, schema in found["$defs"].items()} | {
+        name: _complete(schema) for name, schema in parts.items()
+    }
+
+
+def _complete(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a struct, which is sent with all its fields."""
+    properties = schema.get("properties", {})
+    shown = {name: {key: value for key, value in one.items() if key != "default"} for name, one in properties.items()}
+    return dict(schema) | ({"properties": shown, "required": list(shown)} if shown else {})
+
+
+def _optional(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema with its defaults as sentences: generators of TypeScript require a property that has a default."""
+    properties = {name: dict(shown) for name, shown in schema.get("properties", {}).items()}
+    for name, shown in properties.items():
+        default = shown.pop("default", None)
+        # Other defaults, such as null and empty lists, are those of their type.
+        if default and name not in schema.get("required", ()):
+            shown["description"] = f"{shown.get('description', '')} Default: {default}.".strip()
+    return dict(schema) | ({"properties": properties} if properties else {})
+
+
+def _models_in(shapes: Sequence[type]) -> list[type[BaseModel]]:
+    return [shape for shape in dict.fromkeys(shapes) if issubclass(shape, BaseModel)]

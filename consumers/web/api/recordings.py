@@ -37,6 +37,7 @@ _LISTING = (
     Parameter("limit", f"The number of recordings on a page; by default {_PAGE}.",
               {"type": "integer", "minimum": 1, "maximum": _LONGEST_PAGE}),
 )  # fmt: skip
+_OTHER = Parameter("other", "The other recording's name.", {"type": "string", "minLength": 1}, required=True)
 OCTETS = "application/octet-stream"
 
 
@@ -50,25 +51,37 @@ class RecordingsApi:
         path = "/api/recordings/{name}"
         return [
             Operation(
-                "GET", "/api/recordings", self._list, "List the recordings of the library, the newest file first.",
+                "GET", "/api/recordings", self._list, "list_recordings", "Recordings", "List the recordings",
+                "The recordings of the library, the newest file first, a page at a time.",
                 RecordingList, (404,), parameters=_LISTING,
             ),
             Operation(
-                "GET", path, self._show, "Show a recording: its request, its members and its result.", ShownRecording,
-                (404,),
+                "GET", path, self._show, "show_recording", "Recordings", "Show a recording",
+                "Its request, its members, the versions that recorded it, and its result.", ShownRecording, (404,),
             ),
-            Operation("GET", f"{path}/file", self._send, "Download the recording, an MCAP file.", OCTETS, (404,)),
             Operation(
-                "PUT", f"{path}/star", self._star, "Star a recording: it is never deleted to make room.",
-                ListedRecording, (404,),
+                "GET", f"{path}/file", self._send, "download_recording", "Recordings", "Download a recording",
+                "The file, in MCAP format; Range and the conditions of RFC 9110 are supported.", OCTETS, (404,),
+                also={206: OCTETS, 304: None, 412: None, 416: None},
             ),
-            Operation("DELETE", f"{path}/star", self._unstar, "Remove the star.", ListedRecording, (404,)),
             Operation(
-                "GET", f"{path}/difference", self._compare,
-                "Find the first window and field in which two recordings differ.", RecordingDifference, (404, 422),
-                parameters=(Parameter("other", "The other recording's name.", _STRING),),
+                "PUT", f"{path}/star", self._star, "star_recording", "Recordings", "Star a recording",
+                "A starred recording is never deleted to make room.", ListedRecording, (404,),
             ),
-            Operation("DELETE", path, self._delete, "Delete a recording.", None, (404,), status=204),
+            Operation(
+                "DELETE", f"{path}/star", self._unstar, "unstar_recording", "Recordings", "Remove the star",
+                "The recording may be deleted again to make room.", ListedRecording, (404,),
+            ),
+            Operation(
+                "GET", f"{path}/difference", self._compare, "compare_recordings", "Recordings",
+                "Compare two recordings",
+                "The first difference: in the request, else a window and a field of its frame; null if there is none.",
+                RecordingDifference, (404, 422), parameters=(_OTHER,),
+            ),
+            Operation(
+                "DELETE", path, self._delete, "delete_recording", "Recordings", "Delete a recording",
+                "Deletes the file from the library.", None, (404,), status=204,
+            ),
         ]  # fmt: skip
 
     async def _list(self, request: web.Request) -> web.Response:

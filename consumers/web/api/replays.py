@@ -39,19 +39,24 @@ class ReplaysApi:
         playback = "/api/sessions/{session}/playback"
         return [
             Operation(
-                "POST", "/api/recordings/{name}/replay", self._replay, "Play a recording: open a session.",
-                OpenedReplay, (404, 408, 413, 415, 422), status=201, body=ReplayBody,
+                "POST", "/api/recordings/{name}/replay", self._replay, "open_replay", "Replays", "Play a recording",
+                "Opens a session of its own with the recorded frames, which all frontends can show.",
+                OpenedReplay, (404, 408, 409, 413, 415, 422), status=201, body=ReplayBody,
             ),
             Operation(
-                "GET", playback, self._show_playback, "Show the position of a replay.", ShownPlayback, (404, 409),
+                "GET", playback, self._show_playback, "show_playback", "Replays", "Show the position of a replay",
+                "The window that every page shows, the last one, the speed, and whether a process plays it.",
+                ShownPlayback, (404, 409),
             ),
             Operation(
-                "POST", playback, self._order_playback, "Pause a replay, change its position or its speed.",
+                "POST", playback, self._order_playback, "change_playback", "Replays",
+                "Pause a replay, change its position or its speed", "The replay follows within a quarter of a second.",
                 ShownPlayback, (404, 408, 409, 413, 415), status=202, body=PlaybackBody,
             ),
             Operation(
-                "POST", "/api/sessions/{session}/keep", self._keep,
-                "Record a session from its beginning, running or ended.", Keeping, (404, 409), status=202,
+                "POST", "/api/sessions/{session}/keep", self._keep, "record_session", "Recordings", "Record a session",
+                "Records a session from its beginning, running or ended; shows the name of the file.",
+                Keeping, (404, 409), status=202,
             ),
         ]  # fmt: skip
 
@@ -80,7 +85,8 @@ class ReplaysApi:
     async def _order_playback(self, request: web.Request) -> web.Response:
         session = request.match_info["session"]
         body = await read_json_body(request, PlaybackBody)
-        await order_playback(self._pipe, session, body.order())
+        if (order := body.order()) != Play():
+            await order_playback(self._pipe, session, order)
         return await self._playback(session, 202)
 
     async def _playback(self, session: str, status: int) -> web.Response:

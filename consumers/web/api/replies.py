@@ -230,7 +230,7 @@ class ModelList(Reply):
     target_fps: Count
 
 
-class Ordered(Reply):
+class LoadOrder(Reply):
     """The order was sent to the model's producer; GET /api/models shows the result."""
 
     model: str
@@ -288,13 +288,13 @@ class CouncilStatus(Reply):
 class Healthy(Reply):
     """This process answers."""
 
-    ok: Literal[True] = True
+    ok: Literal[True]
 
 
-class Ready(Reply):
+class Readiness(Reply):
     """A session that is opened now is answered, and its events are composed."""
 
-    ready: Literal[True] = True
+    ready: Literal[True]
 
 
 class Versions(Reply):

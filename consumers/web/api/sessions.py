@@ -28,7 +28,7 @@ from consumers.web.api.replies import (
     Turn,
 )
 from consumers.web.door.errors import model_response
-from consumers.web.door.request import whole_number
+from consumers.web.door.request import MOST_NUMBER, whole_number
 from recordings.contents import SUFFIX
 from recordings.folder import Library
 from schemas.errors import Refused
@@ -51,7 +51,7 @@ from transport.sessions import (
 _WINDOW_INDEX = Parameter(
     "window_index",
     "The session at the end of this window; by default the newest. The last ten minutes of windows are kept.",
-    {"type": "integer", "minimum": 0},
+    {"type": "integer", "minimum": 0, "maximum": MOST_NUMBER},
 )
 
 
@@ -62,28 +62,37 @@ class SessionsApi:
         self._pipe, self._answers, self._library, self._opener = pipe, answers, library, opener
 
     def operations(self) -> list[Operation]:
+        path = "/api/sessions/{session}"
         return [
             Operation(
-                "POST", "/api/sessions", self._open, "Ask the council: open a session.", Opened,
-                (408, 409, 413, 415), status=201, body=SessionBody,
-            ),
-            Operation("GET", "/api/sessions", self._list, "List the sessions that are kept.", SessionList),
-            Operation(
-                "GET", "/api/sessions/{session}", self._show,
-                "Show a session: its request, and each member's whole text at a window.", ShownSession,
-                (404,), parameters=(_WINDOW_INDEX,),
+                "POST", "/api/sessions", self._open, "open_session", "Sessions", "Ask the council",
+                "Opens a session: all members answer the prompt, or the last message of a chat, at the same time. The "
+                "response comes at once; the answers follow in the session, its events and its frames.",
+                Opened, (404, 408, 409, 413, 415), status=201, body=SessionBody,
             ),
             Operation(
-                "POST", "/api/sessions/{session}/cancel", self._cancel, "Stop all members; their texts stay.",
+                "GET", "/api/sessions", self._list, "list_sessions", "Sessions", "List the sessions",
+                "The sessions that Redis still has, open and ended, newest first, at most 200.", SessionList,
+            ),
+            Operation(
+                "GET", path, self._show, "show_session", "Sessions", "Show a session",
+                "Its request, and each member's state and whole text at the newest window or at an earlier one.",
+                ShownSession, (404,), parameters=(_WINDOW_INDEX,),
+            ),
+            Operation(
+                "POST", f"{path}/cancel", self._cancel, "cancel_session", "Sessions", "Stop all members",
+                "Their texts stay, and the session ends. A session that has ended stays as it is.",
                 Cancelled, (404,), status=202,
             ),
             Operation(
-                "POST", "/api/sessions/{session}/members/{member:.+}/cancel", self._cancel_member,
-                "Stop one member; the others continue.", Cancelled, (404, 409), status=202,
+                "POST", f"{path}/members/{{member:.+}}/cancel", self._cancel_member, "cancel_member", "Sessions",
+                "Stop one member", "Its text stays, and the other members continue.", Cancelled, (404, 409),
+                status=202,
             ),
             Operation(
-                "DELETE", "/api/sessions/{session}", self._delete, "Delete a session that has ended.", None,
-                (404, 409), status=204,
+                "DELETE", path, self._delete, "delete_session", "Sessions", "Delete a session",
+                "Deletes a session that has ended; an open one is refused. Its recording stays.", None, (404, 409),
+                status=204,
             ),
         ]  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Annotated, cast
 
 import msgspec
 from aiohttp import web
@@ -13,7 +13,7 @@ from consumers.web.answer_cache import AnswerCache
 from consumers.web.api.members import member_index
 from consumers.web.api.operations import Operation, Parameter
 from consumers.web.door.errors import json_response
-from consumers.web.door.request import whole_number
+from consumers.web.door.request import MOST_NUMBER, whole_number
 from schemas.entries import UNDECODABLE, Quality, Token
 from schemas.errors import Refused, SessionGone
 from schemas.frames import shown_logprob
@@ -24,7 +24,8 @@ from transport.redis.connection import AsyncPipe
 MOST_TOKENS = 200
 # Between slices of an answer the event loop serves live clients.
 _SLICE = 50
-_STRING, _BYTE = {"type": "string"}, {"type": "integer", "minimum": 0}
+_STRING = {"type": "string", "minLength": 1}
+_BYTE = {"type": "integer", "minimum": 0, "maximum": MOST_NUMBER}
 _PARAMETERS = (
     Parameter("member", "The member's index, name or id; not needed in a session of one member.", _STRING),
     Parameter("from", "The first byte of the answer; by default 0.", _BYTE),
@@ -34,6 +35,9 @@ _PARAMETERS = (
         _BYTE,
     ),
 )
+
+# Not a tuple, whose schema `items: false` generators of clients do not read.
+_Range = Annotated[Sequence[int], msgspec.Meta(min_length=2, max_length=2)]
 
 _top_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, float | None]])
 
@@ -74,7 +78,7 @@ class TokenList(msgspec.Struct, frozen=True, rename={"first": "from", "last": "t
     first: int
     last: int
     tokens: Sequence[ShownToken]
-    given: list[tuple[int, int]]
+    given: Sequence[_Range]
     next: int | None
 
 
@@ -96,8 +100,9 @@ class TokensApi:
     def operations(self) -> list[Operation]:
         return [
             Operation(
-                "GET", "/api/sessions/{session}/tokens", self._tokens,
-                "List the tokens of an answer, each with its alternatives.", TokenList, (404,),
+                "GET", "/api/sessions/{session}/tokens", self._tokens, "list_tokens", "Sessions",
+                "List the tokens of an answer",
+                "The tokens in a range of bytes, each with its alternatives, 200 at a time.", TokenList, (404, 409),
                 parameters=_PARAMETERS,
             )
         ]  # fmt: skip
@@ -146,7 +151,7 @@ def token_query(query: Mapping[str, str]) -> TokenQuery:
     first = whole_number(query, "from", "a byte of the answer") or 0
     last = whole_number(query, "to", "a byte of the answer")
     if last is not None and last < first:
-        raise Refused("bad_to", f"to is {last} and from is {first}: give a to that is at least from.")
+        raise Refused("bad_to", f"to is {last} and from is {first}: give a to that is at least from.", status=409)
     return TokenQuery(query.get("member"), first, last)
 
 

@@ -70,17 +70,22 @@ class WhatIfApi:
         refusals = (404, 408, 409, 413, 415)
         return [
             Operation(
-                "POST", "/api/sessions/{session}/what-if", self._branch,
-                "Put a text into an answer, and let all members continue from there: open a branch.", Opened,
-                refusals, status=201, body=WhatIfBody,
+                "POST", "/api/sessions/{session}/what-if", self._branch, "branch_session", "What-if",
+                "Open a branch of a session",
+                "Puts a text into an answer, and lets all members continue from there, in a session of its own.",
+                Opened, refusals, status=201, body=WhatIfBody,
             ),
             Operation(
-                "POST", "/api/recordings/{name}/what-if", self._branch_of_recording,
-                "The same with a recorded session.", Opened, (*refusals, 422), status=201, body=WhatIfBody,
+                "POST", "/api/recordings/{name}/what-if", self._branch_of_recording, "branch_recording", "What-if",
+                "Open a branch of a recording",
+                "Puts a text into a recorded answer, and lets all members continue from there.",
+                Opened, (*refusals, 422), status=201, body=WhatIfBody,
             ),
             Operation(
-                "GET", "/api/sessions/{session}/effect", self._effect,
-                "Compare the answers of a branch with those of its parent.", ShownEffect, (404, 409),
+                "GET", "/api/sessions/{session}/effect", self._effect, "show_effect", "What-if",
+                "Show the effect of a branch",
+                "How each answer of the branch differs from the same member's answer in the parent.",
+                ShownEffect, (404, 409),
             ),
         ]  # fmt: skip
 

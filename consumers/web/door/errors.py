@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -39,8 +41,8 @@ def model_response(model: BaseModel, status: int = 200) -> web.Response:
 def error_response(status: int, code: str, message: str, path: str = "") -> web.Response:
     """An error. At a `path` of the OpenAI-compatible API it also has the fields of OpenAI's errors."""
     is_openai = path.startswith(OPENAI_ROOT)
-    if is_openai and code in _TOO_LONG:
-        status, code = 400, "context_length_exceeded"
+    if is_openai:
+        status, code = _as_openai(status, code)
     error: dict[str, str | None] = {"code": code, "message": message}
     if is_openai:
         error |= {
@@ -48,6 +50,15 @@ def error_response(status: int, code: str, message: str, path: str = "") -> web.
             "param": _parameter(code, path),
         }
     return json_response({"error": error}, status)
+
+
+def _as_openai(status: int, code: str) -> tuple[int, str]:
+    """(status, code) for clients of OpenAI's API, which know its codes, and repeat a request after a 409."""
+    if code in _TOO_LONG:
+        return 400, "context_length_exceeded"
+    if status == HTTPStatus.CONFLICT:
+        return (503 if code == "no_models" else 400), code
+    return status, code
 
 
 def _parameter(code: str, path: str) -> str | None:

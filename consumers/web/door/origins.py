@@ -1,8 +1,10 @@
 """Origins of pages: what the setting origins may name, and which pages were refused.
 
-http://localhost:5173    this origin
-http://localhost:*       this scheme and host, with any port or without one
-null                     pages whose origin a browser does not name: files, sandboxed frames, data: addresses
+    http://localhost:5173    this origin
+    http://localhost:*       this scheme and host, with any port or without one
+    null                     pages whose origin a browser does not name: files, sandboxed frames, data: addresses
+
+A refused page is not told why, so the first refused origins are reported to the person who runs the council.
 """
 
 from __future__ import annotations

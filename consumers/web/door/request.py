@@ -13,6 +13,7 @@ from schemas.rules.choice import shortened
 
 # Longer numbers are no byte positions, no windows, and not exact in a browser.
 _MOST_DIGITS = 15
+MOST_NUMBER = 10**_MOST_DIGITS - 1
 # Every route accepts the token, which was checked before.
 _TOKEN = "token"
 # A body of 64 KiB over a slow line takes a second or two.
@@ -39,7 +40,7 @@ def whole_number(query: Mapping[str, str], name: str, meaning: str) -> int | Non
     if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
         raise Refused(
             f"bad_{name}",
-            f"{name} is {shortened(text)!r}: give {meaning}, a whole number from 0 to {10**_MOST_DIGITS - 1}.",
+            f"{name} is {shortened(text)!r}: give {meaning}, a whole number from 0 to {MOST_NUMBER}.",
         )
     return int(text)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from aiohttp import hdrs, web
 
 from consumers.web.api.opening import Opener
-from consumers.web.api.operations import Operation
+from consumers.web.api.operations import Operation, Tag
 from consumers.web.door.errors import error_of, json_response
 from consumers.web.door.request import read_body
 from consumers.web.live.sockets import Clients
@@ -36,6 +36,7 @@ from consumers.web.openai.replies import (
     ChoiceReply,
     ListedModel,
     ListedModels,
+    OpenAIErrorReply,
     OpenAIReply,
     TextCompletion,
 )
@@ -50,12 +51,12 @@ _PING_S = 10.0
 _PING = b": the council has no text yet\n\n"
 # A client that receives nothing for so long is disconnected, and its sessions are cancelled.
 _STALL_S = 60.0
-_STREAM_HEADERS = {
+_STREAM_HEADERS: dict[str, str] = {
     hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
     hdrs.CACHE_CONTROL: "no-store",
-    # nginx would hold the parts back.
-    "X-Accel-Buffering": "no",
 }
+_STREAM = "text/event-stream"
+_TAG: Tag = "OpenAI-compatible"
 WARNING = "X-Council-Warning"
 _MOST_WARNING_CHARS = 1_024
 
@@ -70,18 +71,25 @@ class OpenAIApi:
 
     def operations(self) -> list[Operation]:
         return [
-            Operation("GET", "/v1/models", self._list_models, "List the model ids of the council.", ListedModels),
             Operation(
-                "GET", "/v1/models/{model:.+}", self._show_model, "Show one model id.", ListedModel, (404,)
+                "GET", "/v1/models", self._list_models, "list_model_ids", _TAG, "List the model ids",
+                "The whole council, the councils of the settings, and each member.", ListedModels,
+                error=OpenAIErrorReply,
             ),
             Operation(
-                "POST", "/v1/chat/completions", self._chat, "Answer a chat; with stream true as Server-Sent Events.",
-                ChatCompletion, (404, 408, 409, 415, 502), body=ChatBody,
+                "GET", "/v1/models/{model:.+}", self._show_model, "show_model_id", _TAG, "Show a model id",
+                "One of the ids that the list has.", ListedModel, (404,), error=OpenAIErrorReply,
             ),
             Operation(
-                "POST", "/v1/completions", self._complete,
-                "Answer a prompt, or several; with stream true as Server-Sent Events.",
-                TextCompletion, (404, 408, 409, 415, 502), body=CompletionBody,
+                "POST", "/v1/chat/completions", self._chat, "create_chat_completion", _TAG, "Answer a chat",
+                "The council, or one member, answers the last message; with stream true as Server-Sent Events.",
+                ChatCompletion, (404, 408, 415, 502), body=ChatBody, stream=_STREAM, error=OpenAIErrorReply,
+            ),
+            Operation(
+                "POST", "/v1/completions", self._complete, "create_completion", _TAG, "Answer a prompt, or several",
+                "Each prompt is answered as a question; with stream true as Server-Sent Events.",
+                TextCompletion, (404, 408, 415, 502), body=CompletionBody, stream=_STREAM,
+                error=OpenAIErrorReply,
             ),
         ]  # fmt: skip
 

@@ -10,8 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic.config import JsonDict
 
+from consumers.web.api.fields import Temperature, Whole
 from schemas.errors import Refused
 from schemas.rules.chat import Chat, chat_of
 from schemas.rules.choice import shortened
@@ -29,7 +31,35 @@ MOST_ALTERNATIVES = 20
 _MOST_NAMED = 12
 _SEEDS = 2**32
 
+_STOP = {"type": "string", "minLength": 1, "maxLength": _MOST_STOP_CHARS}
+_PART = {
+    "type": "object", "properties": {"type": {"enum": ["text", "input_text"]}, "text": {"type": "string"}},
+    "required": ["type", "text"],
+}  # fmt: skip
+_MESSAGE = {
+    "type": "object",
+    "properties": {
+        "role": {"type": "string", "enum": ["system", "developer", "user", "assistant"]},
+        "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]},
+    },
+    "required": ["role", "content"],
+}
+# The last one has the role user; a message may have other fields, which are ignored.
+Messages = Annotated[list[dict[str, Any]], WithJsonSchema({"type": "array", "items": _MESSAGE, "minItems": 1})]
+Stops = Annotated[
+    str | list[str],
+    WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": _MOST_STOPS}]}),
+]
+
 B = TypeVar("B", bound="AskedBody")
+
+
+def _requires(name: str, other: str) -> JsonDict:
+    """The schema of a body that has the field `other`, which is true, where it has the field `name`."""
+    return {
+        "if": {"required": [name], "properties": {name: {"not": {"type": "null"}}}},
+        "then": {"required": [other], "properties": {other: {"const": True}}},
+    }
 
 
 class StreamOptions(BaseModel):
@@ -43,14 +73,16 @@ class StreamOptions(BaseModel):
 class AskedBody(BaseModel):
     """What both kinds of requests have. A null counts as left out."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="allow", strict=True, frozen=True, json_schema_extra={"allOf": [_requires("stream_options", "stream")]}
+    )
 
     model: str
-    temperature: float | None = None
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    n: Annotated[int | None, Field(ge=1, le=MOST_CHOICES)] = None
+    temperature: Temperature | None = None
+    max_tokens: Annotated[Whole | None, Field(ge=1)] = None
+    seed: Whole | None = None
+    stop: Stops | None = None
+    n: Annotated[Whole | None, Field(ge=1, le=MOST_CHOICES)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     # The council's own: the user allows that the prompt is sent to a remote member.
@@ -60,18 +92,22 @@ class AskedBody(BaseModel):
 class ChatBody(AskedBody):
     """POST /v1/chat/completions."""
 
-    messages: list[dict[str, Any]]
-    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [_requires("stream_options", "stream"), _requires("top_logprobs", "logprobs")]}
+    )
+
+    messages: Messages
+    max_completion_tokens: Annotated[Whole | None, Field(ge=1)] = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
+    top_logprobs: Annotated[Whole | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
 
 
 class CompletionBody(AskedBody):
     """POST /v1/completions. The council answers each prompt as a question."""
 
-    prompt: str | list[str]
+    prompt: Annotated[str | list[str], Field(json_schema_extra={"minItems": 1, "maxItems": MOST_CHOICES})]
     echo: bool | None = None
-    logprobs: Annotated[int | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
+    logprobs: Annotated[Whole | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -185,7 +221,11 @@ def _chat(messages: Sequence[Mapping[str, Any]]) -> Chat:
     systems = [content for role, content in turns if role == "system"]
     rest = [{"role": role, "content": content} for role, content in turns if role != "system"]
     system = [{"role": "system", "content": "\n\n".join(systems)}] if systems else []
-    return chat_of([*system, *rest])
+    try:
+        return chat_of([*system, *rest])
+    except Refused as refusal:
+        # Not 409: clients of OpenAI's API send a request again that was answered with it.
+        raise Refused(refusal.code, str(refusal)) from None
 
 
 def _turn(number: int, message: Mapping[str, Any]) -> tuple[str, str]:

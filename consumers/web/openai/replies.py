@@ -28,6 +28,22 @@ class ListedModels(msgspec.Struct, frozen=True):
     object: Literal["list"] = "list"
 
 
+class OpenAIError(msgspec.Struct, frozen=True):
+    """`message` is one sentence: what is wrong, and what to do. `code` is the council's, and stable; `type` is OpenAI's
+    kind of error, and `param` the parameter that it is about, null where there is none."""
+
+    code: str
+    message: str
+    type: str
+    param: str | None
+
+
+class OpenAIErrorReply(msgspec.Struct, frozen=True):
+    """An error in OpenAI's form."""
+
+    error: OpenAIError
+
+
 class ContentLogprobs(msgspec.Struct, frozen=True):
     """The tokens of a chat's answer. OpenAI's form requires refusal."""
 
@@ -50,7 +66,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
     content: str
     reasoning_content: str | None
     role: Literal["assistant"] = "assistant"
-    refusal: None = None
+    refusal: str | None = None
 
 
 class ChatDelta(msgspec.Struct, frozen=True, omit_defaults=True):

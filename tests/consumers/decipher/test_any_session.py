@@ -313,6 +313,9 @@ def test_the_end_of_a_resonance_is_sent_where_there_is_no_time_for_analysis() ->
 def test_a_session_without_a_frame_has_no_last_update() -> None:
     ((_, events),) = composed(NAMES, [], [0], "decipher", set())
     assert [type(event) for _, event in events] == [ErrorEvent]
+    # A DECIPHER that cannot read the checkpoint of an earlier version ends what that one sent.
+    closing = Composer(opening_of(*NAMES), ORIGIN_NS).close(7)
+    assert [type(event) for event in closing] == [EnergyUpdate, EnergyField]
 
 
 def test_of_each_code_the_newest_errors_are_kept_for_later_clients() -> None:

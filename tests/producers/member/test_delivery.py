@@ -18,7 +18,7 @@ from runtime.log import Log
 from runtime.presence import RedisPresence
 from schemas import keys
 from schemas.control import Progress, encode_progress
-from schemas.entries import Claim, Failed, Finished, Token, decode_entry
+from schemas.entries import Alive, Claim, Failed, Finished, Token, decode_entry
 from schemas.errors import RedisAway
 from tests.support.redis_servers import RedisServer
 from tests.support.sessions import opening_of, token_stream
@@ -149,6 +149,21 @@ async def test_a_redis_that_serves_reads_alone_is_not_tried_without_a_pause(
         await until(has_failed_often, "the write was tried several times")
         delivering.cancel()
         assert failed_s[4] - failed_s[0] > 3 * delivery_module._RETRY_S
+
+
+async def test_the_first_token_waits_for_no_rest_after_a_sign_of_life(
+    redis: RedisServer, pipe: AsyncPipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens that follow one another share round trips; the first one is what a person waits for."""
+    monkeypatch.setattr(delivery_module, "_REST_S", 60.0)
+    async with claimed(pipe, _nothing) as member:
+        member.delivery.show(Alive)
+        running = asyncio.create_task(member.delivery.run())
+        await until(lambda: member.written(Alive), "the sign of life is written")
+        member.delivery.add(PIECES[:1])
+        await until(lambda: member.written(Token), "the first token is written")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def _nothing() -> None: ...

@@ -371,7 +371,7 @@ async def test_invalid_orders_to_a_replay_get_one_sentence(redis: RedisServer, f
     session = (await api.ask("POST", at(name, "/replay"), 201, json={}))["session"]
     path = f"/api/sessions/{session}/playback"
     for body, code in [
-        ({}, "bad_request"), ({"rate": 0.2}, "bad_rate"), ({"rate": 65}, "bad_rate"), ({"rate": -1}, "bad_rate"),
+        ({"rate": 0.2}, "bad_rate"), ({"rate": 65}, "bad_rate"), ({"rate": -1}, "bad_rate"),
         ({"rate": "fast"}, "bad_request"), ({"window": -1}, "bad_window"), ({"window": 10**30}, "bad_window"),
         ({"window": 1.5}, "bad_request"), ({"step": 10**20}, "bad_step"), ({"paused": 1}, "bad_request"),
         ({"speed": 1}, "bad_request"), ([], "bad_request"),
@@ -395,7 +395,7 @@ async def test_a_recording_that_cannot_be_played_is_refused(
 ) -> None:
     offer(redis, "replay")
     name = write_golden(folder, text=False).name
-    code, sentence = await refused(api, "POST", at(name, "/replay"), 400, json={})
+    code, sentence = await refused(api, "POST", at(name, "/replay"), 409, json={})
     assert code == "without_text"
     assert sentence.endswith('show the recorded ones with "frames": true.')
     await api.ask("POST", at(name, "/replay"), 201, json={"frames": True})

@@ -157,7 +157,7 @@ async def test_one_member_is_cancelled_and_the_others_continue(
     assert counts[0] == 25 > counts[1]
     again = await api.ask("POST", f"{path}/0/cancel", 202)
     assert again == {"session": session, "status": "ended", "members": [0]}
-    refused = (await api.ask("POST", f"{path}/2/cancel", 400))["error"]
+    refused = (await api.ask("POST", f"{path}/2/cancel", 404))["error"]
     assert refused["code"] == "unknown_member"
     assert f"members: 0 {WORD}, 1 {CHAR}." in refused["message"]
 

@@ -174,7 +174,8 @@ async def test_what_cannot_be_a_branch_is_refused(redis: RedisServer, api: Descr
         ("unknown_model", {"say": "x", "word": 1, "models": ["nowhere"]}),
         ("bad_temperature", {"say": "x", "word": 1, "temperature": 9.0}),
     ):
-        assert await refused(api, path, 400, **body) == code, body
+        status = 404 if code in ("bad_at", "bad_word", "unknown_member", "unknown_model") else 400
+        assert await refused(api, path, status, **body) == code, body
     assert await refused(api, "/api/sessions/nowhere/what-if", 404, say="x", at=0) == "session_gone"
     assert await refused(api, "/api/recordings/nowhere.mcap/what-if", 404, say="x", at=0) == "no_recording"
     await cancel_session(pipe, parent.session)

@@ -34,8 +34,10 @@ KEYS = {"code", "message", "type", "param"}
         ("POST", CHAT, {"json": {}, "headers": {"Origin": "http://x.example"}}, 403, "forbidden_origin",
          "permission_error"),
         ("POST", CHAT, {"json": {}, "headers": {"Host": "x.example"}}, 403, "forbidden_host", "permission_error"),
-        ("POST", CHAT, {"json": {"model": "council", "messages": [{"role": "user", "content": "x"}]}}, 409, "no_models",
-         "invalid_request_error"),
+        ("POST", CHAT, {"json": {"model": "council", "messages": [{"role": "user", "content": "x"}]}}, 503, "no_models",
+         "server_error"),
+        ("POST", CHAT, {"json": {"model": "council", "messages": [{"role": "assistant", "content": "x"}]}}, 400,
+         "bad_messages", "invalid_request_error"),
         # Elsewhere errors stay as they are.
         ("GET", "/api/nothing", {}, 404, "not_found", None),
     ],
