@@ -96,7 +96,7 @@ class Connections:
         async def handle_without_expect(request: web.BaseRequest) -> web.StreamResponse:
             # aiohttp answers `Expect` before any middleware has checked the request.
             if hdrs.EXPECT in request.headers:
-                return _plain_error(417, "no_expectations", "Send the request without 'Expect'.")
+                return _plain_error(417, "no_expectations", "Send the request without 'Expect'.", request.path)
             return await handle(request)
 
         server.request_handler = handle_without_expect
@@ -142,9 +142,9 @@ class _Connection(web.RequestHandler):
         return _plain_error(status, "internal", "The web server could not answer this request.")
 
 
-def _plain_error(status: int, code: str, message: str) -> web.Response:
+def _plain_error(status: int, code: str, message: str, path: str = "") -> web.Response:
     """An error that passes no middleware; it ends the connection."""
-    response = error_response(status, code, message)
+    response = error_response(status, code, message, path)
     response.headers.update({**SECURITY_HEADERS, hdrs.SERVER: SERVER})
     response.force_close()
     return response

@@ -33,6 +33,7 @@ KEYS = {"code", "message", "type", "param"}
         ("POST", CHAT, {"json": {"model": 3}}, 400, "bad_model", "invalid_request_error"),
         ("POST", CHAT, {"json": {}, "headers": {"Origin": "http://x.example"}}, 403, "forbidden_origin",
          "permission_error"),
+        ("POST", CHAT, {"json": {}, "headers": {"Expect": "x"}}, 417, "no_expectations", "invalid_request_error"),
         ("POST", CHAT, {"json": {}, "headers": {"Host": "x.example"}}, 403, "forbidden_host", "permission_error"),
         ("POST", CHAT, {"json": {"model": "council", "messages": [{"role": "user", "content": "x"}]}}, 503, "no_models",
          "server_error"),
