@@ -51,6 +51,8 @@ _PING_S = 10.0
 _PING = b": the council has no text yet\n\n"
 # A client that receives nothing for so long is disconnected, and its sessions are cancelled.
 _STALL_S = 60.0
+# Less than the buffer of a connection: such a write does not wait for the client.
+_MOST_AT_ONCE = 16 * 1024
 _STREAM_HEADERS: dict[str, str] = {
     hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
     hdrs.CACHE_CONTROL: "no-store",
@@ -242,12 +244,18 @@ class _Response:
 
     async def _write(self, data: bytes) -> None:
         """Raises ConnectionError, TimeoutError for a client that is gone or receives nothing."""
-        async with self._writing, asyncio.timeout(_STALL_S):
+        async with self._writing:
             if self._streaming is None:
                 self._streaming = self.sent = web.StreamResponse(headers={**_STREAM_HEADERS, **self._headers})
                 await self._streaming.prepare(self._request)
             self._sent_at_s = time.monotonic()
-            await self._streaming.write(data)
+            transport = self._request.transport
+            if transport is not None and transport.get_write_buffer_size() + len(data) < _MOST_AT_ONCE:
+                # It cannot wait: a time-out would cost as much as the rest.
+                await self._streaming.write(data)
+                return
+            async with asyncio.timeout(_STALL_S):
+                await self._streaming.write(data)
 
 
 @contextlib.contextmanager
