@@ -44,6 +44,8 @@ from consumers.web.openai.tally import total_usage
 from schemas.errors import CouncilError, Refused
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
+from transport.sessions import new_session_id
+from transport.status import processes_for
 
 _PREFIXES = {"chat": "chatcmpl-", "completion": "cmpl-"}
 # Proxies close a connection after a minute without a byte.
@@ -144,8 +146,9 @@ class OpenAIApi:
         """Opens a session for each choice, and adds it to `choices`. Raises Refused, NoAggregator, RedisAway,
         RedisRefuses."""
         warnings = list(asked.warnings)
-        for wanted in requests_for(asked, await list_processes(self._pipe)):
-            opened = await self._opener.ask(wanted, None, record=False)
+        records = await processes_for(self._pipe, new_session_id())
+        for wanted in requests_for(asked, records):
+            opened = await self._opener.ask(wanted, None, record=False, records=records)
             is_agreed, logprobs = wanted.sync == "consensus", asked.logprobs
             if logprobs is not None and not is_agreed and len(opened.names) > 1:
                 logprobs, own = None, "logprobs are those of one text: ask one member, or council:consensus"

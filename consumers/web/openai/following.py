@@ -20,7 +20,7 @@ from schemas.frames import Frame, decode_frame
 from schemas.keys import entry_order
 from transport.following import StreamEntry, StreamReader
 from transport.frames import find_newest_frame, frames_after
-from transport.redis.connection import BlockingPipe
+from transport.redis.connection import ReadingPipe
 from transport.sessions import find_session
 from transport.tokens import tokens_after
 
@@ -60,7 +60,7 @@ class SessionFollower:
     def __init__(self, url: str, session: str, is_wanted: Callable[[], bool]) -> None:
         self._session, self._is_wanted = session, is_wanted
         # A connection of its own: it waits for entries.
-        self._pipe = BlockingPipe(url)
+        self._pipe = ReadingPipe(url)
         self._silent_from = self._received_at = time.monotonic()
         # The frame whose numbers are shown beside the tokens of the only member.
         self._newest: StreamEntry | None = None
