@@ -15,21 +15,19 @@ import msgspec
 
 from consumers.web.openai.lone_member import LoneMember
 from schemas.entries import Finished, Token
-from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, Refused, SessionGone, SetBack
+from schemas.errors import RedisAway, RedisRefuses, Refused, SessionGone, SetBack
 from schemas.frames import Frame, decode_frame
 from schemas.keys import entry_order
 from transport.following import StreamEntry, StreamReader
 from transport.frames import find_newest_frame, frames_after
 from transport.redis.connection import ReadingPipe
-from transport.sessions import find_session
+from transport.silence import raise_reason
 from transport.tokens import tokens_after
 
 _BLOCK_MS = 250
 _RETRY_S = 0.25
 # A restart of Redis takes some seconds; clients wait longer for a first token.
 _REDIS_AWAY_S = 30.0
-# Three hundred frames are missing.
-_NO_AGGREGATOR_S = 5.0
 # The numbers beside a member's text are so old at most. To read each frame for them would cost more than the text.
 _NUMBERS_S = 0.25
 
@@ -118,7 +116,7 @@ class SessionFollower:
         if entries:
             self._silent_from = self._received_at = time.monotonic()
         else:
-            await self._raise_reason(time.monotonic() - self._silent_from)
+            await self._attempt(raise_reason(self._pipe, self._session, time.monotonic() - self._silent_from), None)
         return [decode_frame(entry.raw) for entry in entries]
 
     async def _next(self, reader: StreamReader, block_ms: int | None) -> list[StreamEntry]:
@@ -141,21 +139,6 @@ class SessionFollower:
         if not self._is_wanted():
             raise ClientGone
         return found
-
-    async def _raise_reason(self, silent_s: float) -> None:
-        """Raises the reason why no frame arrives, if there is one."""
-        if silent_s < 1.0:
-            return
-        try:
-            state = await find_session(self._pipe, self._session)
-        except SessionGone:
-            raise _lost() from None
-        except (RedisAway, RedisRefuses):
-            return
-        if state.status != "open" and state.reason:
-            raise CouncilError(state.reason)
-        if silent_s > _NO_AGGREGATOR_S:
-            raise NoAggregator("No aggregator closes this session's windows: start one with `council up`.")
 
 
 def _lost() -> Refused:
