@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 from council.running.keeper import is_ended
 from council.running.meeting import require_council
 from council.settings.schema import load_settings
-from schemas.errors import CouncilError, RedisAway, RedisRefuses, Refused, SessionGone, Unavailable
+from schemas.errors import CouncilError, RedisAway, RedisRefuses, SessionGone, Unavailable
 from schemas.frames import Frame, decode_frame
+from schemas.rules.arguments import check_frames
 from transport.frames import frames_after, last_announced, wait_for_sessions
 from transport.redis.connection import BlockingPipe
 from transport.sessions import find_session, list_sessions
@@ -34,11 +35,11 @@ async def frames(
     distinguishes them. `redis_url` is the council's Redis; without it that of the settings, else that of the council
     that runs on this machine.
 
-    Raises Refused where no council is found, SessionGone where there is no such session, OtherVersion where the council
-    has another version, and as EnsembleSession.frames() does. After an error, frames() must be called again.
+    Raises Refused for a wrong argument and where no council is found, SessionGone where there is no such session,
+    OtherVersion where the council has another version, and as EnsembleSession.frames() does. After an error,
+    frames() must be called again.
     """
-    if session is not None and each:
-        raise Refused("bad_frames", "frames() takes a session or each=True: leave one of them out.")
+    check_frames(session, redis_url, each)
     pipe = BlockingPipe(await require_council(load_settings(None, {"redis_url": redis_url}).redis_url))
     try:
         if session is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import msgspec
@@ -87,6 +88,15 @@ async def test_each_end_without_a_final_frame_is_one_sentence(redis: RedisServer
         await windows("none", redis)
     with pytest.raises(Refused, match="leave one of them out"):
         await anext(frames("none", redis.url, each=True))
+    wrong: Any
+    for wrong, sentence in [
+        ({"session": 5}, "session is 5: give a session's id as a text."),
+        ({"each": "yes"}, "each is 'yes': give True or False."),
+        ({"redis_url": 5}, "redis_url is 5: give the address of a Redis."),
+        ({"session": "\udcff", "redis_url": redis.url}, "characters that are not valid Unicode: correct it."),
+    ]:
+        with pytest.raises(Refused, match=re.escape(sentence)):
+            await anext(frames(**wrong))
     with pytest.raises(Refused, match="No Redis answers at"):
         await anext(frames(redis_url="redis://127.0.0.1:1/0"))
     writer = announced(redis)
