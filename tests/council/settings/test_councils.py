@@ -109,7 +109,7 @@ SEVEN = "[" + ", ".join(f'"x{i}=m1"' for i in range(7)) + "]"
         ("speed = 1", "trio.speed: there is no such setting; known settings: members, weights, options, sync, "),
         ("members = []", "trio.members: list should have at least 1 item"),
         (f"members = {SEVEN}", "trio.members: list should have at most 6 items"),
-        ('members = "m1"', "trio.members: input should be a valid list"),
+        ('members = "m1"', "trio.members: write a list, such as"),
         ("members = [3]", "trio.members.0: input should be a valid string"),
         ('members = ["m1", "m1"]', "trio.members.1: 'm1' is named twice: give each member a name of its own"),
         ('members = ["calm", "calm=m2"]', "trio.members.1: 'calm' is named twice"),
