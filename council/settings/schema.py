@@ -18,6 +18,7 @@ import pydantic
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 
 from consumers.web.door.access import checked_token, token_from_file
 from consumers.web.door.origins import checked_origins
@@ -233,6 +234,8 @@ def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
         settings = Settings(**values)
     except pydantic.ValidationError as error:
         raise Refused("bad_settings", _sentence(error, file)) from None
+    except SettingsError as error:
+        raise Refused("bad_settings", _unreadable(error)) from None
     except (pydantic.PydanticUserError, ValueError) as error:
         raise Refused("bad_settings", f"A COUNCIL_ variable cannot be read: {error}.") from None
     for name, value in flags.items():
@@ -245,6 +248,14 @@ def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
     if settings.redis_url:
         settings.redis_url = with_prefix(settings.redis_url, settings.prefix)
     return settings
+
+
+def _unreadable(error: SettingsError) -> str:
+    """The sentence about a variable whose value is not JSON."""
+    for name in Settings.model_fields:
+        if f'"{name}"' in str(error):
+            return f"The variable COUNCIL_{name.upper()} is not valid JSON: {error.__cause__}."
+    return f"A COUNCIL_ variable cannot be read: {error}."
 
 
 def _require_known(file: SettingsFile) -> None:
@@ -289,7 +300,7 @@ def _problem(error: pydantic.ValidationError) -> str:
         return f"there is no such setting; known settings: {', '.join(table.model_fields)}"
     if first["type"] in ("dict_type", "model_type"):
         return "write a table of names and values"
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    message = first["msg"].removeprefix("Value error, ").partition(" after validation")[0].rstrip(".")
     return message[0].lower() + message[1:]
 
 
