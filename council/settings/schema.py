@@ -303,7 +303,7 @@ def _problem(error: pydantic.ValidationError) -> str:
         return "write a table of names and values"
     if first["type"] == "list_type":
         return 'write a list, such as ["a", "b"]'
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    message = first["msg"].removeprefix("Value error, ").partition(" after validation")[0].rstrip(".")
     return message[0].lower() + message[1:]
 
 

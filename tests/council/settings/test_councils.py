@@ -107,13 +107,15 @@ SEVEN = "[" + ", ".join(f'"x{i}=m1"' for i in range(7)) + "]"
     ("line", "words"),
     [
         ("speed = 1", "trio.speed: there is no such setting; known settings: members, weights, options, sync, "),
-        ("members = []", "trio.members: list should have at least 1 item"),
-        (f"members = {SEVEN}", "trio.members: list should have at most 6 items"),
+        ("members = []", "trio.members: list should have at least 1 item."),
+        (f"members = {SEVEN}", "trio.members: list should have at most 6 items."),
         ('members = "m1"', "trio.members: write a list, such as"),
         ("members = [3]", "trio.members.0: input should be a valid string"),
         ('members = ["m1", "m1"]', "trio.members.1: 'm1' is named twice: give each member a name of its own"),
         ('members = ["calm", "calm=m2"]', "trio.members.1: 'calm' is named twice"),
         ('members = ["m1", "x=m1:speed=3"]', "trio.members.1: 'x=m1:speed=3' has an unknown option 'speed'"),
+        ('members = ["x=m1:temperature=9"]', "trio.members.0: temperature of 'x=m1:temperature=9' is 9.0: give a num"),
+        ('members = ["x=m1:seed=-1"]', "trio.members.0: seed of 'x=m1:seed=-1' is -1: give a whole number from 0"),
         ('members = ["x=calm"]', "trio.members.0: 'x=calm' has no model, because 'calm' is a member"),
         ('members = ["m1", "duo"]', "trio.members.1: 'duo' is a council, which cannot be a member"),
         ('members = ["x=trio"]', "trio.members.0: 'trio' is a council, which cannot be a member"),
@@ -121,6 +123,7 @@ SEVEN = "[" + ", ".join(f'"x{i}=m1"' for i in range(7)) + "]"
         ("weights = { m1 = -1 }", "trio.weights.m1: input should be greater than or equal to 0"),
         ("weights = { m1 = inf }", "trio.weights.m1: input should be a finite number"),
         ("weights = { m1 = 0, calm = 0 }", "trio.weights: all weights are 0"),
+        ("weights = { m1 = 1e308, calm = 1e308 }", "trio.weights: their sum is too large for a number"),
         ("weights = [1]", "trio.weights: write a table of names and values"),
         ("options = { x = { seed = 1 } }", "trio.options.x: 'x' is not a member of this council"),
         ("options = { m1 = { top_p = 1 } }", "trio.options.m1.top_p: there is no such setting; known settings: tempe"),
@@ -131,6 +134,7 @@ SEVEN = "[" + ", ".join(f'"x{i}=m1"' for i in range(7)) + "]"
         ("temperature = true", "trio.temperature: input should be a valid number"),
         ("max_tokens = 0", "trio.max_tokens: input should be greater than or equal to 1"),
         ("seed = 4294967296", "trio.seed: input should be less than 4294967296"),
+        (f'system = "{"x" * 32_769}"', "trio.system: the system text has 32769 bytes, and the limit is 32768"),
         ("system = 1", "trio.system: input should be a valid string"),
     ],
 )
@@ -142,6 +146,12 @@ def test_a_wrong_council_is_refused_with_file_line_and_key(line: str, words: str
     number = text.split("\n").index(line) + 1
     assert str(caught.value).startswith(f"council.toml, line {number}: councils.{words}"), str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_variable_that_is_not_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COUNCIL_COUNCILS", "{")
+    with pytest.raises(Refused, match=r"^The variable COUNCIL_COUNCILS is not valid JSON: .+\.$"):
+        loaded("")
 
 
 @pytest.mark.parametrize(
