@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from council.settings.member import MaxTokens, MemberName, MemberOptions, MemberSetting, Seed, Temperature
+from council.settings.member import MaxTokens, MemberName, MemberOptions, MemberSetting, Seed, SystemText, Temperature
 from council.settings.tier import MOST_AT_ONCE, WrongSetting
 from schemas.errors import Refused
 from schemas.rules.members import member_spec
@@ -30,7 +31,7 @@ class CouncilSetting(BaseModel):
     options: dict[str, MemberOptions] = {}
     sync: Sync | None = None
     weighting: Weighting | None = None
-    system: str | None = None
+    system: SystemText | None = None
     max_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
     seed: Seed | None = None
@@ -54,8 +55,11 @@ def check_councils(councils: Mapping[MemberName, CouncilSetting], members: Mappi
             for key in keys:
                 if key not in names:
                     raise WrongSetting((name, table, key), f"{key!r} is not a member of this council: {_joined(names)}")
-        if not any(council.weights.get(member, 1.0) for member in names):
+        weights = [council.weights.get(member, 1.0) for member in names]
+        if not any(weights):
             raise WrongSetting((name, "weights"), "all weights are 0: give at least one member a weight above 0")
+        if not math.isfinite(sum(weights)):
+            raise WrongSetting((name, "weights"), "their sum is too large for a number: give smaller weights")
 
 
 def _names_of(

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from council.settings.server import ModelName
 from schemas.errors import Refused
 from schemas.rules.members import check_member_name
+from schemas.rules.texts import check_size_of
 from schemas.sessions import MAX_TOKENS_LIMIT, MemberSpec
 
 
@@ -20,8 +21,16 @@ def _member_name(name: str) -> str:
     return name
 
 
-MemberName = Annotated[str, AfterValidator(_member_name)]
+def _system_text(text: str) -> str:
+    try:
+        check_size_of("system text", text)
+    except Refused as error:
+        raise ValueError(str(error).rstrip(".")) from None
+    return text
 
+
+MemberName = Annotated[str, AfterValidator(_member_name)]
+SystemText = Annotated[str, AfterValidator(_system_text)]
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -47,7 +56,7 @@ class MemberSetting(BaseModel):
     temperature: Temperature | None = None
     seed: Seed | None = None
     max_tokens: MaxTokens | None = None
-    system: str | None = None
+    system: SystemText | None = None
 
     def spec(self, name: str) -> MemberSpec:
         """The member under this name."""

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import pydantic
 from pydantic import Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -61,7 +62,12 @@ class Settings(BaseSettings):
     """Everything that can be set; unknown keys are refused."""
 
     model_config = SettingsConfigDict(
-        env_prefix="COUNCIL_", extra="forbid", validate_assignment=True, arbitrary_types_allowed=True
+        # An empty variable counts as not set: processes of the council that do not need the token have one.
+        env_prefix="COUNCIL_",
+        env_ignore_empty=True,
+        extra="forbid",
+        validate_assignment=True,
+        arbitrary_types_allowed=True,
     )
 
     tier: TierName | None = None
@@ -178,14 +184,20 @@ class _Environment(EnvSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         values = super().__call__()
-        # An empty variable counts as not set: processes of the council that do not need the token have one.
-        values = {name: value for name, value in values.items() if value or name not in ("token", "prefix")}
         if token := token_from_file():
             values["token"] = token
         try:
             return with_tier_limits(values)
         except WrongSetting as error:
             raise Refused("bad_settings", f"The variable COUNCIL_TIER_LIMITS: {_at(error.keys, error)}.") from None
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            form = 'a list, such as ["a", "b"]' if field_name in ("models", "origins") else 'a table, such as {"a": 1}'
+            sentence = f"The variable COUNCIL_{field_name.upper()} is not valid JSON: write {form}."
+            raise Refused("bad_settings", sentence) from None
 
 
 def _placed(parse: Callable[[Any], T], value: object) -> T:
@@ -289,7 +301,9 @@ def _problem(error: pydantic.ValidationError) -> str:
         return f"there is no such setting; known settings: {', '.join(table.model_fields)}"
     if first["type"] in ("dict_type", "model_type"):
         return "write a table of names and values"
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if first["type"] == "list_type":
+        return 'write a list, such as ["a", "b"]'
+    message = first["msg"].removeprefix("Value error, ").partition(" after validation")[0].rstrip(".")
     return message[0].lower() + message[1:]
 
 

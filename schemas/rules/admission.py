@@ -14,15 +14,13 @@ from schemas.models import ModelFacts
 from schemas.rules.choice import ChosenMember, chosen_members, crowding, fitting_members, full_name, shortened
 from schemas.rules.continuing import able_members, check_consensus, is_able, same_drafts
 from schemas.rules.councils import with_named_council
+from schemas.rules.members import check_option
 from schemas.rules.texts import check_size_of, check_texts
 from schemas.rules.tiers import TIERS, TierPolicy, ladder_below
 from schemas.sessions import (
     ENTRY_VERSION,
     LARGEST_OPTION,
     MAX_MIXTURE,
-    MAX_SEED,
-    MAX_TEMPERATURE,
-    MAX_TOKENS_LIMIT,
     MEMBER_OPTIONS,
     Limits,
     Member,
@@ -171,15 +169,10 @@ def _left_out_warning(tier: TierPolicy, left_out: list[str]) -> tuple[str, ...]:
 
 
 def _check_sampling(sampling: Sampling, of: str = "") -> None:
-    max_tokens, temperature, seed = sampling.max_tokens, sampling.temperature, sampling.seed
-    if not 1 <= max_tokens <= MAX_TOKENS_LIMIT:
-        raise Refused("bad_max_tokens", f"max_tokens{of} is {max_tokens}: give a number from 1 to {MAX_TOKENS_LIMIT}.")
-    if not (math.isfinite(temperature) and 0.0 <= temperature <= MAX_TEMPERATURE):
-        raise Refused(
-            "bad_temperature", f"temperature{of} is {temperature}: give a number from 0 to {MAX_TEMPERATURE:g}."
-        )
-    if seed is not None and not 0 <= seed <= MAX_SEED:
-        raise Refused("bad_seed", f"seed{of} is {seed}: give a whole number from 0 to {MAX_SEED}.")
+    for option in MEMBER_OPTIONS:
+        value = getattr(sampling, option)
+        if value is not None:
+            check_option(option, value, of)
 
 
 def _check_mixture(request: SessionRequest) -> None:

@@ -18,7 +18,14 @@ from typing import Any
 import msgspec
 
 from schemas.errors import Refused
-from schemas.sessions import LARGEST_OPTION, MEMBER_OPTIONS, MemberSpec
+from schemas.sessions import (
+    LARGEST_OPTION,
+    MAX_SEED,
+    MAX_TEMPERATURE,
+    MAX_TOKENS_LIMIT,
+    MEMBER_OPTIONS,
+    MemberSpec,
+)
 
 # No colon, comma or equals sign, which are separators. A letter first: digits alone are a member's index.
 NAME_PATTERN = r"[A-Za-z][A-Za-z0-9._-]{0,63}"
@@ -107,6 +114,20 @@ def check_member_name(name: str) -> None:
         )
 
 
+def check_option(option: str, value: float, of: str = "") -> None:
+    """Raises Refused for an option that is not in its range. `of` names its member in the message."""
+    match option:
+        case "max_tokens" if not 1 <= value <= MAX_TOKENS_LIMIT:
+            wanted = f"a number from 1 to {MAX_TOKENS_LIMIT}"
+        case "temperature" if not (math.isfinite(value) and 0.0 <= value <= MAX_TEMPERATURE):
+            wanted = f"a number from 0 to {MAX_TEMPERATURE:g}"
+        case "seed" if not 0 <= value <= MAX_SEED:
+            wanted = f"a whole number from 0 to {MAX_SEED}"
+        case _:
+            return
+    raise Refused(f"bad_{option}", f"{option}{of} is {value}: give {wanted}.")
+
+
 def _value(option: str, value: str, written: str) -> float | int | str:
     if option == "system":
         if not value.startswith('"'):
@@ -126,7 +147,9 @@ def _value(option: str, value: str, written: str) -> float | int | str:
     if not abs(number) <= LARGEST_OPTION or (option != "temperature" and not number.is_integer()):
         kind = "a number" if option == "temperature" else "a whole number"
         raise Refused(f"bad_{option}", f"{option} of {_quoted(written)} is {_quoted(value)}: give {kind}.")
-    return number if option == "temperature" else int(number)
+    exact = number if option == "temperature" else int(number)
+    check_option(option, exact, f" of {_quoted(written)}")
+    return exact
 
 
 def _quoted(text: str) -> str:

@@ -17,6 +17,7 @@ from tests.support.frames import made_frame
 from tests.support.redis_servers import RedisServer
 from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until
+from transport import silence
 
 
 def announced(redis: RedisServer, **fields: Any) -> FrameWriter:
@@ -118,14 +119,14 @@ async def test_each_end_without_a_final_frame_is_one_sentence(redis: RedisServer
 async def test_silence_is_an_error_except_in_a_replay_which_may_be_paused(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch, opened: str
 ) -> None:
-    writer, looked = FrameWriter(redis, opened=opened), session_frames._raise_reason
+    writer, looked = FrameWriter(redis, opened=opened), silence.raise_reason
 
     async def look_then_write(*arguments: Any) -> None:
         await looked(*arguments)
         writer.write(1, final=True)
 
-    monkeypatch.setattr(session_frames, "NO_AGGREGATOR_S", 0.0)
-    monkeypatch.setattr(session_frames, "_raise_reason", look_then_write)
+    monkeypatch.setattr(silence, "NO_AGGREGATOR_S", 0.0)
+    monkeypatch.setattr(session_frames, "raise_reason", look_then_write)
     if opened == "*":
         with pytest.raises(NoAggregator, match="start one with `council up`"):
             await windows(writer.session, redis)

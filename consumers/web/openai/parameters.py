@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.config import JsonDict
 
 from consumers.web.api.fields import Temperature, Whole
@@ -51,6 +51,22 @@ Stops = Annotated[
     WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": _MOST_STOPS}]}),
 ]
 
+# Clients of llama.cpp and LM Studio send it for an answer without a limit of their own.
+_NO_LIMIT = -1
+
+
+def _limit(value: int) -> int | None:
+    if value < 1 and value != _NO_LIMIT:
+        raise ValueError(f"give at least 1, or {_NO_LIMIT} for the council's own limit")
+    return None if value == _NO_LIMIT else value
+
+
+TokenLimit = Annotated[
+    Whole,
+    AfterValidator(_limit),
+    WithJsonSchema({"type": "integer", "anyOf": [{"minimum": 1}, {"const": _NO_LIMIT}]}),
+]
+
 B = TypeVar("B", bound="AskedBody")
 
 
@@ -79,7 +95,7 @@ class AskedBody(BaseModel):
 
     model: str
     temperature: Temperature | None = None
-    max_tokens: Annotated[Whole | None, Field(ge=1)] = None
+    max_tokens: TokenLimit | None = None
     seed: Whole | None = None
     stop: Stops | None = None
     n: Annotated[Whole | None, Field(ge=1, le=MOST_CHOICES)] = None
@@ -97,7 +113,7 @@ class ChatBody(AskedBody):
     )
 
     messages: Messages
-    max_completion_tokens: Annotated[Whole | None, Field(ge=1)] = None
+    max_completion_tokens: TokenLimit | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[Whole | None, Field(ge=0, le=MOST_ALTERNATIVES)] = None
 
@@ -271,4 +287,5 @@ def _parsed(raw: bytes, shape: type[B], example: str) -> B:
     name = str(first["loc"][0])
     if first["type"] == "missing":
         raise Refused(f"bad_{name}", f"The parameter {name!r} is missing: send a body such as {example}.")
-    raise Refused(f"bad_{name}", f"The parameter {name!r} is wrong: {first['msg'][:1].lower()}{first['msg'][1:]}.")
+    reason = first["msg"].removeprefix("Value error, ")
+    raise Refused(f"bad_{name}", f"The parameter {name!r} is wrong: {reason[:1].lower()}{reason[1:]}.")

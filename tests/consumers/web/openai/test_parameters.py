@@ -55,6 +55,12 @@ def test_null_is_left_out_and_the_defaults_are_the_councils() -> None:
     assert (asked.stops, asked.logprobs, asked.is_stream, asked.warnings) == ((), None, False, [])
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_minus_one_is_no_limit_of_the_clients_own(name: str) -> None:
+    asked = asked_chat(chat(**{"max_tokens": 7, name: -1}))
+    assert asked.requests[0].max_tokens == (512 if name == "max_tokens" else 7)
+
+
 def test_what_a_council_cannot_follow_is_ignored_with_a_warning() -> None:
     asked = asked_chat(chat(tools=[{}], presence_penalty=0.5, max_tokens=100_000))
     assert asked.warnings == [
@@ -90,6 +96,7 @@ def test_a_completion_has_one_choice_for_each_prompt_and_n() -> None:
         (chat(messages=[*HELLO, {"role": "assistant", "content": "Yes."}]), "bad_messages"),
         (chat(temperature="hot"), "bad_temperature"),
         (chat(max_tokens=0), "bad_max_tokens"),
+        (chat(max_tokens=-2), "bad_max_tokens"),
         (chat(max_completion_tokens=1.5), "bad_max_completion_tokens"),
         (chat(n=0), "bad_n"),
         (chat(n=9), "bad_n"),
