@@ -43,6 +43,7 @@ chaos: .venv/.dev
 
 # Sends a council that runs what its OpenAPI document describes, right and wrong, and checks each response.
 URL ?= http://127.0.0.1:8145
+# It deletes sessions and recordings: start the council with `--recordings` and a folder of its own.
 fuzz: .fuzz/.installed
 	.fuzz/bin/schemathesis run $(URL)/api/openapi.json --checks all --continue-on-failure
 

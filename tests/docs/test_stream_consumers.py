@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -31,7 +32,7 @@ from tests.support.scripted_sessions import FrameWriter
 from tests.support.sessions import opening_of, until_ended
 from tests.support.waiting import wait_until
 from tests.support.web_server import CHAR, PACE
-from transport.redis.connection import AsyncPipe
+from transport.redis.connection import AsyncPipe, Pipe
 from transport.sessions import open_session
 
 WORD = "ngram:word-3"
@@ -125,6 +126,15 @@ async def test_a_consumer_reads_a_session_while_it_runs(
     assert (code, said) == (0, "")
     assert json.loads(lines[-1]) == texts
     assert min(map(len, texts.values())) > 10
+
+
+@languages
+def test_a_consumer_reads_the_database_of_its_url(server: Server, read: Callable[..., Reader], language: str) -> None:
+    url = server.url.removesuffix("/0") + "/3"
+    with contextlib.closing(Pipe(url)) as pipe:
+        pipe.run([("HSET", keys.state("third"), "status", "ended", "reason", "It is in database 3.")])
+    reader = read(language, url.replace("//", "//reader:PASSWORD@"), "third")
+    assert reader.lines() == (1, "It is in database 3.", [])
 
 
 def test_the_short_form_reads_the_newest_session(redis: RedisServer, read: Callable[..., Reader]) -> None:
