@@ -159,8 +159,8 @@ def test_a_variable_that_is_not_json_is_named(monkeypatch: pytest.MonkeyPatch) -
         ("consensus", "this name is reserved: give the council another one"),
         ("council", "this name is reserved: give the council another one"),
         ("calm", "a member has this name: give the council another one"),
-        ('"7"', "'7' is not a valid member name"),
-        ("seed", "'seed' is not a valid member name"),
+        ('"7"', "'7' is not a valid name"),
+        ("seed", "'seed' is not a valid name"),
     ],
 )
 def test_a_council_has_a_name_that_no_other_id_has(name: str, words: str) -> None:
