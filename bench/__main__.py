@@ -45,7 +45,7 @@ def main() -> int:
         type=float,
         default=60.0,
         help="how long each measures at most (consensus 60, core 10, fanout 6 a row, gguf 30 a file, minute 75, "
-        "producer 12; crowd takes twice as long, recording 30 s longer)",
+        "producer 12; chat and crowd take twice as long, recording 30 s longer)",
     )
     parser.add_argument("--only", choices=_BENCHMARKS, help="run one of them only")
     parser.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol, Unpack
 
@@ -14,7 +14,7 @@ from council.session_frames import frames_of
 from recordings.contents import RecordingSummary
 from schemas.errors import Refused, SessionGone, expired
 from schemas.frames import Decision, Frame
-from schemas.rules.arguments import RequestChanges
+from schemas.rules.arguments import RequestChanges, check_cancel
 from schemas.rules.effect import Effect, effects_of
 from schemas.rules.partings import Partings, joined_decisions
 from schemas.rules.what_if import WholeAnswers
@@ -104,11 +104,12 @@ class EnsembleSession:
         be made, SessionGone, Unavailable where it cannot be written."""
         return await record_into(self._pipe, self.session, path, text=text, stopping=stopping)
 
-    async def cancel(self, reason: str = "cancelled", members: tuple[int, ...] = ()) -> None:
+    async def cancel(self, reason: str = "cancelled", members: Sequence[int] = ()) -> None:
         """Stops the members with these indexes; the others continue. Without indexes it stops all members, and the
-        final frame follows. Does nothing if the session has ended or is gone."""
+        final frame follows. Does nothing if the session has ended or is gone. Raises Refused for a wrong argument."""
+        check_cancel(reason, members, len(self.opening.members))
         with contextlib.suppress(SessionGone):
-            await cancel_session(self._pipe, self.session, reason, members)
+            await cancel_session(self._pipe, self.session, reason, tuple(members))
 
     async def what_if(
         self,

@@ -9,16 +9,14 @@ from collections.abc import AsyncIterator
 from council.running.keeper import is_ended
 from council.running.meeting import require_council
 from council.settings.schema import load_settings
-from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, Refused, SessionGone, Unavailable
+from schemas.errors import CouncilError, RedisAway, RedisRefuses, SessionGone, Unavailable
 from schemas.frames import Frame, decode_frame
+from schemas.rules.arguments import check_frames
 from transport.frames import frames_after, last_announced, wait_for_sessions
 from transport.redis.connection import BlockingPipe
 from transport.sessions import find_session, list_sessions
+from transport.silence import raise_reason
 
-# Three hundred frames are missing.
-NO_AGGREGATOR_S = 5.0
-# So long after the end of a session without a final frame, no final frame follows.
-_END_S = 1.0
 _BLOCK_MS = 250
 _RETRY_S = 0.25
 _REDIS_AWAY_S = 30.0
@@ -37,11 +35,11 @@ async def frames(
     distinguishes them. `redis_url` is the council's Redis; without it that of the settings, else that of the council
     that runs on this machine.
 
-    Raises Refused where no council is found, SessionGone where there is no such session, OtherVersion where the council
-    has another version, and as EnsembleSession.frames() does. After an error, frames() must be called again.
+    Raises Refused for a wrong argument and where no council is found, SessionGone where there is no such session,
+    OtherVersion where the council has another version, and as EnsembleSession.frames() does. After an error,
+    frames() must be called again.
     """
-    if session is not None and each:
-        raise Refused("bad_frames", "frames() takes a session or each=True: leave one of them out.")
+    check_frames(session, redis_url, each)
     pipe = BlockingPipe(await require_council(load_settings(None, {"redis_url": redis_url}).redis_url))
     try:
         if session is not None:
@@ -65,7 +63,7 @@ async def frames_of(pipe: BlockingPipe, session: str) -> AsyncIterator[Frame]:
         try:
             found = await reader.read(_BLOCK_MS)
             if not found:
-                await _raise_reason(pipe, session, time.monotonic() - silent_from)
+                await raise_reason(pipe, session, time.monotonic() - silent_from)
         except SessionGone:
             raise SessionGone("Redis has lost this session: it was restarted without its data.") from None
         except (RedisAway, RedisRefuses) as error:
@@ -124,15 +122,3 @@ class _Outage:
 
     def end(self) -> None:
         self._since = None
-
-
-async def _raise_reason(pipe: BlockingPipe, session: str, silent_s: float) -> None:
-    """Raises the reason why no frame arrives, if there is one."""
-    state = await find_session(pipe, session)
-    if state.status != "open" and state.reason and silent_s > _END_S:
-        raise CouncilError(state.reason)
-    # A replay may be paused.
-    if silent_s > NO_AGGREGATOR_S and state.clock_ms is None:
-        raise NoAggregator(
-            "No aggregator closes this session's windows: start one with `council up` or `python -m aggregator`."
-        )

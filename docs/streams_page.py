@@ -84,7 +84,7 @@ def _struct(struct: type[msgspec.Struct]) -> str:
 def _type(field: Field) -> str:
     shown = type_text(field.type)
     unit = re.sub(r"(, or null| or null|, null)$", "", field.unit)
-    if unit in _NO_UNIT or shown.startswith(("str:", "bool")):
+    if unit in _NO_UNIT or shown.startswith("bool") or ":" in shown:
         return shown
     return f"{shown}: {unit}"
 

@@ -137,8 +137,10 @@ def type_text(annotation: Any) -> str:
         case typing.Literal:
             return "str: " + ", ".join(inner)
         case origin if origin in (typing.Union, types.UnionType):
-            # Of the types in a map, their order is of no use.
-            return ", ".join(map(type_text, inner[:-1])) + f" or {type_text(inner[-1])}"
+            # Of the types in a map, their order is of no use. The values of a text stand behind all types.
+            *texts, last = map(type_text, inner)
+            first, colon, values = ", ".join(texts).partition(":")
+            return f"{first} or {last}{colon}{values}"
         case origin if origin in (list, tuple):
             if origin is list or inner[-1] is ...:
                 return f"array of {type_text(inner[0])}"

@@ -38,6 +38,8 @@ MAX_MEMBERS = 16
 MAX_MIXTURE = 20
 # The options that a member may have of its own.
 MEMBER_OPTIONS = ("temperature", "seed", "max_tokens")
+# Larger numbers are not exact, and no option needs one.
+LARGEST_OPTION = 2**53
 # The longest limit, a day: it bounds how long keys of a session are kept.
 LONGEST_MS = 86_400_000
 

@@ -15,6 +15,12 @@ def frames_after(pipe: AsyncPipe, session: str, after: str = "0-0", last: Stream
     return StreamReader(pipe, session, keys.frames(session), after, last)
 
 
+async def find_newest_frame(pipe: AsyncPipe, session: str) -> StreamEntry | None:
+    """The frame that was committed last; None before the first one. Raises RedisAway, RedisRefuses."""
+    (found,) = await pipe.run([read_last(keys.frames(session))])
+    return last_of(found)
+
+
 async def find_frame(pipe: AsyncPipe, session: str, window: int) -> StreamEntry | None:
     """The frame of the window; None where there is none. Raises RedisAway, RedisRefuses."""
     entry_id = keys.frame_id(window)

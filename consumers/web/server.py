@@ -169,7 +169,7 @@ class WebServer:
     def _facts(self) -> dict[str, int | str]:
         """The numbers of clients and of losses: frames that slow clients received merged into newer ones, clients that
         were disconnected because they received nothing, clients that were refused because there were too many, entries
-        that were not events. The origins whose pages were refused, separated by spaces."""
+        that were not events. The origins whose pages were refused, and the hosts whose requests were."""
         return {
             "clients": self._clients.count,
             "clients_refused": self._clients.refused,
@@ -178,5 +178,5 @@ class WebServer:
             "clients_too_slow": self._frames.clients_too_slow + self._events.clients_too_slow,
             "frames_merged": self._frames.frames_merged + self._events.frames_merged,
             "events_left_out": self._event_source.invalid,
-            "refused_origins": self._refused_origins.fact(),
+            **self._refused_origins.facts(),
         }

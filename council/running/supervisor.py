@@ -281,8 +281,8 @@ class Supervisor:
 
     def _keep_record(self) -> None:
         """Renews the council's own record, with its tier and its models in order of preference, and reports news of the
-        models and of refused pages. In a thread of its own: the thread that watches the children must not wait for
-        Redis."""
+        models and of refused pages and hosts. In a thread of its own: the thread that watches the children must not
+        wait for Redis."""
         plan = self._plan
         policies = msgspec.json.encode(plan.tiers).decode()
         registration = ProcessRegistration(

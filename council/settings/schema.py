@@ -16,9 +16,9 @@ from typing import Any, Literal, TypeVar
 
 import pydantic
 from pydantic import Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError
 
 from consumers.web.door.access import checked_token, token_from_file
 from consumers.web.door.origins import checked_origins
@@ -62,7 +62,12 @@ class Settings(BaseSettings):
     """Everything that can be set; unknown keys are refused."""
 
     model_config = SettingsConfigDict(
-        env_prefix="COUNCIL_", extra="forbid", validate_assignment=True, arbitrary_types_allowed=True
+        # An empty variable counts as not set: processes of the council that do not need the token have one.
+        env_prefix="COUNCIL_",
+        env_ignore_empty=True,
+        extra="forbid",
+        validate_assignment=True,
+        arbitrary_types_allowed=True,
     )
 
     tier: TierName | None = None
@@ -179,14 +184,20 @@ class _Environment(EnvSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         values = super().__call__()
-        # An empty variable counts as not set: processes of the council that do not need the token have one.
-        values = {name: value for name, value in values.items() if value or name not in ("token", "prefix")}
         if token := token_from_file():
             values["token"] = token
         try:
             return with_tier_limits(values)
         except WrongSetting as error:
             raise Refused("bad_settings", f"The variable COUNCIL_TIER_LIMITS: {_at(error.keys, error)}.") from None
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            form = 'a list, such as ["a", "b"]' if field_name in ("models", "origins") else 'a table, such as {"a": 1}'
+            sentence = f"The variable COUNCIL_{field_name.upper()} is not valid JSON: write {form}."
+            raise Refused("bad_settings", sentence) from None
 
 
 def _placed(parse: Callable[[Any], T], value: object) -> T:
@@ -234,8 +245,6 @@ def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
         settings = Settings(**values)
     except pydantic.ValidationError as error:
         raise Refused("bad_settings", _sentence(error, file)) from None
-    except SettingsError as error:
-        raise Refused("bad_settings", _unreadable(error)) from None
     except (pydantic.PydanticUserError, ValueError) as error:
         raise Refused("bad_settings", f"A COUNCIL_ variable cannot be read: {error}.") from None
     for name, value in flags.items():
@@ -248,14 +257,6 @@ def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
     if settings.redis_url:
         settings.redis_url = with_prefix(settings.redis_url, settings.prefix)
     return settings
-
-
-def _unreadable(error: SettingsError) -> str:
-    """The sentence about a variable whose value is not JSON."""
-    for name in Settings.model_fields:
-        if f'"{name}"' in str(error):
-            return f"The variable COUNCIL_{name.upper()} is not valid JSON: {error.__cause__}."
-    return f"A COUNCIL_ variable cannot be read: {error}."
 
 
 def _require_known(file: SettingsFile) -> None:
@@ -300,6 +301,8 @@ def _problem(error: pydantic.ValidationError) -> str:
         return f"there is no such setting; known settings: {', '.join(table.model_fields)}"
     if first["type"] in ("dict_type", "model_type"):
         return "write a table of names and values"
+    if first["type"] == "list_type":
+        return 'write a list, such as ["a", "b"]'
     message = first["msg"].removeprefix("Value error, ").partition(" after validation")[0].rstrip(".")
     return message[0].lower() + message[1:]
 

@@ -19,6 +19,7 @@ from schemas.rules.texts import check_size_of, check_texts
 from schemas.rules.tiers import TIERS, TierPolicy, ladder_below
 from schemas.sessions import (
     ENTRY_VERSION,
+    LARGEST_OPTION,
     MAX_MIXTURE,
     MEMBER_OPTIONS,
     Limits,
@@ -35,10 +36,6 @@ from schemas.sessions import (
 _WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
 # The default first, as the refusal of another one lists them.
 _SYNCS: tuple[Sync, ...] = ("step", "free", "consensus")
-
-
-# Larger numbers are not exact, and no option needs one.
-_LARGEST = 2**53
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -207,7 +204,7 @@ def _own_samplings(request: SessionRequest, members: Sequence[ChosenMember], usu
                     f"{name!r} has an unknown option {shortened(option)!r}; "
                     f"known options: {', '.join(MEMBER_OPTIONS)}.",
                 )
-            is_exact = abs(number) <= _LARGEST
+            is_exact = abs(number) <= LARGEST_OPTION
             if option != "temperature" and not (is_exact and float(number).is_integer()):
                 shown = shortened(str(number))
                 raise Refused(f"bad_{option}", f"{option} of {name!r} is {shown}: give a whole number.")

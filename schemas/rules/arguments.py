@@ -10,9 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, TypedDict, cast, get_args
 
+import msgspec
+
 from schemas.errors import Refused
 from schemas.rules.choice import shortened
-from schemas.sessions import MemberSpec, Message, SessionRequest, Speaker, Sync, Weighting
+from schemas.rules.members import SPEC_OPTIONS
+from schemas.sessions import (
+    LARGEST_OPTION,
+    MEMBER_OPTIONS,
+    MemberSpec,
+    Message,
+    Parent,
+    SessionRequest,
+    Speaker,
+    Sync,
+    Weighting,
+)
 
 
 class RequestOptions(TypedDict, total=False):
@@ -80,6 +93,22 @@ def check_council(tier: object, redis_url: object) -> None:
     _require(redis_url is None or isinstance(redis_url, str), "redis_url", redis_url, "the address of a Redis")
 
 
+def check_frames(session: object, redis_url: object, each: object) -> None:
+    """Raises Refused where an argument of frames() does not have its type."""
+    _require(session is None or isinstance(session, str), "session", session, "a session's id as a text")
+    _require(isinstance(each, bool), "each", each, "True or False")
+    check_council(None, redis_url)
+    if session is not None and each:
+        raise Refused("bad_frames", "frames() takes a session or each=True: leave one of them out.")
+
+
+def check_cancel(reason: object, members: object, count: int) -> None:
+    """Raises Refused where an argument of cancel() is not valid in a session with `count` members."""
+    _require(isinstance(reason, str) and reason.isprintable(), "reason", reason, "one line of text")
+    are_indexes = isinstance(members, Sequence) and all(_is_whole(one) and 0 <= one < count for one in members)
+    _require(are_indexes, "members", members, f"a list of indexes from 0 to {count - 1}")
+
+
 def check_place(session: object, say: object, at: object, word: object, member: object) -> None:
     """Raises Refused where an argument of a what-if branch does not have its type."""
     _require(
@@ -111,8 +140,20 @@ def _models(value: object) -> tuple[str | MemberSpec, ...]:
     if not members:
         raise Refused("no_members", "models is empty: name at least one member, or leave models out.")
     for index, member in enumerate(members):
-        _require(isinstance(member, str | MemberSpec), f"models[{index}]", member, "a text or a MemberSpec")
+        field = f"models[{index}]"
+        _require(isinstance(member, str | MemberSpec), field, member, "a text or a MemberSpec")
+        if isinstance(member, MemberSpec):
+            _check_member(field, member)
     return members
+
+
+def _check_member(field: str, member: MemberSpec) -> None:
+    for name, value in msgspec.structs.asdict(member).items():
+        if name in MEMBER_OPTIONS:
+            is_valid, what = (_is_number, "a number") if name == "temperature" else (_is_whole, "a whole number")
+        else:
+            is_valid, what = _is_text, "a text"
+        _require(is_valid(value) or (value is None and name in SPEC_OPTIONS), f"{field}.{name}", value, what)
 
 
 def _weights(value: object) -> dict[str, float]:
@@ -153,16 +194,20 @@ def _is_list(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_OPTION
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, float) or _is_whole(value)
 
 
 def _text(field: str) -> Callable[[object], Any]:
-    return _plain(field, lambda value: isinstance(value, str), "a text")
+    return _plain(field, _is_text, "a text")
 
 
 def _plain(field: str, is_valid: Callable[[object], bool], what: str) -> Callable[[object], Any]:
@@ -187,6 +232,9 @@ _CHECKS: Mapping[str, Callable[[object], Any]] = {
     "allow_remote": _plain("allow_remote", lambda value: isinstance(value, bool), "True or False"),
     "weighting": _text("weighting"),
     "sync": _text("sync"),
+    "prefix": _text("prefix"),
+    "parent": _plain("parent", lambda value: value is None or isinstance(value, Parent), "a Parent, or None"),
+    "mixture": _plain("mixture", _is_whole, "a whole number"),
 }
 
 
@@ -196,4 +244,5 @@ def _require(is_valid: bool, field: str, value: object, what: str) -> None:
 
 
 def _wrong(field: str, value: object, what: str) -> Refused:
-    return Refused("bad_argument", f"{field} is {shortened(repr(value))}: give {what}.")
+    # Values of other libraries, such as tables, are shown in several lines.
+    return Refused("bad_argument", f"{field} is {shortened(' '.join(repr(value).split()))}: give {what}.")

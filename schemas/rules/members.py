@@ -18,7 +18,14 @@ from typing import Any
 import msgspec
 
 from schemas.errors import Refused
-from schemas.sessions import MAX_SEED, MAX_TEMPERATURE, MAX_TOKENS_LIMIT, MEMBER_OPTIONS, MemberSpec
+from schemas.sessions import (
+    LARGEST_OPTION,
+    MAX_SEED,
+    MAX_TEMPERATURE,
+    MAX_TOKENS_LIMIT,
+    MEMBER_OPTIONS,
+    MemberSpec,
+)
 
 # No colon, comma or equals sign, which are separators. A letter first: digits alone are a member's index.
 NAME_PATTERN = r"[A-Za-z][A-Za-z0-9._-]{0,63}"
@@ -28,8 +35,6 @@ _NAMED = re.compile(rf"\s*({NAME_PATTERN})\s*=(.*)", re.DOTALL)
 _MODEL_AND_OPTIONS = re.compile(r"(.*?)(?::\s*(\w+\s*=.*))?", re.DOTALL)
 _SEPARATORS = re.compile('[",]')
 _MOST_REPEATED_CHARS = 100
-# Larger numbers are not exact, and no option needs one.
-_LARGEST = 2**53
 
 
 def split_members(joined: str) -> list[str]:
@@ -139,7 +144,7 @@ def _value(option: str, value: str, written: str) -> float | int | str:
         number = float(value)
     except ValueError:
         number = math.nan
-    if not abs(number) <= _LARGEST or (option != "temperature" and not number.is_integer()):
+    if not abs(number) <= LARGEST_OPTION or (option != "temperature" and not number.is_integer()):
         kind = "a number" if option == "temperature" else "a whole number"
         raise Refused(f"bad_{option}", f"{option} of {_quoted(written)} is {_quoted(value)}: give {kind}.")
     exact = number if option == "temperature" else int(number)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import council
-from council import MemberAnswer, Message, Refused, SessionRequest, TurboEnsemble
+from council import MemberAnswer, MemberSpec, Message, Refused, SessionRequest, TurboEnsemble
 from council.answers import MemberAnswers
 from schemas import keys
 from schemas.frames import decode_frame
@@ -92,6 +92,10 @@ WRONG: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     (("x", {"a": 1}), {}, "models is {'a': 1}: give a list"),
     (("x", b"a"), {}, "models is b'a': give a list"),
     (("x", ["a", 3]), {}, "models[1] is 3: give a text or a MemberSpec."),
+    (("x", [MemberSpec(3)]), {}, "models[0].model is 3: give a text."),  # type: ignore[arg-type]
+    (("x", [MemberSpec("a", name=3)]), {}, "models[0].name is 3: give a text."),  # type: ignore[arg-type]
+    (("x", [MemberSpec("a", seed=1.5)]), {}, "models[0].seed is 1.5: give a whole number."),  # type: ignore[arg-type]
+    (("x", [MemberSpec("a", temperature="x")]), {}, "models[0].temperature is 'x': give a number."),  # type: ignore[arg-type]
     (("x", ["nowhere"]), {}, "There is no model 'nowhere' here"),
     (
         ("x", ["a", "b", "c"]),
@@ -104,6 +108,8 @@ WRONG: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     (("x",), {"weights": {1: 2}}, "A name in weights is 1: give a text."),
     (("x",), {"temperature": "x"}, "temperature is 'x': give a number."),
     (("x",), {"temperature": float("nan")}, "temperature is nan: give a number from 0 to 2."),
+    (("x",), {"temperature": 10**400}, "temperature is 10000000"),
+    (("x",), {"weights": {"a": 10**400}}, "weights['a'] is 10000000"),
     (("x",), {"max_tokens": 1.5}, "max_tokens is 1.5: give a whole number."),
     (("x",), {"max_tokens": 0}, "max_tokens is 0: give a number from 1 to 8192."),
     (("x",), {"seed": "7"}, "seed is '7': give a whole number, or None."),
@@ -147,6 +153,23 @@ async def test_a_wrong_call_is_refused_when_it_is_made(ensemble: Any) -> None:
         ensemble.generate_ensemble("x", [])
     assert await sentence_of(ensemble.open("x")) == "request is 'x': give a SessionRequest."
     assert "max_tokens is '9'" in await sentence_of(ensemble.open(SessionRequest("x", max_tokens="9")))  # type: ignore[arg-type]
+    wrong: dict[str, Any] = {"prefix": 3, "mixture": "3", "parent": 3}
+    for name, value in wrong.items():
+        sentence = await sentence_of(ensemble.open(SessionRequest("x", **{name: value})))
+        assert sentence.startswith(f"{name} is {value!r}: give "), sentence
+
+
+async def test_a_wrong_cancel_is_refused_in_one_sentence(redis: RedisServer, ensemble: Any) -> None:
+    offer_aggregator(redis)
+    ScriptedProducer(redis, "a").offer()
+    session: Any = await ensemble.open(SessionRequest("x", ("a",)))
+    for args, sentence in [
+        ((3,), "reason is 3: give one line of text."),
+        (("no", ("a",)), "members is ('a',): give a list of indexes from 0 to 0."),
+        (("no", (1,)), "members is (1,): give a list of indexes from 0 to 0."),
+        (("no", 0), "members is 0: give a list of indexes from 0 to 0."),
+    ]:
+        assert await sentence_of(session.cancel(*args)) == sentence
 
 
 async def test_a_wrong_what_if_is_refused_in_one_sentence(ensemble: Any) -> None:

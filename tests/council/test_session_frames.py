@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from tests.support.frames import made_frame
 from tests.support.redis_servers import RedisServer
 from tests.support.scripted_sessions import FrameWriter
 from tests.support.waiting import until
+from transport import silence
 
 
 def announced(redis: RedisServer, **fields: Any) -> FrameWriter:
@@ -86,6 +88,15 @@ async def test_each_end_without_a_final_frame_is_one_sentence(redis: RedisServer
         await windows("none", redis)
     with pytest.raises(Refused, match="leave one of them out"):
         await anext(frames("none", redis.url, each=True))
+    wrong: Any
+    for wrong, sentence in [
+        ({"session": 5}, "session is 5: give a session's id as a text."),
+        ({"each": "yes"}, "each is 'yes': give True or False."),
+        ({"redis_url": 5}, "redis_url is 5: give the address of a Redis."),
+        ({"session": "\udcff", "redis_url": redis.url}, "characters that are not valid Unicode: correct it."),
+    ]:
+        with pytest.raises(Refused, match=re.escape(sentence)):
+            await anext(frames(**wrong))
     with pytest.raises(Refused, match="No Redis answers at"):
         await anext(frames(redis_url="redis://127.0.0.1:1/0"))
     writer = announced(redis)
@@ -108,14 +119,14 @@ async def test_each_end_without_a_final_frame_is_one_sentence(redis: RedisServer
 async def test_silence_is_an_error_except_in_a_replay_which_may_be_paused(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch, opened: str
 ) -> None:
-    writer, looked = FrameWriter(redis, opened=opened), session_frames._raise_reason
+    writer, looked = FrameWriter(redis, opened=opened), silence.raise_reason
 
     async def look_then_write(*arguments: Any) -> None:
         await looked(*arguments)
         writer.write(1, final=True)
 
-    monkeypatch.setattr(session_frames, "NO_AGGREGATOR_S", 0.0)
-    monkeypatch.setattr(session_frames, "_raise_reason", look_then_write)
+    monkeypatch.setattr(silence, "NO_AGGREGATOR_S", 0.0)
+    monkeypatch.setattr(session_frames, "raise_reason", look_then_write)
     if opened == "*":
         with pytest.raises(NoAggregator, match="start one with `council up`"):
             await windows(writer.session, redis)

@@ -40,6 +40,11 @@ def test_the_page_and_the_document_are_made_from_the_structs() -> None:
     assert document == ASYNCAPI.read_text(), "run `make schemas`"
 
 
+def test_nil_is_written_as_a_type_and_not_as_the_last_of_the_values() -> None:
+    assert "| compares | str or nil: next, place |" in PAGE
+    assert not re.findall(r"\| str: [^|]* or nil \|", PAGE)
+
+
 def test_the_page_has_every_key_of_the_council() -> None:
     in_code = {value for value in vars(keys).values() if isinstance(value, str) and value.startswith("council:")}
     assert set(made()[2]) == in_code | set(keys.of_session("ID")) | {keys.process("NAME")}

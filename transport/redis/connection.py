@@ -3,6 +3,7 @@
     Pipe.run([("XADD", ...), ("TIME",)])  -->  [reply, reply]     (sync: the aggregator's loop)
     AsyncPipe.run([...])                  -->  [reply, reply]     (asyncio: shared by any number of callers)
     BlockingPipe.wait(command, 1_000)     -->  reply              (asyncio: one task, which waits for new entries)
+    ReadingPipe                                                   (the same, for a task that runs no script)
 
 redis-py's own connection does the work (its parser, TLS, ACL and URL forms). Its client layer is left out, because it
 costs four to five times a packed write and because its automatic retries write twice and lose reads. Nothing that may
@@ -31,6 +32,7 @@ from transport.redis.address import Node
 from transport.redis.address import without_password as without_password
 from transport.redis.async_pipe import AsyncPipe as AsyncPipe
 from transport.redis.async_pipe import BlockingPipe as BlockingPipe
+from transport.redis.async_pipe import ReadingPipe as ReadingPipe
 from transport.redis.cluster import MOST_ROUNDS, TRY_AGAIN_S, Dispatch, with_block
 from transport.redis.cluster import Command as Command
 from transport.redis.cluster import atomically as atomically

@@ -23,8 +23,10 @@ from transport.redis.replies import (
     serves_nothing,
 )
 
-# The first commands on a new connection. Every user may send HELLO, which replies what the server is; INFO is a right.
-GREETING: tuple[Command, ...] = (*LOAD_SCRIPTS, ("HELLO", 2))
+# Every user may send HELLO, which replies what the server is; INFO is a right.
+HELLO: Command = ("HELLO", 2)
+# The first commands on a new connection.
+GREETING: tuple[Command, ...] = (*LOAD_SCRIPTS, HELLO)
 ASK_CLUSTER: tuple[Command, ...] = (("CLUSTER", "SLOTS"), ("CLUSTER", "MYID"))
 
 
@@ -71,7 +73,7 @@ class Endpoints:
         return self._node
 
     def is_cluster(self, replies: Sequence[Any]) -> bool:
-        """True where the replies to GREETING come from a node of a cluster.
+        """True where the replies to the first commands, of which HELLO is the last, come from a node of a cluster.
 
         Raises redis-py's errors: for a replica, and for a user who may not send these commands.
         """

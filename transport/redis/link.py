@@ -14,6 +14,7 @@ import redis.asyncio.connection as redis_asyncio
 import redis.connection as redis_sync
 from redis.exceptions import RedisError
 
+from schemas.errors import Refused
 from transport.redis.address import Node
 from transport.redis.cluster import Command
 from transport.redis.refusals import without_arguments
@@ -35,8 +36,13 @@ LOAD_SCRIPTS: tuple[Command, ...] = tuple(("SCRIPT", "LOAD", script.source) for 
 
 
 def pack(commands: Iterable[Command]) -> bytes:
-    """The commands in Redis's protocol, in one piece. Raises TypeError for an argument that is not text or a number."""
-    return b"".join(hiredis.pack_command(command) for command in commands)  # type: ignore[arg-type]  # its stub is wrong
+    """The commands in Redis's protocol, in one piece. Raises TypeError for an argument that is not text or a number,
+    Refused for half of a surrogate pair in a text, such as the id of a session that a user wrote."""
+    try:
+        return b"".join(hiredis.pack_command(command) for command in commands)  # type: ignore[arg-type]  # wrong stub
+    except UnicodeEncodeError as error:
+        sentence = f"The name {error.object!r} contains characters that are not valid Unicode: correct it."
+        raise Refused("bad_text", sentence) from None
 
 
 class Link:

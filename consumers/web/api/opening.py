@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from consumers.web.api.replies import Opened
 from consumers.web.door.limits import SessionLimit
 from schemas.errors import RedisAway, RedisRefuses, Refused
-from schemas.processes import Role
+from schemas.processes import ProcessRecord, Role
 from schemas.rules.admission import admit
 from schemas.rules.served import named_councils, named_members, require_aggregator, served_models
 from schemas.rules.tiers import TierPolicy, tier_named
@@ -42,15 +42,17 @@ class Opener:
         warnings: Sequence[str] = (),
         usual_tier: str = "",
         given: Collection[str] = (),
+        records: Sequence[ProcessRecord] | None = None,
     ) -> Opened:
         """Opens a live session, and asks for its recording where `record` is set. Without a `tier_name` it has the
         `usual_tier`, if this council has that. `warnings` are those of the request itself, `given` the fields that the
-        client has sent. Raises Refused for a request
-        that is not valid, and as open() does; NoAggregator."""
+        client has sent, `records` what processes_for() has just returned. Raises Refused for a request that is not
+        valid, and as open() does; NoAggregator."""
         usual = self._tiers.get(usual_tier, self._tier)
         tier = usual if tier_name is None else tier_named(tier_name, self._tiers)
         session = new_session_id()
-        records = await processes_for(self._pipe, session)
+        if records is None:
+            records = await processes_for(self._pipe, session)
         admission = admit(
             request, session, served_models(records), tier, self._limits, tiers=self._tiers,
             named=named_members(records), councils=named_councils(records), given=given,

@@ -249,7 +249,8 @@ class RedisStatus(Reply):
 class ProcessStatus(BaseModel):
     """A process of the council, with the fields of its role: windows, windows_late (aggregator); frames,
     frames_without_analysis, frames_batched, frames_overrun (decipher); clients, frames_merged, clients_too_slow,
-    clients_refused, events_left_out, refused_origins and more (web); model, sessions, residency and more (producer)."""
+    clients_refused, events_left_out, refused_origins, refused_hosts and more (web); model, sessions, residency and more
+    (producer)."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, str | int | float | bool]

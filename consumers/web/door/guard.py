@@ -48,7 +48,7 @@ _EVENT_STREAM = "text/event-stream"
 
 class Guard:
     """`bound_host` is the setting host. Pages of `origins` may do what this server's own page may, and their host names
-    are accepted as this server's (for a proxy in front of it). The origins of other pages are noted in `refused`."""
+    are accepted as this server's (for a proxy in front of it). Other origins and hosts are noted in `refused`."""
 
     def __init__(self, bound_host: str, origins: Origins, refused: RefusedOrigins) -> None:
         self._origins, self._refused = origins, refused
@@ -62,6 +62,7 @@ class Guard:
         async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
             host = request.headers.get(hdrs.HOST, "")
             if not is_own_host(host, (*self._names, _address_of(request))):
+                self._refused.note_host(host)
                 raise Refused(
                     "forbidden_host",
                     f"{shortened(host)!r} is not a name of this server: use its address, or add this name to the "

@@ -1,16 +1,17 @@
-"""Origins of pages: what the setting origins may name, and which pages were refused.
+"""Origins of pages: what the setting origins may name, and which pages and hosts were refused.
 
     http://localhost:5173    this origin
     http://localhost:*       this scheme and host, with any port or without one
     null                     pages whose origin a browser does not name: files, sandboxed frames, data: addresses
 
-A refused page is not told why, so the first refused origins are reported to the person who runs the council.
+A refused page is not told why, so the first refused origins are reported to the person who runs the council. So are the
+first names in Host headers that are not names of this server.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from runtime.log import Log
 from schemas.errors import Refused
@@ -59,30 +60,38 @@ class Origins:
 
 
 class RefusedOrigins:
-    """The origins whose pages were refused, each once and MOST_REFUSED at most. `log`: where they are reported; None
-    where another process does that."""
+    """The origins whose pages were refused, and the hosts whose requests were, each once and MOST_REFUSED at most of
+    both kinds. `log`: where they are reported; None where another process does that."""
 
     def __init__(self, log: Log | None) -> None:
         self._log = log
         # In the order in which they came.
-        self._refused: dict[str, None] = {}
+        self._origins: dict[str, None] = {}
+        self._hosts: dict[str, None] = {}
 
     def note(self, origin: str) -> None:
         """Notes the origin of an Origin header. One that browsers do not send is left out: the setting cannot name it,
         and it may contain anything."""
+        self._note(self._origins, NULL if origin == _FILE else origin, refusal_sentence)
+
+    def note_host(self, host: str) -> None:
+        """Notes a Host header, with the same exceptions."""
+        self._note(self._hosts, f"http://{host}", host_refusal_sentence)
+
+    def _note(self, refused: dict[str, None], origin: str, sentence: Callable[[str], str]) -> None:
         try:
-            (known,) = checked_origins([NULL if origin == _FILE else origin])
+            (known,) = checked_origins([origin])
         except Refused:
             return
-        if known.endswith(_ANY_PORT) or known in self._refused or len(self._refused) == MOST_REFUSED:
+        if known.endswith(_ANY_PORT) or known in refused or len(refused) == MOST_REFUSED:
             return
-        self._refused[known] = None
+        refused[known] = None
         if self._log is not None:
-            self._log.warning(refusal_sentence(known))
+            self._log.warning(sentence(known))
 
-    def fact(self) -> str:
-        """All of them for the process record, separated by spaces."""
-        return " ".join(self._refused)
+    def facts(self) -> dict[str, str]:
+        """All of them for the process record, separated by spaces; a host is an origin of http."""
+        return {"refused_origins": " ".join(self._origins), "refused_hosts": " ".join(self._hosts)}
 
 
 def refusal_sentence(origin: str) -> str:
@@ -94,6 +103,14 @@ def refusal_sentence(origin: str) -> str:
     return (
         f'{page} was refused; if you trust {trusted}, add "{origin}" to the setting origins, '
         f'as in origins = ["{origin}"].'
+    )
+
+
+def host_refusal_sentence(origin: str) -> str:
+    """What a person should know of a request to a name that is not this server's; `origin` has that name."""
+    return (
+        f"A request to {origin} was refused; if that is a name of this machine or of its proxy, add "
+        f'"{origin}" to the setting origins, as in origins = ["{origin}"].'
     )
 
 

@@ -22,7 +22,7 @@ from runtime.presence import RedisPresence
 from schemas.errors import Malformed, RedisAway, RedisRefuses, SessionGone, SetBack
 from schemas.grid import FRAME_RATE_HZ
 from transport.following import StreamEntry, StreamReader
-from transport.redis.connection import AsyncPipe, BlockingPipe
+from transport.redis.connection import AsyncPipe, BlockingPipe, ReadingPipe
 
 # Ten seconds: what a new client receives of the past, and how long a client can be slow before packets leave the feed.
 RECENT_WINDOWS = 10 * FRAME_RATE_HZ
@@ -99,7 +99,7 @@ class Feed(Generic[P]):
         return self._source.merge(packets)
 
     async def _read(self) -> None:
-        pipe = BlockingPipe(self._url)
+        pipe = ReadingPipe(self._url)
         reader = self._source.reader(pipe, self._session, f"{self.dropped_window + 1}-{_LAST}", self._last)
         # A session that has ended may have nothing to wait for.
         block_ms: int | None = None

@@ -3,9 +3,10 @@
     last number 700   a replay at rate 4: its numbers are ahead of the clock     … 940
     then              the next live session is at 760 by the clock               ROUND + 760, ROUND + 761, …
 
-Frame numbers only rise. If a session's numbers are lower than those that the client has received of another session,
-the session is sent in the next *round*: with ROUND added to its numbers. The remainder of such a number by ROUND is the
-window's own number, so the `after` of a client that reconnects is understood without any memory of the client.
+Frame numbers only rise. If a session's numbers are not larger than those that the client has received of another
+session, that one is sent in the next *round*: with ROUND added to its numbers. The remainder of such a number by ROUND
+is the window's own number, so the `after` of a client that reconnects is understood without any memory of the client.
+Sessions that run at once are a few frames apart: the client waits so long, and stays in its round.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _MOST_HZ = 10_000.0
 VERSION = importlib.metadata.version("turbo-ensemble")
 # More windows than pass until the year 2550, and few enough for a thousand rounds in 15 digits.
 ROUND = 2**40
-# Numbers of sessions that run at once differ by less. A session that is further behind begins in the next round.
+# Numbers of sessions that run at once differ by less. A client does not wait for a session that is further behind.
 _MOST_BEHIND = FRAME_RATE_HZ
 _CAPABILITIES: tuple[Capability, ...] = ("council", "turbo", "visualization")
 
@@ -66,11 +67,17 @@ class ProtocolClient:
         self._send([StartupComplete(_now_ms(), startup)])
         self._schedule_heartbeat()
 
+    def frames_behind(self, number: int) -> int:
+        """How many frames a session, now at the frame `number`, needs until its numbers are larger than those that the
+        client has received; 0 where they are, or where the session is too far behind to wait for it."""
+        behind = self.last_number + 1 - self._round() - number
+        return behind if 0 < behind <= _MOST_BEHIND else 0
+
     def start_session(self, first_number: int, window: int, current: Iterable[Event], *, is_known: bool) -> None:
         """Begins a session whose window 0 has the number `first_number`, with its `current` events as of `window`.
         `is_known`: the numbers that the client has received were of this session."""
-        self._added = self.last_number // ROUND * ROUND if self.last_number >= 0 else 0
-        if not is_known and self._added + first_number + window < self.last_number - _MOST_BEHIND:
+        self._added = self._round()
+        if not is_known and self._added + first_number + max(window, 0) <= self.last_number:
             self._added += ROUND
         self._first_number = self._added + first_number
         numbered = [with_added_number(event, self._added) for event in current]
@@ -91,6 +98,10 @@ class ProtocolClient:
         """Sends no further heartbeat."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def _round(self) -> int:
+        """What the round of the last number adds to a window's own number."""
+        return self.last_number // ROUND * ROUND if self.last_number >= 0 else 0
 
     def _schedule_heartbeat(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_HEARTBEAT_S, self._heartbeat)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
@@ -31,12 +32,14 @@ from consumers.web.live.viewers import CloseReason, Viewer
 from runtime.presence import RedisPresence
 from schemas.errors import CouncilError, RedisAway, RedisRefuses, Refused, SetBack
 from schemas.events import ProtocolTier
-from schemas.grid import window_index_at
-from transport.events import find_composed
+from schemas.grid import FRAME_RATE_HZ, window_index_at
+from transport.events import Composed, find_composed
 from transport.redis.connection import AsyncPipe
 from transport.sessions import SessionState, find_session
 
 _RETRY_S = 0.25
+# A session that runs needs less to reach the numbers of another one; a paused replay does not reach them.
+_MOST_WAIT_S = 1.0
 # The statuses of refusals after which a client connects again without `after`.
 _STARTS_AGAIN = (404, 410)
 
@@ -172,9 +175,9 @@ class ProtocolSocket:
         data that other clients have received. `is_known`: the numbers that the client has received are of this
         session."""
         state = await find_session(self._pipe, session)
-        composed = await find_composed(self._pipe, session)
-        composed_to, first_number = window_of_event(composed.cursor), window_index_at(state.shown_origin_ns)
-        window = min(composed_to, composed.window)
+        first_number = window_index_at(state.shown_origin_ns)
+        composed = await self._composed(client, session, first_number, is_known=is_known)
+        composed_to, window = window_of_event(composed.cursor), _newest_window(composed)
         viewer = self._events.join(session, composed_to)
         if viewer is None:
             yield None
@@ -192,6 +195,17 @@ class ProtocolSocket:
             yield viewer
         finally:
             self._events.leave(session, viewer)
+
+    async def _composed(self, client: ProtocolClient, session: str, first_number: int, *, is_known: bool) -> Composed:
+        """What is composed of the session. A client that has received larger numbers of another session (`is_known` is
+        False) could not receive the current state: where the session is just behind, it is waited for."""
+        until_s = time.monotonic() + _MOST_WAIT_S
+        while True:
+            composed = await find_composed(self._pipe, session)
+            behind = client.frames_behind(first_number + max(_newest_window(composed), 0))
+            if is_known or not behind or composed.status != "open" or time.monotonic() >= until_s:
+                return composed
+            await asyncio.sleep(behind / FRAME_RATE_HZ)
 
     async def _known_frame(self, state: SessionState, after: int | None, window: int | None = None) -> Released | None:
         """The session at the frame number `after`, which a client received last; None if it received nothing of this
@@ -216,3 +230,8 @@ class ProtocolSocket:
             raise Refused(
                 "after_too_old", "The frame 'after' is no longer kept: connect without it.", status=410
             ) from error
+
+
+def _newest_window(composed: Composed) -> int:
+    """The newest window that is committed and composed; -1 before the first one."""
+    return min(window_of_event(composed.cursor), composed.window)

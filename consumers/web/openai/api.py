@@ -44,6 +44,8 @@ from consumers.web.openai.tally import total_usage
 from schemas.errors import CouncilError, Refused
 from transport.redis.connection import AsyncPipe
 from transport.register import list_processes
+from transport.sessions import new_session_id
+from transport.status import processes_for
 
 _PREFIXES = {"chat": "chatcmpl-", "completion": "cmpl-"}
 # Proxies close a connection after a minute without a byte.
@@ -51,6 +53,8 @@ _PING_S = 10.0
 _PING = b": the council has no text yet\n\n"
 # A client that receives nothing for so long is disconnected, and its sessions are cancelled.
 _STALL_S = 60.0
+# Less than the buffer of a connection: such a write does not wait for the client.
+_MOST_AT_ONCE = 16 * 1024
 _STREAM_HEADERS: dict[str, str] = {
     hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
     hdrs.CACHE_CONTROL: "no-store",
@@ -142,8 +146,9 @@ class OpenAIApi:
         """Opens a session for each choice, and adds it to `choices`. Raises Refused, NoAggregator, RedisAway,
         RedisRefuses."""
         warnings = list(asked.warnings)
-        for wanted in requests_for(asked, await list_processes(self._pipe)):
-            opened = await self._opener.ask(wanted, None, record=False)
+        records = await processes_for(self._pipe, new_session_id())
+        for wanted in requests_for(asked, records):
+            opened = await self._opener.ask(wanted, None, record=False, records=records)
             is_agreed, logprobs = wanted.sync == "consensus", asked.logprobs
             if logprobs is not None and not is_agreed and len(opened.names) > 1:
                 logprobs, own = None, "logprobs are those of one text: ask one member, or council:consensus"
@@ -242,12 +247,18 @@ class _Response:
 
     async def _write(self, data: bytes) -> None:
         """Raises ConnectionError, TimeoutError for a client that is gone or receives nothing."""
-        async with self._writing, asyncio.timeout(_STALL_S):
+        async with self._writing:
             if self._streaming is None:
                 self._streaming = self.sent = web.StreamResponse(headers={**_STREAM_HEADERS, **self._headers})
                 await self._streaming.prepare(self._request)
             self._sent_at_s = time.monotonic()
-            await self._streaming.write(data)
+            transport = self._request.transport
+            if transport is not None and transport.get_write_buffer_size() + len(data) < _MOST_AT_ONCE:
+                # It cannot wait: a time-out would cost as much as the rest.
+                await self._streaming.write(data)
+                return
+            async with asyncio.timeout(_STALL_S):
+                await self._streaming.write(data)
 
 
 @contextlib.contextmanager

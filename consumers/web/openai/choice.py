@@ -96,13 +96,17 @@ class AskedChoice:
 
     def _add(self, arrived: Arrived) -> NewText:
         """Takes in what arrived; returns what follows of the text."""
-        found = []
-        if arrived.tokens is not None:
+        if arrived.tokens is None:
+            found = []
+            for frame in arrived.frames:
+                self._tally.add(frame)
+                found.append(self._text.add(frame))
+        else:
             self._tally.add_tokens(arrived.tokens)
-            found.append(self._text.add_tokens(arrived.tokens))
-        for frame in arrived.frames:
-            self._tally.add(frame)
-            found.append(self._text.add(frame) if arrived.tokens is None else self._text.add_end(frame))
+            found = [self._text.add_tokens(arrived.tokens)]
+            for frame in arrived.frames:
+                self._tally.show(frame)
+                found.append(self._text.add_end(frame))
         return NewText("".join(one.content for one in found), "".join(one.thinking for one in found))
 
     def _logprobs_of(self, arrived: Arrived) -> list[TokenLogprob] | None:

@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from consumers.web.openai.lone_member import LoneMember
 from schemas.entries import Finished, Token
-from schemas.errors import CouncilError, NoAggregator, RedisAway, RedisRefuses, Refused, SessionGone, SetBack
+from schemas.errors import RedisAway, RedisRefuses, Refused, SessionGone, SetBack
 from schemas.frames import Frame, decode_frame
 from schemas.keys import entry_order
 from transport.following import StreamEntry, StreamReader
-from transport.frames import frames_after
-from transport.redis.connection import BlockingPipe
-from transport.sessions import find_session
+from transport.frames import find_newest_frame, frames_after
+from transport.redis.connection import ReadingPipe
+from transport.silence import raise_reason
 from transport.tokens import tokens_after
 
 _BLOCK_MS = 250
 _RETRY_S = 0.25
 # A restart of Redis takes some seconds; clients wait longer for a first token.
 _REDIS_AWAY_S = 30.0
-# Three hundred frames are missing.
-_NO_AGGREGATOR_S = 5.0
 # The numbers beside a member's text are so old at most. To read each frame for them would cost more than the text.
-_FRAMES_S = 0.1
+_NUMBERS_S = 0.25
+
+T = TypeVar("T")
 
 
 class ClientGone(Refused):
@@ -57,9 +58,10 @@ class SessionFollower:
     def __init__(self, url: str, session: str, is_wanted: Callable[[], bool]) -> None:
         self._session, self._is_wanted = session, is_wanted
         # A connection of its own: it waits for entries.
-        self._pipe = BlockingPipe(url)
-        self._frames = frames_after(self._pipe, session)
+        self._pipe = ReadingPipe(url)
         self._silent_from = self._received_at = time.monotonic()
+        # The frame whose numbers are shown beside the tokens of the only member.
+        self._newest: StreamEntry | None = None
         # Whether the last read failed because Redis is away.
         self._is_away = False
 
@@ -68,22 +70,22 @@ class SessionFollower:
 
     async def frames(self) -> AsyncGenerator[Arrived, None]:
         """All frames; nothing arrived where a quarter of a second passes without a frame."""
-        is_final = False
+        reader, is_final = frames_after(self._pipe, self._session), False
         while not is_final:
-            frames = await self._next_frames(_BLOCK_MS)
+            frames = await self._decoded(await self._next(reader, _BLOCK_MS))
             is_final = bool(frames) and frames[-1].final
             yield Arrived(frames)
 
     async def only_member(self) -> AsyncGenerator[Arrived, None]:
-        """The tokens of the only member, and all frames; nothing arrived where a quarter of a second passes."""
+        """The tokens of the only member, and the newest frame every quarter of a second, up to the final one."""
         member, reader = LoneMember(), tokens_after(self._pipe, self._session)
         due_s, is_final = 0.0, False
         while not is_final:
             entries = await self._next(reader, None if member.is_over else _BLOCK_MS)
             frames: list[Frame] = []
-            if member.is_over or not entries or time.monotonic() >= due_s:
-                frames = await self._next_frames(_BLOCK_MS if member.is_over else None)
-                due_s = time.monotonic() + _FRAMES_S
+            if member.is_over or time.monotonic() >= due_s:
+                frames = await self._newest_frame(is_over=member.is_over)
+                due_s = time.monotonic() + _NUMBERS_S
             is_final = bool(frames) and frames[-1].final
             while is_final and entry_order(reader.after) < entry_order(frames[-1].cut):
                 entries += await self._rest(reader)
@@ -97,18 +99,34 @@ class SessionFollower:
                 raise _lost()
         return found
 
-    async def _next_frames(self, block_ms: int | None) -> list[Frame]:
-        frames = [decode_frame(entry.raw) for entry in await self._next(self._frames, block_ms)]
-        if frames:
+    async def _newest_frame(self, *, is_over: bool) -> list[Frame]:
+        """The newest frame, if it is a new one. Where the answer is over it waits for one: the final one comes next."""
+        if is_over:
+            after = self._newest.entry_id if self._newest else "0-0"
+            entries = await self._next(frames_after(self._pipe, self._session, after), _BLOCK_MS)
+            found = entries[-1] if entries else None
+        else:
+            found = await self._attempt(find_newest_frame(self._pipe, self._session), None)
+        is_new = found is not None and (self._newest is None or found.entry_id != self._newest.entry_id)
+        self._newest = found or self._newest
+        return await self._decoded([found] if found is not None and is_new else [])
+
+    async def _decoded(self, entries: Sequence[StreamEntry]) -> list[Frame]:
+        """The frames. Where there are none for long, the reason is raised, if there is one."""
+        if entries:
             self._silent_from = self._received_at = time.monotonic()
         else:
-            await self._raise_reason(time.monotonic() - self._silent_from)
-        return frames
+            await self._attempt(raise_reason(self._pipe, self._session, time.monotonic() - self._silent_from), None)
+        return [decode_frame(entry.raw) for entry in entries]
 
     async def _next(self, reader: StreamReader, block_ms: int | None) -> list[StreamEntry]:
         """The next entries; none while Redis is away."""
+        return await self._attempt(reader.read(block_ms), [])
+
+    async def _attempt(self, reading: Awaitable[T], nothing: T) -> T:
+        """What it reads; `nothing` while Redis is away."""
         try:
-            found, self._is_away = await reader.read(block_ms), False
+            found, self._is_away = await reading, False
         except (SetBack, SessionGone):
             raise _lost() from None
         except (RedisAway, RedisRefuses):
@@ -117,25 +135,10 @@ class SessionFollower:
             if self._silent_from - self._received_at > _REDIS_AWAY_S:
                 raise
             await asyncio.sleep(_RETRY_S)
-            found, self._is_away = [], True
+            found, self._is_away = nothing, True
         if not self._is_wanted():
             raise ClientGone
         return found
-
-    async def _raise_reason(self, silent_s: float) -> None:
-        """Raises the reason why no frame arrives, if there is one."""
-        if silent_s < 1.0:
-            return
-        try:
-            state = await find_session(self._pipe, self._session)
-        except SessionGone:
-            raise _lost() from None
-        except (RedisAway, RedisRefuses):
-            return
-        if state.status != "open" and state.reason:
-            raise CouncilError(state.reason)
-        if silent_s > _NO_AGGREGATOR_S:
-            raise NoAggregator("No aggregator closes this session's windows: start one with `council up`.")
 
 
 def _lost() -> Refused:

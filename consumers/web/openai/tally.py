@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from schemas.entries import Finished, Token
-from schemas.frames import Frame, MemberFrame, MemberState, Mode
+from schemas.entries import Finished, Lane, Token
+from schemas.frames import Frame, MemberFrame, MemberState, Mode, shown_logprob
 
 
 class CouncilMember(msgspec.Struct, frozen=True):
@@ -85,27 +85,32 @@ class Tally:
         self._doubts, self._all = [_Doubt() for _ in names], _Doubt()
         self._tokens = [0] * len(names)
         self._thinking = self._superseded = 0
-        # Of the only member, whose tokens arrive before the frames that contain them: all, and those of the thinking.
-        self._arrived = self._arrived_thinking = 0
         self._finished: Mapping[int, Finished] = {}
 
     def add(self, frame: Frame) -> None:
-        """Takes the next frame in."""
-        self._frame = frame
+        """Takes the next frame in, with its tokens."""
+        self.show(frame)
         self._superseded += frame.counts.superseded
         for token in frame.tokens:
-            self._tokens[token.member] += 1
-            if token.lane == "thinking":
-                self._thinking += 1
-            elif token.logprob is not None and token.quality == "real":
-                for doubt in (self._doubts[token.member], self._all):
-                    doubt.total += token.logprob
-                    doubt.count += 1
+            self._count(token.member, token.lane, token.logprob if token.quality == "real" else None)
+
+    def show(self, frame: Frame) -> None:
+        """Takes the numbers of a newer frame in, whose tokens are counted when they arrive."""
+        self._frame = frame
 
     def add_tokens(self, tokens: Sequence[Token]) -> None:
-        """Takes the next tokens of the only member in. A stop text may end its answer before a frame contains them."""
-        self._arrived += len(tokens)
-        self._arrived_thinking += sum(token.lane == "thinking" for token in tokens)
+        """Takes the next tokens of the only member in, which arrive before the frames that contain them."""
+        for token in tokens:
+            self._count(0, token.lane, shown_logprob(token.logprob) if token.quality == "real" else None)
+
+    def _count(self, member: int, lane: Lane, logprob: float | None) -> None:
+        self._tokens[member] += 1
+        if lane == "thinking":
+            self._thinking += 1
+        elif logprob is not None:
+            for doubt in (self._doubts[member], self._all):
+                doubt.total += logprob
+                doubt.count += 1
 
     def end(self, finished: Mapping[int, Finished]) -> None:
         """Takes the ends of the members in, by their indexes."""
@@ -149,9 +154,8 @@ class Tally:
     def usage(self) -> TokenUsage:
         """The tokens of this session so far, with those that were superseded."""
         prompt = sum(one.prompt_tokens or 0 for one in self._finished.values())
-        written = max(sum(self._tokens), self._arrived) + self._superseded
-        thinking = max(self._thinking, self._arrived_thinking)
-        return TokenUsage(prompt, written, prompt + written, CompletionDetails(thinking))
+        written = sum(self._tokens) + self._superseded
+        return TokenUsage(prompt, written, prompt + written, CompletionDetails(self._thinking))
 
 
 def total_usage(usages: Sequence[TokenUsage]) -> TokenUsage:

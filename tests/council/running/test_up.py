@@ -89,7 +89,11 @@ def test_a_refused_page_is_reported_once_with_the_setting_to_add(tmp_path: Path)
         open_socket("http://\u009b31m")
         open_socket("https://other.example")
         wait_until(lambda: 'add "https://other.example"' in up.text(), "the second refused page is reported")
-        assert up.text().count("was refused") == 2
+        request = urllib.request.Request(f"{up.address}/healthz", headers={"Host": "council.lan"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request)
+        wait_until(lambda: "A request to http://council.lan was refused" in up.text(), "the refused host is reported")
+        assert up.text().count("was refused") == 3
         assert "\u009b" not in up.text()
 
 

@@ -207,6 +207,18 @@ def test_a_file_that_sets_nothing_new_changes_nothing(text: str) -> None:
     assert loaded(text, "a.yaml") == load_settings(None, {}) == loaded("\ufeff")
 
 
+@pytest.mark.parametrize("value", ["http://localhost:5173", "null]"])
+def test_a_variable_that_is_not_json_is_named_with_its_form(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("COUNCIL_ORIGINS", value)
+    with pytest.raises(Refused, match=r'^The variable COUNCIL_ORIGINS is not valid JSON: write a list, such as \["a"'):
+        load_settings(None, {})
+    monkeypatch.setenv("COUNCIL_ORIGINS", '"null"')
+    with pytest.raises(Refused, match=r'^The variable COUNCIL_ORIGINS: write a list, such as \["a", "b"\]\.$'):
+        load_settings(None, {})
+    monkeypatch.setenv("COUNCIL_ORIGINS", "")
+    assert load_settings(None, {}).origins == []
+
+
 def test_the_environment_outweighs_the_file_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also between the short form and the long one: the later source counts, and they do not contradict each other."""
     monkeypatch.setenv("COUNCIL_TIER_LIMITS", '{"low": 1}')

@@ -135,13 +135,16 @@ async def test_refused_origins_are_noted_once_and_only_as_browsers_send_them(
         # A fetch without a preflight, and the question before one with: the browser refuses both.
         for method, foreign in (("GET", "http://get"), ("OPTIONS", "http://options")):
             await request_code(client, method, f"{web.http}/healthz", headers={"Origin": foreign})
+        for host in ("council.lan:8145", "COUNCIL.lan:8145", "a/b", "x:*", "a\u009b31m", "[::"):
+            assert await request_code(client, "GET", f"{web.http}/", headers={"Host": host}) == (403, "forbidden_host")
         found = await until(lambda: _refused_origins(redis, web), "the process record has them")
         expected = ["http://localhost:5173", "null", "chrome-extension://abc", *(f"http://host-{n}" for n in range(13))]
         assert found == expected
         log = web.log()
         assert log.count('add "http://localhost:5173" to the setting origins') == 1
         assert log.count('add "null" to the setting origins') == 1
-        assert log.count("was refused") == len(expected)
+        assert log.count('add "http://council.lan:8145" to the setting origins') == 1
+        assert log.count("was refused") == len(expected) + 1
         # What the sentence names is accepted.
         assert list(checked_origins(found)) == found
 

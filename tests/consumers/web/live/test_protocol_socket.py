@@ -292,6 +292,24 @@ async def test_frame_numbers_rise_from_a_replay_that_ran_ahead_to_the_next_sessi
     assert numbers_of(missed) == sorted(numbers_of(missed))
 
 
+async def test_a_client_receives_the_state_of_a_session_that_is_just_behind_the_one_before(
+    web: WebServer, client: Client, pipe: AsyncPipe, speaker: ScriptedProducer, redis: RedisServer
+) -> None:
+    """live | a replay shows 1.7 s in a moment, and ends | live again, whose numbers are behind"""
+    await begun(pipe, speaker, "live")
+    async with connected(client, web) as socket:
+        await messages_until(socket, text_ends_with("live"))
+        replay = FrameWriter(redis, opened="1000000000000-0", replay=Replay("recorded", frames=True))
+        replay.announce()
+        replay.write(100, final=True)
+        last = window_index_at((await find_session(pipe, replay.session)).shown_origin_ns) + 100
+        await messages_until(socket, lambda found: last in numbers_of(found[-1:]))
+        redis.run("HSET", keys.state(replay.session), "status", "ended")
+        found = await messages_until(socket, text_ends_with("live"))
+    assert [type(message) for message in found[-3:]] == [EnergyUpdate, EnergyField, TokenStream]
+    assert numbers_of(found[-3:-1]) > [last] * 2
+
+
 async def receive_heartbeat(socket: aiohttp.ClientWebSocketResponse) -> bool:
     """Waits for the next heartbeat, whatever comes before it."""
     while not isinstance(checked(await text_of(socket)), Heartbeat):

@@ -84,7 +84,7 @@ def test_a_stream_an_answer_and_a_completion_have_the_same_text(client: openai.O
 
 
 def test_a_named_council_answers_with_its_members_and_values(client: openai.OpenAI) -> None:
-    raw = client.chat.completions.with_raw_response.create(model="duo", messages=CHAT, presence_penalty=0.5)
+    raw = client.chat.completions.with_raw_response.create(model="duo", messages=CHAT, presence_penalty=0.5, seed=7)
     assert raw.headers["x-council-warning"] == "ignored parameters: presence_penalty"
     answer = raw.parse()
     assert f"**{WORD}**" in (answer.choices[0].message.content or "")
@@ -145,12 +145,14 @@ def is_cancelled(up: Up, session: str) -> bool:
 
 
 def test_a_client_that_hangs_up_or_waits_no_longer_cancels_its_session(client: openai.OpenAI, up: Up) -> None:
-    stream = client.chat.completions.create(model=f"council:{WORD}", messages=CHAT, max_tokens=8_000, stream=True)
+    # With this seed the answer has 452 tokens, which take more than two seconds.
+    asked: Any = {"model": f"council:{WORD}", "messages": CHAT, "max_tokens": 8_000, "seed": 3}
+    stream = client.chat.completions.create(stream=True, **asked)
     session = next(iter(stream)).id.removeprefix("chatcmpl-")
     stream.close()
     wait_until(lambda: is_cancelled(up, session), "the session of the closed stream is cancelled", 10)
     with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=0.5).chat.completions.create(model="council", messages=CHAT, max_tokens=8_000)
+        client.with_options(timeout=1.0).chat.completions.create(**asked)
     late = newest(up)["session"]
     assert late != session
     wait_until(lambda: is_cancelled(up, late), "the session of the late answer is cancelled", 10)

@@ -40,10 +40,14 @@ class Reads:
         return list(found)
 
 
+async def newest(*_: object) -> StreamEntry:
+    return FINAL
+
+
 async def text_of(monkeypatch: pytest.MonkeyPatch, tokens: Reads) -> str:
     monkeypatch.setattr(following, "_RETRY_S", 0.0)
     monkeypatch.setattr(following, "tokens_after", lambda *_: tokens)
-    monkeypatch.setattr(following, "frames_after", lambda *_: Reads([FINAL], []))
+    monkeypatch.setattr(following, "find_newest_frame", newest)
     follower = SessionFollower("redis://127.0.0.1:1", "a" * 12, lambda: True)
     async with contextlib.aclosing(follower):
         return "".join([one.text async for part in follower.only_member() for one in part.tokens or ()])
