@@ -148,12 +148,6 @@ def test_a_wrong_council_is_refused_with_file_line_and_key(line: str, words: str
     assert "\n" not in str(caught.value)
 
 
-def test_a_variable_that_is_not_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COUNCIL_COUNCILS", "{")
-    with pytest.raises(Refused, match=r"^The variable COUNCIL_COUNCILS is not valid JSON: .+\.$"):
-        loaded("")
-
-
 @pytest.mark.parametrize(
     ("name", "words"),
     [
