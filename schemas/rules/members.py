@@ -105,11 +105,11 @@ def member_spec_of(values: Mapping[str, Any]) -> MemberSpec:
 
 
 def check_member_name(name: str) -> None:
-    """Raises Refused for a name that is not a valid member name."""
+    """Raises Refused for a name that is not a valid name."""
     if name in SPEC_OPTIONS or not re.fullmatch(NAME_PATTERN, name):
         raise Refused(
             "bad_member_name",
-            f"{_quoted(name)} is not a valid member name: begin with a letter; up to 63 letters, digits, dots, "
+            f"{_quoted(name)} is not a valid name: begin with a letter; up to 63 letters, digits, dots, "
             f"hyphens and underscores may follow; the names {', '.join(SPEC_OPTIONS)} are reserved.",
         )
 

@@ -18,6 +18,8 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 OPENAI_ROOT = "/v1/"
 # Its texts are in the parameter `prompt`, not in `messages`.
 _COMPLETIONS = "/v1/completions"
+# The last parts of its paths: a client whose base URL lacks /v1, or has it twice, sends them elsewhere.
+_OPENAI_ENDS = ("/chat/completions", "/completions", "/models", "/responses", "/embeddings")
 # OpenAI's types of errors, which its clients make exceptions of.
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 # A text that is too long: clients know OpenAI's code for it, and some shorten their chat then.
@@ -114,8 +116,17 @@ def _refusal(request: web.Request, error: web.HTTPException) -> web.Response:
     return response
 
 
+def _is_for_openai(path: str) -> bool:
+    return f"{path}/".startswith(OPENAI_ROOT) or path.endswith(_OPENAI_ENDS)
+
+
 def _sentence(request: web.Request, error: web.HTTPException) -> str:
     match error:
+        case web.HTTPNotFound() if _is_for_openai(request.path):
+            return (
+                f"There is no operation at {request.path}: the base URL of the OpenAI-compatible API ends with /v1; "
+                "below it are chat/completions, completions and models."
+            )
         case web.HTTPNotFound():
             return f"There is no page and no operation at {request.path}."
         case web.HTTPMethodNotAllowed():

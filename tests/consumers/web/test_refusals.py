@@ -42,7 +42,7 @@ BAD_BODIES = [
         "Unknown field 'models.0.x'; known fields:",
     ),
     (b'{"prompt": "a", "models": [{"model": "m", "seed": 1.5}]}', "bad_request", "The field 'models.0.seed' is wrong"),
-    (b'{"prompt": "a", "models": [{"model": "m", "name": "7"}]}', "bad_member_name", "'7' is not a valid member name"),
+    (b'{"prompt": "a", "models": [{"model": "m", "name": "7"}]}', "bad_member_name", "'7' is not a valid name"),
     (b'{"prompt": "a", "tier": "top"}', "unknown_tier", "Unknown tier 'top'"),
 ]
 # A name that does not exist, and fields that are valid by themselves and do not fit together.

@@ -81,7 +81,7 @@ def test_a_member_is_a_model_or_a_name_a_model_and_options(written: str, spec: M
     [
         ("calm=", "bad_member", "has no model: write NAME=MODEL or MODEL"),
         ("", "bad_member", "has no model"),
-        ("seed=7", "bad_member_name", "'seed' is not a valid member name"),
+        ("seed=7", "bad_member_name", "'seed' is not a valid name"),
         ("c=m:temprature=0", "unknown_option", "known options: temperature, seed, max_tokens, system"),
         ("c=m:temperature=warm", "bad_temperature", "temperature of 'c=m:temperature=warm' is 'warm': give a number"),
         ("c=m:seed=1.5", "bad_seed", "give a whole number"),
@@ -143,7 +143,7 @@ def test_a_list_of_models_without_names_is_a_list_of_names() -> None:
         ({"model": "m", "colour": "red"}, "unknown field 'colour'; known fields: model, name, temperature"),
         ({"name": "calm"}, "missing required field `model`"),
         ({"model": "m", "temperature": "hot"}, "temperature"),
-        ({"model": "m", "name": "7"}, "'7' is not a valid member name"),
+        ({"model": "m", "name": "7"}, "'7' is not a valid name"),
         ({"model": " "}, "has no model"),
     ],
 )
@@ -197,8 +197,8 @@ def test_a_description_of_a_members_name_is_refused_with_the_reason() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (MemberSpec(MODEL, "a b\n"), "is not a valid member name"),
-        (MemberSpec(MODEL, "0"), "is not a valid member name"),
+        (MemberSpec(MODEL, "a b\n"), "is not a valid name"),
+        (MemberSpec(MODEL, "0"), "is not a valid name"),
         (MemberSpec(MODEL, None), "is not valid"),  # type: ignore[arg-type]
         (MemberSpec(MODEL, seed=1.5), "is not valid"),  # type: ignore[arg-type]
         (MemberSpec(MODEL, temperature="1"), "is not valid"),  # type: ignore[arg-type]
@@ -285,7 +285,7 @@ def test_members_in_the_settings_are_the_council_and_can_be_chosen(monkeypatch: 
 @pytest.mark.parametrize(
     ("described", "words"),
     [
-        ('{"7": {"model": "m"}}', "'7' is not a valid member name"),
+        ('{"7": {"model": "m"}}', "'7' is not a valid name"),
         ('{"calm": {}}', "calm.model"),
         ('{"calm": {"model": "m", "temperature": 3}}', "calm.temperature"),
         ('{"calm": {"model": "m", "colour": "red"}}', "calm.colour"),

@@ -89,6 +89,15 @@ async def test_an_error_names_the_parameter_with_the_text(
         assert (response.status, (await response.json())["error"]["param"]) == (400, parameter)
 
 
+@pytest.mark.parametrize("path", ["/chat/completions", "/v1/v1/chat/completions", "/v1/responses", "/v1"])
+async def test_a_client_with_a_wrong_base_url_shows_what_is_right(
+    web: WebServer, client: aiohttp.ClientSession, path: str
+) -> None:
+    async with client.post(web.http + path, json={}) as response:
+        message = (await response.json())["error"]["message"]
+        assert (response.status, "OpenAI-compatible API ends with /v1" in message) == (404, True)
+
+
 async def test_an_error_without_a_status_of_its_own_is_a_response_with_its_sentence() -> None:
     async def fail(_request: aiohttp_web.Request) -> aiohttp_web.StreamResponse:
         raise CouncilError("It crashed two aggregators.")
