@@ -32,7 +32,9 @@ from tests.support.redis_servers import RedisServer
 from tests.support.role_processes import Role, Roles
 from tests.support.scripted_sessions import FrameWriter, ScriptedProducer
 from tests.support.sessions import committed_frames, opening_of, until_ended
+from tests.support.waiting import until
 from tests.support.web_server import WebServer
+from transport.events import find_composed
 from transport.redis.connection import AsyncPipe
 from transport.sessions import cancel_session, find_session, open_session
 
@@ -309,6 +311,34 @@ async def test_a_client_receives_the_state_of_a_session_that_is_just_behind_the_
         found = await messages_until(socket, text_ends_with("live"))
     assert [type(message) for message in found[-3:]] == [EnergyUpdate, EnergyField, TokenStream]
     assert numbers_of(found[-3:-1]) > [last] * 2
+
+
+async def test_a_client_of_an_ended_session_is_not_set_back_by_event_streams_that_have_its_end(
+    web: WebServer, client: Client, roles: Roles, redis: RedisServer, pipe: AsyncPipe
+) -> None:
+    """An event stream that has the last events shares its feed, which begins behind them, with the sockets."""
+    roles.ready("consumers.decipher")
+    ended = FrameWriter(redis)
+    ended.announce()
+    ended.write(2, final=True)
+    redis.run("HSET", keys.state(ended.session), "status", "ended")
+    stream = f"{web.http}/api/sessions/{ended.session}/events"
+
+    async def is_composed() -> bool:
+        return (await find_composed(pipe, ended.session)).is_over
+
+    await until(is_composed, "the last events are composed")
+
+    async def follow() -> str:
+        async with client.get(stream) as answer:
+            return await answer.text()
+
+    async def watch() -> None:
+        async with connected(client, web, f"?session={ended.session}") as socket:
+            assert isinstance(checked(await text_of(socket)), EnergyUpdate)
+
+    for _ in range(4):
+        await asyncio.gather(*(one() for _ in range(12) for one in (follow, watch)))
 
 
 async def receive_heartbeat(socket: aiohttp.ClientWebSocketResponse) -> bool:
