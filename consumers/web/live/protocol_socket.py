@@ -178,7 +178,8 @@ class ProtocolSocket:
         first_number = window_index_at(state.shown_origin_ns)
         composed = await self._composed(client, session, first_number, is_known=is_known)
         composed_to, window = window_of_event(composed.cursor), _newest_window(composed)
-        viewer = self._events.join(session, composed_to)
+        # Behind the last frame come the last events, which are in the current state. A feed may begin after them.
+        viewer = self._events.join(session, composed_to + composed.is_over)
         if viewer is None:
             yield None
             return
