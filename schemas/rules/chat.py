@@ -41,7 +41,9 @@ def chat_of(messages: Sequence[object]) -> Chat:
         raise Refused("bad_messages", "The last message must have the role user: the council answers it.", status=409)
     if not turns[-1].content.strip():
         raise Refused(
-            "empty_prompt", "The last message is empty: write the text that the council is to answer.", status=409
+            "empty_prompt",
+            "The prompt is empty: write into the last message what the council is to answer.",
+            status=409,
         )
     return Chat(turns[-1].content, system, tuple(turns[:-1]))
 
