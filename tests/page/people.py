@@ -106,7 +106,15 @@ def follows(recorder: FrameWriter, open_page: Callable[..., Page]) -> Page:
     return page
 
 
+# Ends when every transition has ended, or was cancelled.
+_TRANSITIONS = """() => Promise.allSettled(
+  document.getAnimations().filter((one) => one instanceof CSSTransition).map((one) => one.finished)
+)"""
+
+
 def violations(page: Page) -> list[str]:
-    """The violations that axe-core finds in the page's present state."""
+    """The violations that axe-core finds in the page's present state, after the transitions that have begun: a button
+    that changes its colours has others for a moment."""
+    page.evaluate(_TRANSITIONS)
     found = Axe().run(page, options=_AXE).response["violations"]
     return [f"{each['id']}: {node['html'][:160]} {node['failureSummary']}" for each in found for node in each["nodes"]]
