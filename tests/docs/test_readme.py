@@ -43,5 +43,6 @@ async def test_the_examples_print_the_answers_and_their_pieces(
     )
     assert [line for line in answers if line.endswith(":") and line[:-1] in MODELS] == [f"{name}:" for name in MODELS]
     assert all(re.fullmatch(r"ngram:(word-3|char-6) [01]\.\d\d (['\"]).+\2", piece) for piece in pieces), pieces
-    # A line for each piece of text, and not one for each frame: in step mode a token may come in two or more pieces.
-    assert 10 < len(pieces) <= 200
+    # A line for each piece of text, and not one for each frame. In step mode a piece ends where a token of one of the
+    # two members ends, and each of them has 40.
+    assert 10 < len(pieces) <= 2 * (40 + 40)

@@ -39,10 +39,10 @@ _HEADERS = (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, "Last-Event-ID")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MOST_HEADERS = 64
 _PREFLIGHT_S = "600"
+# The header with the warnings of a response whose body has another form.
+WARNING = "X-Council-Warning"
 # What such a page may read of a response, beside its body, its type and its length.
-_EXPOSED = ", ".join(
-    (hdrs.RETRY_AFTER, hdrs.CONTENT_DISPOSITION, hdrs.CONTENT_RANGE, hdrs.WWW_AUTHENTICATE, "X-Council-Warning")
-)
+_EXPOSED = ", ".join((hdrs.RETRY_AFTER, hdrs.CONTENT_DISPOSITION, hdrs.CONTENT_RANGE, hdrs.WWW_AUTHENTICATE, WARNING))
 _EVENT_STREAM = "text/event-stream"
 
 

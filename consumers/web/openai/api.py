@@ -19,6 +19,7 @@ from aiohttp import hdrs, web
 from consumers.web.api.opening import Opener
 from consumers.web.api.operations import Operation, Tag
 from consumers.web.door.errors import error_of, json_response
+from consumers.web.door.guard import WARNING
 from consumers.web.door.request import read_body
 from consumers.web.live.sockets import Clients
 from consumers.web.openai.choice import CLIENT_GONE, AskedChoice
@@ -61,7 +62,6 @@ _STREAM_HEADERS: dict[str, str] = {
 }
 _STREAM = "text/event-stream"
 _TAG: Tag = "OpenAI-compatible"
-WARNING = "X-Council-Warning"
 _MOST_WARNING_CHARS = 1_024
 
 

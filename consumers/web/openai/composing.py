@@ -112,7 +112,7 @@ class ChoiceText:
     @property
     def failure(self) -> str:
         """A sentence where every member was dropped, and none has written; else empty."""
-        if not self._parts or any(part.has_text or not part.dropped for part in self._parts):
+        if any(part.has_text or not part.dropped for part in self._parts):
             return ""
         if self._is_agreed:
             return self._parts[0].dropped

@@ -57,7 +57,7 @@ class MemberTokens:
             token.text,
             shown_logprob(token.logprob) if is_measured else None,
             list(piece),
-            tuple([alternative(*one) for one in unpack_top(token.top)[: self._most]]) if is_measured else (),
+            tuple([_listed(*one) for one in unpack_top(token.top)[: self._most]]) if is_measured else (),
         )
 
 
@@ -81,9 +81,9 @@ class MixtureTokens:
 
     def _shown(self, span: MixtureSpan) -> TokenLogprob:
         piece = self._text[span.start : span.end]
-        alternatives = [ListedPiece(one.text, logprob_of(one.share), list(one.text.encode())) for one in span.top]
+        alternatives = [ListedPiece(one.text, _logprob_of(one.share), list(one.text.encode())) for one in span.top]
         return TokenLogprob(
-            piece.decode(errors="replace"), logprob_of(span.share), list(piece), tuple(alternatives[: self._most])
+            piece.decode(errors="replace"), _logprob_of(span.share), list(piece), tuple(alternatives[: self._most])
         )
 
 
@@ -96,10 +96,10 @@ def _is_part_of_character(piece: bytes) -> bool:
     return False
 
 
-def alternative(piece: bytes, logprob: float) -> ListedPiece:
+def _listed(piece: bytes, logprob: float) -> ListedPiece:
     return ListedPiece(piece.decode(errors="replace"), shown_logprob(logprob), list(piece))
 
 
-def logprob_of(share: float | None) -> float | None:
+def _logprob_of(share: float | None) -> float | None:
     """The natural logarithm of a share; None where that is not a number."""
     return None if not share else round(min(0.0, math.log(share)), 9) + 0.0
