@@ -104,29 +104,29 @@ class TextChoice(msgspec.Struct, frozen=True):
     finish_reason: FinishReason | None
 
 
-class ChatCompletion(msgspec.Struct, frozen=True):
-    """The answers. `council` is that of the first choice; `councils` has those of several choices, else it is null."""
+class WholeReply(msgspec.Struct, frozen=True):
+    """What both kinds of whole responses have. `council` is that of the first choice; `councils` has those of several
+    choices, else it is null."""
 
     id: str
     created: int
     model: str
-    choices: Sequence[ChatChoice]
     usage: TokenUsage
     council: CouncilPart
     councils: Sequence[CouncilPart] | None
+
+
+class ChatCompletion(WholeReply, frozen=True):
+    """The answers to a chat."""
+
+    choices: Sequence[ChatChoice]
     object: Literal["chat.completion"] = "chat.completion"
 
 
-class TextCompletion(msgspec.Struct, frozen=True):
-    """As ChatCompletion."""
+class TextCompletion(WholeReply, frozen=True):
+    """The answers to a prompt, or to several."""
 
-    id: str
-    created: int
-    model: str
     choices: Sequence[TextChoice]
-    usage: TokenUsage
-    council: CouncilPart
-    councils: Sequence[CouncilPart] | None
     object: Literal["text_completion"] = "text_completion"
 
 
@@ -197,13 +197,11 @@ class OpenAIReply(msgspec.Struct, frozen=True):
 
     def whole(self, choices: Sequence[ChoiceReply], usage: TokenUsage) -> ChatCompletion | TextCompletion:
         """The response that is not a stream."""
-        council = choices[0].council
         councils = tuple([one.council for one in choices]) if len(choices) > 1 else None
+        common = (self.id, self.created, self.model, usage, choices[0].council, councils)
         if self.is_chat:
-            answers = tuple([_chat_choice(one) for one in choices])
-            return ChatCompletion(self.id, self.created, self.model, answers, usage, council, councils)
-        texts = tuple([_text_choice(one) for one in choices])
-        return TextCompletion(self.id, self.created, self.model, texts, usage, council, councils)
+            return ChatCompletion(*common, tuple([_chat_choice(one) for one in choices]))
+        return TextCompletion(*common, tuple([_text_choice(one) for one in choices]))
 
     @property
     def _chunk_kind(self) -> Literal["chat.completion.chunk", "text_completion"]:
